@@ -1,0 +1,6 @@
+"""The `regreason` command."""
+
+
+def main() -> int:
+    """Run a command."""
+    return 0

@@ -1,0 +1,49 @@
+"""The one error that stands for a user's mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """An input is wrong; the message says where and what to do.
+
+    The command line prints it as one line on standard error and exits with 2.
+    Everything else that is raised is a bug of ours and keeps its traceback.
+
+    Args:
+        message: One sentence: what is wrong and what to do about it.
+        path: The file it stands in.
+        line: Its line, counted from 1.
+        field: The field, as a dotted path.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | Path | None = None,
+        line: int | None = None,
+        field: str | None = None,
+    ) -> None:
+        where = [str(path)] if path is not None else []
+        if line is not None:
+            where.append(f"line {line}")
+        if field:
+            where.append(f"field {field}")
+        place = ", ".join(where)
+        text = f"{place}: {message}" if place else message
+        # One line whatever the message quotes: a log reader sees it whole.
+        super().__init__(" ".join(text.split()))
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A hint naming the known words, the most similar first.
+
+    Returns:
+        ``did you mean 'x'?`` where one is close, else ``known: a, b, c``.
+    """
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(known)

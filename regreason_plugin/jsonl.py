@@ -1,0 +1,176 @@
+"""JSON lines: read as a stream with places in every error, written whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from regreason_plugin.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def parse_object(raw: bytes, path: Path, line: int) -> dict[str, Any]:
+    """Parse one line into a JSON object.
+
+    Raises:
+        UserError: Not UTF-8, not JSON (half a line, NaN), or not an object.
+    """
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"byte {error.start + 1} is not UTF-8; save the file as UTF-8", path=path, line=line
+        ) from None
+    except ValueError as error:
+        half = "" if raw.endswith(b"\n") else " (the last line has no end: is the file cut off?)"
+        raise UserError(f"not a JSON object: {error}{half}", path=path, line=line) from None
+    if not isinstance(value, dict):
+        raise UserError("not a JSON object", path=path, line=line)
+    return value
+
+
+def validate(model: type[Model], value: dict[str, Any], path: Path, line: int) -> Model:
+    """Build the record, or say which field of which line is wrong.
+
+    Raises:
+        UserError: The first thing that is wrong.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
+        given = first["input"]
+        if isinstance(given, str | int | float | None):
+            message += f" (got {str(given)[:60]!r})"
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(message, path=path, line=line, field=field) from None
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a plain or gzipped file for reading.
+
+    Raises:
+        UserError: It is not there, or not what its name says.
+    """
+    try:
+        with ExitStack() as stack:
+            if path.suffix == ".gz":
+                yield cast(BinaryIO, stack.enter_context(gzip.open(path, "rb")))
+            else:
+                yield stack.enter_context(open(path, "rb"))
+    except FileNotFoundError:
+        raise UserError("no such file", path=path) from None
+    except IsADirectoryError:
+        raise UserError("is a folder; name a file in it", path=path) from None
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise UserError(f"not a whole gzip file: {error}", path=path) from None
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Stream a file's objects.
+
+    Yields:
+        Line number from 1, byte offset of the line, and the object.
+
+    Raises:
+        UserError: Missing or empty file, or a line that is no JSON object.
+    """
+    offset = 0
+    number = 0
+    with open_bytes(path) as stream:
+        for number, raw in enumerate(stream, start=1):
+            yield number, offset, parse_object(raw, path, number)
+            offset += len(raw)
+    if number == 0:
+        raise UserError("is empty; expected one JSON object a line", path=path)
+
+
+def read_records(path: Path, model: type[Model], *, unique: bool = True) -> Iterator[Model]:
+    """Stream a file's records, checked one by one.
+
+    Args:
+        path: A ``.jsonl`` file, gzipped or not.
+        model: The record's type.
+        unique: Refuse a second record with the same id (and axis, where it has one).
+
+    Raises:
+        UserError: With file, line and field.
+    """
+    seen: dict[tuple[str, str], int] = {}
+    for number, _, value in read_objects(path):
+        record = validate(model, value, path, number)
+        if unique:
+            check_unique(seen, value, path, number)
+        yield record
+
+
+def check_unique(
+    seen: dict[tuple[str, str], int], value: dict[str, Any], path: Path, line: int
+) -> None:
+    """Remember an id (with its axis), or refuse the second one.
+
+    Raises:
+        UserError: The same id stood on an earlier line.
+    """
+    key = (value["id"], value.get("axis", ""))
+    if key in seen:
+        also = f" and axis {key[1]!r}" if key[1] else ""
+        raise UserError(
+            f"id {key[0]!r}{also} stands on line {seen[key]} too; ids must be unique",
+            path=path,
+            line=line,
+            field="id",
+        )
+    seen[key] = line
+
+
+def dumps(value: dict[str, Any]) -> str:
+    """One JSON object on one line, as every file here has it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that appears whole or not at all.
+
+    It is written beside its place and renamed when the block ends well; on an
+    error nothing is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_records(path: Path, records: Iterable[BaseModel]) -> int:
+    """Write records to a file, whole or not at all.
+
+    Returns:
+        How many there were.
+    """
+    count = 0
+    with atomic_writer(path) as stream:
+        for record in records:
+            stream.write(dumps(record.model_dump(exclude_none=True)).encode("utf-8") + b"\n")
+            count += 1
+    return count
