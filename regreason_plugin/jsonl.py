@@ -71,7 +71,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             if path.suffix == ".gz":
                 yield cast(BinaryIO, stack.enter_context(gzip.open(path, "rb")))
             else:
-                yield stack.enter_context(open(path, "rb"))
+                yield stack.enter_context(path.open("rb"))
     except FileNotFoundError:
         raise UserError("no such file", path=path) from None
     except IsADirectoryError:
@@ -153,11 +153,11 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as stream:
+        with partial.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""The one place where the text a model reads is made, for training and evaluation alike.
+r"""The one place where the text a model reads is made, for training and evaluation alike.
 
     Context:
     <story or product, if there is one>
@@ -13,8 +13,8 @@ The conversation comes first, so the axes of one conversation share their longes
 possible prefix. The cue ``Assessment:`` commits to neither order of label and
 explanation:
 
-    label_first          3\\n<explanation>
-    explanation_first    <explanation>\\nRating: 3
+    label_first          3\n<explanation>
+    explanation_first    <explanation>\nRating: 3
 
 A prompt neither starts nor ends with white space (chat templates strip it), an
 explanation is a single line, and no word of a conversation can be read as a special

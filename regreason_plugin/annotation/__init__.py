@@ -1,0 +1,1 @@
+"""Raters: scores and explanations, and how they become one label and one explanation."""

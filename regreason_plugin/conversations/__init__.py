@@ -1,0 +1,1 @@
+"""Conversations: importers into one schema, and the built-in mini benchmark."""

@@ -1,0 +1,1 @@
+"""Tables from lm-eval result folders; reads results only."""

@@ -1,0 +1,1 @@
+"""The arms: what follows the label; train, validation and test files; the manifest."""

@@ -1,0 +1,1 @@
+"""The Axolotl plugin: arguments, dataset strategy, refusal of silent mistakes."""
