@@ -1,0 +1,373 @@
+"""From a ratings file to a data folder: split, cut, render, and one file an arm.
+
+Two passes, so that memory holds an index and never the texts: the first checks and
+sorts (`index`), the second writes every row to all arms at once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+from regreason_plugin import __version__
+from regreason_plugin.errors import UserError
+from regreason_plugin.jsonl import atomic_writer, dumps
+from regreason_plugin.prompt import (
+    TARGET_DELIMITER,
+    Order,
+    cut,
+    neutralise,
+    one_line,
+    render_prompt,
+    render_target,
+)
+from regreason_plugin.schema import Conversation, Rating
+from regreason_plugin.settings import task_name
+from regreason_plugin.targets import arms as arm_words
+from regreason_plugin.targets.arms import ARMS, Mismatched, Vocabulary, WordLength, row_random
+from regreason_plugin.targets.folder import (
+    MANIFEST,
+    TEST,
+    DataFolder,
+    Length,
+    Limits,
+    Manifest,
+    SplitCount,
+    file_sha256,
+    open_data_folder,
+)
+from regreason_plugin.targets.index import Entry, Index, index_ratings
+from regreason_plugin.targets.split import SPLITS, Split
+
+Progress = Callable[[str, int], object]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """The switches of `regreason build`.
+
+    Attributes:
+        seed: Of the split and of every draw.
+        order: Label first or explanation first.
+        arms: Which arms to write.
+        mismatched: Where ``mismatched`` takes its explanation from: any other row, or
+            one with the same label.
+        tokenizer: A tokenizer's folder or Hub name; lengths are then tokens.
+        max_prompt: The longest prompt, in tokens or words.
+        max_target: The longest target, in tokens or words.
+    """
+
+    seed: int = 0
+    order: Order = "label_first"
+    arms: tuple[str, ...] = ARMS
+    mismatched: Mismatched = "any"
+    tokenizer: str | None = None
+    max_prompt: int | None = None
+    max_target: int | None = None
+
+
+class _Measure:
+    """Lengths of texts: in tokens with a tokenizer, in words without."""
+
+    def __init__(self, name: str | None) -> None:
+        self.unit: str = "tokens" if name else "words"
+        self._tokenizer = _load_tokenizer(name) if name else None
+        # Of one word inside a text; texts are white-space separated words, and no common
+        # tokenizer merges across white space, so a text is as long as its words' sum.
+        self.word: WordLength = (
+            cache(lambda word: self.tokens(" " + word)) if name else arm_words.one_each
+        )
+
+    def tokens(self, text: str) -> int:
+        assert self._tokenizer is not None
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def prompt(self, text: str) -> int:
+        if self._tokenizer is None:
+            return len(text.split())
+        return len(self._tokenizer.encode(text))
+
+    def target(self, text: str) -> int:
+        if self._tokenizer is None:
+            return len(text.split())
+        return self.tokens(TARGET_DELIMITER + text) + 1  # and the end of text
+
+
+def _load_tokenizer(name: str):  # type: ignore[no-untyped-def]
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"--tokenizer {name!r} cannot be loaded: {first}") from None
+
+
+def build(
+    ratings: Path,
+    out: Path,
+    options: BuildOptions | None = None,
+    *,
+    note: str = "",
+    on_progress: Progress = lambda stage, rows: None,
+) -> DataFolder:
+    """Write a data folder, whole or not at all.
+
+    Args:
+        ratings: A ratings file (`schema.Rating`, one a line), gzipped or not.
+        out: The folder to make; an older data folder there is replaced.
+        options: The switches.
+        note: What a reader of the data should know, kept in the manifest.
+        on_progress: Called with ``check`` or ``write`` and a number of rows done.
+
+    Raises:
+        UserError: The ratings are wrong, or ``out`` holds something else.
+    """
+    options = options or BuildOptions()
+    if out.exists() and (
+        not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())
+    ):
+        raise UserError("exists and is no data folder; name another --out", path=out)
+    measure = _Measure(options.tokenizer)
+    index = index_ratings(ratings, options.seed, lambda: on_progress("check", 1))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        written = Path(scratch) / "new"
+        with index.reader() as read:
+            manifest = _Writer(index, read, options, measure, note).write(written, on_progress)
+        with atomic_writer(written / MANIFEST) as stream:
+            stream.write(dumps(manifest.model_dump()).encode("utf-8") + b"\n")
+        if out.exists():
+            out.rename(Path(scratch) / "old")
+        written.rename(out)
+    return open_data_folder(out)
+
+
+class _Writer:
+    """Second pass: every row to every arm."""
+
+    def __init__(
+        self,
+        index: Index,
+        read: Callable[[Entry], Rating],
+        options: BuildOptions,
+        measure: _Measure,
+        note: str,
+    ) -> None:
+        self.index = index
+        self.read = read
+        self.options = options
+        self.measure = measure
+        self.note = note
+        self.cut: Counter[str] = Counter(turns=0, context=0, response=0, explanation=0)
+        self.neutralised: Counter[str] = Counter(conversations=0, explanations=0)
+        self.lengths: dict[str, list[int]] = {arm: [0, 0, 0, 0] for arm in options.arms}
+        self.train: dict[tuple[str, str, int | None], list[int]] = defaultdict(list)
+        self.vocabularies: dict[tuple[str, str], Vocabulary] = {}
+
+    def write(self, folder: Path, on_progress: Progress) -> Manifest:
+        self._gather_train_words()
+        names = [f"{split}/{arm}.jsonl" for split in SPLITS[:2] for arm in self.options.arms]
+        with ExitStack() as stack:
+            files = {
+                name: stack.enter_context(atomic_writer(folder / name)) for name in [*names, TEST]
+            }
+            conversation: Conversation | None = None
+            for entry in self.index.entries:
+                rating = self.read(entry)
+                if conversation is None or conversation.id != entry.id:
+                    conversation = self._fit(rating, entry)
+                self._write_row(files, entry, rating, conversation)
+                on_progress("write", 1)
+        return self._manifest({name: file_sha256(folder / name) for name in [*names, TEST]})
+
+    def _gather_train_words(self) -> None:
+        counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        for number, entry in enumerate(self.index.entries):
+            if self.index.split[entry.group] != "train":
+                continue
+            label = entry.label if self.options.mismatched == "same_label" else None
+            self.train[entry.dataset, entry.axis, label].append(number)
+            counts[entry.dataset, entry.axis].update(self._words_of(number))
+        self.vocabularies = {setting: Vocabulary(words) for setting, words in counts.items()}
+
+    def _words_of(self, number: int) -> list[str]:
+        entry = self.index.entries[number]
+        return self._explanation(self.read(entry), entry)[0]
+
+    def _explanation(self, rating: Rating, entry: Entry) -> tuple[list[str], bool]:
+        """An explanation's words as they may stand in a target, and whether it was cut."""
+        words = one_line(rating.explanation).split()
+        limit = self.options.max_target
+        if limit is None:
+            return words, False
+
+        def fits(count: int) -> bool:
+            target = render_target(rating.label, " ".join(words[:count]), self.options.order)
+            return self.measure.target(target) <= limit
+
+        if fits(len(words)):
+            return words, False
+        kept = len(words) - 1
+        while kept and not fits(kept):
+            kept -= 1
+        if not kept:
+            raise UserError(
+                f"--max-target-tokens {limit} leaves no room for a word of the explanation",
+                path=self.index.path,
+                line=entry.line,
+                field="explanation",
+            )
+        return words[:kept], True
+
+    def _fit(self, rating: Rating, entry: Entry) -> Conversation:
+        conversation: Conversation = rating
+        if self.options.max_prompt is not None:
+            try:
+                conversation, what = cut(rating, self.options.max_prompt, self.measure.prompt)
+            except ValueError as error:
+                raise UserError(
+                    f"--max-prompt-tokens: {error}", path=self.index.path, line=entry.line
+                ) from None
+            if what:
+                self.cut[what] += 1
+        texts = [turn.content for turn in conversation.conversation] + [conversation.context or ""]
+        self.neutralised["conversations"] += sum(neutralise(text)[1] for text in texts)
+        return conversation
+
+    def _write_row(
+        self,
+        files: dict[str, BinaryIO],
+        entry: Entry,
+        rating: Rating,
+        conversation: Conversation,
+    ) -> None:
+        prompt = render_prompt(conversation, entry.axis)
+        row = {
+            "id": entry.id,
+            "dataset": entry.dataset,
+            "group": entry.group,
+            "axis": entry.axis,
+            "label": rating.label,
+            "score": rating.score,
+        }
+        user = {"role": "user", "content": prompt}
+        split = self.index.split[entry.group]
+        if split == "test":
+            line = dumps({**row, "explanation": rating.explanation, "messages": [user]})
+            files[TEST].write(line.encode("utf-8") + b"\n")
+            return
+        words, was_cut = self._explanation(rating, entry)
+        self.cut["explanation"] += was_cut
+        self.neutralised["explanations"] += neutralise(rating.explanation)[1]
+        for arm in self.options.arms:
+            text = self._text(arm, entry, words)
+            target = render_target(rating.label, text, self.options.order)
+            messages = [user, {"role": "assistant", "content": target}]
+            line = dumps({**row, "explanation": text, "messages": messages})
+            files[f"{split}/{arm}.jsonl"].write(line.encode("utf-8") + b"\n")
+            if split == "train":
+                self._count(arm, text)
+
+    def _text(self, arm: str, entry: Entry, words: list[str]) -> str:
+        rng = row_random(self.options.seed, arm, entry.id, entry.axis)
+        vocabulary = self.vocabularies[entry.dataset, entry.axis]
+        length = self.measure.word
+        if arm == "label_only":
+            return ""
+        if arm == "explanation":
+            return " ".join(words)
+        if arm == "shuffled":
+            return " ".join(arm_words.shuffled(words, rng))
+        if arm == "bag_of_words":
+            return " ".join(arm_words.bag_of_words(words, vocabulary, length, rng))
+        if arm == "random_words":
+            return " ".join(arm_words.random_words(words, vocabulary, length, rng))
+        if arm == "filler":
+            return " ".join(arm_words.filler(words, length))
+        assert arm == "mismatched", arm
+        label = entry.label if self.options.mismatched == "same_label" else None
+        text = arm_words.donor(
+            " ".join(words),
+            self.train[entry.dataset, entry.axis, label],
+            lambda number: " ".join(self._words_of(number)),
+            rng,
+        )
+        if text is None:
+            same = f" with label {label}" if label else ""
+            raise UserError(
+                f"{task_name(entry.dataset, entry.axis)} has no train explanation{same} that "
+                "differs from this one, so arm mismatched cannot be made; leave it out "
+                "with --arms",
+                path=self.index.path,
+                line=entry.line,
+                field="explanation",
+            )
+        return text
+
+    def _count(self, arm: str, text: str) -> None:
+        words = text.split()
+        tokens = sum(map(self.measure.word, words)) if self.measure.unit == "tokens" else 0
+        totals = self.lengths[arm]
+        totals[0] += len(words)
+        totals[1] = max(totals[1], len(words))
+        totals[2] += tokens
+        totals[3] = max(totals[3], tokens)
+
+    def _manifest(self, files: dict[str, str]) -> Manifest:
+        counts = {str(split): _split_count(self.index, split) for split in SPLITS}
+        rows = counts["train"].rows
+        by_tokens = self.measure.unit == "tokens"
+        return Manifest(
+            origin="generated" if self.index.generated else "rated",
+            note=self.note,
+            seed=self.options.seed,
+            order=self.options.order,
+            arms=list(self.options.arms),
+            mismatched=self.options.mismatched,
+            tokenizer=self.options.tokenizer,
+            limits=Limits(
+                unit="tokens" if by_tokens else "words",
+                max_prompt=self.options.max_prompt,
+                max_target=self.options.max_target,
+            ),
+            raters=self.index.raters,
+            counts=counts,
+            lengths={
+                arm: Length(
+                    words_mean=round(words / rows, 3),
+                    words_max=words_max,
+                    tokens_mean=round(tokens / rows, 3) if by_tokens else None,
+                    tokens_max=tokens_max if by_tokens else None,
+                )
+                for arm, (words, words_max, tokens, tokens_max) in self.lengths.items()
+            },
+            cut=dict(self.cut),
+            neutralised=dict(self.neutralised),
+            source={"file": self.index.path.name, "sha256_of_sorted_rows": self.index.sha256},
+            files=files,
+            versions={"regreason": __version__},
+        )
+
+
+def _entries_of(index: Index, split: Split) -> Iterator[Entry]:
+    return (entry for entry in index.entries if index.split[entry.group] == split)
+
+
+def _split_count(index: Index, split: Split) -> SplitCount:
+    labels: dict[str, dict[str, int]] = {}
+    for entry in _entries_of(index, split):
+        by_label = labels.setdefault(task_name(entry.dataset, entry.axis), {})
+        by_label[str(entry.label)] = by_label.get(str(entry.label), 0) + 1
+    return SplitCount(
+        rows=sum(1 for _ in _entries_of(index, split)),
+        conversations=len({entry.id for entry in _entries_of(index, split)}),
+        groups=len({entry.group for entry in _entries_of(index, split)}),
+        labels={name: dict(sorted(count.items())) for name, count in sorted(labels.items())},
+    )

@@ -1,0 +1,157 @@
+"""First pass over a ratings file: check every line, and remember where each one is.
+
+Texts are not kept: the index is a few hundred bytes a row, whatever the texts' length.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.jsonl import check_unique, open_bytes, parse_object, read_objects, validate
+from regreason_plugin.schema import Rating
+from regreason_plugin.settings import task_name
+from regreason_plugin.targets.split import PARTS, SPLITS, Split, assign
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One rating: what sorts and splits it, and where its line is."""
+
+    dataset: str
+    id: str
+    axis: str
+    group: str
+    label: int
+    line: int
+    offset: int
+
+
+@dataclass
+class Index:
+    """All ratings of a file, sorted by dataset, id and axis.
+
+    Attributes:
+        path: The file, for messages.
+        entries: Sorted, so that nothing downstream depends on the file's order.
+        split: The split of each group.
+        raters: Names seen, sorted.
+        generated: Whether any conversation is the mini benchmark's.
+        sha256: Of the sorted digests of the lines: the same for rows in any order.
+    """
+
+    path: Path
+    entries: list[Entry] = field(default_factory=list)
+    split: dict[str, Split] = field(default_factory=dict)
+    raters: list[str] = field(default_factory=list)
+    generated: bool = False
+    sha256: str = ""
+
+    @contextmanager
+    def reader(self) -> Iterator[Callable[[Entry], Rating]]:
+        """Open the file for reading entries in any order."""
+        with _seekable(self.path) as stream:
+
+            def read(entry: Entry) -> Rating:
+                stream.seek(entry.offset)
+                value = parse_object(stream.readline(), self.path, entry.line)
+                return validate(Rating, value, self.path, entry.line)
+
+            yield read
+
+
+@contextmanager
+def _seekable(path: Path) -> Iterator[BinaryIO]:
+    # Seeking back in a gzip stream starts from its beginning each time.
+    if path.suffix != ".gz":
+        with path.open("rb") as stream:
+            yield stream
+        return
+    with gzip.open(path) as packed, tempfile.TemporaryFile() as plain:
+        shutil.copyfileobj(packed, plain)
+        yield plain
+
+
+def index_ratings(path: Path, seed: int, on_row: Callable[[], object] = lambda: None) -> Index:
+    """Read a ratings file once: check it, sort it, split it.
+
+    Raises:
+        UserError: A line is wrong, two lines contradict each other, or there are too
+            few conversations for three splits.
+    """
+    index = Index(path)
+    seen: dict[tuple[str, str], int] = {}
+    conversations: dict[str, tuple[int, bytes, str]] = {}
+    groups: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    raters: set[str] = set()
+    digests: list[bytes] = []
+
+    for line, offset, value in read_objects(path):
+        rating = validate(Rating, value, path, line)
+        check_unique(seen, value, path, line)
+        text = json.dumps([value["conversation"], value.get("context"), value["dataset"]])
+        digest = hashlib.sha256(text.encode()).digest()
+        if rating.id not in conversations:
+            conversations[rating.id] = (line, digest, rating.group)
+            groups[rating.group][rating.dataset] += 1
+        first, known, group = conversations[rating.id]
+        if known != digest or group != rating.group:
+            what = "group" if known == digest else "conversation"
+            raise UserError(
+                f"id {rating.id!r} has another {what} than on line {first}; one id is one "
+                "conversation",
+                path=path,
+                line=line,
+                field=what,
+            )
+        index.entries.append(
+            Entry(rating.dataset, rating.id, rating.axis, rating.group, rating.label, line, offset)
+        )
+        raters.update(given.rater for given in rating.ratings)
+        index.generated |= (rating.meta or {}).get("origin") == "generated"
+        digests.append(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest())
+        on_row()
+
+    index.entries.sort(key=lambda entry: (entry.dataset, entry.id, entry.axis))
+    index.raters = sorted(raters)
+    index.split = assign(groups, seed)
+    index.sha256 = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+    _check_splits(index)
+    return index
+
+
+def _check_splits(index: Index) -> None:
+    """Refuse a setting that some split would not hold at all."""
+    found: dict[str, dict[Split, int]] = defaultdict(lambda: dict.fromkeys(SPLITS, 0))
+    for entry in index.entries:
+        found[task_name(entry.dataset, entry.axis)][index.split[entry.group]] += 1
+    for setting, counts in sorted(found.items()):
+        for split, count in counts.items():
+            if count == 0:
+                parts = " : ".join(str(PARTS[part]) for part in SPLITS)
+                raise UserError(
+                    f"{sum(counts.values())} ratings for {setting} leave none for {split} "
+                    f"(train : validation : test is {parts}, whole groups only); "
+                    "add conversations from other groups",
+                    path=index.path,
+                )
+
+
+def count_lines(path: Path) -> int:
+    """The number of lines, for a progress bar.
+
+    Raises:
+        UserError: As `open_bytes`.
+    """
+    with open_bytes(path) as stream:
+        return sum(1 for _ in stream)

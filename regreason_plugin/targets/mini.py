@@ -1,0 +1,75 @@
+"""The mini benchmark as a data folder: generated conversations, rated by the rules."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from regreason_plugin import __version__
+from regreason_plugin.annotation.aggregate import RULES_NOTE, rate
+from regreason_plugin.conversations.mini import mini_conversations
+from regreason_plugin.jsonl import write_records
+from regreason_plugin.schema import Rating
+from regreason_plugin.targets.build import BuildOptions, Progress, build
+from regreason_plugin.targets.folder import DataFolder
+
+MINI_NOTE = "Conversations are generated, not collected. " + RULES_NOTE
+
+
+def mini_fingerprint() -> str:
+    """Changes whenever the code or the words that make the mini benchmark change."""
+    package = Path(str(files("regreason_plugin")))
+    digest = hashlib.sha256(__version__.encode())
+    rooms = ("conversations", "annotation", "targets", "prompt.py", "settings.yml", "schema.py")
+    for room in rooms:
+        place = package / room
+        sources = sorted(place.rglob("*.*")) if place.is_dir() else [place]
+        for source in sources:
+            if source.suffix in {".py", ".yml"}:
+                digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build_mini(
+    out: Path,
+    options: BuildOptions | None = None,
+    *,
+    per_dataset: int = 1000,
+    on_progress: Progress = lambda stage, rows: None,
+) -> DataFolder:
+    """Generate, rate and build the mini benchmark.
+
+    Args:
+        out: The data folder to make.
+        options: As for `build`; its seed also seeds the generator.
+        per_dataset: Conversations a dataset.
+        on_progress: As for `build`, with the stage ``rate`` before its two.
+
+    Raises:
+        UserError: As `build`.
+    """
+    options = options or BuildOptions()
+    with tempfile.TemporaryDirectory() as scratch:
+        ratings = Path(scratch) / "ratings.jsonl"
+        write_mini_ratings(ratings, options.seed, per_dataset, lambda: on_progress("rate", 1))
+        return build(ratings, out, options, note=MINI_NOTE, on_progress=on_progress)
+
+
+def write_mini_ratings(
+    path: Path, seed: int, per_dataset: int = 1000, on_row: Callable[[], object] = lambda: None
+) -> int:
+    """Write the mini benchmark's ratings, one a conversation and axis.
+
+    Returns:
+        How many.
+    """
+
+    def counted() -> Iterator[Rating]:
+        for rating in rate(mini_conversations(seed, per_dataset)):
+            on_row()
+            yield rating
+
+    return write_records(path, counted())

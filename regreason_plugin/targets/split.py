@@ -1,0 +1,50 @@
+"""Which conversation goes to train, validation or test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+# The paper's 10,000 train and 5,000 test, the validation share taken from the latter.
+PARTS: dict[Split, int] = {"train": 10, "validation": 1, "test": 4}
+
+
+def assign(groups: Mapping[str, Mapping[str, int]], seed: int) -> dict[str, Split]:
+    """Put every group on one side.
+
+    Within the groups of the same datasets (an HH-RLHF pair is in two), groups are put
+    in an order that only their name and the seed decide; along it, the first 4/15 of
+    the conversations are test, the next 1/15 validation, the rest train.
+
+    Args:
+        groups: For each group, its number of conversations by dataset.
+        seed: Another seed gives another split.
+
+    Returns:
+        The split of each group.
+    """
+    strata: dict[tuple[str, ...], list[str]] = {}
+    for group, datasets in groups.items():
+        strata.setdefault(tuple(sorted(datasets)), []).append(group)
+
+    whole = sum(PARTS.values())
+    split: dict[str, Split] = {}
+    for names in strata.values():
+        names.sort(key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+        total = sum(sum(groups[name].values()) for name in names)
+        before = 0
+        for name in names:
+            size = sum(groups[name].values())
+            # A group counts where its middle lies, so a large one shifts neither side.
+            share = (before + size / 2) / total * whole
+            before += size
+            if share < PARTS["test"]:
+                split[name] = "test"
+            elif share < PARTS["test"] + PARTS["validation"]:
+                split[name] = "validation"
+            else:
+                split[name] = "train"
+    return split
