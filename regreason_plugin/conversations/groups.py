@@ -1,0 +1,50 @@
+"""What must stay on one side of a split, and stable ids: both computed from the text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from regreason_plugin.schema import Turn
+
+_WORD = re.compile(r"\w+")
+
+
+def normalise(text: str) -> str:
+    """A text without what people write differently without meaning to: case, marks, spaces.
+
+    A text of marks alone (``???``) keeps them, or all such texts would be one.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(_WORD.findall(folded)) or " ".join(folded.split())
+
+
+def text_group(text: str) -> str:
+    """The group of everything that shares this text, whatever its case and marks."""
+    return "text-" + _digest(normalise(text), 16)
+
+
+def first_user_turn_group(turns: Sequence[Turn]) -> str:
+    """The group of the conversations that start with the same request.
+
+    Both answers of an HH-RLHF pair are in it, and other pairs that ask the same. A
+    conversation in which the user says nothing goes by its first message.
+    """
+    asked = [turn.content for turn in turns if turn.role == "user" and turn.content.strip()]
+    said = [turn.content for turn in turns if turn.content.strip()]
+    return text_group((asked or said or [""])[0])
+
+
+def conversation_id(dataset: str, turns: Sequence[Turn], context: str | None = None) -> str:
+    """An id by content: the same conversation has the same one in any file and order."""
+    # NUL cannot be mistaken for text that moved from one field into the next: a role is
+    # never empty and never holds one.
+    parts = [context or "", *(part for turn in turns for part in (turn.role, turn.content))]
+    return f"{dataset}-{_digest(chr(0).join(parts), 12)}"
+
+
+def _digest(text: str, length: int) -> str:
+    # Lone surrogates occur in AmazonQA and have no UTF-8.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
