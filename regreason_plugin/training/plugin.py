@@ -1,0 +1,105 @@
+"""The plugin as Axolotl calls it: `plugins: [regreason_plugin.training.RegReasonPlugin]`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from axolotl.integrations.base import BasePlugin
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.training.chat import check_chat_template
+from regreason_plugin.training.checks import check_config
+from regreason_plugin.training.record import RECORD, Progress, read_record, write_record
+from regreason_plugin.training.refuse import stop_on_user_error
+from regreason_plugin.training.sources import Sources, fill_placeholders, find_sources
+
+
+class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
+    """Fills in the arm, refuses silent mistakes, and writes down what was trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sources: Sources | None = None
+        self._config_sha256 = ""
+        self._trainer: Any = None
+        self._progress: Progress | None = None
+
+    def get_input_args(self) -> str:
+        """Our keys in Axolotl's config."""
+        return "regreason_plugin.training.args.RegReasonArgs"
+
+    def register(self, cfg: Any) -> None:
+        """Check the config and fill in what it leaves open, before anything is written."""
+        written = json.dumps(_plain(cfg), sort_keys=True, default=str)
+        self._config_sha256 = hashlib.sha256(written.encode()).hexdigest()
+        with stop_on_user_error():
+            check_config(cfg)
+            given = cfg.get("output_dir")
+            fill_placeholders(cfg)
+            self._sources = find_sources(cfg)
+            if cfg.get("output_dir") != given:
+                self._refuse_other_run(cfg)
+
+    def _refuse_other_run(self, cfg: Any) -> None:
+        # A sweep over a key that output_dir does not name would train every run into
+        # the same folder, the last one winning.
+        record = read_record(Path(cfg["output_dir"]))
+        if record and record.get("config_sha256") != self._config_sha256:
+            raise UserError(
+                f"{cfg['output_dir']} holds a model trained with another config; put the keys "
+                "that differ into it, as in {arm}-{learning_rate}, or remove the folder",
+                path=cfg.get("axolotl_config_path"),
+                field="output_dir",
+            )
+
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
+        """Hold a chat template against lm-eval's use of it; Axolotl loads the data."""
+        assert self._sources is not None
+        with stop_on_user_error():
+            check_chat_template(cfg, self._sources)
+
+    def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
+        """Count what will be trained, and take away the record of an earlier run."""
+        assert self._sources is not None
+        found = len(trainer.train_dataset)
+        with stop_on_user_error():
+            if found != self._sources.rows:
+                raise UserError(
+                    f"Axolotl would train on {found} rows of the {self._sources.rows} in the "
+                    "train files; the arms must keep the same rows",
+                    path=cfg.axolotl_config_path,
+                    field="datasets",
+                )
+        self._trainer = trainer
+        if _is_first_process():
+            (Path(cfg.output_dir) / RECORD).unlink(missing_ok=True)
+
+    def post_train(self, cfg: Any, model: Any) -> None:
+        """Remember how far the training went; Axolotl calls this before and after saving."""
+        if self._trainer is not None:
+            self._progress = Progress.of(self._trainer)
+            self._trainer = None
+
+    def post_train_unload(self, cfg: Any) -> None:
+        """Write the record last, so that it stands for a finished run."""
+        assert self._sources is not None
+        assert self._progress is not None
+        if _is_first_process():
+            write_record(cfg, self._sources, self._progress, self._config_sha256)
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _plain(cfg: Any) -> dict[str, Any]:
+    # The file a sweep hands over has a new name every time, and output_dir a new number.
+    return {
+        key: value
+        for key, value in dict(cfg).items()
+        if key not in ("axolotl_config_path", "output_dir")
+    }

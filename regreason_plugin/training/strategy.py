@@ -1,0 +1,116 @@
+"""The dataset strategy for base models: `type: regreason_plugin.training.strategy`.
+
+Axolotl calls `load`; a model with a chat template uses `type: chat_template` instead.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from axolotl.integrations.base import PluginManager
+from axolotl.prompt_tokenizers import DatasetWrappingStrategy
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.prompt import Order
+from regreason_plugin.targets.folder import open_data_folder
+from regreason_plugin.training.refuse import stop_on_user_error
+from regreason_plugin.training.tokens import RowTokenizer, unknown_to_neutralise
+
+# Rows on which Axolotl's tokenizer is held against the one lm-eval loads.
+_COMPARED = 32
+
+
+class RegReasonStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # axolotl is untyped
+    """Tokenizes a data folder's rows as lm-eval will score them.
+
+    Args:
+        tokenizer: As Axolotl loaded it.
+        order: The data folder's.
+        reference: The tokenizer as lm-eval loads it, which must cut text the same.
+    """
+
+    def __init__(self, tokenizer: Any, order: Order, reference: Any) -> None:
+        self._tokens = RowTokenizer(tokenizer, order)
+        self._reference = RowTokenizer(reference, order)
+
+    def wrap_dataset(
+        self,
+        dataset: Any,
+        process_count: int | None = None,
+        keep_in_memory: bool | None = False,
+        **_: Any,
+    ) -> Any:
+        """Tokenize a dataset.
+
+        Args:
+            dataset: Rows of a data folder, as `datasets` read them.
+            process_count: How many processes may share the work.
+            keep_in_memory: Do not write the result to the cache folder.
+
+        Returns:
+            The dataset with ``input_ids``, ``attention_mask`` and ``labels`` only.
+        """
+        with stop_on_user_error():
+            first = dataset[:_COMPARED]
+            if _columns(first, self._tokens) != _columns(first, self._reference):
+                raise UserError(
+                    "this config makes a tokenizer that cuts text differently from the "
+                    "AutoTokenizer of the base model, which lm-eval loads; leave out "
+                    "tokenizer_type, tokenizer_use_fast, tokenizer_legacy, tokens and "
+                    "added_tokens_overrides"
+                )
+            return dataset.map(
+                partial(_columns, tokens=self._tokens),
+                batched=True,
+                num_proc=process_count,
+                remove_columns=dataset.column_names,
+                keep_in_memory=bool(keep_in_memory),
+                # Axolotl keeps the result under a key that knows the content; this
+                # cache's key would be the pickled tokenizer, which is not stable.
+                load_from_cache_file=False,
+                desc="Tokenizing rows",
+            )
+
+
+def _columns(batch: dict[str, list[Any]], tokens: RowTokenizer) -> dict[str, list[list[int]]]:
+    rows = tokens.tokenize(
+        [f"{row}, axis {axis}" for row, axis in zip(batch["id"], batch["axis"], strict=True)],
+        [messages[0]["content"] for messages in batch["messages"]],
+        [messages[1]["content"] for messages in batch["messages"]],
+    )
+    return {
+        "input_ids": [row.input_ids for row in rows],
+        "attention_mask": [[1] * len(row.input_ids) for row in rows],
+        "labels": [row.labels for row in rows],
+    }
+
+
+def load(tokenizer: Any, cfg: Any, ds_cfg: Any = None) -> RegReasonStrategy:
+    """What Axolotl calls for ``type: regreason_plugin.training.strategy``."""
+    from transformers import AutoTokenizer
+
+    with stop_on_user_error():
+        plugins = PluginManager.get_instance().plugins
+        if not any(name.endswith(".RegReasonPlugin") for name in plugins):
+            raise UserError(
+                "type: regreason_plugin.training.strategy needs "
+                "`plugins: [regreason_plugin.training.RegReasonPlugin]`, which checks the "
+                "config and the data",
+                path=cfg.axolotl_config_path,
+                field="plugins",
+            )
+        unknown = unknown_to_neutralise(tokenizer)
+        if unknown:
+            print(
+                "regreason: neutralising does not know these special tokens of the tokenizer; "
+                f"a row that holds one stops the run: {', '.join(unknown)}"
+            )
+        folder = open_data_folder(Path(ds_cfg["path"]).parent.parent)
+        reference = AutoTokenizer.from_pretrained(
+            cfg.tokenizer_config,
+            trust_remote_code=bool(cfg.trust_remote_code),
+            revision=cfg.revision_of_model or "main",
+        )
+        return RegReasonStrategy(tokenizer, folder.order, reference)
