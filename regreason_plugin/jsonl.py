@@ -99,6 +99,16 @@ def read_objects(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
         raise UserError("is empty; expected one JSON object a line", path=path)
 
 
+def count_lines(path: Path) -> int:
+    """The number of lines, for a progress bar.
+
+    Raises:
+        UserError: As `open_bytes`.
+    """
+    with open_bytes(path) as stream:
+        return sum(1 for _ in stream)
+
+
 def read_records(path: Path, model: type[Model], *, unique: bool = True) -> Iterator[Model]:
     """Stream a file's records, checked one by one.
 

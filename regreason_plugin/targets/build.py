@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from regreason_plugin import __version__
+from regreason_plugin.annotation.rules import RULES_NOTE
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer, dumps
 from regreason_plugin.prompt import (
@@ -114,7 +115,6 @@ def build(
     out: Path,
     options: BuildOptions | None = None,
     *,
-    note: str = "",
     on_progress: Progress = lambda stage, rows: None,
 ) -> DataFolder:
     """Write a data folder, whole or not at all.
@@ -123,7 +123,6 @@ def build(
         ratings: A ratings file (`schema.Rating`, one a line), gzipped or not.
         out: The folder to make; an older data folder there is replaced.
         options: The switches.
-        note: What a reader of the data should know, kept in the manifest.
         on_progress: Called with ``check`` or ``write`` and a number of rows done.
 
     Raises:
@@ -140,7 +139,7 @@ def build(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         written = Path(scratch) / "new"
         with index.reader() as read:
-            manifest = _Writer(index, read, options, measure, note).write(written, on_progress)
+            manifest = _Writer(index, read, options, measure).write(written, on_progress)
         with atomic_writer(written / MANIFEST) as stream:
             stream.write(dumps(manifest.model_dump()).encode("utf-8") + b"\n")
         if out.exists():
@@ -158,13 +157,11 @@ class _Writer:
         read: Callable[[Entry], Rating],
         options: BuildOptions,
         measure: _Measure,
-        note: str,
     ) -> None:
         self.index = index
         self.read = read
         self.options = options
         self.measure = measure
-        self.note = note
         self.cut: Counter[str] = Counter(turns=0, context=0, response=0, explanation=0)
         self.neutralised: Counter[str] = Counter(conversations=0, explanations=0)
         self.lengths: dict[str, list[int]] = {arm: [0, 0, 0, 0] for arm in options.arms}
@@ -326,7 +323,7 @@ class _Writer:
         by_tokens = self.measure.unit == "tokens"
         return Manifest(
             origin="generated" if self.index.generated else "rated",
-            note=self.note,
+            note=_note(self.index),
             seed=self.options.seed,
             order=self.options.order,
             arms=list(self.options.arms),
@@ -354,6 +351,14 @@ class _Writer:
             files=files,
             versions={"regreason": __version__},
         )
+
+
+def _note(index: Index) -> str:
+    """What a reader of any number made from this data should know."""
+    notes = ["Conversations are generated, not collected."] if index.generated else []
+    if any(rater.startswith("rules-") for rater in index.raters):
+        notes.append(RULES_NOTE)
+    return " ".join(notes)
 
 
 def _entries_of(index: Index, split: Split) -> Iterator[Entry]:

@@ -145,13 +145,3 @@ def _check_splits(index: Index) -> None:
                     "add conversations from other groups",
                     path=index.path,
                 )
-
-
-def count_lines(path: Path) -> int:
-    """The number of lines, for a progress bar.
-
-    Raises:
-        UserError: As `open_bytes`.
-    """
-    with open_bytes(path) as stream:
-        return sum(1 for _ in stream)

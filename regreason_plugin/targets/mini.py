@@ -9,14 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from regreason_plugin import __version__
-from regreason_plugin.annotation.aggregate import RULES_NOTE, rate
+from regreason_plugin.annotation.ensemble import rate
 from regreason_plugin.conversations.mini import mini_conversations
 from regreason_plugin.jsonl import write_records
 from regreason_plugin.schema import Rating
 from regreason_plugin.targets.build import BuildOptions, Progress, build
 from regreason_plugin.targets.folder import DataFolder
-
-MINI_NOTE = "Conversations are generated, not collected. " + RULES_NOTE
 
 
 def mini_fingerprint() -> str:
@@ -55,7 +53,7 @@ def build_mini(
     with tempfile.TemporaryDirectory() as scratch:
         ratings = Path(scratch) / "ratings.jsonl"
         write_mini_ratings(ratings, options.seed, per_dataset, lambda: on_progress("rate", 1))
-        return build(ratings, out, options, note=MINI_NOTE, on_progress=on_progress)
+        return build(ratings, out, options, on_progress=on_progress)
 
 
 def write_mini_ratings(

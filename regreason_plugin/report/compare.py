@@ -1,0 +1,277 @@
+"""Several arms against one: a row a setting, wins counted over all of them.
+
+The differences are point estimates: each accuracy has its standard error beside it in
+the JSON, the differences have none yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from regreason_plugin import __version__
+from regreason_plugin.errors import UserError
+from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.report.results import TASKS, Run, TaskResult
+from regreason_plugin.settings import AXES, SETTINGS
+
+FORMAT = 1
+
+
+def compare(runs: list[Run], baseline: str) -> dict[str, Any]:
+    """Hold every run against the baseline, task by task.
+
+    Args:
+        runs: Two or more, with different names.
+        baseline: The name of the one to compare with.
+
+    Returns:
+        What ``comparison.json`` holds.
+
+    Raises:
+        UserError: The runs were not made on the same documents in the same way.
+    """
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        raise UserError(f"a name stands twice among {', '.join(names)}; give each run its own")
+    if baseline not in names:
+        raise UserError(f"--baseline {baseline!r} is none of {', '.join(names)}")
+    base = next(run for run in runs if run.name == baseline)
+    others = [run for run in runs if run.name != baseline]
+    if not others:
+        raise UserError("nothing to compare with the baseline; give NAME=RESULTS twice or more")
+    tasks = [task for task in TASKS if task in base.tasks]
+    if len({task.startswith("regreason-gen_") for task in tasks}) > 1:
+        raise UserError(
+            "holds both label-first and generative tasks, which are never mixed; "
+            "keep them in two folders",
+            path=base.folder,
+        )
+    for run in others:
+        _check_same_setup(base, run)
+        for task in tasks:
+            _check_same_documents(base, run, task)
+
+    rows = [_row(task, base, others) for task in tasks]
+    data = base.tasks[tasks[0]].data
+    return {
+        "format": FORMAT,
+        "regreason": __version__,
+        "data": data,
+        "baseline": baseline,
+        "arms": [run.name for run in others],
+        "settings": len(rows),
+        "settings_in_paper": len(SETTINGS),
+        "rows": rows,
+        "wins": {
+            run.name: {
+                "wins": sum(row["arms"][run.name]["difference"] > 0 for row in rows),
+                "ties": sum(row["arms"][run.name]["difference"] == 0 for row in rows),
+                "of": len(rows),
+                "mean_difference": sum(row["arms"][run.name]["difference"] for row in rows)
+                / len(rows),
+            }
+            for run in others
+        },
+        "runs": {
+            run.name: {
+                "model": run.config.get("model"),
+                "model_args": run.config.get("model_args"),
+                "seeds": {key: value for key, value in run.config.items() if key.endswith("_seed")},
+                "sources": sorted({str(run.tasks[task].source) for task in tasks}),
+                **run.environment,
+            }
+            for run in [base, *others]
+        },
+    }
+
+
+def _check_same_setup(base: Run, run: Run) -> None:
+    for what, of in _SETUP.items():
+        ours, theirs = of(base), of(run)
+        if ours != theirs:
+            raise UserError(
+                f"{run.name!r} and {base.name!r} differ in {what} ({theirs!r} and {ours!r}); "
+                "score both in the same way",
+                path=run.folder,
+            )
+
+
+_SETUP: dict[str, Callable[[Run], Any]] = {
+    "--limit": lambda run: run.config.get("limit"),
+    "chat template": lambda run: run.environment.get("chat_template_sha"),
+    "lm_eval's version": lambda run: run.environment.get("lm_eval_version"),
+}
+
+
+def _check_same_documents(base: Run, run: Run, task: str) -> None:
+    if task not in run.tasks:
+        raise UserError(
+            f"{run.name!r} has no {task}, which {base.name!r} has; score it too", path=run.folder
+        )
+    ours, theirs = base.tasks[task], run.tasks[task]
+    for what, of in _DOCUMENTS.items():
+        if of(ours) != of(theirs):
+            raise UserError(
+                f"{task} of {run.name!r} and of {base.name!r} differ in {what} "
+                f"({of(theirs)!r} and {of(ours)!r}); score both on the same data in the same way",
+                path=theirs.source,
+            )
+
+
+_DOCUMENTS: dict[str, Callable[[TaskResult], Any]] = {
+    "data": lambda result: result.data["sha256"],
+    "number of documents": lambda result: result.documents,
+    "few-shot examples": lambda result: result.fewshot,
+    "task version": lambda result: result.version,
+}
+
+
+def _row(task: str, base: Run, others: list[Run]) -> dict[str, Any]:
+    dataset, axis = TASKS[task]
+    own = base.tasks[task]
+    return {
+        "task": task,
+        "dataset": dataset,
+        "axis": axis,
+        "documents": own.documents,
+        "majority_acc": own.metrics.get("majority_acc"),
+        "baseline": {"metrics": own.metrics, "stderrs": own.stderrs},
+        "arms": {
+            run.name: {
+                "metrics": run.tasks[task].metrics,
+                "stderrs": run.tasks[task].stderrs,
+                "difference": _acc(run, task) - _acc(base, task),
+            }
+            for run in others
+        },
+    }
+
+
+def _acc(run: Run, task: str) -> float:
+    value = run.tasks[task].metrics["acc"]
+    if value is None:
+        raise UserError(f"task {task} has no accuracy", path=run.tasks[task].source)
+    return value
+
+
+def caption(comparison: dict[str, Any]) -> str:
+    """What the numbers were made from, in one line."""
+    data = comparison["data"]
+    generated = "GENERATED data (mini benchmark)" if data["origin"] == "generated" else "rated data"
+    count, whole = comparison["settings"], comparison["settings_in_paper"]
+    return f"{generated}, sha256 {data['sha256'][:12]}, {count} of {whole} settings"
+
+
+def _cells(comparison: dict[str, Any]) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Header, body and footer of the table, as text."""
+    arms = comparison["arms"]
+    header = ["dataset", "axis", "n", "majority", comparison["baseline"]]
+    for arm in arms:
+        header += [arm, "diff"]
+    body = []
+    for row in comparison["rows"]:
+        cells = [
+            row["dataset"],
+            AXES[row["axis"]],
+            str(row["documents"]),
+            _share(row["majority_acc"]),
+            _share(row["baseline"]["metrics"]["acc"]),
+        ]
+        for arm in arms:
+            result = row["arms"][arm]
+            cells += [_share(result["metrics"]["acc"]), f"{result['difference']:+.3f}"]
+        body.append(cells)
+    mean = ["mean", "", "", *_means(comparison, lambda row: row["majority_acc"])]
+    mean += _means(comparison, lambda row: row["baseline"]["metrics"]["acc"])
+    wins = ["wins", "", "", "", ""]
+    for arm in arms:
+        mean += _means(comparison, lambda row, arm=arm: row["arms"][arm]["metrics"]["acc"])  # type: ignore[misc]
+        count = comparison["wins"][arm]
+        mean.append(f"{count['mean_difference']:+.3f}")
+        ties = f" ({count['ties']} tied)" if count["ties"] else ""
+        wins += [f"{count['wins']} of {count['of']}{ties}", ""]
+    return header, body, [mean, wins]
+
+
+def _means(comparison: dict[str, Any], of: Callable[[dict[str, Any]], float | None]) -> list[str]:
+    values = [value for row in comparison["rows"] if (value := of(row)) is not None]
+    return [_share(sum(values) / len(values) if values else None)]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def to_table(comparison: dict[str, Any]) -> Table:
+    """The comparison for a terminal."""
+    header, body, footer = _cells(comparison)
+    table = Table(title=f"Accuracy: {caption(comparison)}", caption_justify="left")
+    for name in header:
+        left = name in {"dataset", "axis"}
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    previous = ""
+    for cells in body:
+        if previous and cells[0] != previous:
+            table.add_section()
+        previous = cells[0]
+        table.add_row(*cells)
+    table.add_section()
+    for cells in footer:
+        table.add_row(*cells, style="bold")
+    return table
+
+
+def print_table(comparison: dict[str, Any]) -> None:
+    """Print the table, as wide as it needs to be: one cut by the terminal hides numbers."""
+    table = to_table(comparison)
+    width = Console(width=1000).measure(table).maximum
+    Console(width=max(Console().width, width)).print(table)
+
+
+def to_markdown(comparison: dict[str, Any]) -> str:
+    """The comparison as a Markdown page."""
+    header, body, footer = _cells(comparison)
+    lines = [
+        "# Comparison",
+        "",
+        f"Accuracy on {caption(comparison)}.",
+        f"`diff` is an arm's accuracy minus that of `{comparison['baseline']}`; a win is a "
+        "positive difference, however small. The differences have no interval: read them "
+        "beside the standard errors in `comparison.json`.",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + "|".join(" --- " if i < 2 else " ---: " for i in range(len(header))) + "|",
+    ]
+    lines += ["| " + " | ".join(cells) + " |" for cells in body]
+    lines += ["| " + " | ".join(f"**{c}**" if c else "" for c in cells) + " |" for cells in footer]
+    lines += ["", "| run | model | data | versions |", "| --- | --- | --- | --- |"]
+    for name, run in comparison["runs"].items():
+        versions = f"lm_eval {run['lm_eval_version']}, transformers {run['transformers_version']}"
+        arguments = str(run["model_args"]).replace("|", "\\|")
+        lines.append(
+            f"| {name} | `{arguments}` | {comparison['data']['sha256'][:12]} | {versions} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write(comparison: dict[str, Any], out: Path) -> list[Path]:
+    """Write ``comparison.json`` and ``comparison.md``.
+
+    Returns:
+        Their paths.
+    """
+    import json
+
+    contents = {
+        out / "comparison.json": json.dumps(comparison, indent=1, ensure_ascii=False) + "\n",
+        out / "comparison.md": to_markdown(comparison),
+    }
+    for path, text in contents.items():
+        with atomic_writer(path) as stream:
+            stream.write(text.encode("utf-8"))
+    return list(contents)
