@@ -22,8 +22,8 @@ from rich.progress import (
 
 from regreason_plugin import __version__
 from regreason_plugin.errors import UserError, nearest
-from regreason_plugin.prompt import ORDERS
 from regreason_plugin.jsonl import count_lines
+from regreason_plugin.prompt import ORDERS
 from regreason_plugin.schema import Conversation
 from regreason_plugin.settings import AXES, DATASETS, SETTINGS
 from regreason_plugin.targets.arms import ARMS, PAPER_ARMS

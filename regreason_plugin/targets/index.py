@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import check_unique, open_bytes, parse_object, read_objects, validate
+from regreason_plugin.jsonl import check_unique, parse_object, read_objects, validate
 from regreason_plugin.schema import Rating
 from regreason_plugin.settings import task_name
 from regreason_plugin.targets.split import PARTS, SPLITS, Split, assign

@@ -1,0 +1,53 @@
+# make setup   the environment: .venv with everything in it
+# make demo    the whole way on the built-in benchmark, on a CPU
+# make test    linters, types and the whole test suite
+# make bench   benchmarks: build speed, lm_eval start-up
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE := 1
+# Axolotl's telemetry calls out, and waits ten seconds first.
+export AXOLOTL_DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lint format clean
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+setup: $(VENV)/.installed
+
+# The long part, again only when what it installs has changed.
+$(VENV)/.dependencies: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 12); sys.exit(None if ok else "Python 3.10 to 3.12 is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	# torch by itself first, so that nothing else chooses its build.
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,dev]'
+	touch $@
+
+# The task files are copied below lm_eval's own at installation: again when they change.
+$(VENV)/.installed: $(VENV)/.dependencies $(shell find lm_eval_tasks -type f 2>/dev/null)
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+demo: setup
+	$(BIN)/regreason demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+bench: setup
+	$(BIN)/python tests/bench/bench_build.py
+	$(BIN)/python tests/bench/bench_startup.py
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
