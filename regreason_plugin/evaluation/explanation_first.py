@@ -1,0 +1,141 @@
+"""The generative twins: the model writes its explanation, then the labels are scored.
+
+One document makes eleven requests: a generation; the five labels after the explanation
+that was generated (the protocol's figures); the five labels after no explanation at all
+(``forced_...``). lm-eval runs the kinds of requests in the order in which they first
+appear, so the generation is done when the labels are asked for, and a request that
+makes its context only then can hold it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from copy import deepcopy
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.evaluation.documents import Document
+from regreason_plugin.evaluation.metrics import document_metrics
+from regreason_plugin.evaluation.stop import stops_the_run
+from regreason_plugin.prompt import LABEL_CUE, TARGET_DELIMITER, one_line, render_target
+from regreason_plugin.settings import LABELS
+
+
+def split_generation(generated: str) -> tuple[str, bool]:
+    """The explanation in what a model wrote, and whether it came to the label's cue.
+
+    Without the cue the explanation is the first line: what follows is no part of it.
+    """
+    # Leading white space depends on the tokenizer's decoder; a cue that comes first
+    # still begins a line.
+    text = "\n" + generated.strip()
+    before, cue, _ = text.partition(LABEL_CUE)
+    explanation = before if cue else text.strip().partition("\n")[0]
+    return one_line(explanation), bool(cue)
+
+
+def before_label(explanation: str) -> str:
+    """A target up to its label, the delimiter before the label left out."""
+    return render_target(1, explanation, "explanation_first")[: -len(TARGET_DELIMITER + "1")]
+
+
+class LabelAfterExplanation(Instance):  # type: ignore[misc]
+    """A label to score after an explanation that another request will have generated.
+
+    Attributes:
+        generation: That request.
+    """
+
+    generation: Instance
+
+    @property
+    @stops_the_run
+    def args(self) -> tuple[str, str]:
+        """Context and continuation, made when the model asks for them."""
+        if not self.generation.resps:
+            raise UserError(
+                "the regreason-gen_ tasks score labels after explanations that are not "
+                "written yet: run them without other tasks and without --write_out"
+            )
+        explanation, _ = split_generation(self.generation.resps[0])
+        context, continuation = self.arguments
+        return context + before_label(explanation), continuation
+
+
+class ExplanationFirstTask(ConfigurableTask):  # type: ignore[misc]
+    """A task of the explanation_first protocol on any model that lm-eval has."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        config = {key: value for key, value in config.items() if key != "class"}
+        config["metadata"] = {**config["metadata"], **_task_manager_metadata()}
+        super().__init__(config=config)
+
+    def construct_requests(self, doc: Document, ctx: str, **kwargs: Any) -> list[Instance]:
+        """The generation first, then its labels, then the forced ones."""
+        # A chat template ends where the answer starts; a plain prompt needs the space
+        # that training puts there.
+        start = ctx if kwargs.pop("apply_chat_template", False) else ctx + TARGET_DELIMITER
+        kwargs.pop("chat_template", None)
+        generation = Instance(
+            request_type="generate_until",
+            doc=doc,
+            arguments=(ctx, deepcopy(self.config.generation_kwargs)),
+            idx=0,
+            **kwargs,
+        )
+        requests = [generation]
+        for label in LABELS:
+            after = LabelAfterExplanation(
+                request_type="loglikelihood",
+                doc=doc,
+                arguments=(start, TARGET_DELIMITER + label),
+                idx=len(requests),
+                **kwargs,
+            )
+            after.generation = generation
+            requests.append(after)
+        for label in LABELS:
+            requests.append(
+                Instance(
+                    request_type="loglikelihood",
+                    doc=doc,
+                    arguments=(start + before_label(""), TARGET_DELIMITER + label),
+                    idx=len(requests),
+                    **kwargs,
+                )
+            )
+        return requests
+
+
+def _task_manager_metadata() -> dict[str, Any]:
+    """The metadata of the TaskManager that is loading a task.
+
+    lm-eval 0.4.11 gives it to plain task files but not to those with a class, and
+    a data folder named by --metadata would be passed over without a word. Nothing
+    that it hands to the class leads there, so the caller is looked for on the stack.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        manager = frame.f_locals.get("self")
+        if isinstance(manager, TaskManager):
+            return dict(manager.metadata or {})
+        frame = frame.f_back
+    return {}
+
+
+@stops_the_run
+def score_both(document: Document, results: list[Any]) -> dict[str, Any]:
+    """``process_results``: after the model's own explanation, and forced at once."""
+    generated, scored = results[0], [score for score, _ in results[1:]]
+    label, group = document["label"], document["group"]
+    reached = float(split_generation(generated)[1])
+    return {
+        **document_metrics(label, scored[: len(LABELS)], group),
+        **document_metrics(label, scored[len(LABELS) :], group, prefix="forced_"),
+        "reached_cue": reached,
+        "reached_cue_stderr": (reached, group),
+    }
