@@ -8,17 +8,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from regreason_plugin.schema import Turn
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\s*\n\s*")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n\s*")
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 # "price, size and colour": what people list when they ask for several things.
-_LISTED = re.compile(r"\b\w+(?:, \w+)+,? (?:and|or) \w+\b")
+# Bounded, so that a message of nothing but commas is read in linear time.
+_LISTED = re.compile(r"\b\w{1,40}(?:, \w{1,40}){1,9},? (?:and|or) \w{1,40}\b")
 _LIST_SEPARATOR = re.compile(r",? (?:and|or) |, ")
 
-_SMALL_WORDS = frozenset(
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_SMALL_WORDS = _set(
     "a about after again all also am an and any are as ask at be because been before but by "
     "can cannot come could did do does doing done else ever far few for from get give go good "
     "had has have he her here hers him his how i if in into is it its just know last let like "
@@ -27,19 +34,19 @@ _SMALL_WORDS = frozenset(
     "really right said same say see shall she should since so some such sure take tell than "
     "thank thanks that the their them then there these they thing things think this those to "
     "too try under until up us use very want was way we well were what when where which while "
-    "who whom whose why will with would yes yet you your yours".split()
+    "who whom whose why will with would yes yet you your yours"
 )
-_BACK_REFERENCES = frozenset("it its they their them he his she her this that these those".split())
-_MAY_BE_DOUBLED = frozenset("that had very so no ha bye really many long".split())
+_BACK_REFERENCES = _set("it its they their them he his she her this that these those")
+_MAY_BE_DOUBLED = _set("that had very so no ha bye really many long")
 _ARTICLES = frozenset(("a", "an", "the"))
 _BEFORE_NOUN = _ARTICLES | {"my", "your", "his", "her", "its", "our", "their"}
-_NEVER_AFTER_ARTICLE = frozenset(
-    "a an the is was are were has have had and or of in on at to for with from by it that".split()
+_NEVER_AFTER_ARTICLE = _set(
+    "a an the is was are were has have had and or of in on at to for with from by it that"
 )
-_STILTED = frozenset(
+_STILTED = _set(
     "abovementioned aforementioned aforesaid forthwith henceforth hereby herein hereof "
     "heretofore herewith hitherto notwithstanding pursuant selfsame thereby therein thereof "
-    "thereto whereby wherein whereupon whomsoever utilise utilize utilizing".split()
+    "thereto whereby wherein whereupon whomsoever utilise utilize utilizing"
 )
 _STOCK = re.compile(
     r"\b(?:i'm (?:just|only|sorry|not sure|happy to|glad)|i(?:'d| would) (?:be happy|love|suggest)|"
@@ -129,7 +136,10 @@ def _content(words: Iterable[str]) -> list[str]:
     return [
         word
         for word in words
-        if len(word) > 2 and word.split("'")[0] not in _SMALL_WORDS and not word.endswith("n't")
+        if len(word) > 2
+        and word not in _STILTED
+        and word.split("'")[0] not in _SMALL_WORDS
+        and not word.endswith("n't")
     ]
 
 
@@ -180,7 +190,7 @@ def _whereabouts(
 
 def _subject(words: Sequence[str], content: Sequence[str]) -> str:
     """What a sentence speaks of: its first noun with an article, else its longest word."""
-    for first, second in zip(words, words[1:]):
+    for first, second in pairwise(words):
         if first in _BEFORE_NOUN and second in content:
             return second
     return max(content, key=len)
@@ -189,7 +199,7 @@ def _subject(words: Sequence[str], content: Sequence[str]) -> str:
 def _flaws(sentences: Sequence[str], words: Sequence[Sequence[str]]) -> Iterable[Flaw]:
     said: set[tuple[str, ...]] = set()
     for place, (sentence, its_words) in enumerate(zip(sentences, words, strict=True)):
-        for first, second in zip(its_words, its_words[1:]):
+        for first, second in pairwise(its_words):
             pair = f"'{first[:_QUOTED_LENGTH]} {second[:_QUOTED_LENGTH]}'"
             if first == second and first not in _MAY_BE_DOUBLED:
                 yield Flaw(place, f"the doubled word in {pair}", grave=True)

@@ -22,7 +22,7 @@ RULES_NOTE = (
 
 # From this share of sentences on the topic down to none a message is "about something else".
 _ABOUT_SOMETHING_ELSE = 1 / 3
-_NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _say_on_topic(reading: Reading, drawn: bytes) -> str:
         return _pick(
             drawn,
             f"None of its {total} is about {topic}; it speaks of {strays} instead.",
-            f"Loses {topic} altogether: it turns to {strays} and does not come back in its {total}.",
+            f"Loses {topic} altogether: it turns to {strays}, and none of its {total} comes back.",
         )
     return _pick(
         drawn,

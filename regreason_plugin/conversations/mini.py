@@ -105,13 +105,13 @@ def _conversation(dataset: str, number: int, seed: int, attempt: int) -> Convers
         axis: answering.choices((1, 2, 3, 4, 5), _SHARES[profile])[0]
         for axis, profile in zip(AXES, _PROFILES[dataset], strict=True)
     }
-    response = _response(material, words["topic"], asked, degrees, answering)
+    response, made_of = _response(material, words["topic"], asked, degrees, answering)
     roles = ("user", "assistant")
     turns = [
         Turn.model_validate({"role": roles[place % 2], "content": text})
         for place, text in enumerate([*before, response])
     ]
-    meta: dict[str, Any] = {"degrees": degrees, "topic": words["topic"], "asked": asked}
+    meta: dict[str, Any] = {"degrees": degrees, "topic": words["topic"], "asked": asked, **made_of}
     if dataset == "cornell":
         meta["film"] = f"film {seed}-{number // _PER_FILM}"
         group = text_group(meta["film"])
@@ -146,8 +146,9 @@ def _response(
     asked: list[str],
     degrees: Mapping[str, int],
     random: Random,
-) -> str:
-    answers = _answers(material, topic, asked, degrees["comprehensiveness"] - 1, random)
+) -> tuple[str, dict[str, Any]]:
+    given = random.sample(asked, degrees["comprehensiveness"] - 1)
+    answers = _answers(material, topic, asked, given, random)
     strayed = 5 - degrees["on_topic"]
     others = [other for other in material["topics"] if other != topic]
     subjects = [topic] * (_OTHER_SENTENCES - strayed)
@@ -171,21 +172,25 @@ def _response(
         sentences[0] = f"{random.choice(_TEXT['openers'])} {first}"
     if random.random() < 0.5:
         sentences.append(random.choice(_TEXT["closers"]))
-    return " ".join(sentences)
+    made_of = {
+        "answered": given,
+        "strayed": [subject for subject in subjects if subject != topic],
+        "garbled": garbled,
+    }
+    return " ".join(sentences), made_of
 
 
 def _answers(
-    material: Mapping[str, Any], topic: str, asked: list[str], answered: int, random: Random
+    material: Mapping[str, Any], topic: str, asked: list[str], given: list[str], random: Random
 ) -> list[str]:
-    """Two sentences on the topic with room for two answers each, ``answered`` of them given."""
+    """Two sentences on the topic with room for two answers each, ``given`` among them."""
     unasked = [facet for facet in material["facets"] if facet not in asked]
-    given = random.sample(asked, answered)
-    given += [
+    things = given + [
         random.choice(unasked if random.random() < 0.5 else _TEXT["vague"])
-        for _ in range(_ASKED - answered)
+        for _ in range(_ASKED - len(given))
     ]
-    random.shuffle(given)
-    told = [f"{random.choice(_TEXT['adjectives'])} {thing}" for thing in given]
+    random.shuffle(things)
+    told = [f"{random.choice(_TEXT['adjectives'])} {thing}" for thing in things]
     patterns = random.sample(_TEXT["answers"], 2)
     return [
         pattern.format(topic=topic, one=one, two=two)
