@@ -240,7 +240,8 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "--max-target-tokens",
         type=_positive,
         metavar="M",
-        help="cut longer targets (in words without --tokenizer)",
+        help="cut longer explanations so that label and explanation fit; the other arms match "
+        "their length to within one word (in words without --tokenizer)",
     )
 
 

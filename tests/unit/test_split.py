@@ -1,0 +1,50 @@
+"""The split: whole groups, stable, close to 10 : 1 : 4."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regreason_plugin.targets.split import assign
+
+groups = st.dictionaries(
+    st.text("abcdefgh", min_size=1, max_size=4),
+    st.dictionaries(
+        st.sampled_from(["coqa", "hh_chosen", "hh_rejected"]), st.integers(1, 5)
+    ).filter(bool),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(groups, st.integers(0, 99), st.randoms())
+def test_the_order_of_groups_does_not_matter(groups, seed, random) -> None:  # type: ignore[no-untyped-def]
+    names = list(groups)
+    random.shuffle(names)
+    assert assign({name: groups[name] for name in names}, seed) == assign(groups, seed)
+    assert set(assign(groups, seed)) == set(groups)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_paper_sizes_come_out(size: int) -> None:
+    split = assign({f"group {i}": {"coqa": size} for i in range(15_000 // size)}, seed=0)
+    counts = Counter(split.values())
+    for name, expected in {"train": 10_000, "validation": 1_000, "test": 4_000}.items():
+        assert abs(counts[name] * size - expected) <= size
+
+
+def test_each_dataset_is_split_in_the_same_proportions() -> None:
+    groups = {f"c{i}": {"coqa": 1} for i in range(150)} | {
+        f"a{i}": {"cornell": 1} for i in range(30)
+    }
+    split = assign(groups, seed=5)
+    small = Counter(split[name] for name in groups if name[0] == "a")
+    assert small == {"train": 20, "validation": 2, "test": 8}
+
+
+def test_another_seed_is_another_split() -> None:
+    groups = {f"group {i}": {"coqa": 1} for i in range(300)}
+    assert assign(groups, 1) != assign(groups, 2)
