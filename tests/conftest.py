@@ -1,11 +1,15 @@
-"""What all tests share: offline, and a tiny model with a tokenizer of its own."""
+"""What all tests share: offline, a tiny model with its tokenizer, and small data folders."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from regreason_plugin.targets.folder import DataFolder
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -91,3 +95,21 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    """A data folder with all 18 settings, some 20 test rows each, label first."""
+    from regreason_plugin.targets.mini import build_mini
+
+    return build_mini(tmp_path_factory.mktemp("mini") / "DATA", per_dataset=90)
+
+
+@pytest.fixture(scope="session")
+def explanation_first_folder(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    """The same conversations, explanation first."""
+    from regreason_plugin.targets.build import BuildOptions
+    from regreason_plugin.targets.mini import build_mini
+
+    options = BuildOptions(order="explanation_first")
+    return build_mini(tmp_path_factory.mktemp("mini") / "DATA", options, per_dataset=90)

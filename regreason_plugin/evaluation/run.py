@@ -1,0 +1,55 @@
+"""``regreason eval``: lm-eval's own command, with our model and our tasks known to it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import regreason_plugin
+
+
+def main(argv: list[str]) -> int:
+    """Run lm-eval with these arguments, all of which are its own.
+
+    Returns:
+        The exit code.
+    """
+    from lm_eval._cli import HarnessCLI
+    from lm_eval.utils import setup_logging
+
+    from regreason_plugin.evaluation.model import register
+
+    setup_logging()
+    register()
+    # It reads the command line itself.
+    sys.argv = ["lm_eval", *argv]
+    try:
+        cli = HarnessCLI()
+        args = cli.parse_args()
+        if hasattr(args, "include_path"):
+            args.include_path = _include_paths(args.include_path)
+        cli.execute(args)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def checkout_tasks() -> Path | None:
+    """The task files of a checkout; None once installed, where lm-eval finds them itself."""
+    tasks = Path(regreason_plugin.__file__).parents[1] / "lm_eval_tasks"
+    return tasks if tasks.is_dir() else None
+
+
+def _include_paths(given: Any) -> Any:
+    """The checkout's tasks before the user's own, in the form that lm-eval takes."""
+    ours = checkout_tasks()
+    if ours is None:
+        return given
+    # An editable install leaves a copy below lm-eval, which may be older. The later
+    # path wins on both versions; 0.4.13 says so once a task.
+    logging.getLogger("lm_eval.tasks._index").addFilter(
+        lambda record: "overrides existing task" not in record.getMessage()
+    )
+    return [str(ours), *([given] if given else [])]
