@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
 
     mini = command("mini", _mini, "the built-in benchmark as a data folder; no network, no model")
     mini.add_argument("--out", type=Path, required=True, metavar="DATA")
-    mini.add_argument("--per-dataset", type=_positive, default=1000, metavar="N")
+    mini.add_argument("--per-dataset", type=_mini_size, default=1000, metavar="N")
     _add_build_options(mini)
 
     base = command("mini-base", _mini_base, "an untrained tiny model with its corpus, to train")
@@ -269,6 +269,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _mini_size(text: str) -> int:
+    number = _positive(text)
+    if number < 30:
+        raise argparse.ArgumentTypeError("the mini benchmark needs 30 conversations a dataset")
     return number
 
 

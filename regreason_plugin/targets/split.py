@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Literal
 
 Split = Literal["train", "validation", "test"]
@@ -17,7 +19,8 @@ def assign(groups: Mapping[str, Mapping[str, int]], seed: int) -> dict[str, Spli
 
     Within the groups of the same datasets (an HH-RLHF pair is in two), groups are put
     in an order that only their name and the seed decide; along it, the first 4/15 of
-    the conversations are test, the next 1/15 validation, the rest train.
+    the conversations are test, the next 1/15 validation, the rest train. Three groups
+    are enough for each split to have one.
 
     Args:
         groups: For each group, its number of conversations by dataset.
@@ -34,17 +37,15 @@ def assign(groups: Mapping[str, Mapping[str, int]], seed: int) -> dict[str, Spli
     split: dict[str, Split] = {}
     for names in strata.values():
         names.sort(key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
-        total = sum(sum(groups[name].values()) for name in names)
-        before = 0
-        for name in names:
-            size = sum(groups[name].values())
-            # A group counts where its middle lies, so a large one shifts neither side.
-            share = (before + size / 2) / total * whole
-            before += size
-            if share < PARTS["test"]:
-                split[name] = "test"
-            elif share < PARTS["test"] + PARTS["validation"]:
-                split[name] = "validation"
-            else:
-                split[name] = "train"
+        sizes = [sum(groups[name].values()) for name in names]
+        # A group counts where its middle lies, so a large one shifts neither side.
+        middles = [end - size / 2 for end, size in zip(accumulate(sizes), sizes, strict=True)]
+        shares = [middle / sum(sizes) * whole for middle in middles]
+        first = bisect(shares, PARTS["test"])
+        second = bisect(shares, PARTS["test"] + PARTS["validation"])
+        if len(names) >= len(SPLITS):  # a few large groups: one for each split at least
+            first = min(max(first, 1), len(names) - 2)
+            second = min(max(second, first + 1), len(names) - 1)
+        for number, name in enumerate(names):
+            split[name] = "test" if number < first else "validation" if number < second else "train"
     return split

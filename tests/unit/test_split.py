@@ -48,3 +48,9 @@ def test_each_dataset_is_split_in_the_same_proportions() -> None:
 def test_another_seed_is_another_split() -> None:
     groups = {f"group {i}": {"coqa": 1} for i in range(300)}
     assert assign(groups, 1) != assign(groups, 2)
+
+
+@given(st.lists(st.integers(1, 50), min_size=3, max_size=12), st.integers(0, 99))
+def test_three_groups_are_enough_for_three_splits(sizes: list[int], seed: int) -> None:
+    split = assign({f"group {i}": {"coqa": size} for i, size in enumerate(sizes)}, seed)
+    assert set(split.values()) == {"train", "validation", "test"}

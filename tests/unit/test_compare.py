@@ -1,0 +1,184 @@
+"""Reading lm_eval's results, and the table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.report.compare import compare, to_markdown, write
+from regreason_plugin.report.results import Run, read_run
+from regreason_plugin.settings import SETTINGS, task_name
+
+SHA = "ab" * 32
+
+
+def results(accuracies: dict[str, float], **changes: Any) -> dict[str, Any]:
+    """A results file in lm_eval's own form."""
+    content = {
+        "results": {
+            task: {
+                "alias": task,
+                "acc,none": acc,
+                "acc_stderr,none": 0.03,
+                "qwk,none": None,
+                "qwk_stderr,none": "N/A",
+                "majority_acc,none": 0.3,
+            }
+            for task, acc in accuracies.items()
+        },
+        "configs": {
+            task: {"metadata": {"data": {"sha256": SHA, "origin": "generated"}}}
+            for task in accuracies
+        },
+        "versions": dict.fromkeys(accuracies, 1.0),
+        "n-shot": dict.fromkeys(accuracies, 0),
+        "n-samples": {task: {"original": 200, "effective": 200} for task in accuracies},
+        "config": {"model": "hf", "model_args": "pretrained=a|b", "limit": None, "random_seed": 0},
+        "lm_eval_version": "0.4.11",
+        "transformers_version": "5.16.1",
+        "chat_template_sha": None,
+    }
+    for dotted, value in changes.items():
+        place: Any = content
+        *path, last = dotted.split("__")
+        for key in path:
+            place = place[key]
+        place[last] = value
+    return content
+
+
+def run_of(folder: Path, content: dict[str, Any], date: str = "2026-01-01") -> Run:
+    file = folder / "model" / f"results_{date}T00-00-00.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    return read_run(folder.name, folder)
+
+
+ALL = {task_name(*setting): 0.4 for setting in SETTINGS}
+FIRST, SECOND, THIRD = list(ALL)[:3]
+
+
+def test_wins_ties_and_differences(tmp_path: Path) -> None:
+    base = run_of(tmp_path / "label_only", results(ALL))
+    better = {**ALL, FIRST: 0.5, SECOND: 0.45, THIRD: 0.1}
+    arm = run_of(tmp_path / "explanation", results(better))
+    comparison = compare([arm, base], "label_only")
+    assert comparison["wins"]["explanation"] == {
+        "wins": 2,
+        "ties": 15,
+        "of": 18,
+        "mean_difference": pytest.approx((0.1 + 0.05 - 0.3) / 18),
+    }
+    rows = {row["task"]: row for row in comparison["rows"]}
+    assert list(rows) == list(ALL)
+    assert rows[THIRD]["arms"]["explanation"]["difference"] == pytest.approx(-0.3)
+    assert rows[FIRST]["baseline"]["metrics"]["qwk"] is None
+    assert rows[FIRST]["baseline"]["stderrs"] == {"acc": 0.03, "qwk": None}
+
+
+def test_the_written_files_say_generated_and_are_the_same_each_time(tmp_path: Path) -> None:
+    base = run_of(tmp_path / "label_only", results(ALL))
+    arm = run_of(tmp_path / "shuffled", results(ALL))
+    for out in ("one", "two"):
+        write(compare([base, arm], "label_only"), tmp_path / out)
+    for name in ("comparison.json", "comparison.md"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    page = (tmp_path / "one" / "comparison.md").read_text()
+    assert "GENERATED" in page
+    assert SHA[:12] in page
+    assert "18 of 18 settings" in page
+    assert "pretrained=a\\|b" in page
+    saved = json.loads((tmp_path / "one" / "comparison.json").read_text())
+    assert saved["data"] == {"sha256": SHA, "origin": "generated"}
+
+
+def test_a_table_of_one_setting_counts_of_one(tmp_path: Path) -> None:
+    one = {FIRST: 0.4}
+    rated = {"configs__" + FIRST: {"metadata": {"data": {"sha256": SHA, "origin": "rated"}}}}
+    base = run_of(tmp_path / "label_only", results(one, **rated))
+    arm = run_of(tmp_path / "explanation", results({FIRST: 0.5}, **rated))
+    page = to_markdown(compare([base, arm], "label_only"))
+    assert "1 of 18 settings" in page
+    assert "1 of 1" in page
+    assert "GENERATED" not in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"configs__" + FIRST: {"metadata": {"data": {"sha256": "cd" * 32}}}}, "differ in data"),
+        ({"n-samples__" + FIRST: {"effective": 10}}, "differ in number of documents"),
+        ({"n-shot__" + FIRST: 3}, "differ in few-shot"),
+        ({"versions__" + FIRST: 2.0}, "differ in task version"),
+        ({"config__limit": 10.0}, "differ in --limit"),
+        ({"chat_template_sha": "12"}, "differ in chat template"),
+        ({"lm_eval_version": "0.4.13"}, "differ in lm_eval's version"),
+    ],
+)
+def test_runs_that_differ_are_not_compared(
+    tmp_path: Path, changes: dict[str, Any], expected: str
+) -> None:
+    base = run_of(tmp_path / "label_only", results(ALL))
+    other = run_of(tmp_path / "explanation", results(ALL, **changes))
+    with pytest.raises(UserError, match=expected):
+        compare([base, other], "label_only")
+
+
+def test_bad_names_and_missing_settings(tmp_path: Path) -> None:
+    base = run_of(tmp_path / "label_only", results(ALL))
+    fewer = run_of(tmp_path / "explanation", results({FIRST: 0.3}))
+    with pytest.raises(UserError, match=f"has no {SECOND}"):
+        compare([base, fewer], "label_only")
+    # The other way round the settings they share are compared: the baseline leads.
+    assert compare([base, fewer], "explanation")["settings"] == 1
+    with pytest.raises(UserError, match="is none of"):
+        compare([base, fewer], "lable_only")
+    with pytest.raises(UserError, match="twice"):
+        compare([base, base], "label_only")
+    with pytest.raises(UserError, match="nothing to compare"):
+        compare([base], "label_only")
+
+
+def test_both_protocols_are_never_mixed(tmp_path: Path) -> None:
+    mixed = {FIRST: 0.4, FIRST.replace("regreason_", "regreason-gen_"): 0.4}
+    base = run_of(tmp_path / "label_only", results(mixed))
+    other = run_of(tmp_path / "explanation", results(mixed))
+    with pytest.raises(UserError, match="never mixed"):
+        compare([base, other], "label_only")
+
+
+def test_the_newest_results_count_and_the_others_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "label_only"
+    run_of(folder, results(ALL), "2026-01-01")
+    run = run_of(folder, results({**ALL, FIRST: 0.9}), "2026-02-01")
+    assert run.tasks[FIRST].metrics["acc"] == 0.9
+    assert [path.name for path in run.superseded] == ["results_2026-01-01T00-00-00.json"]
+
+
+def test_settings_scored_in_several_runs_add_up(tmp_path: Path) -> None:
+    folder = tmp_path / "label_only"
+    run_of(folder, results({FIRST: 0.1}), "2026-01-01")
+    run = run_of(folder, results({SECOND: 0.2}), "2026-02-01")
+    assert set(run.tasks) == {FIRST, SECOND}
+    assert run.superseded == []
+
+
+def test_folders_without_our_results(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such results folder"):
+        read_run("x", tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds no results_\*\.json"):
+        read_run("x", tmp_path)
+    for content, expected in {
+        "{": "is not JSON",
+        "[]": "no results file of lm_eval",
+        '{"results": {"arc_easy": {"acc,none": 1.0}}}': "results of other tasks only",
+        json.dumps({"results": {FIRST: {"bypass,none": 1}}}): "predict_only",
+        json.dumps({"results": {FIRST: {"acc,none": 1}}}): "which data",
+    }.items():
+        (tmp_path / "results_2026.json").write_text(content)
+        with pytest.raises(UserError, match=expected):
+            read_run("x", tmp_path)
