@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -39,10 +40,9 @@ def first_user_turn_group(turns: Sequence[Turn]) -> str:
 
 def conversation_id(dataset: str, turns: Sequence[Turn], context: str | None = None) -> str:
     """An id by content: the same conversation has the same one in any file and order."""
-    # NUL cannot be mistaken for text that moved from one field into the next: a role is
-    # never empty and never holds one.
-    parts = [context or "", *(part for turn in turns for part in (turn.role, turn.content))]
-    return f"{dataset}-{_digest(chr(0).join(parts), 12)}"
+    # As JSON no text can be mistaken for the border between two messages.
+    content = json.dumps([context or "", *([turn.role, turn.content] for turn in turns)])
+    return f"{dataset}-{_digest(content, 12)}"
 
 
 def _digest(text: str, length: int) -> str:

@@ -59,7 +59,7 @@ _GARBLED = {1: (6,), 2: (4, 5), 3: (3,), 4: (1, 2), 5: (0,)}
 
 # What may follow an article's noun for the misplaced article to be seen: "lamp the is".
 _BEFORE_SMALL_WORD = re.compile(
-    r"\b(the|a) (\w+)(?= (?:is|was|has|with|and|of|in)\b|\.)", re.IGNORECASE
+    r"\b(the|a) (\w+)(?= (?:is|was|has|with|and|of|for|in)\b|\.)", re.IGNORECASE
 )
 _ARTICLE = re.compile(r"\b(?:the|a)\b", re.IGNORECASE)
 
@@ -111,7 +111,13 @@ def _conversation(dataset: str, number: int, seed: int, attempt: int) -> Convers
         Turn.model_validate({"role": roles[place % 2], "content": text})
         for place, text in enumerate([*before, response])
     ]
-    meta: dict[str, Any] = {"degrees": degrees, "topic": words["topic"], "asked": asked, **made_of}
+    meta: dict[str, Any] = {
+        "origin": "generated",
+        "degrees": degrees,
+        "topic": words["topic"],
+        "asked": asked,
+        **made_of,
+    }
     if dataset == "cornell":
         meta["film"] = f"film {seed}-{number // _PER_FILM}"
         group = text_group(meta["film"])
