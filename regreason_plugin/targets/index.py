@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import intern
 from typing import BinaryIO
 
 from regreason_plugin.errors import UserError
@@ -98,14 +99,17 @@ def index_ratings(path: Path, seed: int, on_row: Callable[[], object] = lambda: 
 
     for line, offset, value in read_objects(path):
         rating = validate(Rating, value, path, line)
+        # One copy of each id and group, however many rows and tables hold it.
+        row_id, group_id = intern(rating.id), intern(rating.group)
+        value["id"] = row_id
         check_unique(seen, value, path, line)
         text = json.dumps([value["conversation"], value.get("context"), value["dataset"]])
         digest = hashlib.sha256(text.encode()).digest()
-        if rating.id not in conversations:
-            conversations[rating.id] = (line, digest, rating.group)
-            groups[rating.group][rating.dataset] += 1
-        first, known, group = conversations[rating.id]
-        if known != digest or group != rating.group:
+        if row_id not in conversations:
+            conversations[row_id] = (line, digest, group_id)
+            groups[group_id][rating.dataset] += 1
+        first, known, group = conversations[row_id]
+        if known != digest or group != group_id:
             what = "group" if known == digest else "conversation"
             raise UserError(
                 f"id {rating.id!r} has another {what} than on line {first}; one id is one "
@@ -115,7 +119,15 @@ def index_ratings(path: Path, seed: int, on_row: Callable[[], object] = lambda: 
                 field=what,
             )
         index.entries.append(
-            Entry(rating.dataset, rating.id, rating.axis, rating.group, rating.label, line, offset)
+            Entry(
+                dataset=intern(rating.dataset),
+                id=row_id,
+                axis=intern(rating.axis),
+                group=group_id,
+                label=rating.label,
+                line=line,
+                offset=offset,
+            )
         )
         raters.update(given.rater for given in rating.ratings)
         index.generated |= (rating.meta or {}).get("origin") == "generated"

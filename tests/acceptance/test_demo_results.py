@@ -1,0 +1,67 @@
+"""What the finished demo in runs/demo must show: the mini benchmark can be learnt.
+
+Run after `make demo`. Nothing here is about one arm against another.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from regreason_plugin.targets.arms import PAPER_ARMS
+from regreason_plugin.targets.folder import open_data_folder
+
+DEMO = Path(__file__).parents[2] / "runs" / "demo"
+
+
+def samples(arm: str) -> dict[str, list[dict[str, object]]]:
+    """The logged samples of an arm, by task."""
+    found: dict[str, list[dict[str, object]]] = {}
+    for file in sorted((DEMO / "results" / arm).rglob("samples_regreason_*.jsonl")):
+        task = file.name.removeprefix("samples_").rsplit("_", 1)[0]
+        found[task] = [json.loads(line) for line in file.read_text().splitlines()]
+    return found
+
+
+@pytest.mark.parametrize("arm", PAPER_ARMS)
+def test_most_settings_are_learnt(arm: str) -> None:
+    # From the samples alone, so that the figures do not rest on our metrics.
+    learnt = []
+    by_task = samples(arm)
+    assert len(by_task) == 18
+    for task, rows in by_task.items():
+        scores = [[float(answer[0]) for answer in row["filtered_resps"]] for row in rows]  # type: ignore[index,union-attr,attr-defined]
+        predicted = [row.index(max(row)) + 1 for row in scores]
+        labels = [row["doc"]["label"] for row in rows]  # type: ignore[index]
+        hits = [int(a == b) for a, b in zip(predicted, labels, strict=True)]
+        accuracy = sum(hits) / len(hits)
+        lower = accuracy - 1.96 * (accuracy * (1 - accuracy) / len(hits)) ** 0.5
+        majority = max(labels.count(label) for label in set(labels)) / len(labels)
+        qwk = cohen_kappa_score(labels, predicted, weights="quadratic", labels=[1, 2, 3, 4, 5])
+        if lower > majority and qwk >= 0.3:
+            learnt.append(task)
+    assert len(learnt) >= 12, sorted(learnt)
+
+
+def test_the_table_is_of_generated_data_and_of_these_adapters() -> None:
+    comparison = json.loads((DEMO / "comparison.json").read_text())
+    folder = open_data_folder(DEMO / "data")
+    assert comparison["data"]["origin"] == "generated"
+    assert comparison["data"]["sha256"] == folder.sha256
+    assert comparison["settings"] == 18
+    assert {comparison["baseline"], *comparison["arms"]} == set(PAPER_ARMS)
+    for arm in PAPER_ARMS:
+        trained = json.loads((DEMO / "models" / arm / "regreason.json").read_text())
+        assert trained["arm"] == arm
+        rows = comparison["rows"]
+        accuracies = {
+            row["task"]: (row["baseline"] if arm == "label_only" else row["arms"][arm])["metrics"]
+            for row in rows
+        }
+        for task, sampled in samples(arm).items():
+            assert accuracies[task]["acc"] == pytest.approx(
+                sum(row["acc"] for row in sampled) / len(sampled)  # type: ignore[misc]
+            )
