@@ -51,6 +51,7 @@ def compare(runs: list[Run], baseline: str) -> dict[str, Any]:
             "keep them in two folders",
             path=base.folder,
         )
+    _check_same_training(runs)
     for run in others:
         _check_same_setup(base, run)
         for task in tasks:
@@ -81,13 +82,30 @@ def compare(runs: list[Run], baseline: str) -> dict[str, Any]:
             run.name: {
                 "model": run.config.get("model"),
                 "model_args": run.config.get("model_args"),
-                "seeds": {key: value for key, value in run.config.items() if key.endswith("_seed")},
+                "training": run.training,
+                "evaluation_seeds": {
+                    key: value for key, value in run.config.items() if key.endswith("_seed")
+                },
                 "sources": sorted({str(run.tasks[task].source) for task in tasks}),
                 **run.environment,
             }
             for run in [base, *others]
         },
     }
+
+
+def _check_same_training(runs: list[Run]) -> None:
+    """Refuse arms trained on different data; a model that we did not train may be any."""
+    trained = [run for run in runs if run.training]
+    for run in trained[1:]:
+        first = trained[0]
+        if run.training["data"]["sha256"] != first.training["data"]["sha256"]:
+            raise UserError(
+                f"{run.name!r} and {first.name!r} were trained on different data "
+                f"({run.training['data']['path']} and {first.training['data']['path']}); "
+                "train both on the same folder",
+                path=run.folder,
+            )
 
 
 def _check_same_setup(base: Run, run: Run) -> None:
@@ -226,6 +244,15 @@ def to_table(comparison: dict[str, Any]) -> Table:
     return table
 
 
+def _versions(comparison: dict[str, Any], run: dict[str, Any]) -> str:
+    used = {
+        "regreason": comparison["regreason"],
+        "lm_eval": run["lm_eval_version"],
+        **run["training"].get("versions", {"transformers": run["transformers_version"]}),
+    }
+    return "Made with " + ", ".join(f"{name} {number}" for name, number in used.items()) + "."
+
+
 def print_table(comparison: dict[str, Any]) -> None:
     """Print the table, as wide as it needs to be: one cut by the terminal hides numbers."""
     table = to_table(comparison)
@@ -249,13 +276,16 @@ def to_markdown(comparison: dict[str, Any]) -> str:
     ]
     lines += ["| " + " | ".join(cells) + " |" for cells in body]
     lines += ["| " + " | ".join(f"**{c}**" if c else "" for c in cells) + " |" for cells in footer]
-    lines += ["", "| run | model | data | versions |", "| --- | --- | --- | --- |"]
+    lines += ["", "| run | trained as | seed | rows | steps | target tokens | scored as |"]
+    lines += ["| --- | --- | ---: | ---: | ---: | ---: | --- |"]
     for name, run in comparison["runs"].items():
-        versions = f"lm_eval {run['lm_eval_version']}, transformers {run['transformers_version']}"
+        training = run["training"]
+        keys = ("arm", "seed", "rows", "steps", "target_tokens")
+        cells = [name, *(str(training.get(key, "-")) for key in keys)]
         arguments = str(run["model_args"]).replace("|", "\\|")
-        lines.append(
-            f"| {name} | `{arguments}` | {comparison['data']['sha256'][:12]} | {versions} |"
-        )
+        lines.append("| " + " | ".join(cells) + f" | `{run['model']}` `{arguments}` |")
+    base = comparison["runs"][comparison["baseline"]]
+    lines += ["", _versions(comparison, base)]
     return "\n".join(lines) + "\n"
 
 

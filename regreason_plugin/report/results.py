@@ -52,6 +52,8 @@ class Run:
         tasks: By task name.
         config: lm_eval's own record of how it was called, of the newest file.
         environment: Versions and the chat template's hash, of the newest file.
+        training: What `axolotl train` with our plugin left beside the adapter: arm, seed,
+            data and more; empty for a model that it did not train.
         superseded: Older results of the same tasks, which were left out.
     """
 
@@ -60,6 +62,7 @@ class Run:
     tasks: dict[str, TaskResult]
     config: dict[str, Any]
     environment: dict[str, Any]
+    training: dict[str, Any] = field(default_factory=dict)
     superseded: list[Path] = field(default_factory=list)
 
 
@@ -102,15 +105,32 @@ def read_run(name: str, folder: Path) -> Run:
             "holds results of other tasks only; run lm_eval with --tasks 'regreason_*'",
             path=folder,
         )
-    return Run(name, folder, tasks, config, environment, superseded)
+    return Run(name, folder, tasks, config, environment, _training_of(config), superseded)
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _training_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The record beside the model that was scored, where there is one."""
+    arguments = config.get("model_args") or {}
+    if isinstance(arguments, str):
+        arguments = dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
+    model = arguments.get("peft") or arguments.get("pretrained")
+    record = Path(str(model)) / "regreason.json"
+    return _load_json(record) if model and record.is_file() else {}
+
+
+def _load_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"is not JSON: {error}", path=file) from None
-    if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
+    if not isinstance(content, dict):
+        raise UserError("is not a JSON object", path=file)
+    return content
+
+
+def _load(file: Path) -> dict[str, Any]:
+    content = _load_json(file)
+    if not isinstance(content.get("results"), dict):
         raise UserError("is no results file of lm_eval: it has no 'results'", path=file)
     return content
 

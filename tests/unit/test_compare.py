@@ -151,6 +151,26 @@ def test_both_protocols_are_never_mixed(tmp_path: Path) -> None:
         compare([base, other], "label_only")
 
 
+def test_arms_trained_on_different_data_are_not_compared(tmp_path: Path) -> None:
+    runs = []
+    for name, sha in {"label_only": "ab", "explanation": "ab", "shuffled": "cd"}.items():
+        model = tmp_path / "models" / name
+        model.mkdir(parents=True)
+        record = {"arm": name, "seed": 7, "data": {"sha256": sha, "path": f"data-{sha}"}}
+        (model / "regreason.json").write_text(json.dumps(record))
+        arguments: Any = f"pretrained=base,peft={model}"
+        if name == "explanation":  # as 0.4.13 writes them
+            arguments = {"pretrained": "base", "peft": str(model)}
+        runs.append(run_of(tmp_path / name, results(ALL, config__model_args=arguments)))
+    same, other = compare(runs[:2], "label_only"), runs[2]
+    assert same["runs"]["explanation"]["training"]["seed"] == 7
+    assert "| explanation | explanation | 7 |" in to_markdown(same)
+    with pytest.raises(UserError, match="trained on different data .data-cd and data-ab"):
+        compare([*runs[:2], other], "label_only")
+    untrained = run_of(tmp_path / "base", results(ALL))
+    assert compare([*runs[:2], untrained], "base")["arms"] == ["label_only", "explanation"]
+
+
 def test_the_newest_results_count_and_the_others_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "label_only"
     run_of(folder, results(ALL), "2026-01-01")
@@ -174,7 +194,8 @@ def test_folders_without_our_results(tmp_path: Path) -> None:
         read_run("x", tmp_path)
     for content, expected in {
         "{": "is not JSON",
-        "[]": "no results file of lm_eval",
+        "[]": "not a JSON object",
+        "{}": "no results file of lm_eval",
         '{"results": {"arc_easy": {"acc,none": 1.0}}}': "results of other tasks only",
         json.dumps({"results": {FIRST: {"bypass,none": 1}}}): "predict_only",
         json.dumps({"results": {FIRST: {"acc,none": 1}}}): "which data",
