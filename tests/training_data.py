@@ -92,7 +92,7 @@ def config(model: Path, data: Path, output: Path, **changes: Any) -> dict[str, A
         "attn_implementation": "sdpa",
         "seed": 1,
         "save_strategy": "no",
-        "dataset_num_proc": 1,
+        "dataset_num_proc": 0,  # in this process: a pool takes a second
     }
     values |= changes
     return {key: value for key, value in values.items() if value is not None}

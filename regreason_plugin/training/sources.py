@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.errors import UserError, nearest
-from regreason_plugin.targets.folder import DataFolder, file_sha256, open_data_folder
+from regreason_plugin.targets.folder import TEST, DataFolder, file_sha256, open_data_folder
 from regreason_plugin.training.tokens import VERSION
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -78,60 +78,109 @@ def find_sources(cfg: Any) -> Sources:
         UserError: Files that are not there, not as they were built, or of several arms.
     """
     config = cfg.get("axolotl_config_path")
-    found: dict[str, DataFolder] = {}
-    arms: dict[str, str] = {}
-    seen: set[Path] = set()
-    rows = 0
+    files: list[_File] = []
     for name, split in (("datasets", "train"), ("test_datasets", "validation")):
         for number, entry in enumerate(cfg.get(name) or []):
             field = f"{name}[{number}].path"
-
-            def wrong(message: str, field: str = field) -> UserError:
-                return UserError(message, path=config, field=field)
-
-            path = Path(entry.get("path") or "")
-            if path.name == "test.jsonl":
-                raise wrong("the test set chooses nothing: use files of train/ and validation/")
-            folder = open_data_folder(path.parent.parent)
-            if path.parent.name != split:
-                raise wrong(f"must be a file of {split}/, not of {path.parent.name}/")
-            if path.stem not in folder.manifest.arms:
-                raise wrong(
-                    f"unknown arm {path.stem!r}; {nearest(path.stem, folder.manifest.arms)}"
-                )
-            entry["name"] = _key(cfg, folder, folder.verify(f"{split}/{path.name}"))
-            if path.resolve() in seen:
-                raise wrong("stands here twice, so its rows would count twice")
-            seen.add(path.resolve())
-            found.setdefault(folder.sha256, folder)
-            arms.setdefault(path.stem, field)
-            if len(found) > 1:
-                raise wrong("is of another data folder than the files before it")
-            if len(arms) > 1:
-                raise wrong(f"all files of a run are of one arm; these are {' and '.join(arms)}")
-            rows += folder.manifest.counts["train"].rows if split == "train" else 0
-    if not cfg.get("datasets"):
+            file = _open(entry.get("path") or "", split, config, field, cfg.get("regreason_arm"))
+            for earlier in files:
+                _agree(earlier, file, config)
+            entry["name"] = _key(cfg, file)
+            files.append(file)
+    train = [file for file in files if file.split == "train"]
+    if not train:
         raise UserError("names no train file", path=config, field="datasets")
-    (folder,) = found.values()
-    (arm,) = arms
+    arm, folder = train[0].arm, train[0].folder
     if cfg.get("regreason_arm") not in (None, arm):
         raise UserError(
-            f"is {cfg['regreason_arm']!r}, but the files are those of {arm!r}; write {{arm}} "
+            f"is {cfg['regreason_arm']!r}, but {train[0].field} is of arm {arm!r}; write {{arm}} "
             "in the paths",
             path=config,
             field="regreason_arm",
         )
-    return Sources(arm, folder, rows)
+    return Sources(arm, folder, sum(file.rows for file in train))
 
 
-def _key(cfg: Any, folder: DataFolder, sha256: str) -> str:
-    parts = [str(VERSION), folder.order, sha256]
+@dataclass(frozen=True)
+class _File:
+    field: str
+    folder: DataFolder
+    split: str
+    arm: str
+    rows: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}/{self.arm}.jsonl"
+
+
+def _open(given: str, split: str, config: str | None, field: str, arm: str | None) -> _File:
+    path = Path(given)
+    if path.name == TEST:
+        raise UserError(
+            "the test set chooses nothing: name a file of train/ or validation/",
+            path=config,
+            field=field,
+        )
+    if path.parent.name != split or path.suffix != ".jsonl":
+        raise UserError(
+            f"must be a file of {split}/, not of {path.parent.name or 'this folder'}/: "
+            f"DATA/{split}/<arm>.jsonl",
+            path=config,
+            field=field,
+        )
+    folder = open_data_folder(path.parent.parent)
+    if path.stem not in folder.manifest.arms:
+        raise UserError(
+            f"unknown arm {path.stem!r}; {nearest(path.stem, folder.manifest.arms)}",
+            path=config,
+            field="regreason_arm" if path.stem == arm else field,
+        )
+    folder.verify(f"{split}/{path.name}")
+    rows = _count_lines(path)
+    expected = folder.manifest.counts[split].rows
+    if rows != expected:
+        raise UserError(
+            f"has {rows} rows, but the manifest counts {expected} in every arm; build the data "
+            "again with `regreason build`",
+            path=path,
+        )
+    return _File(field, folder, split, path.stem, rows)
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as stream:
+        return sum(1 for _ in stream)
+
+
+def _agree(one: _File, other: _File, config: str | None) -> None:
+    if other.folder.sha256 != one.folder.sha256:
+        raise UserError(
+            f"is of another data folder than {one.field}", path=config, field=other.field
+        )
+    if other.arm != one.arm:
+        raise UserError(
+            f"is of arm {other.arm!r}, but {one.field} is of arm {one.arm!r}; a run trains and "
+            "validates one arm",
+            path=config,
+            field=other.field,
+        )
+    if other.name == one.name:
+        raise UserError(
+            f"stands here twice (also {one.field}), so its rows would count twice",
+            path=config,
+            field=other.field,
+        )
+
+
+def _key(cfg: Any, file: _File) -> str:
+    parts = [str(VERSION), file.folder.order, file.folder.verify(file.name)]
     # A base model in a folder may be made anew under the same name.
     tokenizer = Path(cfg.get("tokenizer_config") or cfg.get("base_model") or "")
     if tokenizer.is_dir():
         parts += [
-            f"{file.name} {file_sha256(file)}"
-            for file in sorted(tokenizer.iterdir())
-            if file.suffix in (".json", ".model", ".txt", ".jinja") and file.is_file()
+            f"{part.name} {file_sha256(part)}"
+            for part in sorted(tokenizer.iterdir())
+            if part.suffix in (".json", ".model", ".txt", ".jinja") and part.is_file()
         ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
