@@ -62,6 +62,12 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         with stop_on_user_error():
             check_chat_template(cfg, self._sources)
 
+    def pre_lora_load(self, cfg: Any, model: Any) -> None:
+        """Seed the random start of the adapter, which Axolotl leaves to chance."""
+        from transformers import set_seed
+
+        set_seed(cfg.seed)
+
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
         """Count what will be trained, and take away the record of an earlier run."""
         assert self._sources is not None

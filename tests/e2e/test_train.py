@@ -1,0 +1,161 @@
+"""`axolotl train` as typed, with the config and the sweep files that ship."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_help import PlainScorer
+from safetensors.torch import load_file
+from training_data import build_data, config, read_rows, write_config
+from transformers import AutoTokenizer
+
+from regreason_plugin.targets.folder import open_data_folder
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "axolotl_configs/cpu/lora.yml"
+# The shipped config, with a random model that is 30 times smaller, and fewer and bolder steps.
+OPTIONS = ["--num-epochs=12", "--learning-rate=0.01", "--micro-batch-size=8"]
+
+
+def axolotl_train(
+    *arguments: str | Path, cwd: Path, timeout: int = 300
+) -> subprocess.CompletedProcess[str]:
+    """The real command."""
+    beside = str(Path(sys.executable).parent)
+    return subprocess.run(
+        ["axolotl", "train", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training left."""
+
+    output: str
+    files: set[str]
+    record: dict[str, Any]
+    adapter: dict[str, Any]
+
+    @property
+    def losses(self) -> list[float]:
+        """Of every logged step."""
+        return [float(loss) for loss in re.findall(r"'loss': '([\d.]+)'", self.output)]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to stand in: the shipped configs, and data where they expect it."""
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / "axolotl_configs").symlink_to(ROOT / "axolotl_configs")
+    (folder / "runs/demo").mkdir(parents=True)
+    build_data(folder / "runs/demo/data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single(checkout: Path, tiny_model: Path) -> Run:
+    """One arm, as the config's head says."""
+    return _train(checkout, tiny_model, checkout / "axolotl_configs/arms/label_only.yml")
+
+
+def _train(checkout: Path, model: Path, sweep: Path, arm: str = "label_only") -> Run:
+    options = [*OPTIONS, f"--base-model={model}", "--logging-steps=1"]
+    done = axolotl_train(CONFIG, "--sweep", sweep, *options, cwd=checkout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    output = checkout / "runs/demo/models" / arm
+    return Run(
+        done.stdout + done.stderr,
+        {path.name for path in output.iterdir()},
+        json.loads((output / "regreason.json").read_text()),
+        load_file(output / "adapter_model.safetensors"),
+    )
+
+
+def test_the_shipped_config_trains_an_arm(single: Run, checkout: Path) -> None:
+    assert {"adapter_model.safetensors", "adapter_config.json", "regreason.json"} <= single.files
+    assert not [name for name in single.files if name.startswith(("sweep", "checkpoint"))]
+    assert sorted(path.name for path in checkout.iterdir()) == ["axolotl_configs", "runs"]
+    assert sorted(path.name for path in (checkout / "runs/demo/models").iterdir()) == ["label_only"]
+    assert len(re.findall(r"'eval_loss'", single.output)) >= 12
+
+
+def test_the_record_says_what_was_trained(single: Run, checkout: Path, tiny_model: Path) -> None:
+    data = open_data_folder(checkout / "runs/demo/data")
+    rows = data.manifest.counts["train"].rows
+    record = single.record
+    assert record["arm"] == "label_only"
+    assert record["order"] == "label_first"
+    assert record["data"] == {"path": "runs/demo/data", "sha256": data.sha256, "origin": "rated"}
+    assert record["base_model"] == str(tiny_model)
+    assert record["seed"] == 1
+    assert (record["rows"], record["steps"], record["epochs"]) == (rows, rows // 8 * 12, 12.0)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    targets = [f" {row['label']}</s>" for row in read_rows(data.path, "train/label_only.jsonl")]
+    tokens = sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in targets)
+    assert record["target_tokens"] == tokens * 12
+    assert set(record["versions"]) == {"regreason", "axolotl", "torch", "transformers", "peft"}
+
+
+def test_training_has_an_effect(single: Run, checkout: Path, tiny_model: Path) -> None:
+    losses = single.losses
+    assert len(losses) == single.record["steps"]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    rows = read_rows(checkout / "runs/demo/data", "train/label_only.jsonl")[:20]
+    before = PlainScorer(tiny_model)
+    after = PlainScorer(tiny_model, checkout / "runs/demo/models/label_only")
+    gains = []
+    for row in rows:
+        prompt, label = row["messages"][0]["content"], row["label"]
+        old, new = before.labels(prompt), after.labels(prompt)
+        gains.append(new[label - 1] - old[label - 1])
+    assert sum(gains) / len(gains) > 1
+    assert min(gains) > 0
+
+
+def test_a_sweep_gives_a_folder_an_arm_and_the_same_seed_the_same_adapter(
+    single: Run, checkout: Path, tiny_model: Path
+) -> None:
+    sweep = checkout / "two.yml"
+    sweep.write_text("regreason_arm: [label_only, explanation]\n")
+    again = _train(checkout, tiny_model, sweep)
+    sweep.unlink()
+    models = checkout / "runs/demo/models"
+    assert sorted(path.name for path in models.iterdir()) == ["explanation", "label_only"]
+    other = json.loads((models / "explanation/regreason.json").read_text())
+    assert other["arm"] == "explanation"
+    assert other["target_tokens"] > 5 * again.record["target_tokens"]
+    assert (other["rows"], other["steps"]) == (again.record["rows"], again.record["steps"])
+    assert again.record == single.record
+    assert all((again.adapter[name] == single.adapter[name]).all() for name in single.adapter)
+
+
+@pytest.mark.parametrize(("launcher", "code"), [("python", 2), ("accelerate", 1)])
+def test_a_wrong_config_ends_with_one_line_and_writes_nothing(
+    launcher: str, code: int, checkout: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    # accelerate, Axolotl's default, turns any failure into 1 and adds its own traceback.
+    values = config(tiny_model, checkout / "runs/demo/data", tmp_path / "out", val_set_size=0.1)
+    file = write_config(tmp_path / "config.yml", values)
+    done = axolotl_train(file, "--launcher", launcher, cwd=tmp_path)
+    assert done.returncode == code
+    lines = [line for line in done.stderr.splitlines() if line.startswith("regreason: ")]
+    assert len(lines) == 1
+    assert f"{file}, field val_set_size: must be 0" in lines[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+    assert "regreason_plugin" not in done.stderr
+    if launcher == "python":
+        assert "Traceback" not in done.stderr

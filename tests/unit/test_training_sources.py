@@ -1,0 +1,46 @@
+"""Placeholders in paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.training.sources import fill_placeholders
+
+
+def filled(**values: Any) -> dict[str, Any]:
+    fill_placeholders(values)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        ("models/{arm}", "models/shuffled"),
+        ("models/{arm}/sweep0004", "models/shuffled"),
+        ("models/{arm}-{seed}/sweep0012", "models/shuffled-0"),
+        ("models/{regreason_arm}/{learning_rate}", "models/shuffled/0.001"),
+        ("models/sweep0004", "models/sweep0004"),
+        ("models/{arm}/sweep", "models/shuffled/sweep"),
+    ],
+)
+def test_output_dir(given: str, output: str) -> None:
+    values = filled(output_dir=given, regreason_arm="shuffled", seed=0, learning_rate=0.001)
+    assert values["output_dir"] == output
+
+
+def test_every_data_path() -> None:
+    values = filled(
+        regreason_arm="filler",
+        datasets=[{"path": "a/{arm}.jsonl"}, {"path": "b/{arm}.jsonl"}],
+        test_datasets=[{"path": "c/{arm}.jsonl"}],
+    )
+    assert [entry["path"] for entry in values["datasets"]] == ["a/filler.jsonl", "b/filler.jsonl"]
+    assert values["test_datasets"] == [{"path": "c/filler.jsonl"}]
+
+
+def test_a_placeholder_without_a_value() -> None:
+    with pytest.raises(UserError, match=r"x.yml, field output_dir: \{seed\} needs the key seed"):
+        filled(axolotl_config_path="x.yml", output_dir="models/{seed}")
