@@ -14,6 +14,7 @@ import pytest
 import yaml
 from evaluation_help import TASKS, PlainScorer, evaluate, lm_eval_command, task_manager
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 from training_data import HOSTILE, build_data
 
 from regreason_plugin.evaluation import documents
@@ -89,8 +90,15 @@ def test_task_files_are_what_the_settings_declare() -> None:
     assert found == declared
 
 
+def test_found_two_ways_is_still_one_task(tmp_path: Path) -> None:
+    installed = tmp_path / "lm_eval" / "tasks" / "regreason"
+    shutil.copytree(TASKS, installed)
+    both = TaskManager(include_path=[str(installed), str(TASKS)], include_defaults=False)
+    assert both.all_tasks == task_manager().all_tasks
+    assert both.match_tasks(["regreason_*"]) == NAMES
+
+
 def test_listed_once(tmp_path: Path) -> None:
-    # The editable install has put a copy below lm_eval too: both ways at once.
     listed = lm_eval_command("ls", "tasks", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     cells = [line.split("|")[1].strip() for line in listed.stdout.splitlines() if "|" in line]
