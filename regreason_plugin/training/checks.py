@@ -69,18 +69,18 @@ _ENTRY_RULES = (
 )
 
 
-def check_config(cfg: Mapping[str, Any]) -> None:
+def check_config(cfg: Mapping[str, Any], config: str) -> None:
     """Refuse what Axolotl would ignore, and what would train other rows or tokens.
 
     Args:
         cfg: The config as written, command line options included.
+        config: What to call it in an error.
 
     Raises:
         UserError: The first thing that is wrong, with file and key.
     """
     from axolotl.utils.schemas.datasets import SFTDataset
 
-    config = cfg.get("axolotl_config_path")
     _check_keys(cfg, _known_keys(), config, "")
     _check_rules(cfg, _RULES, config, "")
     known_in_entry = _names_of(SFTDataset)
@@ -98,14 +98,14 @@ def check_config(cfg: Mapping[str, Any]) -> None:
 
 
 def _check_rules(
-    values: Mapping[str, Any], rules: Iterable[_Rule], config: str | None, place: str
+    values: Mapping[str, Any], rules: Iterable[_Rule], config: str, place: str
 ) -> None:
     for rule in rules:
         if not rule.allowed(values.get(rule.key)):
             raise UserError(rule.message, path=config, field=place + rule.key)
 
 
-def _check_keys(values: Iterable[str], known: set[str], config: str | None, place: str) -> None:
+def _check_keys(values: Iterable[str], known: set[str], config: str, place: str) -> None:
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)

@@ -14,7 +14,7 @@ from regreason_plugin.errors import UserError
 from regreason_plugin.training.chat import check_chat_template
 from regreason_plugin.training.checks import check_config
 from regreason_plugin.training.record import RECORD, Progress, read_record, write_record
-from regreason_plugin.training.refuse import stop_on_user_error
+from regreason_plugin.training.refuse import config_name, stop_on_user_error
 from regreason_plugin.training.sources import Sources, fill_placeholders, find_sources
 
 
@@ -36,15 +36,16 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         """Check the config and fill in what it leaves open, before anything is written."""
         written = json.dumps(_plain(cfg), sort_keys=True, default=str)
         self._config_sha256 = hashlib.sha256(written.encode()).hexdigest()
+        config = config_name(cfg)
         with stop_on_user_error():
-            check_config(cfg)
+            check_config(cfg, config)
             given = cfg.get("output_dir")
-            fill_placeholders(cfg)
-            self._sources = find_sources(cfg)
+            fill_placeholders(cfg, config)
+            self._sources = find_sources(cfg, config)
             if cfg.get("output_dir") != given:
-                self._refuse_other_run(cfg)
+                self._refuse_other_run(cfg, config)
 
-    def _refuse_other_run(self, cfg: Any) -> None:
+    def _refuse_other_run(self, cfg: Any, config: str) -> None:
         # A sweep over a key that output_dir does not name would train every run into
         # the same folder, the last one winning.
         record = read_record(Path(cfg["output_dir"]))
@@ -52,7 +53,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             raise UserError(
                 f"{cfg['output_dir']} holds a model trained with another config; put the keys "
                 "that differ into it, as in {arm}-{learning_rate}, or remove the folder",
-                path=cfg.get("axolotl_config_path"),
+                path=config,
                 field="output_dir",
             )
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.targets.folder import TEST, DataFolder, file_sha256, open_data_folder
+from regreason_plugin.training.refuse import SWEEP
 from regreason_plugin.training.tokens import VERSION
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-# `--sweep` appends this to output_dir, in an order that is shuffled.
-_SWEEP = re.compile(r"sweep\d{4}")
 
 
 @dataclass(frozen=True)
@@ -24,19 +23,25 @@ class Sources:
     Attributes:
         arm: The one arm of all its files.
         folder: The data folder they are from.
-        rows: How many rows the train files hold.
+        files: The train files' names in it.
+        rows: How many rows they hold.
     """
 
     arm: str
     folder: DataFolder
+    files: tuple[str, ...]
     rows: int
 
 
-def fill_placeholders(cfg: Any) -> None:
+def fill_placeholders(cfg: Any, config: str) -> None:
     """Put values for ``{arm}`` and ``{<any top-level key>}`` in data paths and output_dir.
 
     An output_dir with a placeholder names its run, so the number that a sweep appends
     to it is taken off again.
+
+    Args:
+        cfg: The config, which is changed.
+        config: What to call it in an error.
 
     Raises:
         UserError: A placeholder without a value.
@@ -44,22 +49,22 @@ def fill_placeholders(cfg: Any) -> None:
     for name in ("datasets", "test_datasets"):
         for number, entry in enumerate(cfg.get(name) or []):
             if isinstance(entry.get("path"), str):
-                entry["path"] = _fill(cfg, entry["path"], f"{name}[{number}].path")
+                entry["path"] = _fill(cfg, entry["path"], config, f"{name}[{number}].path")
     output = cfg.get("output_dir")
     if isinstance(output, str) and _PLACEHOLDER.search(output):
-        if _SWEEP.fullmatch(Path(output).name):
+        if SWEEP.fullmatch(Path(output).name):
             output = str(Path(output).parent)
-        cfg["output_dir"] = _fill(cfg, output, "output_dir")
+        cfg["output_dir"] = _fill(cfg, output, config, "output_dir")
 
 
-def _fill(cfg: Any, text: str, field: str) -> str:
+def _fill(cfg: Any, text: str, config: str, field: str) -> str:
     def value(match: re.Match[str]) -> str:
         key = "regreason_arm" if match[1] == "arm" else match[1]
         found = cfg.get(key)
         if not isinstance(found, str | int | float):
             raise UserError(
                 f"{match[0]} needs the key {key}, on the top level or from --sweep",
-                path=cfg.get("axolotl_config_path"),
+                path=config,
                 field=field,
             )
         return str(found)
@@ -67,17 +72,20 @@ def _fill(cfg: Any, text: str, field: str) -> str:
     return _PLACEHOLDER.sub(value, text)
 
 
-def find_sources(cfg: Any) -> Sources:
+def find_sources(cfg: Any, config: str) -> Sources:
     """Check the data files of a config, and key them by their content.
 
     Each entry gets its content's hash as its ``name``. For a JSON file a name means
     nothing, but it is part of Axolotl's key of prepared data and of the folder in which
     `datasets` keeps what it read, both of which would else give old rows for new files.
 
+    Args:
+        cfg: The config, which is changed.
+        config: What to call it in an error.
+
     Raises:
         UserError: Files that are not there, not as they were built, or of several arms.
     """
-    config = cfg.get("axolotl_config_path")
     files: list[_File] = []
     for name, split in (("datasets", "train"), ("test_datasets", "validation")):
         for number, entry in enumerate(cfg.get(name) or []):
@@ -98,7 +106,9 @@ def find_sources(cfg: Any) -> Sources:
             path=config,
             field="regreason_arm",
         )
-    return Sources(arm, folder, sum(file.rows for file in train))
+    return Sources(
+        arm, folder, tuple(file.name for file in train), sum(file.rows for file in train)
+    )
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ class _File:
         return f"{self.split}/{self.arm}.jsonl"
 
 
-def _open(given: str, split: str, config: str | None, field: str, arm: str | None) -> _File:
+def _open(given: str, split: str, config: str, field: str, arm: str | None) -> _File:
     path = Path(given)
     if path.name == TEST:
         raise UserError(
@@ -153,7 +163,7 @@ def _count_lines(path: Path) -> int:
         return sum(1 for _ in stream)
 
 
-def _agree(one: _File, other: _File, config: str | None) -> None:
+def _agree(one: _File, other: _File, config: str) -> None:
     if other.folder.sha256 != one.folder.sha256:
         raise UserError(
             f"is of another data folder than {one.field}", path=config, field=other.field

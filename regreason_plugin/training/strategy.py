@@ -16,7 +16,7 @@ from regreason_plugin.errors import UserError
 from regreason_plugin.prompt import Order
 from regreason_plugin.targets.folder import open_data_folder
 from regreason_plugin.training.refuse import stop_on_user_error
-from regreason_plugin.training.tokens import RowTokenizer, unknown_to_neutralise
+from regreason_plugin.training.tokens import RowTokenizer, load_reference
 
 # Rows on which Axolotl's tokenizer is held against the one lm-eval loads.
 _COMPARED = 32
@@ -89,8 +89,6 @@ def _columns(batch: dict[str, list[Any]], tokens: RowTokenizer) -> dict[str, lis
 
 def load(tokenizer: Any, cfg: Any, ds_cfg: Any = None) -> RegReasonStrategy:
     """What Axolotl calls for ``type: regreason_plugin.training.strategy``."""
-    from transformers import AutoTokenizer
-
     with stop_on_user_error():
         plugins = PluginManager.get_instance().plugins
         if not any(name.endswith(".RegReasonPlugin") for name in plugins):
@@ -101,16 +99,5 @@ def load(tokenizer: Any, cfg: Any, ds_cfg: Any = None) -> RegReasonStrategy:
                 path=cfg.axolotl_config_path,
                 field="plugins",
             )
-        unknown = unknown_to_neutralise(tokenizer)
-        if unknown:
-            print(
-                "regreason: neutralising does not know these special tokens of the tokenizer; "
-                f"a row that holds one stops the run: {', '.join(unknown)}"
-            )
         folder = open_data_folder(Path(ds_cfg["path"]).parent.parent)
-        reference = AutoTokenizer.from_pretrained(
-            cfg.tokenizer_config,
-            trust_remote_code=bool(cfg.trust_remote_code),
-            revision=cfg.revision_of_model or "main",
-        )
-        return RegReasonStrategy(tokenizer, folder.order, reference)
+        return RegReasonStrategy(tokenizer, folder.order, load_reference(cfg))

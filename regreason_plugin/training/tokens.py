@@ -152,3 +152,14 @@ def special_tokens(tokenizer: Any) -> dict[int, str]:
 def unknown_to_neutralise(tokenizer: Any) -> list[str]:
     """The special tokens that `neutralise` leaves as they are when a text holds them."""
     return sorted(t for t in special_tokens(tokenizer).values() if not neutralise(t)[1])
+
+
+def load_reference(cfg: Any) -> Any:
+    """The tokenizer as lm-eval loads it: the base model's own, whatever the config adds."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        cfg.tokenizer_config,
+        trust_remote_code=bool(cfg.trust_remote_code),
+        revision=cfg.revision_of_model or "main",
+    )

@@ -25,15 +25,20 @@ CONFIG = "axolotl_configs/cpu/lora.yml"
 OPTIONS = ["--num-epochs=12", "--learning-rate=0.01", "--micro-batch-size=8"]
 
 
+def environment() -> dict[str, str]:
+    """Axolotl looks for accelerate on the PATH, which an environment need not be on."""
+    beside = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
+
+
 def axolotl_train(
     *arguments: str | Path, cwd: Path, timeout: int = 300
 ) -> subprocess.CompletedProcess[str]:
     """The real command."""
-    beside = str(Path(sys.executable).parent)
     return subprocess.run(
         ["axolotl", "train", *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -141,6 +146,29 @@ def test_a_sweep_gives_a_folder_an_arm_and_the_same_seed_the_same_adapter(
     assert (other["rows"], other["steps"]) == (again.record["rows"], again.record["steps"])
     assert again.record == single.record
     assert all((again.adapter[name] == single.adapter[name]).all() for name in single.adapter)
+
+
+def test_a_killed_training_leaves_no_record(
+    checkout: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    # Where a finished one was before: its record must not stand for the new one.
+    record = tmp_path / "models/explanation/regreason.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    data = checkout / "runs/demo/data"
+    values = config(tiny_model, data, tmp_path, num_epochs=10_000, output_dir=str(record.parent))
+    file = write_config(tmp_path / "config.yml", values)
+    arguments = ["axolotl", "train", str(file), "--launcher", "python"]
+    with subprocess.Popen(
+        arguments, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "'loss'" in line:
+                break
+        process.kill()
+    assert (record.parent / "adapter_config.json").is_file()
+    assert not record.exists()
 
 
 @pytest.mark.parametrize(("launcher", "code"), [("python", 2), ("accelerate", 1)])

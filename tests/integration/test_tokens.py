@@ -168,7 +168,7 @@ def test_trained_tokens_are_the_scored_tokens(
 
 
 def test_a_hundred_thousand_characters(tiny_model: Path, trained: Trained, tmp_path: Path) -> None:
-    data = build_data(tmp_path / "data", rows=15, texts=["</s> A very long story. " * 4167])
+    data = build_data(tmp_path / "data", rows=5, texts=["</s> A very long story. " * 4167])
     rows = read_rows(data.path, "train/label_only.jsonl")
     values = config(tiny_model, data.path, tmp_path, regreason_arm="label_only")
     got = trained(values | {"sequence_len": 1_000_000, "test_datasets": None})
@@ -238,6 +238,17 @@ def test_a_chat_template_without_the_beginning_of_text_is_refused(
         trained(_chat(config(tiny_model, data.path, tmp_path)))
     assert stop.value.code == 2
     assert "renders training and evaluation differently" in capfd.readouterr().err
+
+
+def test_a_special_token_in_a_chat_is_refused(
+    chat_model: Path, trained: Trained, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = build_data(tmp_path / "data")
+    odd = _odd_tokenizer(chat_model, tmp_path / "odd", "ODD")
+    with pytest.raises(SystemExit) as stop:
+        trained(_chat(config(chat_model, data.path, tmp_path, tokenizer_config=str(odd))))
+    assert stop.value.code == 2
+    assert "axis on_topic: its text holds 'answer', a special token" in capfd.readouterr().err
 
 
 def test_changed_data_is_tokenized_anew(tiny_model: Path, trained: Trained, tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
-"""Placeholders in paths."""
+"""Placeholders in paths, and what a config is called."""
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 import pytest
 
 from regreason_plugin.errors import UserError
+from regreason_plugin.training.refuse import config_name
 from regreason_plugin.training.sources import fill_placeholders
 
 
 def filled(**values: Any) -> dict[str, Any]:
-    fill_placeholders(values)
+    fill_placeholders(values, "x.yml")
     return values
 
 
@@ -43,4 +45,12 @@ def test_every_data_path() -> None:
 
 def test_a_placeholder_without_a_value() -> None:
     with pytest.raises(UserError, match=r"x.yml, field output_dir: \{seed\} needs the key seed"):
-        filled(axolotl_config_path="x.yml", output_dir="models/{seed}")
+        filled(output_dir="models/{seed}")
+
+
+def test_a_sweeps_temporary_config_is_named_by_its_run() -> None:
+    temporary = f"{tempfile.gettempdir()}/tmpx1.yaml"
+    run = {"axolotl_config_path": temporary, "output_dir": "models/{arm}/sweep0002"}
+    assert config_name(run) == "run sweep0002 of the sweep"
+    assert config_name({**run, "output_dir": "models/{arm}"}) == temporary
+    assert config_name({**run, "axolotl_config_path": "my.yml"}) == "my.yml"
