@@ -126,7 +126,7 @@ def _load(
             path=folder.path,
         )
     data.update(
-        folder=folder.path.name,
+        folder=folder.path.resolve().name,
         origin=folder.origin,
         sha256=folder.sha256,
         order=folder.order,
@@ -153,38 +153,40 @@ def _check_key(key: str) -> None:
 def _folder(data_dir: object) -> DataFolder:
     source = data_dir if data_dir is not None else os.environ.get(ENVIRONMENT)
     if source is None:
-        return _mini()
+        _say_once(
+            f"no data folder is named ({data_dir_example()}), so these are numbers from the "
+            "built-in mini benchmark: generated conversations"
+        )
+        return mini_data_folder()
     # An empty name is a variable that a script forgot to set, not a wish for the mini
     # benchmark. (lm-eval makes a number of a folder named 3, hence str.)
     if not str(source).strip():
         where = ENVIRONMENT if data_dir is None else "data_dir"
         raise UserError(f"{where} is {source!r}, which names no folder")
-    return _opened(Path(str(source)).resolve())
-
-
-@lru_cache(maxsize=1)
-def _mini() -> DataFolder:
-    print(
-        f"regreason: no data folder is named ({data_dir_example()}), so these are numbers "
-        "from the built-in mini benchmark: generated conversations",
-        file=sys.stderr,
-    )
-    return mini_data_folder()
-
-
-@lru_cache(maxsize=1)
-def _opened(path: Path) -> DataFolder:
-    folder = open_data_folder(path)
+    folder = open_data_folder(Path(str(source)))
     if folder.origin == "generated":
-        print(f"regreason: the conversations in {path} are generated", file=sys.stderr)
+        _say_once(f"the conversations in {folder.path} are generated")
     return folder
 
 
-@lru_cache(maxsize=3)
+@lru_cache(maxsize=8)
+def _say_once(text: str) -> None:
+    """Say something once for all tasks of a run."""
+    print(f"regreason: {text}", file=sys.stderr)
+
+
 def _documents(folder: DataFolder, name: str) -> dict[Setting, list[Document]]:
-    """A file's documents by setting, parsed once for all tasks of a run."""
+    return _parsed(folder.path.resolve(), folder.sha256, name)
+
+
+@lru_cache(maxsize=3)
+def _parsed(path: Path, sha256: str, name: str) -> dict[Setting, list[Document]]:
+    """A file's documents by setting, parsed once for all tasks of a run.
+
+    The sha256 is the folder's: built anew in the same place, it is read anew.
+    """
     documents = defaultdict(list)
-    for row in folder.rows(name):
+    for row in open_data_folder(path).rows(name):
         documents[row.dataset, row.axis].append(
             {
                 "id": row.id,

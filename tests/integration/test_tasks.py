@@ -40,9 +40,8 @@ def lm(tiny_model: Path) -> Any:
 def _forget_folders() -> Iterator[None]:
     """Tests change folders and the environment within one process; users do not."""
     yield
-    documents._opened.cache_clear()
-    documents._mini.cache_clear()
-    documents._documents.cache_clear()
+    documents._say_once.cache_clear()
+    documents._parsed.cache_clear()
 
 
 # --- Names and files ----------------------------------------------------------------
@@ -259,6 +258,16 @@ def test_files_are_read_once_and_train_only_when_needed(
     assert read == ["test.jsonl"]
     evaluate(lm, NAMES, data_folder.path, limit=1, num_fewshot=1)
     assert read == ["test.jsonl", "train/label_only.jsonl"]
+
+
+def test_a_folder_built_anew_is_read_anew(tmp_path: Path) -> None:
+    prompts = []
+    for text in ("first", "second"):
+        build_data(tmp_path / "DATA", texts=[text])
+        prompts.append(load(task_manager(tmp_path / "DATA"), TASK).eval_docs[0]["prompt"])
+        shutil.rmtree(tmp_path / "DATA")
+    assert "first" in prompts[0]
+    assert "second" in prompts[1]
 
 
 def test_too_many_few_shot_examples(
