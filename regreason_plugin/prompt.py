@@ -107,9 +107,10 @@ def render_target(label: int, explanation: str, order: Order) -> str:
     """
     if order == "label_first":
         return f"{label}\n{explanation}" if explanation else str(label)
-    # The label's cue is kept without an explanation too: the model has to learn
-    # where the label stands.
-    return f"{explanation}{LABEL_CUE}{TARGET_DELIMITER}{label}"
+    # The label's cue is kept without an explanation too: the model has to learn where
+    # the label stands. A target never starts with white space, which templates strip.
+    cue = LABEL_CUE if explanation else LABEL_CUE.lstrip()
+    return f"{explanation}{cue}{TARGET_DELIMITER}{label}"
 
 
 def split_target(target: str, order: Order) -> tuple[str, str, str]:
@@ -125,7 +126,7 @@ def split_target(target: str, order: Order) -> tuple[str, str, str]:
         label, newline, rest = target.partition("\n")
         before, after = "", newline + rest
     else:
-        before, cue, label = target.rpartition(LABEL_CUE + TARGET_DELIMITER)
+        before, cue, label = target.rpartition(LABEL_CUE.lstrip() + TARGET_DELIMITER)
         before, after = before + cue, ""
     if label not in LABELS:
         raise ValueError(f"no label where order {order} has it: {target[:60]!r}")

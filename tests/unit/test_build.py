@@ -185,9 +185,8 @@ def test_explanation_first_puts_the_label_behind_its_cue(tmp_path: Path) -> None
     build(path, tmp_path / "data", BuildOptions(order="explanation_first"))
     for arm in ARMS:
         for row in read(tmp_path / "data" / "train" / f"{arm}.jsonl"):
-            assert (
-                row["messages"][1]["content"] == f"{row['explanation']}{LABEL_CUE} {row['label']}"
-            )
+            target = f"{row['explanation']}{LABEL_CUE} {row['label']}"
+            assert row["messages"][1]["content"] == target.lstrip("\n")
 
 
 def test_mismatched_from_the_same_label(tmp_path: Path) -> None:

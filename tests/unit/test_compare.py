@@ -26,6 +26,7 @@ def results(accuracies: dict[str, float], **changes: Any) -> dict[str, Any]:
                 "acc_stderr,none": 0.03,
                 "qwk,none": None,
                 "qwk_stderr,none": "N/A",
+                "acc_stderr_stderr,none": "N/A",
                 "majority_acc,none": 0.3,
             }
             for task, acc in accuracies.items()

@@ -103,10 +103,11 @@ def test_the_label_is_found_again_in_every_target(
     target = render_target(label, explanation, order)
     before, found, after = split_target(target, order)
     assert (before + found + after, found) == (target, str(label))
+    assert target == target.strip()  # templates strip
     if order == "label_first":
         assert before == ""
     else:
-        assert before == explanation + LABEL_CUE + " "
+        assert before == f"{explanation}{LABEL_CUE} ".lstrip("\n")
         assert after == ""
 
 
