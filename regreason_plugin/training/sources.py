@@ -117,6 +117,7 @@ class _File:
     folder: DataFolder
     split: str
     arm: str
+    sha256: str
     rows: int
 
     @property
@@ -146,7 +147,7 @@ def _open(given: str, split: str, config: str, field: str, arm: str | None) -> _
             path=config,
             field="regreason_arm" if path.stem == arm else field,
         )
-    folder.verify(f"{split}/{path.name}")
+    sha256 = folder.verify(f"{split}/{path.name}")
     rows = _count_lines(path)
     expected = folder.manifest.counts[split].rows
     if rows != expected:
@@ -155,7 +156,7 @@ def _open(given: str, split: str, config: str, field: str, arm: str | None) -> _
             "again with `regreason build`",
             path=path,
         )
-    return _File(field, folder, split, path.stem, rows)
+    return _File(field, folder, split, path.stem, sha256, rows)
 
 
 def _count_lines(path: Path) -> int:
@@ -184,7 +185,7 @@ def _agree(one: _File, other: _File, config: str) -> None:
 
 
 def _key(cfg: Any, file: _File) -> str:
-    parts = [str(VERSION), file.folder.order, file.folder.verify(file.name)]
+    parts = [str(VERSION), file.folder.order, file.sha256]
     # A base model in a folder may be made anew under the same name.
     tokenizer = Path(cfg.get("tokenizer_config") or cfg.get("base_model") or "")
     if tokenizer.is_dir():
