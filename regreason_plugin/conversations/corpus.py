@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from regreason_plugin.conversations.mini import mini_conversations
+from regreason_plugin.jsonl import atomic_writer, dumps
 from regreason_plugin.prompt import CUE, render_conversation
 from regreason_plugin.schema import Conversation
 from regreason_plugin.settings import AXES, QUESTIONS
@@ -28,11 +29,12 @@ _TEXT: dict[str, Any] = yaml.safe_load(
 
 # Far from any seed a benchmark is made with.
 CORPUS_SEED = 1_000_003
-_REMARKS_AN_AXIS = 2
+PER_DATASET = 4000
+_REMARKS_AN_AXIS = 3
 
 _VOCABULARY = 1280
 # Four blocks of 128: as float32 below 4 MB with its tokenizer.
-_SHAPE = {
+_SHAPE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 320,
     "num_hidden_layers": 4,
@@ -49,7 +51,7 @@ _CHAT_TEMPLATE = (
 )
 
 
-def base_corpus(seed: int = CORPUS_SEED, per_dataset: int = 6000) -> Iterator[str]:
+def base_corpus(seed: int = CORPUS_SEED, per_dataset: int = PER_DATASET) -> Iterator[str]:
     """Generate the corpus, one text a conversation, datasets mixed.
 
     Yields:
@@ -87,23 +89,31 @@ def _remarks(conversation: Conversation, random: Random) -> str:
         chosen = random.sample(_TEXT[axis], _REMARKS_AN_AXIS)
         remarks += [pattern.format(**values) for pattern in chosen]
     remarks.append(random.choice(_TEXT["sayings"]))
+    remarks.append(random.choice(_TEXT["numbers"]).format(digit=random.randint(1, 9)))
     random.shuffle(remarks)
     return "\n".join(remarks)
 
 
-def make_untrained_base(destination: Path, seed: int = CORPUS_SEED) -> None:
-    """Write a tokenizer made from the corpus, and a Llama with random weights.
+def make_untrained_base(
+    destination: Path, seed: int = CORPUS_SEED, per_dataset: int = PER_DATASET
+) -> None:
+    """Write the corpus, a tokenizer made from it, and a Llama with random weights.
 
     Args:
-        destination: A folder that `transformers` and Axolotl can load.
+        destination: Gets ``corpus.jsonl`` and what a model folder holds.
         seed: Of the corpus and of the weights.
+        per_dataset: Size of the corpus, as for `base_corpus`.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _tokenizer(seed)
+    with atomic_writer(destination / "corpus.jsonl") as stream:
+        for text in base_corpus(seed, per_dataset):
+            stream.write(dumps({"text": text}).encode() + b"\n")
+    # A part of the corpus has all of its words.
+    tokenizer = _tokenizer(base_corpus(seed, min(per_dataset, 1000)))
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(
+    model = LlamaForCausalLM(  # type: ignore[no-untyped-call]
         LlamaConfig(
             vocab_size=_VOCABULARY,
             bos_token_id=tokenizer.bos_token_id,
@@ -116,7 +126,7 @@ def make_untrained_base(destination: Path, seed: int = CORPUS_SEED) -> None:
     tokenizer.save_pretrained(destination)
 
 
-def _tokenizer(seed: int) -> Any:
+def _tokenizer(texts: Iterator[str]) -> Any:
     """A byte-level BPE: any text has tokens, and the benchmark's words have one each."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -125,18 +135,18 @@ def _tokenizer(seed: int) -> Any:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
+    trainer = trainers.BpeTrainer(  # type: ignore[no-untyped-call]
         vocab_size=_VOCABULARY,
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     questions = [f"{question}\n{CUE}" for question in QUESTIONS.values()] * 100
-    tokenizer.train_from_iterator([*base_corpus(seed, per_dataset=1000), *questions], trainer)
+    tokenizer.train_from_iterator([*texts, *questions], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, 0)]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=bos,
         eos_token=eos,

@@ -158,9 +158,9 @@ def _response(
     strayed = 5 - degrees["on_topic"]
     others = [other for other in material["topics"] if other != topic]
     subjects = [topic] * (_OTHER_SENTENCES - strayed)
-    # Half of what is strayed to is some other conversation's topic: no word list tells it.
+    # Some of what is strayed to is another conversation's topic: no word list tells it.
     subjects += [
-        random.choice(others if random.random() < 0.5 else _TEXT["elsewhere"])
+        random.choice(others if random.random() < 0.3 else _TEXT["elsewhere"])
         for _ in range(strayed)
     ]
     patterns = random.sample(_TEXT["sentences"], _OTHER_SENTENCES)
@@ -192,7 +192,7 @@ def _answers(
     """Two sentences on the topic with room for two answers each, ``given`` among them."""
     unasked = [facet for facet in material["facets"] if facet not in asked]
     things = given + [
-        random.choice(unasked if random.random() < 0.5 else _TEXT["vague"])
+        random.choice(unasked if random.random() < 0.25 else _TEXT["vague"])
         for _ in range(_ASKED - len(given))
     ]
     random.shuffle(things)
