@@ -254,6 +254,8 @@ def _run(stage: Stage, log: Path, lock: IO[str]) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
+        # axolotl looks for accelerate on the path; the environment may not be activated.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "HF_HUB_OFFLINE": "1",
         # Axolotl's telemetry calls out, and hangs where there is no network.
         "AXOLOTL_DO_NOT_TRACK": "1",
