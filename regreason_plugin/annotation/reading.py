@@ -27,8 +27,8 @@ def _set(words: str) -> frozenset[str]:
 
 _SMALL_WORDS = _set(
     "a about after again all also am an and any are as ask at be because been before but by "
-    "can cannot come could course did do does doing done else ever far few for from get give go good "
-    "had has have he her here hers him his how i if in into is it its just know last let like "
+    "can cannot come could course did do does doing done else ever far few for from get give go "
+    "good had has have he her here hers him his how i if in into is it its just know last let like "
     "made make many may maybe me mean might mine more most much must my need never no not now "
     "of off oh ok okay on once one only onto or other our out over own please put quite "
     "really right said same say see shall she should since so some such sure take tell than "

@@ -46,7 +46,8 @@ _SHAPE: dict[str, Any] = {
 _CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "[{{ message['role'] }}]\n{{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n"
+    # A bare line end behind a block would be trimmed.
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}[assistant]\n{% endif %}"
 )
 

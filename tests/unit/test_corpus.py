@@ -146,6 +146,10 @@ def test_any_text_has_tokens(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(ids) == text
 
 
+def test_the_shipped_files_are_what_the_command_makes(tokenizer: Any) -> None:
+    assert tokenizer.chat_template == corpus._CHAT_TEMPLATE
+
+
 def test_the_chat_template_holds_every_turn_once(tokenizer: Any) -> None:
     messages = [{"role": "user", "content": "Ask."}, {"role": "assistant", "content": "3\nWell."}]
     whole = tokenizer.apply_chat_template(messages, tokenize=False)
