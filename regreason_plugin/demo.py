@@ -86,6 +86,8 @@ def run_demo(out: Path, arms: tuple[str, ...], seed: int = 0) -> int:
     with _only_one(out) as lock:
         book = _Book(out / "stages.json")
         stages = _stages(out, arms, seed)
+        shown = " ".join(f"{name}={value}" for name, value in _settings().items())
+        console.print(f"  $ export {shown}", style="cyan", highlight=False, soft_wrap=True)
         for number, stage in enumerate(stages, start=1):
             _announce(number, stages, stage, book)
             if book.finished(stage):
@@ -252,16 +254,9 @@ def _only_one(out: Path) -> Iterator[IO[str]]:
 def _run(stage: Stage, log: Path, lock: IO[str]) -> int:
     """Run a stage's command, its output in a log, its own progress on the screen."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ,
-        # axolotl looks for accelerate on the path; the environment may not be activated.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "HF_HUB_OFFLINE": "1",
-        # Axolotl's telemetry calls out, and hangs where there is no network.
-        "AXOLOTL_DO_NOT_TRACK": "1",
-        "PYTHONUNBUFFERED": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    # axolotl looks for accelerate on the path; this environment may not be activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, **_settings(), "PATH": path, "PYTHONUNBUFFERED": "1"}
     program = _program(stage.command[0]) or stage.command[0]
     columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
     with log.open("wb") as stream, Progress(*columns, console=console, transient=True) as bar:
@@ -283,6 +278,18 @@ def _run(stage: Stage, log: Path, lock: IO[str]) -> int:
                 child.terminate()
                 child.wait()
     return child.returncode
+
+
+def _settings() -> dict[str, str]:
+    """Environment variables that a reader has to set to get what the demo gets."""
+    return {
+        # Axolotl's telemetry calls out, and hangs where there is no network.
+        "AXOLOTL_DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        # accelerate gives a process one thread unless it is told otherwise; more than four
+        # gain nothing with a model this small.
+        "OMP_NUM_THREADS": str(min(os.cpu_count() or 1, 4)),
+    }
 
 
 def _share_done(log: Path) -> float:

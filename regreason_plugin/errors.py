@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -35,6 +39,21 @@ class UserError(Exception):
         text = f"{place}: {message}" if place else message
         # One line whatever the message quotes: a log reader sees it whole.
         super().__init__(" ".join(text.split()))
+
+
+@contextmanager
+def stop_on_user_error() -> Iterator[None]:
+    """End the process on a `UserError`: one line on standard error, exit code 2.
+
+    For what Axolotl and lm-eval call, which would print the traceback of any exception
+    but SystemExit. Also a decorator: ``@stop_on_user_error()``.
+    """
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, however many processes
+            print(f"regreason: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
 
 
 def nearest(word: str, known: list[str]) -> str:

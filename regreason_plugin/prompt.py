@@ -49,10 +49,11 @@ _ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 _ANGLE = re.compile(r"<(?=[^\s<>]{1,64}>)")
 # `[INST]`, `[/INST]`, `[TOOL_CALLS]`, `[CLS]`, `[gMASK]`; not `[sic]`, not `[1]`.
 _SQUARE = re.compile(r"\[(?=/?[A-Za-z_]*[A-Z]{2}[A-Za-z_]*\])")
-# This prompt's own markers at the start of a line.
-_MARKER = re.compile(
-    r"^([ \t]*(?:System|User|Assistant|Context|Assessment|Rating))(?=:)", re.MULTILINE
-)
+# This prompt's own markers: at the start of a line, or anywhere in an explanation, whose
+# words other arms put in another order.
+_WORDS = r"(?:System|User|Assistant|Context|Assessment|Rating)"
+_MARKER = re.compile(rf"^([ \t]*{_WORDS})(?=:)", re.MULTILINE)
+_MARKER_ANYWHERE = re.compile(rf"({_WORDS})(?=:)")
 # NUL ends a string in some tokenizers; lone surrogates have no UTF-8.
 _UNPRINTABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -94,7 +95,8 @@ def render_prompt(conversation: Conversation, axis: str) -> str:
 
 def one_line(explanation: str) -> str:
     """An explanation as it may stand in a target: one line, neutralised."""
-    return " ".join(neutralise(" ".join(explanation.split()))[0].split())
+    text, _ = neutralise(" ".join(explanation.split()))
+    return " ".join(_MARKER_ANYWHERE.sub(r"\1 ", text).split())
 
 
 def render_target(label: int, explanation: str, order: Order) -> str:

@@ -18,9 +18,9 @@ from typing import Any
 import datasets
 from lm_eval.api.samplers import ContextSampler
 
-from regreason_plugin.errors import UserError
+from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.evaluation.metrics import document_metrics
-from regreason_plugin.evaluation.stop import refuse_truncation, stops_the_run
+from regreason_plugin.evaluation.truncation import refuse_truncation
 from regreason_plugin.prompt import Order, render_target
 from regreason_plugin.settings import LABELS, generative_task_name, task_name
 from regreason_plugin.targets.folder import (
@@ -60,7 +60,7 @@ class TrainDocuments:
 class TrainSampler(ContextSampler):  # type: ignore[misc]
     """lm-eval's default sampler, on a train file that a zero-shot run never reads."""
 
-    @stops_the_run
+    @stop_on_user_error()
     def sample(self, n: int, eval_doc: Document | None = None, **_: Any) -> list[Document]:
         """Draw n examples with the seed of --seed."""
         (source,) = self.df
@@ -74,13 +74,13 @@ class TrainSampler(ContextSampler):  # type: ignore[misc]
         return list(self.rnd.sample(documents, n))
 
 
-@stops_the_run
+@stop_on_user_error()
 def label_first_documents(**kwargs: Any) -> dict[str, Any]:
     """The ``custom_dataset`` of the 18 tasks; see `_load`."""
     return _load("label_first", **kwargs)
 
 
-@stops_the_run
+@stop_on_user_error()
 def explanation_first_documents(**kwargs: Any) -> dict[str, Any]:
     """The ``custom_dataset`` of the generative twins; see `_load`."""
     return _load("explanation_first", **kwargs)
@@ -222,7 +222,7 @@ def explanation_then_label(document: Document) -> str:
     return render_target(document["label"], document["explanation"], "explanation_first")
 
 
-@stops_the_run
+@stop_on_user_error()
 def score_labels(document: Document, results: list[tuple[float, bool]]) -> dict[str, Any]:
     """``process_results`` of the 18 tasks."""
     scores = [score for score, _ in results]

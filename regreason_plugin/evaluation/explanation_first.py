@@ -17,10 +17,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
-from regreason_plugin.errors import UserError
+from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.evaluation.documents import Document
 from regreason_plugin.evaluation.metrics import document_metrics
-from regreason_plugin.evaluation.stop import stops_the_run
 from regreason_plugin.prompt import LABEL_CUE, TARGET_DELIMITER, one_line, render_target
 from regreason_plugin.settings import LABELS
 
@@ -53,7 +52,7 @@ class LabelAfterExplanation(Instance):  # type: ignore[misc]
     generation: Instance
 
     @property
-    @stops_the_run
+    @stop_on_user_error()
     def args(self) -> tuple[str, str]:
         """Context and continuation, made when the model asks for them."""
         if not self.generation.resps:
@@ -127,7 +126,7 @@ def _task_manager_metadata() -> dict[str, Any]:
     return {}
 
 
-@stops_the_run
+@stop_on_user_error()
 def score_both(document: Document, results: list[Any]) -> dict[str, Any]:
     """``process_results``: after the model's own explanation, and forced at once."""
     generated, scored = results[0], [score for score, _ in results[1:]]

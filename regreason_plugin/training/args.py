@@ -8,8 +8,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field, model_validator
 from typing_extensions import Self
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.training.refuse import stop_on_user_error
+from regreason_plugin.errors import UserError, stop_on_user_error
 
 
 class RegReasonArgs(BaseModel):

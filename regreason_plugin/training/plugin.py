@@ -10,12 +10,12 @@ from typing import Any
 
 from axolotl.integrations.base import BasePlugin
 
-from regreason_plugin.errors import UserError
+from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.training.chat import check_chat_template
 from regreason_plugin.training.checks import check_config
 from regreason_plugin.training.record import RECORD, Progress, read_record, write_record
-from regreason_plugin.training.refuse import config_name, stop_on_user_error
 from regreason_plugin.training.sources import Sources, fill_placeholders, find_sources
+from regreason_plugin.training.sweep import config_name
 
 
 class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped

@@ -10,7 +10,7 @@ from typing import Any
 
 from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.targets.folder import TEST, DataFolder, file_sha256, open_data_folder
-from regreason_plugin.training.refuse import SWEEP
+from regreason_plugin.training.sweep import SWEEP
 from regreason_plugin.training.tokens import VERSION
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")

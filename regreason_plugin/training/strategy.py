@@ -12,10 +12,9 @@ from typing import Any
 from axolotl.integrations.base import PluginManager
 from axolotl.prompt_tokenizers import DatasetWrappingStrategy
 
-from regreason_plugin.errors import UserError
+from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.prompt import Order
 from regreason_plugin.targets.folder import open_data_folder
-from regreason_plugin.training.refuse import stop_on_user_error
 from regreason_plugin.training.tokens import RowTokenizer, load_reference
 
 # Rows on which Axolotl's tokenizer is held against the one lm-eval loads.

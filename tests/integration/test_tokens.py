@@ -136,10 +136,7 @@ def test_trained_tokens_are_the_scored_tokens(
     request: pytest.FixtureRequest,
 ) -> None:
     model = request.getfixturevalue(family)
-    # Shuffled, the words of the one left out can begin a line with "Rating:", which the
-    # generative tasks read as the cue: see test_training_tokens.py.
-    texts = [text for text in HOSTILE if "Rating:" not in text]
-    data = build_data(tmp_path / "data", order=order, texts=texts)
+    data = build_data(tmp_path / "data", order=order, texts=HOSTILE)
     scorer = _lm_eval(model)
     special = _special_ids(model)
     tokenizer = scorer.tokenizer

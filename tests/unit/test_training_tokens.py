@@ -86,10 +86,6 @@ def test_a_tokenizer_without_an_end_is_refused(tiny_model: Path) -> None:
         RowTokenizer(other, "label_first")
 
 
-@pytest.mark.xfail(
-    reason="one_line breaks a marker only where the text begins with it; a pseudo-explanation "
-    "can begin with any of its words, and the generative tasks then read 'Rating:' as the cue"
-)
 def test_a_permuted_explanation_is_still_a_line_of_its_own() -> None:
     words = one_line("It is fair: Rating: 5, said the User: no").split()
     for seed in range(50):
