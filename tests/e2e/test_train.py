@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -12,17 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from evaluation_help import PlainScorer
 from safetensors.torch import load_file
 from training_data import build_data, config, read_rows, write_config
 from transformers import AutoTokenizer
 
+from regreason_plugin.conversations.corpus import make_untrained_base
+from regreason_plugin.targets.arms import ARMS, PAPER_ARMS
 from regreason_plugin.targets.folder import open_data_folder
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "axolotl_configs/cpu/lora.yml"
 # The shipped config, with a random model that is 30 times smaller, and fewer and bolder steps.
-OPTIONS = ["--num-epochs=12", "--learning-rate=0.01", "--micro-batch-size=8"]
+OPTIONS = [
+    *("--num-epochs=12", "--learning-rate=0.01", "--micro-batch-size=8"),
+    "--eval-strategy=epoch",
+]
 
 
 def environment() -> dict[str, str]:
@@ -131,21 +138,50 @@ def test_training_has_an_effect(single: Run, checkout: Path, tiny_model: Path) -
     assert min(gains) > 0
 
 
-def test_a_sweep_gives_a_folder_an_arm_and_the_same_seed_the_same_adapter(
+def test_the_sweep_of_all_arms_gives_a_folder_each_and_the_same_seed_the_same_adapter(
     single: Run, checkout: Path, tiny_model: Path
 ) -> None:
-    sweep = checkout / "two.yml"
-    sweep.write_text("regreason_arm: [label_only, explanation]\n")
-    again = _train(checkout, tiny_model, sweep)
-    sweep.unlink()
+    again = _train(checkout, tiny_model, checkout / "axolotl_configs/arms/all.yml")
     models = checkout / "runs/demo/models"
-    assert sorted(path.name for path in models.iterdir()) == ["explanation", "label_only"]
-    other = json.loads((models / "explanation/regreason.json").read_text())
-    assert other["arm"] == "explanation"
-    assert other["target_tokens"] > 5 * again.record["target_tokens"]
-    assert (other["rows"], other["steps"]) == (again.record["rows"], again.record["steps"])
+    assert sorted(path.name for path in models.iterdir()) == sorted(ARMS)
+    for arm in ARMS:
+        record = json.loads((models / arm / "regreason.json").read_text())
+        assert record["arm"] == arm
+        assert (record["rows"], record["steps"]) == (again.record["rows"], again.record["steps"])
+        assert (record["target_tokens"] > 5 * again.record["target_tokens"]) == (
+            arm != "label_only"
+        )
     assert again.record == single.record
     assert all((again.adapter[name] == single.adapter[name]).all() for name in single.adapter)
+
+
+def test_every_sweep_file_names_known_arms() -> None:
+    found = {
+        file.stem: yaml.safe_load(file.read_text())
+        for file in (ROOT / "axolotl_configs/arms").glob("*.yml")
+    }
+    expected = {arm: [arm] for arm in ARMS} | {"paper": list(PAPER_ARMS), "all": list(ARMS)}
+    assert found == {name: {"regreason_arm": arms} for name, arms in expected.items()}
+
+
+def test_the_base_config_trains_from_random_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "axolotl_configs").symlink_to(ROOT / "axolotl_configs")
+    monkeypatch.chdir(tmp_path)
+    untrained = tmp_path / "runs/tiny-base/untrained"
+    make_untrained_base(untrained, per_dataset=200)
+    options = ["--max-steps=30", "--logging-steps=1"]
+    done = axolotl_train("axolotl_configs/cpu/base.yml", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    losses = [float(x) for x in re.findall(r"'loss': '([\d.]+)'", done.stdout + done.stderr)]
+    # Random weights know nothing: the loss starts at the logarithm of the vocabulary.
+    assert losses[0] == pytest.approx(math.log(1280), abs=0.3)
+    assert losses[-1] < losses[0] - 1
+    before = load_file(untrained / "model.safetensors")
+    after = load_file(tmp_path / "runs/tiny-base/model/model.safetensors")
+    assert before.keys() == after.keys()
+    assert all((before[name] != after[name]).any() for name in before)
 
 
 def test_a_killed_training_leaves_no_record(
