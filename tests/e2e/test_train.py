@@ -164,11 +164,8 @@ def test_every_sweep_file_names_known_arms() -> None:
     assert found == {name: {"regreason_arm": arms} for name, arms in expected.items()}
 
 
-def test_the_base_config_trains_from_random_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_base_config_trains_from_random_weights(tmp_path: Path) -> None:
     (tmp_path / "axolotl_configs").symlink_to(ROOT / "axolotl_configs")
-    monkeypatch.chdir(tmp_path)
     untrained = tmp_path / "runs/tiny-base/untrained"
     make_untrained_base(untrained, per_dataset=200)
     options = ["--max-steps=30", "--logging-steps=1"]
