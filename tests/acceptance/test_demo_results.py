@@ -26,11 +26,11 @@ def samples(arm: str) -> dict[str, list[dict[str, object]]]:
     return found
 
 
-@pytest.mark.parametrize("arm", PAPER_ARMS)
-def test_most_settings_are_learnt(arm: str) -> None:
-    # From the samples alone, so that the figures do not rest on our metrics.
+def test_most_settings_can_be_learnt() -> None:
+    # Of the baseline, which the hyperparameters were chosen for; what the other arms make of
+    # them is a result. From the samples alone, so that nothing rests on our metrics.
     learnt = []
-    by_task = samples(arm)
+    by_task = samples("label_only")
     assert len(by_task) == 18
     for task, rows in by_task.items():
         scores = [[float(answer[0]) for answer in row["filtered_resps"]] for row in rows]  # type: ignore[index,union-attr,attr-defined]
