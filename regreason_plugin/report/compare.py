@@ -282,7 +282,10 @@ def to_markdown(comparison: dict[str, Any]) -> str:
         training = run["training"]
         keys = ("arm", "seed", "rows", "steps", "target_tokens")
         cells = [name, *(str(training.get(key, "-")) for key in keys)]
-        arguments = str(run["model_args"]).replace("|", "\\|")
+        arguments = run["model_args"] or ""
+        if isinstance(arguments, dict):
+            arguments = ",".join(f"{key}={value}" for key, value in arguments.items())
+        arguments = arguments.replace("|", "\\|")
         lines.append("| " + " | ".join(cells) + f" | `{run['model']}` `{arguments}` |")
     base = comparison["runs"][comparison["baseline"]]
     lines += ["", _versions(comparison, base)]

@@ -166,6 +166,7 @@ def test_arms_trained_on_different_data_are_not_compared(tmp_path: Path) -> None
     same, other = compare(runs[:2], "label_only"), runs[2]
     assert same["runs"]["explanation"]["training"]["seed"] == 7
     assert "| explanation | explanation | 7 |" in to_markdown(same)
+    assert f"`pretrained=base,peft={tmp_path}/models/explanation`" in to_markdown(same)
     with pytest.raises(UserError, match="trained on different data .data-cd and data-ab"):
         compare([*runs[:2], other], "label_only")
     untrained = run_of(tmp_path / "base", results(ALL))
