@@ -130,6 +130,7 @@ def _load(
         origin=folder.origin,
         sha256=folder.sha256,
         order=folder.order,
+        raters=folder.manifest.raters,
         regreason=version("regreason"),
     )
     refuse_truncation()

@@ -180,9 +180,10 @@ def _acc(run: Run, task: str) -> float:
 def caption(comparison: dict[str, Any]) -> str:
     """What the numbers were made from, in one line."""
     data = comparison["data"]
-    generated = "GENERATED data (mini benchmark)" if data["origin"] == "generated" else "rated data"
+    what = "GENERATED data (mini benchmark)" if data["origin"] == "generated" else "data"
+    raters = f" rated by {', '.join(data['raters'])}" if data.get("raters") else ""
     count, whole = comparison["settings"], comparison["settings_in_paper"]
-    return f"{generated}, sha256 {data['sha256'][:12]}, {count} of {whole} settings"
+    return f"{what}{raters}, sha256 {data['sha256'][:12]}, {count} of {whole} settings"
 
 
 def _cells(comparison: dict[str, Any]) -> tuple[list[str], list[list[str]], list[list[str]]]:

@@ -99,13 +99,15 @@ def test_the_written_files_say_generated_and_are_the_same_each_time(tmp_path: Pa
 
 def test_a_table_of_one_setting_counts_of_one(tmp_path: Path) -> None:
     one = {FIRST: 0.4}
-    rated = {"configs__" + FIRST: {"metadata": {"data": {"sha256": SHA, "origin": "rated"}}}}
+    data = {"sha256": SHA, "origin": "rated", "raters": ["rules-even", "rules-strict"]}
+    rated = {"configs__" + FIRST: {"metadata": {"data": data}}}
     base = run_of(tmp_path / "label_only", results(one, **rated))
     arm = run_of(tmp_path / "explanation", results({FIRST: 0.5}, **rated))
     page = to_markdown(compare([base, arm], "label_only"))
     assert "1 of 18 settings" in page
     assert "1 of 1" in page
     assert "GENERATED" not in page
+    assert "data rated by rules-even, rules-strict, sha256" in page
 
 
 @pytest.mark.parametrize(
