@@ -42,16 +42,20 @@ class UserError(Exception):
 
 
 @contextmanager
-def stop_on_user_error() -> Iterator[None]:
+def stop_on_user_error(*, of_one_rank: bool = False) -> Iterator[None]:
     """End the process on a `UserError`: one line on standard error, exit code 2.
 
     For what Axolotl and lm-eval call, which would print the traceback of any exception
     but SystemExit. Also a decorator: ``@stop_on_user_error()``.
+
+    Args:
+        of_one_rank: The mistake shows in a document that only one of several processes
+            has, so that one says it. Otherwise all have made it, and the first says it.
     """
     try:
         yield
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, however many processes
+        if of_one_rank or os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"regreason: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 

@@ -223,7 +223,7 @@ def explanation_then_label(document: Document) -> str:
     return render_target(document["label"], document["explanation"], "explanation_first")
 
 
-@stop_on_user_error()
+@stop_on_user_error(of_one_rank=True)
 def score_labels(document: Document, results: list[tuple[float, bool]]) -> dict[str, Any]:
     """``process_results`` of the 18 tasks."""
     scores = [score for score, _ in results]

@@ -16,7 +16,7 @@ class _NoTruncation(logging.Filter):
     so it comes before the first forward pass.
     """
 
-    @stop_on_user_error()
+    @stop_on_user_error(of_one_rank=True)
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if message.startswith("Combined length of context"):

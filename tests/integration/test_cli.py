@@ -11,11 +11,7 @@ import pytest
 
 from regreason_plugin.cli import main
 
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; from regreason_plugin.cli import main; sys.exit(main())",
-]
+COMMAND = [sys.executable, "-m", "regreason_plugin"]
 
 
 @pytest.fixture
