@@ -1,0 +1,282 @@
+"""One forward pass that returns the logits asked for, and the probes, and keeps no more.
+
+The model's own head computes the logits, at the positions asked for only: ``hf`` makes
+logits of every position to read one. The residual stream is read by hooks and reduced
+at once: of each layer, the states of the decisions remain (n x D), never a prompt's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.probes.anatomy import Anatomy, dissect, output_head
+from regreason_plugin.probes.entropy import (
+    activation_entropies,
+    distribution_entropy,
+    matrix_entropies,
+)
+from regreason_plugin.probes.names import BY_LAYER
+
+ProbeValues = dict[str, Any]
+# Logits of the lens that are in memory at once.
+_LENS_LOGITS = 2**23
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A position whose next-token distribution decides between answers.
+
+    Attributes:
+        position: Its index among the positions that logits are asked for.
+        prompt: The columns of its prompt's tokens in the batch; the last is the position.
+        choices: The next tokens between which it decides.
+    """
+
+    position: int
+    prompt: Sequence[int]
+    choices: Sequence[int] = ()
+
+
+def logits_at(
+    model: nn.Module,
+    inputs: dict[str, Any],
+    rows: Sequence[int],
+    columns: Sequence[int],
+    decisions: Sequence[Decision] = (),
+    probes: frozenset[str] = frozenset(),
+    alpha: float = 1.0,
+) -> tuple[Tensor, list[ProbeValues]]:
+    """Run a causal LM once.
+
+    Args:
+        model: Of transformers, or one wrapped by peft.
+        inputs: Its keyword arguments; ``input_ids`` is ``[B, T]``, padded on the right.
+        rows: Of the n positions whose logits are wanted.
+        columns: Likewise.
+        decisions: Where to probe.
+        probes: What to probe there; see `regreason_plugin.probes.PROBES`.
+        alpha: The order of the matrix entropy.
+
+    Returns:
+        ``[n, V]`` logits in the model's precision, and a dict a decision:
+        ``output_entropy`` and ``label_entropy`` in nats, and lists of L + 1 floats, the
+        embeddings first, then the residual stream after each block:
+        ``activation_entropy_by_layer`` (``_abs``, ``_square``), ``matrix_entropy_by_layer``
+        (None for a prompt of one token) and ``logit_lens_entropy_by_layer`` (nats).
+
+    Raises:
+        UserError: Something probed is not finite, or the model's layers cannot be found.
+    """
+    device = inputs["input_ids"].device
+    where = (torch.tensor(rows, device=device), torch.tensor(columns, device=device))
+    record = None
+    if decisions and probes & BY_LAYER:
+        record = _Record(dissect(model), where, decisions, probes, alpha)
+    with torch.no_grad():
+        with record.reading() if record else nullcontext(), _head_at(model, where) as narrowed:
+            logits: Tensor = model(**inputs, use_cache=False).logits
+        logits = logits[0] if narrowed else logits[where[0].to(logits.device), where[1]]
+        values = _of_logits(logits, decisions, probes) if decisions else {}
+        if record is not None:
+            head_dtype = narrowed[0] if narrowed else logits.dtype
+            values |= record.values(logits, values.get("output_entropy"), head_dtype)
+    return logits, _by_decision(values, decisions)
+
+
+@contextmanager
+def _head_at(model: nn.Module, where: tuple[Tensor, Tensor]) -> Iterator[list[torch.dtype]]:
+    """Let the head see the wanted positions only, as ``[1, n, D]``.
+
+    Yields:
+        A list that is empty until that has happened, and then holds their precision.
+    """
+    narrowed: list[torch.dtype] = []
+
+    def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden, *others = args
+        narrowed.append(hidden.dtype)
+        rows, columns = (index.to(hidden.device) for index in where)
+        return (hidden[rows, columns][None], *others)
+
+    head = output_head(model)
+    handle = head.register_forward_pre_hook(narrow) if head is not None else None
+    try:
+        yield narrowed
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+class _Record:
+    """What is kept of the layers during one forward pass.
+
+    Attributes:
+        states: Of the embeddings and each layer, ``[n, D]`` at the decisions.
+        matrix: Likewise, the matrix entropies, ``[n]``.
+        after: The modules that ran after the last layer and before the head, in order.
+    """
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        where: tuple[Tensor, Tensor],
+        decisions: Sequence[Decision],
+        probes: frozenset[str],
+        alpha: float,
+    ) -> None:
+        self.anatomy = anatomy
+        self.probes = probes
+        self.alpha = alpha
+        self.at = [decision.position for decision in decisions]
+        self.rows, self.columns = where[0][self.at], where[1][self.at]
+        self.prompts = [torch.tensor(decision.prompt) for decision in decisions]
+        self.states: list[Tensor] = []
+        self.matrix: list[Tensor] = []
+        self.after: list[nn.Module] = []
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Listen to the model while it runs."""
+
+        def embeddings(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._keep(args[0] if args else kwargs["hidden_states"])
+
+        def layer(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            self._keep(output if isinstance(output, Tensor) else output[0])
+
+        def after(module: nn.Module, *_: Any) -> None:
+            if len(self.states) > len(layers):
+                self.after.append(module)
+
+        layers = self.anatomy.layers
+        handles = [layers[0].register_forward_pre_hook(embeddings, with_kwargs=True)]
+        handles += [block.register_forward_hook(layer) for block in layers]
+        handles += [module.register_forward_hook(after) for module in self.anatomy.beside]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _keep(self, hidden: Tensor) -> None:
+        rows, columns = self.rows.to(hidden.device), self.columns.to(hidden.device)
+        if "matrix" in self.probes:
+            _check_finite(hidden, len(self.states))
+            prompts = [
+                hidden[row, prompt.to(hidden.device)]
+                for row, prompt in zip(rows.tolist(), self.prompts, strict=True)
+            ]
+            self.matrix.append(matrix_entropies(prompts, self.alpha))
+        self.states.append(hidden[rows, columns])
+
+    def values(
+        self, logits: Tensor, output_entropy: Tensor | None, head_dtype: torch.dtype
+    ) -> dict[str, Tensor]:
+        """The probes by layer, ``[n, L + 1]`` each.
+
+        Args:
+            logits: The model's own, at all positions that were asked for.
+            output_entropy: At the decisions, if it is known already.
+            head_dtype: In what precision the model gives its head the last states.
+        """
+        values = {}
+        if "activation" in self.probes:
+            layers = [activation_entropies(states) for states in self.states]
+            for name in layers[0]:
+                values[f"{name}_by_layer"] = _stack([layer[name] for layer in layers])
+        if "logit_lens" in self.probes:
+            lens = self._lens(head_dtype)
+            if output_entropy is None:
+                output_entropy = distribution_entropy(logits[self.at])
+            _check_lens(lens[:, -1], output_entropy.to(lens.device), logits)
+            values["logit_lens_entropy_by_layer"] = lens
+        if "matrix" in self.probes:
+            values["matrix_entropy_by_layer"] = _stack(self.matrix)
+        return values
+
+    def _lens(self, head_dtype: torch.dtype) -> Tensor:
+        """Entropies of what the model would answer if a layer were its last, ``[n, L + 1]``.
+
+        Layers go through the head together, as many as a number of logits allows: with few
+        rows, reading the head's weights is what costs.
+        """
+        anatomy, device = self.anatomy, self.states[-1].device
+        rows = len(self.states[0])
+        at_once = max(1, _LENS_LOGITS // (rows * anatomy.vocabulary))
+        entropies = []
+        for start in range(0, len(self.states), at_once):
+            layers = [states.to(device) for states in self.states[start : start + at_once]]
+            states = torch.cat(layers)[None]
+            for module in self.after:
+                states = module(states)
+            logits = anatomy.finish(anatomy.head(states.to(head_dtype)))[0]
+            entropies.append(distribution_entropy(logits).view(len(layers), rows))
+        return torch.cat(entropies).T
+
+
+def _of_logits(
+    logits: Tensor, decisions: Sequence[Decision], probes: frozenset[str]
+) -> dict[str, Tensor]:
+    values = {}
+    if "output" in probes:
+        at = torch.tensor([decision.position for decision in decisions], device=logits.device)
+        values["output_entropy"] = distribution_entropy(logits[at])
+    if "label" in probes and all(decision.choices for decision in decisions):
+        values["label_entropy"] = torch.stack(
+            [distribution_entropy(logits[one.position, list(one.choices)]) for one in decisions]
+        )
+    return values
+
+
+def _stack(layers: list[Tensor]) -> Tensor:
+    """``[n, L + 1]``, on one device: a model may lie on several."""
+    return torch.stack([layer.to(layers[-1].device) for layer in layers], dim=1)
+
+
+def _check_finite(hidden: Tensor, layer: int) -> None:
+    if not hidden.isfinite().all():
+        raise UserError(
+            f"the model's activations are not finite at layer {layer} (0 is the embeddings), so "
+            "they have no entropy; load it with dtype=float32 or dtype=bfloat16, or use probe=none"
+        )
+
+
+def _check_lens(last: Tensor, output_entropy: Tensor, logits: Tensor) -> None:
+    """The lens at the last layer is the model's output, or the model was not understood."""
+    tolerance = 1e-3 if logits.dtype in (torch.float32, torch.float64) else 5e-2
+    # (False for NaN, which is reported as such later.)
+    if ((last - output_entropy).abs() > tolerance * (1 + output_entropy)).any():
+        raise UserError(
+            "the logit lens at the last layer does not give this model's own output, so its way "
+            "from the last layer to the logits is not one that is known here; leave logit_lens "
+            "out of probe="
+        )
+
+
+def _by_decision(values: dict[str, Tensor], decisions: Sequence[Decision]) -> list[ProbeValues]:
+    """A dict a decision, of plain numbers, each of them finite or None."""
+    by_decision: list[ProbeValues] = [{} for _ in decisions]
+    for name, tensor in values.items():
+        columns = tensor.cpu()
+        for number, decision in enumerate(decisions):
+            value = columns[number]
+            if name == "matrix_entropy_by_layer" and len(decision.prompt) == 1:
+                by_decision[number][name] = None
+                continue
+            if not value.isfinite().all():
+                layer = int((~value.isfinite()).nonzero()[0]) if value.ndim else None
+                raise UserError(
+                    f"{name} is not finite"
+                    + (f" at layer {layer} (0 is the embeddings)" if layer is not None else "")
+                    + ": the model's numbers overflow; load it with dtype=float32 or "
+                    "dtype=bfloat16, or use probe=none"
+                )
+            by_decision[number][name] = value.tolist()
+    return by_decision

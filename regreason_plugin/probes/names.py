@@ -1,0 +1,27 @@
+"""The probes by name, as ``--model_args probe=`` takes them."""
+
+from __future__ import annotations
+
+from regreason_plugin.errors import UserError, nearest
+
+PROBES = ("output", "label", "activation", "logit_lens", "matrix")
+# What is read during the forward pass, layer by layer.
+BY_LAYER = frozenset({"activation", "logit_lens", "matrix"})
+
+
+def parse_probes(given: str) -> frozenset[str]:
+    """``all``, ``none``, or names joined by ``+``.
+
+    Raises:
+        UserError: A name is none of `PROBES`.
+    """
+    if given in ("all", "none"):
+        return frozenset(PROBES if given == "all" else ())
+    names = [name.strip() for name in given.split("+")]
+    for name in names:
+        if name not in PROBES:
+            raise UserError(
+                f"probe={given} names an unknown probe {name!r}; {nearest(name, list(PROBES))} "
+                "(or all, or none; several are joined by +)"
+            )
+    return frozenset(names)
