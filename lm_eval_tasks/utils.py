@@ -26,9 +26,11 @@ from regreason_plugin.evaluation.metrics import (
     spearman_stderr,
     undefined,
 )
+from regreason_plugin.evaluation.task import RegReasonTask
 
 __all__ = [
     "ExplanationFirstTask",
+    "RegReasonTask",
     "TrainSampler",
     "ece",
     "ece_stderr",

@@ -9,17 +9,15 @@ makes its context only then can hold it.
 
 from __future__ import annotations
 
-import inspect
 from copy import deepcopy
 from typing import Any
 
 from lm_eval.api.instance import Instance
-from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks import TaskManager
 
 from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.evaluation.documents import Document
-from regreason_plugin.evaluation.metrics import document_metrics
+from regreason_plugin.evaluation.metrics import Item, document_metrics
+from regreason_plugin.evaluation.task import RegReasonTask
 from regreason_plugin.prompt import LABEL_CUE, TARGET_DELIMITER, one_line, render_target
 from regreason_plugin.settings import LABELS
 
@@ -52,7 +50,7 @@ class LabelAfterExplanation(Instance):  # type: ignore[misc]
     generation: Instance
 
     @property
-    @stop_on_user_error()
+    @stop_on_user_error(of_one_rank=True)
     def args(self) -> tuple[str, str]:
         """Context and continuation, made when the model asks for them."""
         if not self.generation.resps:
@@ -65,13 +63,13 @@ class LabelAfterExplanation(Instance):  # type: ignore[misc]
         return context + before_label(explanation), continuation
 
 
-class ExplanationFirstTask(ConfigurableTask):  # type: ignore[misc]
+class ExplanationFirstTask(RegReasonTask):
     """A task of the explanation_first protocol on any model that lm-eval has."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        config = {key: value for key, value in config.items() if key != "class"}
-        config["metadata"] = {**config["metadata"], **_task_manager_metadata()}
-        super().__init__(config=config)
+    def label_answers(self, results: list[Any]) -> dict[str, list[tuple[float, bool]]]:
+        """After the model's own explanation, and forced at once."""
+        after, forced = results[1 : 1 + len(LABELS)], results[1 + len(LABELS) :]
+        return {"": after, "forced_": forced}
 
     def construct_requests(self, doc: Document, ctx: str, **kwargs: Any) -> list[Instance]:
         """The generation first, then its labels, then the forced ones."""
@@ -110,23 +108,7 @@ class ExplanationFirstTask(ConfigurableTask):  # type: ignore[misc]
         return requests
 
 
-def _task_manager_metadata() -> dict[str, Any]:
-    """The metadata of the TaskManager that is loading a task.
-
-    lm-eval 0.4.11 gives it to plain task files but not to those with a class, and
-    a data folder named by --metadata would be passed over without a word. Nothing
-    that it hands to the class leads there, so the caller is looked for on the stack.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        manager = frame.f_locals.get("self")
-        if isinstance(manager, TaskManager):
-            return dict(manager.metadata or {})
-        frame = frame.f_back
-    return {}
-
-
-@stop_on_user_error()
+@stop_on_user_error(of_one_rank=True)
 def score_both(document: Document, results: list[Any]) -> dict[str, Any]:
     """``process_results``: after the model's own explanation, and forced at once."""
     generated, scored = results[0], [score for score, _ in results[1:]]
@@ -136,5 +118,5 @@ def score_both(document: Document, results: list[Any]) -> dict[str, Any]:
         **document_metrics(label, scored[: len(LABELS)], group),
         **document_metrics(label, scored[len(LABELS) :], group, prefix="forced_"),
         "reached_cue": reached,
-        "reached_cue_stderr": (reached, group),
+        "reached_cue_stderr": Item((reached, group)),
     }

@@ -33,6 +33,26 @@ Array: TypeAlias = npt.NDArray[np.float64]
 Error: TypeAlias = float | str
 
 
+class Item(tuple[Any, ...]):
+    """What a document contributes to a metric that needs several values of it.
+
+    A class of its own, because lm-eval's W&B logger makes a table of the samples, where
+    a column of plain tuples that mix numbers and text is an error.
+    """
+
+
+class ByLayer(tuple[Any, ...]):
+    """A value a layer, None where undefined; short where lm-eval prints it in a table.
+
+    A list would be printed number by number, whatever its text; in JSON it is one.
+    """
+
+    def __repr__(self) -> str:
+        known = [value for value in self if value is not None]
+        span = f"{min(known):.4g} to {max(known):.4g}" if known else NO_ERROR
+        return f"{len(self)} layers, {span}"
+
+
 def document_metrics(
     label: int, scores: Sequence[float], group: str, prefix: str = ""
 ) -> dict[str, Any]:
@@ -67,16 +87,16 @@ def document_metrics(
         "overconfidence": confidence - correct,
         "label_entropy": float(-(probabilities * log_probabilities).sum()),
     }
-    pair = (label, prediction, group)
+    pair = Item((label, prediction, group))
     whole: dict[str, Any] = {
         "macro_f1": pair,
         "qwk": pair,
         "spearman": pair,
-        "ece": (confidence, correct, group),
-        "majority_acc": (label, group),
+        "ece": Item((confidence, correct, group)),
+        "majority_acc": Item((label, group)),
     }
     items = {**means, **whole, "undefined": pair}
-    errors = {name: (value, group) for name, value in means.items()} | whole
+    errors = {name: Item((value, group)) for name, value in means.items()} | whole
     return {prefix + name: item for name, item in items.items()} | {
         f"{prefix}{name}_stderr": item for name, item in errors.items()
     }
@@ -133,13 +153,37 @@ def undefined(items: Sequence[tuple[int, int, str]]) -> int:
     return sum(metric(items) is None for metric in (qwk, spearman))
 
 
+def defined_mean(items: Sequence[float | None]) -> float | None:
+    """The mean over the documents that have a value; None where none has."""
+    values = [value for value in items if value is not None]
+    return mean(values) if values else None
+
+
+def by_layer_mean(items: Sequence[Sequence[float] | None]) -> ByLayer | None:
+    """The mean of each layer over the documents that have values; None where none has."""
+    values = [value for value in items if value is not None]
+    return ByLayer(np.mean(values, axis=0).tolist()) if values else None
+
+
+def total(items: Sequence[int]) -> int:
+    """The sum over documents."""
+    return sum(items)
+
+
 # --- Standard errors ----------------------------------------------------------------
 
 
-def mean_stderr(items: Sequence[tuple[float, str]]) -> Error:
-    """Standard error of `mean`."""
-    values = np.array([[value, 1.0] for value, _ in items])
-    return _jackknife(values, [group for _, group in items], lambda s: s[..., 0] / s[..., 1])
+def mean_stderr(items: Sequence[tuple[float | None, str]]) -> Error:
+    """Standard error of `mean` and `defined_mean`."""
+    return _jackknife(*_values_and_ones(items), _mean_of_sums)
+
+
+def by_layer_se(items: Sequence[tuple[Sequence[float] | None, str]]) -> ByLayer | None:
+    """Standard errors of `by_layer_mean`, None for a layer that has none."""
+    if all(values is None for values, _ in items):
+        return None
+    errors = _jackknife_errors(*_values_and_ones(items), _mean_of_sums)
+    return ByLayer(float(error) if np.isfinite(error) else None for error in errors)
 
 
 def macro_f1_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
@@ -168,6 +212,18 @@ def majority_acc_stderr(items: Sequence[tuple[int, str]]) -> Error:
 
 
 def _jackknife(documents: Array, groups: Sequence[str], metric: Callable[[Array], Array]) -> Error:
+    """The standard error of `_jackknife_errors` for a metric of one value.
+
+    Returns:
+        The error; `NO_ERROR` where it is undefined.
+    """
+    error = _jackknife_errors(documents, groups, metric)
+    return float(error) if np.isfinite(error) else NO_ERROR
+
+
+def _jackknife_errors(
+    documents: Array, groups: Sequence[str], metric: Callable[[Array], Array]
+) -> Array:
     """Delete-one-group jackknife of a metric that is a function of sums over documents.
 
     Args:
@@ -176,20 +232,31 @@ def _jackknife(documents: Array, groups: Sequence[str], metric: Callable[[Array]
         metric: From summed rows (on the last axes) to values, NaN where undefined.
 
     Returns:
-        The standard error; `NO_ERROR` with a single group, or where leaving out some
-        group leaves the metric undefined.
+        A standard error for each of the metric's values; NaN with a single group, or
+        where leaving out some group leaves that value undefined.
     """
     names, member_of = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < 2:
-        return NO_ERROR
     by_group = np.zeros((len(names), *documents.shape[1:]))
     np.add.at(by_group, member_of, documents)
+    whole = by_group.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        without = metric(by_group.sum(axis=0) - by_group)
-    if not np.isfinite(without).all():
-        return NO_ERROR
-    spread = ((without - without.mean()) ** 2).sum()
-    return float(np.sqrt((len(names) - 1) / len(names) * spread))
+        if len(names) < 2:
+            return np.full_like(metric(whole), np.nan)
+        without = metric(whole - by_group)
+        spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
+        return np.sqrt((len(names) - 1) / len(names) * spread)  # type: ignore[no-any-return]
+
+
+def _values_and_ones(items: Sequence[tuple[Any, str]]) -> tuple[Array, list[str]]:
+    """Summands of a mean over the documents that have a value, and their groups."""
+    known = [(value, group) for value, group in items if value is not None]
+    values = np.array([value for value, _ in known], dtype=np.float64)
+    return np.stack([values, np.ones_like(values)], axis=-1), [group for _, group in known]
+
+
+def _mean_of_sums(sums: Array) -> Array:
+    mean: Array = sums[..., 0] / sums[..., 1]
+    return mean
 
 
 def _groups(items: Sequence[tuple[Any, ...]]) -> list[str]:
