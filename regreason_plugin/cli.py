@@ -155,6 +155,35 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _probe_plot(args: argparse.Namespace) -> int:
+    from regreason_plugin.report.probe_curves import read_probes
+    from regreason_plugin.report.probe_plot import print_middles, write
+    from regreason_plugin.report.results import read_run
+
+    runs = []
+    for given in args.results:
+        name, equals, folder = given.partition("=")
+        if not equals or Path(given).exists():
+            path = Path(given)
+            name = (path.parent if path.is_file() else path).resolve().name
+        elif not name or not folder:
+            raise UserError(f"{given!r} is not NAME=RESULTS, such as label_only=runs/label_only")
+        else:
+            path = Path(folder)
+        runs.append(read_run(name, path))
+    metrics = None if args.metric is None else [name.strip() for name in args.metric.split(",")]
+    probes = read_probes(runs, metrics)
+    written = write(probes, args.out)
+    print_middles(probes)
+    if probes.left_out:
+        console.print(f"Left out, not in every model: {', '.join(probes.left_out)}")
+    for old in (old for run in runs for old in run.superseded):
+        console.print(f"Left out, a newer one exists: {old}", highlight=False, markup=False)
+    for path in written:
+        console.print(f"Written: {path}", highlight=False, markup=False)
+    return 0
+
+
 def _demo(args: argparse.Namespace) -> int:
     from regreason_plugin.demo import run_demo
 
@@ -211,6 +240,13 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("results", nargs="+", metavar="NAME=RESULTS")
     compare.add_argument("--baseline", required=True, metavar="NAME")
     compare.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    probe_plot = command("probe-plot", _probe_plot, "entropies by layer of several models, drawn")
+    probe_plot.add_argument(
+        "results", nargs="+", metavar="NAME=RESULTS", help="without NAME= the folder's name"
+    )
+    probe_plot.add_argument("--metric", metavar="A,B", help="default: all that every model has")
+    probe_plot.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
 
     demo = command("demo", _demo, "all of it, on the mini benchmark, on a CPU")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")

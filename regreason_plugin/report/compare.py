@@ -16,7 +16,14 @@ from rich.table import Table
 from regreason_plugin import __version__
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer
-from regreason_plugin.report.results import TASKS, Run, TaskResult
+from regreason_plugin.report.results import TASKS, Run
+from regreason_plugin.report.same import (
+    check_names,
+    check_same_documents,
+    check_same_setup,
+    describe_data,
+    tasks_of,
+)
 from regreason_plugin.settings import AXES, SETTINGS
 
 FORMAT = 1
@@ -35,27 +42,20 @@ def compare(runs: list[Run], baseline: str) -> dict[str, Any]:
     Raises:
         UserError: The runs were not made on the same documents in the same way.
     """
+    check_names(runs)
     names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        raise UserError(f"a name stands twice among {', '.join(names)}; give each run its own")
     if baseline not in names:
         raise UserError(f"--baseline {baseline!r} is none of {', '.join(names)}")
     base = next(run for run in runs if run.name == baseline)
     others = [run for run in runs if run.name != baseline]
     if not others:
         raise UserError("nothing to compare with the baseline; give NAME=RESULTS twice or more")
-    tasks = [task for task in TASKS if task in base.tasks]
-    if len({task.startswith("regreason-gen_") for task in tasks}) > 1:
-        raise UserError(
-            "holds both label-first and generative tasks, which are never mixed; "
-            "keep them in two folders",
-            path=base.folder,
-        )
+    tasks = tasks_of(base)
     _check_same_training(runs)
     for run in others:
-        _check_same_setup(base, run)
+        check_same_setup(base, run)
         for task in tasks:
-            _check_same_documents(base, run, task)
+            check_same_documents(base, run, task)
 
     rows = [_row(task, base, others) for task in tasks]
     data = base.tasks[tasks[0]].data
@@ -108,47 +108,6 @@ def _check_same_training(runs: list[Run]) -> None:
             )
 
 
-def _check_same_setup(base: Run, run: Run) -> None:
-    for what, of in _SETUP.items():
-        ours, theirs = of(base), of(run)
-        if ours != theirs:
-            raise UserError(
-                f"{run.name!r} and {base.name!r} differ in {what} ({theirs!r} and {ours!r}); "
-                "score both in the same way",
-                path=run.folder,
-            )
-
-
-_SETUP: dict[str, Callable[[Run], Any]] = {
-    "--limit": lambda run: run.config.get("limit"),
-    "chat template": lambda run: run.environment.get("chat_template_sha"),
-    "lm_eval's version": lambda run: run.environment.get("lm_eval_version"),
-}
-
-
-def _check_same_documents(base: Run, run: Run, task: str) -> None:
-    if task not in run.tasks:
-        raise UserError(
-            f"{run.name!r} has no {task}, which {base.name!r} has; score it too", path=run.folder
-        )
-    ours, theirs = base.tasks[task], run.tasks[task]
-    for what, of in _DOCUMENTS.items():
-        if of(ours) != of(theirs):
-            raise UserError(
-                f"{task} of {run.name!r} and of {base.name!r} differ in {what} "
-                f"({of(theirs)!r} and {of(ours)!r}); score both on the same data in the same way",
-                path=theirs.source,
-            )
-
-
-_DOCUMENTS: dict[str, Callable[[TaskResult], Any]] = {
-    "data": lambda result: result.data["sha256"],
-    "number of documents": lambda result: result.documents,
-    "few-shot examples": lambda result: result.fewshot,
-    "task version": lambda result: result.version,
-}
-
-
 def _row(task: str, base: Run, others: list[Run]) -> dict[str, Any]:
     dataset, axis = TASKS[task]
     own = base.tasks[task]
@@ -179,11 +138,8 @@ def _acc(run: Run, task: str) -> float:
 
 def caption(comparison: dict[str, Any]) -> str:
     """What the numbers were made from, in one line."""
-    data = comparison["data"]
-    what = "GENERATED data (mini benchmark)" if data["origin"] == "generated" else "data"
-    raters = f" rated by {', '.join(data['raters'])}" if data.get("raters") else ""
     count, whole = comparison["settings"], comparison["settings_in_paper"]
-    return f"{what}{raters}, sha256 {data['sha256'][:12]}, {count} of {whole} settings"
+    return f"{describe_data(comparison['data'])}, {count} of {whole} settings"
 
 
 def _cells(comparison: dict[str, Any]) -> tuple[list[str], list[list[str]], list[list[str]]]:

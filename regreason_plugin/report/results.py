@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ TASKS: dict[str, tuple[str, str]] = {
     for make_name in (task_name, generative_task_name)
     for setting in SETTINGS
 }
+
+_LAYERS = ("_by_layer", "_by_layer_se")
+_NO_NUMBERS = (*_LAYERS, "deciding_token")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,12 @@ class TaskResult:
         version: The task's.
         data: Origin, sha256 and more of the data folder.
         source: The results file.
+        layers: The metrics that have a value a layer, such as ``matrix_entropy_by_layer``
+            and its standard errors ``matrix_entropy_by_layer_se``: index 0 the embeddings,
+            None where undefined.
+        deciding_token: The input token at which a model with probes decides, several where
+            documents differ; of a generative twin the one where the label is forced,
+            which comes after the same text for every model.
     """
 
     task: str
@@ -40,6 +50,8 @@ class TaskResult:
     version: str
     data: dict[str, Any]
     source: Path
+    layers: dict[str, list[float | None]] = field(default_factory=dict)
+    deciding_token: str | list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,9 @@ class Run:
         training: What `axolotl train` with our plugin left beside the adapter: arm, seed,
             data and more; empty for a model that it did not train.
         superseded: Older results of the same tasks, which were left out.
+        inputs: What else decides which tokens a model reads, of the newest file and as far
+            as lm_eval says: the tokenizer's tokens for the beginning and the end of a text,
+            and the system instruction's hash.
     """
 
     name: str
@@ -64,6 +79,7 @@ class Run:
     environment: dict[str, Any]
     training: dict[str, Any] = field(default_factory=dict)
     superseded: list[Path] = field(default_factory=list)
+    inputs: dict[str, Any] = field(default_factory=dict)
 
 
 def read_run(name: str, folder: Path) -> Run:
@@ -88,6 +104,7 @@ def read_run(name: str, folder: Path) -> Run:
     tasks: dict[str, TaskResult] = {}
     config: dict[str, Any] = {}
     environment: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     superseded: list[Path] = []
     for file in files:
         content = _load(file)
@@ -100,19 +117,32 @@ def read_run(name: str, folder: Path) -> Run:
                 key: content.get(key)
                 for key in ("lm_eval_version", "transformers_version", "chat_template_sha", "date")
             }
+            # Not the padding token: training may set one, and padding is never read.
+            inputs = {
+                key: content[key]
+                for key in ("tokenizer_bos_token", "tokenizer_eos_token", "system_instruction_sha")
+                if key in content
+            }
     if not tasks:
         raise UserError(
             "holds results of other tasks only; run lm_eval with --tasks 'regreason_*'",
             path=folder,
         )
-    return Run(name, folder, tasks, config, environment, _training_of(config), superseded)
+    training = _training_of(config)
+    return Run(name, folder, tasks, config, environment, training, superseded, inputs)
+
+
+def model_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """lm_eval's ``--model_args``, which its versions write as text or as an object."""
+    arguments = config.get("model_args") or {}
+    if isinstance(arguments, str):
+        return dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
+    return dict(arguments)
 
 
 def _training_of(config: dict[str, Any]) -> dict[str, Any]:
     """The record beside the model that was scored, where there is one."""
-    arguments = config.get("model_args") or {}
-    if isinstance(arguments, str):
-        arguments = dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
+    arguments = model_arguments(config)
     model = arguments.get("peft") or arguments.get("pretrained")
     record = Path(str(model)) / "regreason.json"
     return _load_json(record) if model and record.is_file() else {}
@@ -142,10 +172,16 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
             continue
         metrics: dict[str, float | None] = {}
         stderrs: dict[str, float | None] = {}
+        layers: dict[str, list[float | None]] = {}
         for key, value in values.items():
             metric, _, _filter = key.partition(",")
             # lm_eval looks for an error of our errors too, and finds none.
             if not _filter or metric.endswith("_stderr_stderr"):
+                continue
+            # Their own standard-error cells are always empty.
+            if metric.removesuffix("_stderr").endswith(_NO_NUMBERS):
+                if metric.endswith(_LAYERS) and value is not None:
+                    layers[metric] = _layers(value, file, f"results.{task}.{key}")
                 continue
             known = value if isinstance(value, int | float) else None
             if metric.endswith("_stderr"):
@@ -171,5 +207,24 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
             version=str(content.get("versions", {}).get(task, "")),
             data=data,
             source=file,
+            layers=layers,
+            deciding_token=values.get(
+                "forced_deciding_token,none", values.get("deciding_token,none")
+            ),
         )
     return found
+
+
+def _layers(value: Any, file: Path, place: str) -> list[float | None]:
+    """A list with a value a layer, checked.
+
+    Raises:
+        UserError: It is none, or holds what is no finite number.
+    """
+    if not isinstance(value, list) or len(value) < 2:
+        raise UserError("is no list with a value a layer", path=file, field=place)
+    for layer, one in enumerate(value):
+        number = isinstance(one, int | float) and not isinstance(one, bool)
+        if one is not None and not (number and math.isfinite(one)):
+            raise UserError(f"layer {layer} has {one!r}, no number", path=file, field=place)
+    return value

@@ -1,0 +1,242 @@
+"""Entropies by layer as a picture: a panel a metric, a curve a model."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.layers import middle_blocks
+from regreason_plugin.report.probe_curves import (
+    FORCED,
+    PANELS,
+    Curve,
+    Estimate,
+    Probes,
+)
+from regreason_plugin.settings import SETTINGS
+
+# Okabe and Ito's colours without the yellow, which is lost on white. The numbers of
+# colours, dashes and markers have no common divisor, so that no curve looks like another;
+# markers and dashes also tell them apart in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+STYLE = {
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "legend.fontsize": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "0.85",
+    "grid.linewidth": 0.6,
+    # A name with a dollar sign is a name, not a formula.
+    "text.parse_math": False,
+    # The same bytes for the same input; text stays text, to be found and read aloud.
+    "svg.hashsalt": "regreason",
+    "svg.fonttype": "none",
+}
+SHADE = "0.92"
+
+
+# --- the picture --------------------------------------------------------------------------
+
+
+def draw(probes: Probes) -> tuple[bytes, bytes]:
+    """Draw a panel a metric.
+
+    In the SVG a curve has the id ``curve-<metric>-<number of the model>``, its band
+    ``band-...``.
+
+    Returns:
+        A PNG and an SVG; the SVG is the same for the same input.
+    """
+    # The user's own matplotlibrc has no say, nor is the process's style changed.
+    with matplotlib.style.context(["default", STYLE]):
+        figure = _figure(probes)
+        png, svg = io.BytesIO(), io.BytesIO()
+        figure.savefig(png, format="png", dpi=200)
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return png.getvalue(), svg.getvalue()
+
+
+def _figure(probes: Probes) -> Figure:
+    # What is measured after an explanation and what is forced stand on rows of their own.
+    groups = [
+        group
+        for forced in (False, True)
+        if (group := [name for name in probes.curves if name.startswith(FORCED) == forced])
+    ]
+    # As wide as leaves a cell beside the panels for the legend.
+    longest = max(map(len, groups))
+    columns = 2 if longest in (1, 3) else 3
+    rows = [len(group) // columns + (len(group) % columns > 0) for group in groups]
+    size = (3.7 * columns, 2.75 * sum(rows) + 1.4)
+    figure = Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    grid = figure.add_gridspec(sum(rows), columns)
+    free = None
+    for number, group in enumerate(groups):
+        top = sum(rows[:number])
+        for place, name in enumerate(group):
+            axes = figure.add_subplot(grid[top + place // columns, place % columns])
+            _panel(axes, name, probes.curves[name])
+            if probes.generative:
+                forced = name.startswith(FORCED)
+                when = "label forced at once" if forced else "after the model's own explanation"
+                axes.set_title(f"{axes.get_title()}\n{when}")
+        if free is None and len(group) % columns:
+            free = grid[top + len(group) // columns, len(group) % columns]
+    assert free is not None
+    _legend(figure.add_subplot(free), next(iter(probes.curves.values())))
+    generated = " (GENERATED data)" if "generated" in probes.origin else ""
+    figure.suptitle(
+        f"Entropy by layer, mean over {probes.settings} of {len(SETTINGS)} settings{generated}",
+        fontsize=12,
+    )
+    caption = "\n".join(textwrap.fill(line, width=64 * columns) for line in probes.caption)
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize=7.5)
+    return figure
+
+
+def _panel(axes: Axes, metric: str, curves: dict[str, Curve]) -> None:
+    title, unit = PANELS[metric.removeprefix(FORCED)]
+    axes.set_title(title)
+    axes.set_xlabel("depth (0 embeddings, 1 last block)")
+    axes.set_ylabel(unit)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    for blocks in {curve.blocks for curve in curves.values()}:
+        if middle := middle_blocks(blocks):
+            # Half a block to either side, so that a single block is seen, too.
+            ends = (middle[0] - 0.5) / blocks, (middle[-1] + 0.5) / blocks
+            axes.axvspan(*ends, color=SHADE, linewidth=0, zorder=0)
+    for number, curve in enumerate(curves.values()):
+        depth = [layer / curve.blocks for layer in range(len(curve.layers))]
+        look = _look(number)
+        lower, upper = zip(*(estimate.interval for estimate in curve.layers), strict=True)
+        band = axes.fill_between(
+            depth, _floats(lower), _floats(upper), color=look["color"], alpha=0.18, linewidth=0
+        )
+        band.set_gid(f"band-{metric}-{number}")
+        # About eight markers a curve, not at the same layers as the next curve's.
+        step = max(1, curve.blocks // 8)
+        means = _floats([estimate.mean for estimate in curve.layers])
+        (line,) = axes.plot(depth, means, markevery=(number % step, step), **look)
+        line.set_gid(f"curve-{metric}-{number}")
+
+
+def _look(number: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": DASHES[number % len(DASHES)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 5.5,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.6,
+        "linewidth": 1.6,
+    }
+
+
+def _floats(values: Any) -> list[float]:
+    """For matplotlib, which leaves a gap at NaN."""
+    return [math.nan if value is None else value for value in values]
+
+
+def _legend(axes: Axes, curves: dict[str, Curve]) -> None:
+    axes.set_axis_off()
+    lines = [Line2D([], [], **_look(number)) for number in range(len(curves))]
+    patches = [Patch(color="0.5", alpha=0.35), Patch(color=SHADE)]
+    texts = [*(textwrap.fill(name, 40) for name in curves), "95 % interval", "middle blocks"]
+    # The texts come after: matplotlib would leave out a name with an underscore before it.
+    blank = [str(number) for number in range(len(texts))]
+    legend = axes.legend(
+        [*lines, *patches],
+        blank,
+        loc="center",
+        frameon=False,
+        handlelength=3.5,
+        ncols=1 + (len(texts) > 12),
+    )
+    for text, name in zip(legend.get_texts(), texts, strict=True):
+        text.set_text(name)
+
+
+# --- files and the terminal ---------------------------------------------------------------
+
+
+def to_csv(probes: Probes) -> str:
+    """The plotted numbers, a row a model, metric and layer; empty where undefined."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("model", "metric", "layer", "depth", "mean", "se", "lower", "upper", "origin"))
+    for metric, curves in probes.curves.items():
+        for model, curve in curves.items():
+            for layer, estimate in enumerate(curve.layers):
+                place = (model, metric, layer, layer / curve.blocks)
+                writer.writerow((*place, *estimate, *estimate.interval, probes.origin))
+    return stream.getvalue()
+
+
+def write(probes: Probes, out: Path) -> list[Path]:
+    """Write ``probes.png``, ``probes.svg`` and ``probes.csv``.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        UserError: ``out`` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError("is a file; name a folder with --out", path=out)
+    png, svg = draw(probes)
+    contents = {
+        out / "probes.png": png,
+        out / "probes.svg": svg,
+        out / "probes.csv": to_csv(probes).encode("utf-8"),
+    }
+    for path, content in contents.items():
+        with atomic_writer(path) as stream:
+            stream.write(content)
+    return list(contents)
+
+
+def print_middles(probes: Probes) -> None:
+    """Print each model's means over the middle blocks, as wide a table as they need."""
+    table = Table(title=Text("Middle blocks: mean and 95 % interval"))
+    table.add_column("model", no_wrap=True)
+    for metric in probes.curves:
+        table.add_column(f"{metric}_mid", justify="right", no_wrap=True)
+    for model in next(iter(probes.curves.values())):
+        cells = [_cell(curves[model].middle) for curves in probes.curves.values()]
+        table.add_row(Text(model), *map(Text, cells))
+    width = Console(width=1000).measure(table).maximum
+    console = Console(width=max(Console().width, width))
+    console.print(table)
+    console.print(Text("\n".join(probes.caption)))
+
+
+def _cell(estimate: Estimate) -> str:
+    if estimate.mean is None:
+        return "-"
+    lower, upper = estimate.interval
+    interval = "" if lower is None else f" [{lower:.3f}, {upper:.3f}]"
+    return f"{estimate.mean:.3f}{interval}"
