@@ -38,7 +38,7 @@ BASE = CONFIGS / "cpu" / "tiny-base"
 SHIPPED_OUT = "runs/demo"
 
 # Rough seconds of a stage on two cores, until this machine has run one itself.
-GUESSES = {"data": 15.0, "train": 140.0, "eval": 60.0, "compare": 5.0}
+GUESSES = {"data": 15.0, "train": 140.0, "eval": 45.0, "compare": 5.0, "plot": 10.0}
 
 console = Console()
 
@@ -63,7 +63,7 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """``data``, ``train``, ``eval`` or ``compare``."""
+        """``data``, ``train``, ``eval``, ``compare`` or ``plot``."""
         return self.name.split()[0]
 
 
@@ -158,7 +158,7 @@ def _stages(out: Path, arms: tuple[str, ...], seed: int) -> list[Stage]:
         stages.append(
             Stage(
                 f"eval {arm}",
-                _lm_eval(out / "models" / arm, data, results),
+                _eval(out / "models" / arm, data, results),
                 _hash(trained_from, arm, tasks),
                 lambda results=results: any(results.rglob("results_*.json")),  # type: ignore[misc]
                 results,
@@ -174,16 +174,18 @@ def _stages(out: Path, arms: tuple[str, ...], seed: int) -> list[Stage]:
             (out / "comparison.json").is_file,
         )
     )
+    plot = ["regreason", "probe-plot", *runs, "--out", str(out)]
+    stages.append(Stage("plot", plot, stages[-1].inputs, (out / "probes.csv").is_file))
     return stages
 
 
-def _lm_eval(model: Path, data: Path, results: Path) -> list[str]:
-    arguments = f"pretrained={BASE},peft={model},dtype=float32"
+def _eval(model: Path, data: Path, results: Path) -> list[str]:
+    # lm_eval's own flags; `lm_eval --model hf` without `probe` gives the same figures.
+    arguments = f"pretrained={BASE},peft={model},dtype=float32,probe=all"
     return [
-        *("lm_eval", "--model", "hf", "--model_args", arguments),
-        *("--include_path", str(TASKS), "--tasks", "regreason_*"),
-        *("--metadata", json.dumps({"data_dir": str(data)})),
-        *("--batch_size", "64", "--device", "cpu"),
+        *("regreason", "eval", "--model", "regreason-hf", "--model_args", arguments),
+        *("--tasks", "regreason_*", "--metadata", json.dumps({"data_dir": str(data)})),
+        *("--batch_size", "auto", "--device", "cpu"),
         *("--log_samples", "--output_path", str(results)),
     ]
 
@@ -331,6 +333,7 @@ def _show_result(out: Path, arms: tuple[str, ...]) -> None:
     places = {
         "table": out / "comparison.md",
         "numbers": out / "comparison.json",
+        "entropies": out / "probes.png",
         "data": out / "data",
         "adapters": out / "models",
         "lm_eval results": out / "results",
