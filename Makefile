@@ -1,7 +1,7 @@
 # make setup   the environment: .venv with everything in it
 # make demo    the whole way on the built-in benchmark, on a CPU
 # make test    linters, types and the whole test suite
-# make bench   benchmarks: build speed, lm_eval start-up
+# make bench   benchmarks: scorer and probes, build speed, lm_eval start-up
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,6 +42,9 @@ test: lint
 	$(BIN)/pytest
 
 bench: setup
+	$(BIN)/python tests/bench/bench_scorer.py
+	$(BIN)/python tests/bench/bench_scorer.py --vocabulary 152000 --documents 1 --rounds 2
+	$(BIN)/python tests/bench/bench_scorer.py --lengths --layers 2 --documents 1 --rounds 1
 	$(BIN)/python tests/bench/bench_build.py
 	$(BIN)/python tests/bench/bench_startup.py
 

@@ -1,0 +1,375 @@
+"""`regreason-hf` against `hf` on the 18 tasks: speed, memory, and what the probes cost.
+
+A random model of a realistic shape reads conversations of 200 to 500 tokens on three
+axes. Times are taken in turns in one process, memory in a process each (a peak never
+falls). Only ratios mean anything.
+
+    bench_scorer.py                        two cores, float32, vocabulary 32,000
+    bench_scorer.py --vocabulary 152000
+    bench_scorer.py --lengths              1, 2, 4 and 8 times the length
+    bench_scorer.py --gpu                  a Mistral-7B's shape in bfloat16, on a GPU
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.api.model import LM
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig
+
+from regreason_plugin.annotation.ensemble import rate
+from regreason_plugin.conversations.mini import mini_conversations
+from regreason_plugin.evaluation import scorer
+from regreason_plugin.evaluation.model import DEFAULT_PROBES, RegReasonHF
+from regreason_plugin.evaluation.prefix_tree import packed_rows
+from regreason_plugin.jsonl import write_records
+from regreason_plugin.probes import forward
+from regreason_plugin.probes.entropy import activation_entropies, distribution_entropy
+from regreason_plugin.schema import Conversation, Turn
+from regreason_plugin.settings import DATASETS
+from regreason_plugin.targets.build import build
+
+ROOT = Path(__file__).parents[2]
+TOKENIZER = ROOT / "axolotl_configs" / "cpu" / "tiny-base"
+LENGTHS = (200, 500)  # tokens of a conversation
+HF = "hf"
+OURS = "regreason-hf, no probes"
+LIMIT = "the limit: a bare forward"
+CHEAP = "output, label, activation, logit lens"
+ALL = "and matrix entropy"
+HIDDEN = "the same without it, by output_hidden_states"
+NAMES = (HF, OURS, LIMIT, CHEAP, ALL, HIDDEN)
+Batch = tuple[torch.Tensor, Sequence[int], Sequence[int]]
+
+
+# --- what is scored ---------------------------------------------------------------------
+
+
+def conversations(each: int, times: int) -> Iterator[Conversation]:
+    """Conversations of evenly spread lengths, of sentences from the mini benchmark."""
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+    sentences = cycle(
+        turn.content for one in mini_conversations(0, 50) for turn in one.conversation
+    )
+    low, high = (times * length for length in LENGTHS)
+    for dataset in DATASETS:
+        for number in range(each):
+            wanted = low + (high - low) * number // max(each - 1, 1)
+            text: list[str] = []
+            tokens = 0
+            while tokens < wanted:
+                text.append(next(sentences))
+                tokens += len(tokenizer(text[-1]).input_ids)
+            question, answer = " ".join(text[: len(text) // 2]), " ".join(text[len(text) // 2 :])
+            yield Conversation(
+                id=f"{dataset}-{number}",
+                dataset=dataset,
+                group=f"{dataset}-{number}",
+                conversation=[
+                    Turn(role="user", content=question),
+                    Turn(role="assistant", content=answer),
+                ],
+            )
+
+
+class Listening(LM):  # type: ignore[misc]
+    """Keeps the requests that the tasks make."""
+
+    requests: list[Any]
+
+    def loglikelihood(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
+        """Remember them."""
+        self.requests = requests
+        return [(0.0, False)] * len(requests)
+
+    loglikelihood_rolling = generate_until = loglikelihood
+
+
+def requests_of(each: int, times: int) -> list[Any]:
+    """What lm-eval asks of a model for the 18 tasks, ``each`` documents a task."""
+    with tempfile.TemporaryDirectory() as scratch:
+        ratings, data = Path(scratch) / "ratings.jsonl", Path(scratch) / "data"
+        # A third of them are the test set.
+        write_records(ratings, rate(conversations(5 * each, times)))
+        build(ratings, data)
+        manager = TaskManager(
+            include_path=str(ROOT / "lm_eval_tasks"),
+            include_defaults=False,
+            metadata={"data_dir": str(data)},
+        )
+        names = [name for name in manager.all_subtasks if name.startswith("regreason_")]
+        listening = Listening()
+        simple_evaluate(
+            model=listening, tasks=names, task_manager=manager, limit=each, bootstrap_iters=0
+        )
+    return listening.requests
+
+
+# --- the models --------------------------------------------------------------------------
+
+
+def model_of(args: argparse.Namespace, times: int, device: str | None = None) -> Any:
+    """A random model of the shape asked for."""
+    torch.manual_seed(0)
+    window = max(2048, 2 * times * LENGTHS[1])
+    if args.gpu:  # the config's defaults are Mistral-7B-v0.1's
+        config = MistralConfig(max_position_embeddings=window)
+    else:
+        config = LlamaConfig(
+            vocab_size=args.vocabulary,
+            hidden_size=args.width,
+            intermediate_size=args.width * 11 // 4,
+            num_hidden_layers=args.layers,
+            num_attention_heads=args.width // 64,
+            num_key_value_heads=max(args.width // 256, 1),
+            max_position_embeddings=window,
+        )
+    dtype = torch.bfloat16 if args.gpu else torch.float32
+    with torch.device(device or ("cuda" if args.gpu else "cpu")):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def scorer_of(name: str, model: Any, hf_batch: int) -> Callable[[list[Any]], Any]:
+    """A way to score, by name."""
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+    if name == HF:
+        return HFLM(model, tokenizer=tokenizer, batch_size=hf_batch).loglikelihood
+    probe = {OURS: "none", LIMIT: "none", ALL: "all"}.get(name, DEFAULT_PROBES)
+    lm = RegReasonHF(
+        model, tokenizer=tokenizer, batch_size="auto", max_batch_size=None, probe=probe
+    )
+    if name == LIMIT:
+        batches: list[Batch] = []
+        return lambda requests: bare_forward(model, batches or batches_of(lm, requests, batches))
+    if name == HIDDEN:
+
+        def score(requests: list[Any]) -> None:
+            with passing(through_hidden_states):
+                lm.loglikelihood(requests)
+
+        return score
+    return lm.loglikelihood
+
+
+@contextmanager
+def passing(function: Any) -> Iterator[None]:
+    """Let the scorer make its forward passes another way."""
+    original = scorer.logits_at
+    scorer.logits_at = function
+    try:
+        yield
+    finally:
+        scorer.logits_at = original
+
+
+def batches_of(lm: RegReasonHF, requests: list[Any], batches: list[Batch]) -> list[Batch]:
+    """The tokens of each batch, and the positions whose logits it asks for."""
+
+    def listening(model: Any, inputs: Any, rows: Any, columns: Any, *others: Any) -> Any:
+        batches.append((inputs["input_ids"], rows, columns))
+        return forward.logits_at(model, inputs, rows, columns, *others)
+
+    lm.loglikelihood(requests)  # so that the comparison with plain rows is behind it
+    with passing(listening):
+        lm.loglikelihood(requests)
+    return batches
+
+
+@torch.no_grad()
+def bare_forward(model: Any, batches: list[Batch]) -> None:
+    """What cannot be done without: the unique tokens, and the head where it is asked for."""
+    for ids, rows, columns in batches:
+        hidden = model.model(ids, use_cache=False).last_hidden_state
+        model.lm_head(hidden[list(rows), list(columns)]).float().logsumexp(-1).sum().item()
+
+
+@torch.no_grad()
+def through_hidden_states(
+    model: Any, inputs: Any, rows: Any, columns: Any, decisions: Any, *_: Any
+) -> Any:
+    """The probes but matrix, the way that needs no hooks: all hidden states, all logits."""
+    out = model(**inputs, use_cache=False, output_hidden_states=True)
+    logits = out.logits[list(rows), list(columns)]
+    at = [one.position for one in decisions]
+    where = torch.tensor(rows)[at], torch.tensor(columns)[at]
+    if at:
+        *before, last = [hidden[where] for hidden in out.hidden_states]
+        for states in before:
+            distribution_entropy(model.lm_head(model.model.norm(states)))
+        distribution_entropy(model.lm_head(last))
+        activation_entropies(torch.stack([*before, last]))
+        distribution_entropy(logits[at])
+    return logits, [{} for _ in decisions]
+
+
+# --- measuring ------------------------------------------------------------------------------
+
+
+def seconds_of(names: Sequence[str], args: argparse.Namespace, times: int) -> dict[str, float]:
+    """Median seconds of each, taken in turns after one round to warm up."""
+    requests, model = requests_of(args.documents, times), model_of(args, times)
+    runs = {name: scorer_of(name, model, args.hf_batch) for name in names}
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(args.rounds + 1):
+        for name, run in runs.items():
+            print(f"round {number} of {args.rounds}: {name}", file=sys.stderr)
+            started = time.perf_counter()
+            run(requests)
+            if args.gpu:
+                torch.cuda.synchronize()
+            if number:
+                taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def peak_mib(gpu: bool) -> float:
+    """The most memory that this process has had."""
+    if gpu:
+        return torch.cuda.max_memory_allocated() / 2**20
+    # (getrusage's figure is inherited from the parent.)
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
+
+
+def memory_of(name: str) -> dict[str, float]:
+    """Peak of a process that scores once this way, and what it had before; MiB."""
+    command = [sys.executable, __file__, "--memory-of", name, *sys.argv[1:]]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure_memory(args: argparse.Namespace) -> None:
+    """`memory_of`, in that process."""
+    requests, model = requests_of(args.documents, 1), model_of(args, 1)
+    run = scorer_of(args.memory_of, model, args.hf_batch)
+    if not args.gpu:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak
+    before = peak_mib(args.gpu)
+    run(requests)
+    print(json.dumps({"before": before, "peak": peak_mib(args.gpu)}))
+
+
+def table(args: argparse.Namespace) -> None:
+    """Speed and memory of each way."""
+    seconds = seconds_of(NAMES, args, 1)
+    peaks = {name: memory_of(name) for name in NAMES if name != LIMIT}
+    documents = 18 * args.documents
+    row("", "seconds", "docs/s", "speed / hf", "speed / limit", "time / ours",
+        "peak MiB", "/ hf", "/ ours", "above the model, MiB", "/ hf")  # fmt: skip
+    row("---", *["---:"] * 10)
+    for name, taken in seconds.items():
+        cells = [
+            f"{taken:.2f}",
+            f"{documents / taken:.1f}",
+            f"{seconds[HF] / taken:.2f}",
+            f"{seconds[LIMIT] / taken:.2f}",
+            f"{taken / seconds[OURS]:.2f}",
+        ]
+        if name in peaks:
+            peak, hf, ours = (peaks[one]["peak"] for one in (name, HF, OURS))
+            above, above_hf = (peaks[one]["peak"] - peaks[one]["before"] for one in (name, HF))
+            cells += [f"{peak:.0f}", f"{peak / hf:.2f}", f"{peak / ours:.2f}"]
+            cells += [f"{above:.0f}", f"{above / above_hf:.2f}"]
+        row(name, *cells, *[""] * (10 - len(cells)))
+    if args.gpu:
+        model, tokens = model_of(args, 1, device="meta"), unique_tokens(args)
+        parameters = sum(one.numel() for one in model.model.layers.parameters())
+        share = 2 * parameters * tokens / seconds[OURS] / (args.peak_tflops * 1e12)
+        print(
+            f"\n{tokens / seconds[OURS]:.0f} unique tokens/s, which is {share:.2f} of "
+            f"{args.peak_tflops} TFLOP/s (2 x the blocks' parameters a token)"
+        )
+
+
+def row(*cells: str) -> None:
+    """Print a row of a table."""
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def unique_tokens(args: argparse.Namespace) -> int:
+    """How many tokens the packed rows have."""
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+    contexts = {tuple(tokenizer(one.args[0]).input_ids) for one in requests_of(args.documents, 1)}
+    return sum(len(one.tokens) for one in packed_rows(contexts, linear=1e9, longest=8192))
+
+
+def lengths_table(args: argparse.Namespace) -> None:
+    """How time grows with length."""
+    row("length", "hf, seconds", "/ at 1", "regreason-hf, seconds", "/ at 1", "speed / hf")
+    row(*["---:"] * 6)
+    first: dict[str, float] = {}
+    for times in (1, 2, 4, 8):
+        seconds = seconds_of([HF, OURS], args, times)
+        first = first or seconds
+        cells = [f"{times} x"]
+        for name in (HF, OURS):
+            cells += [f"{seconds[name]:.1f}", f"{seconds[name] / first[name]:.2f}"]
+        row(*cells, f"{seconds[HF] / seconds[OURS]:.2f}")
+
+
+def main() -> None:
+    """Print a table of Markdown."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--vocabulary", type=int, default=32_000)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--documents", type=int, default=2, help="a task")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--hf-batch", type=int, default=16)
+    parser.add_argument("--lengths", action="store_true")
+    parser.add_argument("--gpu", action="store_true")
+    # Dense bfloat16 of an H100 or H200, by NVIDIA's data sheets.
+    parser.add_argument("--peak-tflops", type=float, default=989)
+    parser.add_argument("--memory-of", choices=NAMES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.memory_of:
+        measure_memory(args)
+        return
+    if args.gpu:
+        shape = f"{torch.cuda.get_device_name()}; the shape of Mistral-7B-v0.1, bfloat16"
+    else:
+        shape = (
+            f"{os.cpu_count()} cores, {cpu_name()}; Llama of width {args.width}, {args.layers} "
+            f"layers, vocabulary {args.vocabulary}, float32"
+        )
+    print(
+        f"{date.today()}, {shape}; torch {torch.__version__}, {18 * args.documents} documents, "
+        f"hf's batches of {args.hf_batch}, median of {args.rounds}\n",
+        flush=True,
+    )
+    (lengths_table if args.lengths else table)(args)
+
+
+def cpu_name() -> str:
+    """As the kernel tells it."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.*)", info.read_text()) if info.exists() else []
+    return names[0] if names else platform.machine()
+
+
+if __name__ == "__main__":
+    main()
