@@ -11,11 +11,14 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 
 from regreason_plugin.errors import UserError, stop_on_user_error
+from regreason_plugin.training import cpu_processes
 from regreason_plugin.training.chat import check_chat_template
 from regreason_plugin.training.checks import check_config
+from regreason_plugin.training.label_place import locate_labels
 from regreason_plugin.training.record import RECORD, Progress, read_record, write_record
 from regreason_plugin.training.sources import Sources, fill_placeholders, find_sources
 from regreason_plugin.training.sweep import config_name
+from regreason_plugin.training.trainer import RegReasonTrainer
 
 
 class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
@@ -44,6 +47,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             self._sources = find_sources(cfg, config)
             if cfg.get("output_dir") != given:
                 self._refuse_other_run(cfg, config)
+        cpu_processes.join(cfg)
 
     def _refuse_other_run(self, cfg: Any, config: str) -> None:
         # A sweep over a key that output_dir does not name would train every run into
@@ -60,6 +64,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
         """Hold a chat template against lm-eval's use of it; Axolotl loads the data."""
         assert self._sources is not None
+        cpu_processes.place_model(cfg)
         with stop_on_user_error():
             check_chat_template(cfg, self._sources)
 
@@ -68,6 +73,14 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         from transformers import set_seed
 
         set_seed(cfg.seed)
+
+    def get_trainer_cls(self, cfg: Any) -> type[RegReasonTrainer]:
+        """Our trainer, which is Axolotl's and more."""
+        return RegReasonTrainer
+
+    def get_training_args(self, cfg: Any) -> dict[str, Any]:
+        """What Axolotl's config has no key for."""
+        return {"label_smoothing_factor": cfg.regreason_label_smoothing or 0.0}
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
         """Count what will be trained, and take away the record of an earlier run."""
@@ -81,6 +94,13 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
                     path=cfg.axolotl_config_path,
                     field="datasets",
                 )
+            place = locate_labels(
+                trainer.train_dataset["labels"],
+                self._sources.labels(),
+                trainer.processing_class,
+                self._sources.folder.order,
+            )
+        trainer.prepare(place, cfg.regreason_label_share)
         self._trainer = trainer
         if _is_first_process():
             (Path(cfg.output_dir) / RECORD).unlink(missing_ok=True)

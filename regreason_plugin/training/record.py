@@ -26,11 +26,13 @@ class Progress:
         steps: Optimizer steps.
         epochs: Passes over the train rows.
         target_tokens: Tokens that the loss was taken on, over all epochs.
+        processes: How many shared the work.
     """
 
     steps: int
     epochs: float
     target_tokens: int
+    processes: int
 
     @classmethod
     def of(cls, trainer: Any) -> Self:
@@ -41,7 +43,8 @@ class Progress:
             for batch in trainer.train_dataset.select_columns("labels").iter(1000)
             for labels in batch["labels"]
         )
-        return cls(int(trainer.state.global_step), epochs, round(one_epoch * epochs))
+        steps, processes = int(trainer.state.global_step), int(trainer.accelerator.num_processes)
+        return cls(steps, epochs, round(one_epoch * epochs), processes)
 
 
 def read_record(output_dir: Path) -> dict[str, Any] | None:
@@ -66,10 +69,15 @@ def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: 
         "base_model": cfg.base_model,
         "adapter": cfg.adapter,
         "seed": cfg.seed,
+        "label_share": cfg.regreason_label_share,
+        "label_smoothing": cfg.regreason_label_smoothing,
+        "lora_dropout": cfg.lora_dropout,
+        "weight_decay": cfg.weight_decay,
         "rows": sources.rows,
         "steps": progress.steps,
         "epochs": progress.epochs,
         "target_tokens": progress.target_tokens,
+        "processes": progress.processes,
         "config_sha256": config_sha256,
         "versions": {package: version(package) for package in _PACKAGES},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ class Sources:
     folder: DataFolder
     files: tuple[str, ...]
     rows: int
+
+    def labels(self) -> Counter[int]:
+        """How many train rows have which label."""
+        return Counter(row.label for name in self.files for row in self.folder.rows(name))
 
 
 def fill_placeholders(cfg: Any, config: str) -> None:

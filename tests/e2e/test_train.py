@@ -33,9 +33,13 @@ OPTIONS = [
 
 
 def environment() -> dict[str, str]:
-    """Axolotl looks for accelerate on the PATH, which an environment need not be on."""
+    """Axolotl looks for accelerate on the PATH, which an environment need not be on.
+
+    And the plugins of the tests lie here, not in a package.
+    """
     beside = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{beside}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "tests")}
 
 
 def axolotl_train(

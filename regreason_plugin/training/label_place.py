@@ -1,0 +1,181 @@
+"""Where the label is among the tokens of a row's target, in any batch.
+
+Collators pad and pack batches and hand on no column of ours, and with a chat template Axolotl
+makes the tokens. But a target is one run of tokens that the loss is taken on, and the label
+stands at its beginning, or before the few tokens that end the text. So ``labels`` alone say
+where it is; that they do is checked on every row before the first step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.prompt import Order
+from regreason_plugin.settings import LABELS
+from regreason_plugin.training.tokens import IGNORE, special_tokens
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LabelPlace:
+    """The place of the label in a run of target tokens.
+
+    Attributes:
+        labels: The labels as the tokenizer cuts them, a leading space included; the longest
+            first, since one may begin (or end) with another.
+        first: Whether a run begins with its label; else it ends with it.
+        after: How many tokens follow it where the run ends with it, such as the end of text.
+    """
+
+    labels: tuple[Tokens, ...]
+    first: bool
+    after: int = 0
+
+    @property
+    def choices(self) -> list[int]:
+        """The tokens between which a label is decided, if all labels part at their last."""
+        alike = len({tokens[:-1] for tokens in self.labels}) == 1
+        return sorted(tokens[-1] for tokens in self.labels) if alike else []
+
+    def mask(self, labels: Tensor) -> Tensor:
+        """Which positions hold a token of a label.
+
+        Args:
+            labels: ``[B, T]`` token ids, -100 where no loss is taken; padded or packed.
+
+        Returns:
+            ``[B, T]`` of bool.
+        """
+        target = torch.nn.functional.pad(labels != IGNORE, (1, 1))
+        found = torch.zeros_like(labels, dtype=torch.bool)
+        if self.first:  # a run begins here: nothing before it is a target
+            open_ends = target[:, 1:-1] & ~target[:, :-2]
+        else:  # the label ends here: a run ends so many tokens later
+            ends = target[:, 1:-1] & ~target[:, 2:]
+            open_ends = _shifted(ends, -self.after)
+        for tokens in self.labels:
+            places = range(len(tokens)) if self.first else range(1 - len(tokens), 1)
+            here = open_ends.clone()
+            for step, token in zip(places, tokens, strict=True):
+                here &= _shifted(labels == token, -step)
+            for step in places:
+                found |= _shifted(here, step)
+            open_ends &= ~here
+        return found
+
+    def of(self, target: Sequence[int]) -> Tokens | None:
+        """The label's tokens in one whole run; None if it has none there."""
+        end = len(target) - self.after
+        for tokens in self.labels:
+            start = 0 if self.first else end - len(tokens)
+            if start >= 0 and tuple(target[start : start + len(tokens)]) == tokens:
+                return tokens
+        return None
+
+
+def _shifted(mask: Tensor, step: int) -> Tensor:
+    """Each True so many positions further to the right, or to the left if negative."""
+    moved = torch.zeros_like(mask)
+    if step == 0:
+        return mask
+    if step > 0:
+        moved[:, step:] = mask[:, :-step]
+    else:
+        moved[:, :step] = mask[:, -step:]
+    return moved
+
+
+def locate_labels(
+    rows: Iterable[Sequence[int]], expected: Counter[int], tokenizer: Any, order: Order
+) -> LabelPlace:
+    """Find the place of the label, and hold it against every row.
+
+    Args:
+        rows: The ``labels`` of every tokenized row.
+        expected: How many rows have which label.
+        tokenizer: What made them.
+        order: Whether label or explanation comes first.
+
+    Raises:
+        UserError: A row's target is not one run, it has no label at the place, or the
+            labels found there are not those of the data.
+    """
+    first = order == "label_first"
+    special = special_tokens(tokenizer)
+    place = LabelPlace((), first)
+    found: Counter[Tokens] = Counter()
+    after: set[int] = set()
+    for number, row in enumerate(rows):
+        target = _target(row, number)
+        tokens = place.of(target)
+        if tokens is None:
+            ended = 0 if first else _end_tokens(target, tokenizer, special)
+            tokens = _read_label(target[: len(target) - ended], tokenizer, first)
+            after.add(ended)
+            if tokens is None or len(after) > 1:
+                text = tokenizer.decode(target)
+                raise UserError(
+                    f"tokenized row {number} has no label where order {order} has it: "
+                    f"{text[:60] if first else text[-60:]!r}"
+                )
+            longest_first = sorted({*place.labels, tokens}, key=lambda one: (-len(one), one))
+            place = LabelPlace(tuple(longest_first), first, ended)
+        found[tokens] += 1
+    labels: Counter[int] = Counter()
+    for tokens, count in found.items():
+        labels[int(tokenizer.decode(list(tokens)).strip())] += count
+    if labels != expected:
+        raise UserError(
+            f"the labels found in the tokenized rows are {_counts(labels)}, those of the train "
+            f"files {_counts(expected)}; remove the folder dataset_prepared_path and try again"
+        )
+    return place
+
+
+def _target(row: Sequence[int], number: int) -> list[int]:
+    """The tokens that the loss is taken on, which have to be one run."""
+    places = [at for at, token in enumerate(row) if token != IGNORE]
+    if not places or places[-1] - places[0] + 1 != len(places):
+        raise UserError(
+            f"tokenized row {number} does not have its target in one piece, so the tokens of the "
+            "label cannot be told from the others"
+        )
+    return list(row[places[0] : places[-1] + 1])
+
+
+def _end_tokens(target: Sequence[int], tokenizer: Any, special: dict[int, str]) -> int:
+    """How many tokens after the last visible one only end the text."""
+    end = len(target)
+    while end and (target[end - 1] in special or not tokenizer.decode([target[end - 1]]).strip()):
+        end -= 1
+    return len(target) - end
+
+
+def _read_label(target: Sequence[int], tokenizer: Any, first: bool) -> Tokens | None:
+    """The tokens at the beginning or the end of a text that read as a label."""
+    for count in range(1, len(target) + 1):
+        tokens = list(target[:count] if first else target[-count:])
+        text = tokenizer.decode(tokens).strip()
+        if text in LABELS:
+            # The space before it is its own: the label's cue does not end with one.
+            while not first and count < len(target) and _is_space(target[-count - 1], tokenizer):
+                count += 1
+            return tuple(target[:count] if first else target[len(target) - count :])
+    return None
+
+
+def _is_space(token: int, tokenizer: Any) -> bool:
+    text = tokenizer.decode([token])
+    return not text.strip(" ") and "\n" not in text
+
+
+def _counts(counter: Counter[int]) -> str:
+    return ", ".join(f"{count} x {label}" for label, count in sorted(counter.items()))

@@ -1,0 +1,19 @@
+"""Our plugin with Axolotl's own trainer, to hold ours against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from regreason_plugin.training import RegReasonPlugin as Ours
+
+
+class RegReasonPlugin(Ours):
+    """Everything of ours but the trainer."""
+
+    def get_trainer_cls(self, cfg: Any) -> None:
+        """Let Axolotl choose."""
+
+    def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
+        """Check as ours does; Axolotl's trainer has nothing to prepare."""
+        trainer.prepare = lambda *_: None
+        super().post_trainer_create(cfg, trainer)
