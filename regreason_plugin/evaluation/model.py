@@ -24,6 +24,7 @@ from regreason_plugin.evaluation.prefix_tree import shared_prefix
 from regreason_plugin.evaluation.scored import Scored
 from regreason_plugin.evaluation.scorer import Asked, Context, Scorer, say
 from regreason_plugin.probes import parse_probes
+from regreason_plugin.probes.names import BY_LAYER
 
 NAME = "regreason-hf"
 # The matrix entropy, which costs most, is asked for by name or by `all`.
@@ -39,7 +40,8 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
 
     Args:
         pretrained: As in ``hf``, like every argument that is not named here.
-        probe: What to measure: ``all``, ``none``, or names joined by ``+``.
+        probe: What to measure: ``all``, ``none``, or names joined by ``+``; without it,
+            `DEFAULT_PROBES`, as far as this kind of model has them.
         renyi_alpha: The order of the matrix entropy; 1 is von Neumann's.
         others: See lm-eval's ``hf``. ``batch_size`` counts rows, of which each holds all
             prompts that share a conversation; ``auto`` goes by a number of tokens.
@@ -49,11 +51,11 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
     def __init__(
         self,
         pretrained: Any,
-        probe: str = DEFAULT_PROBES,
+        probe: str | None = None,
         renyi_alpha: float = 1.0,
         **others: Any,
     ) -> None:
-        self.probes = parse_probes(str(probe))
+        self.probes = parse_probes(DEFAULT_PROBES if probe is None else str(probe))
         self.alpha = _number_above_0("renyi_alpha", renyi_alpha)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
             # Or accelerate finds no backend, and every process takes itself for the only one.
@@ -67,6 +69,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             self.model,
             self.device,
             probes=self.probes,
+            optional_probes=BY_LAYER if probe is None else frozenset(),
             alpha=self.alpha,
             batch_rows=None if self.batch_size == "auto" else self.batch_size,
             max_rows=self.max_batch_size if self.batch_size == "auto" else None,

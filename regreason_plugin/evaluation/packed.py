@@ -16,16 +16,22 @@ from regreason_plugin.probes.anatomy import text_config
 
 
 def batch_inputs(
-    rows: Sequence[Row], model: nn.Module, device: torch.device
+    rows: Sequence[Row], model: nn.Module, device: torch.device, padded_to: int = 0
 ) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
     """The model's keyword arguments for some rows, padded on the right.
 
     Rows that do not branch are plain causal text: no mask, as ``hf`` has it.
 
+    Args:
+        rows: One or more.
+        model: What reads them.
+        device: Where it wants them.
+        padded_to: Pad to this length at least.
+
     Returns:
         The arguments, and what the model has to run in.
     """
-    length = max(len(row.tokens) for row in rows)
+    length = max(padded_to, *(len(row.tokens) for row in rows))
     input_ids = _padded([row.tokens for row in rows], length, device)
     if not any(row.branches for row in rows):
         return {"input_ids": input_ids}, nullcontext()

@@ -14,7 +14,7 @@ subtree is a range of places, so one number a token (``end``) says all of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -48,10 +48,18 @@ class Row:
         """Whether two of its sequences part."""
         return self.trunk < len(self.tokens)
 
+    def shift(self, sequence: Tokens) -> int:
+        """How much further into the row than into the sequence its last token is."""
+        return self.paths[sequence][-1] + 1 - len(sequence)
+
 
 def single_rows(sequences: Iterable[Tokens]) -> list[Row]:
-    """Rows that do not branch: a sequence each, with those that it begins with."""
-    return _rows(sequences, lambda row, length, shared: False)
+    """A row for each sequence."""
+    rows = []
+    for sequence in sorted(set(sequences)):
+        rows.append(Row())
+        _add(rows[-1], (), sequence, 0)
+    return rows
 
 
 def packed_rows(sequences: Iterable[Tokens], linear: float, longest: int) -> list[Row]:
@@ -67,24 +75,20 @@ def packed_rows(sequences: Iterable[Tokens], linear: float, longest: int) -> lis
             costs on it (about 6 D for a transformer of width D).
         longest: No row that branches gets longer.
     """
-
-    def together(row: int, length: int, shared: int) -> bool:
-        added = length - shared
-        alone = length * (1 + length / 2 / linear)
-        return row + added <= longest and added * (1 + (row + added) / linear) < alone
-
-    return _rows(sequences, together)
-
-
-def _rows(sequences: Iterable[Tokens], together: Callable[[int, int, int], bool]) -> list[Row]:
     rows: list[Row] = []
     last: Tokens = ()
     # Sorted, sequences that share a prefix are neighbours, in depth-first order.
     for sequence in sorted(set(sequences)):
         shared = shared_prefix(last, sequence)
         row = len(rows[-1].tokens) if rows else 0
+        added, length = len(sequence) - shared, len(sequence)
+        alone = length * (1 + length / 2 / linear)
+        together = (
+            # Beyond four times a sequence hardly more is saved, and the mask is a square.
+            row + added <= min(longest, 4 * length) and added * (1 + (row + added) / linear) < alone
+        )
         # (What goes on where a row without branches ends costs nothing extra.)
-        if not rows or not (shared == row or together(row, len(sequence), shared)):
+        if not rows or not (shared == row or together):
             rows.append(Row())
             last, shared = (), 0
         _add(rows[-1], last, sequence, shared)

@@ -74,9 +74,15 @@ def document_probes(
         prefix: Goes before every key.
 
     Raises:
-        UserError: A value is not finite.
+        UserError: A value is not finite, or the answers were decided at different places.
     """
     probe = getattr(answers[0], "probe", None)
+    places = {(getattr(answer, "probe", None) or {}).get("deciding_token") for answer in answers}
+    if len(places) > 1:
+        raise UserError(
+            "the labels of a document were decided after different tokens, as happens with a "
+            "--use_cache path that holds a part of them only; name a new one"
+        )
     items: dict[str, Any] = {}
     for name in names:
         value = None if probe is None else probe[name]

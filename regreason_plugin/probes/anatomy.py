@@ -12,6 +12,10 @@ from transformers import PretrainedConfig
 from regreason_plugin.errors import UserError
 
 
+class ProbeError(UserError):
+    """This model's layers are not where, or not what, the probes expect."""
+
+
 @dataclass(frozen=True)
 class Anatomy:
     """The parts of a model.
@@ -36,7 +40,7 @@ def dissect(model: nn.Module) -> Anatomy:
     """Find the parts by their place in the model, whatever the family calls them.
 
     Raises:
-        UserError: There is no list of as many blocks as the config says, or no head.
+        ProbeError: There is no list of as many blocks as the config says, or no head.
     """
     config = text_config(model)
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None  # type: ignore[operator]
@@ -47,7 +51,7 @@ def dissect(model: nn.Module) -> Anatomy:
                 beside = [module for module in parent.children() if module is not child]
                 if head is not None:
                     return Anatomy(child, beside, head, _finish(config), config.vocab_size)
-    raise UserError(
+    raise ProbeError(
         f"{type(model).__name__} has no list of {config.num_hidden_layers} blocks with an output "
         "head, so its layers cannot be probed; use probe=none or probe=output+label"
     )

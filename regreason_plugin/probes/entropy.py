@@ -7,8 +7,10 @@ here hides a NaN: what goes in comes out, and the caller checks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +24,21 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _in_full_precision(function: Function) -> Function:
+    """Autocast, in which a model may run, would take some of the products in half precision."""
+
+    @wraps(function)
+    def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(x.device.type, enabled=False):
+            return function(x, *args, **kwargs)
+
+    return cast(Function, run)
+
+
+@_in_full_precision
 def distribution_entropy(logits: Tensor) -> Tensor:
     """Shannon entropy of the softmax, in nats.
 
@@ -45,6 +62,7 @@ def distribution_entropy(logits: Tensor) -> Tensor:
     return entropy
 
 
+@_in_full_precision
 def activation_entropies(hidden: Tensor) -> dict[str, Tensor]:
     """How evenly a hidden state is spread over its D units, by three definitions.
 
@@ -82,6 +100,7 @@ def _entropy_of_weights(weights: Tensor) -> Tensor:
     return entropy
 
 
+@_in_full_precision
 def matrix_entropy(states: Tensor, lengths: Tensor | None = None, alpha: float = 1.0) -> Tensor:
     """Entropy of the spectrum of the Gram matrix of token states (Skean et al. 2025).
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.probes.anatomy import Anatomy, dissect, output_head
+from regreason_plugin.probes.anatomy import Anatomy, ProbeError, dissect, output_head
 from regreason_plugin.probes.entropy import (
     activation_entropies,
     distribution_entropy,
@@ -72,15 +72,20 @@ def logits_at(
         (None for a prompt of one token) and ``logit_lens_entropy_by_layer`` (nats).
 
     Raises:
-        UserError: Something probed is not finite, or the model's layers cannot be found.
+        ProbeError: The model's layers cannot be found or are of another kind.
+        UserError: Something probed is not finite.
     """
     device = inputs["input_ids"].device
+    shape = inputs["input_ids"].shape
     where = (torch.tensor(rows, device=device), torch.tensor(columns, device=device))
     record = None
     if decisions and probes & BY_LAYER:
-        record = _Record(dissect(model), where, decisions, probes, alpha)
+        record = _Record(dissect(model), shape, where, decisions, probes, alpha)
     with torch.no_grad():
-        with record.reading() if record else nullcontext(), _head_at(model, where) as narrowed:
+        with (
+            record.reading() if record else nullcontext(),
+            _head_at(model, shape, where) as narrowed,
+        ):
             logits: Tensor = model(**inputs, use_cache=False).logits
         logits = logits[0] if narrowed else logits[where[0].to(logits.device), where[1]]
         values = _of_logits(logits, decisions, probes) if decisions else {}
@@ -91,8 +96,10 @@ def logits_at(
 
 
 @contextmanager
-def _head_at(model: nn.Module, where: tuple[Tensor, Tensor]) -> Iterator[list[torch.dtype]]:
-    """Let the head see the wanted positions only, as ``[1, n, D]``.
+def _head_at(
+    model: nn.Module, shape: torch.Size, where: tuple[Tensor, Tensor]
+) -> Iterator[list[torch.dtype]]:
+    """Let the head see the wanted positions only, as ``[1, n, D]``, if it is given ``[B, T, D]``.
 
     Yields:
         A list that is empty until that has happened, and then holds their precision.
@@ -101,6 +108,9 @@ def _head_at(model: nn.Module, where: tuple[Tensor, Tensor]) -> Iterator[list[to
 
     def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, *others = args
+        # (Where the head is the embedding layer, it first reads tokens.)
+        if narrowed or not hidden.is_floating_point() or hidden.shape[:-1] != shape:
+            return args
         narrowed.append(hidden.dtype)
         rows, columns = (index.to(hidden.device) for index in where)
         return (hidden[rows, columns][None], *others)
@@ -126,12 +136,14 @@ class _Record:
     def __init__(
         self,
         anatomy: Anatomy,
+        shape: torch.Size,
         where: tuple[Tensor, Tensor],
         decisions: Sequence[Decision],
         probes: frozenset[str],
         alpha: float,
     ) -> None:
         self.anatomy = anatomy
+        self.shape = shape
         self.probes = probes
         self.alpha = alpha
         self.at = [decision.position for decision in decisions]
@@ -146,7 +158,8 @@ class _Record:
         """Listen to the model while it runs."""
 
         def embeddings(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._keep(args[0] if args else kwargs["hidden_states"])
+            if not self.states:  # a block may be used more than once
+                self._keep(args[0] if args else kwargs["hidden_states"])
 
         def layer(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
             self._keep(output if isinstance(output, Tensor) else output[0])
@@ -157,15 +170,26 @@ class _Record:
 
         layers = self.anatomy.layers
         handles = [layers[0].register_forward_pre_hook(embeddings, with_kwargs=True)]
-        handles += [block.register_forward_hook(layer) for block in layers]
+        handles += [block.register_forward_hook(layer) for block in dict.fromkeys(layers)]
         handles += [module.register_forward_hook(after) for module in self.anatomy.beside]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+        if len(self.states) != len(layers) + 1:
+            raise ProbeError(
+                f"{len(self.states) - 1} outputs of blocks were seen where the model has "
+                f"{len(layers)} blocks, so its layers cannot be told apart; use probe=none or "
+                "probe=output+label"
+            )
 
-    def _keep(self, hidden: Tensor) -> None:
+    def _keep(self, hidden: Any) -> None:
+        if not isinstance(hidden, Tensor) or hidden.shape[:-1] != self.shape:
+            raise ProbeError(
+                "this model's blocks do not pass on a state a token, so its layers cannot be "
+                "probed; use probe=none or probe=output+label"
+            )
         rows, columns = self.rows.to(hidden.device), self.columns.to(hidden.device)
         if "matrix" in self.probes:
             _check_finite(hidden, len(self.states))
@@ -253,7 +277,7 @@ def _check_lens(last: Tensor, output_entropy: Tensor, logits: Tensor) -> None:
     tolerance = 1e-3 if logits.dtype in (torch.float32, torch.float64) else 5e-2
     # (False for NaN, which is reported as such later.)
     if ((last - output_entropy).abs() > tolerance * (1 + output_entropy)).any():
-        raise UserError(
+        raise ProbeError(
             "the logit lens at the last layer does not give this model's own output, so its way "
             "from the last layer to the logits is not one that is known here; leave logit_lens "
             "out of probe="

@@ -232,6 +232,24 @@ def test_a_cache_of_a_run_without_probes_is_refused(
     assert "do not all have the same entropy probes" in capsys.readouterr().err
 
 
+def test_answers_of_one_document_from_two_runs_are_refused(
+    data_folder: DataFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a cache gives them that was filled in part: their probes are of other places."""
+
+    class Mixed(Probing):
+        def loglikelihood(self, requests: list[Any], **others: Any) -> list[Any]:
+            answers: list[Any] = super().loglikelihood(requests, **others)
+            for answer in answers[::2]:
+                answer.probe = {**answer.probe, "deciding_token": "elsewhere"}
+            return answers
+
+    with pytest.raises(SystemExit) as end:
+        evaluate(Mixed(), [TASK], data_folder.path, limit=2)
+    assert end.value.code == 2
+    assert "decided after different tokens" in capsys.readouterr().err
+
+
 def test_a_value_that_is_no_number_stops_the_run(
     data_folder: DataFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:

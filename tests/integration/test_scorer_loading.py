@@ -447,20 +447,20 @@ def test_smaller_batches_when_memory_is_short(
 
 @pytest.mark.parametrize("batch_size", ["auto", 1])
 def test_a_long_row_is_split_no_further_than_it_must(batch_size: int | str) -> None:
-    start = list(range(20, 30))
+    start = list(range(20, 60))
     asked: list[Any] = [
-        ((f"question {n}", str(label)), [*start, *range(30 + n, 40 + n)], [label])
+        ((f"question {n}", str(label)), [*start, *range(60 + n, 70 + n)], [label])
         for n in range(12)
         for label in (10, 11)
     ]
     model = random_model("llama")
     expected = score(HFLM(model, tokenizer=tokenizer()), asked)
-    memory = Small(model, 100)
+    memory = Small(model, 120)
     lm = RegReasonHF(model, tokenizer=tokenizer(), batch_size=batch_size, probe="all")
     check(score(lm, asked), expected)
-    assert memory.failed == [(1, 10 + 12 * 10)]
-    # Rows of 65 at most hold five questions; alone they are 12 of 20.
-    assert lm._scorer.tokens_read == 3 * 10 + 12 * 10
+    assert memory.failed == [(1, 40 + 12 * 10)]
+    # Rows of 80 at most hold four questions.
+    assert lm._scorer.tokens_read == 3 * 40 + 12 * 10
 
 
 @pytest.mark.parametrize("batch_size", ["auto", 8])
@@ -478,7 +478,7 @@ def test_a_sequence_that_does_not_fit(
     rows, length = memory.failed[-1]
     assert rows == 1
     assert last.startswith(f"regreason: out of memory with a single sequence of {length} tokens; ")
-    assert len(halved) == len(memory.failed) - 1 > 0
+    assert len(halved) == len(memory.failed) - 1
     assert all("out of memory; going on with" in line for line in halved)
 
 

@@ -27,6 +27,7 @@ def check(rows: list[Row], given: list[Tokens]) -> None:
         prefixes = {one[: n + 1] for one in row.paths for n in range(len(one))}
         assert len(row.tokens) == len(prefixes)
         for sequence, path in row.paths.items():
+            assert row.shift(sequence) == path[-1] - row.positions[path[-1]]
             assert tuple(row.tokens[place] for place in path) == sequence
             assert [row.positions[place] for place in path] == list(range(len(sequence)))
             # What the last token sees, by the rule of the mask, is its own path.
@@ -42,10 +43,11 @@ def test_packed_rows_hold_every_sequence_and_its_prefix(
 
 
 @given(sequences)
-def test_single_rows_never_branch(given: list[Tokens]) -> None:
+def test_single_rows_hold_a_sequence_each(given: list[Tokens]) -> None:
     rows = single_rows(given)
     check(rows, given)
-    assert not any(row.branches for row in rows)
+    assert all(tuple(row.tokens) == sequence for row in rows for sequence in row.paths)
+    assert len(rows) == len(set(given))
 
 
 @given(sequences, limits, st.randoms())
@@ -61,7 +63,8 @@ def test_the_order_in_which_they_are_asked_does_not_matter(
 @example([(0, 0), (0, 1), (0, 1, 0)], 3)  # the last one goes on where a branch ends
 def test_no_packed_row_is_too_long(given: list[Tokens], longest: int) -> None:
     for row in packed_rows(given, linear=1e9, longest=longest):
-        assert len(row.tokens) <= longest or not row.branches
+        longest_sequence = max(map(len, row.paths))
+        assert len(row.tokens) <= min(longest, 4 * longest_sequence) or not row.branches
 
 
 def test_three_questions_share_their_conversation() -> None:
