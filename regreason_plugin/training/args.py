@@ -16,10 +16,10 @@ class RegReasonArgs(BaseModel):
 
     Attributes:
         regreason_arm: The arm to train; fills ``{arm}`` in paths.
-        regreason_label_share: The label's share of the loss, in every arm; None for Axolotl's
-            own loss, the mean over all target tokens.
+        regreason_label_share: The label's share of the loss, above 0 and at most 1; None for
+            Axolotl's own loss, the mean over all target tokens.
         regreason_label_smoothing: The share of probability that the loss spreads evenly over
-            the vocabulary.
+            the vocabulary, at least 0 and below 1.
     """
 
     regreason_arm: str | None = Field(
@@ -28,16 +28,12 @@ class RegReasonArgs(BaseModel):
     )
     regreason_label_share: float | None = Field(
         default=None,
-        gt=0,
-        le=1,
         json_schema_extra={
             "description": "The label's share of the loss; without it Axolotl's own loss"
         },
     )
     regreason_label_smoothing: float = Field(
         default=0.0,
-        ge=0,
-        lt=1,
         json_schema_extra={"description": "Label smoothing over the vocabulary"},
     )
 

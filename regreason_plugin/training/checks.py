@@ -22,7 +22,21 @@ def _off(value: Any) -> bool:
     return not value
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 _RULES = (
+    _Rule(
+        "regreason_label_share",
+        lambda value: value is None or (_is_number(value) and 0 < value <= 1),
+        "must be a number above 0 and at most 1, or left out for Axolotl's own loss",
+    ),
+    _Rule(
+        "regreason_label_smoothing",
+        lambda value: value is None or (_is_number(value) and 0 <= value < 1),
+        "must be a number from 0 to below 1",
+    ),
     _Rule(
         "excess_length_strategy",
         lambda value: value == "raise",
@@ -83,6 +97,13 @@ def check_config(cfg: Mapping[str, Any], config: str) -> None:
 
     _check_keys(cfg, _known_keys(), config, "")
     _check_rules(cfg, _RULES, config, "")
+    if cfg.get("regreason_label_share") is not None and (cfg.get("context_parallel_size") or 1) > 1:
+        raise UserError(
+            "must be 1 with regreason_label_share: a row cut over several devices does not show "
+            "where its label is",
+            path=config,
+            field="context_parallel_size",
+        )
     known_in_entry = _names_of(SFTDataset)
     types = set()
     for name in ("datasets", "test_datasets"):

@@ -138,6 +138,52 @@ def test_a_step_is_that_of_plain_torch(train: Any, tiny_model: Path) -> None:
     assert max(float(value.abs().max()) for value in after.values()) > 1e-3
 
 
+def test_label_smoothing_is_torchs(train: Any, tiny_model: Path) -> None:
+    smoothed = train("smoothed", regreason_label_share=None, regreason_label_smoothing=0.5)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    losses, plain = [], []
+    with torch.no_grad():
+        for row in read_rows(train.data.path, "train/explanation.jsonl"):
+            prompt, target = (turn["content"] for turn in row["messages"])
+            ids = [*tokenizer(f"{prompt} {target}").input_ids, tokenizer.eos_token_id]
+            start = len(tokenizer(prompt).input_ids)
+            logits = model(torch.tensor([ids[:-1]])).logits[0, start - 1 :]
+            wanted = torch.tensor(ids[start:])
+            for smoothing, found in ((0.5, losses), (0.0, plain)):
+                found += torch.nn.functional.cross_entropy(
+                    logits, wanted, reduction="none", label_smoothing=smoothing
+                )
+    expected, unsmoothed = (float(torch.stack(found).mean()) for found in (losses, plain))
+    # (The adapter changes nothing at first.)
+    assert smoothed.log[0]["loss"] == pytest.approx(expected, rel=1e-3)
+    assert abs(expected - unsmoothed) > 0.05
+    record = json.loads((smoothed.folder / "regreason.json").read_text())
+    assert (record["label_share"], record["label_smoothing"]) == (None, 0.5)
+
+
+def test_a_chat_model_has_its_label_found_too(train: Any, tiny_model: Path) -> None:
+    path = f"{train.data.path}/train/{{arm}}.jsonl"
+    entry = {"type": "chat_template", "field_messages": "messages", "ds_type": "json"}
+    # (ChatML as the tokenizer has it begins without the beginning of text that lm-eval adds.)
+    template = "{{ bos_token }}" + AutoTokenizer.from_pretrained(tiny_model).chat_template
+    found = train(
+        "chat",
+        datasets=[{"path": path, **entry}],
+        test_datasets=None,
+        chat_template="jinja",
+        chat_template_jinja=template,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rows = read_rows(train.data.path, "train/explanation.jsonl")
+    # A turn begins with its label, with no space before it.
+    labels = [tokenizer.encode(str(row["label"]), add_special_tokens=False) for row in rows]
+    assert found.log[0]["label_tokens_seen"] == sum(map(len, labels))
+    whole = train("whole").log[0]
+    assert found.log[0]["label_loss"] != pytest.approx(whole["label_loss"], rel=1e-3)
+    assert found.log[-1]["label_loss"] < found.log[0]["label_loss"]
+
+
 @pytest.mark.parametrize(
     "name", ["accumulated", "packed", "two processes", "zero1", "zero2", "zero3"]
 )
