@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from lm_eval.models.huggingface import HFLM
 from model_zoo import PACKED, VOCABULARY, random_model, tokenizer
 from scipy.stats import entropy
 from test_scorer_families import requests, score
@@ -180,6 +181,21 @@ def test_impossible_tokens(capsys: pytest.CaptureFixture[str]) -> None:
     found, lm = ours(model, asked, batch_size=4, probe="output+activation+matrix")
     assert found == [float("-inf")] * 3
     assert lm._scorer.packs
+
+
+@pytest.mark.parametrize("batch_size", BATCHES)
+def test_a_context_that_is_another_with_its_continuation(batch_size: Any) -> None:
+    """`hf` with its logits_cache takes the first of the cached positions for the last."""
+    model = random_model("llama")
+    asked = [
+        (("a", ""), [5, 6, 7], [8, 9]),
+        (("b", ""), [5, 6, 7, 8], [10]),
+        (("b", " "), [5, 6, 7, 8], [11]),
+    ]
+    found, _ = ours(model, asked, batch_size=batch_size)
+    assert found == pytest.approx(alone(model, asked), abs=1e-4)
+    hf = HFLM(model, tokenizer=tokenizer(), batch_size=1, logits_cache=False)
+    assert found == pytest.approx([one[0] for one in score(hf, asked)], abs=1e-4)
 
 
 def test_embeddings_that_are_the_head_too() -> None:
