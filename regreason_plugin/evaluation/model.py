@@ -20,9 +20,10 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import BitsAndBytesConfig
 
 from regreason_plugin.errors import UserError, stop_on_user_error
+from regreason_plugin.evaluation.asked import Asked, Context
 from regreason_plugin.evaluation.prefix_tree import shared_prefix
 from regreason_plugin.evaluation.scored import Scored
-from regreason_plugin.evaluation.scorer import Asked, Context, Scorer, say
+from regreason_plugin.evaluation.scorer import Scorer, say
 from regreason_plugin.probes import parse_probes
 from regreason_plugin.probes.names import BY_LAYER
 

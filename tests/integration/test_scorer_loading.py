@@ -493,7 +493,7 @@ sys.path[:0] = json.loads(sys.argv[1])
 from lm_eval.models.huggingface import HFLM
 from model_zoo import PACKED, tokenizer
 from test_scorer_families import requests, score
-from regreason_plugin.evaluation import scorer
+from regreason_plugin.evaluation import memory
 from regreason_plugin.evaluation.model import RegReasonHF
 
 torch.set_num_threads(1)  # a thread that starts under the limit would die of it
@@ -506,11 +506,11 @@ lm = RegReasonHF(model, tokenizer=tokenizer(), batch_size="auto", probe="all")
 score(lm, requests(1)[:1])  # what torch sets up once
 
 messages = []
-judge = scorer.should_reduce_batch_size
+judge = memory.should_reduce_batch_size
 def judged(error):
     messages.append(str(error))
     return judge(error)
-scorer.should_reduce_batch_size = judged
+memory.should_reduce_batch_size = judged
 
 taken = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmSize")) * 1024
 _, hard = resource.getrlimit(resource.RLIMIT_AS)
