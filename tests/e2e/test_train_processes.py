@@ -77,7 +77,9 @@ def train(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
             values |= {"optimizer": "sgd", "learning_rate": LEARNING_RATE, "max_grad_norm": 1e6}
             values |= changes
             file = write_config(folder / f"{name}.yml", values)
-            found = axolotl_train(file, *(arguments or ("--launcher", "python")), cwd=folder)
+            launcher = arguments or ("--launcher", "python")
+            # (DeepSpeed's first run with several processes compiles a library.)
+            found = axolotl_train(file, *launcher, cwd=folder, timeout=800)
             assert found.returncode == 0, found.stderr[-4000:]
             done[name] = Trained(found.stdout + found.stderr, folder / name / "model")
         return done[name]
