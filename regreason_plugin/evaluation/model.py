@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from accelerate.utils import DistributedType
 from lm_eval.models.huggingface import HFLM, eval_logger
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -26,6 +25,7 @@ from regreason_plugin.evaluation.scored import Scored
 from regreason_plugin.evaluation.scorer import Scorer, say
 from regreason_plugin.probes import parse_probes
 from regreason_plugin.probes.names import BY_LAYER
+from regreason_plugin.training.cpu_processes import several_on_a_cpu
 
 NAME = "regreason-hf"
 # The matrix entropy, which costs most, is asked for by name or by `all`.
@@ -58,7 +58,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
     ) -> None:
         self.probes = parse_probes(DEFAULT_PROBES if probe is None else str(probe))
         self.alpha = _number_above_0("renyi_alpha", renyi_alpha)
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+        if several_on_a_cpu():
             # Or accelerate finds no backend, and every process takes itself for the only one.
             os.environ["ACCELERATE_USE_CPU"] = "true"
         super().__init__(pretrained, **others)

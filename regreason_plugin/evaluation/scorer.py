@@ -210,10 +210,11 @@ class Scorer:
     def _packing_made_nan(self, reading: Reading, batch: Sequence[Row], plan: Plan) -> bool:
         """Whether packed rows gave what is no number and plain rows give one."""
         bad = {asked.sequence for asked, (score, _) in reading.answers.items() if score != score}
-        rows = [row for row in batch if len(row.paths) > 1 and bad & row.paths.keys()]
-        if not rows:
+        shared = chain.from_iterable(row.paths for row in batch if len(row.paths) > 1)
+        suspect = next((sequence for sequence in shared if sequence in bad), None)
+        if suspect is None:
             return False
-        plain = self._read(single_rows(sorted(bad)[:1]), plan)
+        plain = self._read(single_rows([suspect]), plan)
         if any(math.isnan(score) for score, _ in plain.answers.values()):
             return False
         self._stop_packing("log-likelihoods are not numbers")

@@ -128,6 +128,33 @@ def test_rows_that_are_not_numbers(
     assert FELL_BACK in capsys.readouterr().err
 
 
+def test_a_prompt_that_is_no_number_by_itself_hides_no_other() -> None:
+    model = random_model("llama")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[5] = float("nan")
+    shared = [
+        (texts, [max(token, 6) for token in context], continuation)
+        for texts, context, continuation in texts_of([(40, 3)])
+    ]
+    asked = [*shared, (("by itself", ""), [5, 9, 9], [10])]
+    *expected, undefined = alone(model, asked)
+    assert undefined != undefined
+    masked: list[int] = []
+
+    def later(_: Any, __: Any, kwargs: dict[str, Any], output: torch.Tensor) -> torch.Tensor:
+        if kwargs.get("attention_mask") is not None:
+            masked.append(1)
+            if len(masked) > 1:  # not where rows are held against plain ones
+                output[:, -8:] = float("nan")
+        return output
+
+    model.model.layers[1].register_forward_hook(later, with_kwargs=True)
+    (*found, last), lm = ours(model, asked, batch_size="auto", probe="none")
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert last != last
+    assert not lm._scorer.packs
+
+
 def test_a_model_that_is_no_number_anywhere_is_not_blamed_on_rows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
