@@ -5,6 +5,8 @@ Top-level, not a block, because `axolotl train --sweep` varies top-level keys on
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, Field, model_validator
 from typing_extensions import Self
 
@@ -20,6 +22,15 @@ class RegReasonArgs(BaseModel):
             Axolotl's own loss, the mean over all target tokens.
         regreason_label_smoothing: The share of probability that the loss spreads evenly over
             the vocabulary, at least 0 and below 1.
+        regreason_scope: The axis or the setting (``<dataset>_<axis>``) that a model is trained
+            for; fills ``{scope}`` in paths. None for one model of all.
+        regreason_budget: What is the same in every arm: ``rows`` (rows and epochs), ``steps``
+            (``max_steps`` says how many) or ``tokens`` (``regreason_target_tokens``).
+        regreason_target_tokens: How many target tokens to train on, with budget ``tokens``.
+        regreason_probe_steps: Steps between two measurements of the probe batch; None for none.
+        regreason_probe_rows: How many validation rows the probe batch has.
+        regreason_eval: lm-eval tasks to score the trained model on; None for none.
+        regreason_eval_limit: Documents a task, for trials; None for all.
     """
 
     regreason_arm: str | None = Field(
@@ -35,6 +46,34 @@ class RegReasonArgs(BaseModel):
     regreason_label_smoothing: float = Field(
         default=0.0,
         json_schema_extra={"description": "Label smoothing over the vocabulary"},
+    )
+    regreason_scope: str | None = Field(
+        default=None,
+        json_schema_extra={"description": "The axis or setting to train; fills {scope} in paths"},
+    )
+    regreason_budget: Literal["rows", "steps", "tokens"] = Field(
+        default="rows",
+        json_schema_extra={"description": "What is the same in every arm"},
+    )
+    regreason_target_tokens: int | None = Field(
+        default=None,
+        json_schema_extra={"description": "Target tokens to train on, with budget tokens"},
+    )
+    regreason_probe_steps: int | None = Field(
+        default=None,
+        json_schema_extra={"description": "Steps between two measurements of the probe batch"},
+    )
+    regreason_probe_rows: int = Field(
+        default=16,
+        json_schema_extra={"description": "Validation rows in the probe batch"},
+    )
+    regreason_eval: str | list[str] | None = Field(
+        default=None,
+        json_schema_extra={"description": "lm-eval tasks to score the trained model on"},
+    )
+    regreason_eval_limit: int | None = Field(
+        default=None,
+        json_schema_extra={"description": "Documents a task, for trials"},
     )
 
     @model_validator(mode="after")

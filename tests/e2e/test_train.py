@@ -35,11 +35,11 @@ OPTIONS = [
 def environment() -> dict[str, str]:
     """Axolotl looks for accelerate on the PATH, which an environment need not be on.
 
-    And the plugins of the tests lie here, not in a package.
+    And the plugins of the tests lie here, not in a package; the package is this checkout's.
     """
     beside = str(Path(sys.executable).parent)
     path = f"{beside}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "tests")}
+    return {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
 
 
 def axolotl_train(
