@@ -76,7 +76,7 @@ def test_a_killed_demo_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert "done before" not in tail
     assert (out / "data" / "manifest.json").stat().st_mtime_ns == manifest.st_mtime_ns
     # The printed command is one a reader can type: the config it names is there.
-    (typed,) = [line for line in second.lines if "$ axolotl train" in line]
+    typed = next(line for line in second.lines if "$ axolotl train" in line)
     words = shlex.split(typed.split("$", 1)[1])
     assert (CHECKOUT / words[2]).is_file()
     assert (CHECKOUT / words[words.index("--sweep") + 1]).is_file()

@@ -90,7 +90,7 @@ def single(checkout: Path, tiny_model: Path) -> Run:
 
 def _train(checkout: Path, model: Path, sweep: Path, arm: str = "label_only") -> Run:
     options = [*OPTIONS, f"--base-model={model}", "--logging-steps=1"]
-    done = axolotl_train(CONFIG, "--sweep", sweep, *options, cwd=checkout)
+    done = axolotl_train(CONFIG, "--sweep", sweep, *options, cwd=checkout, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     output = checkout / "runs/demo/models" / arm
     return Run(
