@@ -1,5 +1,6 @@
 # make setup   the environment: .venv with everything in it
 # make demo    the whole way on the built-in benchmark, on a CPU
+# make study   thirteen conditions x five seeds on that benchmark, on a CPU: hours
 # make test    linters, types and the whole test suite
 # make bench   benchmarks: scorer and probes, build speed, lm_eval start-up
 PYTHON ?= python3
@@ -10,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export AXOLOTL_DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint format clean
+.PHONY: help setup demo study test bench lint format clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -32,6 +33,9 @@ $(VENV)/.installed: $(VENV)/.dependencies $(shell find lm_eval_tasks -type f 2>/
 
 demo: setup
 	$(BIN)/regreason demo
+
+study: setup
+	$(BIN)/regreason study
 
 lint: setup
 	$(BIN)/ruff check .

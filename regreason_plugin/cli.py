@@ -190,6 +190,12 @@ def _demo(args: argparse.Namespace) -> int:
     return run_demo(args.out, _names(args.arms, "arm", list(ARMS)), args.seed)
 
 
+def _study(args: argparse.Namespace) -> int:
+    from regreason_plugin.study import run_study
+
+    return run_study(args.out, args.seeds, args.per_dataset, args.jobs)
+
+
 # --- arguments --------------------------------------------------------------------------
 
 
@@ -252,6 +258,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
     demo.add_argument("--arms", default=",".join(PAPER_ARMS), help="a,b,c or all; the paper's four")
     demo.add_argument("--seed", type=int, default=0)
+
+    study = command("study", _study, "the paper's question at small scale, on a CPU, in hours")
+    study.add_argument("--out", type=Path, default=Path("runs/study"), metavar="DIR")
+    study.add_argument("--seeds", type=_positive, default=5, metavar="N", help="a condition")
+    study.add_argument("--per-dataset", type=_mini_size, default=200, metavar="N")
+    study.add_argument("--jobs", type=_positive, metavar="N", help="at once; default: the cores")
     return parser
 
 
