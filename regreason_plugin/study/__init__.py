@@ -31,14 +31,18 @@ def run_study(out: Path, seeds: int = 5, per_dataset: int = 200, jobs: int | Non
         UserError: Not in a checkout, or Axolotl is not installed.
     """
     check_surroundings("study")
-    jobs = jobs or default_jobs()
     plan = Plan(out, tuple(range(1, seeds + 1)), per_dataset)
+    return run_plan(plan, jobs or default_jobs())
+
+
+def run_plan(plan: Plan, jobs: int) -> int:
+    """Run or finish a plan, so many stages at once; the code is that of `run_study`."""
     console.print(plan.describe(), highlight=False)
-    if not run_stages(out, plan.choosing(), jobs):
+    if not run_stages(plan.out, plan.choosing(), jobs):
         return 1
     choice = choose(plan)
     console.print(choice.describe(), highlight=False)
-    if not run_stages(out, plan.choosing() + plan.training(choice), jobs):
+    if not run_stages(plan.out, plan.choosing() + plan.training(choice), jobs):
         return 1
     written = write_report(plan, choice)
     print_report(plan)

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from regreason_plugin.study.plan import CHOICES, Plan, Setting
+from regreason_plugin.study.plan import Plan, Setting
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def choose(plan: Plan) -> Choice:
     """Read the validation losses that the choosing stages left, and take the lowest."""
     losses = tuple(
         (setting, last_evaluation(plan.chosen_from(setting))["eval_label_loss"])
-        for setting in CHOICES
+        for setting in plan.settings
     )
     best, _ = min(losses, key=lambda pair: pair[1])
     return Choice(best.learning_rate, best.num_epochs, losses)

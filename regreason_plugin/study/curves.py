@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from regreason_plugin.report.probe_plot import COLOURS, DASHES, MARKERS, STYLE
 from regreason_plugin.study.choice import read_log
-from regreason_plugin.study.plan import CONDITIONS, Condition, Plan
+from regreason_plugin.study.plan import Condition, Plan
 
 AXES = {
     "label_tokens_seen": "label tokens trained on",
@@ -26,7 +26,7 @@ def draw(plan: Plan) -> bytes:
         figure = Figure((10, 8.4), layout="constrained")
         panels = figure.subplots(2, 2, sharey="row")
         for row, order in enumerate(orders):
-            chosen = [condition for condition in CONDITIONS if condition.order == order]
+            chosen = [condition for condition in plan.conditions if condition.order == order]
             for axes, (key, title) in zip(panels[row], AXES.items(), strict=True):
                 for number, condition in enumerate(chosen):
                     _curve(axes, plan, condition, key, number)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from regreason_plugin.report.results import Run, read_run
-from regreason_plugin.study.plan import CONDITIONS, Condition, Plan
+from regreason_plugin.study.plan import Condition, Plan
 
 # (A generative twin's figure of the label forced at once, without an explanation before it.)
 FORCED = "forced_"
@@ -74,7 +74,7 @@ class Figures:
 
 def read_figures(plan: Plan) -> dict[str, Figures]:
     """Every condition's, by its name."""
-    return {condition.name: _read(plan, condition) for condition in CONDITIONS}
+    return {condition.name: _read(plan, condition) for condition in plan.conditions}
 
 
 def _read(plan: Plan, condition: Condition) -> Figures:

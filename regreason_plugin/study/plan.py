@@ -66,7 +66,7 @@ class Setting:
         return f"{self.learning_rate:g}-{self.num_epochs}"
 
 
-CHOICES = tuple(Setting(rate, epochs) for epochs in (1, 2) for rate in (2.5e-4, 5e-4, 1e-3))
+SETTINGS = tuple(Setting(rate, epochs) for epochs in (1, 2) for rate in (2.5e-4, 5e-4, 1e-3))
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,23 @@ class Plan:
         out: The folder of it all.
         seeds: Of the trainings; the data have one seed, so that only the training varies.
         per_dataset: Conversations a dataset.
+        conditions: What is trained; the first is what the others are compared with, and what
+            the hyperparameters are chosen for.
+        settings: The hyperparameters to choose from.
     """
 
     out: Path
     seeds: tuple[int, ...]
     per_dataset: int
+    conditions: tuple[Condition, ...] = CONDITIONS
+    settings: tuple[Setting, ...] = SETTINGS
 
     def describe(self) -> str:
         """What is going to happen, in a sentence."""
-        runs = len(CONDITIONS) * len(self.seeds)
+        conditions, seeds = len(self.conditions), len(self.seeds)
         return (
-            f"{len(CONDITIONS)} conditions x {len(self.seeds)} seeds = {runs} trainings on "
-            f"generated data, after {len(CHOICES)} to choose the hyperparameters"
+            f"{conditions} conditions x {seeds} seeds = {conditions * seeds} trainings on "
+            f"generated data, after {len(self.settings)} to choose the hyperparameters"
         )
 
     def data(self, order: Order) -> Path:
@@ -108,15 +113,12 @@ class Plan:
         return self.out / "results" / condition.name / str(seed)
 
     def choosing(self) -> list[Stage]:
-        """The data, and `label_only` with every setting there is to choose from."""
+        """The data, and the first condition with every setting there is to choose from."""
         stages = [self._data_stage("label_first"), self._data_stage("explanation_first")]
-        condition = CONDITIONS[0]
-        assert condition == Condition("label_only", "label_only")
-        for setting in CHOICES:
+        for setting in self.settings:
             model = self.chosen_from(setting)
-            stages.append(
-                self._train(f"choose {setting.name}", condition, setting, CHOICE_SEED, model)
-            )
+            name = f"choose {setting.name}"
+            stages.append(self._train(name, self.conditions[0], setting, CHOICE_SEED, model))
         return stages
 
     def training(self, setting: Setting) -> list[Stage]:
@@ -124,7 +126,7 @@ class Plan:
         return [
             stage
             for seed in self.seeds
-            for condition in CONDITIONS
+            for condition in self.conditions
             for stage in self._train_and_score(condition, setting, seed)
         ]
 

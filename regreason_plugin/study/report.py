@@ -18,7 +18,6 @@ from regreason_plugin.study.figures import ENTROPIES, FORCED, SCORES, Figures, M
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.targets.folder import DataFolder, open_data_folder
 
-BASELINE = "label_only"
 # Better is higher, but for these.
 _LOWER = ("nll", "ece")
 
@@ -59,11 +58,13 @@ def _against_baseline(
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows: the baseline's means, of the others the differences to it."""
     metrics = list(metrics)
-    base = figures[BASELINE]
+    baseline, *others = figures
+    base = figures[baseline]
     header = ["condition", *metrics]
-    rows = [[f"{BASELINE} (mean)", *(_number(base.mean(metric)) for metric in metrics)]]
-    for name, found in figures.items():
-        if name != BASELINE and found.condition.order == "label_first":
+    rows = [[f"{baseline} (mean)", *(_number(base.mean(metric)) for metric in metrics)]]
+    for name in others:
+        found = figures[name]
+        if found.condition.order == "label_first":
             differences = [found.minus(base, metric) for metric in metrics]
             rows.append([name, *(_number(one, signed=True) for one in differences)])
     return header, rows
@@ -90,11 +91,12 @@ def _number(mean: Mean, *, signed: bool = False) -> str:
 
 def _markdown(plan: Plan, choice: Choice, figures: dict[str, Figures]) -> str:
     data = open_data_folder(plan.data("label_first"))
+    baseline = plan.conditions[0].name
     lines = ["## Set-up", "", *_setup(plan, choice, data, figures), ""]
     lines += ["## Choosing the hyperparameters", ""]
     lines += [
         "Loss on the labels of the validation rows at the end of the training, in nats; "
-        "`label_only`, a seed of its own.",
+        f"`{baseline}`, a seed of its own.",
         "",
     ]
     lines += _table(
@@ -108,7 +110,7 @@ def _markdown(plan: Plan, choice: Choice, figures: dict[str, Figures]) -> str:
         "",
         "## Label first",
         "",
-        f"The first line is the mean of `{BASELINE}`; all others are differences to it, seed by "
+        f"The first line is the mean of `{baseline}`; all others are differences to it, seed by "
         f"seed. Of {' and '.join(_LOWER)} lower is better. ± is half of a 95 % t interval over "
         "the training seeds, for these test documents only, and not corrected for the number of "
         "comparisons.",
@@ -140,7 +142,7 @@ def _markdown(plan: Plan, choice: Choice, figures: dict[str, Figures]) -> str:
 
 def _setup(plan: Plan, choice: Choice, data: DataFolder, figures: dict[str, Figures]) -> list[str]:
     rows = {split: count.rows for split, count in data.manifest.counts.items()}
-    training = figures[BASELINE].runs[0].training
+    training = figures[plan.conditions[0].name].runs[0].training
     versions = {**training["versions"], "lm_eval": version("lm_eval")}
     seeds = ", ".join(map(str, plan.seeds))
     return [
