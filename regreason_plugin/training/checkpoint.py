@@ -51,8 +51,8 @@ def read_state(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any]:
     for name, value in expected.items():
         if state[name] != value:
             raise UserError(
-                f"was trained with another {name.replace('_', ' ')} ({state[name]}, now {value}); "
-                "go on with the one it was started with, or remove the folder",
+                f"was written with {name} {state[name]}, and this training has {value}; go on as "
+                "it was begun, or remove the folder to start anew",
                 path=checkpoint,
             )
     return state

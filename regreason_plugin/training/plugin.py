@@ -51,6 +51,9 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             self._sources = find_sources(cfg, config)
             if cfg.get("output_dir") != given:
                 self._refuse_other_run(cfg, config)
+        if cfg.get("num_epochs", 1) is None:
+            # How a sweep leaves it out, which Axolotl does not take.
+            del cfg["num_epochs"]
         cpu_processes.join(cfg)
 
     def _refuse_other_run(self, cfg: Any, config: str) -> None:

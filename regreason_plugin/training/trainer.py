@@ -75,6 +75,13 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
             # mean over accumulated batches to it.
             self.compute_loss_func = self._shared_loss
 
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """A loader whose processes come to its end together."""
+        # (Axolotl turns this off for packed rows, and so for the evaluation that comes next:
+        # where that is not packed, a process with one batch more would wait for ever.)
+        self.accelerator.even_batches = self.args.accelerator_config.even_batches
+        return super()._get_dataloader(*args, **kwargs)
+
     def _create_multipack_sampler(self, base_sampler: Any, dataset: Any) -> WholeEpochSampler:
         """Sample packing that loses no rows; of training and evaluation alike."""
         args = self.args
