@@ -52,7 +52,7 @@ BY_TOKENS = {
 # Few rows a pack: epochs that are shuffled anew do not give the same number of packs.
 PACKED = {
     "micro_batch_size": 1,
-    "sequence_len": 400,
+    "sequence_len": 700,
     "sample_packing": True,
     "eval_sample_packing": False,
     "eval_batch_size": 2,
@@ -206,8 +206,8 @@ def test_epochs_are_whole_and_every_line_says_how_far_it_is(
             expected = steps[step]["label_tokens_seen"] if step else 0
             assert line["label_tokens_seen"] == expected
     assert list(run.of("eval_label_acc")) == [0, 15, 30, 36]
-    # The schedule is at its end one step before it would be used.
-    assert steps[36]["learning_rate"] < 0.01 * steps[1]["learning_rate"]
+    rates = [line["learning_rate"] for line in steps.values()]
+    assert rates[-1] < 0.01 * max(rates)
 
 
 def test_a_budget_of_tokens(runs: dict[str, Trained], data: DataFolder, tiny_model: Path) -> None:
@@ -241,7 +241,7 @@ def test_packing_keeps_every_row(
     for line in run.of("loss").values():
         last[int(line["epoch"] - 1e-6)] = line["target_tokens_seen"]
     assert list(last.values()) == [epoch, 2 * epoch, 3 * epoch, 4 * epoch]
-    assert run.record["steps"] < 4 * 45 / 2
+    assert run.record["steps"] <= 4 * 45 / 3
 
 
 def test_two_processes_count_every_row_once(
@@ -251,7 +251,7 @@ def test_two_processes_count_every_row_once(
     changes = {**PACKED, **PROBES, "num_epochs": 2, "output_dir": str(folder / "model")}
     file = write_config(folder / "config.yml", {**base, **changes})
     done = axolotl_train(
-        file, "--launcher", "torchrun", "--", "--nproc_per_node=2", cwd=folder, timeout=600
+        file, "--launcher", "torchrun", "--", "--nproc_per_node=2", cwd=folder, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     two, one = Trained(folder / "model"), runs["packed"]
