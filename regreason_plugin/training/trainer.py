@@ -97,12 +97,6 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
             processes=self.accelerator.num_processes,
         )
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        """An epoch in its own order, also where it is gone on with in the middle."""
-        # (Of several processes, the loader that skips what is done tells its sampler nothing.)
-        kwargs["train_dataloader"].set_epoch(kwargs["epoch"])
-        return super()._run_epoch(*args, **kwargs)
-
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Any]:
