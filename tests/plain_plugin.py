@@ -14,6 +14,12 @@ class RegReasonPlugin(Ours):
         """Let Axolotl choose."""
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
-        """Check as ours does; Axolotl's trainer has nothing to prepare."""
+        """Check as ours does; Axolotl's trainer has nothing to prepare, and counts nothing."""
         trainer.prepare = lambda *_: None
         super().post_trainer_create(cfg, trainer)
+        trainer.tally = _NoTally()
+
+
+class _NoTally:
+    def seen(self, _: Any) -> dict[str, int]:
+        return {"label_tokens_seen": 0, "target_tokens_seen": 0}

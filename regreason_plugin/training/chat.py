@@ -66,11 +66,12 @@ def _first_row(cfg: Any, sources: Sources, tokenizer: Any) -> tuple[list[int], l
     rendered = reference.apply_chat_template(
         [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
     )
-    return trained, _encode_like_lm_eval(reference, rendered + before + label)
+    return trained, encode_like_lm_eval(reference, rendered + before + label)
 
 
-def _encode_like_lm_eval(tokenizer: Any, text: str) -> list[int]:
-    # Its `hf` model adds the beginning of text unless the text has it.
+def encode_like_lm_eval(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text as lm-eval's ``hf`` feeds it."""
+    # It adds the beginning of text unless the text has it.
     start = tokenizer.bos_token
     ids: list[int] = tokenizer.encode(
         text, add_special_tokens=not (start and text.startswith(start))

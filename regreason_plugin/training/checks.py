@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from regreason_plugin.errors import UserError
+from regreason_plugin.training.budget import check_budget
 
 STRATEGY = "regreason_plugin.training.strategy"
 
@@ -26,6 +27,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 _RULES = (
     _Rule(
         "regreason_label_share",
@@ -36,6 +41,16 @@ _RULES = (
         "regreason_label_smoothing",
         lambda value: value is None or (_is_number(value) and 0 <= value < 1),
         "must be a number from 0 to below 1",
+    ),
+    _Rule(
+        "regreason_probe_steps",
+        lambda value: value is None or _is_count(value),
+        "must be a number of steps above 0, or left out for no probes",
+    ),
+    _Rule(
+        "regreason_probe_rows",
+        lambda value: value is None or _is_count(value),
+        "must be a number of rows above 0",
     ),
     _Rule(
         "excess_length_strategy",
@@ -57,6 +72,16 @@ _RULES = (
     _Rule("pretraining_dataset", _off, "must be off: datasets would not be read"),
     _Rule("push_dataset_to_hub", _off, "must be off: what it loads back knows no manifest"),
     _Rule("rl", _off, "must be off: the targets are no preferences"),
+    _Rule(
+        "dataloader_drop_last",
+        _off,
+        "must be off: it drops the last rows of every epoch and of every evaluation",
+    ),
+    _Rule(
+        "sample_packing_sequentially",
+        _off,
+        "must be off: it packs another number of rows in every epoch, and some would be lost",
+    ),
     _Rule(
         "tokenizer_use_mistral_common",
         _off,
@@ -104,6 +129,10 @@ def check_config(cfg: Mapping[str, Any], config: str) -> None:
             path=config,
             field="context_parallel_size",
         )
+    if cfg.get("regreason_label_share") is not None:
+        _refuse_fused_losses(cfg, config)
+    check_budget(cfg, config)
+    _check_probes(cfg, config)
     known_in_entry = _names_of(SFTDataset)
     types = set()
     for name in ("datasets", "test_datasets"):
@@ -116,6 +145,45 @@ def check_config(cfg: Mapping[str, Any], config: str) -> None:
                 raise UserError(
                     "must be the same for every file", path=config, field=f"{place}type"
                 )
+
+
+def _refuse_fused_losses(cfg: Mapping[str, Any], config: str) -> None:
+    """A label's share needs logits, and no other loss beside it."""
+    plugins = cfg.get("plugins") or []
+    # (On by default where its plugin is.)
+    cut = any(name.endswith("CutCrossEntropyPlugin") for name in plugins)
+    for key, on in (
+        ("cut_cross_entropy", cfg.get("cut_cross_entropy", cut)),
+        ("liger_fused_linear_cross_entropy", cfg.get("liger_fused_linear_cross_entropy")),
+        ("use_eaft", cfg.get("use_eaft")),
+    ):
+        if on:
+            raise UserError(
+                "must be false with regreason_label_share, which computes the loss itself, from "
+                "the logits",
+                path=config,
+                field=key,
+            )
+
+
+def _check_probes(cfg: Mapping[str, Any], config: str) -> None:
+    """Refuse a probe batch that has no rows, or whose model hides its layers."""
+    if cfg.get("regreason_probe_steps") is None:
+        return
+    if not cfg.get("test_datasets"):
+        raise UserError(
+            "needs validation rows to measure; name files of validation/ under test_datasets",
+            path=config,
+            field="regreason_probe_steps",
+        )
+    for key in ("fsdp", "fsdp_config"):
+        if cfg.get(key):
+            raise UserError(
+                "hides the layers that regreason_probe_steps measures; use deepspeed, or leave "
+                "regreason_probe_steps out",
+                path=config,
+                field=key,
+            )
 
 
 def _check_rules(

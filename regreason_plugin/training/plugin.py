@@ -12,9 +12,13 @@ from axolotl.integrations.base import BasePlugin
 
 from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.training import cpu_processes
+from regreason_plugin.training.budget import set_length
 from regreason_plugin.training.chat import check_chat_template
+from regreason_plugin.training.checkpoint import read_state
 from regreason_plugin.training.checks import check_config
+from regreason_plugin.training.curves import LOG, LineFile
 from regreason_plugin.training.label_place import locate_labels
+from regreason_plugin.training.probe_batch import PROBES_FILE, ProbeCallback, load_batch
 from regreason_plugin.training.record import RECORD, Progress, read_record, write_record
 from regreason_plugin.training.sources import Sources, fill_placeholders, find_sources
 from regreason_plugin.training.sweep import config_name
@@ -47,6 +51,9 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             self._sources = find_sources(cfg, config)
             if cfg.get("output_dir") != given:
                 self._refuse_other_run(cfg, config)
+        if cfg.get("num_epochs", 1) is None:
+            # How a sweep leaves it out, which Axolotl does not take.
+            del cfg["num_epochs"]
         cpu_processes.join(cfg)
 
     def _refuse_other_run(self, cfg: Any, config: str) -> None:
@@ -80,11 +87,23 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """What Axolotl's config has no key for."""
-        return {"label_smoothing_factor": cfg.regreason_label_smoothing or 0.0}
+        return {
+            "label_smoothing_factor": cfg.regreason_label_smoothing or 0.0,
+            # Or the last validation rows are left out where they are not packed and training's are.
+            "dataloader_drop_last": False,
+        }
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
-        """Count what will be trained, and take away the record of an earlier run."""
+        """Count what will be trained, and take away what an earlier run left."""
+        from axolotl.utils.train import determine_last_checkpoint
+
         assert self._sources is not None
+        about = {
+            "arm": self._sources.arm,
+            "data_sha256": self._sources.folder.sha256,
+            "config_sha256": self._config_sha256,
+            "processes": int(trainer.accelerator.num_processes),
+        }
         found = len(trainer.train_dataset)
         with stop_on_user_error():
             if found != self._sources.rows:
@@ -94,16 +113,27 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
                     path=cfg.axolotl_config_path,
                     field="datasets",
                 )
+            checkpoint = determine_last_checkpoint(cfg)
+            resumed = read_state(Path(checkpoint), about) if checkpoint else None
             place = locate_labels(
                 trainer.train_dataset["labels"],
                 self._sources.labels(),
                 trainer.processing_class,
                 self._sources.folder.order,
             )
-        trainer.prepare(place, cfg.regreason_label_share)
+        set_length(cfg, trainer)
+        output, first = Path(cfg.output_dir), _is_first_process()
+        step = resumed["step"] if resumed else 0
+        file, probes = (
+            LineFile(output / name, step) if first else None for name in (LOG, PROBES_FILE)
+        )
+        trainer.prepare(place, cfg.regreason_label_share, about, file, resumed)
+        if cfg.regreason_probe_steps:
+            batch = load_batch(cfg, self._sources, trainer.processing_class)
+            trainer.add_callback(ProbeCallback(trainer, batch, cfg.regreason_probe_steps, probes))
         self._trainer = trainer
-        if _is_first_process():
-            (Path(cfg.output_dir) / RECORD).unlink(missing_ok=True)
+        if first:
+            (output / RECORD).unlink(missing_ok=True)
 
     def post_train(self, cfg: Any, model: Any) -> None:
         """Remember how far the training went; Axolotl calls this before and after saving."""
@@ -124,9 +154,12 @@ def _is_first_process() -> bool:
 
 
 def _plain(cfg: Any) -> dict[str, Any]:
-    # The file a sweep hands over has a new name every time, and output_dir a new number.
-    return {
-        key: value
-        for key, value in dict(cfg).items()
-        if key not in ("axolotl_config_path", "output_dir")
-    }
+    # The file a sweep hands over has a new name every time, and output_dir a new number; a
+    # resumed run is the run that was begun.
+    no_matter = (
+        "axolotl_config_path",
+        "output_dir",
+        "resume_from_checkpoint",
+        "auto_resume_from_checkpoints",
+    )
+    return {key: value for key, value in dict(cfg).items() if key not in no_matter}

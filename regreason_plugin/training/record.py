@@ -12,7 +12,6 @@ from typing_extensions import Self
 
 from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.training.sources import Sources
-from regreason_plugin.training.tokens import IGNORE
 
 RECORD = "regreason.json"
 _PACKAGES = ("regreason", "axolotl", "torch", "transformers", "peft")
@@ -25,26 +24,28 @@ class Progress:
     Attributes:
         steps: Optimizer steps.
         epochs: Passes over the train rows.
-        target_tokens: Tokens that the loss was taken on, over all epochs.
+        label_tokens: Tokens of labels that the loss was taken on, counted as they came.
+        target_tokens: All tokens that it was taken on.
         processes: How many shared the work.
     """
 
     steps: int
     epochs: float
+    label_tokens: int
     target_tokens: int
     processes: int
 
     @classmethod
     def of(cls, trainer: Any) -> Self:
-        """Read it from a trainer that has just trained."""
-        epochs = float(trainer.state.epoch or 0)
-        one_epoch = sum(
-            sum(label != IGNORE for label in labels)
-            for batch in trainer.train_dataset.select_columns("labels").iter(1000)
-            for labels in batch["labels"]
+        """Read it from a trainer that has just trained; all processes have to."""
+        seen = trainer.tally.seen(trainer.accelerator)
+        return cls(
+            int(trainer.state.global_step),
+            float(trainer.state.epoch or 0),
+            seen["label_tokens_seen"],
+            seen["target_tokens_seen"],
+            int(trainer.accelerator.num_processes),
         )
-        steps, processes = int(trainer.state.global_step), int(trainer.accelerator.num_processes)
-        return cls(steps, epochs, round(one_epoch * epochs), processes)
 
 
 def read_record(output_dir: Path) -> dict[str, Any] | None:
@@ -76,6 +77,9 @@ def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: 
         "rows": sources.rows,
         "steps": progress.steps,
         "epochs": progress.epochs,
+        "budget": cfg.regreason_budget,
+        "budget_tokens": cfg.regreason_target_tokens,
+        "label_tokens": progress.label_tokens,
         "target_tokens": progress.target_tokens,
         "processes": progress.processes,
         "config_sha256": config_sha256,

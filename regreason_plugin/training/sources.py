@@ -26,12 +26,14 @@ class Sources:
         folder: The data folder they are from.
         files: The train files' names in it.
         rows: How many rows they hold.
+        validation: The validation files' names.
     """
 
     arm: str
     folder: DataFolder
     files: tuple[str, ...]
     rows: int
+    validation: tuple[str, ...] = ()
 
     def labels(self) -> Counter[int]:
         """How many train rows have which label."""
@@ -112,7 +114,11 @@ def find_sources(cfg: Any, config: str) -> Sources:
             field="regreason_arm",
         )
     return Sources(
-        arm, folder, tuple(file.name for file in train), sum(file.rows for file in train)
+        arm,
+        folder,
+        tuple(file.name for file in train),
+        sum(file.rows for file in train),
+        tuple(file.name for file in files if file.split == "validation"),
     )
 
 

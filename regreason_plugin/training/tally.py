@@ -7,26 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regreason_plugin.training.label_loss import token_sums
+from regreason_plugin.training.label_loss import count_tokens, token_sums
 from regreason_plugin.training.label_place import LabelPlace
 
 
 class Tally:
     """Sums over batches; one addition a batch, and no wait for the device.
 
+    Whatever takes an accelerator has to be called by all its processes at the same step.
+
     Args:
         place: Of the label in a row's target.
-
-    Attributes:
-        label_tokens: Tokens of labels trained on since the start, over all processes.
-        target_tokens: All tokens trained on.
     """
 
     def __init__(self, place: LabelPlace) -> None:
         self._place = place
         self._choices = torch.tensor(place.choices, dtype=torch.long)
-        self.label_tokens = 0
-        self.target_tokens = 0
+        self._label_tokens = 0
+        self._target_tokens = 0
         self.reset()
 
     def reset(self) -> None:
@@ -34,16 +32,21 @@ class Tally:
         self._sums: Tensor | None = None
 
     @torch.no_grad()
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def add(self, logits: Tensor | None, labels: Tensor) -> None:
         """Count a batch.
 
         Args:
-            logits: ``[B, T, V]``; position t predicts token t + 1.
+            logits: ``[B, T, V]``; position t predicts token t + 1. None of a fused loss,
+                which makes none: then there is nothing to count but tokens.
             labels: ``[B, T]``, -100 where no loss is taken.
         """
-        sums = token_sums(logits, labels, self._place)
-        right, rows = self._accuracy(logits, labels)
-        batch = torch.stack([sums.label, sums.other, *sums.counts, right, rows]).double()
+        if logits is None:
+            batch = torch.zeros(6, dtype=torch.double, device=labels.device)
+            batch[2:4] = count_tokens(labels, self._place)
+        else:
+            sums = token_sums(logits, labels, self._place)
+            right, rows = self._accuracy(logits, labels)
+            batch = torch.stack([sums.label, sums.other, *sums.counts, right, rows]).double()
         self._sums = batch if self._sums is None else self._sums + batch
 
     def _accuracy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,22 +68,67 @@ class Tally:
         return (predicted == target).sum(), wanted.sum()
 
     def take(self, accelerator: Any) -> dict[str, float]:
-        """The means over all processes since the last time, and the tokens seen so far.
+        """The means over all processes since the last time; none without logits.
 
         Args:
-            accelerator: Of the trainer; all its processes have to call this.
+            accelerator: Of the trainer.
         """
-        if self._sums is None:
-            return {}
-        summed = accelerator.reduce(self._sums, reduction="sum").tolist()
+        summed = self._summed(accelerator)
         self.reset()
         label, other, labels, others, right, rows = summed
-        self.label_tokens += round(labels)
-        self.target_tokens += round(labels + others)
+        self._label_tokens += round(labels)
+        self._target_tokens += round(labels + others)
+        if not rows:
+            return {}
         return {
             "label_loss": label / max(labels, 1),
             "explanation_loss": other / max(others, 1),
-            "label_acc": right / max(rows, 1),
-            "label_tokens_seen": self.label_tokens,
-            "target_tokens_seen": self.target_tokens,
+            "label_acc": right / rows,
         }
+
+    def seen(self, accelerator: Any) -> dict[str, int]:
+        """Tokens trained on since the first step, over all processes.
+
+        Args:
+            accelerator: Of the trainer.
+
+        Returns:
+            ``label_tokens_seen``, and of the label and all others ``target_tokens_seen``.
+        """
+        _, _, labels, others, _, _ = self._summed(accelerator)
+        return {
+            "label_tokens_seen": self._label_tokens + round(labels),
+            "target_tokens_seen": self._target_tokens + round(labels + others),
+        }
+
+    def state(self, accelerator: Any) -> dict[str, Any]:
+        """What a resumed training needs to go on counting.
+
+        Args:
+            accelerator: Of the trainer.
+        """
+        return {
+            "label_tokens": self._label_tokens,
+            "target_tokens": self._target_tokens,
+            "sums": self._summed(accelerator),
+        }
+
+    def restore(self, state: dict[str, Any], accelerator: Any) -> None:
+        """Go on where `state` was taken.
+
+        Args:
+            state: As it was returned.
+            accelerator: Of the trainer.
+        """
+        self._label_tokens = state["label_tokens"]
+        self._target_tokens = state["target_tokens"]
+        # The sums are those of all processes: one goes on with them.
+        part = 1.0 if accelerator.is_main_process else 0.0
+        sums = torch.tensor(state["sums"], dtype=torch.double, device=accelerator.device)
+        self._sums = sums * part
+
+    def _summed(self, accelerator: Any) -> list[float]:
+        if self._sums is None:
+            return [0.0] * 6
+        summed: list[float] = accelerator.reduce(self._sums, reduction="sum").tolist()
+        return summed

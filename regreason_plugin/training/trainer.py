@@ -6,16 +6,23 @@ untouched: what is logged beside it is read off the logits that were made for it
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from axolotl.core.trainers import AxolotlTrainer
+from axolotl.utils.samplers import get_dataset_lengths
 from torch import Tensor, nn
 
+from regreason_plugin.training.checkpoint import write_state
 from regreason_plugin.training.cpu_processes import several_on_a_cpu
+from regreason_plugin.training.curves import LineFile
 from regreason_plugin.training.label_loss import count_tokens, shared_loss, token_sums
 from regreason_plugin.training.label_place import LabelPlace
+from regreason_plugin.training.packing import WholeEpochSampler
 from regreason_plugin.training.tally import Tally
+from regreason_plugin.training.tokens import IGNORE
 
 Batch = dict[str, Any]
 
@@ -29,6 +36,7 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
 
     _place: LabelPlace | None = None
     _share: float | None = None
+    _says_no_logits = True
 
     def create_accelerator_and_postprocess(self) -> None:
         """Make the accelerator; on a CPU, keep what the processes know of each other."""
@@ -37,21 +45,57 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
             self.args.accelerator_config.use_configured_state = True
         super().create_accelerator_and_postprocess()
 
-    def prepare(self, place: LabelPlace, share: float | None) -> None:
-        """Say where the label is, and which share of the loss it has.
+    def prepare(
+        self,
+        place: LabelPlace,
+        share: float | None,
+        about: dict[str, Any],
+        file: LineFile | None = None,
+        resumed: dict[str, Any] | None = None,
+    ) -> None:
+        """Say where the label is, which share of the loss it has, and where the log goes.
 
         Args:
             place: Of the label in a row's target.
             share: r of `label_loss`; None for Axolotl's own loss.
+            about: What a checkpoint says of the training, beside our counts.
+            file: A copy of the log; None in all processes but the first.
+            resumed: What the checkpoint to go on from says.
         """
         self._place = place
         self._share = share
+        self._about = about
+        self._file = file
         self.tally = Tally(place)
         self._evaluated = Tally(place)
+        if resumed is not None:
+            self.tally.restore(resumed["tally"], self.accelerator)
         if share is not None:
             # With a loss function of its own, Trainer takes no other loss, and leaves the
             # mean over accumulated batches to it.
             self.compute_loss_func = self._shared_loss
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """A loader whose processes come to its end together."""
+        # (Axolotl turns this off for packed rows, and so for the evaluation that comes next:
+        # where that is not packed, a process with one batch more would wait for ever.)
+        self.accelerator.even_batches = self.args.accelerator_config.even_batches
+        return super()._get_dataloader(*args, **kwargs)
+
+    def _create_multipack_sampler(self, base_sampler: Any, dataset: Any) -> WholeEpochSampler:
+        """Sample packing that loses no rows; of training and evaluation alike."""
+        args = self.args
+        several = args.multipack_real_batches
+        batch_size = args.per_device_train_batch_size
+        return WholeEpochSampler(
+            base_sampler,
+            lengths=get_dataset_lengths(dataset),
+            batch_max_len=args.max_seq_length * (1 if several else batch_size),
+            batch_size=batch_size if several else 1,
+            group_size=args.sample_packing_group_size,
+            bin_size=args.sample_packing_bin_size,
+            processes=self.accelerator.num_processes,
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -92,16 +136,48 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         loss, outputs = super().compute_loss(
             model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
         )
-        # (Fused losses make no logits.)
-        if self._place is not None and getattr(outputs, "logits", None) is not None:
-            (self.tally if model.training else self._evaluated).add(outputs.logits, labels)
+        if self._place is not None:
+            logits = getattr(outputs, "logits", None)
+            if logits is None:
+                self._say_no_logits()
+            if model.training:
+                self.tally.add(logits, labels)
+            else:
+                self._evaluated.add(logits, self._each_row_once(labels))
         return (loss, outputs) if return_outputs else loss
 
+    def _say_no_logits(self) -> None:
+        if self._says_no_logits and self.is_world_process_zero():
+            print(
+                "regreason: this loss makes no logits, so the log has no label_loss, "
+                "explanation_loss and label_acc",
+                file=sys.stderr,
+                flush=True,
+            )
+        self._says_no_logits = False
+
+    def _each_row_once(self, labels: Tensor) -> Tensor:
+        """The labels without the rows that fill the last batches of several processes."""
+        state = self.accelerator.gradient_state
+        packed = self.args.sample_packing and self.args.eval_sample_packing is not False
+        if packed or not state.end_of_dataloader or state.remainder <= 0:
+            return labels
+        own = max(0, state.remainder - self.accelerator.process_index * len(labels))
+        labels = labels.clone()
+        labels[own:] = IGNORE
+        return labels
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, and beside the training loss what the tally has."""
-        if "loss" in logs and self._place is not None:
+        """Log, and beside the training loss what the tally has; also to our own file."""
+        if self._place is None:
+            super().log(logs, start_time)
+            return
+        if "loss" in logs:
             logs.update(self.tally.take(self.accelerator))
+        logs.update(self.tally.seen(self.accelerator))
         super().log(logs, start_time)
+        if self._file is not None:
+            self._file.add(self.state.global_step, logs)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Evaluate; the metrics say how the label is predicted."""
@@ -111,10 +187,15 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         if self._place is not None:
             found = self._evaluated.take(self.accelerator)
             output.metrics.update(
-                {
-                    f"{metric_key_prefix}_{name}": value
-                    for name, value in found.items()
-                    if not name.endswith("_seen")
-                }
+                {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
             )
         return output
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any, **kwargs: Any) -> Any:
+        """Save a checkpoint, our counts with it."""
+        if self._place is not None:
+            step, tally = self.state.global_step, self.tally.state(self.accelerator)
+            state = {"step": step, **self._about, "tally": tally}
+            if self.args.should_save:
+                write_state(Path(self.args.output_dir) / f"checkpoint-{step}", state)
+        return super()._save_checkpoint(model, trial, **kwargs)

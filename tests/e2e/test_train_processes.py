@@ -68,6 +68,7 @@ def train(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
                 output_dir=str(folder / name / "model"),
                 micro_batch_size=batch,
                 max_steps=STEPS,
+                regreason_budget="steps",
                 num_epochs=STEPS,
                 logging_steps=1,
                 save_strategy="steps",

@@ -76,6 +76,7 @@ UNKNOWN = "Axolotl knows no such key and would ignore it; "
 ARM_MISSING = "{arm} needs the key regreason_arm, on the top level or from --sweep"
 NOT_TRAIN = "must be a file of train/, not of "
 NO_TEST = "the test set chooses nothing"
+CUT = "axolotl.integrations.cut_cross_entropy"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,59 @@ NO_TEST = "the test set chooses nothing"
             lambda values: values.update(regreason_label_share=0.5, context_parallel_size=2),
             "context_parallel_size: must be 1 with regreason_label_share",
         ),
+        (
+            lambda values: values.update(
+                regreason_label_share=0.5,
+                plugins=[*values["plugins"], f"{CUT}.CutCrossEntropyPlugin"],
+            ),
+            "cut_cross_entropy: must be false with regreason_label_share",
+        ),
+        (
+            lambda values: values.update(
+                regreason_label_share=0.5,
+                plugins=[*values["plugins"], "axolotl.integrations.liger.LigerPlugin"],
+                liger_fused_linear_cross_entropy=True,
+            ),
+            "liger_fused_linear_cross_entropy: must be false with regreason_label_share",
+        ),
+        (
+            lambda values: values.update(regreason_label_share=0.5, use_eaft=True),
+            "use_eaft: must be false with regreason_label_share",
+        ),
+        (key("regreason_budget", "row"), "regreason_budget: must be rows, steps or tokens"),
+        (key("max_steps", 9), "max_steps: is for regreason_budget: steps, but the budget is rows"),
+        (
+            lambda values: values.update(regreason_budget="tokens", max_steps=9),
+            "max_steps: is for regreason_budget: steps, but the budget is tokens",
+        ),
+        (
+            key("regreason_target_tokens", 9),
+            "regreason_target_tokens: is for regreason_budget: tokens, but the budget is rows",
+        ),
+        (
+            key("regreason_budget", "steps"),
+            "max_steps: must be a number above 0 with regreason_budget: steps",
+        ),
+        (
+            lambda values: values.update(regreason_budget="tokens", regreason_target_tokens=0),
+            "regreason_target_tokens: must be a number above 0 with regreason_budget: tokens",
+        ),
+        (
+            lambda values: values.update(regreason_budget="tokens", regreason_target_tokens=9),
+            "num_epochs: must be left out with regreason_budget: tokens",
+        ),
+        (key("regreason_probe_steps", 0), "regreason_probe_steps: must be a number of steps above"),
+        (key("regreason_probe_rows", 0), "regreason_probe_rows: must be a number of rows above 0"),
+        (
+            lambda values: values.update(regreason_probe_steps=5, test_datasets=[]),
+            "regreason_probe_steps: needs validation rows to measure",
+        ),
+        (
+            lambda values: values.update(regreason_probe_steps=5, fsdp_config={"reshard": True}),
+            "fsdp_config: hides the layers that regreason_probe_steps measures",
+        ),
+        (key("dataloader_drop_last", True), "dataloader_drop_last: must be off"),
+        (key("sample_packing_sequentially", True), "sample_packing_sequentially: must be off"),
         (key("excess_length_strategy", "drop"), "excess_length_strategy: must be raise"),
         (without("excess_length_strategy"), "excess_length_strategy: must be raise"),
         (key("val_set_size", 0.05), "val_set_size: must be 0"),

@@ -1,0 +1,58 @@
+"""What a resumed training needs beside Trainer's own checkpoint: a file in its folder.
+
+A checkpoint is only resumed from by the same config, data and number of processes: with
+others, Axolotl would train on, or not at all, and the record would speak of a training that
+never was.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.jsonl import atomic_writer
+
+STATE = "regreason_state.json"
+# Trainer writes it last, so it stands for a whole checkpoint.
+_LAST = "trainer_state.json"
+
+
+def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Write our part of a checkpoint, before Trainer writes its own."""
+    with atomic_writer(checkpoint / STATE) as stream:
+        stream.write(json.dumps(state, indent=2).encode() + b"\n")
+
+
+def read_state(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any]:
+    """Read it back.
+
+    Args:
+        checkpoint: The folder that the training goes on from.
+        expected: What has to be in it.
+
+    Raises:
+        UserError: The checkpoint is not whole, or of another training.
+    """
+    if not (checkpoint / _LAST).is_file():
+        raise UserError(
+            f"has no {_LAST}, so it was not written to its end; remove the folder, and the "
+            "training goes on from the checkpoint before it",
+            path=checkpoint,
+        )
+    if not (checkpoint / STATE).is_file():
+        raise UserError(
+            f"has no {STATE}, so it is not of this version of the plugin; remove the folder and "
+            "start anew",
+            path=checkpoint,
+        )
+    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    for name, value in expected.items():
+        if state[name] != value:
+            raise UserError(
+                f"was written with {name} {state[name]}, and this training has {value}; go on as "
+                "it was begun, or remove the folder to start anew",
+                path=checkpoint,
+            )
+    return state

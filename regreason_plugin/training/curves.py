@@ -1,0 +1,91 @@
+"""Files of a training that grow line by line: its curves, whatever the config logs to.
+
+``log.jsonl`` in output_dir has one JSON object for each line of the log, in its order:
+
+- ``step``: optimizer steps done; ``epoch``; ``label_tokens_seen`` and ``target_tokens_seen``:
+  tokens trained on until then, over all processes. Any of them can be a curve's x-axis.
+- a line of the training: ``loss``, ``learning_rate``, ``grad_norm``, ``label_loss``,
+  ``explanation_loss``, ``label_acc``, over the steps since the line before;
+- a line of an evaluation: ``eval_loss``, ``eval_label_loss``, ``eval_explanation_loss``,
+  ``eval_label_acc``, over all validation rows;
+- a line of the probe batch: ``probe/<name>``, as of `regreason_plugin.training.probe_batch`;
+- at the end ``train_loss``, ``train_runtime``.
+
+What Axolotl and transformers add (``ppl``, memory) is there, too. null stands for a value that
+is no finite number. A step has at most one line of each kind, also where the training was
+killed and resumed: then the lines after the checkpoint's step are dropped, as their steps are
+done again. A line is written whole before the training goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from regreason_plugin.jsonl import atomic_writer, dumps
+
+LOG = "log.jsonl"
+
+
+class LineFile:
+    """A file of one JSON object a line and at most one of a kind a step.
+
+    Args:
+        path: The file; it is made with the first line.
+        step: That of the checkpoint that the training goes on from; 0 for a new training,
+            which begins with no lines.
+    """
+
+    def __init__(self, path: Path, step: int = 0) -> None:
+        self._path = path
+        self._known: set[tuple[int, str]] = set()
+        kept = []
+        for line in path.read_bytes().splitlines(keepends=True) if step and path.exists() else ():
+            # (A last line without its end was cut off by a full disk or a dead machine.)
+            if line.endswith(b"\n"):
+                values = json.loads(line)
+                if values["step"] <= step:
+                    self._known.add((values["step"], _kind(values)))
+                    kept.append(line)
+        if kept:
+            with atomic_writer(path) as stream:
+                stream.writelines(kept)
+        else:
+            path.unlink(missing_ok=True)
+
+    def add(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append a line, unless the step has one of its kind.
+
+        Args:
+            step: Optimizer steps done.
+            values: What to write.
+        """
+        key = (step, _kind(values))
+        if key in self._known:
+            return
+        self._known.add(key)
+        line = dumps({"step": step, **{name: _number(value) for name, value in values.items()}})
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # One write to the end of the file: a killed process leaves all of it or nothing.
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(file, line.encode() + b"\n")
+        finally:
+            os.close(file)
+
+
+def _kind(values: Mapping[str, Any]) -> str:
+    if "loss" in values:
+        return "train"
+    for prefix in ("eval_", "probe/"):
+        if any(name.startswith(prefix) for name in values):
+            return prefix
+    return ""
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
