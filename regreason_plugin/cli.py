@@ -29,6 +29,7 @@ from regreason_plugin.settings import AXES, DATASETS, SETTINGS
 from regreason_plugin.targets.arms import ARMS, PAPER_ARMS
 from regreason_plugin.targets.build import BuildOptions, build
 from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.targets.scopes import SCOPE_KINDS
 
 console = Console()
 # Progress and errors go to standard error, so that what a command prints can be piped.
@@ -279,6 +280,11 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         help="cut longer explanations so that label and explanation fit; the other arms match "
         "their length to within one word (in words without --tokenizer)",
     )
+    parser.add_argument(
+        "--scopes",
+        metavar="axis,setting",
+        help="also one file an axis, or one a setting, for a model of its own",
+    )
 
 
 def _build_options(args: argparse.Namespace) -> BuildOptions:
@@ -290,6 +296,7 @@ def _build_options(args: argparse.Namespace) -> BuildOptions:
         tokenizer=args.tokenizer,
         max_prompt=args.max_prompt_tokens,
         max_target=args.max_target_tokens,
+        scopes=_names(args.scopes, "scope", list(SCOPE_KINDS)) if args.scopes else (),
     )
 
 
