@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from regreason_plugin import __version__
+from regreason_plugin.configs import FOLDER
 from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.jsonl import count_lines
 from regreason_plugin.prompt import ORDERS
@@ -129,6 +130,18 @@ def _build(args: argparse.Namespace) -> int:
     return 0
 
 
+def _configs(args: argparse.Namespace) -> int:
+    from regreason_plugin.configs import copy_configs
+
+    for path in copy_configs(args.dest):
+        console.print(f"Written: {path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"What there is: {args.dest / 'README.md'}", highlight=False, soft_wrap=True)
+    console.print("Next: regreason mini --out runs/demo/data", highlight=False)
+    config, sweep = args.dest / "cpu" / "lora.yml", args.dest / "arms" / "explanation.yml"
+    console.print(f"      axolotl train {config} --sweep {sweep}", highlight=False, soft_wrap=True)
+    return 0
+
+
 def _eval(arguments: list[str]) -> int:
     from regreason_plugin.evaluation.run import main as run_lm_eval
 
@@ -233,6 +246,11 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("ratings", type=Path)
     build.add_argument("--out", type=Path, required=True, metavar="DATA")
     _add_build_options(build)
+
+    configs = command("configs", _configs, "the Axolotl configs, for who has no checkout")
+    configs.add_argument(
+        "--dest", type=Path, default=Path(FOLDER), metavar="DIR", help=f"default: {FOLDER}"
+    )
 
     # Listed for --help; `main` hands its arguments to lm_eval untouched.
     command("eval", lambda _: 0, "lm_eval with its own flags, our model and tasks at hand")

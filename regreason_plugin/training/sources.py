@@ -112,7 +112,8 @@ def find_sources(cfg: Any, config: str) -> Sources:
     for name, split in (("datasets", "train"), ("test_datasets", "validation")):
         for number, entry in enumerate(cfg.get(name) or []):
             field = f"{name}[{number}].path"
-            file = _open(entry.get("path") or "", split, config, field, cfg)
+            named = cfg.get("regreason_arm"), cfg.get("regreason_scope")
+            file = open_file(entry.get("path") or "", split, config, field, *named)
             for earlier in files:
                 _agree(earlier, file, config)
             entry["name"] = _key(cfg, file)
@@ -161,7 +162,27 @@ class _File:
         return settings_of(self.scope)
 
 
-def _open(given: str, split: str, config: str, field: str, cfg: Any) -> _File:
+def open_file(
+    given: str,
+    split: str,
+    config: str,
+    field: str,
+    arm: str | None = None,
+    scope: str | None = None,
+) -> _File:
+    """Check one file of a config.
+
+    Args:
+        given: Its path.
+        split: ``train`` or ``validation``.
+        config: What to call the config in an error.
+        field: Where in it the path stands.
+        arm: The config's own.
+        scope: The config's own.
+
+    Raises:
+        UserError: It is not there, not as it was built, of no arm or of no scope.
+    """
     path = Path(given)
     if path.name == TEST:
         raise UserError(
@@ -185,13 +206,13 @@ def _open(given: str, split: str, config: str, field: str, cfg: Any) -> _File:
     try:
         settings = settings_of(place.scope)
     except UserError as error:
-        key = "regreason_scope" if place.scope == cfg.get("regreason_scope") else field
+        key = "regreason_scope" if place.scope == scope else field
         raise UserError(str(error), path=config, field=key) from None
     if place.arm not in folder.manifest.arms:
         raise UserError(
             f"unknown arm {place.arm!r}; {nearest(place.arm, folder.manifest.arms)}",
             path=config,
-            field="regreason_arm" if place.arm == cfg.get("regreason_arm") else field,
+            field="regreason_arm" if place.arm == arm else field,
         )
     if place.scope is not None and place.name not in folder.manifest.files:
         raise UserError(
