@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from regreason_plugin import __version__
+from regreason_plugin.configs import FOLDER
 from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.jsonl import count_lines
 from regreason_plugin.prompt import ORDERS
@@ -29,6 +30,7 @@ from regreason_plugin.settings import AXES, DATASETS, SETTINGS
 from regreason_plugin.targets.arms import ARMS, PAPER_ARMS
 from regreason_plugin.targets.build import BuildOptions, build
 from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.targets.scopes import SCOPE_KINDS
 
 console = Console()
 # Progress and errors go to standard error, so that what a command prints can be piped.
@@ -125,6 +127,18 @@ def _build(args: argparse.Namespace) -> int:
     with _progress(count_lines(args.ratings)) as advance:
         folder = build(args.ratings, args.out, _build_options(args), on_progress=advance)
     _show_folder(folder)
+    return 0
+
+
+def _configs(args: argparse.Namespace) -> int:
+    from regreason_plugin.configs import copy_configs
+
+    for path in copy_configs(args.dest):
+        console.print(f"Written: {path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"What there is: {args.dest / 'README.md'}", highlight=False, soft_wrap=True)
+    console.print("Next: regreason mini --out runs/demo/data", highlight=False)
+    config, sweep = args.dest / "cpu" / "lora.yml", args.dest / "arms" / "explanation.yml"
+    console.print(f"      axolotl train {config} --sweep {sweep}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -239,6 +253,11 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", type=Path, required=True, metavar="DATA")
     _add_build_options(build)
 
+    configs = command("configs", _configs, "the Axolotl configs, for who has no checkout")
+    configs.add_argument(
+        "--dest", type=Path, default=Path(FOLDER), metavar="DIR", help=f"default: {FOLDER}"
+    )
+
     # Listed for --help; `main` hands its arguments to lm_eval untouched.
     command("eval", lambda _: 0, "lm_eval with its own flags, our model and tasks at hand")
 
@@ -291,6 +310,11 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         help="cut longer explanations so that label and explanation fit; the other arms match "
         "their length to within one word (in words without --tokenizer)",
     )
+    parser.add_argument(
+        "--scopes",
+        metavar="axis,setting",
+        help="also one file an axis, or one a setting, for a model of its own",
+    )
 
 
 def _build_options(args: argparse.Namespace) -> BuildOptions:
@@ -302,6 +326,7 @@ def _build_options(args: argparse.Namespace) -> BuildOptions:
         tokenizer=args.tokenizer,
         max_prompt=args.max_prompt_tokens,
         max_target=args.max_target_tokens,
+        scopes=_names(args.scopes, "scope", list(SCOPE_KINDS)) if args.scopes else (),
     )
 
 

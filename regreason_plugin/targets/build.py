@@ -44,6 +44,7 @@ from regreason_plugin.targets.folder import (
     open_data_folder,
 )
 from regreason_plugin.targets.index import Entry, Index, index_ratings
+from regreason_plugin.targets.scopes import write_scopes
 from regreason_plugin.targets.split import SPLITS, Split
 
 Progress = Callable[[str, int], object]
@@ -62,6 +63,7 @@ class BuildOptions:
         tokenizer: A tokenizer's folder or Hub name; lengths are then tokens.
         max_prompt: The longest prompt, in tokens or words.
         max_target: The longest target, in tokens or words.
+        scopes: Also a file a scope of these kinds (`scopes.SCOPE_KINDS`).
     """
 
     seed: int = 0
@@ -71,6 +73,7 @@ class BuildOptions:
     tokenizer: str | None = None
     max_prompt: int | None = None
     max_target: int | None = None
+    scopes: tuple[str, ...] = ()
 
 
 class _Measure:
@@ -182,7 +185,13 @@ class _Writer:
                     conversation = self._fit(rating, entry)
                 self._write_row(files, entry, rating, conversation)
                 on_progress("write", 1)
-        return self._manifest({name: file_sha256(folder / name) for name in [*names, TEST]})
+        scoped = [
+            scope_name
+            for name in (names if self.options.scopes else ())
+            for scope_name in write_scopes(folder, name, self.options.scopes)
+        ]
+        written = [*names, TEST, *scoped]
+        return self._manifest({name: file_sha256(folder / name) for name in written})
 
     def _gather_train_words(self) -> None:
         counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)

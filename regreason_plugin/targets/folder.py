@@ -2,6 +2,7 @@
 
     DATA/train/<arm>.jsonl  DATA/validation/<arm>.jsonl  DATA/test.jsonl  DATA/manifest.json
 
+and with ``--scopes`` also DATA/train/<scope>/<arm>.jsonl and the same under validation/.
 The manifest lists the sha256 of every file, so its own sha256 stands for the folder.
 """
 

@@ -24,6 +24,8 @@ class RegReasonArgs(BaseModel):
             the vocabulary, at least 0 and below 1.
         regreason_scope: The axis or the setting (``<dataset>_<axis>``) that a model is trained
             for; fills ``{scope}`` in paths. None for one model of all.
+        regreason_variant: A name for what else a run changes, such as ``label_smoothing``;
+            fills ``{variant}`` in paths. None for nothing.
         regreason_budget: What is the same in every arm: ``rows`` (rows and epochs), ``steps``
             (``max_steps`` says how many) or ``tokens`` (``regreason_target_tokens``).
         regreason_target_tokens: How many target tokens to train on, with budget ``tokens``.
@@ -50,6 +52,10 @@ class RegReasonArgs(BaseModel):
     regreason_scope: str | None = Field(
         default=None,
         json_schema_extra={"description": "The axis or setting to train; fills {scope} in paths"},
+    )
+    regreason_variant: str | None = Field(
+        default=None,
+        json_schema_extra={"description": "A name of what else is changed; fills {variant}"},
     )
     regreason_budget: Literal["rows", "steps", "tokens"] = Field(
         default="rows",

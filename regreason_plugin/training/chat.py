@@ -64,7 +64,11 @@ def _first_row(cfg: Any, sources: Sources, tokenizer: Any) -> tuple[list[int], l
     reference = load_reference(cfg)
     reference.chat_template = tokenizer.chat_template
     rendered = reference.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        [{"role": "user", "content": prompt}],
+        tokenize=False,
+        add_generation_prompt=True,
+        # (lm-eval takes them in --model_args: `enable_thinking`, or a dict.)
+        **(cfg.chat_template_kwargs or {}),
     )
     return trained, encode_like_lm_eval(reference, rendered + before + label)
 

@@ -61,6 +61,7 @@ def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: 
     """Write the record of a finished run into its output_dir."""
     record = {
         "arm": sources.arm,
+        "scope": sources.scope,
         "order": sources.folder.order,
         "data": {
             "path": str(sources.folder.path),

@@ -15,6 +15,8 @@ from axolotl.prompt_tokenizers import DatasetWrappingStrategy
 from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.prompt import Order
 from regreason_plugin.targets.folder import open_data_folder
+from regreason_plugin.targets.scopes import place_of
+from regreason_plugin.targets.split import SPLITS
 from regreason_plugin.training.tokens import RowTokenizer, load_reference
 
 # Rows on which Axolotl's tokenizer is held against the one lm-eval loads.
@@ -98,5 +100,5 @@ def load(tokenizer: Any, cfg: Any, ds_cfg: Any = None) -> RegReasonStrategy:
                 path=cfg.axolotl_config_path,
                 field="plugins",
             )
-        folder = open_data_folder(Path(ds_cfg["path"]).parent.parent)
+        folder = open_data_folder(place_of(Path(ds_cfg["path"]), SPLITS[:2]).folder)
         return RegReasonStrategy(tokenizer, folder.order, load_reference(cfg))
