@@ -14,6 +14,7 @@ from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.training import cpu_processes
 from regreason_plugin.training.chat import check_chat_template
 from regreason_plugin.training.checks import check_config
+from regreason_plugin.training.findings import raise_first
 from regreason_plugin.training.label_place import locate_labels
 from regreason_plugin.training.record import RECORD, Progress, read_record, write_record
 from regreason_plugin.training.sources import Sources, fill_placeholders, find_sources
@@ -41,7 +42,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self._config_sha256 = hashlib.sha256(written.encode()).hexdigest()
         config = config_name(cfg)
         with stop_on_user_error():
-            check_config(cfg, config)
+            raise_first(check_config(cfg, config))
             given = cfg.get("output_dir")
             fill_placeholders(cfg, config)
             self._sources = find_sources(cfg, config)
