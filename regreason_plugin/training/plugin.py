@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from axolotl.integrations.base import BasePlugin
 
 from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.training import cpu_processes
-from regreason_plugin.training.chat import check_chat_template
+from regreason_plugin.training.chat import check_special_tokens, scoring_arguments
 from regreason_plugin.training.checks import check_config
+from regreason_plugin.training.comparison import check_comparison
 from regreason_plugin.training.findings import raise_first
 from regreason_plugin.training.label_place import locate_labels
 from regreason_plugin.training.record import RECORD, Progress, read_record, write_record
+from regreason_plugin.training.same_rows import check_same_rows
 from regreason_plugin.training.sources import Sources, fill_placeholders, find_sources
 from regreason_plugin.training.sweep import config_name
 from regreason_plugin.training.trainer import RegReasonTrainer
@@ -46,6 +49,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             given = cfg.get("output_dir")
             fill_placeholders(cfg, config)
             self._sources = find_sources(cfg, config)
+            raise_first(check_same_rows(self._sources, all_arms=False))
             if cfg.get("output_dir") != given:
                 self._refuse_other_run(cfg, config)
         cpu_processes.join(cfg)
@@ -63,11 +67,19 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             )
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
-        """Hold a chat template against lm-eval's use of it; Axolotl loads the data."""
+        """Hold the tokens against what lm-eval scores; Axolotl loads the data."""
+        from axolotl.loaders import load_tokenizer
+
         assert self._sources is not None
         cpu_processes.place_model(cfg)
         with stop_on_user_error():
-            check_chat_template(cfg, self._sources)
+            tokenizer = load_tokenizer(cfg)
+            found = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
+            found += check_comparison(cfg)
+            scoring_arguments(cfg, self._sources, tokenizer)
+        if _is_first_process():
+            for line in found:
+                print(f"regreason: {line.level}: {line.text}", file=sys.stderr, flush=True)
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
         """Seed the random start of the adapter, which Axolotl leaves to chance."""
