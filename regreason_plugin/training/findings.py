@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -54,3 +56,10 @@ def error_of(check: Callable[[], object]) -> Iterator[Finding]:
         check()
     except UserError as error:
         yield Finding("error", str(error))
+
+
+def say(findings: Iterable[Finding]) -> None:
+    """Print what is no error on standard error, once for all processes."""
+    if os.environ.get("RANK", "0") == "0":
+        for found in findings:
+            print(f"regreason: {found.level}: {found.text}", file=sys.stderr, flush=True)

@@ -42,14 +42,18 @@ class Run:
     cfg: Any
 
 
-def import_axolotl() -> None:
-    """Import it without its reports to its makers and without its log."""
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Axolotl imported, without its reports to its makers, its log and the warnings of others."""
     os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
-    warnings.simplefilter("ignore")
-    with contextlib.redirect_stderr(io.StringIO()):
-        import axolotl.cli.config  # noqa: F401
-    for name in ("axolotl", "transformers", "torchao", "accelerate", "datasets"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def read_options(config: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def find_sources(cfg: Any, config: str) -> Sources:
     for name, split in (("datasets", "train"), ("test_datasets", "validation")):
         for number, entry in enumerate(cfg.get(name) or []):
             field = f"{name}[{number}].path"
-            file = _open(entry.get("path") or "", split, config, field, cfg.get("regreason_arm"))
+            arm = cfg.get("regreason_arm")
+            file = open_file(entry.get("path") or "", split, config, field, arm)
             for earlier in files:
                 _agree(earlier, file, config)
             entry["name"] = _key(cfg, file)
@@ -130,7 +131,19 @@ class _File:
         return f"{self.split}/{self.arm}.jsonl"
 
 
-def _open(given: str, split: str, config: str, field: str, arm: str | None) -> _File:
+def open_file(given: str, split: str, config: str, field: str, arm: str | None) -> _File:
+    """Check one file of a config.
+
+    Args:
+        given: Its path.
+        split: ``train`` or ``validation``.
+        config: What to call the config in an error.
+        field: Where in it the path stands.
+        arm: The config's own.
+
+    Raises:
+        UserError: It is not there, not as it was built, or of no arm.
+    """
     path = Path(given)
     if path.name == TEST:
         raise UserError(
