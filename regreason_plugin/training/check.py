@@ -143,7 +143,8 @@ def _check(
     if one.cfg is None:
         yield finding("not checked", "what follows from the config: Axolotl refuses it as it is")
         return
-    yield from check_comparison(one.cfg, cfg)
+    arm = one.sources.arm if one.sources else one.cfg.regreason_arm
+    yield from check_comparison(one.cfg, arm, cfg)
     shape = _shape(one.cfg, shapes)
     if isinstance(shape, Finding):
         yield shape
@@ -273,6 +274,15 @@ def _read_tokens(cfg: Any, sources: Sources, config: str, into: _Tokens) -> Iter
         message = f"Axolotl cannot load its tokenizer: {_first_line(error)}"
         yield finding("error", message, path=config, field="base_model")
         return
+    try:
+        yield from _look_at_tokens(cfg, sources, config, tokenizer, into)
+    except UserError as error:
+        yield Finding("error", str(error))
+
+
+def _look_at_tokens(
+    cfg: Any, sources: Sources, config: str, tokenizer: Any, into: _Tokens
+) -> Iterator[Finding]:
     special = list(check_special_tokens(cfg, sources, tokenizer))
     yield from special
     try:
@@ -281,20 +291,14 @@ def _read_tokens(cfg: Any, sources: Sources, config: str, into: _Tokens) -> Iter
         yield Finding("error", str(error))
     if any(found.level == "error" for found in special):
         return
-    try:
-        into.counts = count_tokens(cfg, sources, tokenizer)
-    except UserError as error:
-        yield Finding("error", str(error))
-        return
+    into.counts = count_tokens(cfg, sources, tokenizer)
     arm = f"{sources.arm}'s train files"
-    lengths = into.counts.lengths
-    yield from check_lengths(lengths, cfg.sequence_len, name=arm, config=config)
+    yield from check_lengths(into.counts.lengths, cfg.sequence_len, name=arm, config=config)
     yield from check_label_cuts(into.counts.by_label, config)
     for entry in cfg.test_datasets or []:
-        path = Path(entry["path"])
-        name = str(path.relative_to(sources.folder.path))
-        validated = row_lengths(tokenize_file(cfg, sources, name, tokenizer))
-        yield from check_lengths(validated, cfg.sequence_len, name=name, config=config)
+        name = str(Path(entry["path"]).relative_to(sources.folder.path))
+        lengths = row_lengths(tokenize_file(cfg, sources, name, tokenizer))
+        yield from check_lengths(lengths, cfg.sequence_len, name=name, config=config)
 
 
 def _check_epochs(one: Checked, config: str) -> Iterator[Finding]:

@@ -15,18 +15,19 @@ _REGULARISERS = (
 )
 
 
-def check_comparison(cfg: Any, written: Any | None = None) -> Iterator[Finding]:
+def check_comparison(cfg: Any, arm: str | None, written: Any | None = None) -> Iterator[Finding]:
     """Settings that would make arms differ in more than their text.
 
     Args:
         cfg: The config as Axolotl has validated it.
+        arm: The arm that is trained; None if not known.
         written: As the user wrote it, to tell what was left out; None if not known.
     """
 
     def warn(field: str, message: str) -> Finding:
         return finding("warning", message, path=cfg.axolotl_config_path, field=field)
 
-    if cfg.regreason_arm not in (None, "label_only"):
+    if arm not in (None, "label_only"):
         for name in _REGULARISERS:
             if cfg.get(name):
                 yield warn(

@@ -115,7 +115,9 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader), path)
+        found = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read: {error}", path=path) from None
     except yaml.YAMLError as error:
@@ -126,6 +128,30 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError("must hold keys with values, as in `base_model: ...`", path=path)
     return found
+
+
+def _refuse_twice(node: Any, path: Path) -> None:
+    """A key that stands twice in one place, of which YAML keeps the last without a word."""
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_twice(child, path)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        _refuse_twice(value, path)
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            raise UserError(
+                f"stands here twice (also line {seen[key.value]}), and only the last would count; "
+                "remove one",
+                path=path,
+                line=line,
+                field=key.value,
+            )
+        seen[key.value] = line
 
 
 def _with_options(cfg: Any, options: Mapping[str, Any], config: Path) -> Any:

@@ -66,7 +66,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         with stop_on_user_error():
             tokenizer = load_tokenizer(cfg)
             found = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
-            found += check_comparison(cfg)
+            found += check_comparison(cfg, self._sources.arm)
             scoring_arguments(cfg, self._sources, tokenizer)
         say(found)
 

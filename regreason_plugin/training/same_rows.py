@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import parse_object
 from regreason_plugin.targets.folder import DataFolder
 from regreason_plugin.training.findings import Finding, finding
@@ -48,7 +49,11 @@ def check_same_rows(sources: Sources, *, all_arms: bool) -> Iterator[Finding]:
 
 
 def _compare(folder: DataFolder, name: str, other: str) -> Iterator[Finding]:
-    ours, theirs = (_rows(folder.path / file, folder.verify(file)) for file in (name, other))
+    try:
+        ours, theirs = (_rows(folder.path / file, folder.verify(file)) for file in (name, other))
+    except UserError as error:
+        yield Finding("error", str(error))
+        return
     if ours == theirs:
         return
     if len(ours) != len(theirs):
