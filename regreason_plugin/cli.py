@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["eval"]:  # the rest is lm_eval's own
             return _eval(arguments[1:])
+        if arguments[:1] == ["check"]:  # the rest may be Axolotl's own
+            return _check(arguments[1:])
         parsed = _parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], int] = parsed.run
         return command(parsed)
@@ -146,6 +148,29 @@ def _eval(arguments: list[str]) -> int:
     from regreason_plugin.evaluation.run import main as run_lm_eval
 
     return run_lm_eval(arguments)
+
+
+def _check(arguments: list[str]) -> int:
+    args, options = _check_parser().parse_known_args(arguments)
+    from regreason_plugin.training.loading import quiet, read_options, read_runs
+
+    with quiet():
+        with errors.status("loading Axolotl"):
+            from regreason_plugin.training.check import check_runs
+            from regreason_plugin.training.check_report import print_findings, print_report
+
+            given = read_options(str(args.config), options)
+        runs = read_runs(args.config, args.sweep, given)
+        with _progress(len(runs)) as advance:
+            advance("check", 0)
+            checked = check_runs(
+                runs, str(args.config), args.processes, lambda: advance("check", 1)
+            )
+    found = print_findings(checked, errors)
+    if found["error"]:
+        return 2
+    print_report(checked, console)
+    return 0
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -261,6 +286,9 @@ def _parser() -> argparse.ArgumentParser:
     # Listed for --help; `main` hands its arguments to lm_eval untouched.
     command("eval", lambda _: 0, "lm_eval with its own flags, our model and tasks at hand")
 
+    # Listed for --help; `main` hands its arguments to `_check`.
+    command("check", lambda _: 0, "what is wrong with an Axolotl config, before it is trained")
+
     compare = command("compare", _compare, "result folders of several arms as one table")
     compare.add_argument("results", nargs="+", metavar="NAME=RESULTS")
     compare.add_argument("--baseline", required=True, metavar="NAME")
@@ -283,6 +311,21 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--seeds", type=_positive, default=5, metavar="N", help="a condition")
     study.add_argument("--per-dataset", type=_mini_size, default=200, metavar="N")
     study.add_argument("--jobs", type=_positive, metavar="N", help="at once; default: the cores")
+    return parser
+
+
+def _check_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="regreason check",
+        description="What is wrong with an Axolotl config and what it will train; nothing is "
+        "written, and no GPU is needed. Any option of `axolotl train` may follow, as in --seed 3.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.yml")
+    parser.add_argument("--sweep", type=Path, metavar="FILE", help="check every run of a sweep")
+    parser.add_argument(
+        "--processes", type=_positive, default=1, metavar="N", help="GPUs; default 1"
+    )
     return parser
 
 

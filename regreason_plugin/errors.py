@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 
@@ -41,6 +42,19 @@ class UserError(Exception):
         super().__init__(" ".join(text.split()))
 
 
+_passed_on: ContextVar[bool] = ContextVar("_passed_on", default=False)
+
+
+@contextmanager
+def user_errors_passed_on() -> Iterator[None]:
+    """Within it, `stop_on_user_error` stops nothing: who checks a config goes on."""
+    token = _passed_on.set(True)
+    try:
+        yield
+    finally:
+        _passed_on.reset(token)
+
+
 @contextmanager
 def stop_on_user_error(*, of_one_rank: bool = False) -> Iterator[None]:
     """End the process on a `UserError`: one line on standard error, exit code 2.
@@ -55,6 +69,8 @@ def stop_on_user_error(*, of_one_rank: bool = False) -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        if _passed_on.get():
+            raise
         if of_one_rank or os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"regreason: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None

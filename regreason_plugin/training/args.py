@@ -10,7 +10,9 @@ from typing import Literal
 from pydantic import BaseModel, Field, model_validator
 from typing_extensions import Self
 
-from regreason_plugin.errors import UserError, stop_on_user_error
+from regreason_plugin.errors import stop_on_user_error
+from regreason_plugin.training.checks import check_packing
+from regreason_plugin.training.findings import raise_first
 
 
 class RegReasonArgs(BaseModel):
@@ -86,14 +88,6 @@ class RegReasonArgs(BaseModel):
     def _packing_separates_samples(self) -> Self:
         # Only known once Axolotl has chosen the attention, and here is the last place
         # before it creates output_dir.
-        if getattr(self, "sample_packing", None) and not getattr(
-            self, "attn_decontaminates_packing", True
-        ):
-            with stop_on_user_error():
-                raise UserError(
-                    "with this attention, packed samples would read each other; set "
-                    "attn_implementation to sdpa or flash_attention_2, or sample_packing to false",
-                    path=getattr(self, "axolotl_config_path", None),
-                    field="sample_packing",
-                )
+        with stop_on_user_error():
+            raise_first(check_packing(self, getattr(self, "axolotl_config_path", None)))
         return self

@@ -2,58 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.prompt import split_target
+from regreason_plugin.training.findings import Finding, finding
 from regreason_plugin.training.sources import Sources
 from regreason_plugin.training.tokens import load_reference, unknown_to_neutralise
 
+# What lm-eval can be told to give to a template, as `--model_args` spells it. Templates of
+# models that think write an empty thought into what they are trained on.
+_TEMPLATE_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "enable_thinking=False": {"enable_thinking": False},
+    "enable_thinking=True": {"enable_thinking": True},
+}
 
-def check_chat_template(cfg: Any, sources: Sources) -> None:
-    """Refuse a template that renders training and evaluation differently.
 
-    The first row of the first file is tokenized by Axolotl, and as lm-eval does with
-    ``--apply_chat_template``: both must agree up to and including the label. And no row
-    may hold a special token that neutralising does not know; the dataset strategy sees
-    that in the ids, but here Axolotl makes them.
+def uses_chat_template(cfg: Any) -> bool:
+    """Whether Axolotl's chat strategy makes the tokens."""
+    return bool(cfg.datasets[0].type == "chat_template")
 
-    Raises:
-        UserError: They do not agree; what was trained and scored is in the message.
+
+def check_special_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> Iterator[Finding]:
+    """Special tokens that neutralising does not know, and texts that hold one.
+
+    Our dataset strategy sees the latter in the ids; with a chat template Axolotl makes them.
+
+    Args:
+        cfg: The config as Axolotl has validated it.
+        sources: What it trains on.
+        tokenizer: As Axolotl loads it.
     """
-    if cfg.datasets[0].type != "chat_template":
-        return
-    from axolotl.loaders import load_tokenizer
-
-    tokenizer = load_tokenizer(cfg)
     unknown = unknown_to_neutralise(tokenizer)
-    for name in sources.files if unknown else ():
+    if not unknown:
+        return
+    for name in sources.files if uses_chat_template(cfg) else ():
         for row in sources.folder.rows(name):
             for token in unknown:
                 if any(token in turn.content for turn in row.messages):
-                    raise UserError(
+                    yield finding(
+                        "error",
                         f"row {row.id!r}, axis {row.axis}: its text holds {token!r}, a special "
                         "token of this tokenizer that neutralising does not know; remove it "
                         "from the ratings",
                         path=sources.folder.path / name,
                     )
+                    return
+    shown = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
+    yield finding(
+        "warning",
+        f"{len(unknown)} special tokens of this tokenizer are not known to neutralising ({shown}): "
+        "a train row that holds one is refused, but a text that is scored with one is not",
+        path=cfg.axolotl_config_path,
+        field="base_model",
+    )
+
+
+def scoring_arguments(cfg: Any, sources: Sources, tokenizer: Any) -> str:
+    """What lm-eval's ``--model_args`` need, so that a template renders as in training.
+
+    The first row of the first file is tokenized by Axolotl, and as lm-eval does with
+    ``--apply_chat_template``: both must agree up to and including the label.
+
+    Returns:
+        Such as ``enable_thinking=False``; empty where nothing is needed.
+
+    Raises:
+        UserError: They never agree; what was trained and scored is in the message.
+    """
+    if not uses_chat_template(cfg):
+        return ""
     trained, scored = _first_row(cfg, sources, tokenizer)
-    if trained[: len(scored)] != scored:
-        shown = [
-            f"{tokenizer.decode(ids[:4])!r} ... {tokenizer.decode(ids[: len(scored)][-24:])!r}"
-            for ids in (trained, scored)
-        ]
-        raise UserError(
-            "the chat template renders training and evaluation differently: trained on "
-            f"{shown[0]}, scored on {shown[1]}; use the model's own template (chat_template: "
-            "tokenizer_default), which must begin with the beginning-of-text token where the "
-            "tokenizer adds one",
-            path=cfg.axolotl_config_path,
-            field="datasets[0].chat_template",
-        )
+    for arguments, ids in scored.items():
+        if trained[: len(ids)] == ids:
+            return arguments
+    plain = scored[""]
+    shown = [
+        f"{tokenizer.decode(ids[:4])!r} ... {tokenizer.decode(ids[: len(plain)][-24:])!r}"
+        for ids in (trained, plain)
+    ]
+    raise UserError(
+        "the chat template renders training and evaluation differently: trained on "
+        f"{shown[0]}, scored on {shown[1]} (lm_eval --apply_chat_template); use the model's own "
+        "template (chat_template: tokenizer_default), which must begin with the "
+        "beginning-of-text token where the tokenizer adds one",
+        path=cfg.axolotl_config_path,
+        field="datasets[0].chat_template",
+    )
 
 
-def _first_row(cfg: Any, sources: Sources, tokenizer: Any) -> tuple[list[int], list[int]]:
+def _first_row(
+    cfg: Any, sources: Sources, tokenizer: Any
+) -> tuple[list[int], dict[str, list[int]]]:
+    """As trained, and as scored by what lm-eval is told."""
     from axolotl.prompt_strategies import load
 
     row = next(iter(sources.folder.rows(sources.files[0])))
@@ -63,14 +106,16 @@ def _first_row(cfg: Any, sources: Sources, tokenizer: Any) -> tuple[list[int], l
     trained: list[int] = strategy.tokenize_prompt(row.model_dump())["input_ids"]
     reference = load_reference(cfg)
     reference.chat_template = tokenizer.chat_template
-    rendered = reference.apply_chat_template(
-        [{"role": "user", "content": prompt}],
-        tokenize=False,
-        add_generation_prompt=True,
-        # (lm-eval takes them in --model_args: `enable_thinking`, or a dict.)
-        **(cfg.chat_template_kwargs or {}),
-    )
-    return trained, encode_like_lm_eval(reference, rendered + before + label)
+    scored = {}
+    for arguments, given in _TEMPLATE_ARGUMENTS.items():
+        rendered = reference.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            **given,
+        )
+        scored[arguments] = encode_like_lm_eval(reference, rendered + before + label)
+    return trained, scored
 
 
 def encode_like_lm_eval(tokenizer: Any, text: str) -> list[int]:

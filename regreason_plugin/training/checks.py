@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.training.budget import check_budget
+from regreason_plugin.training.findings import Finding, error_of, finding
 
+PLUGIN = "regreason_plugin.training.RegReasonPlugin"
 STRATEGY = "regreason_plugin.training.strategy"
 
 
@@ -108,42 +110,41 @@ _ENTRY_RULES = (
 )
 
 
-def check_config(cfg: Mapping[str, Any], config: str) -> None:
-    """Refuse what Axolotl would ignore, and what would train other rows or tokens.
+def check_config(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
+    """What Axolotl would ignore, and what would train other rows or tokens.
 
     Args:
-        cfg: The config as written, command line options included.
-        config: What to call it in an error.
-
-    Raises:
-        UserError: The first thing that is wrong, with file and key.
+        cfg: The config as written, command line options included; its plugins are registered.
+        config: What to call it in a finding.
     """
     from axolotl.utils.schemas.datasets import SFTDataset
 
-    _check_keys(cfg, _known_keys(), config, "")
-    _check_rules(cfg, _RULES, config, "")
+    yield from _check_plugins(cfg, config)
+    yield from _check_keys(cfg, _known_keys(), config, "")
+    yield from _check_rules(cfg, _RULES, config, "")
     if cfg.get("regreason_label_share") is not None and (cfg.get("context_parallel_size") or 1) > 1:
-        raise UserError(
+        yield finding(
+            "error",
             "must be 1 with regreason_label_share: a row cut over several devices does not show "
             "where its label is",
             path=config,
             field="context_parallel_size",
         )
     if cfg.get("regreason_label_share") is not None:
-        _refuse_fused_losses(cfg, config)
-    check_budget(cfg, config)
-    _check_probes(cfg, config)
+        yield from error_of(lambda: _refuse_fused_losses(cfg, config))
+    yield from error_of(lambda: check_budget(cfg, config))
+    yield from error_of(lambda: _check_probes(cfg, config))
     known_in_entry = _names_of(SFTDataset)
     types = set()
     for name in ("datasets", "test_datasets"):
         for number, entry in enumerate(cfg.get(name) or []):
             place = f"{name}[{number}]."
-            _check_keys(entry, known_in_entry, config, place)
-            _check_rules(entry, _ENTRY_RULES, config, place)
-            types.add(entry["type"])
+            yield from _check_keys(entry, known_in_entry, config, place)
+            yield from _check_rules(entry, _ENTRY_RULES, config, place)
+            types.add(entry.get("type"))
             if len(types) > 1:
-                raise UserError(
-                    "must be the same for every file", path=config, field=f"{place}type"
+                yield finding(
+                    "error", "must be the same for every file", path=config, field=f"{place}type"
                 )
 
 
@@ -184,22 +185,57 @@ def _check_probes(cfg: Mapping[str, Any], config: str) -> None:
                 path=config,
                 field=key,
             )
+def _check_plugins(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
+    from axolotl.integrations.base import PluginManager
+
+    registered = PluginManager.get_instance().plugins
+    for name in cfg.get("plugins") or []:
+        if name not in registered:
+            yield finding(
+                "error",
+                f"{name!r} cannot be imported, and Axolotl would train without it; correct the "
+                "path, install it or remove it",
+                path=config,
+                field="plugins",
+            )
+
+
+def check_packing(cfg: Any, config: str | None) -> Iterator[Finding]:
+    """Packing that lets samples read each other.
+
+    Args:
+        cfg: The config as Axolotl has validated it: only then the attention is known.
+        config: What to call it in a finding.
+    """
+    if getattr(cfg, "sample_packing", None) and not getattr(
+        cfg, "attn_decontaminates_packing", True
+    ):
+        yield finding(
+            "error",
+            "with this attention, packed samples would read each other; set "
+            "attn_implementation to sdpa or flash_attention_2, or sample_packing to false",
+            path=config,
+            field="sample_packing",
+        )
 
 
 def _check_rules(
     values: Mapping[str, Any], rules: Iterable[_Rule], config: str, place: str
-) -> None:
+) -> Iterator[Finding]:
     for rule in rules:
         if not rule.allowed(values.get(rule.key)):
-            raise UserError(rule.message, path=config, field=place + rule.key)
+            yield finding("error", rule.message, path=config, field=place + rule.key)
 
 
-def _check_keys(values: Iterable[str], known: set[str], config: str, place: str) -> None:
+def _check_keys(
+    values: Iterable[str], known: set[str], config: str, place: str
+) -> Iterator[Finding]:
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else "remove it"
-            raise UserError(
+            yield finding(
+                "error",
                 f"Axolotl knows no such key and would ignore it; {hint}",
                 path=config,
                 field=place + key,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,25 @@ from axolotl.integrations.base import BasePlugin
 from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.training import cpu_processes
 from regreason_plugin.training.budget import set_length
-from regreason_plugin.training.chat import check_chat_template
+from regreason_plugin.training.chat import check_special_tokens, scoring_arguments
 from regreason_plugin.training.checkpoint import read_state
 from regreason_plugin.training.checks import check_config
+from regreason_plugin.training.comparison import check_comparison
 from regreason_plugin.training.curves import LOG, LineFile
+from regreason_plugin.training.findings import raise_first, say
 from regreason_plugin.training.label_place import locate_labels
 from regreason_plugin.training.probe_batch import PROBES_FILE, ProbeCallback, load_batch
-from regreason_plugin.training.record import RECORD, Progress, read_record, write_record
+from regreason_plugin.training.record import (
+    RECORD,
+    Progress,
+    check_other_run,
+    config_sha256,
+    write_record,
+)
+from regreason_plugin.training.same_rows import check_same_rows
 from regreason_plugin.training.sources import Sources, fill_placeholders, find_sources
 from regreason_plugin.training.sweep import config_name
+from regreason_plugin.training.token_counts import check_label_cuts, label_cuts
 from regreason_plugin.training.trainer import RegReasonTrainer
 
 
@@ -41,39 +49,33 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
     def register(self, cfg: Any) -> None:
         """Check the config and fill in what it leaves open, before anything is written."""
-        written = json.dumps(_plain(cfg), sort_keys=True, default=str)
-        self._config_sha256 = hashlib.sha256(written.encode()).hexdigest()
+        self._config_sha256 = config_sha256(cfg)
         config = config_name(cfg)
         with stop_on_user_error():
-            check_config(cfg, config)
+            raise_first(check_config(cfg, config))
             given = cfg.get("output_dir")
             fill_placeholders(cfg, config)
             self._sources = find_sources(cfg, config)
+            say(raise_first(check_same_rows(self._sources, all_arms=False)))
             if cfg.get("output_dir") != given:
-                self._refuse_other_run(cfg, config)
+                raise_first(check_other_run(cfg, config, self._config_sha256))
         if cfg.get("num_epochs", 1) is None:
             # How a sweep leaves it out, which Axolotl does not take.
             del cfg["num_epochs"]
         cpu_processes.join(cfg)
 
-    def _refuse_other_run(self, cfg: Any, config: str) -> None:
-        # A sweep over a key that output_dir does not name would train every run into
-        # the same folder, the last one winning.
-        record = read_record(Path(cfg["output_dir"]))
-        if record and record.get("config_sha256") != self._config_sha256:
-            raise UserError(
-                f"{cfg['output_dir']} holds a model trained with another config; put the keys "
-                "that differ into it, as in {arm}-{learning_rate}, or remove the folder",
-                path=config,
-                field="output_dir",
-            )
-
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
-        """Hold a chat template against lm-eval's use of it; Axolotl loads the data."""
+        """Hold the tokens against what lm-eval scores; Axolotl loads the data."""
+        from axolotl.loaders import load_tokenizer
+
         assert self._sources is not None
         cpu_processes.place_model(cfg)
         with stop_on_user_error():
-            check_chat_template(cfg, self._sources)
+            tokenizer = load_tokenizer(cfg)
+            found = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
+            found += check_comparison(cfg, self._sources.arm)
+            scoring_arguments(cfg, self._sources, tokenizer)
+        say(found)
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
         """Seed the random start of the adapter, which Axolotl leaves to chance."""
@@ -121,6 +123,8 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
                 trainer.processing_class,
                 self._sources.folder.order,
             )
+        cuts = label_cuts(place, trainer.processing_class)
+        say(check_label_cuts(cuts, cfg.axolotl_config_path))
         set_length(cfg, trainer)
         output, first = Path(cfg.output_dir), _is_first_process()
         step = resumed["step"] if resumed else 0
@@ -151,15 +155,3 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
 def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
-
-
-def _plain(cfg: Any) -> dict[str, Any]:
-    # The file a sweep hands over has a new name every time, and output_dir a new number; a
-    # resumed run is the run that was begun.
-    no_matter = (
-        "axolotl_config_path",
-        "output_dir",
-        "resume_from_checkpoint",
-        "auto_resume_from_checkpoints",
-    )
-    return {key: value for key, value in dict(cfg).items() if key not in no_matter}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 from typing_extensions import Self
 
 from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.training.findings import Finding, finding
 from regreason_plugin.training.sources import Sources
 
 RECORD = "regreason.json"
@@ -88,3 +91,40 @@ def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: 
     }
     with atomic_writer(Path(cfg.output_dir) / RECORD) as stream:
         stream.write(json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def config_sha256(cfg: Mapping[str, Any]) -> str:
+    """What stands for a config as written, the same wherever and as whatever run it is read."""
+    # The file a sweep hands over has a new name every time, and output_dir a new number; a
+    # resumed run is the run that was begun.
+    changing = (
+        "axolotl_config_path",
+        "output_dir",
+        "resume_from_checkpoint",
+        "auto_resume_from_checkpoints",
+    )
+    kept = {key: value for key, value in dict(cfg).items() if key not in changing}
+    written = json.dumps(kept, sort_keys=True, default=str)
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def check_other_run(cfg: Mapping[str, Any], config: str, sha256: str) -> Iterator[Finding]:
+    """A finished model of another config in output_dir.
+
+    A sweep over a key that output_dir does not name would train every run into the same
+    folder, the last one winning.
+
+    Args:
+        cfg: The config, its placeholders filled.
+        config: What to call it in a finding.
+        sha256: Of the config as written, as `config_sha256`.
+    """
+    record = read_record(Path(cfg.get("output_dir") or "./model-out"))
+    if record and record.get("config_sha256") != sha256:
+        yield finding(
+            "error",
+            f"{cfg['output_dir']} holds a model trained with another config; put the keys that "
+            "differ into it, as in {arm}-{learning_rate}, or remove the folder",
+            path=config,
+            field="output_dir",
+        )

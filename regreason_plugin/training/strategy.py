@@ -5,6 +5,7 @@ Axolotl calls `load`; a model with a chat template uses `type: chat_template` in
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from regreason_plugin.prompt import Order
 from regreason_plugin.targets.folder import open_data_folder
 from regreason_plugin.targets.scopes import place_of
 from regreason_plugin.targets.split import SPLITS
+from regreason_plugin.training.findings import Finding, finding, raise_first
 from regreason_plugin.training.tokens import RowTokenizer, load_reference
 
 # Rows on which Axolotl's tokenizer is held against the one lm-eval loads.
@@ -30,9 +32,13 @@ class RegReasonStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # axolo
         tokenizer: As Axolotl loaded it.
         order: The data folder's.
         reference: The tokenizer as lm-eval loads it, which must cut text the same.
+        sequence_len: Refuse files with longer rows; None for any length.
     """
 
-    def __init__(self, tokenizer: Any, order: Order, reference: Any) -> None:
+    def __init__(
+        self, tokenizer: Any, order: Order, reference: Any, sequence_len: int | None = None
+    ) -> None:
+        self._sequence_len = sequence_len
         self._tokens = RowTokenizer(tokenizer, order)
         self._reference = RowTokenizer(reference, order)
 
@@ -62,7 +68,7 @@ class RegReasonStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # axolo
                     "tokenizer_type, tokenizer_use_fast, tokenizer_legacy, tokens and "
                     "added_tokens_overrides"
                 )
-            return dataset.map(
+            tokenized = dataset.map(
                 partial(_columns, tokens=self._tokens),
                 batched=True,
                 num_proc=process_count,
@@ -73,6 +79,9 @@ class RegReasonStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # axolo
                 load_from_cache_file=False,
                 desc="Tokenizing rows",
             )
+            if self._sequence_len is not None:
+                raise_first(check_lengths(row_lengths(tokenized), self._sequence_len))
+            return tokenized
 
 
 def _columns(batch: dict[str, list[Any]], tokens: RowTokenizer) -> dict[str, list[list[int]]]:
@@ -88,6 +97,38 @@ def _columns(batch: dict[str, list[Any]], tokens: RowTokenizer) -> dict[str, lis
     }
 
 
+def row_lengths(tokenized: Any) -> list[int]:
+    """How many tokens each row of a tokenized dataset has."""
+    return [
+        len(ids)
+        for batch in tokenized.select_columns("input_ids").iter(1000)
+        for ids in batch["input_ids"]
+    ]
+
+
+def check_lengths(
+    lengths: Sequence[int], sequence_len: int, *, name: str = "", config: str | None = None
+) -> Iterator[Finding]:
+    """Rows that are too long, which Axolotl would stop at without saying how many.
+
+    Args:
+        lengths: In tokens.
+        sequence_len: The longest allowed.
+        name: Of the file.
+        config: What to call the config.
+    """
+    longer = sum(length > sequence_len for length in lengths)
+    if longer:
+        yield finding(
+            "error",
+            f"{longer} of {len(lengths)} rows{name and f' of {name}'} are longer than "
+            f"{sequence_len} tokens, the longest {max(lengths)}; raise it, or build the data again "
+            "with --max-prompt-tokens, which cuts every arm alike",
+            path=config,
+            field="sequence_len",
+        )
+
+
 def load(tokenizer: Any, cfg: Any, ds_cfg: Any = None) -> RegReasonStrategy:
     """What Axolotl calls for ``type: regreason_plugin.training.strategy``."""
     with stop_on_user_error():
@@ -101,4 +142,4 @@ def load(tokenizer: Any, cfg: Any, ds_cfg: Any = None) -> RegReasonStrategy:
                 field="plugins",
             )
         folder = open_data_folder(place_of(Path(ds_cfg["path"]), SPLITS[:2]).folder)
-        return RegReasonStrategy(tokenizer, folder.order, load_reference(cfg))
+        return RegReasonStrategy(tokenizer, folder.order, load_reference(cfg), cfg.sequence_len)

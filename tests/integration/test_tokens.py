@@ -282,11 +282,15 @@ def test_a_tokenizer_made_anew_is_used(tiny_model: Path, trained: Trained, tmp_p
 
 
 def test_a_row_that_is_too_long_stops_the_run(
-    tiny_model: Path, trained: Trained, tmp_path: Path
+    tiny_model: Path, trained: Trained, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = build_data(tmp_path / "data", texts=["short", "long " * 300])
-    with pytest.raises(ValueError, match="exceeds the maximum 512"):
+    with pytest.raises(SystemExit) as stop:
         trained(config(tiny_model, data.path, tmp_path, sequence_len=512))
+    assert stop.value.code == 2
+    rows = read_rows(data.path, "train/explanation.jsonl")
+    long = sum("long long" in row["explanation"] for row in rows)
+    assert f"{long} of {len(rows)} rows are longer than 512 tokens" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
