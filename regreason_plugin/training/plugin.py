@@ -11,11 +11,13 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 
 from regreason_plugin.errors import UserError, stop_on_user_error
+from regreason_plugin.report.model_card import write_card
 from regreason_plugin.training import cpu_processes
 from regreason_plugin.training.chat import check_chat_template
 from regreason_plugin.training.checks import check_config
 from regreason_plugin.training.label_place import locate_labels
-from regreason_plugin.training.record import RECORD, Progress, read_record, write_record
+from regreason_plugin.training.record import Progress, read_record, write_record
+from regreason_plugin.training.scoring import RESULTS, Scoring, clear, read_scoring, score
 from regreason_plugin.training.sources import Sources, fill_placeholders, find_sources
 from regreason_plugin.training.sweep import config_name
 from regreason_plugin.training.trainer import RegReasonTrainer
@@ -30,6 +32,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self._config_sha256 = ""
         self._trainer: Any = None
         self._progress: Progress | None = None
+        self._scoring: Scoring | None = None
 
     def get_input_args(self) -> str:
         """Our keys in Axolotl's config."""
@@ -45,6 +48,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             given = cfg.get("output_dir")
             fill_placeholders(cfg, config)
             self._sources = find_sources(cfg, config)
+            self._scoring = read_scoring(cfg, self._sources.folder, config)
             if cfg.get("output_dir") != given:
                 self._refuse_other_run(cfg, config)
         cpu_processes.join(cfg)
@@ -83,7 +87,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         return {"label_smoothing_factor": cfg.regreason_label_smoothing or 0.0}
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
-        """Count what will be trained, and take away the record of an earlier run."""
+        """Count what will be trained, and take away what is said of an earlier run."""
         assert self._sources is not None
         found = len(trainer.train_dataset)
         with stop_on_user_error():
@@ -103,7 +107,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         trainer.prepare(place, cfg.regreason_label_share)
         self._trainer = trainer
         if _is_first_process():
-            (Path(cfg.output_dir) / RECORD).unlink(missing_ok=True)
+            clear(Path(cfg.output_dir))
 
     def post_train(self, cfg: Any, model: Any) -> None:
         """Remember how far the training went; Axolotl calls this before and after saving."""
@@ -112,11 +116,17 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             self._trainer = None
 
     def post_train_unload(self, cfg: Any) -> None:
-        """Write the record last, so that it stands for a finished run."""
+        """Write the record, which stands for a finished training; then card and scores."""
         assert self._sources is not None
         assert self._progress is not None
         if _is_first_process():
             write_record(cfg, self._sources, self._progress, self._config_sha256)
+            output = Path(cfg.output_dir)
+            write_card(output)
+            if self._scoring is not None:
+                score(cfg, self._scoring)
+                if self._scoring.has_ours:
+                    write_card(output, output / RESULTS)
 
 
 def _is_first_process() -> bool:
