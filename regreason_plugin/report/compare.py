@@ -244,7 +244,7 @@ def notes(comparison: dict[str, Any]) -> list[str]:
     if any(found["interval"] for found in over.values()):
         said.append(f"The interval is a 95 % t interval {OVER}.")
     if few:
-        said.append(f"No interval with fewer than {ENOUGH_SEEDS} seeds an arm: {', '.join(few)}.")
+        said.append(f"No interval over fewer than {ENOUGH_SEEDS} seeds: {', '.join(few)}.")
     if unpaired:
         ours = _list(seeds[comparison["baseline"]])
         theirs = "; ".join(f"{name} has {_list(seeds[name])}" for name in unpaired)

@@ -72,7 +72,7 @@ def model_card(record: dict[str, Any], run: Run | None) -> str:
         run: The model's results; None where it was not scored.
     """
     base, arm = record["base_model"], record["arm"]
-    kind = f"{record['adapter']} adapter" if record["adapter"] else "fine-tuned model"
+    kind = f"{record['adapter']} adapter" if record["adapter"] else "fully fine-tuned model"
     parts = [
         _front_matter(record),
         f"# {escape(arm)}, seed {escape(record['seed'])}",
@@ -130,6 +130,8 @@ def _value(key: str, value: Any) -> str:
         return "none: Axolotl's own loss" if value is None else escape(value)
     if key == "order":
         return "label" if value == "label_first" else "explanation"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict | list):
         return code(json.dumps(value, ensure_ascii=False))
     return escape(f"{value:,}" if isinstance(value, int) and key != "seed" else value)

@@ -99,7 +99,11 @@ def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
     if given is None:
         return None
     names = given.split(",") if isinstance(given, str) else given
-    if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str) and name.strip() for name in names)
+    ):
         raise UserError(
             "must be the name of a task, a group or a glob such as 'regreason_*', or a list of "
             "them; leave it out for no scoring",
