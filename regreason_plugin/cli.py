@@ -174,15 +174,10 @@ def _check(arguments: list[str]) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    from regreason_plugin.report.arms import read_arms
     from regreason_plugin.report.compare import compare, print_table, write
-    from regreason_plugin.report.results import read_run
 
-    runs = []
-    for given in args.results:
-        name, equals, folder = given.partition("=")
-        if not equals or not name or not folder:
-            raise UserError(f"{given!r} is not NAME=RESULTS, such as label_only=runs/label_only")
-        runs.append(read_run(name, Path(folder)))
+    runs = read_arms(args.results)
     comparison = compare(runs, args.baseline)
     written = write(comparison, args.out)
     print_table(comparison)
@@ -290,7 +285,12 @@ def _parser() -> argparse.ArgumentParser:
     command("check", lambda _: 0, "what is wrong with an Axolotl config, before it is trained")
 
     compare = command("compare", _compare, "result folders of several arms as one table")
-    compare.add_argument("results", nargs="+", metavar="NAME=RESULTS")
+    compare.add_argument(
+        "results",
+        nargs="+",
+        metavar="NAME=RESULTS",
+        help="of one arm, one or several seeds; without NAME= a folder that is split into arms",
+    )
     compare.add_argument("--baseline", required=True, metavar="NAME")
     compare.add_argument("--out", type=Path, required=True, metavar="DIR")
 

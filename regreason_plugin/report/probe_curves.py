@@ -12,6 +12,7 @@ from regreason_plugin.report.results import TASKS, Run, TaskResult, model_argume
 from regreason_plugin.report.same import (
     check_names,
     check_same_documents,
+    check_same_protocol,
     check_same_setup,
     describe_data,
     is_generative,
@@ -175,12 +176,7 @@ def _same_tasks(runs: list[Run]) -> list[str]:
             )
     tasks = tasks_of(base)
     for run in others:
-        if is_generative(tasks_of(run)[0]) != is_generative(tasks[0]):
-            raise UserError(
-                f"one of {run.name!r} and {base.name!r} has label-first tasks and the other "
-                "generative ones, which are never mixed; plot them apart",
-                path=run.folder,
-            )
+        check_same_protocol(base, run)
         check_same_setup(base, run)
         for task in tasks:
             check_same_documents(base, run, task)

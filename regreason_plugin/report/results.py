@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,38 @@ class Run:
     superseded: list[Path] = field(default_factory=list)
     inputs: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def model(self) -> str:
+        """The adapter that was scored, or the model without one, as lm_eval was told."""
+        return _model(self.config)
+
+    @property
+    def seed(self) -> Any:
+        """Of its training; None where unknown."""
+        return self.training.get("seed")
+
 
 def read_run(name: str, folder: Path) -> Run:
     """Read the results of one model.
 
-    Where several files hold the same task, the newest counts and the others are named
-    in ``superseded``.
+    Raises:
+        UserError: As `read_models`, or the folder holds results of several models.
+    """
+    runs = read_models(name, folder)
+    if len(runs) > 1:
+        raise UserError(
+            f"holds results of {len(runs)} models ({some_of(run.model for run in runs)}); name "
+            "the folder of one of them",
+            path=folder,
+        )
+    return runs[0]
+
+
+def read_models(name: str, folder: Path) -> list[Run]:
+    """Read the results of all models that a folder has results of, in the order of their names.
+
+    Where several files hold the same task of a model, the newest counts and the others are
+    named in ``superseded``.
 
     Raises:
         UserError: The folder holds no results of our tasks, or a file is broken.
@@ -101,35 +128,49 @@ def read_run(name: str, folder: Path) -> Run:
         )
     # lm_eval puts the date into the file's name; the folder is the model's.
     files.sort(key=lambda file: file.name)
-    tasks: dict[str, TaskResult] = {}
-    config: dict[str, Any] = {}
-    environment: dict[str, Any] = {}
-    inputs: dict[str, Any] = {}
-    superseded: list[Path] = []
+    by_model: dict[tuple[str, ...], list[tuple[Path, dict[str, Any]]]] = {}
     for file in files:
         content = _load(file)
-        found = _tasks_of(content, file)
-        superseded += sorted({tasks[task].source for task in found if task in tasks})
-        tasks.update(found)
-        if found:
-            config = content.get("config", {})
-            environment = {
-                key: content.get(key)
-                for key in ("lm_eval_version", "transformers_version", "chat_template_sha", "date")
-            }
-            # Not the padding token: training may set one, and padding is never read.
-            inputs = {
-                key: content[key]
-                for key in ("tokenizer_bos_token", "tokenizer_eos_token", "system_instruction_sha")
-                if key in content
-            }
-    if not tasks:
+        if _tasks_of(content, file):
+            by_model.setdefault(_identity(content.get("config", {}), file), []).append(
+                (file, content)
+            )
+    if not by_model:
         raise UserError(
             "holds results of other tasks only; run lm_eval with --tasks 'regreason_*'",
             path=folder,
         )
-    training = _training_of(config)
-    return Run(name, folder, tasks, config, environment, training, superseded, inputs)
+    return [_merge(name, folder, by_model[model]) for model in sorted(by_model)]
+
+
+def _merge(name: str, folder: Path, contents: list[tuple[Path, dict[str, Any]]]) -> Run:
+    """What the files of one model say, the oldest first."""
+    tasks: dict[str, TaskResult] = {}
+    superseded: list[Path] = []
+    for file, content in contents:
+        found = _tasks_of(content, file)
+        superseded += sorted({tasks[task].source for task in found if task in tasks})
+        tasks.update(found)
+    file, content = contents[-1]
+    config = content.get("config", {})
+    return Run(
+        name=name,
+        folder=folder,
+        tasks=tasks,
+        config=config,
+        environment={
+            key: content.get(key)
+            for key in ("lm_eval_version", "transformers_version", "chat_template_sha", "date")
+        },
+        training=_training_of(config, file),
+        superseded=superseded,
+        # Not the padding token: training may set one, and padding is never read.
+        inputs={
+            key: content[key]
+            for key in ("tokenizer_bos_token", "tokenizer_eos_token", "system_instruction_sha")
+            if key in content
+        },
+    )
 
 
 def model_arguments(config: dict[str, Any]) -> dict[str, Any]:
@@ -140,12 +181,41 @@ def model_arguments(config: dict[str, Any]) -> dict[str, Any]:
     return dict(arguments)
 
 
-def _training_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The record beside the model that was scored, where there is one."""
+def some_of(names: Iterable[str]) -> str:
+    """The first names of a list that may be long."""
+    shown = list(names)
+    return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")
+
+
+def _identity(config: dict[str, Any], file: Path) -> tuple[str, ...]:
+    """What tells one model from another, however they were scored."""
     arguments = model_arguments(config)
-    model = arguments.get("peft") or arguments.get("pretrained")
-    record = Path(str(model)) / "regreason.json"
-    return _load_json(record) if model and record.is_file() else {}
+    which = [str(arguments.get(key, "")) for key in ("revision", "subfolder")]
+    place = _record_folder(config, file)
+    return str(place.resolve()) if place else _model(config), *which
+
+
+def _model(config: dict[str, Any]) -> str:
+    """The adapter, or the model without one, as lm_eval was told."""
+    arguments = model_arguments(config)
+    return str(arguments.get("peft") or arguments.get("pretrained") or config.get("model_args"))
+
+
+def _record_folder(config: dict[str, Any], file: Path) -> Path | None:
+    """The folder of the model that was scored, where our plugin trained it.
+
+    Results that lie in it are its own wherever it was moved to; and a relative path may
+    stand for another folder now.
+    """
+    model = Path(_model(config))
+    around = [folder for folder in file.absolute().parents if folder.name == model.name]
+    return next((f for f in [*around, model] if (f / "regreason.json").is_file()), None)
+
+
+def _training_of(config: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The record beside the model that was scored, where there is one."""
+    folder = _record_folder(config, file)
+    return _load_json(folder / "regreason.json") if folder else {}
 
 
 def _load_json(file: Path) -> dict[str, Any]:

@@ -30,6 +30,20 @@ def is_generative(task: str) -> bool:
     return task.startswith("regreason-gen_")
 
 
+def check_same_protocol(base: Run, run: Run) -> None:
+    """Refuse results of label-first tasks beside results of generative ones.
+
+    Raises:
+        UserError: One run has these, the other those.
+    """
+    if is_generative(tasks_of(run)[0]) != is_generative(tasks_of(base)[0]):
+        raise UserError(
+            f"one of {run.name!r} and {base.name!r} has label-first tasks and the other "
+            "generative ones, which are never mixed; keep them apart",
+            path=run.folder,
+        )
+
+
 def describe_data(data: dict[str, Any]) -> str:
     """Where the documents come from, in a few words; generated ones are called so."""
     what = "GENERATED data (mini benchmark)" if data.get("origin") == "generated" else "data"

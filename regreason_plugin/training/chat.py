@@ -11,13 +11,13 @@ from regreason_plugin.training.findings import Finding, finding
 from regreason_plugin.training.sources import Sources
 from regreason_plugin.training.tokens import load_reference, unknown_to_neutralise
 
-# What lm-eval can be told to give to a template, as `--model_args` spells it. Templates of
-# models that think write an empty thought into what they are trained on.
-_TEMPLATE_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "": {},
-    "enable_thinking=False": {"enable_thinking": False},
-    "enable_thinking=True": {"enable_thinking": True},
-}
+# What lm-eval can be told to give to a template. Templates of models that think write an empty
+# thought into what they are trained on.
+_TEMPLATE_ARGUMENTS: tuple[dict[str, bool], ...] = (
+    {},
+    {"enable_thinking": False},
+    {"enable_thinking": True},
+)
 
 
 def uses_chat_template(cfg: Any) -> bool:
@@ -60,25 +60,25 @@ def check_special_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> Iterator
     )
 
 
-def scoring_arguments(cfg: Any, sources: Sources, tokenizer: Any) -> str:
+def template_arguments(cfg: Any, sources: Sources, tokenizer: Any) -> dict[str, bool]:
     """What lm-eval's ``--model_args`` need, so that a template renders as in training.
 
     The first row of the first file is tokenized by Axolotl, and as lm-eval does with
     ``--apply_chat_template``: both must agree up to and including the label.
 
     Returns:
-        Such as ``enable_thinking=False``; empty where nothing is needed.
+        Such as ``enable_thinking``; empty where nothing is needed.
 
     Raises:
         UserError: They never agree; what was trained and scored is in the message.
     """
     if not uses_chat_template(cfg):
-        return ""
+        return {}
     trained, scored = _first_row(cfg, sources, tokenizer)
-    for arguments, ids in scored.items():
+    for arguments, ids in zip(_TEMPLATE_ARGUMENTS, scored, strict=True):
         if trained[: len(ids)] == ids:
             return arguments
-    plain = scored[""]
+    plain = scored[0]
     shown = [
         f"{tokenizer.decode(ids[:4])!r} ... {tokenizer.decode(ids[: len(plain)][-24:])!r}"
         for ids in (trained, plain)
@@ -93,10 +93,8 @@ def scoring_arguments(cfg: Any, sources: Sources, tokenizer: Any) -> str:
     )
 
 
-def _first_row(
-    cfg: Any, sources: Sources, tokenizer: Any
-) -> tuple[list[int], dict[str, list[int]]]:
-    """As trained, and as scored by what lm-eval is told."""
+def _first_row(cfg: Any, sources: Sources, tokenizer: Any) -> tuple[list[int], list[list[int]]]:
+    """As trained, and as scored with each of the arguments."""
     from axolotl.prompt_strategies import load
 
     row = next(iter(sources.folder.rows(sources.files[0])))
@@ -106,15 +104,15 @@ def _first_row(
     trained: list[int] = strategy.tokenize_prompt(row.model_dump())["input_ids"]
     reference = load_reference(cfg)
     reference.chat_template = tokenizer.chat_template
-    scored = {}
-    for arguments, given in _TEMPLATE_ARGUMENTS.items():
+    scored = []
+    for given in _TEMPLATE_ARGUMENTS:
         rendered = reference.apply_chat_template(
             [{"role": "user", "content": prompt}],
             tokenize=False,
             add_generation_prompt=True,
             **given,
         )
-        scored[arguments] = encode_like_lm_eval(reference, rendered + before + label)
+        scored.append(encode_like_lm_eval(reference, rendered + before + label))
     return trained, scored
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.errors import UserError, nearest, user_errors_passed_on
-from regreason_plugin.settings import AXES, DATASETS, SETTINGS, generative_task_name, task_name
-from regreason_plugin.training.chat import check_special_tokens, scoring_arguments
+from regreason_plugin.errors import UserError, user_errors_passed_on
+from regreason_plugin.training.chat import check_special_tokens, template_arguments
 from regreason_plugin.training.checks import STRATEGY, check_config
 from regreason_plugin.training.comparison import check_comparison
 from regreason_plugin.training.findings import Finding, error_of, finding
@@ -20,6 +18,7 @@ from regreason_plugin.training.memory import ModelShape, estimate, read_deepspee
 from regreason_plugin.training.record import check_other_run, config_sha256
 from regreason_plugin.training.same_rows import check_same_rows
 from regreason_plugin.training.schedule import Schedule, plan
+from regreason_plugin.training.scoring import read_scoring
 from regreason_plugin.training.sources import (
     Sources,
     fill_placeholders,
@@ -55,7 +54,7 @@ class Checked:
         cfg: The config as Axolotl completes it; None where it refuses it.
         sources: What it trains on; None where that is wrong.
         tokens: None where they cannot be counted.
-        scoring: What lm-eval's ``--model_args`` need for the chat template.
+        template: What lm-eval's ``--model_args`` need for the chat template.
         schedule: None as tokens.
         memory: Bytes by what takes them; None where the model is not here.
     """
@@ -65,7 +64,7 @@ class Checked:
     cfg: Any = None
     sources: Sources | None = None
     tokens: TokenCounts | None = None
-    scoring: str = ""
+    template: dict[str, bool] = field(default_factory=dict)
     schedule: Schedule | None = None
     memory: dict[str, float] | None = None
 
@@ -76,7 +75,7 @@ class _Tokens:
 
     findings: list[Finding] = field(default_factory=list)
     counts: TokenCounts | None = None
-    scoring: str = ""
+    template: dict[str, bool] = field(default_factory=dict)
 
 
 def check_runs(
@@ -131,10 +130,11 @@ def _check(
     written = config_sha256(cfg)
     yield from register_plugins(cfg, config)
     yield from check_config(cfg, config)
-    yield from _check_tasks(cfg, config)
     given = cfg.get("output_dir")
     yield from _find_data(one, config)
     if one.sources:
+        folder = one.sources.folder
+        yield from error_of(lambda: read_scoring(cfg, folder, config))
         yield from check_same_rows(one.sources, all_arms=True)
     if cfg.get("output_dir") != given:
         yield from check_other_run(cfg, config, written)
@@ -154,7 +154,7 @@ def _check(
             tokens[key] = _Tokens()
             tokens[key].findings += _read_tokens(one.cfg, one.sources, config, tokens[key])
         yield from tokens[key].findings
-        one.tokens, one.scoring = tokens[key].counts, tokens[key].scoring
+        one.tokens, one.template = tokens[key].counts, tokens[key].template
     elif not one.sources:
         yield finding("not checked", "tokens, lengths and steps: they need the data")
     if one.tokens:
@@ -181,23 +181,6 @@ def _check_form(cfg: Any, config: str) -> Iterator[Finding]:
         ):
             kind = "names" if what is str else "entries with keys, as in `- path: ...`"
             yield finding("error", f"must be a list of {kind}", path=config, field=name)
-
-
-def _check_tasks(cfg: Any, config: str) -> Iterator[Finding]:
-    given = cfg.get("regreason_eval") or []
-    known = [
-        *(name(*setting) for name in (task_name, generative_task_name) for setting in SETTINGS),
-        *("regreason", *(f"regreason-{name}" for name in (*AXES, *DATASETS))),
-    ]
-    for name in given.split(",") if isinstance(given, str) else given:
-        wanted = str(name).strip()
-        if wanted.startswith("regreason") and not any(fnmatch(task, wanted) for task in known):
-            yield finding(
-                "error",
-                f"unknown task {wanted!r}; {nearest(wanted, known)}",
-                path=config,
-                field="regreason_eval",
-            )
 
 
 def _find_data(one: Checked, config: str) -> Iterator[Finding]:
@@ -286,7 +269,7 @@ def _look_at_tokens(
     special = list(check_special_tokens(cfg, sources, tokenizer))
     yield from special
     try:
-        into.scoring = scoring_arguments(cfg, sources, tokenizer)
+        into.template = template_arguments(cfg, sources, tokenizer)
     except UserError as error:
         yield Finding("error", str(error))
     if any(found.level == "error" for found in special):

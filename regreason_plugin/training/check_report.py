@@ -154,8 +154,7 @@ def scoring_command(one: Checked) -> list[str] | None:
     arguments = (
         f"pretrained={cfg.base_model},peft={output}" if cfg.adapter else f"pretrained={output}"
     )
-    if one.scoring:
-        arguments += f",{one.scoring}"
+    arguments += "".join(f",{name}={value}" for name, value in one.template.items())
     command = ["lm_eval", "--model", "hf", "--model_args", arguments]
     if uses_chat_template(cfg):
         command.append("--apply_chat_template")

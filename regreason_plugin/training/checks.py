@@ -185,6 +185,8 @@ def _check_probes(cfg: Mapping[str, Any], config: str) -> None:
                 path=config,
                 field=key,
             )
+
+
 def _check_plugins(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
     from axolotl.integrations.base import PluginManager
 

@@ -11,7 +11,7 @@ from axolotl.integrations.base import BasePlugin
 from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.training import cpu_processes
 from regreason_plugin.training.budget import set_length
-from regreason_plugin.training.chat import check_special_tokens, scoring_arguments
+from regreason_plugin.training.chat import check_special_tokens, template_arguments
 from regreason_plugin.training.checkpoint import read_state
 from regreason_plugin.training.checks import check_config
 from regreason_plugin.training.comparison import check_comparison
@@ -20,13 +20,13 @@ from regreason_plugin.training.findings import raise_first, say
 from regreason_plugin.training.label_place import locate_labels
 from regreason_plugin.training.probe_batch import PROBES_FILE, ProbeCallback, load_batch
 from regreason_plugin.training.record import (
-    RECORD,
     Progress,
     check_other_run,
     config_sha256,
     write_record,
 )
 from regreason_plugin.training.same_rows import check_same_rows
+from regreason_plugin.training.scoring import RESULTS, Scoring, clear, read_scoring, score
 from regreason_plugin.training.sources import Sources, fill_placeholders, find_sources
 from regreason_plugin.training.sweep import config_name
 from regreason_plugin.training.token_counts import check_label_cuts, label_cuts
@@ -42,6 +42,8 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self._config_sha256 = ""
         self._trainer: Any = None
         self._progress: Progress | None = None
+        self._scoring: Scoring | None = None
+        self._template: dict[str, bool] = {}
 
     def get_input_args(self) -> str:
         """Our keys in Axolotl's config."""
@@ -56,6 +58,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             given = cfg.get("output_dir")
             fill_placeholders(cfg, config)
             self._sources = find_sources(cfg, config)
+            self._scoring = read_scoring(cfg, self._sources.folder, config)
             say(raise_first(check_same_rows(self._sources, all_arms=False)))
             if cfg.get("output_dir") != given:
                 raise_first(check_other_run(cfg, config, self._config_sha256))
@@ -74,7 +77,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             tokenizer = load_tokenizer(cfg)
             found = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
             found += check_comparison(cfg, self._sources.arm)
-            scoring_arguments(cfg, self._sources, tokenizer)
+            self._template = template_arguments(cfg, self._sources, tokenizer)
         say(found)
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
@@ -96,7 +99,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         }
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
-        """Count what will be trained, and take away what an earlier run left."""
+        """Count what will be trained, and take away what is said of an earlier run."""
         from axolotl.utils.train import determine_last_checkpoint
 
         assert self._sources is not None
@@ -133,11 +136,11 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         )
         trainer.prepare(place, cfg.regreason_label_share, about, file, resumed)
         if cfg.regreason_probe_steps:
-            batch = load_batch(cfg, self._sources, trainer.processing_class)
+            batch = load_batch(cfg, self._sources, trainer.processing_class, self._template)
             trainer.add_callback(ProbeCallback(trainer, batch, cfg.regreason_probe_steps, probes))
         self._trainer = trainer
         if first:
-            (output / RECORD).unlink(missing_ok=True)
+            clear(output)
 
     def post_train(self, cfg: Any, model: Any) -> None:
         """Remember how far the training went; Axolotl calls this before and after saving."""
@@ -146,11 +149,20 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             self._trainer = None
 
     def post_train_unload(self, cfg: Any) -> None:
-        """Write the record last, so that it stands for a finished run."""
+        """Write the record, which stands for a finished training; then card and scores."""
+        # (A report reads what a training has written; only its card is the training's own end.)
+        from regreason_plugin.report.model_card import write_card
+
         assert self._sources is not None
         assert self._progress is not None
         if _is_first_process():
             write_record(cfg, self._sources, self._progress, self._config_sha256)
+            output = Path(cfg.output_dir)
+            write_card(output)
+            if self._scoring is not None:
+                score(cfg, self._scoring, self._template)
+                if self._scoring.has_ours:
+                    write_card(output, output / RESULTS)
 
 
 def _is_first_process() -> bool:

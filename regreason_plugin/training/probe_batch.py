@@ -67,21 +67,27 @@ def choose_rows(rows: Iterable[Row], number: int) -> list[Row]:
     return sorted(rows, key=place)[:number]
 
 
-def make_batch(tokenizer: Any, rows: Sequence[Row], order: Order, *, chat: bool) -> ProbeBatch:
+def make_batch(
+    tokenizer: Any, rows: Sequence[Row], order: Order, template: dict[str, bool] | None
+) -> ProbeBatch:
     """Tokenize prompts as lm-eval does, up to where the labels part.
 
     Args:
         tokenizer: As lm-eval loads it, with the chat template of the training if it has one.
         rows: One or more.
         order: Whether label or explanation comes first.
-        chat: Whether the prompts are rendered by the chat template.
+        template: What the chat template needs, as `chat.template_arguments`; None where
+            prompts are not rendered by one.
     """
     prompts, choices = [], set()
     for row in rows:
         prompt = row.messages[0].content
-        if chat:
+        if template is not None:
             start = tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+                [{"role": "user", "content": prompt}],
+                tokenize=False,
+                add_generation_prompt=True,
+                **template,
             )
         else:
             start = prompt + TARGET_DELIMITER
@@ -97,13 +103,14 @@ def make_batch(tokenizer: Any, rows: Sequence[Row], order: Order, *, chat: bool)
     return ProbeBatch(tuple(prompts), one if len(set(one)) == len(LABELS) else ())
 
 
-def load_batch(cfg: Any, sources: Sources, tokenizer: Any) -> ProbeBatch:
+def load_batch(cfg: Any, sources: Sources, tokenizer: Any, template: dict[str, bool]) -> ProbeBatch:
     """The probe batch of a config.
 
     Args:
         cfg: The config as Axolotl has normalised it.
         sources: What the run trains on.
         tokenizer: What Axolotl trains with; its chat template is taken.
+        template: What that template needs.
     """
     folder = sources.folder
     rows = [row for name in sources.validation for row in folder.rows(name)]
@@ -111,7 +118,7 @@ def load_batch(cfg: Any, sources: Sources, tokenizer: Any) -> ProbeBatch:
     reference.chat_template = tokenizer.chat_template
     chat = cfg.test_datasets[0].type == "chat_template"
     chosen = choose_rows(rows, cfg.regreason_probe_rows)
-    return make_batch(reference, chosen, folder.order, chat=chat)
+    return make_batch(reference, chosen, folder.order, template if chat else None)
 
 
 def measure_batch(

@@ -73,6 +73,7 @@ def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: 
         },
         "base_model": cfg.base_model,
         "adapter": cfg.adapter,
+        "chat_template": cfg.datasets[0].type == "chat_template",
         "seed": cfg.seed,
         "label_share": cfg.regreason_label_share,
         "label_smoothing": cfg.regreason_label_smoothing,

@@ -43,7 +43,7 @@ def test_prompts_end_where_evaluation_decides(
     lm = RegReasonHF(str(folder), device="cpu", probe="output+label")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = choose_rows(data.rows("validation/explanation.jsonl"), 4)
-    batch = make_batch(tokenizer, rows, data.order, chat=chat)
+    batch = make_batch(tokenizer, rows, data.order, {} if chat else None)
     assert len(batch.prompts) == len(rows) == 4
     for row, prompt in zip(rows, batch.prompts, strict=True):
         requests = lm_eval_requests(lm, row.messages[0].content, data.order, chat=chat)
