@@ -34,7 +34,8 @@ def join(cfg: Any) -> None:
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
         PartialState(backend="gloo")
     else:
-        PartialState(cpu=True)
+        # (On cpu:0, as accelerate would have it, no optimizer state can be loaded.)
+        PartialState(cpu=True).device = torch.device("cpu")
     # Or the trainer forgets the state, and makes one of a single process.
     given = cfg.get("accelerator_config") or {}
     cfg["accelerator_config"] = {**given, "use_configured_state": True}

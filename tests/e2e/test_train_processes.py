@@ -8,101 +8,34 @@ only the real thing has: the losses and the adapter of one process with the same
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+import os
+import shutil
+import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
-from test_train import ROOT, axolotl_train
-from training_data import build_data, config, read_rows, write_config
+from step_training import (
+    LEARNING_RATE,
+    LEARNT,
+    PLUGINS,
+    SHARE,
+    STEPS,
+    TWO,
+    Trained,
+    Trainings,
+    launched,
+    same_adapter,
+    same_log,
+    waits,
+)
+from test_train import ROOT
+from training_data import read_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-SHARE = 0.3
-STEPS = 3
-LEARNING_RATE = 0.5
-TWO = ("--launcher", "torchrun", "--", "--nproc_per_node=2")
 
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training printed and left."""
-
-    output: str
-    folder: Path
-
-    @cached_property
-    def log(self) -> list[dict[str, float]]:
-        """The lines of the log, one a step."""
-        lines = re.findall(r"\{'loss'.*?\}", self.output)
-        return [
-            {name: float(value) for name, value in re.findall(r"'([^']+)': '?([-\d.e+]+)'?", line)}
-            for line in lines
-        ]
-
-    def adapter(self, checkpoint: str = "") -> dict[str, torch.Tensor]:
-        return load_file(self.folder / checkpoint / "adapter_model.safetensors")
-
-
-@pytest.fixture(scope="module")
-def train(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Trained]:
-    """Trains three steps of all rows each, by name and with changes; each name once."""
-    folder = tmp_path_factory.mktemp("processes")
-    data = build_data(folder / "data", rows=24)
-    rows = data.manifest.counts["train"].rows
-    assert rows % 4 == 0
-    done: dict[str, Trained] = {}
-
-    def run(name: str, *arguments: str, batch: int = rows, **changes: Any) -> Trained:
-        if name not in done:
-            values = config(
-                tiny_model,
-                data.path,
-                folder / name,
-                regreason_label_share=SHARE,
-                output_dir=str(folder / name / "model"),
-                micro_batch_size=batch,
-                max_steps=STEPS,
-                regreason_budget="steps",
-                num_epochs=STEPS,
-                logging_steps=1,
-                save_strategy="steps",
-                save_steps=1,
-            )
-            # A step of plain gradient descent is the gradient.
-            values |= {"optimizer": "sgd", "learning_rate": LEARNING_RATE, "max_grad_norm": 1e6}
-            values |= changes
-            file = write_config(folder / f"{name}.yml", values)
-            launcher = arguments or ("--launcher", "python")
-            # (DeepSpeed's first run with several processes compiles a library.)
-            found = axolotl_train(file, *launcher, cwd=folder, timeout=800)
-            assert found.returncode == 0, found.stderr[-4000:]
-            done[name] = Trained(found.stdout + found.stderr, folder / name / "model")
-        return done[name]
-
-    run.rows = rows  # type: ignore[attr-defined]
-    run.data = data  # type: ignore[attr-defined]
-    return run
-
-
-def same(found: Trained, expected: Trained, checkpoint: str = "") -> None:
-    assert len(found.log) == len(expected.log) == STEPS
-    for ours, theirs in zip(found.log, expected.log, strict=True):
-        for name in ("loss", "grad_norm", "label_loss", "explanation_loss", "label_acc",
-                     "label_tokens_seen", "target_tokens_seen"):  # fmt: skip
-            assert ours[name] == pytest.approx(theirs[name], rel=2e-4), name
-    adapter, other = found.adapter(checkpoint), expected.adapter(checkpoint)
-    assert adapter.keys() == other.keys()
-    for name, values in adapter.items():
-        assert torch.allclose(values, other[name], atol=1e-5), name
-
-
-def test_a_step_is_that_of_plain_torch(train: Any, tiny_model: Path) -> None:
+def test_a_step_is_that_of_plain_torch(train: Trainings, tiny_model: Path) -> None:
     """Loss and gradient, token by token; the adapter's B starts at zero, so it is -lr x its own."""
     whole = train("whole")
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -141,7 +74,7 @@ def test_a_step_is_that_of_plain_torch(train: Any, tiny_model: Path) -> None:
     assert max(float(value.abs().max()) for value in after.values()) > 1e-3
 
 
-def test_label_smoothing_is_torchs(train: Any, tiny_model: Path) -> None:
+def test_label_smoothing_is_torchs(train: Trainings, tiny_model: Path) -> None:
     smoothed = train("smoothed", regreason_label_share=None, regreason_label_smoothing=0.5)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
@@ -165,7 +98,7 @@ def test_label_smoothing_is_torchs(train: Any, tiny_model: Path) -> None:
     assert (record["label_share"], record["label_smoothing"]) == (None, 0.5)
 
 
-def test_a_chat_model_has_its_label_found_too(train: Any, tiny_model: Path) -> None:
+def test_a_chat_model_has_its_label_found_too(train: Trainings, tiny_model: Path) -> None:
     path = f"{train.data.path}/train/{{arm}}.jsonl"
     entry = {"type": "chat_template", "field_messages": "messages", "ds_type": "json"}
     # (ChatML as the tokenizer has it begins without the beginning of text that lm-eval adds.)
@@ -187,32 +120,95 @@ def test_a_chat_model_has_its_label_found_too(train: Any, tiny_model: Path) -> N
     assert found.log[-1]["label_loss"] < found.log[0]["label_loss"]
 
 
-@pytest.mark.parametrize(
-    "name", ["accumulated", "packed", "two processes", "zero1", "zero2", "zero3"]
-)
-def test_the_same_step_in_other_ways(train: Any, name: str) -> None:
+@pytest.mark.parametrize("name", ["accumulated", "packed", "two processes", "zero1", "zero2"])
+def test_the_same_step_in_other_ways(train: Trainings, name: str) -> None:
     whole, rows = train("whole"), train.rows
     if name == "accumulated":
         found = train(name, batch=rows // 4, gradient_accumulation_steps=4)
     elif name == "packed":
         found = train(name, batch=1, sample_packing=True, sequence_len=4096)
     elif name == "two processes":
-        found = train(name, *TWO, batch=rows // 4, gradient_accumulation_steps=2)
+        found = train(name, *TWO, batch=rows // 4, gradient_accumulation_steps=2, plugins=PLUGINS)
     else:
-        file = ROOT / "axolotl_configs" / "deepspeed" / f"{name}.json"
-        found = train(name, *TWO, batch=rows // 2, deepspeed=str(file))
-        # The engine's own files, which no other training leaves.
-        checkpoint = found.folder / "checkpoint-3"
-        assert (checkpoint / "latest").read_text() == "global_step3"
-        states = list((checkpoint / "global_step3").glob("*optim_states.pt"))
-        assert len(states) == 2  # a rank each
-    same(found, whole)
+        found = train(name, *TWO, batch=rows // 2, deepspeed=deepspeed(name), plugins=PLUGINS)
+        holds_engine_files(found.folder / "checkpoint-3")
+    same_log(found.log, whole.log)
+    same_adapter(found.adapter(), whole.adapter())
     record = json.loads((found.folder / "regreason.json").read_text())
-    assert record["processes"] == (2 if name.startswith(("two", "zero")) else 1)
     assert record["label_share"] == SHARE
+    several = name.startswith(("two", "zero"))
+    assert record["processes"] == (2 if several else 1)
+    if several:
+        the_ranks_read_different_rows(found.folder.parent, train)
 
 
-def test_without_a_share_the_training_is_axolotls(train: Any) -> None:
+def test_zero3_killed_goes_on_from_its_checkpoint(train: Trainings) -> None:
+    """Killed after three steps; then, as if it had been in the third, resumed after two."""
+    whole = train("whole")
+    config = train.config(
+        "zero3",
+        train.rows // 2,
+        deepspeed=deepspeed("zero3"),
+        plugins=PLUGINS,
+        auto_resume_from_checkpoints=True,
+    )
+    command = ["axolotl", "train", str(config), *TWO]
+    with launched(command, config.with_name("killed"), WAIT="3 0 1") as running:
+        for process in [waits(config, rank, [running]) for rank in (0, 1)]:
+            os.kill(process, signal.SIGKILL)
+        assert running.wait(60) == 1
+    killed = Trained(config.with_name("killed").read_text(), config.parent / "model")
+    assert not (killed.folder / "regreason.json").exists()
+    same_log(killed.log, whole.log)
+    uninterrupted = killed.adapter("checkpoint-3")
+    same_adapter(uninterrupted, whole.adapter())
+    the_ranks_read_different_rows(config.parent, train)
+
+    shutil.rmtree(killed.folder / "checkpoint-3")
+    holds_engine_files(killed.folder / "checkpoint-2")
+    with launched(command, config.with_name("resumed")) as running:
+        assert running.wait(300) == 0, config.with_name("resumed").read_text()[-4000:]
+    resumed = Trained(config.with_name("resumed").read_text(), killed.folder)
+    same_log(resumed.log, whole.log[2:], LEARNT)
+    holds_engine_files(killed.folder / "checkpoint-3")
+    found = resumed.adapter()
+    assert found.keys() == uninterrupted.keys()
+    assert all(torch.equal(values, uninterrupted[name]) for name, values in found.items())
+    record = json.loads((resumed.folder / "regreason.json").read_text())
+    assert (record["processes"], record["steps"]) == (2, STEPS)
+
+
+def deepspeed(name: str) -> str:
+    return str(ROOT / "axolotl_configs" / "deepspeed" / f"{name}.json")
+
+
+def holds_engine_files(checkpoint: Path) -> None:
+    """Assert that it is DeepSpeed's own, which no other training leaves."""
+    step = f"global_step{checkpoint.name.removeprefix('checkpoint-')}"
+    assert (checkpoint / "latest").read_text() == step
+    assert len(list((checkpoint / step).glob("*optim_states.pt"))) == 2  # a rank each
+
+
+def the_ranks_read_different_rows(folder: Path, train: Trainings) -> None:
+    """Assert that in each epoch two ranks read half of the train rows each, and none twice."""
+    tokenizer = AutoTokenizer.from_pretrained(train.model)
+    rows = [
+        [*tokenizer(" ".join(turn["content"] for turn in row["messages"])).input_ids,
+         tokenizer.eos_token_id]
+        for row in read_rows(train.data.path, "train/explanation.jsonl")
+    ]  # fmt: skip
+    half = len(rows) // 2
+    ranks = []
+    for rank in (0, 1):
+        batches = (folder / f"rows-{rank}.jsonl").read_text().splitlines()
+        ranks.append([ids for batch in batches for ids in json.loads(batch)])
+    for epoch in range(STEPS):
+        parts = [read[half * epoch : half * (epoch + 1)] for read in ranks]
+        assert sorted(parts[0] + parts[1]) == sorted(rows)
+    assert [len(read) for read in ranks] == [half * STEPS] * 2
+
+
+def test_without_a_share_the_training_is_axolotls(train: Trainings) -> None:
     """Bit for bit the adapter of Axolotl's own trainer, in small steps with a common optimizer."""
     own = {"optimizer": "adamw_torch", "learning_rate": 0.01, "max_grad_norm": 1.0}
     changes = {"regreason_label_share": None, "batch": 4, **own}

@@ -121,7 +121,7 @@ def test_the_tasks_have_to_suit_the_data(
 
 def test_the_model_is_scored_as_it_was_trained(one_setting: DataFolder, tmp_path: Path) -> None:
     def arguments(**changes: Any) -> tuple[dict[str, Any], list[str]]:
-        given = command(config(tmp_path, **changes), Scoring(("a", "b"), 5, one_setting))
+        given = command(config(tmp_path, **changes), Scoring(("a", "b"), 5, one_setting), {})
         return json.loads(given[given.index("--model_args") + 1]), given
 
     adapter = {"pretrained": "a/base", "peft": str(tmp_path)}
