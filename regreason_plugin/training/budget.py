@@ -70,12 +70,23 @@ def set_length(cfg: Any, trainer: Any) -> None:
     """
     steps = _steps(cfg, trainer)
     trainer.args.max_steps = steps
-    if cfg.warmup_steps is None:
-        ratio = 0.03 if cfg.warmup_ratio is None else cfg.warmup_ratio
-        warmup = int(ratio * steps)
-        # As Axolotl has it, whose number of steps is another.
-        warmup = warmup if cfg.warmup_ratio is not None else min(warmup, 100)
-        trainer.args.warmup_steps = 2 if warmup == 1 else warmup
+    trainer.args.warmup_steps = warm_up(cfg, steps)
+
+
+def warm_up(cfg: Any, steps: int) -> int:
+    """Steps in which the learning rate rises, as Axolotl has it, whose number of steps is another.
+
+    Args:
+        cfg: The config as Axolotl has validated it.
+        steps: Of the training.
+    """
+    if cfg.warmup_steps is not None:
+        given = int(cfg.warmup_steps)
+    elif cfg.warmup_ratio is not None:
+        given = int(cfg.warmup_ratio * steps)
+    else:
+        given = min(int(0.03 * steps), 100)
+    return 2 if given == 1 else given
 
 
 def _steps(cfg: Any, trainer: Any) -> int:

@@ -160,7 +160,6 @@ def _check(
     if one.tokens:
         counts = one.tokens
         one.schedule = plan(one.cfg, counts.lengths, counts.target, processes)
-        yield from _check_epochs(one, config)
     deepspeed: dict[str, Any] = {}
     try:
         deepspeed = read_deepspeed(one.cfg)
@@ -282,18 +281,3 @@ def _look_at_tokens(
         name = str(Path(entry["path"]).relative_to(sources.folder.path))
         lengths = row_lengths(tokenize_file(cfg, sources, name, tokenizer))
         yield from check_lengths(lengths, cfg.sequence_len, name=name, config=config)
-
-
-def _check_epochs(one: Checked, config: str) -> Iterator[Finding]:
-    assert one.schedule is not None
-    cfg, epochs = one.cfg, one.schedule.epochs
-    by_rows = not cfg.max_steps and cfg.regreason_budget == "rows" and not cfg.sample_packing
-    if by_rows and epochs < cfg.num_epochs - 1e-9:
-        yield finding(
-            "warning",
-            f"Axolotl stops after {one.schedule.steps} steps, which are {epochs:.2f} epochs and "
-            f"not {cfg.num_epochs:g}: the rows do not divide by the batch of {one.schedule.batch}, "
-            "and the last step of every epoch is not full; the arms are alike in this",
-            path=config,
-            field="num_epochs",
-        )

@@ -1,4 +1,4 @@
-"""How many steps Axolotl will take, and how many epochs those are."""
+"""How many steps a training will take, and how many epochs those are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from regreason_plugin.training.budget import warm_up
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,7 @@ class Schedule:
 
 
 def plan(cfg: Any, lengths: Sequence[int], target_tokens: int, processes: int) -> Schedule:
-    """Count as Axolotl and its trainer do.
-
-    Axolotl divides all rows of all epochs by the batch and stops there, while the trainer ends
-    every epoch with a step of what is left. So where the rows do not divide by the batch, the
-    last epoch is cut short.
+    """Count as the trainer does; with budget ``tokens`` it may be a step more or less.
 
     Args:
         cfg: The config as Axolotl has validated it.
@@ -40,45 +40,34 @@ def plan(cfg: Any, lengths: Sequence[int], target_tokens: int, processes: int) -
     """
     apart = processes // (cfg.context_parallel_size or 1) // (cfg.tensor_parallel_size or 1)
     micro, accumulated = cfg.micro_batch_size, cfg.gradient_accumulation_steps
-    batch = micro * accumulated * apart
-    if cfg.sample_packing:
-        planned = _packed_steps(cfg, lengths, batch)
-        an_epoch = planned / cfg.num_epochs
-    else:
-        planned = math.ceil(len(lengths) * cfg.num_epochs / batch)
-        batches = math.ceil(math.ceil(len(lengths) / micro) / apart)
-        an_epoch = math.ceil(batches / accumulated)
-    steps = cfg.max_steps or planned
-    if cfg.regreason_budget == "tokens" and cfg.regreason_target_tokens:
-        steps = math.ceil(cfg.regreason_target_tokens * an_epoch / target_tokens)
-    counted = min(planned, cfg.max_steps) if cfg.max_steps else planned
-    return Schedule(batch, steps, steps / an_epoch, _warm_up(cfg, counted))
-
-
-def _warm_up(cfg: Any, steps: int) -> int:
-    # (Axolotl makes two of a single step.)
-    if cfg.warmup_steps is not None:
-        given = int(cfg.warmup_steps)
-    elif cfg.warmup_ratio is not None:
-        given = int(cfg.warmup_ratio * steps)
-    else:
-        given = min(int(0.03 * steps), 100)
-    return 2 if given == 1 else given
-
-
-def _packed_steps(cfg: Any, lengths: Sequence[int], batch: int) -> int:
-    """Axolotl's own count; the packing is random, so the next one may differ by a step."""
-    from axolotl.utils.trainer import calculate_total_num_steps
-    from datasets import Dataset
-
-    rows = Dataset.from_dict({"input_ids": [[0]] * len(lengths), "length": list(lengths)})
-    counted = type(cfg)(
-        {
-            **cfg,
-            "batch_size": batch,
-            "dataset_num_proc": 1,
-            "total_num_tokens": sum(lengths),
-            "total_supervised_tokens": 1,  # counted elsewhere
-        }
+    batches = (
+        _packed_batches(cfg, lengths, apart)
+        if cfg.sample_packing
+        else math.ceil(math.ceil(len(lengths) / micro) / apart)
     )
-    return max(int(calculate_total_num_steps(counted, rows, update=False)), 1)
+    an_epoch = math.ceil(batches / accumulated)
+    if cfg.regreason_budget == "steps":
+        steps = cfg.max_steps
+    elif cfg.regreason_budget == "tokens":
+        steps = math.ceil(cfg.regreason_target_tokens * an_epoch / target_tokens)
+    else:
+        steps = math.ceil(cfg.num_epochs * an_epoch)
+    return Schedule(micro * accumulated * apart, steps, steps / an_epoch, warm_up(cfg, steps))
+
+
+def _packed_batches(cfg: Any, lengths: Sequence[int], apart: int) -> int:
+    """Batches of packed rows that one process has in an epoch."""
+    from regreason_plugin.training.packing import WholeEpochSampler
+
+    real = cfg.multipack_real_batches
+    real = not cfg.attn_supports_packing if real is None else real
+    sampler = WholeEpochSampler(
+        range(len(lengths)),
+        lengths=np.array(lengths),
+        batch_size=cfg.micro_batch_size if real else 1,
+        batch_max_len=cfg.sequence_len * (1 if real else cfg.micro_batch_size),
+        group_size=cfg.sample_packing_group_size,
+        bin_size=cfg.sample_packing_bin_size,
+        processes=apart,
+    )
+    return len(sampler) // apart
