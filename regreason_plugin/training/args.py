@@ -30,9 +30,13 @@ class RegReasonArgs(BaseModel):
             fills ``{variant}`` in paths. None for nothing.
         regreason_budget: What is the same in every arm: ``rows`` (rows and epochs), ``steps``
             (``max_steps`` says how many) or ``tokens`` (``regreason_target_tokens``).
-        regreason_target_tokens: How many target tokens to train on, with budget ``tokens``.
-        regreason_probe_steps: Steps between two measurements of the probe batch; None for none.
-        regreason_probe_rows: How many validation rows the probe batch has.
+        regreason_target_tokens: How many target tokens to train on, with budget ``tokens``, all
+            processes together; the training ends with the step that reaches them, and
+            ``num_epochs`` is left out.
+        regreason_probe_steps: Steps between two measurements of the probe batch, which is also
+            measured before the first step and at the end; None for none.
+        regreason_probe_rows: How many validation rows the probe batch has; all of them if they
+            are fewer.
         regreason_eval: lm-eval tasks to score the trained model on; None for none.
         regreason_eval_limit: Documents a task, for trials; None for all.
     """

@@ -12,9 +12,9 @@
 - at the end ``train_loss``, ``train_runtime``.
 
 What Axolotl and transformers add (``ppl``, memory) is there, too. null stands for a value that
-is no finite number. A step has at most one line of each kind, also where the training was
-killed and resumed: then the lines after the checkpoint's step are dropped, as their steps are
-done again. A line is written whole before the training goes on.
+is no finite number. A step has at most one line of each kind (its first key tells), also where
+the training was killed and resumed: then the lines after the checkpoint's step are dropped, as
+their steps are done again. A line is written whole before the training goes on.
 """
 
 from __future__ import annotations
@@ -79,12 +79,8 @@ class LineFile:
 
 
 def _kind(values: Mapping[str, Any]) -> str:
-    if "loss" in values:
-        return "train"
-    for prefix in ("eval_", "probe/"):
-        if any(name.startswith(prefix) for name in values):
-            return prefix
-    return ""
+    """A line's first key, such as ``loss``, ``eval_loss`` or ``train_runtime``."""
+    return next((name for name in values if name != "step"), "")
 
 
 def _number(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 The prompts are those whose ids hash lowest, so every arm and every seed has the same. A prompt
 goes on to where the labels part, as in evaluation: with explanation first, to where the
-generative twins force the label at once. What is measured is that of DESIGN's probes, as
-`regreason_plugin.probes.measure` has it, each the mean over the batch:
+generative twins force the label at once. What is measured is defined at
+`regreason_plugin.probes.measure`; each is the mean over the batch:
 
 - to the log: ``probe/output_entropy``, ``probe/label_entropy`` and, over the middle blocks,
   ``probe/<name>_mid``;

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -306,6 +307,32 @@ def test_a_sweep_does_not_train_two_configs_into_one_folder(
     values = config(tmp_path, data.path, tmp_path, learning_rate=1)
     line = refused(values, tmp_path, capfd)
     assert line.startswith(f"output_dir: {output} holds a model trained with another config")
+
+
+def test_a_checkpoint_of_another_config_is_not_gone_on_from(
+    data: DataFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = {"auto_resume_from_checkpoints": True}
+    values = config(tmp_path, data.path, tmp_path / "out", **options)
+    cfg = register(values, tmp_path / "config.yml")
+    plugin = _plugin_of(cfg)
+    begun = register(config(tmp_path, data.path, tmp_path / "out"), tmp_path / "config.yml")
+    # To go on is no other config.
+    assert _plugin_of(begun)._config_sha256 == plugin._config_sha256
+    checkpoint = Path(cfg.output_dir) / "checkpoint-4"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    about = {"arm": "explanation", "data_sha256": data.sha256, "config_sha256": "0123"}
+    (checkpoint / "regreason_state.json").write_text(json.dumps(about))
+    rows = data.manifest.counts["train"].rows
+    trainer = SimpleNamespace(
+        train_dataset=range(rows), accelerator=SimpleNamespace(num_processes=1)
+    )
+    with pytest.raises(SystemExit) as stop:
+        plugin.post_trainer_create(cfg, trainer)
+    assert stop.value.code == 2
+    error = capfd.readouterr().err
+    assert f"{checkpoint}: was written with config_sha256 0123, and this training has" in error
 
 
 def _plugin_of(_: Any) -> Any:

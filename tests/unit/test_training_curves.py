@@ -24,12 +24,14 @@ def test_a_step_has_one_line_of_each_kind(tmp_path: Path) -> None:
     file.add(1, {"probe/output_entropy": 1.5})
     file.add(1, {"eval_loss": 4.0})
     file.add(2, {"loss": 1.0})
+    file.add(2, {"mine": 1})
     file.add(2, {"train_loss": 1.5})
     assert lines(tmp_path / "new/log.jsonl") == [
         {"step": 1, "loss": 2.0, "ppl": None, "grad_norm": None},
         {"step": 1, "eval_loss": 3.0},
         {"step": 1, "probe/output_entropy": 1.5},
         {"step": 2, "loss": 1.0},
+        {"step": 2, "mine": 1},
         {"step": 2, "train_loss": 1.5},
     ]
 
