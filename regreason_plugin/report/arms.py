@@ -74,28 +74,24 @@ def by_name(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def _check_seeds(name: str, runs: list[Run]) -> None:
-    folder = runs[0].folder
     for run in runs:
         if not isinstance(run.seed, int):
             raise UserError(
                 f"{name!r} stands twice or for several models "
                 f"({some_of(run.model for run in runs)}), and {run.model} has no regreason.json "
                 "that says its seed; give each its own NAME=RESULTS",
-                path=folder,
             )
     arms = sorted({str(run.training.get("arm")) for run in runs})
     if len(arms) > 1:
         raise UserError(
             f"{name!r} stands for results of several arms ({', '.join(arms)}); give each a NAME "
             "of its own, or name the folder alone to have it split into its arms",
-            path=folder,
         )
     ways = list(_names(runs).values())
     if len(set(ways)) > 1:
         raise UserError(
             f"{name!r} stands for models trained in several ways ({'; '.join(sorted(set(ways)))});"
             " give each a NAME of its own, or name the folder alone to have it split",
-            path=folder,
         )
     seeds: dict[Any, Run] = {}
     for run in runs:
@@ -103,7 +99,6 @@ def _check_seeds(name: str, runs: list[Run]) -> None:
             raise UserError(
                 f"seed {run.seed} of {name!r} stands twice ({seeds[run.seed].model} and "
                 f"{run.model}); keep one of them, or give each its own NAME=RESULTS",
-                path=folder,
             )
         seeds[run.seed] = run
 

@@ -140,7 +140,11 @@ def read_models(name: str, folder: Path) -> list[Run]:
             "holds results of other tasks only; run lm_eval with --tasks 'regreason_*'",
             path=folder,
         )
-    return [_merge(name, folder, by_model[model]) for model in sorted(by_model)]
+    if len(by_model) == 1:
+        return [_merge(name, folder, contents) for contents in by_model.values()]
+    return [
+        _merge(name, by_model[model][-1][0].parent, by_model[model]) for model in sorted(by_model)
+    ]
 
 
 def _merge(name: str, folder: Path, contents: list[tuple[Path, dict[str, Any]]]) -> Run:

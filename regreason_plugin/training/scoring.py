@@ -175,7 +175,8 @@ def clear(output_dir: Path) -> None:
         (output_dir / name).unlink(missing_ok=True)
     results = output_dir / RESULTS
     for pattern in ("results_*.json", "samples_*.jsonl"):
-        for file in results.rglob(pattern):
+        # (A list: what is looked through may not change meanwhile.)
+        for file in list(results.rglob(pattern)):
             file.unlink()
             if file.parent != results and not any(file.parent.iterdir()):
                 file.parent.rmdir()

@@ -276,3 +276,19 @@ def test_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     page = (tmp_path / "out/comparison.md").read_text()
     header = next(line for line in page.splitlines() if line.startswith("| dataset"))
     assert header.endswith(r"| base | \[red\]x\|\<b\>\`y\` | diff |")
+
+
+def test_models_are_paired_by_their_seed_not_by_their_place(tmp_path: Path) -> None:
+    # Folders sort 10 before 2, and of the other arm in the order of the seeds.
+    model(tmp_path, "label_only", 10, {FIRST: 0.5})
+    model(tmp_path, "label_only", 2, {FIRST: 0.1})
+    (model(tmp_path, "explanation", 10, {FIRST: 0.6})).rename(tmp_path / "z")
+    (model(tmp_path, "explanation", 2, {FIRST: 0.3})).rename(tmp_path / "a")
+    for name, seed in (("z", 10), ("a", 2)):
+        results_file = next((tmp_path / name).rglob("results_*.json"))
+        text = results_file.read_text().replace(f"explanation-{seed}", name)
+        results_file.write_text(text)
+    comparison = compare(read_arms([str(tmp_path)]), "label_only")
+    assert comparison["seeds"] == {"label_only": [2, 10], "explanation": [2, 10]}
+    differences = comparison["over_seeds"]["explanation"]["mean_differences"]
+    assert differences == pytest.approx([0.2, 0.1])

@@ -19,9 +19,7 @@ from regreason_plugin.errors import UserError
 from regreason_plugin.targets.folder import DataFolder, open_data_folder
 from regreason_plugin.training import scoring
 from regreason_plugin.training.plugin import RegReasonPlugin
-from regreason_plugin.training.record import Progress
 from regreason_plugin.training.scoring import Scoring, clear, command, known_tasks, read_scoring
-from regreason_plugin.training.sources import Sources
 
 TASK_FILES = Path(__file__).parents[2] / "lm_eval_tasks"
 
@@ -37,6 +35,7 @@ def config(output: Path, **changes: Any) -> Any:
     keys = (
         *("revision_of_model", "trust_remote_code", "load_in_8bit", "load_in_4bit"),
         *("bnb_config_kwargs", "tokenizer_config", "regreason_label_share", "lora_dropout"),
+        *("regreason_budget", "regreason_target_tokens"),
     )
     values = {
         **dict.fromkeys(keys),
@@ -182,16 +181,23 @@ def test_the_child_is_a_process_of_its_own_and_is_heard(
             assert name not in text
 
 
+def trained(folder: DataFolder) -> RegReasonPlugin:
+    """The plugin as it is when a training is over."""
+    plugin: Any = RegReasonPlugin()
+    plugin._sources = SimpleNamespace(arm="explanation", scope=None, folder=folder, rows=20)
+    counts = {"label_tokens": 20, "target_tokens": 60}
+    plugin._progress = SimpleNamespace(steps=3, epochs=1.0, processes=1, **counts)
+    plugin._scoring = Scoring(("regreason_*",), None, folder)
+    return plugin  # type: ignore[no-any-return]
+
+
 def test_a_failed_scoring_leaves_model_record_and_card_and_says_what_to_do(
     one_setting: DataFolder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plugin = RegReasonPlugin()
-    plugin._sources = Sources("explanation", one_setting, ("train/explanation.jsonl",), 20)
-    plugin._progress = Progress(3, 1.0, 60, 1)
-    plugin._scoring = Scoring(("regreason_*",), None, one_setting)
+    plugin = trained(one_setting)
     code = "print('out of memory'); raise SystemExit(3)"
     monkeypatch.setattr(scoring, "command", lambda *_: [sys.executable, "-c", code])
     with pytest.raises(SystemExit) as end:
@@ -259,10 +265,7 @@ def test_what_is_said_of_an_old_model_goes_and_nothing_else(tmp_path: Path) -> N
 def test_no_process_of_a_training_but_the_first_scores(
     one_setting: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin = RegReasonPlugin()
-    plugin._sources = Sources("explanation", one_setting, ("train/explanation.jsonl",), 20)
-    plugin._progress = Progress(3, 1.0, 60, 2)
-    plugin._scoring = Scoring(("regreason_*",), None, one_setting)
+    plugin = trained(one_setting)
     monkeypatch.setenv("RANK", "1")
     plugin.post_train_unload(config(tmp_path))
     assert list(tmp_path.iterdir()) == []
