@@ -12,7 +12,7 @@ from typing import Any
 from regreason_plugin.errors import UserError, nearest, user_errors_passed_on
 from regreason_plugin.settings import AXES, DATASETS, SETTINGS, generative_task_name, task_name
 from regreason_plugin.training.chat import check_special_tokens, scoring_arguments
-from regreason_plugin.training.checks import STRATEGY, check_config
+from regreason_plugin.training.checks import STRATEGY, check_config, without_refused
 from regreason_plugin.training.comparison import check_comparison
 from regreason_plugin.training.findings import Finding, error_of, finding
 from regreason_plugin.training.loading import Run, register_plugins, validate
@@ -138,7 +138,7 @@ def _check(
         yield from check_same_rows(one.sources, all_arms=True)
     if cfg.get("output_dir") != given:
         yield from check_other_run(cfg, config, written)
-    one.cfg, refused = validate(cfg, config, processes)
+    one.cfg, refused = validate(without_refused(cfg), config, processes)
     yield from refused
     if one.cfg is None:
         yield finding("not checked", "what follows from the config: Axolotl refuses it as it is")
