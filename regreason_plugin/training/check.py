@@ -205,9 +205,10 @@ def _find_data(one: Checked, config: str) -> Iterator[Finding]:
     cfg = one.run.cfg
     filled = True
     for part in _FILLED:
-        alone = {**cfg, **{other: None for other in _FILLED if other != part}}
+        alone = {**cfg, **dict.fromkeys(_FILLED), part: cfg.get(part)}
         found = list(error_of(lambda alone=alone: fill_placeholders(alone, config)))  # type: ignore[misc]
-        cfg[part] = alone[part]
+        if alone[part] is not None:
+            cfg[part] = alone[part]
         filled = filled and not (found and part != "output_dir")
         yield from found
     if not filled:

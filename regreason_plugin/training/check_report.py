@@ -112,7 +112,8 @@ def _facts(one: Checked) -> Iterator[tuple[str, str]]:
         folder = sources.folder
         yield "Arm", sources.arm
         yield "Order", folder.order
-        yield "Data", f"{folder.path}, {folder.origin}, sha256 {folder.sha256[:12]}"
+        yield "Data", f"{folder.path} ({folder.origin})"
+        yield "Its sha256", folder.sha256[:16]
         yield "Rows", f"{sources.rows:,}"
     if one.schedule is not None:
         yield "Batch", _batch(cfg, one.schedule.batch)
