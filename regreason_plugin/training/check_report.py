@@ -69,18 +69,20 @@ def print_report(checked: list[Checked], console: Console) -> None:
     for name in same:
         grid.add_row(name, facts[0].get(name, ""))
     console.print(grid, highlight=False)
-    # (A run is named by its arm where arms differ, and the parts of its memory are too long.)
+    # (An arm that differs is the sweep's, and the parts of the memory are too long.)
     different = [name for name in names if name not in (*same, "Arm", _PARTS)]
     if different:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        table.add_column("Run", vertical="bottom", overflow="fold")
+        swept = list(dict.fromkeys(key for one in checked for key in one.run.values))
+        for key in swept:
+            table.add_column(key.removeprefix("regreason_"), vertical="bottom", overflow="fold")
         for name in different:
             words = [*name.split(), *(one.get(name, "") for one in facts)]
             width = max(map(len, words))
             table.add_column(name, justify="right", vertical="bottom", min_width=width)
         for one, values in zip(checked, facts, strict=True):
-            run = one.run.name.replace("regreason_", "")
-            table.add_row(run, *(values.get(name, "-") for name in different))
+            run = (str(one.run.values.get(key, "-")) for key in swept)
+            table.add_row(*run, *(values.get(name, "-") for name in different))
         console.print()
         console.print(table, highlight=False)
     lines = _scoring_lines(checked)
@@ -113,7 +115,7 @@ def _facts(one: Checked) -> Iterator[tuple[str, str]]:
         yield "Arm", sources.arm
         yield "Order", folder.order
         yield "Data", f"{folder.path} ({folder.origin})"
-        yield "Its sha256", folder.sha256[:16]
+        yield "Data sha256", folder.sha256[:16]
         yield "Rows", f"{sources.rows:,}"
     if one.schedule is not None:
         yield "Batch", _batch(cfg, one.schedule.batch)

@@ -264,7 +264,7 @@ def test_the_report_counts_what_is_trained(
     assert found.fact("Label tokens") == f"{label:,}"
     assert found.fact("Other target tokens") == f"{target - label:,}"
     assert found.fact("Label's part") == f"{label / target:.1%}"
-    assert data.sha256.startswith(found.fact("Its sha256"))
+    assert data.sha256.startswith(found.fact("Data sha256"))
 
 
 def test_processes_share_the_steps(check: Check) -> None:
@@ -418,8 +418,8 @@ def test_a_sweep_says_once_what_all_runs_share(check: Check, tmp_path: Path) -> 
     assert "label_only, seed" not in decay
     (cuts,) = [one for one in found.of("warning") if "different numbers" in one]
     assert not cuts.endswith("]")
-    table = [line.split() for line in found.report.splitlines() if line.startswith("arm ")]
-    assert len(table) == 4
+    table = re.findall(r"^(explanation|label_only) +([12]) ", found.report, flags=re.MULTILINE)
+    assert sorted(table) == [(a, s) for a in ("explanation", "label_only") for s in "12"]
     (loop,) = re.findall(r"^for run in (.*); do$", found.report, flags=re.MULTILINE)
     assert sorted(loop.split()) == [
         f"models/{arm}-{seed}" for arm in ("explanation", "label_only") for seed in (1, 2)
