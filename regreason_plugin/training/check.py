@@ -10,7 +10,7 @@ from typing import Any
 
 from regreason_plugin.errors import UserError, user_errors_passed_on
 from regreason_plugin.training.chat import check_special_tokens, template_arguments
-from regreason_plugin.training.checks import STRATEGY, check_config
+from regreason_plugin.training.checks import STRATEGY, check_config, without_refused
 from regreason_plugin.training.comparison import check_comparison
 from regreason_plugin.training.findings import Finding, error_of, finding
 from regreason_plugin.training.loading import Run, register_plugins, validate
@@ -138,7 +138,7 @@ def _check(
         yield from check_same_rows(one.sources, all_arms=True)
     if cfg.get("output_dir") != given:
         yield from check_other_run(cfg, config, written)
-    one.cfg, refused = validate(cfg, config, processes)
+    one.cfg, refused = validate(without_refused(cfg), config, processes)
     yield from refused
     if one.cfg is None:
         yield finding("not checked", "what follows from the config: Axolotl refuses it as it is")
@@ -187,9 +187,10 @@ def _find_data(one: Checked, config: str) -> Iterator[Finding]:
     cfg = one.run.cfg
     filled = True
     for part in _FILLED:
-        alone = {**cfg, **{other: None for other in _FILLED if other != part}}
+        alone = {**cfg, **dict.fromkeys(_FILLED), part: cfg.get(part)}
         found = list(error_of(lambda alone=alone: fill_placeholders(alone, config)))  # type: ignore[misc]
-        cfg[part] = alone[part]
+        if alone[part] is not None:
+            cfg[part] = alone[part]
         filled = filled and not (found and part != "output_dir")
         yield from found
     if not filled:

@@ -19,6 +19,7 @@ from regreason_plugin.training.check import Checked
 from regreason_plugin.training.findings import Finding
 from regreason_plugin.training.memory import GIB
 
+_PARTS = "  of which"
 _STYLES = {"error": "bold red", "warning": "yellow", "not checked": "cyan"}
 
 
@@ -68,22 +69,40 @@ def print_report(checked: list[Checked], console: Console) -> None:
     for name in same:
         grid.add_row(name, facts[0].get(name, ""))
     console.print(grid, highlight=False)
-    different = [name for name in names if name not in same]
+    # (An arm that differs is the sweep's, and the parts of the memory are too long.)
+    different = [name for name in names if name not in (*same, "Arm", _PARTS)]
     if different:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        table.add_column("Run", overflow="fold")
+        swept = list(dict.fromkeys(key for one in checked for key in one.run.values))
+        for key in swept:
+            table.add_column(key.removeprefix("regreason_"), vertical="bottom", overflow="fold")
         for name in different:
-            table.add_column(name, justify="right", overflow="fold")
+            words = [*name.split(), *(one.get(name, "") for one in facts)]
+            width = max(map(len, words))
+            table.add_column(name, justify="right", vertical="bottom", min_width=width)
         for one, values in zip(checked, facts, strict=True):
-            table.add_row(one.run.name, *(values.get(name, "-") for name in different))
+            run = (str(one.run.values.get(key, "-")) for key in swept)
+            table.add_row(*run, *(values.get(name, "-") for name in different))
         console.print()
         console.print(table, highlight=False)
-    commands = [command for one in checked if (command := scoring_command(one))]
-    if commands:
+    lines = _scoring_lines(checked)
+    if lines:
         console.print()
-        console.print("To score it:" if len(commands) == 1 else "To score them:", style="bold")
-    for command in commands:
-        console.print(shlex.join(command), soft_wrap=True, highlight=False, markup=False)
+        console.print("To score it:" if len(checked) == 1 else "To score them:", style="bold")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _scoring_lines(checked: list[Checked]) -> list[str]:
+    """The commands, as a loop where they differ in the model's folder only."""
+    folder = "RUN_FOLDER"
+    commands = [(str(one.run.cfg.get("output_dir")), scoring_command(one)) for one in checked]
+    known = [(output, command) for output, command in commands if command]
+    shapes = {shlex.join(part.replace(output, folder) for part in c) for output, c in known}
+    if len(known) < 2 or len(shapes) > 1 or f"'{folder}" in (shape := shapes.pop()):
+        return [shlex.join(command) for _, command in known]
+    runs = " ".join(shlex.quote(output) for output, _ in known)
+    return [f"for run in {runs}; do", f"    {shape.replace(folder, '$run')}", "done"]
 
 
 def _facts(one: Checked) -> Iterator[tuple[str, str]]:
@@ -95,7 +114,8 @@ def _facts(one: Checked) -> Iterator[tuple[str, str]]:
         folder = sources.folder
         yield "Arm", sources.arm
         yield "Order", folder.order
-        yield "Data", f"{folder.path}, {folder.origin}, sha256 {folder.sha256[:12]}"
+        yield "Data", f"{folder.path} ({folder.origin})"
+        yield "Data sha256", folder.sha256[:16]
         yield "Rows", f"{sources.rows:,}"
     if one.schedule is not None:
         yield "Batch", _batch(cfg, one.schedule.batch)
@@ -104,18 +124,18 @@ def _facts(one: Checked) -> Iterator[tuple[str, str]]:
         yield "Epochs", f"{one.schedule.epochs:.4g}"
     if one.tokens is not None:
         counts = one.tokens
-        longest = f"{max(counts.lengths):,} of {cfg.sequence_len:,}"
-        yield "Longest row", longest
+        yield "Longest allowed", f"{cfg.sequence_len:,} tokens"
+        yield "Longest row", f"{max(counts.lengths):,}"
         yield "Tokens an epoch", f"{sum(counts.lengths):,}"
         yield "Label tokens", f"{counts.label:,}"
-        yield "Explanation tokens", f"{counts.other:,}"
-        yield "Label's part of them", f"{counts.label / counts.target:.1%}"
+        yield "Other target tokens", f"{counts.other:,}"
+        yield "Label's part", f"{counts.label / counts.target:.1%}"
     share = cfg.regreason_label_share
-    own = "that part (Axolotl's own loss)"
-    yield "Label's share of loss", own if share is None else f"{share:.1%}"
+    own = "its part of the target tokens (Axolotl's own loss)"
+    yield "Label's share of loss", own if share is None else f"{share:.1%} (regreason_label_share)"
     if one.memory is not None:
         yield "GPU memory", f"about {_gib(sum(one.memory.values()))} GiB"
-        yield "  of which", ", ".join(f"{n} {_gib(b)}" for n, b in one.memory.items())
+        yield _PARTS, ", ".join(f"{n} {_gib(b)}" for n, b in one.memory.items())
 
 
 def _gib(number: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -219,6 +220,15 @@ def check_packing(cfg: Any, config: str | None) -> Iterator[Finding]:
             path=config,
             field="sample_packing",
         )
+
+
+def without_refused(cfg: Any) -> Any:
+    """A copy without the top-level keys that are refused, to see what else is wrong."""
+    copied = copy.deepcopy(cfg)
+    for rule in _RULES:
+        if rule.key in copied and not rule.allowed(copied[rule.key]):
+            del copied[rule.key]
+    return copied
 
 
 def _check_rules(

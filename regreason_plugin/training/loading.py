@@ -33,13 +33,17 @@ class Run:
     """One training.
 
     Attributes:
-        name: What it has from the sweep, such as ``regreason_arm shuffled, seed 2``; empty
-            without one.
+        values: What it has from the sweep, by key; empty without one.
         cfg: The config as written, command line options and the sweep's values included.
     """
 
-    name: str
+    values: Mapping[str, Any]
     cfg: Any
+
+    @property
+    def name(self) -> str:
+        """Such as ``regreason_arm shuffled, seed 2``."""
+        return ", ".join(f"{key} {value}" for key, value in self.values.items())
 
 
 @contextlib.contextmanager
@@ -92,7 +96,7 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
 
     base = _read_yaml(config)
     if sweep is None:
-        return [Run("", _with_options(DictDefault(base), options, config))]
+        return [Run({}, _with_options(DictDefault(base), options, config))]
     swept = _read_yaml(sweep)
     for key, values in swept.items():
         # Of a word Axolotl would make one run a letter.
@@ -106,10 +110,10 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
         found = generate_sweep_configs(base, swept)
     runs = []
     for number, values in enumerate(found, start=1):
-        name = ", ".join(f"{key} {values[key]}" for key in keys if key in values)
+        own = {key: values[key] for key in keys if key in values}
         output = Path(values.get("output_dir") or "./model-out")
         values["output_dir"] = str(output / _SWEEP.format(number))
-        runs.append(Run(name, _with_options(DictDefault(values), options, config)))
+        runs.append(Run(own, _with_options(DictDefault(values), options, config)))
     return runs
 
 

@@ -35,7 +35,7 @@ def test_steps_and_tokens_are_those_of_the_training(
     record = json.loads((tmp_path / "models/explanation/regreason.json").read_text())
     assert (record["rows"], record["steps"]) == (int(facts["Rows"]), int(facts["Steps"]))
     assert record["epochs"] == pytest.approx(float(facts["Epochs"]), abs=1e-3)
-    label, other = int(facts["Label tokens"]), int(facts["Explanation tokens"].replace(",", ""))
+    label, other = int(facts["Label tokens"]), int(facts["Other target tokens"].replace(",", ""))
     assert record["target_tokens"] == round((label + other) * record["epochs"])
     log = re.findall(r"\{'loss'.*?\}", done.stdout + done.stderr)
     seen = {

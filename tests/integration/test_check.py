@@ -35,7 +35,7 @@ class Checked:
     def of(self, level: str) -> list[str]:
         """The findings of a level, without the file's name."""
         found = [line for line in self.lines if line.startswith(f"{level}: ")]
-        return [re.sub(r"^[\w ]+: (\S*config\.yml, field )?", "", line) for line in found]
+        return [re.sub(r"^[\w ]+: (\S*config\.yml(, field |: ))?", "", line) for line in found]
 
     def fact(self, name: str) -> str:
         """A line of the report."""
@@ -116,7 +116,7 @@ def entry(field: str, value: Any, *, name: str = "datasets") -> Change:
         (key("deepspeed", "zero9.json"), "deepspeed: "),
         (key("base_model", "./nowhere"), "base_model: no such folder: ./nowhere"),
         (key("learning_rate", None), "learning_rate: Axolotl refuses it: Field required"),
-        (key("adapter", "loraa"), "adapter: Axolotl refuses it: "),
+        (key("adapter", "loraa"), "Axolotl refuses it: Adapter 'loraa'"),
         (
             lambda v: v.update(sample_packing=True, attn_implementation="someone/kernel"),
             "sample_packing: with this attention, packed samples would read each other",
@@ -150,6 +150,9 @@ def test_all_errors_are_listed_not_only_the_first(check: Check, data: DataFolder
         *("datasets[0].weight", "datasets[0].path", "test_datasets[0].path"),
     }
     assert len(found.of("error")) == 8
+    # Nor does a wrong key hide what only shows in the tokens.
+    found = check(key("val_set_size", 0.1), sequence_len=60)
+    assert [one.split(":")[0] for one in found.of("error")][:2] == ["val_set_size", "sequence_len"]
     assert all(line.startswith(("error: config.yml, ", "warning: ", "not checked: "))
                for line in found.lines if ": " in line and not line.startswith(" "))  # fmt: skip
 
@@ -259,9 +262,9 @@ def test_the_report_counts_what_is_trained(
     assert found.fact("Epochs") == "3"
     assert found.fact("Tokens an epoch") == f"{all_tokens:,}"
     assert found.fact("Label tokens") == f"{label:,}"
-    assert found.fact("Explanation tokens") == f"{target - label:,}"
-    assert found.fact("Label's part of them") == f"{label / target:.1%}"
-    assert data.sha256[:12] in found.fact("Data")
+    assert found.fact("Other target tokens") == f"{target - label:,}"
+    assert found.fact("Label's part") == f"{label / target:.1%}"
+    assert data.sha256.startswith(found.fact("Data sha256"))
 
 
 def test_processes_share_the_steps(check: Check) -> None:
@@ -287,7 +290,7 @@ def test_an_epoch_ends_with_what_is_left(check: Check) -> None:
         (key("sample_packing", True), "sample_packing: longer texts fill more sequences"),
         (key("group_by_length", True), "group_by_length: gives every arm another order"),
         (
-            lambda v: v.update(test_datasets=[], regreason_probe_steps=5),
+            lambda v: [v.pop("test_datasets"), v.update(regreason_probe_steps=5)],
             "regreason_probe_steps: needs test_datasets",
         ),
     ],
@@ -411,10 +414,14 @@ def test_a_sweep_says_once_what_all_runs_share(check: Check, tmp_path: Path) -> 
     assert "label_only, seed" not in decay
     (cuts,) = [one for one in found.of("warning") if "different numbers" in one]
     assert not cuts.endswith("]")
-    table = [line.split() for line in found.report.splitlines() if line.startswith("regreason_arm")]
-    assert len(table) == 4
-    assert found.report.count("lm_eval --model hf") == 4
-    assert len(set(re.findall(r"peft=(\S+)", found.report))) == 4
+    table = re.findall(r"^(explanation|label_only) +([12]) ", found.report, flags=re.MULTILINE)
+    assert sorted(table) == [(a, s) for a in ("explanation", "label_only") for s in "12"]
+    (loop,) = re.findall(r"^for run in (.*); do$", found.report, flags=re.MULTILINE)
+    assert sorted(loop.split()) == [
+        f"models/{arm}-{seed}" for arm in ("explanation", "label_only") for seed in (1, 2)
+    ]
+    assert ",peft=$run " in found.report
+    assert "--output_path $run/results" in found.report
     assert found.fact("Steps") == "10"
     # The same folder for both seeds: the second model would be refused after the first is trained.
     found = check(None, "--sweep", str(sweep), output_dir="models/{arm}")
