@@ -6,7 +6,6 @@ the same command again goes on from the last checkpoint to the adapter of one pr
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,11 +18,13 @@ import pytest
 from step_training import (
     LEARNT,
     PLUGINS,
+    STEPS,
     Trained,
     Trainings,
     launched,
     same_adapter,
     same_log,
+    same_training,
     waits,
 )
 
@@ -153,7 +154,7 @@ def resumed(hosts: tuple[Host, Host], killed: Killed) -> Trained:
     """The same command on both hosts again."""
     with _both(killed.config, hosts) as running:
         assert [one.wait(300) for one in running] == [0, 0], _said(killed.config)
-    return Trained(_said(killed.config)[0], killed.config.parent / "model")
+    return Trained(killed.config.parent / "model")
 
 
 @contextmanager
@@ -178,11 +179,14 @@ def _said(config: Path) -> list[str]:
     return [config.with_name(f"host{number}").read_text() for number in (0, 1)]
 
 
+def test_where_there_are_no_namespaces_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(OSError, match="unshare"), two_hosts():
+        pass
+
+
 def test_two_hosts_train_what_one_process_does(killed: Killed, train: Trainings) -> None:
-    whole = train("whole")
-    trained = Trained(killed.said[0], killed.config.parent / "model")
-    same_log(trained.log, whole.log[:2])
-    same_adapter(trained.adapter("checkpoint-2"), whole.adapter("checkpoint-2"))
+    same_training(Trained(killed.config.parent / "model"), train("whole"), step=2)
 
 
 def test_a_killed_worker_ends_the_other_host_which_says_why(killed: Killed) -> None:
@@ -200,8 +204,8 @@ def test_the_same_command_goes_on_from_the_last_checkpoint(
 ) -> None:
     whole = train("whole")
     # The last step only, with the momentum and the rate of the two before.
-    same_log(resumed.log, whole.log[2:], LEARNT)
-    assert resumed.log[0]["learning_rate"] == whole.log[2]["learning_rate"]
+    assert len(resumed.rows(1)) == STEPS
+    same_log(resumed, whole, names=LEARNT)
+    assert resumed.log()[-1]["learning_rate"] == whole.log()[-1]["learning_rate"]
     same_adapter(resumed.adapter(), whole.adapter())
-    record = json.loads((resumed.folder / "regreason.json").read_text())
-    assert (record["processes"], record["steps"]) == (2, 3)
+    assert (resumed.record["processes"], resumed.record["steps"]) == (2, STEPS)

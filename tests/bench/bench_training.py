@@ -1,0 +1,341 @@
+"""What the plugin costs: the time of a training step, and of tokenizing 45,000 rows.
+
+    bench_training.py             both
+    bench_training.py --steps 0   only the tokenizing
+
+Every way to train is a real `axolotl train` in a process of its own, and they take turns step
+by step: while one makes a step, the others wait. So a busy machine is busy for all of them, and
+each step has a ratio of its own. The tokenizing takes turns by rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
+# Tokenizing is measured by core.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import mistral_common
+import torch
+import yaml
+from axolotl.integrations.base import BasePlugin, PluginManager
+from axolotl.utils.data.wrappers import get_dataset_wrapper
+from axolotl.utils.dict import DictDefault
+from datasets import disable_caching, load_dataset
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from regreason_plugin.targets.mini import build_mini
+
+ROOT = Path(__file__).parents[2]
+TOKENIZER = ROOT / "axolotl_configs" / "cpu" / "tiny-base"
+WARM_UP = 10
+PROBE_STEPS = 50
+OURS = "regreason_plugin.training.RegReasonPlugin"
+# Ours with Axolotl's own trainer: the same checks before the first step, and the same rows.
+PLAIN = "plain_plugin.RegReasonPlugin"
+AXOLOTL = "Axolotl's trainer"
+PROBED = f"label share, probes every {PROBE_STEPS} steps"
+TRAININGS: dict[str, dict[str, Any]] = {
+    AXOLOTL: {"plugins": [PLAIN]},
+    "the same again": {"plugins": [PLAIN]},
+    "the plugin's log": {"plugins": [OURS]},
+    "label share and log": {"plugins": [OURS], "regreason_label_share": 0.5},
+    PROBED: {
+        "plugins": [OURS],
+        "regreason_label_share": 0.5,
+        "regreason_probe_steps": PROBE_STEPS,
+    },
+}
+
+
+# --- inside a training ------------------------------------------------------------------
+
+
+class TurnsPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
+    """Has each step wait for its turn, and says how long it took."""
+
+    def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
+        """Listen to the steps."""
+        return [_Turns(int(os.environ["BENCH_PORT"]), os.environ["BENCH_NAME"])]
+
+
+class _Turns(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, port: int, name: str) -> None:
+        self._stream = socket.create_connection(("127.0.0.1", port)).makefile("rw")
+        self._started: float | None = None
+        print(name, file=self._stream, flush=True)
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """From one beginning to the next: the batch, the step, its line in the log."""
+        if self._started is not None:
+            print(time.perf_counter() - self._started, file=self._stream, flush=True)
+        self._stream.readline()
+        self._started = time.perf_counter()
+
+
+# --- the time of a step -----------------------------------------------------------------
+
+
+def step_seconds(args: argparse.Namespace) -> dict[str, list[float]]:
+    """The seconds of each step of each training, the first ones left out."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        build_mini(scratch / "data", per_dataset=args.conversations)
+        write_model(scratch / "base", args)
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        server.settimeout(600)
+        for number, name in enumerate(TRAININGS):
+            stack.enter_context(training(name, scratch, number, server.getsockname()[1], args))
+        turns = {}
+        for _ in TRAININGS:
+            connection, _ = server.accept()
+            stream = stack.enter_context(connection.makefile("rw"))
+            turns[stream.readline().strip()] = stream
+            connection.close()
+        seconds: dict[str, list[float]] = {name: [] for name in TRAININGS}
+        order = list(TRAININGS)
+        shuffle = random.Random(0).shuffle
+        for step in range(WARM_UP + args.steps):
+            print(f"\rstep {step + 1} of {WARM_UP + args.steps}", end="", file=sys.stderr)
+            shuffle(order)
+            for name in order:
+                print("go", file=turns[name], flush=True)
+                answer = turns[name].readline()
+                if not answer:
+                    raise RuntimeError(f"{name}: the training ended; see above")
+                if step >= WARM_UP:
+                    seconds[name].append(float(answer))
+        print(file=sys.stderr)
+    return seconds
+
+
+@contextmanager
+def training(
+    name: str, scratch: Path, number: int, port: int, args: argparse.Namespace
+) -> Iterator[None]:
+    """`axolotl train` of the shipped config, with a bigger model and these changes."""
+    values = yaml.safe_load((ROOT / "axolotl_configs/cpu/lora.yml").read_text(encoding="utf-8"))
+    values |= TRAININGS[name]
+    values["plugins"] = [*values["plugins"], "bench_training.TurnsPlugin"]
+    for key in ("datasets", "test_datasets"):
+        for entry in values[key]:
+            entry["path"] = entry["path"].replace("runs/demo/data", str(scratch / "data"))
+    values |= {
+        "base_model": str(scratch / "base"),
+        "dataset_prepared_path": str(scratch / f"{number}/prepared"),
+        "output_dir": str(scratch / f"{number}/model"),
+        "micro_batch_size": args.batch,
+        "num_epochs": 1000,
+        "max_steps": WARM_UP + args.steps + 1,
+        "logging_steps": args.logging_steps,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+    }
+    values.pop("evals_per_epoch", None)
+    config = scratch / f"{number}.yml"
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
+    here = [str(ROOT / "tests"), str(ROOT / "tests/bench"), str(ROOT)]
+    variables = {
+        "PYTHONPATH": os.pathsep.join(here),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": str(args.threads),
+        "BENCH_PORT": str(port),
+        "BENCH_NAME": name,
+    }
+    said = scratch / f"{number}.log"
+    with (
+        said.open("w") as stream,
+        subprocess.Popen(
+            ["axolotl", "train", str(config), "--launcher", "python"],
+            env=os.environ | variables,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            yield
+        except BaseException:
+            print(f"--- {name}\n{said.read_text()[-2000:]}", file=sys.stderr)
+            raise
+        finally:
+            process.kill()
+
+
+def write_model(folder: Path, args: argparse.Namespace) -> None:
+    """A random Llama; what the plugin adds is in the logits, so the vocabulary matters."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=args.vocabulary,
+            hidden_size=args.width,
+            intermediate_size=args.width * 11 // 4,
+            num_hidden_layers=args.layers,
+            num_attention_heads=args.width // 64,
+            num_key_value_heads=max(args.width // 128, 1),
+            max_position_embeddings=2048,
+        )
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(folder)
+
+
+def steps_table(args: argparse.Namespace) -> None:
+    """Each training's step against Axolotl's own."""
+    seconds = step_seconds(args)
+    row("", "ms a step", f"/ {AXOLOTL}", "half of the steps between")
+    row("---", *["---:"] * 3)
+    for name, taken in seconds.items():
+        ratios = [one / other for one, other in zip(taken, seconds[AXOLOTL], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        row(
+            name,
+            f"{1000 * statistics.median(taken):.0f}",
+            f"{middle:.3f}",
+            f"{low:.3f} to {high:.3f}",
+        )
+        if name == PROBED:
+            # A step's median does not see one in fifty.
+            probes = taken[PROBE_STEPS - WARM_UP - 1 :: PROBE_STEPS]
+            extra = statistics.mean(probes) - statistics.median(taken)
+            over = middle + extra / PROBE_STEPS / statistics.median(seconds[AXOLOTL])
+            with_probe = f"{1000 * statistics.mean(probes):.0f} with a probe"
+            row("and over all steps, probes among them", with_probe, f"{over:.3f}", "")
+
+
+# --- tokenizing ---------------------------------------------------------------------------
+
+
+def tokenizing(args: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], int]]:
+    """The two ways to tokenize the same rows, as Axolotl calls them; each returns tokens."""
+    folder = args.tokenizer or str(mistral_tokenizer(scratch / "tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    cfg = DictDefault(
+        tokenizer_config=folder,
+        chat_template="chatml",
+        sequence_len=2048,
+        train_on_inputs=False,
+        dataset_num_proc=None,  # in this process
+    )
+    PluginManager.get_instance().register(OURS)
+    data = scratch / "data"
+    build_mini(data, per_dataset=-(-args.rows // 12))  # a part of them is not for training
+    path = str(data / "train/explanation.jsonl")
+    rows = load_dataset("json", data_files=path, split="train").select(range(args.rows))
+
+    def run(type_: str) -> int:
+        entry = DictDefault(path=path, type=type_, field_messages="messages")
+        # (Or the second round reads what the first one has written.)
+        disable_caching()
+        done, _ = get_dataset_wrapper(entry, tokenizer, cfg, type_, rows)
+        assert len(done) == args.rows
+        return sum(map(len, done["input_ids"]))
+
+    return {
+        "chat_template": lambda: run("chat_template"),
+        "regreason_plugin": lambda: run("regreason_plugin.training.strategy"),
+    }
+
+
+def mistral_tokenizer(folder: Path) -> Path:
+    """The tokenizer of the Mistral 7B v0.1 family, which comes with axolotl."""
+    folder.mkdir()
+    data = Path(mistral_common.__file__).parent / "data"
+    shutil.copy(data / "tokenizer.model.v1", folder / "tokenizer.model")
+    values = {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "legacy": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(values), encoding="utf-8")
+    return folder
+
+
+def tokenizing_table(args: argparse.Namespace) -> None:
+    """Rows a second of both, on one core."""
+    with tempfile.TemporaryDirectory() as scratch:
+        ways = tokenizing(args, Path(scratch))
+        wall: dict[str, list[float]] = {name: [] for name in ways}
+        core: dict[str, list[float]] = {name: [] for name in ways}
+        tokens: dict[str, int] = {}
+        for number in range(args.rounds):
+            for name, run in ways.items():
+                print(f"round {number + 1} of {args.rounds}: {name}", file=sys.stderr)
+                started, used = time.perf_counter(), time.process_time()
+                tokens[name] = run()
+                wall[name].append(time.perf_counter() - started)
+                core[name].append(time.process_time() - used)
+    row("type", "tokens a row", "seconds", "seconds of a core", "rows/s and core",
+        "/ chat_template", "from", "to")  # fmt: skip
+    row("---", *["---:"] * 7)
+    for name, used in core.items():
+        ratios = [other / one for one, other in zip(used, core["chat_template"], strict=True)]
+        row(
+            name,
+            f"{tokens[name] / args.rows:.0f}",
+            f"{statistics.median(wall[name]):.1f}",
+            f"{statistics.median(used):.1f}",
+            f"{args.rows / statistics.median(used):.0f}",
+            f"{statistics.median(ratios):.2f}",
+            f"{min(ratios):.2f}",
+            f"{max(ratios):.2f}",
+        )
+
+
+def row(*cells: str) -> None:
+    """Print a row of a table."""
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def main() -> None:
+    """Print tables of Markdown."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=2 * PROBE_STEPS, help="0 for none")
+    parser.add_argument("--vocabulary", type=int, default=32_000)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--logging-steps", type=int, default=1)
+    parser.add_argument("--conversations", type=int, default=100, help="a dataset")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rows", type=int, default=45_000, help="to tokenize; 0 for none")
+    parser.add_argument("--rounds", type=int, default=3, help="of tokenizing")
+    parser.add_argument("--tokenizer", help="a folder, for the tokenizing")
+    args = parser.parse_args()
+    print(f"{date.today()}, {os.cpu_count()} cores; torch {torch.__version__}; ", end="")
+    if args.steps:
+        print(
+            f"Llama of width {args.width}, {args.layers} layers, vocabulary {args.vocabulary}, "
+            f"LoRA, float32, {args.batch} rows a step, a line of the log every "
+            f"{args.logging_steps}, {args.steps} steps, {args.threads} threads\n"
+        )
+        steps_table(args)
+        print()
+    if args.rows:
+        name = args.tokenizer or "the tokenizer of Mistral-7B-v0.1"
+        print(f"{args.rows} rows of arm explanation, {args.rounds} rounds, {name}\n")
+        tokenizing_table(args)
+
+
+if __name__ == "__main__":
+    main()
