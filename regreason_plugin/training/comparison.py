@@ -55,6 +55,6 @@ def check_comparison(cfg: Any, arm: str | None, written: Any | None = None) -> I
             "every arm to the end",
         )
     if not cfg.test_datasets:
-        for name in ("regreason_probe_steps", "evals_per_epoch", "eval_steps"):
+        for name in ("evals_per_epoch", "eval_steps"):
             if cfg.get(name):
                 yield warn(name, "needs test_datasets, files of validation/: nothing is measured")

@@ -290,8 +290,8 @@ def test_an_epoch_ends_with_what_is_left(check: Check) -> None:
         (key("sample_packing", True), "sample_packing: longer texts fill more sequences"),
         (key("group_by_length", True), "group_by_length: gives every arm another order"),
         (
-            lambda v: [v.pop("test_datasets"), v.update(regreason_probe_steps=5)],
-            "regreason_probe_steps: needs test_datasets",
+            lambda v: [v.pop("test_datasets"), v.update(eval_steps=5)],
+            "eval_steps: needs test_datasets",
         ),
     ],
 )

@@ -152,7 +152,7 @@ def run(code: str, one_setting: DataFolder, output: Path, monkeypatch: pytest.Mo
     """Score with a Python program in the place of lm-eval."""
     output.mkdir(exist_ok=True)
     monkeypatch.setattr(scoring, "command", lambda *_: [sys.executable, "-c", code])
-    scoring.score(config(output), Scoring(("regreason_*",), None, one_setting))
+    scoring.score(config(output), Scoring(("regreason_*",), None, one_setting), {})
 
 
 def test_the_child_is_a_process_of_its_own_and_is_heard(
