@@ -54,7 +54,3 @@ def check_comparison(cfg: Any, arm: str | None, written: Any | None = None) -> I
             "chooses by the validation loss, which in a longer arm is mostly the text's; train "
             "every arm to the end",
         )
-    if not cfg.test_datasets:
-        for name in ("evals_per_epoch", "eval_steps"):
-            if cfg.get(name):
-                yield warn(name, "needs test_datasets, files of validation/: nothing is measured")

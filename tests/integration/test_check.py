@@ -289,10 +289,6 @@ def test_an_epoch_ends_with_what_is_left(check: Check) -> None:
         (lambda values: values.pop("seed"), "seed: is left out; every run will have Axolotl's"),
         (key("sample_packing", True), "sample_packing: longer texts fill more sequences"),
         (key("group_by_length", True), "group_by_length: gives every arm another order"),
-        (
-            lambda v: [v.pop("test_datasets"), v.update(eval_steps=5)],
-            "eval_steps: needs test_datasets",
-        ),
     ],
 )
 def test_what_can_hurt_a_comparison_is_a_warning(change: Change, line: str, check: Check) -> None:
