@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,20 @@ def step_seconds(args: argparse.Namespace) -> dict[str, list[float]]:
         build_mini(scratch / "data", per_dataset=args.conversations)
         write_model(scratch / "base", args)
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        server.settimeout(600)
-        for number, name in enumerate(TRAININGS):
+        server.settimeout(1)
+        processes = [
             stack.enter_context(training(name, scratch, number, server.getsockname()[1], args))
-        turns = {}
-        for _ in TRAININGS:
-            connection, _ = server.accept()
-            stream = stack.enter_context(connection.makefile("rw"))
-            turns[stream.readline().strip()] = stream
-            connection.close()
+            for number, name in enumerate(TRAININGS)
+        ]
+        turns: dict[str, Any] = {}
+        while len(turns) < len(TRAININGS):
+            if any(process.poll() is not None for process in processes):
+                raise RuntimeError("a training ended before its first step; see above")
+            with suppress(TimeoutError):
+                connection, _ = server.accept()
+                connection.settimeout(None)
+                stream = stack.enter_context(connection.makefile("rw"))
+                turns[stream.readline().strip()] = stream
         seconds: dict[str, list[float]] = {name: [] for name in TRAININGS}
         order = list(TRAININGS)
         shuffle = random.Random(0).shuffle
@@ -129,7 +134,7 @@ def step_seconds(args: argparse.Namespace) -> dict[str, list[float]]:
 @contextmanager
 def training(
     name: str, scratch: Path, number: int, port: int, args: argparse.Namespace
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """`axolotl train` of the shipped config, with a bigger model and these changes."""
     values = yaml.safe_load((ROOT / "axolotl_configs/cpu/lora.yml").read_text(encoding="utf-8"))
     values |= TRAININGS[name]
@@ -170,7 +175,7 @@ def training(
         ) as process,
     ):
         try:
-            yield
+            yield process
         except BaseException:
             print(f"--- {name}\n{said.read_text()[-2000:]}", file=sys.stderr)
             raise
@@ -235,7 +240,7 @@ def tokenizing(args: argparse.Namespace, scratch: Path) -> dict[str, Callable[[]
     )
     PluginManager.get_instance().register(OURS)
     data = scratch / "data"
-    build_mini(data, per_dataset=-(-args.rows // 12))  # a part of them is not for training
+    build_mini(data, per_dataset=args.rows // 11 + 10)  # a third is not for training
     path = str(data / "train/explanation.jsonl")
     rows = load_dataset("json", data_files=path, split="train").select(range(args.rows))
 
