@@ -84,6 +84,7 @@ class Trainings:
             output_dir=str(folder / "model"),
             micro_batch_size=batch,
             max_steps=STEPS,
+            regreason_budget="steps",
             num_epochs=STEPS,
             logging_steps=1,
             save_strategy="steps",
