@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -79,37 +79,43 @@ class TurnsPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 class _Turns(TrainerCallback):  # type: ignore[misc]
     def __init__(self, port: int, name: str) -> None:
         self._stream = socket.create_connection(("127.0.0.1", port)).makefile("rw")
-        self._started: float | None = None
+        self._started: tuple[float, float] | None = None
         print(name, file=self._stream, flush=True)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """From one beginning to the next: the batch, the step, its line in the log."""
         if self._started is not None:
-            print(time.perf_counter() - self._started, file=self._stream, flush=True)
+            wall, core = time.perf_counter(), time.process_time()
+            print(wall - self._started[0], core - self._started[1], file=self._stream, flush=True)
         self._stream.readline()
-        self._started = time.perf_counter()
+        self._started = time.perf_counter(), time.process_time()
 
 
 # --- the time of a step -----------------------------------------------------------------
 
 
-def step_seconds(args: argparse.Namespace) -> dict[str, list[float]]:
-    """The seconds of each step of each training, the first ones left out."""
+def step_seconds(args: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
+    """The seconds of each step of each training, on the clock and of a core."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         build_mini(scratch / "data", per_dataset=args.conversations)
         write_model(scratch / "base", args)
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        server.settimeout(600)
-        for number, name in enumerate(TRAININGS):
+        server.settimeout(1)
+        processes = [
             stack.enter_context(training(name, scratch, number, server.getsockname()[1], args))
-        turns = {}
-        for _ in TRAININGS:
-            connection, _ = server.accept()
-            stream = stack.enter_context(connection.makefile("rw"))
-            turns[stream.readline().strip()] = stream
-            connection.close()
-        seconds: dict[str, list[float]] = {name: [] for name in TRAININGS}
+            for number, name in enumerate(TRAININGS)
+        ]
+        turns: dict[str, Any] = {}
+        while len(turns) < len(TRAININGS):
+            if any(process.poll() is not None for process in processes):
+                raise RuntimeError("a training ended before its first step; see above")
+            with suppress(TimeoutError):
+                connection, _ = server.accept()
+                connection.settimeout(None)
+                stream = stack.enter_context(connection.makefile("rw"))
+                turns[stream.readline().strip()] = stream
+        seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in TRAININGS}
         order = list(TRAININGS)
         shuffle = random.Random(0).shuffle
         for step in range(WARM_UP + args.steps):
@@ -121,7 +127,7 @@ def step_seconds(args: argparse.Namespace) -> dict[str, list[float]]:
                 if not answer:
                     raise RuntimeError(f"{name}: the training ended; see above")
                 if step >= WARM_UP:
-                    seconds[name].append(float(answer))
+                    seconds[name].append(tuple(map(float, answer.split())))
         print(file=sys.stderr)
     return seconds
 
@@ -129,7 +135,7 @@ def step_seconds(args: argparse.Namespace) -> dict[str, list[float]]:
 @contextmanager
 def training(
     name: str, scratch: Path, number: int, port: int, args: argparse.Namespace
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """`axolotl train` of the shipped config, with a bigger model and these changes."""
     values = yaml.safe_load((ROOT / "axolotl_configs/cpu/lora.yml").read_text(encoding="utf-8"))
     values |= TRAININGS[name]
@@ -144,6 +150,7 @@ def training(
         "micro_batch_size": args.batch,
         "num_epochs": 1000,
         "max_steps": WARM_UP + args.steps + 1,
+        "regreason_budget": "steps",
         "logging_steps": args.logging_steps,
         "eval_strategy": "no",
         "save_strategy": "no",
@@ -170,7 +177,7 @@ def training(
         ) as process,
     ):
         try:
-            yield
+            yield process
         except BaseException:
             print(f"--- {name}\n{said.read_text()[-2000:]}", file=sys.stderr)
             raise
@@ -197,26 +204,28 @@ def write_model(folder: Path, args: argparse.Namespace) -> None:
 
 
 def steps_table(args: argparse.Namespace) -> None:
-    """Each training's step against Axolotl's own."""
+    """Each training's step against Axolotl's own: median of the ratios of single steps."""
     seconds = step_seconds(args)
-    row("", "ms a step", f"/ {AXOLOTL}", "half of the steps between")
-    row("---", *["---:"] * 3)
+    row("", "ms a step", f"/ {AXOLOTL}", "half of the steps between",
+        "ms of a core", f"/ {AXOLOTL}", "half of the steps between")  # fmt: skip
+    row("---", *["---:"] * 6)
+    probed: list[str] = []
     for name, taken in seconds.items():
-        ratios = [one / other for one, other in zip(taken, seconds[AXOLOTL], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        row(
-            name,
-            f"{1000 * statistics.median(taken):.0f}",
-            f"{middle:.3f}",
-            f"{low:.3f} to {high:.3f}",
-        )
-        if name == PROBED:
-            # A step's median does not see one in fifty.
-            probes = taken[PROBE_STEPS - WARM_UP - 1 :: PROBE_STEPS]
-            extra = statistics.mean(probes) - statistics.median(taken)
-            over = middle + extra / PROBE_STEPS / statistics.median(seconds[AXOLOTL])
-            with_probe = f"{1000 * statistics.mean(probes):.0f} with a probe"
-            row("and over all steps, probes among them", with_probe, f"{over:.3f}", "")
+        cells = []
+        for clock in (0, 1):
+            ours, axolotls = ([one[clock] for one in times] for times in (taken, seconds[AXOLOTL]))
+            ratios = [one / other for one, other in zip(ours, axolotls, strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            cells += [f"{1000 * statistics.median(ours):.0f}", f"{middle:.3f}"]
+            cells.append(f"{low:.3f} to {high:.3f}")
+            if name == PROBED:
+                # A step's median does not see one in fifty.
+                probes = ours[PROBE_STEPS - WARM_UP - 1 :: PROBE_STEPS]
+                extra = statistics.mean(probes) - statistics.median(ours)
+                over = middle + extra / PROBE_STEPS / statistics.median(axolotls)
+                probed += [f"{1000 * statistics.mean(probes):.0f} with a probe", f"{over:.3f}", ""]
+        row(name, *cells)
+    row("and over all its steps", *probed)
 
 
 # --- tokenizing ---------------------------------------------------------------------------
@@ -235,7 +244,7 @@ def tokenizing(args: argparse.Namespace, scratch: Path) -> dict[str, Callable[[]
     )
     PluginManager.get_instance().register(OURS)
     data = scratch / "data"
-    build_mini(data, per_dataset=-(-args.rows // 12))  # a part of them is not for training
+    build_mini(data, per_dataset=args.rows // 11 + 10)  # a third is not for training
     path = str(data / "train/explanation.jsonl")
     rows = load_dataset("json", data_files=path, split="train").select(range(args.rows))
 
@@ -310,7 +319,9 @@ def row(*cells: str) -> None:
 def main() -> None:
     """Print tables of Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2 * PROBE_STEPS, help="0 for none")
+    parser.add_argument(
+        "--steps", type=int, default=2 * PROBE_STEPS, help="of training, 50 or more; 0 for none"
+    )
     parser.add_argument("--vocabulary", type=int, default=32_000)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
