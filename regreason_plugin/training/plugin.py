@@ -20,6 +20,8 @@ from regreason_plugin.training.sources import Sources, fill_placeholders, find_s
 from regreason_plugin.training.sweep import config_name
 from regreason_plugin.training.trainer import RegReasonTrainer
 
+_HANDED_OVER = "regreason_checked_config"
+
 
 class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
     """Fills in the arm, refuses silent mistakes, and writes down what was trained."""
@@ -37,6 +39,9 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
     def register(self, cfg: Any) -> None:
         """Check the config and fill in what it leaves open, before anything is written."""
+        if cfg.get("use_ray") and cfg.get(_HANDED_OVER):
+            self._register_in_ray_worker(cfg)
+            return
         written = json.dumps(_plain(cfg), sort_keys=True, default=str)
         self._config_sha256 = hashlib.sha256(written.encode()).hexdigest()
         config = config_name(cfg)
@@ -47,7 +52,16 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             self._sources = find_sources(cfg, config)
             if cfg.get("output_dir") != given:
                 self._refuse_other_run(cfg, config)
+        if cfg.get("use_ray"):
+            cfg[_HANDED_OVER] = self._config_sha256
         cpu_processes.join(cfg)
+
+    def _register_in_ray_worker(self, cfg: Any) -> None:
+        # Axolotl registers plugins in the process that starts Ray, and once more in each worker,
+        # with the config as it came out of the first: checked, filled in, full of keys of its own.
+        self._config_sha256 = cfg[_HANDED_OVER]
+        with stop_on_user_error():
+            self._sources = find_sources(cfg, config_name(cfg))
 
     def _refuse_other_run(self, cfg: Any, config: str) -> None:
         # A sweep over a key that output_dir does not name would train every run into

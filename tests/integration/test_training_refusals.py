@@ -97,6 +97,10 @@ NO_TEST = "the test set chooses nothing"
             lambda values: values.update(regreason_label_share=0.5, context_parallel_size=2),
             "context_parallel_size: must be 1 with regreason_label_share",
         ),
+        (
+            key("regreason_checked_config", "x"),
+            "regreason_checked_config: is for the plugin, which",
+        ),
         (key("excess_length_strategy", "drop"), "excess_length_strategy: must be raise"),
         (without("excess_length_strategy"), "excess_length_strategy: must be raise"),
         (key("val_set_size", 0.05), "val_set_size: must be 0"),
