@@ -4,6 +4,8 @@
 
 A job is ``{"cwd": FOLDER, "log": FILE, "arguments": [...]}``: what would stand after ``axolotl``.
 Each runs in a fork of its own, as a fresh command would, without the seconds of its imports.
+With ``"ray": {KEY: VALUE}`` it runs as in a worker of Ray Train, which itself is not needed: the
+arguments are the config, which is loaded as where Ray is started, with these keys.
 """
 
 from __future__ import annotations
@@ -21,10 +23,14 @@ def main() -> None:
     import axolotl.cli.train
     import axolotl.core.builders
     import axolotl.train
+    import multiprocess
 
     import regreason_plugin.training.plugin
     import regreason_plugin.training.strategy  # noqa: F401
 
+    # `datasets` saves in a fresh process, which would import everything once more; a fork need not.
+    fork = multiprocess.get_context("fork")
+    multiprocess.get_context = lambda method=None: fork
     jobs = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     for job in jobs:
         child = os.fork()
@@ -42,7 +48,10 @@ def run(cli: object, job: dict[str, object]) -> None:
         os.dup2(stream.fileno(), 2)
     code = 0
     try:
-        cli(job["arguments"], standalone_mode=False)  # type: ignore[operator]
+        if "ray" in job:
+            run_as_ray_does(*job["arguments"], job["ray"])  # type: ignore[misc]
+        else:
+            cli(job["arguments"], standalone_mode=False)  # type: ignore[operator]
     except SystemExit as stop:
         code = int(stop.code or 0)
     except BaseException:
@@ -52,6 +61,18 @@ def run(cli: object, job: dict[str, object]) -> None:
     sys.stderr.flush()
     log.with_suffix(".code").write_text(str(code))
     os._exit(code)
+
+
+def run_as_ray_does(config: str, keys: dict[str, object]) -> None:
+    """What Axolotl does in the process that starts Ray, and then in a worker, which is fresh."""
+    from axolotl.cli.args import TrainerCliArgs
+    from axolotl.cli.config import load_cfg
+    from axolotl.cli.train import ray_train_func
+    from axolotl.integrations.base import PluginManager
+
+    handed_over = load_cfg(config, use_ray=True, **keys).to_dict()
+    PluginManager._instance = None
+    ray_train_func({"cfg": handed_over, "cli_args": TrainerCliArgs()})
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ class RegReasonArgs(BaseModel):
             are fewer.
         regreason_eval: lm-eval tasks to score the trained model on; None for none.
         regreason_eval_limit: Documents a task, for trials; None for all.
+        regreason_checked_config: For the plugin alone, which tells Ray's workers with it that
+            the config was checked, and its sha256 as written.
     """
 
     regreason_arm: str | None = Field(
@@ -86,6 +88,10 @@ class RegReasonArgs(BaseModel):
     regreason_eval_limit: int | None = Field(
         default=None,
         json_schema_extra={"description": "Documents a task, for trials"},
+    )
+    regreason_checked_config: str | None = Field(
+        default=None,
+        json_schema_extra={"description": "For the plugin alone: what Ray's workers are told"},
     )
 
     @model_validator(mode="after")

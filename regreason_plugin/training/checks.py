@@ -45,6 +45,7 @@ _RULES = (
         lambda value: value is None or (_is_number(value) and 0 <= value < 1),
         "must be a number from 0 to below 1",
     ),
+    _Rule("regreason_checked_config", _off, "is for the plugin, which tells Ray's workers with it"),
     _Rule(
         "regreason_probe_steps",
         lambda value: value is None or _is_count(value),

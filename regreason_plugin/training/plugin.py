@@ -32,6 +32,8 @@ from regreason_plugin.training.sweep import config_name
 from regreason_plugin.training.token_counts import check_label_cuts, label_cuts
 from regreason_plugin.training.trainer import RegReasonTrainer
 
+_HANDED_OVER = "regreason_checked_config"
+
 
 class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
     """Fills in the arm, refuses silent mistakes, and writes down what was trained."""
@@ -51,6 +53,9 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
     def register(self, cfg: Any) -> None:
         """Check the config and fill in what it leaves open, before anything is written."""
+        if cfg.get("use_ray") and cfg.get(_HANDED_OVER):
+            self._register_in_ray_worker(cfg)
+            return
         self._config_sha256 = config_sha256(cfg)
         config = config_name(cfg)
         with stop_on_user_error():
@@ -65,7 +70,18 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         if cfg.get("num_epochs", 1) is None:
             # How a sweep leaves it out, which Axolotl does not take.
             del cfg["num_epochs"]
+        if cfg.get("use_ray"):
+            cfg[_HANDED_OVER] = self._config_sha256
         cpu_processes.join(cfg)
+
+    def _register_in_ray_worker(self, cfg: Any) -> None:
+        # Axolotl registers plugins in the process that starts Ray, and once more in each worker,
+        # with the config as it came out of the first: checked, filled in, full of keys of its own.
+        self._config_sha256 = cfg[_HANDED_OVER]
+        with stop_on_user_error():
+            config = config_name(cfg)
+            self._sources = find_sources(cfg, config)
+            self._scoring = read_scoring(cfg, self._sources.folder, config)
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
         """Hold the tokens against what lm-eval scores; Axolotl loads the data."""

@@ -112,9 +112,7 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         model = models.get(values["base_model"], values["base_model"])
         options = [option for key in ON_A_CPU if values.get(key) for option in ON_A_CPU[key]]
         arguments = ["train", f"axolotl_configs/{config}", *sweep, "--launcher=python"]
-        # (In this process: tokenizing in one of its own would import everything once more.)
-        arguments += [f"--base-model={model}", *options, "--dataset-num-proc=0"]
-        arguments.append("--logging-steps=1")
+        arguments += [f"--base-model={model}", *options, "--logging-steps=1"]
         log = place / "log"
         jobs.append({"cwd": str(place), "log": str(log), "arguments": arguments})
         expected[name] = (log, rows, place / output_root(values), model)
@@ -126,6 +124,22 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         file = folder / Path(name).name
         file.write_text(yaml.safe_dump(values), encoding="utf-8")
         add(name, config, scoped if "regreason_scope" in values else data, f"--sweep={file}")
+    # As a worker of Ray Train, where Axolotl loads the same config twice.
+    values = CONFIGS["cpu/lora.yml"]
+    place = folder / "ray"
+    (place / "runs/demo").mkdir(parents=True)
+    (place / "runs/demo/data").symlink_to(data)
+    (place / "axolotl_configs").symlink_to(SHIPPED)
+    log = place / "log"
+    jobs.append(
+        {
+            "cwd": str(place),
+            "log": str(log),
+            "arguments": ["axolotl_configs/cpu/lora.yml"],
+            "ray": {"logging_steps": 1},
+        }
+    )
+    expected["ray"] = (log, data, place / output_root(values), values["base_model"])
     (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
     subprocess.run(
         [sys.executable, ROOT / "tests/many_trainings.py", folder / "jobs.json"],
@@ -217,6 +231,20 @@ def test_a_model_a_scope(name: str, trained: dict[str, Trained]) -> None:
         assert f"{record['scope']}/{record['arm']}" == str(run.relative_to(found.folder))
         assert record["rows"] == len(rows) > 0
     assert_all_differ(runs)
+
+
+def test_ray_trains_the_same(trained: dict[str, Trained]) -> None:
+    """Axolotl's own function for a worker, on the config as it is handed over to it."""
+    found, plain = trained["ray"], trained["cpu/lora.yml"]
+    assert found.code == 0, found.output[-4000:]
+    ((name, run),) = found.runs().items()
+    ((other_name, other),) = plain.runs().items()
+    assert name == other_name
+    # All of it but use_ray itself, which is in the config.
+    same = {"config_sha256": None}
+    assert {**record_of(run), **same} == {**record_of(other), **same}
+    ours, theirs = adapter_of(run), adapter_of(other)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def assert_all_differ(runs: dict[str, Path]) -> None:

@@ -100,6 +100,10 @@ CUT = "axolotl.integrations.cut_cross_entropy"
             "context_parallel_size: must be 1 with regreason_label_share",
         ),
         (
+            key("regreason_checked_config", "x"),
+            "regreason_checked_config: is for the plugin, which",
+        ),
+        (
             lambda values: values.update(
                 regreason_label_share=0.5,
                 plugins=[*values["plugins"], f"{CUT}.CutCrossEntropyPlugin"],
