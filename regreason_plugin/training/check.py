@@ -160,6 +160,9 @@ def _check(
     if one.tokens:
         counts = one.tokens
         one.schedule = plan(one.cfg, counts.lengths, counts.target, processes)
+    elif one.sources and not one.cfg.sample_packing and one.cfg.regreason_budget != "tokens":
+        one.schedule = plan(one.cfg, [0] * one.sources.rows, 0, processes)  # tokens play no part
+    if one.schedule:
         yield from _check_epochs(one, config)
     deepspeed: dict[str, Any] = {}
     try:
