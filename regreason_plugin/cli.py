@@ -161,8 +161,8 @@ def _check(arguments: list[str]) -> int:
 
             given = read_options(str(args.config), options)
         runs = read_runs(args.config, args.sweep, given)
-        with _progress(len(runs)) if len(runs) > 1 else errors.status("checking") as shown:
-            advance = shown if callable(shown) else lambda *_: None
+        with _progress(len(runs)) as advance:
+            advance("check", 0)
             checked = check_runs(
                 runs, str(args.config), args.processes, lambda: advance("check", 1)
             )

@@ -160,6 +160,8 @@ def _check(
     if one.tokens:
         counts = one.tokens
         one.schedule = plan(one.cfg, counts.lengths, counts.target, processes)
+    elif one.sources and not one.cfg.sample_packing and one.cfg.regreason_budget != "tokens":
+        one.schedule = plan(one.cfg, [0] * one.sources.rows, 0, processes)  # tokens play no part
     deepspeed: dict[str, Any] = {}
     try:
         deepspeed = read_deepspeed(one.cfg)

@@ -19,6 +19,7 @@ from regreason_plugin.training.check import Checked
 from regreason_plugin.training.findings import Finding
 from regreason_plugin.training.memory import GIB
 
+_MEMORY = "GPU memory"
 _PARTS = "  of which"
 _STYLES = {"error": "bold red", "warning": "yellow", "not checked": "cyan"}
 
@@ -63,6 +64,8 @@ def print_report(checked: list[Checked], console: Console) -> None:
     facts = [dict(_facts(one)) for one in checked]
     names = list(dict.fromkeys(name for one in facts for name in one))
     same = [name for name in names if len({one.get(name) for one in facts}) == 1]
+    if _MEMORY not in same:
+        same = [name for name in same if name != _PARTS]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -134,7 +137,7 @@ def _facts(one: Checked) -> Iterator[tuple[str, str]]:
     own = "its part of the target tokens (Axolotl's own loss)"
     yield "Label's share of loss", own if share is None else f"{share:.1%} (regreason_label_share)"
     if one.memory is not None:
-        yield "GPU memory", f"about {_gib(sum(one.memory.values()))} GiB"
+        yield _MEMORY, f"about {_gib(sum(one.memory.values()))} GiB"
         yield _PARTS, ", ".join(f"{n} {_gib(b)}" for n, b in one.memory.items())
 
 

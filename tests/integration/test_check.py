@@ -382,7 +382,8 @@ def test_a_model_that_is_not_here_leaves_the_rest(check: Check) -> None:
     ]
     assert found.fact("Rows") == "40"
     assert "GPU memory" not in found.report
-    assert "Steps" not in found.report
+    assert found.fact("Steps") == "10"
+    assert "Label tokens" not in found.report
 
 
 def test_a_gpu_config_needs_no_gpu(check: Check) -> None:
