@@ -178,7 +178,8 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             if self._scoring is not None:
                 score(cfg, self._scoring, self._template)
                 if self._scoring.has_ours:
-                    write_card(output, output / RESULTS)
+                    with stop_on_user_error():
+                        write_card(output, output / RESULTS)
 
 
 def _is_first_process() -> bool:
