@@ -208,9 +208,9 @@ def _open_each(cfg: Any, config: str) -> Iterator[Finding]:
     for name, split in (("datasets", "train"), ("test_datasets", "validation")):
         for number, entry in enumerate(cfg.get(name) or []):
             place = f"{name}[{number}].path"
-            arm = cfg.get("regreason_arm")
+            named = cfg.get("regreason_arm"), cfg.get("regreason_scope")
             try:
-                open_file(entry.get("path") or "", split, config, place, arm)
+                open_file(entry.get("path") or "", split, config, place, *named)
             except UserError as error:
                 yield Finding("error", str(error))
 

@@ -19,7 +19,7 @@ def test_steps_and_tokens_are_those_of_the_training(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """40 rows, 16 at a time, two epochs: three steps end the first, and two are left."""
+    """40 rows, 16 at a time, two epochs: three steps each, the last of them half full."""
     data = build_data(tmp_path / "data")
     values = config(
         tiny_model, data.path, tmp_path, micro_batch_size=16, num_epochs=2, logging_steps=1
@@ -42,7 +42,7 @@ def test_steps_and_tokens_are_those_of_the_training(
         name: [int(float(re.findall(rf"'{name}': '?([\d.e+]+)", line)[0])) for line in log]
         for name in ("label_tokens_seen", "target_tokens_seen")
     }
-    assert len(log) == 5
+    assert len(log) == 6
     assert seen["label_tokens_seen"][2] == label
     assert seen["target_tokens_seen"][2] == label + other
     # The warnings are said by both, in the same words.
