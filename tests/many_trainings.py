@@ -10,6 +10,7 @@ arguments are the config, which is loaded as where Ray is started, with these ke
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -23,6 +24,7 @@ def main() -> None:
     import axolotl.cli.train
     import axolotl.core.builders
     import axolotl.train
+    import deepspeed  # noqa: F401
     import multiprocess
 
     import regreason_plugin.training.plugin
@@ -31,6 +33,8 @@ def main() -> None:
     # `datasets` saves in a fresh process, which would import everything once more; a fork need not.
     fork = multiprocess.get_context("fork")
     multiprocess.get_context = lambda method=None: fork
+    # Axolotl collects garbage five times a training; what stands here by now never is.
+    gc.freeze()
     jobs = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     for job in jobs:
         child = os.fork()
@@ -71,7 +75,7 @@ def run_as_ray_does(config: str, keys: dict[str, object]) -> None:
     from axolotl.integrations.base import PluginManager
 
     handed_over = load_cfg(config, use_ray=True, **keys).to_dict()
-    PluginManager._instance = None
+    PluginManager.get_instance().plugins.clear()
     ray_train_func({"cfg": handed_over, "cli_args": TrainerCliArgs()})
 
 
