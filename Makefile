@@ -45,7 +45,7 @@ lint: setup
 # Two workers of one thread each take half the time of one with two. A file stays with one
 # worker, since its tests share what they train.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	$(BIN)/python tests/bench/bench_scorer.py

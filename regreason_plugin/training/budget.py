@@ -49,7 +49,7 @@ def check_budget(cfg: Mapping[str, Any], config: str) -> None:
             )
     if budget == "tokens":
         for key in ("num_epochs", "group_by_length"):
-            if cfg.get(key) is not None:
+            if cfg.get(key):
                 raise UserError(
                     "must be left out with regreason_budget: tokens, where "
                     "regreason_target_tokens says how long the training is",
