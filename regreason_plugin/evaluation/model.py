@@ -31,6 +31,8 @@ NAME = "regreason-hf"
 # The matrix entropy, which costs most, is asked for by name or by `all`.
 DEFAULT_PROBES = "output+label+activation+logit_lens"
 
+# Prompts that are continued together with ``batch_size=auto`` where it cannot be tried out.
+_CPU_BATCH = 16
 _BITSANDBYTES = ("load_in_4bit", "load_in_8bit", "bnb_4bit_", "llm_int8_")
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
@@ -88,6 +90,17 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         if bits.get("load_in_4bit") or bits.get("load_in_8bit"):
             quantization_config = BitsAndBytesConfig(**bits)  # type: ignore[no-untyped-call]
         super()._create_model(*args, quantization_config=quantization_config, **others)
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        """What ``auto`` stands for where text is generated.
+
+        hf tries batches until one fits. On a CPU one that does not is no error to go on from:
+        it ends the process.
+        """
+        if self.device.type == "cpu":
+            return int(min(_CPU_BATCH, self.max_batch_size or _CPU_BATCH))
+        found: int = super()._detect_batch_size(requests, pos)
+        return found
 
     @stop_on_user_error(of_one_rank=True)
     def _loglikelihood_tokens(

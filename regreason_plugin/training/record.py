@@ -75,6 +75,7 @@ def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: 
         "adapter": cfg.adapter,
         "chat_template": cfg.datasets[0].type == "chat_template",
         "seed": cfg.seed,
+        "learning_rate": cfg.learning_rate,
         "label_share": cfg.regreason_label_share,
         "label_smoothing": cfg.regreason_label_smoothing,
         "lora_dropout": cfg.lora_dropout,

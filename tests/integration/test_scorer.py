@@ -331,3 +331,23 @@ def test_renyi_alpha_is_a_switch(tiny_model: Path) -> None:
         values[alpha] = lm.loglikelihood(asked)[0].probe["matrix_entropy_by_layer"]
     assert values[1] == pytest.approx(values[1.02], rel=1e-2)
     assert all(two < one for one, two in zip(values[1], values[2], strict=True))
+
+
+def test_auto_generates_in_batches_that_fit_a_cpu(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = RegReasonHF(str(tiny_model), device="cpu", batch_size="auto", probe="none")
+    rows: list[int] = []
+    forward = lm.model.forward
+
+    def counted(*args: Any, **given: Any) -> Any:
+        rows.append(len(given["input_ids"]))
+        return forward(*args, **given)
+
+    monkeypatch.setattr(lm.model, "forward", counted)
+    asked = [
+        Instance("generate_until", {}, (f"prompt {number}", {"max_gen_toks": 2, "until": []}), 0)
+        for number in range(20)
+    ]
+    assert len(lm.generate_until(asked, disable_tqdm=True)) == 20
+    assert max(rows) == 16
