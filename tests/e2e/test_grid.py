@@ -33,6 +33,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         Path(),
         output_dir="models/{arm}-{seed}",
         max_steps=20,
+        regreason_budget="steps",
         learning_rate=0.01,
         regreason_eval=TASK,
         regreason_eval_limit=LIMIT,

@@ -179,7 +179,8 @@ def test_a_config_trains(name: str, trained: dict[str, Trained]) -> None:
     labels = [
         len(tokenizer.encode(f"{space}{row['label']}", add_special_tokens=False)) for row in rows
     ]
-    seen = [int(number) for number in re.findall(r"'label_tokens_seen': (\d+)", found.output)]
+    steps = re.findall(r"\{'loss'.*?'label_tokens_seen': (\d+)", found.output)
+    seen = [int(number) for number in steps]
     assert seen[-1] == sum(labels)
     assert seen == sorted(seen)
     assert len(seen) == STEPS

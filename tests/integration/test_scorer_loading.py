@@ -483,7 +483,7 @@ def test_a_sequence_that_does_not_fit(
 
 
 # Little is large in this model but what lies between the two halves of an MLP: 64 kB a
-# token in each of several tensors. Room for 600 tokens of one of them is too little for
+# token in each of several tensors. Room for 1,200 tokens of one of them is too little for
 # the whole of the requests, in one batch of some 800, and plenty for a sequence.
 REALLY_SHORT = """
 import json, resource, sys
@@ -514,7 +514,7 @@ memory.should_reduce_batch_size = judged
 
 taken = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmSize")) * 1024
 _, hard = resource.getrlimit(resource.RLIMIT_AS)
-resource.setrlimit(resource.RLIMIT_AS, (taken + 600 * 4 * config.intermediate_size, hard))
+resource.setrlimit(resource.RLIMIT_AS, (taken + 1200 * 4 * config.intermediate_size, hard))
 found = score(lm, requests())
 resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 expected = score(HFLM(model, tokenizer=tokenizer(), batch_size=3), requests())
