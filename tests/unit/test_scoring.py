@@ -45,6 +45,7 @@ def config(output: Path, **changes: Any) -> Any:
         "torch_dtype": torch.float32,
         "datasets": [SimpleNamespace(type="regreason_plugin.training.strategy")],
         "seed": 1,
+        "learning_rate": 1e-3,
         "regreason_label_smoothing": 0.0,
         "weight_decay": 0.0,
     }
