@@ -7,7 +7,6 @@ or more has the mean difference an interval.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -30,12 +29,11 @@ from regreason_plugin.report.same import (
     describe_data,
     tasks_of,
 )
+from regreason_plugin.report.seeds import ENOUGH_SEEDS, LEVEL, half_width
 from regreason_plugin.settings import AXES, SETTINGS
 
 FORMAT = 2
 # Of the interval over seeds.
-LEVEL = 0.95
-ENOUGH_SEEDS = 3
 OVER = "over training seeds, these test documents only"
 
 Seeds = list[Run]
@@ -203,12 +201,9 @@ def _over_seeds(tasks: list[str], base: Seeds, arm: Seeds) -> dict[str, Any]:
 
 def _interval(values: list[float]) -> dict[str, Any] | None:
     """The t interval of a mean; None of fewer than three values."""
-    if len(values) < ENOUGH_SEEDS:
+    half = half_width(values)
+    if half is None:
         return None
-    from scipy.stats import t
-
-    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1))
-    half *= statistics.stdev(values) / math.sqrt(len(values))
     mean = statistics.fmean(values)
     return {"low": mean - half, "high": mean + half, "level": LEVEL, "over": OVER}
 

@@ -7,9 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
 from regreason_plugin.report.results import Run, read_run
+from regreason_plugin.report.seeds import half_width
 from regreason_plugin.study.plan import Condition, Plan
 
 # (A generative twin's figure of the label forced at once, without an explanation before it.)
@@ -40,12 +39,7 @@ class Mean:
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
         """Of a value a seed."""
-        count = len(values)
-        half = None
-        if count >= 3:
-            error = statistics.stdev(values) / math.sqrt(count)
-            half = float(stats.t.ppf(0.975, count - 1)) * error
-        return cls(statistics.fmean(values), half)
+        return cls(statistics.fmean(values), half_width(values))
 
 
 @dataclass(frozen=True)
