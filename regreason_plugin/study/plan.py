@@ -66,7 +66,9 @@ class Setting:
         return f"{self.learning_rate:g}-{self.num_epochs}"
 
 
-SETTINGS = tuple(Setting(rate, epochs) for epochs in (1, 2) for rate in (2.5e-4, 5e-4, 1e-3))
+SETTINGS = tuple(
+    Setting(rate, epochs) for epochs in (1, 2) for rate in (1.25e-4, 2.5e-4, 5e-4, 1e-3)
+)
 
 
 @dataclass(frozen=True)
