@@ -23,7 +23,7 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	# torch by itself first, so that nothing else chooses its build.
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,dev]'
 	touch $@
 
 # The task files are copied below lm_eval's own at installation: again when they change.

@@ -1,0 +1,86 @@
+"""What the commands share: consoles, a progress line, types of arguments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from regreason_plugin.errors import UserError, nearest
+
+console = Console()
+# Progress and errors go to standard error, so that what a command prints can be piped.
+errors = Console(stderr=True)
+
+
+class AddCommand(Protocol):
+    """Adds a command to the parser."""
+
+    def __call__(
+        self, name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        """A parser for its arguments; ``text`` is its help."""
+
+
+def say(text: str) -> None:
+    """Print a line as it is: no markup, and no colour for numbers and paths."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def names(given: str, kind: str, known: list[str]) -> tuple[str, ...]:
+    """Names out of ``a,b,c`` or ``all``, in the known order."""
+    names = known if given == "all" else [name.strip() for name in given.split(",")]
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+    return tuple(name for name in known if name in names)
+
+
+def positive(text: str) -> int:
+    """A number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def mini_size(text: str) -> int:
+    """As many conversations a dataset as the mini benchmark needs."""
+    number = positive(text)
+    if number < 30:
+        raise argparse.ArgumentTypeError("the mini benchmark needs 30 conversations a dataset")
+    return number
+
+
+@contextmanager
+def progress(total: int | None = None) -> Iterator[Callable[[str, int], object]]:
+    """A progress line a stage: yields ``advance(stage, rows)``; every stage has ``total``."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors) as bar:
+        stages = {}
+
+        def advance(stage: str, rows: int) -> None:
+            if stage not in stages:
+                stages[stage] = bar.add_task(stage, total=total)
+            bar.advance(stages[stage], rows)
+
+        yield advance

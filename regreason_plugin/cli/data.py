@@ -1,0 +1,183 @@
+"""The commands that make data: conversations, ratings, data folders."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from regreason_plugin.cli.console import (
+    AddCommand,
+    console,
+    mini_size,
+    names,
+    positive,
+    progress,
+    say,
+)
+from regreason_plugin.errors import UserError
+from regreason_plugin.jsonl import count_lines
+from regreason_plugin.prompt import ORDERS
+from regreason_plugin.schema import Conversation
+from regreason_plugin.settings import AXES, DATASETS, SETTINGS
+from regreason_plugin.targets.arms import ARMS
+from regreason_plugin.targets.build import BuildOptions, build
+from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.targets.scopes import SCOPE_KINDS
+
+
+def add_commands(command: AddCommand) -> None:
+    """Add them to the parser."""
+    mini = command("mini", _mini, "the built-in benchmark as a data folder; no network, no model")
+    mini.add_argument("--out", type=Path, required=True, metavar="DATA")
+    mini.add_argument("--per-dataset", type=mini_size, default=1000, metavar="N")
+    _add_build_options(mini)
+
+    base = command("mini-base", _mini_base, "an untrained tiny model with its corpus, to train")
+    base.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    importer = command("import", _import, "conversations from the Hub or from a local export")
+    importer.add_argument("dataset", type=lambda name: names(name, "dataset", list(DATASETS))[0])
+    importer.add_argument("--path", type=Path, help="a local file instead of the Hub")
+    importer.add_argument("--out", type=Path, required=True, metavar="FILE")
+    importer.add_argument("--subset", default="helpful-base", help="of HH-RLHF on the Hub")
+    importer.add_argument("--split", default="train", help="of the Hub's dataset")
+    importer.add_argument("--limit", type=positive, help="stop after so many conversations")
+
+    annotate = command("annotate", _annotate, "rate conversations with an ensemble of raters")
+    annotate.add_argument("config", type=Path, metavar="CONFIG.yml")
+
+    build = command("build", _build, "ratings to a data folder: split, and one file an arm")
+    build.add_argument("ratings", type=Path)
+    build.add_argument("--out", type=Path, required=True, metavar="DATA")
+    _add_build_options(build)
+
+
+def _mini(args: argparse.Namespace) -> int:
+    from regreason_plugin.targets.mini import build_mini
+
+    with progress(args.per_dataset * len(SETTINGS)) as advance:
+        folder = build_mini(
+            args.out, _build_options(args), per_dataset=args.per_dataset, on_progress=advance
+        )
+    _show_folder(folder)
+    return 0
+
+
+def _mini_base(args: argparse.Namespace) -> int:
+    from regreason_plugin.conversations.corpus import make_untrained_base
+
+    with console.status("the corpus, a tokenizer, random weights"):
+        make_untrained_base(args.out)
+    say(f"An untrained tiny model and its corpus: {args.out}")
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from regreason_plugin.conversations.hh import hub_pairs, import_hh, local_pairs
+    from regreason_plugin.jsonl import write_records
+
+    if args.dataset not in {"hh_chosen", "hh_rejected"}:
+        raise UserError(
+            f"{args.dataset} has no importer yet; hh_chosen and hh_rejected have one, and any "
+            "file in the format of README's 'Conversations' can be rated as it is"
+        )
+    skipped: Counter[str] = Counter()
+    pairs = local_pairs(args.path) if args.path else hub_pairs(args.subset, args.split)
+    with progress(args.limit or (count_lines(args.path) if args.path else None)) as advance:
+
+        def counted() -> Iterator[Conversation]:
+            for number, conversation in enumerate(import_hh(args.dataset, pairs, skipped)):
+                if number == args.limit:
+                    return
+                advance("import", 1)
+                yield conversation
+
+        count = write_records(args.out, counted())
+    if not count:
+        args.out.unlink()
+        raise UserError("holds no conversation that can be rated", path=args.path)
+    say(f"{count} conversations of {args.dataset}: {args.out}")
+    for reason, number in sorted(skipped.items()):
+        say(f"  {number} left out: {reason}")
+    return 0
+
+
+def _annotate(args: argparse.Namespace) -> int:
+    from regreason_plugin.annotation.config import annotate, read_config
+
+    config = read_config(args.config)
+    rows = sum(map(count_lines, config.conversations)) * len(AXES)
+    with progress(rows) as advance:
+        count = annotate(config, lambda: advance("rate", 1))
+    say(f"{count} ratings: {config.out}")
+    say(f"Next: regreason build {config.out} --out DATA")
+    return 0
+
+
+def _build(args: argparse.Namespace) -> int:
+    with progress(count_lines(args.ratings)) as advance:
+        folder = build(args.ratings, args.out, _build_options(args), on_progress=advance)
+    _show_folder(folder)
+    return 0
+
+
+def _add_build_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of the split and of every draw")
+    parser.add_argument("--arms", default="all", help="a,b,c or all (default)")
+    parser.add_argument("--order", choices=ORDERS, default=ORDERS[0])
+    parser.add_argument(
+        "--mismatched",
+        choices=("any", "same_label"),
+        default="any",
+        help="where arm mismatched takes its explanations from",
+    )
+    parser.add_argument("--tokenizer", help="folder or Hub name; lengths are then in tokens")
+    parser.add_argument(
+        "--max-prompt-tokens",
+        type=positive,
+        metavar="N",
+        help="cut longer prompts (in words without --tokenizer)",
+    )
+    parser.add_argument(
+        "--max-target-tokens",
+        type=positive,
+        metavar="M",
+        help="cut longer explanations so that label and explanation fit; the other arms match "
+        "their length to within one word (in words without --tokenizer)",
+    )
+    parser.add_argument(
+        "--scopes",
+        metavar="axis,setting",
+        help="also one file an axis, or one a setting, for a model of its own",
+    )
+
+
+def _build_options(args: argparse.Namespace) -> BuildOptions:
+    return BuildOptions(
+        seed=args.seed,
+        order=args.order,
+        arms=names(args.arms, "arm", list(ARMS)),
+        mismatched=args.mismatched,
+        tokenizer=args.tokenizer,
+        max_prompt=args.max_prompt_tokens,
+        max_target=args.max_target_tokens,
+        scopes=names(args.scopes, "scope", list(SCOPE_KINDS)) if args.scopes else (),
+    )
+
+
+def _show_folder(folder: DataFolder) -> None:
+    manifest = folder.manifest
+    counts = ", ".join(f"{count.rows} {split}" for split, count in manifest.counts.items())
+    say(f"{folder.path}: {counts} rows ({folder.origin} data)")
+    unit = manifest.limits.unit
+    for arm, length in manifest.lengths.items():
+        mean = length.tokens_mean if unit == "tokens" else length.words_mean
+        say(f"  {arm:<14} {mean:6.1f} {unit} after the label")
+    for what, number in manifest.cut.items():
+        if number:
+            say(f"  {number} times the {what} had to be cut")
+    if manifest.note:
+        say(f"  {manifest.note}")
+    say(f"Manifest: {folder.path / 'manifest.json'}")

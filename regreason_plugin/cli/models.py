@@ -1,0 +1,175 @@
+"""The commands around a model: its config, its scores, and all of it at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from regreason_plugin.cli.console import (
+    AddCommand,
+    console,
+    errors,
+    mini_size,
+    names,
+    positive,
+    progress,
+    say,
+)
+from regreason_plugin.configs import FOLDER
+from regreason_plugin.errors import UserError
+from regreason_plugin.targets.arms import ARMS, PAPER_ARMS
+
+
+def add_commands(command: AddCommand) -> None:
+    """Add them to the parser."""
+    configs = command("configs", _configs, "the Axolotl configs, for who has no checkout")
+    configs.add_argument(
+        "--dest", type=Path, default=Path(FOLDER), metavar="DIR", help=f"default: {FOLDER}"
+    )
+
+    # Listed for --help; `main` hands their arguments on untouched.
+    command("eval", lambda _: 0, "lm_eval with its own flags, our model and tasks at hand")
+    command("check", lambda _: 0, "what is wrong with an Axolotl config, before it is trained")
+
+    compare = command("compare", _compare, "result folders of several arms as one table")
+    compare.add_argument(
+        "results",
+        nargs="+",
+        metavar="NAME=RESULTS",
+        help="of one arm, one or several seeds; without NAME= a folder that is split into arms",
+    )
+    compare.add_argument("--baseline", required=True, metavar="NAME")
+    compare.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    probe_plot = command("probe-plot", _probe_plot, "entropies by layer of several models, drawn")
+    probe_plot.add_argument(
+        "results", nargs="+", metavar="NAME=RESULTS", help="without NAME= the folder's name"
+    )
+    probe_plot.add_argument("--metric", metavar="A,B", help="default: all that every model has")
+    probe_plot.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
+
+    demo = command("demo", _demo, "all of it, on the mini benchmark, on a CPU")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
+    demo.add_argument("--arms", default=",".join(PAPER_ARMS), help="a,b,c or all; the paper's four")
+    demo.add_argument("--seed", type=int, default=0)
+
+    study = command("study", _study, "the paper's question at small scale, on a CPU, in hours")
+    study.add_argument("--out", type=Path, default=Path("runs/study"), metavar="DIR")
+    study.add_argument("--seeds", type=positive, default=5, metavar="N", help="a condition")
+    study.add_argument("--per-dataset", type=mini_size, default=200, metavar="N")
+    study.add_argument("--jobs", type=positive, metavar="N", help="at once; default: the cores")
+
+
+def _configs(args: argparse.Namespace) -> int:
+    from regreason_plugin.configs import copy_configs
+
+    for path in copy_configs(args.dest):
+        say(f"Written: {path}")
+    say(f"What there is: {args.dest / 'README.md'}")
+    say("Next: regreason mini --out runs/demo/data")
+    config, sweep = args.dest / "cpu" / "lora.yml", args.dest / "arms" / "explanation.yml"
+    say(f"      axolotl train {config} --sweep {sweep}")
+    return 0
+
+
+def run_eval(arguments: list[str]) -> int:
+    """`regreason eval`: the arguments are lm_eval's own."""
+    from regreason_plugin.evaluation.run import main as run_lm_eval
+
+    return run_lm_eval(arguments)
+
+
+def run_check(arguments: list[str]) -> int:
+    """`regreason check`: arguments that are not its own are `axolotl train`'s."""
+    args, options = _check_parser().parse_known_args(arguments)
+    from regreason_plugin.training.loading import quiet, read_options, read_runs
+
+    with quiet():
+        with errors.status("loading Axolotl"):
+            from regreason_plugin.training.check import check_runs
+            from regreason_plugin.training.check_report import print_findings, print_report
+
+            given = read_options(str(args.config), options)
+        runs = read_runs(args.config, args.sweep, given)
+        with progress(len(runs)) as advance:
+            advance("check", 0)
+            checked = check_runs(
+                runs, str(args.config), args.processes, lambda: advance("check", 1)
+            )
+    found = print_findings(checked, errors)
+    if found["error"]:
+        return 2
+    print_report(checked, console)
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from regreason_plugin.report.arms import read_arms
+    from regreason_plugin.report.compare import compare, print_table, write
+
+    runs = read_arms(args.results)
+    comparison = compare(runs, args.baseline)
+    written = write(comparison, args.out)
+    print_table(comparison)
+    for run in runs:
+        for old in run.superseded:
+            say(f"Left out, a newer one exists: {old}")
+    for path in written:
+        say(f"Written: {path}")
+    return 0
+
+
+def _probe_plot(args: argparse.Namespace) -> int:
+    from regreason_plugin.report.probe_curves import read_probes
+    from regreason_plugin.report.probe_plot import print_middles, write
+    from regreason_plugin.report.results import read_run
+
+    runs = []
+    for given in args.results:
+        name, equals, folder = given.partition("=")
+        if not equals or Path(given).exists():
+            path = Path(given)
+            name = (path.parent if path.is_file() else path).resolve().name
+        elif not name or not folder:
+            raise UserError(f"{given!r} is not NAME=RESULTS, such as label_only=runs/label_only")
+        else:
+            path = Path(folder)
+        runs.append(read_run(name, path))
+    metrics = None if args.metric is None else [name.strip() for name in args.metric.split(",")]
+    probes = read_probes(runs, metrics)
+    written = write(probes, args.out)
+    print_middles(probes)
+    if probes.left_out:
+        console.print(f"Left out, not in every model: {', '.join(probes.left_out)}")
+    for old in (old for run in runs for old in run.superseded):
+        say(f"Left out, a newer one exists: {old}")
+    for path in written:
+        say(f"Written: {path}")
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from regreason_plugin.demo import run_demo
+
+    return run_demo(args.out, names(args.arms, "arm", list(ARMS)), args.seed)
+
+
+def _study(args: argparse.Namespace) -> int:
+    from regreason_plugin.study import run_study
+
+    return run_study(args.out, args.seeds, args.per_dataset, args.jobs)
+
+
+def _check_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="regreason check",
+        description="What is wrong with an Axolotl config and what it will train; nothing is "
+        "written, and no GPU is needed. Any option of `axolotl train` may follow, as in --seed 3.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.yml")
+    parser.add_argument("--sweep", type=Path, metavar="FILE", help="check every run of a sweep")
+    parser.add_argument(
+        "--processes", type=positive, default=1, metavar="N", help="GPUs; default 1"
+    )
+    return parser
