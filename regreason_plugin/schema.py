@@ -97,14 +97,33 @@ class RaterScore(_Record):
     error: str | None = None
 
 
-class Rating(Conversation):
-    """A conversation with its label on one axis and where the label comes from."""
+class Merged(_Record):
+    """One explanation made of all raters' by one of them, or why there is none."""
+
+    rater: str
+    explanation: str | None = None
+    error: str | None = None
+
+
+class Rated(Conversation):
+    """A conversation as the raters left it on one axis, with no label yet.
+
+    Attributes:
+        ratings: One entry a rater and prompt.
+        merged: Their explanations as one, where they were merged.
+    """
 
     axis: AxisName
+    ratings: list[RaterScore] = Field(default_factory=list)
+    merged: Merged | None = None
+
+
+class Rating(Rated):
+    """A conversation with its label on one axis and where the label comes from."""
+
     label: Label
     score: Score
     explanation: Text
-    ratings: list[RaterScore] = Field(default_factory=list)
 
 
 class Row(_Record):
