@@ -53,3 +53,21 @@ def aggregate(ratings: Sequence[RaterScore]) -> Verdict | None:
     label = round_half_up(score)
     nearest = min(usable, key=lambda entry: abs(entry[0] - label))
     return Verdict(score, label, nearest[3])
+
+
+AGGREGATORS = ("mean",)
+
+
+def aggregate_rows(rows, by="mean", minimum=1, dropped=None):  # type: ignore[no-untyped-def]
+    """Provisional."""
+    from regreason_plugin.schema import Rating
+
+    for row in rows():
+        if sum(one.usable for one in row.ratings) < minimum:
+            dropped["too few usable scores"] += 1
+            continue
+        verdict = aggregate(row.ratings)
+        values = {**dict(row), **verdict._asdict()}
+        if row.merged and row.merged.explanation:
+            values["explanation"] = row.merged.explanation
+        yield Rating(**values)

@@ -1,35 +1,187 @@
-"""The file that `regreason annotate` reads.
-
-conversations: [hh_chosen.jsonl, hh_rejected.jsonl]   # files of one conversation a line
-out: ratings.jsonl                                    # one rating a conversation and axis
-raters: [rules-strict, rules-even, rules-lenient]     # optional; these are all there are
-"""
+"""The file that `regreason annotate` reads; README's "Raters" shows one with every key."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import re
 from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from regreason_plugin.annotation.ensemble import rate
+from regreason_plugin.annotation.client import Structured
+from regreason_plugin.annotation.prompts import STYLES
+from regreason_plugin.annotation.raters import PROMPTS
 from regreason_plugin.annotation.rules import RULE_RATERS
 from regreason_plugin.errors import UserError, nearest
-from regreason_plugin.jsonl import check_unique, read_records, validate, write_records
-from regreason_plugin.schema import Conversation, Rating
+from regreason_plugin.jsonl import validate
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
-class AnnotateConfig(BaseModel):
-    """What to rate, by whom, and where to write it; paths as seen from where it is run."""
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model_config = ConfigDict(extra="forbid")
+
+class Price(_Part):
+    """Of a million tokens, in any one currency."""
+
+    prompt: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    answer: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    def of(self, prompt_tokens: int, answer_tokens: int) -> float:
+        """What so many tokens cost."""
+        return (self.prompt * prompt_tokens + self.answer * answer_tokens) / 1e6
+
+
+class ServerRater(_Part):
+    """A language model behind an address.
+
+    Attributes:
+        name: Stands in every file beside the score.
+        model: As the server knows it.
+        base_url: Of a server that speaks the OpenAI protocol, up to ``/v1``.
+        api_key_env: The environment variable with its key; none for a server without keys.
+        prompts: Which of the prompts it is asked with; every one is a score of its own.
+        temperature: 0 for the likeliest answer.
+        max_tokens: The longest answer.
+        sampling: What else is passed on with every request, such as ``seed`` or ``top_p``.
+        structured: How the server is told to answer with JSON.
+        concurrency: Calls at once.
+        timeout: Seconds until a call is given up.
+        retries: Further attempts after a fault that may pass.
+        price: Of a million tokens, in any one currency.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str = Field(min_length=1)
+    base_url: str
+    api_key_env: str | None = None
+    prompts: tuple[str, ...] = Field(default=STYLES, min_length=1)
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    max_tokens: Annotated[int, Field(ge=1)] = 300
+    sampling: dict[str, float | int] = Field(default_factory=dict)
+    structured: Structured = "json_schema"
+    concurrency: Annotated[int, Field(ge=1, le=2000)] = 32
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    retries: Annotated[int, Field(ge=0)] = 4
+    price: Price | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_rule(cls, name: str) -> str:
+        if name.startswith("rules-"):
+            raise ValueError("names that start with rules- are those of the built-in rules")
+        return name
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("is no address such as http://localhost:8000/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("holds a user, a password or a query; keys come from api_key_env")
+        return url.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_variable(cls, name: str | None) -> str | None:
+        # Whoever writes the key itself here must not find it in an error message.
+        if name is not None and not _VARIABLE.fullmatch(name):
+            raise ValueError("is no name of an environment variable, such as OPENAI_API_KEY")
+        return name
+
+    @field_validator("sampling")
+    @classmethod
+    def _says_nothing_twice(cls, sampling: dict[str, float | int]) -> dict[str, float | int]:
+        for key in ("temperature", "max_tokens"):
+            if key in sampling:
+                raise ValueError(f"{key} is a key of the rater itself")
+        return sampling
+
+    def request_options(self) -> dict[str, float | int]:
+        """What decides an answer beside the prompt, sent with every request."""
+        options = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return dict(sorted({**options, **self.sampling}.items()))
+
+
+class MergeConfig(_Part):
+    """How the explanations of all raters become one.
+
+    Attributes:
+        rater: Whose model writes it.
+        max_words: The longest explanation; a longer one is cut, at the end of a sentence if
+            there is one.
+    """
+
+    rater: str
+    max_words: Annotated[int, Field(ge=5)] = 60
+
+
+def _rater(value: Any) -> Any:
+    """A rule's name, or what describes a server; told apart here for one clear error."""
+    if not isinstance(value, str):
+        return ServerRater.model_validate(value)
+    known = [rater.name for rater in RULE_RATERS]
+    if value not in known:
+        raise ValueError(
+            f"unknown rater {value!r}; {nearest(value, known)}; a language model needs the keys "
+            "name, model and base_url"
+        )
+    return value
+
+
+class AnnotateConfig(_Part):
+    """What to rate, by whom, and where to write it; paths as seen from where it is run.
+
+    Attributes:
+        conversations: Files of one conversation a line.
+        out: The ratings, one a conversation and axis.
+        raters: Names of built-in rules, or servers.
+        store: The store of calls; by default beside ``out``.
+        prompts: A folder of prompts to use in place of the package's.
+        aggregate: How many scores become one (`aggregate.AGGREGATORS`).
+        minimum: Usable scores that a conversation needs on an axis; by default half of those
+            that were asked for, rounded up.
+        merge: How explanations become one; by default the one nearest the label is taken.
+    """
 
     conversations: list[Path] = Field(min_length=1)
     out: Path
-    raters: list[str] = Field(
-        default_factory=lambda: [rater.name for rater in RULE_RATERS], min_length=1
+    raters: list[Annotated[str | ServerRater, BeforeValidator(_rater)]] = Field(
+        default=[rater.name for rater in RULE_RATERS], min_length=1
     )
+    store: Path | None = None
+    prompts: Path | None = None
+    aggregate: str = "mean"
+    minimum: Annotated[int, Field(ge=1)] | None = None
+    merge: MergeConfig | None = None
+
+    @property
+    def servers(self) -> list[ServerRater]:
+        """The raters that are asked over a network."""
+        return [rater for rater in self.raters if isinstance(rater, ServerRater)]
+
+    @property
+    def scores_asked(self) -> int:
+        """How many scores a conversation is to get on an axis."""
+        return sum(
+            len(rater.prompts) if isinstance(rater, ServerRater) else len(PROMPTS)
+            for rater in self.raters
+        )
+
+    @property
+    def scores_needed(self) -> int:
+        """How many of them have to be usable."""
+        return self.minimum or math.ceil(self.scores_asked / 2)
+
+    @property
+    def store_path(self) -> Path:
+        """Where the store is."""
+        return self.store or self.out.with_name(self.out.name.split(".jsonl")[0] + ".calls.db")
 
 
 def read_config(path: Path) -> AnnotateConfig:
@@ -47,38 +199,40 @@ def read_config(path: Path) -> AnnotateConfig:
     if not isinstance(value, dict):
         raise UserError("is no mapping; it needs the keys conversations and out", path=path)
     config = validate(AnnotateConfig, value, path, 1)
-    known = [rater.name for rater in RULE_RATERS]
-    for name in config.raters:
-        if name not in known:
-            raise UserError(
-                f"unknown rater {name!r}; {nearest(name, known)}", path=path, field="raters"
-            )
+    _check(config, path)
     return config
 
 
-def annotate(config: AnnotateConfig, on_rating: Callable[[], object] = lambda: None) -> int:
-    """Rate every conversation on every axis and write the ratings, whole or not at all.
+def _check(config: AnnotateConfig, path: Path) -> None:
+    from regreason_plugin.annotation.aggregate import AGGREGATORS
 
-    Returns:
-        The number of ratings.
-
-    Raises:
-        UserError: A conversation is wrong, or an id stands in two files.
-    """
-    raters = [rater for rater in RULE_RATERS if rater.name in config.raters]
-
-    def conversations() -> Iterator[Conversation]:
-        seen: dict[tuple[str, str], int] = {}
-        for path in config.conversations:
-            for number, conversation in enumerate(
-                read_records(path, Conversation, unique=False), start=1
-            ):
-                check_unique(seen, {"id": conversation.id}, path, number)
-                yield conversation
-
-    def counted() -> Iterator[Rating]:
-        for rating in rate(conversations(), raters):
-            on_rating()
-            yield rating
-
-    return write_records(config.out, counted())
+    names = [rater if isinstance(rater, str) else rater.name for rater in config.raters]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"{name!r} is there twice; raters need names of their own",
+                path=path,
+                field="raters",
+            )
+    if config.aggregate not in AGGREGATORS:
+        raise UserError(
+            f"unknown aggregator {config.aggregate!r}; "
+            f"{nearest(config.aggregate, list(AGGREGATORS))}",
+            path=path,
+            field="aggregate",
+        )
+    servers = [server.name for server in config.servers]
+    if config.merge and config.merge.rater not in servers:
+        raise UserError(
+            f"{config.merge.rater!r} is none of the raters behind a server"
+            f" ({', '.join(servers) or 'there are none'}); rules cannot merge explanations",
+            path=path,
+            field="merge.rater",
+        )
+    asked = config.scores_asked
+    if config.minimum is not None and config.minimum > asked:
+        raise UserError(
+            f"a conversation has {asked} scores on an axis, never {config.minimum}",
+            path=path,
+            field="minimum",
+        )

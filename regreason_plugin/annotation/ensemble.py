@@ -5,28 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from regreason_plugin.annotation.aggregate import aggregate
-from regreason_plugin.annotation.raters import PROMPTS, Rater, RatingPrompt
+from regreason_plugin.annotation.raters import Rater
 from regreason_plugin.annotation.rules import RULE_RATERS
-from regreason_plugin.schema import Conversation, Rating
+from regreason_plugin.schema import Conversation, Rated, Rating
 from regreason_plugin.settings import AXES
 
 
-def rate(
-    conversations: Iterable[Conversation],
-    raters: Sequence[Rater] = RULE_RATERS,
-    prompts: Sequence[RatingPrompt] = PROMPTS,
-) -> Iterator[Rating]:
-    """Rate conversations as they come, every axis by every rater with every prompt.
+def collect(
+    conversations: Iterable[Conversation], raters: Sequence[Rater] = RULE_RATERS
+) -> Iterator[Rated]:
+    """What every rater says of conversations as they come, with each of its prompts.
 
     Yields:
-        A rating a conversation and axis; none where no rater gave a score.
+        One record a conversation and axis.
     """
     for conversation in conversations:
         fields = dict(conversation)
         for axis in AXES:
             scores = [
-                rater.rate(conversation, axis, prompt) for rater in raters for prompt in prompts
+                rater.rate(conversation, axis, prompt)
+                for rater in raters
+                for prompt in rater.prompts
             ]
-            verdict = aggregate(scores)
-            if verdict is not None:
-                yield Rating(**fields, axis=axis, **verdict._asdict(), ratings=scores)
+            yield Rated(**fields, axis=axis, ratings=scores)
+
+
+def rate(
+    conversations: Iterable[Conversation], raters: Sequence[Rater] = RULE_RATERS
+) -> Iterator[Rating]:
+    """Rate conversations as they come, by the mean of all scores.
+
+    Yields:
+        A rating a conversation and axis; none where no rater gave a score.
+    """
+    for rated in collect(conversations, raters):
+        verdict = aggregate(rated.ratings)
+        if verdict is not None:
+            yield Rating(**dict(rated), **verdict._asdict())

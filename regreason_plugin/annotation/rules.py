@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from regreason_plugin.annotation.aggregate import round_half_up
-from regreason_plugin.annotation.raters import Rater, RatingPrompt
+from regreason_plugin.annotation.raters import PROMPTS, Rater, RatingPrompt
 from regreason_plugin.annotation.reading import Reading, read
 from regreason_plugin.schema import Conversation, RaterScore
 
@@ -40,6 +40,11 @@ class RuleRater:
     leaning: float
     wavering: float
     minor: float
+
+    @property
+    def prompts(self) -> tuple[RatingPrompt, ...]:
+        """The two scales: rules read no examples."""
+        return PROMPTS
 
     def rate(self, conversation: Conversation, axis: str, prompt: RatingPrompt) -> RaterScore:
         """Score the last message; the same text always gets the same score."""

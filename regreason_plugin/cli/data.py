@@ -10,6 +10,7 @@ from pathlib import Path
 from regreason_plugin.cli.console import (
     AddCommand,
     console,
+    errors,
     mini_size,
     names,
     positive,
@@ -47,6 +48,18 @@ def add_commands(command: AddCommand) -> None:
 
     annotate = command("annotate", _annotate, "rate conversations with an ensemble of raters")
     annotate.add_argument("config", type=Path, metavar="CONFIG.yml")
+    annotate.add_argument(
+        "--dry-run", action="store_true", help="calls, tokens and cost, and a prompt; ask nothing"
+    )
+    annotate.add_argument(
+        "--budget", type=float, metavar="X", help="stop before the store has cost more"
+    )
+    annotate.add_argument(
+        "--retry-failed", action="store_true", help="ask again what failed in an earlier run"
+    )
+
+    prompts = command("prompts", _prompts, "the raters' prompts as files, to be changed")
+    prompts.add_argument("--dest", type=Path, default=Path("prompts"), metavar="DIR")
 
     build = command("build", _build, "ratings to a data folder: split, and one file an arm")
     build.add_argument("ratings", type=Path)
@@ -105,14 +118,25 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _annotate(args: argparse.Namespace) -> int:
-    from regreason_plugin.annotation.config import annotate, read_config
+    from regreason_plugin.annotation.config import read_config
+    from regreason_plugin.annotation.run import annotate, dry_run
+    from regreason_plugin.cli.annotating import Watcher, show_finished, show_plan
 
     config = read_config(args.config)
+    if args.dry_run:
+        show_plan(config, dry_run(config, retry=args.retry_failed))
+        return 0
     rows = sum(map(count_lines, config.conversations)) * len(AXES)
-    with progress(rows) as advance:
-        count = annotate(config, lambda: advance("rate", 1))
-    say(f"{count} ratings: {config.out}")
-    say(f"Next: regreason build {config.out} --out DATA")
+    finished = annotate(config, Watcher(errors, rows), retry=args.retry_failed, budget=args.budget)
+    return show_finished(config, args.config, finished)
+
+
+def _prompts(args: argparse.Namespace) -> int:
+    from regreason_plugin.annotation.prompts import copy_prompts
+
+    for path in copy_prompts(args.dest):
+        say(f"Written: {path}")
+    say(f"Next: change them, and write `prompts: {args.dest}` into the config of `annotate`")
     return 0
 
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from regreason_plugin import __version__
 from regreason_plugin.annotation.rules import RULES_NOTE
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer, dumps
+from regreason_plugin.jsonl import atomic_writer, dumps, file_sha256
 from regreason_plugin.prompt import (
     TARGET_DELIMITER,
     Order,
@@ -40,7 +40,6 @@ from regreason_plugin.targets.folder import (
     Limits,
     Manifest,
     SplitCount,
-    file_sha256,
     open_data_folder,
 )
 from regreason_plugin.targets.index import Entry, Index, index_ratings

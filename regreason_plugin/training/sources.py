@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.errors import UserError, nearest
+from regreason_plugin.jsonl import file_sha256
 from regreason_plugin.settings import AXES, task_name
-from regreason_plugin.targets.folder import TEST, DataFolder, file_sha256, open_data_folder
+from regreason_plugin.targets.folder import TEST, DataFolder, open_data_folder
 from regreason_plugin.targets.scopes import Place, Settings, place_of, settings_of
 from regreason_plugin.targets.split import SPLITS
 from regreason_plugin.training.sweep import SWEEP

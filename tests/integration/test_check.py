@@ -18,7 +18,8 @@ from training_data import build_data, config, read_rows, write_config
 from transformers import AutoTokenizer
 
 from regreason_plugin.cli import main
-from regreason_plugin.targets.folder import DataFolder, file_sha256
+from regreason_plugin.jsonl import file_sha256
+from regreason_plugin.targets.folder import DataFolder
 
 Change = Callable[[dict[str, Any]], object]
 Check = Callable[..., "Checked"]

@@ -13,9 +13,10 @@ from test_training_refusals import refused, register
 from training_data import config, read_rows
 
 from regreason_plugin.cli import main
+from regreason_plugin.jsonl import file_sha256
 from regreason_plugin.settings import AXES, SETTINGS
 from regreason_plugin.targets.build import BuildOptions
-from regreason_plugin.targets.folder import DataFolder, file_sha256, open_data_folder
+from regreason_plugin.targets.folder import DataFolder, open_data_folder
 from regreason_plugin.targets.mini import build_mini
 from regreason_plugin.targets.scopes import SCOPE_KINDS
 

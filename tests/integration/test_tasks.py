@@ -372,7 +372,8 @@ def test_a_prompt_that_just_fits_is_scored(
 
 def lacking(folder: Path, tmp_path: Path) -> Path:
     """The same folder without any test row of CoQA."""
-    from regreason_plugin.targets.folder import MANIFEST, file_sha256
+    from regreason_plugin.jsonl import file_sha256
+    from regreason_plugin.targets.folder import MANIFEST
 
     copy = tmp_path / "LACKS"
     shutil.copytree(folder, copy)

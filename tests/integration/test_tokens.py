@@ -17,9 +17,10 @@ import pytest
 from evaluation_help import task_manager
 from training_data import HOSTILE, build_data, config, read_rows, write_config
 
+from regreason_plugin.jsonl import file_sha256
 from regreason_plugin.prompt import ORDERS, TARGET_DELIMITER, Order
 from regreason_plugin.targets.arms import ARMS
-from regreason_plugin.targets.folder import DataFolder, file_sha256
+from regreason_plugin.targets.folder import DataFolder
 
 
 @pytest.fixture(scope="session")

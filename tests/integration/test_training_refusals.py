@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from training_data import build_data, config
 
-from regreason_plugin.targets.folder import DataFolder, file_sha256
+from regreason_plugin.jsonl import file_sha256
+from regreason_plugin.targets.folder import DataFolder
 
 Change = Callable[[dict[str, Any]], object]
 

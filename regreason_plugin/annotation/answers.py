@@ -1,0 +1,136 @@
+"""Reading a score and an explanation out of what a language model wrote.
+
+Asked for a JSON object, a server that knows no JSON schema may still wrap it in a code fence or
+in prose, or leave the braces out. What is plain is read; what could mean two things is not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+# A model that runs on is not worth a search through megabytes.
+LONGEST_ANSWER = 100_000
+LONGEST_EXPLANATION = 5_000
+
+_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_STATED = re.compile(
+    r"""["'*]*\b(?:score|rating)\b["'*]*(?:\s*(?:is|of|[:=]))?\s*["'*]*"""
+    r"(\d+(?:\.\d+)?)(?:\s*(?:/|out\s+of)\s*(\d+))?(?![\w.]*\d)",
+    re.IGNORECASE,
+)
+_LEAD = re.compile(r"^\W*(?:explanation|reason(?:ing)?|justification)\W*:\W*", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*(\d+)(?:\.0+)?\s*(?:(?:/|out\s+of)\s*(\d+))?\s*", re.IGNORECASE)
+_LONE = re.compile("[\x00\ud800-\udfff]")
+
+
+class Unreadable(Exception):  # noqa: N818 - an outcome, not an error of ours
+    """An answer that cannot be used; its text is the outcome's name in the store."""
+
+
+class Answer(NamedTuple):
+    """What a rater said."""
+
+    score: int
+    explanation: str
+
+
+def read_rating(text: str, scale: int) -> Answer:
+    """Read a rating.
+
+    Args:
+        text: The model's answer.
+        scale: The highest score that was asked for.
+
+    Raises:
+        Unreadable: Named for what is wrong: ``answer_too_long``, ``no_answer``, ``broken_json``,
+            ``score_missing``, ``score_not_a_number``, ``score_out_of_range``,
+            ``explanation_empty`` or ``explanation_too_long``.
+    """
+    found = _object(text, "score")
+    if found is None:
+        found = _stated(text)
+    score = _score(found.get("score"), scale)
+    return Answer(score, _explanation(found.get("explanation")))
+
+
+def read_merged(text: str) -> str:
+    """Read a merged explanation.
+
+    Raises:
+        Unreadable: As `read_rating`, without the scores' names.
+    """
+    found = _object(text, "explanation")
+    if found is None:
+        if "{" in text:
+            raise Unreadable("broken_json")
+        found = {"explanation": _LEAD.sub("", text)}
+    return _explanation(found.get("explanation"))
+
+
+def _object(text: str, key: str) -> dict[str, Any] | None:
+    """The one JSON object with the key, wherever it stands."""
+    if len(text) > LONGEST_ANSWER:
+        raise Unreadable("answer_too_long")
+    if not text.strip():
+        raise Unreadable("no_answer")
+    for candidate in (text, *_FENCE.findall(text)):
+        try:
+            value = json.loads(candidate)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            return value
+    decoder = json.JSONDecoder()
+    found: list[dict[str, Any]] = []
+    place = text.find("{")
+    tried = 0
+    while place >= 0 and tried < 100:
+        tried += 1
+        try:
+            value, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            end = place + 1
+        else:
+            if isinstance(value, dict) and key in value:
+                found.append(value)
+        place = text.find("{", end)
+    if len(found) > 1 and any(one != found[0] for one in found):
+        raise Unreadable("broken_json")
+    return found[0] if found else None
+
+
+def _stated(text: str) -> dict[str, Any]:
+    """``Score: 4`` in prose; the rest is the explanation."""
+    stated = list(_STATED.finditer(text))
+    scores = {match[1] + (f"/{match[2]}" if match[2] else "") for match in stated}
+    if len(scores) != 1:
+        raise Unreadable("broken_json")
+    # The explanation is what stands outside the line with the score.
+    rest = [line for line in text.splitlines() if not _STATED.search(line)]
+    return {"score": scores.pop(), "explanation": _LEAD.sub("", " ".join(rest).strip(" {}`"))}
+
+
+def _score(value: Any, scale: int) -> int:
+    if value is None:
+        raise Unreadable("score_missing")
+    if isinstance(value, str) and (match := _NUMBER.fullmatch(value)):
+        if match[2] and int(match[2]) != scale:
+            raise Unreadable("score_out_of_range")
+        value = int(match[1])
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise Unreadable("score_not_a_number")
+    if not 1 <= value <= scale:
+        raise Unreadable("score_out_of_range")
+    return int(value)
+
+
+def _explanation(value: Any) -> str:
+    # No store and no file takes a lone surrogate, which JSON can spell.
+    text = _LONE.sub("\ufffd", " ".join(value.split())) if isinstance(value, str) else ""
+    if not text:
+        raise Unreadable("explanation_empty")
+    if len(text) > LONGEST_EXPLANATION:
+        raise Unreadable("explanation_too_long")
+    return text

@@ -1,0 +1,266 @@
+"""Asking language models everything that is not in the store yet.
+
+Each rater has a lane of its own, so that a slow server holds up no other: one task goes through
+the conversations and claims what is left of each, as many tasks as the rater's concurrency make
+the calls. Nothing is kept of a call once it is in the store, so memory does not grow with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from regreason_plugin.annotation.answers import Unreadable
+from regreason_plugin.annotation.client import Fault, Server
+from regreason_plugin.annotation.config import ServerRater
+from regreason_plugin.annotation.questions import Question
+from regreason_plugin.annotation.store import OK, Call, Outcome, Store
+from regreason_plugin.errors import UserError
+
+# An answer that cannot be read is asked for once more: servers are seldom wholly deterministic.
+_READINGS = 2
+# A server that fails so often in a row is not there, or is not what the config says it is.
+_GIVE_UP_AFTER = 100
+_LOOK_AGAIN = 1.0
+# Of what a prompt becomes on the server: marks of turns around it.
+_TEMPLATE_TOKENS = 64
+
+
+@dataclass
+class Tally:
+    """What one rater has done in this run, for who watches.
+
+    Attributes:
+        name: The rater's.
+        model: Its model.
+        total: Calls that there are, in the store or not.
+        before: Of these, finished before this run.
+        states: Finished in this run, by state.
+        cost: In the prices' currency.
+        priced: Whether its prices are known.
+        ended: No more is asked.
+    """
+
+    name: str
+    model: str
+    total: int = 0
+    before: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    cost: float = 0.0
+    priced: bool = False
+    ended: bool = False
+
+    @property
+    def done(self) -> int:
+        """Finished well in this run."""
+        return self.states[OK]
+
+    @property
+    def failed(self) -> int:
+        """Finished otherwise in this run."""
+        return self.states.total() - self.states[OK]
+
+    def failures(self) -> Counter[str]:
+        """Those by what went wrong."""
+        return Counter({kind: count for kind, count in self.states.items() if kind != OK})
+
+    @property
+    def left(self) -> int:
+        """Not finished yet."""
+        return max(0, self.total - self.before - self.states.total())
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a call that has finished."""
+        self.states[outcome.state] += 1
+        self.prompt_tokens += outcome.prompt_tokens
+        self.answer_tokens += outcome.answer_tokens
+        self.cost += outcome.cost
+
+
+@dataclass
+class Lane:
+    """One rater's work.
+
+    Attributes:
+        rater: Its config.
+        questions: All its questions, anew at every call, a list a conversation.
+        tally: What is told of it.
+    """
+
+    rater: ServerRater
+    questions: Callable[[], Iterable[list[Question]]]
+    tally: Tally
+
+
+def ask_all(
+    store: Store, lanes: list[Lane], *, retry: bool = False, budget: float | None = None
+) -> int:
+    """Make every call that is left.
+
+    Args:
+        store: Where the answers go.
+        lanes: One a rater.
+        retry: Also make those again that failed in an earlier run.
+        budget: Make no call that could bring the store's whole cost above it.
+
+    Returns:
+        How many calls the budget did not allow.
+
+    Raises:
+        UserError: A key is missing or refused, or a server does nothing but fail.
+    """
+    servers = [_server(lane.rater) for lane in lanes]
+    return asyncio.run(_ask_all(store, lanes, servers, retry, budget))
+
+
+def _server(rater: ServerRater) -> Server:
+    return Server(
+        rater.base_url,
+        rater.api_key_env,
+        rater.model,
+        rater.request_options(),
+        rater.structured,
+        rater.timeout,
+        rater.retries,
+        rater.concurrency,
+    )
+
+
+async def _ask_all(
+    store: Store, lanes: list[Lane], servers: list[Server], retry: bool, budget: float | None
+) -> int:
+    store.take_over()
+    tasks = [
+        asyncio.create_task(_LaneRun(store, lane, server, retry, budget).run())
+        for lane, server in zip(lanes, servers, strict=True)
+    ]
+    try:
+        return sum(await asyncio.gather(*tasks))
+    finally:
+        await _cancel(tasks)
+        for server in servers:
+            await server.close()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _LaneRun:
+    def __init__(
+        self, store: Store, lane: Lane, server: Server, retry: bool, budget: float | None
+    ) -> None:
+        self._store = store
+        self._lane = lane
+        self._rater = lane.rater
+        self._server = server
+        self._retry = retry
+        self._budget = budget
+        self._queue: asyncio.Queue[tuple[Call, Question] | None] = asyncio.Queue(
+            self._rater.concurrency
+        )
+        self._failures = 0
+        # Asked again in this run already, so not again in its next pass.
+        self._retried: set[Call] = set()
+
+    async def run(self) -> int:
+        """Pass after pass, until nothing is left that is not another process's or too dear."""
+        retry = self._retry
+        while True:
+            elsewhere, unaffordable = await self._pass(retry)
+            # What fails now was just asked.
+            retry = False
+            if not elsewhere:
+                self._lane.tally.ended = True
+                return unaffordable
+            await asyncio.sleep(_LOOK_AGAIN)
+            self._store.take_over()
+
+    async def _pass(self, retry: bool) -> tuple[int, int]:
+        workers = [asyncio.create_task(self._work()) for _ in range(self._rater.concurrency)]
+        producer = asyncio.create_task(self._produce(retry))
+        try:
+            # The first to fail ends all of them.
+            await asyncio.gather(producer, *workers)
+        finally:
+            await _cancel([producer, *workers])
+        return producer.result()
+
+    async def _produce(self, retry: bool) -> tuple[int, int]:
+        elsewhere = unaffordable = 0
+        for questions in self._lane.questions():
+            calls = {one.key: one for one in questions}
+            claimed = self._store.claim(
+                [one.call(self._worst(one)) for one in questions], retry=retry, budget=self._budget
+            )
+            elsewhere += claimed.elsewhere
+            unaffordable += claimed.unaffordable
+            for call in claimed.mine:
+                await self._queue.put((call, calls[call.key]))
+            if not claimed.mine:
+                # A long way through what is done already must not hold up the others.
+                await asyncio.sleep(0)
+        for _ in range(self._rater.concurrency):
+            await self._queue.put(None)
+        return elsewhere, unaffordable
+
+    def _worst(self, question: Question) -> float:
+        """The most a call can cost: no tokenizer makes more tokens than bytes of a text."""
+        if self._budget is None or self._rater.price is None:
+            return 0.0
+        prompt = len(question.prompt().encode("utf-8")) + _TEMPLATE_TOKENS
+        return _READINGS * self._rater.price.of(prompt, self._rater.max_tokens)
+
+    async def _work(self) -> None:
+        while (item := await self._queue.get()) is not None:
+            call, question = item
+            outcome = await self._ask(question)
+            self._store.finish(call, outcome)
+            self._lane.tally.add(outcome)
+            self._give_up_on(outcome)
+
+    async def _ask(self, question: Question) -> Outcome:
+        prompt = question.prompt()
+        attempts = prompt_tokens = answer_tokens = 0
+        state, said, score, explanation = "", None, None, None
+        for _ in range(_READINGS):
+            try:
+                reply, tried = await self._server.ask(prompt, question.schema)
+            except Fault as fault:
+                attempts += fault.attempts
+                state, said = fault.kind, fault.said or None
+                break
+            attempts += tried
+            prompt_tokens += reply.prompt_tokens
+            answer_tokens += reply.answer_tokens
+            state, said = reply.stop or OK, reply.text
+            if state == OK:
+                try:
+                    score, explanation = question.read(reply.text)
+                except Unreadable as unreadable:
+                    state = str(unreadable)
+            if state == OK:
+                said = None
+                break
+        price = self._rater.price
+        cost = price.of(prompt_tokens, answer_tokens) if price else 0.0
+        return Outcome(
+            state, score, explanation, said, attempts, prompt_tokens, answer_tokens, cost
+        )
+
+    def _give_up_on(self, outcome: Outcome) -> None:
+        self._failures = 0 if outcome.prompt_tokens or outcome.state == OK else self._failures + 1
+        if self._failures >= _GIVE_UP_AFTER:
+            raise UserError(
+                f"{self._failures} calls in a row to rater {self._rater.name!r} at "
+                f"{self._rater.base_url} came to nothing, the last with {outcome.state}"
+                f"{f' ({outcome.answer[:150]})' if outcome.answer else ''}; mend the server or "
+                "the config and run the same command with --retry-failed"
+            )

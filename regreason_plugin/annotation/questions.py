@@ -1,0 +1,176 @@
+"""What there is to ask: every call of a rater, conversation by conversation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from regreason_plugin.annotation.answers import read_merged, read_rating
+from regreason_plugin.annotation.config import ServerRater
+from regreason_plugin.annotation.prompts import (
+    MERGE,
+    AskingPrompt,
+    load_prompts,
+    merge_sha256,
+    render_merge,
+)
+from regreason_plugin.annotation.store import OK, Call, CallKey, Store, conversation_key
+from regreason_plugin.jsonl import check_unique, read_records
+from regreason_plugin.schema import Conversation, RaterScore
+from regreason_plugin.settings import AXES
+
+# The explanation comes first: the score then follows from it.
+_EXPLANATION = {"type": "string"}
+
+
+class Question(NamedTuple):
+    """A call with what it takes to make it.
+
+    Attributes:
+        prompt: Makes the whole text; long, so only when it is needed.
+        schema: JSON schema of the answer.
+        read: Turns the answer's text into a score, if one was asked for, and an explanation.
+    """
+
+    key: CallKey
+    id: str
+    prompt: Callable[[], str]
+    schema: dict[str, Any]
+    read: Callable[[str], tuple[int | None, str]]
+
+    def call(self, worst: float) -> Call:
+        """As the store has it, with the most it can cost."""
+        return Call(self.key, self.id, worst)
+
+
+def read_conversations(paths: Sequence[Path]) -> Iterator[Conversation]:
+    """Stream the conversations of some files.
+
+    Raises:
+        UserError: One is wrong, or an id stands in two places.
+    """
+    seen: dict[tuple[str, str], int] = {}
+    for path in paths:
+        for number, conversation in enumerate(
+            read_records(path, Conversation, unique=False), start=1
+        ):
+            check_unique(seen, {"id": conversation.id}, path, number)
+            yield conversation
+
+
+@dataclass(frozen=True)
+class AskedRater:
+    """A language model as a rater: its questions, and its answers out of the store.
+
+    Attributes:
+        config: Its part of the config.
+        asking: Its prompts, by style and axis.
+        store: Where the answers are.
+    """
+
+    config: ServerRater
+    asking: Mapping[tuple[str, str], AskingPrompt]
+    store: Store
+
+    @property
+    def name(self) -> str:
+        """As in the config."""
+        return self.config.name
+
+    @property
+    def prompts(self) -> tuple[AskingPrompt, ...]:
+        """One a style; which axis's does not matter for its name and scale."""
+        return tuple(self.asking[style, next(iter(AXES))] for style in self.config.prompts)
+
+    def questions(self, conversation: Conversation) -> list[Question]:
+        """All it is asked about one conversation."""
+        text = conversation_key(conversation)
+        return [
+            self._question(text, conversation, axis, style)
+            for axis in AXES
+            for style in self.config.prompts
+        ]
+
+    def rate(self, conversation: Conversation, axis: str, prompt: Any) -> RaterScore:
+        """What it has answered, out of the store."""
+        asked = self._question(conversation_key(conversation), conversation, axis, prompt.name)
+        outcome = self.store.outcomes([asked.key]).get(asked.key)
+        found = outcome is not None and outcome.state == OK
+        return RaterScore(
+            rater=self.name,
+            prompt=prompt.name,
+            scale=prompt.scale,
+            score=outcome.score if outcome and found else None,
+            explanation=outcome.explanation if outcome and found else None,
+            error=None if found else (outcome.state if outcome else "not_asked"),
+        )
+
+    def _question(self, text: str, conversation: Conversation, axis: str, style: str) -> Question:
+        prompt = self.asking[style, axis]
+        model, how = self.config.model, sampling(self.config)
+        key = CallKey(text, self.name, axis, style, prompt.sha256, model, how)
+        return Question(
+            key,
+            conversation.id,
+            lambda: prompt.render(conversation),
+            _rating_schema(prompt.scale),
+            lambda said: read_rating(said, prompt.scale),
+        )
+
+
+def asked_rater(config: ServerRater, prompts: Path | None, store: Store) -> AskedRater:
+    """Read a rater's prompts.
+
+    Raises:
+        UserError: One is missing or wrong.
+    """
+    return AskedRater(config, load_prompts(config.prompts, prompts), store)
+
+
+def merge_question(
+    config: ServerRater,
+    template: str,
+    words: int,
+    conversation: Conversation,
+    axis: str,
+    explanations: Sequence[str],
+) -> Question:
+    """The call that makes one explanation of several."""
+    return Question(
+        CallKey(
+            conversation_key(conversation),
+            config.name,
+            axis,
+            MERGE,
+            merge_sha256(template, explanations, words),
+            config.model,
+            sampling(config),
+        ),
+        conversation.id,
+        lambda: render_merge(template, conversation, axis, explanations, words),
+        _schema({"explanation": _EXPLANATION}),
+        lambda said: (None, read_merged(said)),
+    )
+
+
+def sampling(config: ServerRater) -> str:
+    """What decides an answer beside the prompt, as a key: JSON with sorted names."""
+    return json.dumps({**config.request_options(), "structured": config.structured}, sort_keys=True)
+
+
+def _rating_schema(scale: int) -> dict[str, Any]:
+    # An enum: several servers' grammars know no minimum and maximum.
+    score = {"type": "integer", "enum": list(range(1, scale + 1))}
+    return _schema({"explanation": _EXPLANATION, "score": score})
+
+
+def _schema(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }

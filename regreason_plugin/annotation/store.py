@@ -1,0 +1,402 @@
+"""The store of calls: SQLite, one row a call, readable with the sqlite3 shell.
+
+A row's key is what determines the answer: the conversation's text, rater, model, axis, prompt and
+sampling. A changed prompt is another call; an unchanged one is never made twice, in one run, in
+the next, or by two processes at once: a process claims calls before it makes them, and holds a
+lock that ends with it, so that claims of a killed process are taken over at once.
+
+WAL needs all processes on one machine, and a local disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import sqlite3
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, NamedTuple
+
+from regreason_plugin.errors import UserError
+from regreason_plugin.schema import Conversation
+
+OK = "ok"
+ASKING = "asking"
+# Claimed by a process that ended before the answer came, after an earlier answer had failed.
+_GIVEN_BACK = "given_back"
+_UNFINISHED = (ASKING, _GIVEN_BACK)
+# So much of an answer that could not be read is kept, in characters.
+_KEPT = 2_000
+_VERSION = 1
+# "RgRs", so that `file` and this program know the file.
+_APPLICATION = 0x52675273
+
+_SCHEMA = """
+CREATE TABLE calls (
+    conversation  TEXT NOT NULL,  -- sha256 of the conversation's text, 32 digits
+    rater         TEXT NOT NULL,
+    axis          TEXT NOT NULL,
+    prompt        TEXT NOT NULL,  -- scale-1-5, ..., or merge
+    prompt_sha256 TEXT NOT NULL,  -- of all the prompt says beside the conversation, 16 digits
+    model         TEXT NOT NULL,
+    sampling      TEXT NOT NULL,  -- JSON: temperature, max_tokens, ...
+    id            TEXT NOT NULL,  -- of a conversation with this text
+    state         TEXT NOT NULL,  -- ok, asking, or what went wrong
+    score         INTEGER,
+    explanation   TEXT,
+    answer        TEXT,           -- what the server said, where it could not be used
+    attempts      INTEGER NOT NULL DEFAULT 0,
+    prompt_tokens INTEGER NOT NULL DEFAULT 0,
+    answer_tokens INTEGER NOT NULL DEFAULT 0,
+    cost          REAL NOT NULL DEFAULT 0,  -- of all its attempts, in the prices' currency
+    reserved      REAL NOT NULL DEFAULT 0,  -- while asking: the most it can cost
+    worker        TEXT,           -- while asking: the process
+    finished      TEXT,           -- UTC
+    PRIMARY KEY (conversation, rater, axis, prompt, prompt_sha256, model, sampling)
+) WITHOUT ROWID;
+CREATE INDEX calls_asking ON calls (worker) WHERE worker IS NOT NULL;
+CREATE TABLE spending (spent REAL NOT NULL, reserved REAL NOT NULL);
+INSERT INTO spending VALUES (0, 0);
+CREATE TRIGGER spending_new AFTER INSERT ON calls BEGIN
+    UPDATE spending SET spent = spent + new.cost, reserved = reserved + new.reserved;
+END;
+CREATE TRIGGER spending_changed AFTER UPDATE OF cost, reserved ON calls BEGIN
+    UPDATE spending SET spent = spent + new.cost - old.cost,
+                        reserved = reserved + new.reserved - old.reserved;
+END;
+"""
+_KEY = "conversation, rater, axis, prompt, prompt_sha256, model, sampling"
+_IS_KEY = f"({_KEY}) = (?,?,?,?,?,?,?)"
+
+
+class CallKey(NamedTuple):
+    """What determines an answer; the columns of the primary key."""
+
+    conversation: str
+    rater: str
+    axis: str
+    prompt: str
+    prompt_sha256: str
+    model: str
+    sampling: str
+
+
+class Call(NamedTuple):
+    """A call that may be made.
+
+    Attributes:
+        id: Of the conversation.
+        worst: The most it can cost, in the prices' currency.
+    """
+
+    key: CallKey
+    id: str
+    worst: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished call left.
+
+    Attributes:
+        state: ``ok``, or the name of what went wrong.
+        answer: What the server said, where it could not be used.
+        cost: Of all attempts, in the prices' currency.
+    """
+
+    state: str
+    score: int | None = None
+    explanation: str | None = None
+    answer: str | None = None
+    attempts: int = 1
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    cost: float = 0.0
+
+
+class Claimed(NamedTuple):
+    """What came of an attempt to claim calls.
+
+    Attributes:
+        mine: To be made now, by this process.
+        elsewhere: How many another process is making.
+        unaffordable: How many the budget does not allow.
+    """
+
+    mine: list[Call]
+    elsewhere: int
+    unaffordable: int
+
+
+def conversation_key(conversation: Conversation) -> str:
+    """A conversation by its text: turns and context, not its id."""
+    turns = [[turn.role, turn.content] for turn in conversation.conversation]
+    text = json.dumps([conversation.context, turns])
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
+
+
+class Store:
+    """An open store.
+
+    Args:
+        path: Its file; made if it is not there.
+
+    Raises:
+        UserError: The file is something else, or of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._worker = uuid.uuid4().hex[:12]
+        self._database = sqlite3.connect(path, isolation_level=None, timeout=60)
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            raise UserError(f"cannot be used as a store: {error}", path=path) from None
+        except UserError:
+            self._database.close()
+            raise
+        self._lock = self._hold_lock(self._worker)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back what is claimed and not finished, and close."""
+        self._give_back(self._worker)
+        self._lock_path(self._worker).unlink(missing_ok=True)
+        self._lock.close()
+        self._database.close()
+
+    # --- making calls -------------------------------------------------------------------
+
+    def claim(
+        self, calls: Sequence[Call], *, retry: bool = False, budget: float | None = None
+    ) -> Claimed:
+        """Claim those of some calls that are left, so that nobody else makes them.
+
+        Args:
+            calls: All with the same conversation and rater.
+            retry: Also those that failed before.
+            budget: Claim no call that could bring the whole store's cost above it.
+        """
+        known = self._states(calls)
+        left = [call for call in calls if _is_left(known.get(call.key), retry)]
+        if not left:
+            return Claimed([], sum(state == ASKING for state, _ in known.values()), 0)
+        mine, unaffordable = [], 0
+        with self._transaction():
+            known = self._states(calls)
+            for call in calls:
+                if not _is_left(known.get(call.key), retry):
+                    continue
+                if budget is not None and self._committed() + call.worst > budget:
+                    unaffordable += 1
+                    continue
+                self._database.execute(
+                    "INSERT INTO calls (conversation, rater, axis, prompt, prompt_sha256, model, "
+                    "sampling, id, state, reserved, worker) VALUES (?,?,?,?,?,?,?,?,?,?,?) "
+                    "ON CONFLICT DO UPDATE SET state = excluded.state, "
+                    "reserved = excluded.reserved, worker = excluded.worker",
+                    (*call.key, call.id, ASKING, call.worst, self._worker),
+                )
+                mine.append(call)
+        claimed = {call.key for call in mine}
+        elsewhere = sum(state == ASKING and key not in claimed for key, (state, _) in known.items())
+        return Claimed(mine, elsewhere, unaffordable)
+
+    def finish(self, call: Call, outcome: Outcome) -> None:
+        """Record what came of a call; it is on disk when this returns."""
+        answer = outcome.answer
+        self._database.execute(
+            "UPDATE calls SET state=?, score=?, explanation=?, answer=?, attempts=attempts+?, "
+            "prompt_tokens=prompt_tokens+?, answer_tokens=answer_tokens+?, cost=cost+?, "
+            f"reserved=0, worker=NULL, finished=strftime('%Y-%m-%dT%H:%M:%fZ') WHERE {_IS_KEY}",
+            (
+                outcome.state,
+                outcome.score,
+                outcome.explanation,
+                None if answer is None else answer[:_KEPT],
+                outcome.attempts,
+                outcome.prompt_tokens,
+                outcome.answer_tokens,
+                outcome.cost,
+                *call.key,
+            ),
+        )
+
+    def take_over(self) -> None:
+        """Free the claims of processes that have ended without giving them back."""
+        rows = self._database.execute("SELECT DISTINCT worker FROM calls WHERE worker IS NOT NULL")
+        named = {str(worker) for (worker,) in rows}
+        named |= {
+            path.name.rpartition("-")[2]
+            for path in self._lock_path("").parent.glob(self._lock_path("*").name)
+        }
+        for worker in sorted(named - {self._worker}):
+            try:
+                with self._hold_lock(worker):
+                    self._give_back(worker)
+                    self._lock_path(worker).unlink(missing_ok=True)
+            except BlockingIOError:
+                continue  # it lives
+
+    # --- reading ------------------------------------------------------------------------
+
+    def outcomes(self, keys: Sequence[CallKey]) -> dict[CallKey, Outcome]:
+        """What is known of some calls on one conversation by one rater; claimed ones are not."""
+        if not keys:
+            return {}
+        rows = self._database.execute(
+            "SELECT conversation, rater, axis, prompt, prompt_sha256, model, sampling, "
+            "state, score, explanation FROM calls WHERE conversation=? AND rater=?",
+            keys[0][:2],
+        )
+        wanted = set(keys)
+        return {
+            key: Outcome(row[7], row[8], row[9])
+            for row in rows
+            if (key := CallKey(*row[:7])) in wanted and row[7] not in _UNFINISHED
+        }
+
+    def spent(self) -> float:
+        """What all calls have cost, in the prices' currency."""
+        return float(self._database.execute("SELECT spent FROM spending").fetchone()[0])
+
+    def totals(self, rater: str) -> tuple[Counter[str], int, int, float]:
+        """Finished calls of a rater by state; tokens of prompts and of answers; cost."""
+        states: Counter[str] = Counter()
+        prompt_tokens = answer_tokens = 0
+        cost = 0.0
+        for state, count, prompt, answer, paid in self._database.execute(
+            "SELECT state, count(*), sum(prompt_tokens), sum(answer_tokens), sum(cost) "
+            "FROM calls WHERE rater=? AND state NOT IN (?,?) GROUP BY state",
+            (rater, *_UNFINISHED),
+        ):
+            states[state] = count
+            prompt_tokens += prompt
+            answer_tokens += answer
+            cost += paid
+        return states, prompt_tokens, answer_tokens, cost
+
+    def dump(self) -> Iterator[str]:
+        """Every row but its time and worker, sorted: for comparing two stores."""
+        columns = (
+            "conversation, rater, axis, prompt, prompt_sha256, model, sampling, id, state, score, "
+            "explanation, answer, attempts, prompt_tokens, answer_tokens, cost, reserved"
+        )
+        for row in self._database.execute(f"SELECT {columns} FROM calls ORDER BY 1,2,3,4,5,6,7"):
+            yield json.dumps(row)
+
+    # --- inside -------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        query = self._database.execute
+        # Before anything is changed: it may be another program's database.
+        if query("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            self._check_kind()
+        query("PRAGMA journal_mode=WAL")
+        # What a killed process has written is in the system's hands; only a loss of power
+        # can take the last calls, never the store.
+        query("PRAGMA synchronous=NORMAL")
+        with self._transaction():
+            if query("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                for statement in _statements(_SCHEMA):
+                    query(statement)
+                query(f"PRAGMA application_id={_APPLICATION}")
+                query(f"PRAGMA user_version={_VERSION}")
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        application = self._database.execute("PRAGMA application_id").fetchone()[0]
+        version = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if application != _APPLICATION:
+            raise UserError("is a database, but no store of calls", path=self.path)
+        if version != _VERSION:
+            raise UserError(
+                f"is a store of version {version}, and this program reads {_VERSION}",
+                path=self.path,
+            )
+
+    def _states(self, calls: Sequence[Call]) -> dict[CallKey, tuple[str, str | None]]:
+        if not calls:
+            return {}
+        rows = self._database.execute(
+            "SELECT conversation, rater, axis, prompt, prompt_sha256, model, sampling, "
+            "state, worker FROM calls WHERE conversation=? AND rater=?",
+            calls[0].key[:2],
+        )
+        wanted = {call.key for call in calls}
+        return {key: (row[7], row[8]) for row in rows if (key := CallKey(*row[:7])) in wanted}
+
+    def _committed(self) -> float:
+        row = self._database.execute("SELECT spent + reserved FROM spending").fetchone()
+        return float(row[0])
+
+    def _give_back(self, worker: str) -> None:
+        with self._transaction():
+            self._database.execute(
+                # One that had failed before keeps what it cost.
+                "UPDATE calls SET state=?, reserved=0, worker=NULL WHERE worker=?",
+                (_GIVEN_BACK, worker),
+            )
+            self._database.execute("DELETE FROM calls WHERE state=? AND attempts=0", (_GIVEN_BACK,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _lock_path(self, worker: str) -> Path:
+        return self.path.with_name(f"{self.path.name}-worker-{worker}")
+
+    def _hold_lock(self, worker: str) -> IO[str]:
+        """The system frees the lock when the process ends, however it ends.
+
+        Raises:
+            BlockingIOError: Another process holds it.
+        """
+        stream = self._lock_path(worker).open("w")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+
+def _is_left(known: tuple[str, str | None] | None, retry: bool) -> bool:
+    if known is None:
+        return True
+    state, worker = known
+    return worker is None and (state == _GIVEN_BACK or (retry and state != OK))
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,210 @@
+"""A local server that speaks the OpenAI protocol, answers at once, and can be told to fail.
+
+    with running(Behaviour()) as server: ...      server.url, server.requests
+
+What it answers depends on the request alone, so that two runs can be compared byte for byte. It
+runs in a thread of the test; `python openai_server.py PORT` runs it alone, for a benchmark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+Handler = Callable[[web.Request, dict[str, Any]], Any]
+
+
+@dataclass
+class Server:
+    """A running server.
+
+    Attributes:
+        fault: Given the prompt and how often it was asked, names a fault of `FAULTS` or a text
+            to answer with; None answers well.
+        delay: Seconds before every answer.
+        requests: Number of requests by prompt.
+        bodies: Every request's body, in order.
+        headers: The last request's.
+        most_at_once: The highest number of requests that were open at a time.
+    """
+
+    url: str = ""
+    fault: Callable[[str, int], str | None] = lambda prompt, times: None
+    delay: float = 0.0
+    requests: Counter[str] = field(default_factory=Counter)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    most_at_once: int = 0
+    keep: bool = True
+    _open: int = 0
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        prompt = body["messages"][0]["content"]
+        self.requests[prompt] += 1
+        if self.keep:
+            self.bodies.append(body)
+            self.headers = dict(request.headers)
+        self._open += 1
+        self.most_at_once = max(self.most_at_once, self._open)
+        try:
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            fault = self.fault(prompt, self.requests[prompt])
+            if fault in FAULTS:
+                return await FAULTS[fault](request, body)
+            return completion(body, good_answer(prompt) if fault is None else fault)
+        finally:
+            self._open -= 1
+
+
+def good_answer(prompt: str) -> str:
+    """A score and an explanation that follow from the prompt; a merged one where asked for."""
+    digest = hashlib.sha256(prompt.encode("utf-8", "replace")).digest()
+    asked = re.search(r"whole number from 1 to (\d+)", prompt)
+    explanation = f"It reads {['well', 'badly', 'oddly'][digest[1] % 3]} for reason {digest[2]}."
+    if asked is None:
+        return json.dumps({"explanation": explanation})
+    return json.dumps({"explanation": explanation, "score": 1 + digest[0] % int(asked[1])})
+
+
+def completion(
+    body: dict[str, Any], text: str | None, finish: str = "stop", refusal: str | None = None
+) -> web.Response:
+    message = {"role": "assistant", "content": text, "refusal": refusal}
+    return web.json_response(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": body["model"],
+            "choices": [{"index": 0, "finish_reason": finish, "message": message}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+        }
+    )
+
+
+def _status(status: int, **headers: str) -> Handler:
+    async def handler(request: web.Request, body: dict[str, Any]) -> web.Response:
+        # Some servers say the key back, as "Incorrect API key provided: sk-...".
+        message = f"went wrong with {request.headers.get('Authorization')}"
+        return web.json_response({"error": {"message": message}}, status=status, headers=headers)
+
+    return handler
+
+
+def _text(text: str | None, **more: Any) -> Handler:
+    async def handler(request: web.Request, body: dict[str, Any]) -> web.Response:
+        return completion(body, text, **more)
+
+    return handler
+
+
+def _json(value: Any) -> Handler:
+    return _text(json.dumps(value))
+
+
+async def _stall(request: web.Request, body: dict[str, Any]) -> web.Response:
+    await asyncio.sleep(3600)
+    raise AssertionError
+
+
+async def _cut(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    response.content_length = 1000
+    await response.prepare(request)
+    await response.write(b'{"id": "chatcmpl-1", "choi')
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def _broken_body(request: web.Request, body: dict[str, Any]) -> web.Response:
+    return web.Response(body=b'{"id": "chatcmpl-1", "choices": [', content_type="application/json")
+
+
+async def _no_completion(request: web.Request, body: dict[str, Any]) -> web.Response:
+    return web.json_response({"detail": "welcome"})
+
+
+async def _html(request: web.Request, body: dict[str, Any]) -> web.Response:
+    return web.Response(text="<html>Gateway</html>", content_type="text/html")
+
+
+FAULTS: dict[str | None, Handler] = {
+    **{str(status): _status(status) for status in (400, 401, 403, 404, 408, 429, 500, 502, 503)},
+    "429-after": _status(429, **{"Retry-After": "0.2"}),
+    "stall": _stall,
+    "cut": _cut,
+    "broken-body": _broken_body,
+    "no-completion": _no_completion,
+    "html": _html,
+    "score-0": _json({"explanation": "Fine.", "score": 0}),
+    "score-9": _json({"explanation": "Fine.", "score": 9}),
+    "score-five": _json({"explanation": "Fine.", "score": "five"}),
+    "score-null": _json({"explanation": "Fine.", "score": None}),
+    "no-explanation": _json({"explanation": " ", "score": 3}),
+    "broken-json": _text('{"explanation": "Fine.", "sco'),
+    "nothing": _text(""),
+    "refusal": _text(None, refusal="I cannot help with that."),
+    "filtered": _text("", finish="content_filter"),
+    "truncated": _text('{"explanation": "It goes on and', finish="length"),
+    "long": _text("word " * 200_000),
+}
+
+
+@contextmanager
+def running(server: Server | None = None) -> Iterator[Server]:
+    """Run a server in a thread of its own until the block ends."""
+    server = server or Server()
+    loop = asyncio.new_event_loop()
+    started = threading.Event()
+    runner: list[web.AppRunner] = []
+
+    async def start() -> None:
+        app = web.Application(client_max_size=1 << 24)
+        app.router.add_post("/v1/chat/completions", server.answer)
+        runner.append(web.AppRunner(app, access_log=None, shutdown_timeout=0.1))
+        await runner[0].setup()
+        site = web.TCPSite(runner[0], "127.0.0.1", 0)
+        await site.start()
+        port = runner[0].addresses[0][1]
+        server.url = f"http://127.0.0.1:{port}/v1"
+        started.set()
+
+    def serve() -> None:
+        loop.run_until_complete(start())
+        loop.run_forever()
+        loop.run_until_complete(runner[0].cleanup())
+        loop.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    started.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+
+
+def main() -> None:
+    server = Server(keep=False)
+    app = web.Application(client_max_size=1 << 24)
+    app.router.add_post("/v1/chat/completions", server.answer)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
+
+
+if __name__ == "__main__":
+    main()
