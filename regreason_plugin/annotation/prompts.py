@@ -27,6 +27,7 @@ from regreason_plugin.settings import AXES, QUESTIONS
 
 STYLES = ("scale-1-4", "scale-1-4-examples", "scale-1-5", "scale-1-5-examples")
 MERGE = "merge"
+CONFIG = "annotate.yml"
 CONVERSATION = "{conversation}"
 EXPLANATIONS = "{explanations}"
 
@@ -121,7 +122,7 @@ def conversation_block(conversation: Conversation) -> str:
 
 
 def copy_prompts(destination: Path) -> list[Path]:
-    """Copy the package's prompts, to be changed and named in a config.
+    """Copy the package's prompts and a config with every key, to be changed.
 
     Returns:
         What was written.
@@ -130,13 +131,16 @@ def copy_prompts(destination: Path) -> list[Path]:
         UserError: One of the files is there already.
     """
     names = [f"{style}/{axis}.txt" for style in STYLES for axis in AXES] + [f"{MERGE}.txt"]
-    for name in names:
+    for name in [*names, CONFIG]:
         if (destination / name).exists():
             raise UserError("is there already; name another --dest", path=destination / name)
-    for name in names:
+    ours = files("regreason_plugin.annotation")
+    texts = {name: ours.joinpath("prompts", name).read_bytes() for name in names}
+    texts[CONFIG] = ours.joinpath(CONFIG).read_bytes()
+    for name, text in texts.items():
         with atomic_writer(destination / name) as stream:
-            stream.write(_read(name, (), None).encode("utf-8"))
-    return [destination / name for name in names]
+            stream.write(text)
+    return [destination / name for name in texts]
 
 
 def _material(text: str) -> str:

@@ -58,7 +58,9 @@ def add_commands(command: AddCommand) -> None:
         "--retry-failed", action="store_true", help="ask again what failed in an earlier run"
     )
 
-    prompts = command("prompts", _prompts, "the raters' prompts as files, to be changed")
+    prompts = command(
+        "prompts", _prompts, "the raters' prompts, and a config for `annotate`, as files"
+    )
     prompts.add_argument("--dest", type=Path, default=Path("prompts"), metavar="DIR")
 
     build = command("build", _build, "ratings to a data folder: split, and one file an arm")
@@ -134,9 +136,11 @@ def _annotate(args: argparse.Namespace) -> int:
 def _prompts(args: argparse.Namespace) -> int:
     from regreason_plugin.annotation.prompts import copy_prompts
 
-    for path in copy_prompts(args.dest):
-        say(f"Written: {path}")
-    say(f"Next: change them, and write `prompts: {args.dest}` into the config of `annotate`")
+    *prompts, config = copy_prompts(args.dest)
+    say(f"{len(prompts)} prompts: {args.dest}")
+    say(f"A config with every key explained: {config}")
+    say(f"Next: change them, write `prompts: {args.dest}` into the config, and")
+    say(f"      regreason annotate {config} --dry-run")
     return 0
 
 
