@@ -84,7 +84,7 @@ def test_it_is_the_papers_size() -> None:
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["prompts", "--dest", "mine"]) == 0
-    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/hh").mkdir(parents=True)
     for name in ("chosen", "rejected"):
         talk = {
             "id": name,
@@ -95,7 +95,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 {"role": "assistant", "content": f"Not at all, {name}."},
             ],
         }
-        (tmp_path / "runs" / f"{name}.jsonl").write_text(dumps(talk) + "\n")
+        (tmp_path / "runs/hh" / f"{name}.jsonl").write_text(dumps(talk) + "\n")
     with running() as server:
         text = re.sub(r"http://localhost:\d+/v1", server.url, SHIPPED)
         (tmp_path / "mine" / "annotate.yml").write_text(text)
@@ -109,7 +109,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(merges) == 2 * 3
     assert {model for model, _ in asked} == {rater.model for rater in config.servers}
     rows: list[dict[str, Any]] = [
-        json.loads(line) for line in (tmp_path / "runs/ratings.jsonl").read_text().splitlines()
+        json.loads(line) for line in (tmp_path / "runs/hh/ratings.jsonl").read_text().splitlines()
     ]
     assert [row["axis"] for row in rows] == [*AXES, *AXES]
     for row in rows:
