@@ -76,6 +76,13 @@ class ServerRater(_Part):
             raise ValueError("names that start with rules- are those of the built-in rules")
         return name
 
+    @field_validator("prompts")
+    @classmethod
+    def _are_different(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(prompts)) < len(prompts):
+            raise ValueError("has a prompt twice; each is a score of its own")
+        return prompts
+
     @field_validator("base_url")
     @classmethod
     def _is_address(cls, url: str) -> str:

@@ -135,7 +135,7 @@ def copy_prompts(destination: Path) -> list[Path]:
         if (destination / name).exists():
             raise UserError("is there already; name another --dest", path=destination / name)
     ours = files("regreason_plugin.annotation")
-    texts = {name: ours.joinpath("prompts", name).read_bytes() for name in names}
+    texts = {name: ours.joinpath("prompts").joinpath(name).read_bytes() for name in names}
     texts[CONFIG] = ours.joinpath(CONFIG).read_bytes()
     for name, text in texts.items():
         with atomic_writer(destination / name) as stream:

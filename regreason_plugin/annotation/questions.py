@@ -17,7 +17,7 @@ from regreason_plugin.annotation.prompts import (
     merge_sha256,
     render_merge,
 )
-from regreason_plugin.annotation.store import OK, Call, CallKey, Store, conversation_key
+from regreason_plugin.annotation.store import OK, Call, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.jsonl import check_unique, read_records
 from regreason_plugin.schema import Conversation, RaterScore
 from regreason_plugin.settings import AXES
@@ -61,7 +61,7 @@ def read_conversations(paths: Sequence[Path]) -> Iterator[Conversation]:
             yield conversation
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class AskedRater:
     """A language model as a rater: its questions, and its answers out of the store.
 
@@ -74,6 +74,12 @@ class AskedRater:
     config: ServerRater
     asking: Mapping[tuple[str, str], AskingPrompt]
     store: Store
+    _known: tuple[Conversation, dict[CallKey, Outcome]] | None = None
+
+    def __post_init__(self) -> None:
+        # The same for half a million questions.
+        self._how = sampling(self.config)
+        self._hashes = {key: prompt.sha256 for key, prompt in self.asking.items()}
 
     @property
     def name(self) -> str:
@@ -96,8 +102,18 @@ class AskedRater:
 
     def rate(self, conversation: Conversation, axis: str, prompt: Any) -> RaterScore:
         """What it has answered, out of the store."""
-        asked = self._question(conversation_key(conversation), conversation, axis, prompt.name)
-        outcome = self.store.outcomes([asked.key]).get(asked.key)
+        # All it has said of a conversation is read at once, for the axes and prompts to come.
+        if self._known is None or self._known[0] is not conversation:
+            asked = self.questions(conversation)
+            self._known = conversation, self.store.outcomes([one.key for one in asked])
+        outcome = next(
+            (
+                outcome
+                for key, outcome in self._known[1].items()
+                if (key.axis, key.prompt) == (axis, prompt.name)
+            ),
+            None,
+        )
         found = outcome is not None and outcome.state == OK
         return RaterScore(
             rater=self.name,
@@ -110,8 +126,8 @@ class AskedRater:
 
     def _question(self, text: str, conversation: Conversation, axis: str, style: str) -> Question:
         prompt = self.asking[style, axis]
-        model, how = self.config.model, sampling(self.config)
-        key = CallKey(text, self.name, axis, style, prompt.sha256, model, how)
+        hashed = self._hashes[style, axis]
+        key = CallKey(text, self.name, axis, style, hashed, self.config.model, self._how)
         return Question(
             key,
             conversation.id,
