@@ -64,18 +64,29 @@ def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOu
     )
 
 
-def open_path(path: Path) -> Rows | None:
-    """The conversations of the original files, given their folder or one of them."""
+def open_path(path: Path) -> Rows | Path:
+    """The conversations of the original files, given their folder or one of them.
+
+    Returns:
+        What the original files hold; or the file of ConvoKit to read.
+
+    Raises:
+        UserError: A folder without either, or one of the two without the other.
+    """
+    if not path.is_dir() and path.name not in (LINES, CONVERSATIONS):
+        return path
+    if not path.exists():
+        raise UserError("no such file", path=path)
     folder = path if path.is_dir() else path.parent
-    if path.is_dir() or path.name in (LINES, CONVERSATIONS):
-        missing = [name for name in (LINES, CONVERSATIONS) if not (folder / name).is_file()]
-        if missing and not path.exists():
-            raise UserError("no such file", path=path)
-        if missing:
-            also = f", nor {UTTERANCES} of ConvoKit" if path.is_dir() else ""
-            raise UserError(f"has no {' and no '.join(missing)}{also}", path=folder)
+    missing = [name for name in (LINES, CONVERSATIONS) if not (folder / name).is_file()]
+    if not missing:
         return _original(folder / LINES, folder / CONVERSATIONS)
-    return None
+    if path.is_dir():
+        for name in (UTTERANCES, f"{UTTERANCES}.gz"):
+            if (path / name).is_file():
+                return path / name
+    also = f", nor {UTTERANCES} of ConvoKit" if path.is_dir() else ""
+    raise UserError(f"has no {' and no '.join(missing)}{also}", path=folder)
 
 
 def open_hub(hub: Hub) -> Rows:

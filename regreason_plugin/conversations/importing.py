@@ -79,10 +79,10 @@ def open_source(
     else:
         if subset or split:
             raise UserError("--subset and --split are of the Hub; with --path, name the file")
-        special = importer.open_path(path) if importer.open_path else None
-        if special:
-            return special
-        rows, name = file_rows(path, importer), str(path)
+        opened = importer.open_path(path) if importer.open_path else path
+        if isinstance(opened, Rows):
+            return opened
+        rows, name = file_rows(opened, importer), str(opened)
     if rows.fields is not None:
         _check_fields(dataset, rows.fields, name, certain=True)
     rows = rows._replace(rows=_first_checked(dataset, rows.rows, name))

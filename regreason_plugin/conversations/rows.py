@@ -134,8 +134,8 @@ class Importer(NamedTuple):
         forms: The fields that a row must have, one set for each format there is.
         also: Fields that are read where they are there.
         hub: The subsets on the Hub by name; the first is the default.
-        open_path: Reads local files that are no rows of JSON or parquet; None if it is
-            not one of these.
+        open_path: Reads local files that are no rows of JSON or parquet, or names the
+            file of such rows.
         open_hub: Reads such files from the Hub.
         gather: Makes rows of which each is for `convert` out of a file's smaller ones.
         drawn_by: What a sample is drawn by; the conversation's id where None.
@@ -145,7 +145,7 @@ class Importer(NamedTuple):
     forms: tuple[frozenset[str], ...]
     hub: Mapping[str, Hub]
     also: frozenset[str] = frozenset()
-    open_path: Callable[[Path], Rows | None] | None = None
+    open_path: Callable[[Path], Rows | Path] | None = None
     open_hub: Callable[[Hub], Rows] | None = None
     gather: Callable[[Iterator[Row]], Iterator[Row]] | None = None
     drawn_by: Callable[[Conversation], str] | None = None
