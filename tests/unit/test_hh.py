@@ -9,12 +9,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from import_data import imported
 
 from regreason_plugin.conversations.hh import parse_turns
 from regreason_plugin.conversations.rows import Malformed
 from regreason_plugin.errors import UserError
 from regreason_plugin.schema import Conversation
-from tests.import_data import imported
 
 # The real file is not part of the repository; see README, "By hand, on real text".
 DATA = Path(os.environ.get("REGREASON_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from import_data import imported, qar_row, texts, write_lines, write_parquet
 
 from regreason_plugin.conversations.groups import text_group
 from regreason_plugin.errors import UserError
-from tests.import_data import imported, qar_row, texts, write_lines, write_parquet
 
 
 def one(tmp_path: Path, row: dict[str, Any]) -> Any:

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from regreason_plugin.conversations.groups import text_group
-from regreason_plugin.errors import UserError
-from tests.import_data import (
+from import_data import (
     coqa_hub,
     coqa_story,
     imported,
@@ -19,6 +16,9 @@ from tests.import_data import (
     write_lines,
     write_parquet,
 )
+
+from regreason_plugin.conversations.groups import text_group
+from regreason_plugin.errors import UserError
 
 STORY = "Ann has a cat. It is white and sleeps in the barn."
 PAIRS = (("Who has a cat?", "Ann"), ("What colour?", "white"), ("Where does it sleep?", "a barn"))

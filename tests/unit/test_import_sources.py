@@ -10,15 +10,7 @@ from typing import Any
 import datasets
 import pytest
 from datasets.exceptions import DatasetNotFoundError
-
-from regreason_plugin.conversations import importing
-from regreason_plugin.conversations.importing import IMPORTERS, import_dataset, open_source
-from regreason_plugin.conversations.rows import Hub, Importer
-from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import read_records
-from regreason_plugin.schema import Conversation
-from regreason_plugin.settings import DATASETS, SOURCES
-from tests.import_data import (
+from import_data import (
     arena_row,
     convokit,
     coqa_hub,
@@ -30,6 +22,14 @@ from tests.import_data import (
     write_lines,
     write_parquet,
 )
+
+from regreason_plugin.conversations import importing
+from regreason_plugin.conversations.importing import IMPORTERS, import_dataset, open_source
+from regreason_plugin.conversations.rows import Hub, Importer
+from regreason_plugin.errors import UserError
+from regreason_plugin.jsonl import read_records
+from regreason_plugin.schema import Conversation
+from regreason_plugin.settings import DATASETS, SOURCES
 
 PAIRS = [hh_row(f"Question {number}?") for number in range(20)]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from import_data import hh_row, imported, texts, write_all, write_lines
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.settings import DATASETS
-from tests.import_data import hh_row, imported, texts, write_all, write_lines
 
 
 def pairs(count: int) -> list[Any]:
