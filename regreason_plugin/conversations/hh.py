@@ -24,6 +24,7 @@ from regreason_plugin.conversations.rows import (
     Importer,
     LeftOut,
     Malformed,
+    check_rated,
     conversation,
     digest,
     text_of,
@@ -61,16 +62,18 @@ def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOu
     sides: dict[str, list[Turn]] = {}
     for side in _SIDES.values():
         sides[side] = parse_turns(text_of(row, side), side)
-    group = first_user_turn_group(sides["chosen"])
-    said = [[(one.role, one.content) for one in turns] for turns in sides.values()]
-    pair = digest(json.dumps(said))[:12]
-    both = {}
-    for name, side in _SIDES.items():
+    for side, turns in sides.items():
         try:
-            both[name] = conversation(name, sides[side], group=group, meta={"pair": pair})
+            check_rated(turns)
         except LeftOut as left_out:
             raise LeftOut(left_out.reason, field=side) from None
-    yield both[dataset]
+    said = [[(one.role, one.content) for one in turns] for turns in sides.values()]
+    yield conversation(
+        dataset,
+        sides[_SIDES[dataset]],
+        group=first_user_turn_group(sides["chosen"]),
+        meta={"pair": digest(json.dumps(said))[:12]},
+    )
 
 
 def _pair(conversation: Conversation) -> str:

@@ -117,14 +117,14 @@ def import_dataset(
         UserError: A row is broken and ``strict``, or none can be used.
     """
     reading = _Reading(dataset, source.rows, strict, on_row)
-    groups: set[str] = set()
+    groups: set[int] = set()
 
     def written() -> Iterator[Conversation]:
         found = reading.unique() if seed is None else reading.sample(limit, seed)
         for number, conversation in enumerate(found):
             if seed is None and number == limit:
                 break
-            groups.add(conversation.group)
+            groups.add(_hash(conversation.group))
             yield conversation
         if not groups:
             reading.refuse_nothing()

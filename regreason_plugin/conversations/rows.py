@@ -156,6 +156,18 @@ def turn(role: str, content: str) -> Turn:
     return Turn.model_validate({"role": role, "content": clean(content)})
 
 
+def check_rated(turns: Sequence[Turn]) -> None:
+    """Refuse messages of which the last is no response, or is one to nothing.
+
+    Raises:
+        LeftOut: So it is.
+    """
+    if not turns or turns[-1].role != "assistant" or not turns[-1].content:
+        raise LeftOut("no response at its end")
+    if not any(said.role == "user" and said.content for said in turns):
+        raise LeftOut("nobody asks anything")
+
+
 def conversation(
     dataset: str,
     turns: Sequence[Turn],
@@ -176,10 +188,7 @@ def conversation(
     Raises:
         LeftOut: It has no response at its end, or nobody says anything before it.
     """
-    if not turns or turns[-1].role != "assistant" or not turns[-1].content:
-        raise LeftOut("no response at its end")
-    if not any(said.role == "user" and said.content for said in turns):
-        raise LeftOut("nobody asks anything")
+    check_rated(turns)
     kept = {
         name: clean(value) if isinstance(value, str) else value
         for name, value in (meta or {}).items()
