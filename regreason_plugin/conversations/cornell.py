@@ -33,6 +33,7 @@ from regreason_plugin.conversations.rows import (
 from regreason_plugin.conversations.sources import hub_error
 from regreason_plugin.conversations.text import clean
 from regreason_plugin.errors import UserError
+from regreason_plugin.jsonl import count_lines
 from regreason_plugin.schema import Conversation
 
 LINES = "movie_lines.txt"
@@ -104,21 +105,18 @@ def open_hub(hub: Hub) -> Rows:
 
 
 def _original(lines: Path, conversations: Path) -> Rows:
-    exchanges = _read(conversations)
-
     def rows() -> Iterator[Row]:
         spoken: dict[str, tuple[str, str]] = {}
         for number, text in _read(lines):
             fields = text.split(_SEPARATOR, 4)
             if len(fields) < 5:
-                problem = LeftOut(f"not five fields of {LINES}")
-                yield Row(str(lines), number, problem)
+                yield Row(str(lines), number, LeftOut(f"not five fields of {LINES}"))
             else:
                 spoken[fields[0].strip()] = (fields[1].strip(), fields[4])
-        for number, text in exchanges:
+        for number, text in _read(conversations):
             yield Row(str(conversations), number, _exchange(text, spoken))
 
-    return Rows(len(exchanges), rows())
+    return Rows(count_lines(conversations), rows())
 
 
 def _exchange(text: str, spoken: dict[str, tuple[str, str]]) -> dict[str, Any] | LeftOut:
@@ -133,16 +131,15 @@ def _exchange(text: str, spoken: dict[str, tuple[str, str]]) -> dict[str, Any] |
     return {"movie": fields[2].strip(), "lines": [spoken[name] for name in names]}
 
 
-def _read(path: Path) -> list[tuple[int, str]]:
-    # Bytes 0x85 and 0x1c would end a line for str.splitlines.
-    raw = path.read_bytes().split(b"\n")
-    texts = (line.removesuffix(b"\r").decode("latin-1") for line in raw)
-    # An editor that strips spaces takes the one before an empty text.
-    return [
-        (number, f"{text} " if text.endswith(_SEPARATOR.rstrip()) else text)
-        for number, text in enumerate(texts, start=1)
-        if text.strip()
-    ]
+def _read(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open("rb") as stream:
+        # As bytes, lines end on LF alone; str.splitlines would also split at 0x85 and 0x1c.
+        for number, raw in enumerate(stream, start=1):
+            text = raw.rstrip(b"\r\n").decode("latin-1")
+            if text.endswith(_SEPARATOR.rstrip()):
+                text += " "  # an editor that strips spaces took it from before an empty text
+            if text.strip():
+                yield number, text
 
 
 class _Utterance(NamedTuple):

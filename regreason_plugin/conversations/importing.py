@@ -9,7 +9,7 @@ import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,10 +120,8 @@ def import_dataset(
     groups: set[int] = set()
 
     def written() -> Iterator[Conversation]:
-        found = reading.unique() if seed is None else reading.sample(limit, seed)
-        for number, conversation in enumerate(found):
-            if seed is None and number == limit:
-                break
+        first = islice(reading.unique(), limit)
+        for conversation in first if seed is None else reading.sample(limit, seed):
             groups.add(_hash(conversation.group))
             yield conversation
         if not groups:

@@ -114,6 +114,9 @@ def test_convokit_broken(tmp_path: Path) -> None:
     good = convokit("m0", 100, SPOKEN)
     torn = convokit("m0", 200, SPOKEN)
     torn[1]["text"] = None
+    # What is left of this one is a chain, but of another conversation.
+    cut = convokit("m0", 700, SPOKEN)
+    cut[-1]["text"] = None
     astray = convokit("m0", 300, SPOKEN)
     astray[2]["reply_to"] = "L999"
     filmless = convokit("m0", 400, SPOKEN[:2])
@@ -122,12 +125,12 @@ def test_convokit_broken(tmp_path: Path) -> None:
     forked = convokit("m0", 500, SPOKEN[:3])
     forked[2]["reply_to"] = "L500"
     homeless = {**convokit("m0", 600, SPOKEN)[0], "conversation_id": None}
-    rows = [*good, *torn, *astray, *filmless, *forked, homeless, "{"]
+    rows = [*good, *torn, *cut, *astray, *filmless, *forked, homeless, "{"]
     conversations, done = imported("cornell", write_lines(tmp_path / "u.jsonl", rows))
     assert [texts(one) for one in conversations] == [SAID]
     assert done.left_out == {
-        "text is missing": 1,
-        "reply_to does not lead through the whole conversation": 3,
+        "text is missing": 2,
+        "reply_to does not lead through the whole conversation": 4,
         "meta.movie_id is missing": 2,
         "conversation_id is missing": 1,
         "no JSON object": 1,

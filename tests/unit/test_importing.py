@@ -21,7 +21,7 @@ def pairs(count: int) -> list[Any]:
 def test_a_limit_takes_the_first(tmp_path: Path) -> None:
     rows = pairs(20)
     rows.insert(2, {"chosen": "broken"})
-    rows.append("broken, and never reached {")
+    rows.insert(5, "broken, and never reached {")
     conversations, done = imported("hh_chosen", write_lines(tmp_path / "in.jsonl", rows), limit=4)
     assert [texts(one)[-1][1] for one in conversations] == ["Yes 0.", "Yes 1.", "Yes 2.", "Yes 3."]
     assert sum(done.left_out.values()) == 1
