@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -77,7 +78,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise UserError("no such file", path=path) from None
     except IsADirectoryError:
         raise UserError("is a folder; name a file in it", path=path) from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"not a whole gzip file: {error}", path=path) from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -13,8 +13,19 @@ _DECLARED: dict[str, Any] = yaml.safe_load(
     files("regreason_plugin").joinpath("settings.yml").read_text(encoding="utf-8")
 )
 
+
+class Source(NamedTuple):
+    """Where a dataset is described, and under which licence it comes."""
+
+    home: str
+    licence: str
+
+
 LABELS: tuple[str, ...] = tuple(_DECLARED["labels"])
-DATASETS: dict[str, str] = dict(_DECLARED["datasets"])
+DATASETS: dict[str, str] = {name: item["title"] for name, item in _DECLARED["datasets"].items()}
+SOURCES: dict[str, Source] = {
+    name: Source(item["home"], item["licence"]) for name, item in _DECLARED["datasets"].items()
+}
 AXES: dict[str, str] = {name: axis["title"] for name, axis in _DECLARED["axes"].items()}
 QUESTIONS: dict[str, str] = {name: axis["question"] for name, axis in _DECLARED["axes"].items()}
 SETTINGS: tuple[tuple[str, str], ...] = tuple((d, a) for d in DATASETS for a in AXES)

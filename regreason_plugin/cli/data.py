@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from regreason_plugin.cli.console import (
@@ -20,8 +18,7 @@ from regreason_plugin.cli.console import (
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import count_lines
 from regreason_plugin.prompt import ORDERS
-from regreason_plugin.schema import Conversation
-from regreason_plugin.settings import AXES, DATASETS, SETTINGS
+from regreason_plugin.settings import AXES, DATASETS, SETTINGS, SOURCES
 from regreason_plugin.targets.arms import ARMS
 from regreason_plugin.targets.build import BuildOptions, build
 from regreason_plugin.targets.folder import DataFolder
@@ -42,9 +39,18 @@ def add_commands(command: AddCommand) -> None:
     importer.add_argument("dataset", type=lambda name: names(name, "dataset", list(DATASETS))[0])
     importer.add_argument("--path", type=Path, help="a local file instead of the Hub")
     importer.add_argument("--out", type=Path, required=True, metavar="FILE")
-    importer.add_argument("--subset", default="helpful-base", help="of HH-RLHF on the Hub")
-    importer.add_argument("--split", default="train", help="of the Hub's dataset")
-    importer.add_argument("--limit", type=positive, help="stop after so many conversations")
+    importer.add_argument("--limit", type=positive, metavar="N", help="the first N conversations")
+    importer.add_argument(
+        "--seed",
+        type=int,
+        metavar="S",
+        help="with --limit: a sample of N instead, whatever the order; reads the whole source",
+    )
+    importer.add_argument("--subset", help="of the Hub's dataset; HH-RLHF: helpful-base by default")
+    importer.add_argument("--split", help="of the Hub's dataset; train by default")
+    importer.add_argument(
+        "--strict", action="store_true", help="stop at a broken row instead of counting it"
+    )
 
     annotate = command("annotate", _annotate, "rate conversations with an ensemble of raters")
     annotate.add_argument("config", type=Path, metavar="CONFIG.yml")
@@ -90,32 +96,31 @@ def _mini_base(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from regreason_plugin.conversations.hh import hub_pairs, import_hh, local_pairs
-    from regreason_plugin.jsonl import write_records
+    from regreason_plugin.conversations.importing import import_dataset, open_source
 
-    if args.dataset not in {"hh_chosen", "hh_rejected"}:
-        raise UserError(
-            f"{args.dataset} has no importer yet; hh_chosen and hh_rejected have one, and any "
-            "file in the format of README's 'Conversations' can be rated as it is"
+    if args.seed is not None and args.limit is None:
+        raise UserError("--seed draws a sample; say with --limit how many conversations")
+    if args.path and args.path.exists() and args.out.exists() and args.path.samefile(args.out):
+        raise UserError("is also what --path reads; name another file", path=args.out)
+    source = open_source(args.dataset, path=args.path, subset=args.subset, split=args.split)
+    first = args.limit if args.seed is None else None
+    with progress(first or source.total) as advance:
+        done = import_dataset(
+            args.dataset,
+            source,
+            args.out,
+            limit=args.limit,
+            seed=args.seed,
+            strict=args.strict,
+            on_row=lambda: advance("import", 1),
         )
-    skipped: Counter[str] = Counter()
-    pairs = local_pairs(args.path) if args.path else hub_pairs(args.subset, args.split)
-    with progress(args.limit or (count_lines(args.path) if args.path else None)) as advance:
-
-        def counted() -> Iterator[Conversation]:
-            for number, conversation in enumerate(import_hh(args.dataset, pairs, skipped)):
-                if number == args.limit:
-                    return
-                advance("import", 1)
-                yield conversation
-
-        count = write_records(args.out, counted())
-    if not count:
-        args.out.unlink()
-        raise UserError("holds no conversation that can be rated", path=args.path)
-    say(f"{count} conversations of {args.dataset}: {args.out}")
-    for reason, number in sorted(skipped.items()):
+    drawn = f", drawn from {done.drawn_from}" if done.drawn_from is not None else ""
+    say(f"{done.conversations} conversations of {args.dataset}{drawn}: {args.out}")
+    say(f"  {done.groups} groups, each of which stays on one side of a split")
+    for reason, number in sorted(done.left_out.items()):
         say(f"  {number} left out: {reason}")
+    say(f"Source: {SOURCES[args.dataset].home}; licence: {SOURCES[args.dataset].licence}")
+    say(f"Next: name {args.out} in a CONFIG.yml, then regreason annotate CONFIG.yml")
     return 0
 
 

@@ -27,6 +27,11 @@ def text_group(text: str) -> str:
     return "text-" + _digest(normalise(text), 16)
 
 
+def named_group(kind: str, name: str) -> str:
+    """The group of everything that belongs to a thing with a name, as a film or a product."""
+    return f"{kind}-{name}"
+
+
 def first_user_turn_group(turns: Sequence[Turn]) -> str:
     """The group of the conversations that start with the same request.
 

@@ -1,116 +1,88 @@
-r"""HH-RLHF: pairs of a chosen and a rejected conversation.
+r"""HH-RLHF: pairs of a chosen and a rejected conversation; each side is one conversation.
 
-Each side is one string, its turns marked by ``\n\nHuman:`` and ``\n\nAssistant:``. Seen
-in the real files and kept as they are: two turns of one role in a row, empty turns,
+A side is one string, its turns marked by ``\n\nHuman:`` and ``\n\nAssistant:``. Seen in
+the real files and kept as they are: two turns of one role in a row, empty turns,
 histories that differ within a pair. The response is what follows the last
 ``\n\nAssistant:``.
+
+A pair is imported whole or not at all: if one side cannot be rated, neither dataset has
+it. Both sides are in the group of the chosen side's first user turn and carry the same
+``pair`` in ``meta``, by which samples are drawn: the same seed draws the same pairs for
+``hh_chosen`` and ``hh_rejected``.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from regreason_plugin.conversations.groups import conversation_id, first_user_turn_group
-from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import read_objects
+from regreason_plugin.conversations.groups import first_user_turn_group
+from regreason_plugin.conversations.rows import (
+    Hub,
+    Importer,
+    LeftOut,
+    Malformed,
+    check_rated,
+    conversation,
+    digest,
+    text_of,
+    turn,
+)
 from regreason_plugin.schema import Conversation, Turn
 
-HUB_ID = "Anthropic/hh-rlhf"
-SUBSETS = ("helpful-base", "helpful-online", "helpful-rejection-sampled", "harmless-base")
-SIDES = {"hh_chosen": "chosen", "hh_rejected": "rejected"}
-
-_TURN = re.compile(r"\n\n(Human|Assistant):")
+_SIDES = {"hh_chosen": "chosen", "hh_rejected": "rejected"}
+_TURN = re.compile(r"\r?\n\r?\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
+_SUBSETS = ("helpful-base", "helpful-online", "helpful-rejection-sampled", "harmless-base")
 
 
-def parse_turns(text: str) -> list[Turn]:
+def parse_turns(text: str, side: str) -> list[Turn]:
     """Split one side of a pair into its turns.
 
     Raises:
-        ValueError: It starts with something else than a turn.
+        Malformed: It starts with something else than a turn.
     """
     head, *rest = _TURN.split(text)
     if head.strip():
-        raise ValueError(f"does not start with a turn: {head.strip()[:40]!r}")
+        raise Malformed("does not start with a turn", side, head.strip())
     return [
-        Turn.model_validate({"role": _ROLES[speaker], "content": content.strip()})
+        turn(_ROLES[speaker], content)
         for speaker, content in zip(rest[::2], rest[1::2], strict=True)
     ]
 
 
-def import_hh(
-    dataset: str, rows: Iterator[tuple[str, int, dict[str, Any]]], skipped: Counter[str]
-) -> Iterator[Conversation]:
-    """Turn pairs into conversations of ``hh_chosen`` or ``hh_rejected``.
-
-    Args:
-        dataset: Which side.
-        rows: The pairs, each with the name and the line of where it stands.
-        skipped: Counts, by reason, the pairs that hold nothing to rate.
+def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOut]:
+    """The side of a pair that is the dataset's.
 
     Raises:
-        UserError: A row is no pair of texts.
+        LeftOut: The row is no pair of texts, or a side has nothing to rate.
     """
-    side = SIDES[dataset]
-    seen: set[str] = set()
-    for source, line, pair in rows:
-        text = pair.get(side)
-        if not isinstance(text, str):
-            raise UserError(
-                "is not a text; HH-RLHF rows have the texts 'chosen' and 'rejected'",
-                path=source,
-                line=line,
-                field=side,
-            )
+    sides: dict[str, list[Turn]] = {}
+    for side in _SIDES.values():
+        sides[side] = parse_turns(text_of(row, side), side)
+    for side, turns in sides.items():
         try:
-            turns = parse_turns(text)
-        except ValueError as error:
-            raise UserError(str(error), path=source, line=line, field=side) from None
-        if not any(turn.role == "user" and turn.content for turn in turns):
-            skipped["nobody asks anything"] += 1
-            continue
-        name = conversation_id(dataset, turns, None)
-        if name in seen:
-            skipped["stands in the file twice"] += 1
-            continue
-        try:
-            conversation = Conversation(
-                id=name, dataset=dataset, group=first_user_turn_group(turns), conversation=turns
-            )
-        except ValidationError:
-            # The schema has two reasons left: it ends on the user, or on an empty response.
-            skipped["no response at its end"] += 1
-            continue
-        seen.add(name)
-        yield conversation
+            check_rated(turns)
+        except LeftOut as left_out:
+            raise LeftOut(left_out.reason, field=side) from None
+    said = [[(one.role, one.content) for one in turns] for turns in sides.values()]
+    yield conversation(
+        dataset,
+        sides[_SIDES[dataset]],
+        group=first_user_turn_group(sides["chosen"]),
+        meta={"pair": digest(json.dumps(said))[:12]},
+    )
 
 
-def local_pairs(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """The pairs of a ``.jsonl`` or ``.jsonl.gz`` file."""
-    return ((str(path), line, value) for line, _, value in read_objects(path))
+def _pair(conversation: Conversation) -> str:
+    return str((conversation.meta or {})["pair"])
 
 
-def hub_pairs(subset: str, split: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """The pairs of one subset on the Hub.
-
-    Raises:
-        UserError: The Hub cannot be reached, or has no such subset.
-    """
-    from datasets import load_dataset
-
-    name = f"{HUB_ID}/{subset}/{split}"
-    try:
-        pairs = load_dataset(HUB_ID, data_dir=subset, split=split)
-    except Exception as error:  # datasets raises a dozen unrelated types here
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"cannot be loaded from the Hub ({reason}); download the file and name it with --path",
-            path=name,
-        ) from error
-    return ((name, number, dict(pair)) for number, pair in enumerate(pairs, start=1))
+IMPORTER = Importer(
+    convert=convert,
+    forms=(frozenset({"chosen", "rejected"}),),
+    hub={name: Hub("Anthropic/hh-rlhf", folder=name) for name in _SUBSETS},
+    drawn_by=_pair,
+)

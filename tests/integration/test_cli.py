@@ -78,7 +78,7 @@ def test_the_mini_benchmark_says_that_it_is_generated(tmp_path: Path) -> None:
     [
         (["import", "hh_choosen", "--out", "F"], "did you mean 'hh_chosen'?"),
         (["import", "hh_chosen", "--path", "nowhere", "--out", "F"], "nowhere: no such file"),
-        (["import", "coqa", "--path", "nowhere", "--out", "F"], "coqa has no importer yet"),
+        (["import", "coqa", "--path", "nowhere", "--out", "F"], "nowhere: no such file"),
         (["build", "nowhere.jsonl", "--out", "DATA"], "nowhere.jsonl: no such file"),
         (["build", "broken.jsonl", "--out", "DATA"], "broken.jsonl, line 1"),
         (

@@ -9,8 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from import_data import imported
 
-from regreason_plugin.conversations.hh import hub_pairs, import_hh, local_pairs, parse_turns
+from regreason_plugin.conversations.hh import parse_turns
+from regreason_plugin.conversations.rows import Malformed
 from regreason_plugin.errors import UserError
 from regreason_plugin.schema import Conversation
 
@@ -26,15 +28,18 @@ def pair(chosen: str, rejected: str = "\n\nHuman: q\n\nAssistant: other") -> str
     return json.dumps({"chosen": chosen, "rejected": rejected}) + "\n"
 
 
-def load(path: Path, dataset: str = "hh_chosen") -> tuple[list[Conversation], Counter[str]]:
-    skipped: Counter[str] = Counter()
-    return list(import_hh(dataset, local_pairs(path), skipped)), skipped
+def load(
+    path: Path, out: Path, dataset: str = "hh_chosen"
+) -> tuple[list[Conversation], Counter[str]]:
+    conversations, done = imported(dataset, path, out)
+    return conversations, done.left_out
 
 
 def test_turns_are_split_at_their_marks_only() -> None:
     turns = parse_turns(
         "\n\nHuman: What is this?\n\nIt says Assistant: and\nHuman: in one line"
-        "\n\nAssistant: A mark.\n\nHuman:\n\nHuman: twice?\n\nAssistant: Yes.\n\nNo."
+        "\n\nAssistant: A mark.\n\nHuman:\n\nHuman: twice?\n\nAssistant: Yes.\n\nNo.",
+        "chosen",
     )
     assert [(turn.role, turn.content) for turn in turns] == [
         ("user", "What is this?\n\nIt says Assistant: and\nHuman: in one line"),
@@ -43,8 +48,8 @@ def test_turns_are_split_at_their_marks_only() -> None:
         ("user", "twice?"),
         ("assistant", "Yes.\n\nNo."),
     ]
-    with pytest.raises(ValueError, match="does not start with a turn"):
-        parse_turns("Hello \n\nHuman: q")
+    with pytest.raises(Malformed, match="does not start with a turn"):
+        parse_turns("Hello \n\nHuman: q", "chosen")
 
 
 def test_what_cannot_be_rated_is_counted(tmp_path: Path) -> None:
@@ -56,43 +61,62 @@ def test_what_cannot_be_rated_is_counted(tmp_path: Path) -> None:
         + pair("\n\nAssistant: a")
         + pair("\n\nHuman: q\n\nAssistant: a")
     )
-    conversations, skipped = load(path)
+    conversations, skipped = load(path, tmp_path / "out.jsonl")
     assert len(conversations) == 1
     assert skipped == {
         "no response at its end": 2,
         "nobody asks anything": 1,
-        "stands in the file twice": 1,
+        "the same conversation again": 1,
     }
 
 
 @pytest.mark.parametrize(
-    ("line", "expected"),
+    ("line", "reason", "expected"),
     [
-        ('{"chosen": 3, "rejected": ""}\n', "line 1, field chosen: is not a text"),
-        ('{"rejected": ""}\n', "line 1, field chosen: is not a text"),
-        (pair("Once upon a time"), "line 1, field chosen: does not start with a turn"),
+        ('{"chosen": 3, "rejected": ""}\n', "chosen is no text", "field chosen: is no text"),
+        ('{"rejected": ""}\n', "chosen is missing", "field chosen: is missing"),
+        ('{"chosen": "", "rejected": 1}\n', "rejected is no text", "field rejected: is no"),
+        (
+            pair("Once upon a time"),
+            "chosen does not start with a turn",
+            "field chosen: does not start with a turn .got 'Once upon a time'",
+        ),
+        ('{"chosen": "\n', "no JSON object", "not a JSON object"),
     ],
 )
-def test_what_is_no_pair_stops(tmp_path: Path, line: str, expected: str) -> None:
+def test_what_is_no_pair_is_counted_or_stops(
+    tmp_path: Path, line: str, reason: str, expected: str
+) -> None:
+    path, out = tmp_path / "pairs.jsonl", tmp_path / "out.jsonl"
+    path.write_text(pair("\n\nHuman: q\n\nAssistant: a") + line)
+    conversations, skipped = load(path, out)
+    assert len(conversations) == 1
+    assert skipped == {reason: 1}
+    out.unlink()
+    with pytest.raises(UserError, match=f"pairs.jsonl, line 2.*{expected}"):
+        imported("hh_chosen", path, out, strict=True)
+    assert not out.exists()
+
+
+def test_a_pair_is_whole_or_left_out(tmp_path: Path) -> None:
+    """A side that cannot be rated takes the other with it: both datasets have the same pairs."""
     path = tmp_path / "pairs.jsonl"
-    path.write_text(line)
-    with pytest.raises(UserError, match=expected):
-        load(path)
-
-
-def test_the_hub_out_of_reach_is_one_sentence() -> None:
-    with pytest.raises(UserError, match="cannot be loaded from the Hub .*--path"):
-        hub_pairs("helpful-base", "test")
+    good, empty = "\n\nHuman: q\n\nAssistant: a", "\n\nHuman: q\n\nAssistant:"
+    path.write_text(pair(good, empty) + pair(empty, good) + pair(good))
+    for dataset in ("hh_chosen", "hh_rejected"):
+        conversations, skipped = load(path, tmp_path / "out.jsonl", dataset)
+        assert len(conversations) == 1
+        assert skipped == {"no response at its end": 2}
 
 
 @needs_real_file
-def test_the_real_file() -> None:
+def test_the_real_file(tmp_path: Path) -> None:
     with gzip.open(REAL, "rt", encoding="utf-8") as stream:
         pairs = [json.loads(line) for line in stream]
     assert len(pairs) == 2354
     groups: list[set[str]] = []
     for dataset, side in {"hh_chosen": "chosen", "hh_rejected": "rejected"}.items():
-        conversations, skipped = load(REAL, dataset)
+        conversations, skipped = load(REAL, tmp_path / dataset, dataset)
         assert len(conversations) + sum(skipped.values()) == len(pairs)
         assert len(conversations) >= 2350
         groups.append({conversation.group for conversation in conversations})
@@ -103,9 +127,29 @@ def test_the_real_file() -> None:
                 assert "\n\nHuman:" not in turn.content
                 assert "\n\nAssistant:" not in turn.content
     # Both sides of a pair are in one group, whichever side one looks at.
-    assert len(groups[0] ^ groups[1]) <= 4
+    assert groups[0] == groups[1]
     # By an independent count: pairs whose first human turn, put in lower case, occurs again.
     first = [pair["chosen"].split("\n\nAssistant:")[0].casefold() for pair in pairs]
     shared = sum(count for count in Counter(first).values() if count > 1)
     assert shared == pytest.approx(289, abs=30)
     assert len(groups[0]) <= len(set(first))
+
+
+@needs_real_file
+@pytest.mark.parametrize("limit", [100, 1500])
+def test_both_sides_of_the_real_pairs_are_in_both_samples(tmp_path: Path, limit: int) -> None:
+    with gzip.open(REAL, "rt", encoding="utf-8") as stream:
+        ends = [
+            tuple(
+                side.rpartition("\n\nAssistant:")[2].strip() for side in json.loads(line).values()
+            )
+            for line in stream
+        ]
+    samples = []
+    for dataset in ("hh_chosen", "hh_rejected"):
+        conversations, _ = imported(dataset, REAL, tmp_path / dataset, limit=limit, seed=11)
+        samples.append(conversations)
+    assert len(samples[0]) == len(samples[1]) == limit
+    assert [one.group for one in samples[0]] == [one.group for one in samples[1]]
+    for chosen, rejected in zip(*samples, strict=True):
+        assert (chosen.conversation[-1].content, rejected.conversation[-1].content) in ends
