@@ -19,13 +19,18 @@ from regreason_plugin.errors import UserError
 TOLERANCE, ROUNDS = 1e-7, 500
 
 
+def is_installed() -> bool:
+    """Whether crowd-kit is there."""
+    return find_spec("crowdkit") is not None
+
+
 def check_installed() -> None:
     """Refuse to begin without crowd-kit.
 
     Raises:
         UserError: It is not installed.
     """
-    if find_spec("crowdkit") is None:
+    if not is_installed():
         raise UserError(
             "dawid_skene needs crowd-kit; `pip install 'regreason[annotate]'`, or take another "
             "aggregator"

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from regreason_plugin.cli import aggregate
 from regreason_plugin.cli.console import (
     AddCommand,
     console,
@@ -47,6 +48,8 @@ def add_commands(command: AddCommand) -> None:
 
     annotate = command("annotate", _annotate, "rate conversations with an ensemble of raters")
     annotate.add_argument("config", type=Path, metavar="CONFIG.yml")
+
+    aggregate.add_command(command)
 
     build = command("build", _build, "ratings to a data folder: split, and one file an arm")
     build.add_argument("ratings", type=Path)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from regreason_plugin.errors import UserError
+from regreason_plugin.jsonl import file_sha256 as file_sha256
 from regreason_plugin.jsonl import parse_object, read_records, validate
 from regreason_plugin.prompt import Order
 from regreason_plugin.schema import Row
@@ -88,15 +89,6 @@ class Manifest(_Part):
     source: dict[str, str]
     files: dict[str, str]
     versions: dict[str, str]
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
