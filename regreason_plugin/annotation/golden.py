@@ -149,8 +149,8 @@ def score_golden(
 
 def _score(
     by: str,
-    labels: np.ndarray,
-    truth: np.ndarray,
+    labels: Ints,
+    truth: Ints,
     conversations: list[str],
 ) -> AggregatorScore:
     errors = labels - truth

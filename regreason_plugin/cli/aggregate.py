@@ -148,9 +148,9 @@ def print_golden(found: GoldenScores) -> None:
         say(f"{found.left_out} golden rows have fewer usable ratings than --minimum.")
     say(
         f"Best is {found.best}: the lowest MAE, of equal ones the lowest MSE. It is chosen on "
-        f"these {found.rows} rows of {found.conversations} conversations, so here it looks better than "
-        "it is; how good it is, only other labelled rows can tell. 95 %: a bootstrap over the "
-        "conversations."
+        f"these {found.rows} rows of {found.conversations} conversations, so here it looks "
+        "better than it is; how good it is, only other labelled rows can tell. 95 %: a bootstrap "
+        "over the conversations."
     )
 
 

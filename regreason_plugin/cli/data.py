@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from regreason_plugin.cli import aggregate
 from regreason_plugin.cli.console import (
@@ -24,7 +25,8 @@ from regreason_plugin.schema import Conversation
 from regreason_plugin.settings import AXES, DATASETS, SETTINGS
 from regreason_plugin.targets.arms import ARMS
 from regreason_plugin.targets.build import BuildOptions, build
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.targets.card import CARD
+from regreason_plugin.targets.folder import DataFolder, Leaks
 from regreason_plugin.targets.scopes import SCOPE_KINDS
 
 
@@ -151,6 +153,12 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "their length to within one word (in words without --tokenizer)",
     )
     parser.add_argument(
+        "--leaks",
+        choices=get_args(Leaks),
+        default="keep",
+        help="what happens to the sentences of an explanation that name a label",
+    )
+    parser.add_argument(
         "--scopes",
         metavar="axis,setting",
         help="also one file an axis, or one a setting, for a model of its own",
@@ -167,6 +175,7 @@ def _build_options(args: argparse.Namespace) -> BuildOptions:
         max_prompt=args.max_prompt_tokens,
         max_target=args.max_target_tokens,
         scopes=names(args.scopes, "scope", list(SCOPE_KINDS)) if args.scopes else (),
+        leaks=args.leaks,
     )
 
 
@@ -181,6 +190,13 @@ def _show_folder(folder: DataFolder) -> None:
     for what, number in manifest.cut.items():
         if number:
             say(f"  {number} times the {what} had to be cut")
+    if leaking := manifest.leaked["rows"]:
+        own = manifest.leaked["own_label"]
+        done = "removed" if manifest.leaks == "remove" else "kept; --leaks remove takes them out"
+        say(f"  {leaking} explanations name a label, {own} their own: {done}")
+    if dropped := manifest.leaked["dropped"]:
+        say(f"  {dropped} rows dropped: their explanation does nothing but name a label")
     if manifest.note:
         say(f"  {manifest.note}")
     say(f"Manifest: {folder.path / 'manifest.json'}")
+    say(f"Card: {folder.path / CARD}")
