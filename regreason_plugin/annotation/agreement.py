@@ -10,15 +10,16 @@ of raters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from regreason_plugin.annotation.aggregate import HIGHEST, LOWEST
 from regreason_plugin.annotation.scores import Coder, Floats, ScoreTable, to_labels
 from regreason_plugin.settings import AXES
 
+Ints = npt.NDArray[np.int_]
 LEVELS = np.arange(LOWEST, HIGHEST + 1)
 ALL = "all"
 
@@ -117,13 +118,19 @@ def krippendorff_alpha(scores: Floats) -> float | None:
     return float(value)
 
 
-def quadratic_kappa(labels: Sequence[int], others: Sequence[int]) -> float | None:
-    """Cohen's kappa with quadratic weights; None where either is constant."""
-    from sklearn.metrics import cohen_kappa_score
+def quadratic_kappa(labels: Ints, others: Ints) -> float | None:
+    """Cohen's kappa with quadratic weights; None where either is constant.
 
-    if len(set(labels)) < 2 or len(set(others)) < 2:
+    Written out, since scikit-learn would take `build` 100 MB of memory for this alone.
+    """
+    if len(np.unique(labels)) < 2 or len(np.unique(others)) < 2:
         return None
-    return float(cohen_kappa_score(labels, others, labels=LEVELS, weights="quadratic"))
+    levels = len(LEVELS)
+    places = (labels - LOWEST) * levels + (others - LOWEST)
+    seen = np.bincount(places, minlength=levels**2).reshape(levels, levels)
+    expected = np.outer(seen.sum(axis=1), seen.sum(axis=0)) / len(labels)
+    weights = np.subtract.outer(LEVELS, LEVELS) ** 2
+    return float(1 - (weights * seen).sum() / (weights * expected).sum())
 
 
 def _left_out(coder: Coder, number: int, scores: Floats) -> LeftOut | None:
@@ -141,7 +148,7 @@ def _left_out(coder: Coder, number: int, scores: Floats) -> LeftOut | None:
         bias=float(difference.mean()),
         mae=float(np.abs(difference).mean()),
         exact=float((label == other).mean()),
-        qwk=quadratic_kappa(label.tolist(), other.tolist()),
+        qwk=quadratic_kappa(label, other),
     )
 
 

@@ -68,7 +68,10 @@ def _posterior(scores: Floats) -> tuple[Floats, Floats]:
     )
     model = DawidSkene(n_iter=ROUNDS, tol=TOLERANCE).fit_predict_proba(data)
     posterior = model.sort_index().sort_index(axis=1)
-    return posterior.to_numpy(dtype=float), posterior.columns.to_numpy(dtype=float)
+    found = posterior.to_numpy(dtype=float)
+    # crowd-kit lifts each probability to 1e-10 at least, so that a row's sum exceeds 1.
+    found /= found.sum(axis=1, keepdims=True)
+    return found, posterior.columns.to_numpy(dtype=float)
 
 
 def _most_probable(row: Floats, labels: Floats, mean: float) -> int:

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from regreason_plugin.annotation.aggregate import AGGREGATORS, ROWWISE, round_half_up
-from regreason_plugin.annotation.agreement import quadratic_kappa
+from regreason_plugin.annotation.agreement import Ints, quadratic_kappa
 from regreason_plugin.annotation.scores import Floats, ScoreTable, Setting
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import check_unique, read_objects, validate
 from regreason_plugin.schema import AxisName, Label, Text
 
 RESAMPLES = 2000
-
-Ints = npt.NDArray[np.int_]
 
 
 class Golden(BaseModel):
@@ -160,7 +157,7 @@ def _score(
         mae_interval=_interval(np.abs(errors).astype(float), conversations),
         mse=float((errors**2).mean()),
         exact=float((errors == 0).mean()),
-        qwk=quadratic_kappa(labels.tolist(), truth.tolist()),
+        qwk=quadratic_kappa(labels, truth),
     )
 
 

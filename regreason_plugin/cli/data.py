@@ -26,7 +26,7 @@ from regreason_plugin.settings import AXES, DATASETS, SETTINGS
 from regreason_plugin.targets.arms import ARMS
 from regreason_plugin.targets.build import BuildOptions, build
 from regreason_plugin.targets.card import CARD
-from regreason_plugin.targets.folder import DataFolder, Leaks
+from regreason_plugin.targets.folder import DataFolder, Leaks, open_data_folder
 from regreason_plugin.targets.scopes import SCOPE_KINDS
 
 
@@ -57,6 +57,11 @@ def add_commands(command: AddCommand) -> None:
     build.add_argument("ratings", type=Path)
     build.add_argument("--out", type=Path, required=True, metavar="DATA")
     _add_build_options(build)
+
+    push = command("push", _push, "a data folder with its card to a dataset repository of the Hub")
+    push.add_argument("data", type=Path, metavar="DATA")
+    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="made if it is not there")
+    push.add_argument("--private", action="store_true", help="if it is made: for you alone")
 
 
 def _mini(args: argparse.Namespace) -> int:
@@ -125,6 +130,16 @@ def _build(args: argparse.Namespace) -> int:
     with progress(count_lines(args.ratings)) as advance:
         folder = build(args.ratings, args.out, _build_options(args), on_progress=advance)
     _show_folder(folder)
+    return 0
+
+
+def _push(args: argparse.Namespace) -> int:
+    from regreason_plugin.targets.push import push
+
+    pushed = push(open_data_folder(args.data), args.repo, private=args.private)
+    say(f"{len(pushed.files)} files: {pushed.url}")
+    for name in pushed.left_out:
+        say(f"  left out, not in the manifest: {name}")
     return 0
 
 
