@@ -25,7 +25,7 @@ from regreason_plugin.schema import Rated, RaterScore, Turn
 
 NAN = math.nan
 # Four observers, twelve units: K. Krippendorff, Computing Krippendorff's alpha-reliability
-# (2011), section C; there, alpha is 0.743 nominal and 0.815 ordinal.
+# (2011), sections C and D; there, alpha is 0.743 nominal and 0.815 ordinal.
 EXAMPLE = [
     [1, 2, 3, 3, 2, 1, 4, 1, 2, NAN, NAN, NAN],
     [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NAN, 3],
