@@ -114,7 +114,7 @@ def print_agreement(found: Agreement) -> None:
             Text("" if rater == previous else rater),
             Text(prompt),
             f"{one.rows:,}",
-            f"{one.bias:+.3f}",
+            f"{round(one.bias, 3) + 0.0:+.3f}",
             *map(_number, (one.mae, one.exact, one.qwk)),
         )
         previous = rater

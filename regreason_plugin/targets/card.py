@@ -235,7 +235,7 @@ def _agreement(found: Agreement) -> str:
                 code(one.coder.rater),
                 code(one.coder.prompt),
                 f"{one.rows:,}",
-                f"{one.bias:+.3f}",
+                f"{round(one.bias, 3) + 0.0:+.3f}",
                 *map(_number, (one.mae, one.exact, one.qwk)),
             ]
             for one in found.left_out
