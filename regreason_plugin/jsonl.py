@@ -82,6 +82,15 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise UserError(f"not a whole gzip file: {error}", path=path) from None
 
 
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def read_objects(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Stream a file's objects.
 

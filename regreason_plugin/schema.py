@@ -96,11 +96,6 @@ class RaterScore(_Record):
     explanation: str | None = None
     error: str | None = None
 
-    @property
-    def usable(self) -> bool:
-        """Whether it has a score and says why."""
-        return self.score is not None and bool(self.explanation)
-
 
 class Merged(_Record):
     """One explanation made of all raters' by one of them, or why there is none."""

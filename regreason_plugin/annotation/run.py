@@ -14,7 +14,7 @@ from typing import Protocol
 
 from regreason_plugin import __version__
 from regreason_plugin.annotation.about import About, AboutRater, write_about
-from regreason_plugin.annotation.aggregate import aggregate_rows
+from regreason_plugin.annotation.aggregate import aggregate_rows, usable_ratings
 from regreason_plugin.annotation.asking import Lane, Tally, ask_all
 from regreason_plugin.annotation.config import AnnotateConfig, MergeConfig, ServerRater
 from regreason_plugin.annotation.ensemble import collect
@@ -211,11 +211,11 @@ class _Run:
     def _merge_question(self, rated: Rated) -> Question | None:
         """None where nothing is merged, or where there will be no label anyway."""
         merger = self._merger()
-        usable = [one for one in rated.ratings if one.usable]
+        usable = usable_ratings(rated.ratings)
         if merger is None or len(usable) < self._config.scores_needed:
             return None
         assert self._config.merge is not None
-        explanations = [one.explanation or "" for one in usable]
+        explanations = [one.explanation for one in usable]
         words = self._config.merge.max_words
         return merge_question(merger, self._template, words, rated, rated.axis, explanations)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
+from regreason_plugin.cli import aggregate
 from regreason_plugin.cli.console import (
     AddCommand,
     console,
@@ -21,7 +23,8 @@ from regreason_plugin.prompt import ORDERS
 from regreason_plugin.settings import AXES, DATASETS, SETTINGS, SOURCES
 from regreason_plugin.targets.arms import ARMS
 from regreason_plugin.targets.build import BuildOptions, build
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.targets.card import CARD
+from regreason_plugin.targets.folder import DataFolder, Leaks, open_data_folder
 from regreason_plugin.targets.scopes import SCOPE_KINDS
 
 
@@ -69,10 +72,17 @@ def add_commands(command: AddCommand) -> None:
     )
     prompts.add_argument("--dest", type=Path, default=Path("prompts"), metavar="DIR")
 
+    aggregate.add_command(command)
+
     build = command("build", _build, "ratings to a data folder: split, and one file an arm")
     build.add_argument("ratings", type=Path)
     build.add_argument("--out", type=Path, required=True, metavar="DATA")
     _add_build_options(build)
+
+    push = command("push", _push, "a data folder with its card to a dataset repository of the Hub")
+    push.add_argument("data", type=Path, metavar="DATA")
+    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="made if it is not there")
+    push.add_argument("--private", action="store_true", help="if it is made: for you alone")
 
 
 def _mini(args: argparse.Namespace) -> int:
@@ -156,6 +166,16 @@ def _build(args: argparse.Namespace) -> int:
     return 0
 
 
+def _push(args: argparse.Namespace) -> int:
+    from regreason_plugin.targets.push import push
+
+    pushed = push(open_data_folder(args.data), args.repo, private=args.private)
+    say(f"{len(pushed.files)} files: {pushed.url}")
+    for name in pushed.left_out:
+        say(f"  left out, not in the manifest: {name}")
+    return 0
+
+
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the split and of every draw")
     parser.add_argument("--arms", default="all", help="a,b,c or all (default)")
@@ -181,6 +201,12 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "their length to within one word (in words without --tokenizer)",
     )
     parser.add_argument(
+        "--leaks",
+        choices=get_args(Leaks),
+        default="keep",
+        help="what happens to the sentences of an explanation that name a label",
+    )
+    parser.add_argument(
         "--scopes",
         metavar="axis,setting",
         help="also one file an axis, or one a setting, for a model of its own",
@@ -197,6 +223,7 @@ def _build_options(args: argparse.Namespace) -> BuildOptions:
         max_prompt=args.max_prompt_tokens,
         max_target=args.max_target_tokens,
         scopes=names(args.scopes, "scope", list(SCOPE_KINDS)) if args.scopes else (),
+        leaks=args.leaks,
     )
 
 
@@ -211,6 +238,13 @@ def _show_folder(folder: DataFolder) -> None:
     for what, number in manifest.cut.items():
         if number:
             say(f"  {number} times the {what} had to be cut")
+    if leaking := manifest.leaked["rows"]:
+        own = manifest.leaked["own_label"]
+        done = "removed" if manifest.leaks == "remove" else "kept; --leaks remove takes them out"
+        say(f"  {leaking} explanations name a label, {own} their own: {done}")
+    if dropped := manifest.leaked["dropped"]:
+        say(f"  {dropped} rows dropped: their explanation does nothing but name a label")
     if manifest.note:
         say(f"  {manifest.note}")
     say(f"Manifest: {folder.path / 'manifest.json'}")
+    say(f"Card: {folder.path / CARD}")

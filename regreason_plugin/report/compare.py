@@ -19,8 +19,8 @@ from rich.text import Text
 from regreason_plugin import __version__
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.markdown import code, escape
 from regreason_plugin.report.arms import by_name
-from regreason_plugin.report.markdown import code, escape
 from regreason_plugin.report.results import TASKS, Run, TaskResult
 from regreason_plugin.report.same import (
     check_same_documents,

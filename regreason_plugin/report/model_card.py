@@ -18,7 +18,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from regreason_plugin.jsonl import atomic_writer
-from regreason_plugin.report.markdown import block, code, escape
+from regreason_plugin.markdown import block, code, escape
 from regreason_plugin.report.results import TASKS, Run, TaskResult, read_run
 from regreason_plugin.settings import SETTINGS
 from regreason_plugin.training.record import read_record

@@ -11,16 +11,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from regreason_plugin import __version__
+from regreason_plugin.annotation.about import about_path, read_about
+from regreason_plugin.annotation.agreement import agreement
 from regreason_plugin.annotation.rules import RULES_NOTE
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer, dumps, file_sha256
 from regreason_plugin.prompt import (
-    TARGET_DELIMITER,
     Order,
     cut,
     neutralise,
@@ -31,11 +31,13 @@ from regreason_plugin.prompt import (
 from regreason_plugin.schema import Conversation, Rating
 from regreason_plugin.settings import task_name
 from regreason_plugin.targets import arms as arm_words
-from regreason_plugin.targets.arms import ARMS, Mismatched, Vocabulary, WordLength, row_random
+from regreason_plugin.targets.arms import ARMS, Mismatched, Vocabulary, row_random
+from regreason_plugin.targets.card import CARD, data_card
 from regreason_plugin.targets.folder import (
     MANIFEST,
     TEST,
     DataFolder,
+    Leaks,
     Length,
     Limits,
     Manifest,
@@ -43,6 +45,8 @@ from regreason_plugin.targets.folder import (
     open_data_folder,
 )
 from regreason_plugin.targets.index import Entry, Index, index_ratings
+from regreason_plugin.targets.leaks import KINDS, find_leaks, names_label, without_leaks
+from regreason_plugin.targets.measure import Measure
 from regreason_plugin.targets.scopes import write_scopes
 from regreason_plugin.targets.split import SPLITS, Split
 
@@ -63,6 +67,7 @@ class BuildOptions:
         max_prompt: The longest prompt, in tokens or words.
         max_target: The longest target, in tokens or words.
         scopes: Also a file a scope of these kinds (`scopes.SCOPE_KINDS`).
+        leaks: Whether what names a label in an explanation is kept or removed (`leaks`).
     """
 
     seed: int = 0
@@ -73,43 +78,7 @@ class BuildOptions:
     max_prompt: int | None = None
     max_target: int | None = None
     scopes: tuple[str, ...] = ()
-
-
-class _Measure:
-    """Lengths of texts: in tokens with a tokenizer, in words without."""
-
-    def __init__(self, name: str | None) -> None:
-        self.unit: str = "tokens" if name else "words"
-        self._tokenizer = _load_tokenizer(name) if name else None
-        # Of one word inside a text; texts are white-space separated words, and no common
-        # tokenizer merges across white space, so a text is as long as its words' sum.
-        self.word: WordLength = (
-            cache(lambda word: self.tokens(" " + word)) if name else arm_words.one_each
-        )
-
-    def tokens(self, text: str) -> int:
-        assert self._tokenizer is not None
-        return len(self._tokenizer.encode(text, add_special_tokens=False))
-
-    def prompt(self, text: str) -> int:
-        if self._tokenizer is None:
-            return len(text.split())
-        return len(self._tokenizer.encode(text))
-
-    def target(self, text: str) -> int:
-        if self._tokenizer is None:
-            return len(text.split())
-        return self.tokens(TARGET_DELIMITER + text) + 1  # and the end of text
-
-
-def _load_tokenizer(name: str):  # type: ignore[no-untyped-def]
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"--tokenizer {name!r} cannot be loaded: {first}") from None
+    leaks: Leaks = "keep"
 
 
 def build(
@@ -135,8 +104,10 @@ def build(
         not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())
     ):
         raise UserError("exists and is no data folder; name another --out", path=out)
-    measure = _Measure(options.tokenizer)
-    index = index_ratings(ratings, options.seed, lambda: on_progress("check", 1))
+    measure = Measure(options.tokenizer)
+    about = read_about(ratings, file_sha256(ratings)) if about_path(ratings).is_file() else None
+    explains = (lambda text: True) if options.leaks == "keep" else _explains_without_leaks
+    index = index_ratings(ratings, options.seed, lambda: on_progress("check", 1), explains)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         written = Path(scratch) / "new"
@@ -144,10 +115,17 @@ def build(
             manifest = _Writer(index, read, options, measure).write(written, on_progress)
         with atomic_writer(written / MANIFEST) as stream:
             stream.write(dumps(manifest.model_dump()).encode("utf-8") + b"\n")
+        card = data_card(manifest, file_sha256(written / MANIFEST), agreement(index.scores), about)
+        with atomic_writer(written / CARD) as stream:
+            stream.write(card.encode("utf-8"))
         if out.exists():
             out.rename(Path(scratch) / "old")
         written.rename(out)
     return open_data_folder(out)
+
+
+def _explains_without_leaks(explanation: str) -> bool:
+    return bool(without_leaks(explanation))
 
 
 class _Writer:
@@ -158,7 +136,7 @@ class _Writer:
         index: Index,
         read: Callable[[Entry], Rating],
         options: BuildOptions,
-        measure: _Measure,
+        measure: Measure,
     ) -> None:
         self.index = index
         self.read = read
@@ -166,6 +144,8 @@ class _Writer:
         self.measure = measure
         self.cut: Counter[str] = Counter(turns=0, context=0, response=0, explanation=0)
         self.neutralised: Counter[str] = Counter(conversations=0, explanations=0)
+        self.leaked: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
+        self.leaked.update(rows=0, own_label=0, removed=0, dropped=index.dropped)
         self.lengths: dict[str, list[int]] = {arm: [0, 0, 0, 0] for arm in options.arms}
         self.train: dict[tuple[str, str, int | None], list[int]] = defaultdict(list)
         self.vocabularies: dict[tuple[str, str], Vocabulary] = {}
@@ -208,7 +188,8 @@ class _Writer:
 
     def _explanation(self, rating: Rating, entry: Entry) -> tuple[list[str], bool]:
         """An explanation's words as they may stand in a target, and whether it was cut."""
-        words = one_line(rating.explanation).split()
+        text = rating.explanation
+        words = one_line(text if self.options.leaks == "keep" else without_leaks(text)).split()
         limit = self.options.max_target
         if limit is None:
             return words, False
@@ -271,6 +252,7 @@ class _Writer:
         words, was_cut = self._explanation(rating, entry)
         self.cut["explanation"] += was_cut
         self.neutralised["explanations"] += neutralise(rating.explanation)[1]
+        self._count_leaks(rating)
         for arm in self.options.arms:
             text = self._text(arm, entry, words)
             target = render_target(rating.label, text, self.options.order)
@@ -316,6 +298,13 @@ class _Writer:
             )
         return text
 
+    def _count_leaks(self, rating: Rating) -> None:
+        leaks = find_leaks(rating.explanation)
+        self.leaked.update(leak.kind for leak in leaks)
+        self.leaked["rows"] += bool(leaks)
+        self.leaked["own_label"] += names_label(leaks, rating.label)
+        self.leaked["removed"] += bool(leaks) and self.options.leaks == "remove"
+
     def _count(self, arm: str, text: str) -> None:
         words = text.split()
         tokens = sum(map(self.measure.word, words)) if self.measure.unit == "tokens" else 0
@@ -355,6 +344,8 @@ class _Writer:
             },
             cut=dict(self.cut),
             neutralised=dict(self.neutralised),
+            leaks=self.options.leaks,
+            leaked=dict(self.leaked),
             source={"file": self.index.path.name, "sha256_of_sorted_rows": self.index.sha256},
             files=files,
             versions={"regreason": __version__},

@@ -1,6 +1,7 @@
 """A data folder: what `regreason build` writes, and training and evaluation read.
 
     DATA/train/<arm>.jsonl  DATA/validation/<arm>.jsonl  DATA/test.jsonl  DATA/manifest.json
+    DATA/README.md, the dataset card, made from the manifest and not listed in it
 
 and with ``--scopes`` also DATA/train/<scope>/<arm>.jsonl and the same under validation/.
 The manifest lists the sha256 of every file, so its own sha256 stands for the folder.
@@ -16,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import file_sha256, parse_object, read_records, validate
@@ -26,6 +27,7 @@ from regreason_plugin.schema import Row
 MANIFEST = "manifest.json"
 TEST = "test.jsonl"
 Origin = Literal["generated", "rated"]
+Leaks = Literal["keep", "remove"]
 
 
 class _Part(BaseModel):
@@ -67,6 +69,11 @@ class Manifest(_Part):
         raters: Their names; those of the rules start with ``rules-``.
         cut: Conversations shortened, by what was cut last, and explanations.
         neutralised: Places where text looked like a token or a marker.
+        leaks: What happened to the places of an explanation that name a label (`leaks`).
+        leaked: Their number by kind in the train and validation explanations as rated; the
+            ``rows`` they are in; of these ``own_label``, which name the row's own label; rows
+            whose explanation was ``removed`` in part; and rows ``dropped`` because nothing
+            else was left of it. Empty in folders from before it was counted.
         source: Name and sha256 of the ratings file.
         files: sha256 of every data file.
     """
@@ -85,6 +92,8 @@ class Manifest(_Part):
     lengths: dict[str, Length]
     cut: dict[str, int]
     neutralised: dict[str, int]
+    leaks: Leaks = "keep"
+    leaked: dict[str, int] = Field(default_factory=dict)
     source: dict[str, str]
     files: dict[str, str]
     versions: dict[str, str]

@@ -18,6 +18,7 @@ from pathlib import Path
 from sys import intern
 from typing import BinaryIO
 
+from regreason_plugin.annotation.scores import ScoreTable
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import check_unique, parse_object, read_objects, validate
 from regreason_plugin.schema import Rating
@@ -49,6 +50,8 @@ class Index:
         raters: Names seen, sorted.
         generated: Whether any conversation is the mini benchmark's.
         sha256: Of the sorted digests of the lines: the same for rows in any order.
+        scores: What the raters gave.
+        dropped: Rows left out since no explanation is left to train on.
     """
 
     path: Path
@@ -57,6 +60,8 @@ class Index:
     raters: list[str] = field(default_factory=list)
     generated: bool = False
     sha256: str = ""
+    scores: ScoreTable = field(default_factory=ScoreTable)
+    dropped: int = 0
 
     @contextmanager
     def reader(self) -> Iterator[Callable[[Entry], Rating]]:
@@ -83,8 +88,20 @@ def _seekable(path: Path) -> Iterator[BinaryIO]:
         yield plain
 
 
-def index_ratings(path: Path, seed: int, on_row: Callable[[], object] = lambda: None) -> Index:
+def index_ratings(
+    path: Path,
+    seed: int,
+    on_row: Callable[[], object] = lambda: None,
+    explains: Callable[[str], bool] = lambda explanation: True,
+) -> Index:
     """Read a ratings file once: check it, sort it, split it.
+
+    Args:
+        path: The file.
+        seed: Of the split.
+        on_row: Called for each row.
+        explains: Whether an explanation can be trained on. Train and validation rows without
+            one are dropped, after the split, so that it is the same as with them.
 
     Raises:
         UserError: A line is wrong, two lines contradict each other, or there are too
@@ -96,6 +113,7 @@ def index_ratings(path: Path, seed: int, on_row: Callable[[], object] = lambda: 
     groups: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     raters: set[str] = set()
     digests: list[bytes] = []
+    unexplained: set[tuple[str, str]] = set()
 
     for line, offset, value in read_objects(path):
         rating = validate(Rating, value, path, line)
@@ -129,6 +147,9 @@ def index_ratings(path: Path, seed: int, on_row: Callable[[], object] = lambda: 
                 offset=offset,
             )
         )
+        if not explains(rating.explanation):
+            unexplained.add((row_id, rating.axis))
+        index.scores.add(rating)
         raters.update(given.rater for given in rating.ratings)
         index.generated |= (rating.meta or {}).get("origin") == "generated"
         digests.append(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest())
@@ -137,6 +158,13 @@ def index_ratings(path: Path, seed: int, on_row: Callable[[], object] = lambda: 
     index.entries.sort(key=lambda entry: (entry.dataset, entry.id, entry.axis))
     index.raters = sorted(raters)
     index.split = assign(groups, seed)
+    whole = len(index.entries)
+    index.entries = [
+        entry
+        for entry in index.entries
+        if (entry.id, entry.axis) not in unexplained or index.split[entry.group] == "test"
+    ]
+    index.dropped = whole - len(index.entries)
     index.sha256 = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
     _check_splits(index)
     return index

@@ -58,7 +58,7 @@ def test_a_scope_has_the_rows_of_the_joint_file_byte_for_byte(scoped: DataFolder
     for name, sha256 in scoped.manifest.files.items():
         assert file_sha256(scoped.path / name) == sha256
     on_disk = {str(p.relative_to(scoped.path)) for p in scoped.path.rglob("*.*") if p.is_file()}
-    assert on_disk == expected | {"manifest.json"}
+    assert on_disk == expected | {"manifest.json", "README.md"}
 
 
 def test_nothing_else_of_the_data_changes(joint: DataFolder, scoped: DataFolder) -> None:

@@ -162,7 +162,7 @@ def test_the_manifest_says_what_is_there(data: Path) -> None:
     folder = open_data_folder(data)
     assert folder.origin == "rated"
     assert folder.sha256 == file_sha256(data / "manifest.json")
-    on_disk = {name for name in tree(data) if name != "manifest.json"}
+    on_disk = {name for name in tree(data) if name not in {"manifest.json", "README.md"}}
     assert set(folder.manifest.files) == on_disk
     for name in on_disk:
         assert folder.verify(name) == file_sha256(data / name)
@@ -233,6 +233,103 @@ def test_limits_cut_once_and_for_all_arms(tmp_path: Path, tiny_model: Path) -> N
     assert mean["bag_of_words"] == pytest.approx(mean["explanation"], abs=1.0)
     assert mean["random_words"] == pytest.approx(mean["explanation"], abs=1.0)
     assert lengths["shuffled"] == pytest.approx(lengths["explanation"], abs=2)
+
+
+LEAKING = (
+    "Reads well enough. I rate it 4/5. Odd at the end.",
+    "Scored a three, it has 2 faults.",  # one sentence: only the words go
+    "Rating: 4",
+    "Nothing wrong here.",
+)
+
+
+def leaking_rows() -> list[dict[str, Any]]:
+    return [  # every text in every setting
+        {**row, "label": 4, "explanation": LEAKING[(i + i // 6) % 4]}
+        for i, row in enumerate(ratings(80))
+    ]
+
+
+def test_leaks_are_counted_and_kept_by_default(tmp_path: Path) -> None:
+    arms = ("label_only", "explanation", "shuffled")
+    folder = build(
+        write(tmp_path / "ratings.jsonl", leaking_rows()),
+        tmp_path / "data",
+        BuildOptions(arms=arms),
+    )
+    texts = Counter(
+        row["explanation"]
+        for split in ("train", "validation")
+        for row in read(folder.path / split / "explanation.jsonl")
+    )
+    spoken, words = LEAKING[:2]
+    assert set(texts) > {spoken, words}
+    found = folder.manifest.leaked
+    only_kept = sum(n for text, n in texts.items() if text.startswith("Rating"))
+    assert folder.manifest.leaks == "keep"
+    assert found == {
+        "digit": texts[words],
+        "label_word": 0,
+        "score_phrase": texts[spoken] + texts[words] + only_kept,
+        "rows": texts[spoken] + texts[words] + only_kept,
+        "own_label": texts[spoken] + only_kept,
+        "removed": 0,
+        "dropped": 0,
+    }
+
+
+def test_removed_leaks_are_in_no_arm_and_all_arms_keep_the_same_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "ratings.jsonl", leaking_rows())
+    kept = build(path, tmp_path / "kept")
+    folder = build(path, tmp_path / "data", BuildOptions(leaks="remove"))
+    dropped = 0
+    for split in ("train", "validation"):
+        before = read(kept.path / split / "explanation.jsonl")
+        stays = [row for row in before if not row["explanation"].startswith("Rating")]
+        dropped += len(before) - len(stays)
+        own = read(folder.path / split / "explanation.jsonl")
+        assert [(row["id"], row["axis"]) for row in own] == [
+            (row["id"], row["axis"]) for row in stays
+        ]
+        assert {row["explanation"] for row in own} == {
+            "Reads well enough. Odd at the end.",
+            ", it has faults.",
+            "Nothing wrong here.",
+        }
+        for arm in ARMS:
+            rows = read(folder.path / split / f"{arm}.jsonl")
+            assert [(row["id"], row["axis"]) for row in rows] == [
+                (row["id"], row["axis"]) for row in own
+            ]
+            for row in rows:
+                target = row["messages"][1]["content"]
+                assert target.count("4") == 1  # the label alone
+                assert not {"2", "4/5", "rate", "three"} & set(row["explanation"].split())
+    # The test file is as rated, and the same rows: nothing there is trained on.
+    assert (folder.path / "test.jsonl").read_bytes() == (kept.path / "test.jsonl").read_bytes()
+    assert folder.manifest.leaked["dropped"] == dropped > 0
+    assert folder.manifest.leaked["removed"] == folder.manifest.leaked["rows"] > 0
+    for split, count in folder.manifest.counts.items():
+        name = "test.jsonl" if split == "test" else f"{split}/filler.jsonl"
+        assert count.rows == len(read(folder.path / name))
+
+
+def test_a_folder_from_before_leaks_were_counted_is_read(data: Path, tmp_path: Path) -> None:
+    manifest = json.loads((data / "manifest.json").read_text())
+    del manifest["leaks"], manifest["leaked"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    old = open_data_folder(tmp_path).manifest
+    assert (old.leaks, old.leaked) == ("keep", {})
+
+
+def test_words_after_the_label_have_a_limit_without_a_tokenizer(tmp_path: Path) -> None:
+    path = write(tmp_path / "ratings.jsonl", ratings())
+    build(path, tmp_path / "data", BuildOptions(max_target=6))
+    lengths = [
+        len(row["messages"][1]["content"].split())
+        for row in read(tmp_path / "data" / "train" / "explanation.jsonl")
+    ]
+    assert max(lengths) == 6
 
 
 def change(rows: list[dict[str, Any]], number: int, **fields: Any) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_MARKUP = re.compile(r"([\\`*<>\[\]|#&~])")
+# An underscore within a word is none.
+_MARKUP = re.compile(r"([\\`*<>\[\]|#&~]|(?<![^\W_])_|_(?![^\W_]))")
 
 
 def escape(text: object) -> str:

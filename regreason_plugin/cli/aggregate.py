@@ -1,0 +1,168 @@
+"""`regreason aggregate`: do the raters agree, which aggregator is best, and write with it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Literal
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from regreason_plugin.annotation.aggregate import AGGREGATORS
+from regreason_plugin.annotation.agreement import ALL, Agreement
+from regreason_plugin.annotation.golden import GoldenScores
+from regreason_plugin.cli.console import AddCommand, console, positive, progress, say
+from regreason_plugin.errors import UserError, nearest
+from regreason_plugin.jsonl import count_lines, file_sha256
+from regreason_plugin.settings import AXES
+
+
+def add_command(command: AddCommand) -> None:
+    """Add it to the parser."""
+    parser = command("aggregate", _aggregate, "how far raters agree; another label of their scores")
+    parser.add_argument("ratings", type=Path, metavar="RATINGS")
+    parser.add_argument(
+        "--golden", type=Path, metavar="FILE", help="people's labels: id, axis, label a line"
+    )
+    parser.add_argument(
+        "--by",
+        metavar="NAME",
+        help=f"how --out is made: {', '.join(AGGREGATORS)}; default: the best on --golden, "
+        "without it the mean",
+    )
+    parser.add_argument(
+        "--minimum",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="drop rows with fewer usable ratings (default 1)",
+    )
+    parser.add_argument("--out", type=Path, metavar="F", help="a ratings file")
+
+
+def _aggregate(args: argparse.Namespace) -> int:
+    from regreason_plugin.annotation.agreement import agreement
+    from regreason_plugin.annotation.golden import read_golden, score_golden
+    from regreason_plugin.annotation.ratings_file import read_scores, write_aggregated
+
+    if args.by is not None and args.by not in AGGREGATORS:
+        raise UserError(
+            f"--by: unknown aggregator {args.by!r}; {nearest(args.by, list(AGGREGATORS))}"
+        )
+    if args.by is not None and args.out is None:
+        raise UserError("--by says how --out is made; give --out F too")
+    by, golden_rows = args.by, 0
+    with progress(count_lines(args.ratings)) as advance:
+        scores = read_scores(args.ratings, args.minimum, lambda: advance("read", 1))
+        found = agreement(scores.table)
+        chosen = None
+        if args.golden is not None:
+            golden = read_golden(args.golden, scores.settings)
+            chosen = score_golden(scores.enough, golden, args.golden)
+    print_agreement(found)
+    if chosen is not None:
+        print_golden(chosen)
+        if by is None:
+            by, golden_rows = chosen.best, chosen.rows
+    if args.out is None:
+        return 0
+    by = by or AGGREGATORS[0]
+    with progress(count_lines(args.ratings)) as advance:
+        count, dropped = write_aggregated(
+            args.ratings,
+            file_sha256(args.ratings),
+            args.out,
+            by,
+            args.minimum,
+            golden_rows,
+            lambda: advance("write", 1),
+        )
+    say(f"{count} ratings by {by}: {args.out}")
+    for reason, number in sorted(dropped.items()):
+        say(f"  {number} rows dropped: {reason}")
+    say(f"Next: regreason build {args.out} --out DATA")
+    return 0
+
+
+def print_agreement(found: Agreement) -> None:
+    """Both tables for a terminal."""
+    axes = [axis for axis in (*AXES, ALL) if axis in found.alphas[0].by_axis]
+    alphas = _table(
+        f"Krippendorff's alpha, ordinal, {found.rows:,} rows",
+        ["among", "coders", *(AXES.get(axis, axis) for axis in axes)],
+        left=1,
+    )
+    for alpha in found.alphas:
+        numbers = [_number(alpha.by_axis.get(axis)) for axis in axes]
+        alphas.add_row(Text(alpha.among), str(alpha.coders), *numbers)
+    console.print(alphas)
+    if not found.left_out:
+        return
+    left_out = _table(
+        "Each rater and prompt against the mean of all others",
+        ["rater", "prompt", "rows", "bias", "MAE", "exact", "QWK"],
+        left=2,
+    )
+    previous = None
+    for one in found.left_out:
+        rater, prompt = one.coder
+        if previous not in (None, rater):
+            left_out.add_section()
+        left_out.add_row(
+            Text("" if rater == previous else rater),
+            Text(prompt),
+            f"{one.rows:,}",
+            f"{round(one.bias, 3) + 0.0:+.3f}",
+            *map(_number, (one.mae, one.exact, one.qwk)),
+        )
+        previous = rater
+    console.print(left_out)
+
+
+def print_golden(found: GoldenScores) -> None:
+    """The aggregators for a terminal, and what choosing one here means."""
+    table = _table(
+        f"Labels against people's, {found.rows:,} golden rows",
+        ["aggregator", "MAE", "95 %", "MSE", "exact", "QWK", ""],
+        left=1,
+    )
+    for score in found.scores:
+        low_high = score.mae_interval
+        best = score.by == found.best
+        table.add_row(
+            score.by,
+            _number(score.mae),
+            "-" if low_high is None else f"{low_high[0]:.3f} to {low_high[1]:.3f}",
+            *map(_number, (score.mse, score.exact, score.qwk)),
+            "best" if best else "",
+            style="bold green" if best else None,
+        )
+    console.print(table)
+    names = [score.by for score in found.scores]
+    missing = [name for name in AGGREGATORS if name not in names]
+    if missing:
+        say(f"Without {', '.join(missing)}: `pip install 'regreason[annotate]'`")
+    if found.left_out:
+        say(f"{found.left_out} golden rows have fewer usable ratings than --minimum.")
+    say(
+        f"Best is {found.best}: the lowest MAE, of equal ones the lowest MSE. It is chosen on "
+        f"these {found.rows} rows of {found.conversations} conversations, so here it looks "
+        "better than it is; how good it is, only other labelled rows can tell. 95 %: a bootstrap "
+        "over the conversations."
+    )
+
+
+def _table(title: str, columns: list[str], left: int) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        # Only names may wrap: half a number is another number.
+        name_column = number < left
+        justify: Literal["left", "right"] = "left" if name_column else "right"
+        table.add_column(Text(name), justify=justify, no_wrap=not name_column, overflow="fold")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,103 @@
+r"""Where an explanation names a label instead of giving a reason.
+
+| kind | what is found |
+| --- | --- |
+| score_phrase | ``4/5``, ``four out of five``, ``four stars``; ``rating``, ``rated``, ``score``, \
+``scored`` and the like with a number (``rated it 4``, ``score of four``, ``Rating: **4**``); \
+``a four`` where no noun follows (``a four.``, ``a four because``; not ``a four part answer``) |
+| label_word | ``label``, ``labels``, ``labelled``, ``labeled``, ``labelling``, ``labeling`` |
+| digit | a digit of 1 to 5 that stands alone: not in ``14``, ``4.5``, ``4th``, ``2024`` |
+
+Numbers are 1 to 5, as digits (also ``4.5``) or words. Any of them counts, not only the row's own
+label: a score nearby gives the label away as well, and were only a row's own digit taken out, a
+digit that stays would say which label it is not. So harmless ones (``names 3 causes``) count, too.
+
+`without_leaks` takes out every sentence that has a leak. A sentence ends with ``.``, ``!`` or
+``?`` before white space, or with the line. If that leaves no word, only the leaking words are
+taken out of the whole text; if that leaves no word either, there is no explanation.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_WORDS = ("one", "two", "three", "four", "five")
+_NUMBER = rf"(?:[1-5](?:\.\d+)?|{'|'.join(_WORDS)})"
+# Neither before it nor after it may the number go on; marks of emphasis may stand around it.
+_BEFORE, _AFTER = r"(?<![\w.,/])", r"(?!\w)(?![.,/]\d)"
+_BETWEEN = (
+    r"(?:[\s:=*_\"'(]+(?:it|this|that|is|was|be|of|as|at|to|a|an|with|would|should|here|therefore"
+    r"|the|response|answer|message|solid|only|just|about))*[\s:=*_\"'(]+"
+)
+_NO_NOUN = (
+    r"(?=[*_\"')\]]*(?:$|[.,;:!?]|\s+(?:on|out|for|because|since|as|in|at|and|or|but|overall|rather"
+    r"|given|here|instead|from|to|due|though|although|with)\b))"
+)
+_SCORE_PHRASE = "|".join(
+    (
+        rf"{_BEFORE}[1-5](?:\.\d+)?\s?/\s?(?:4|5|10){_AFTER}",
+        rf"\b{_NUMBER}\s+out\s+of\s+(?:{_NUMBER}|10|ten)(?!\w)",
+        rf"\b{_NUMBER}[\s-]stars?\b",
+        rf"\b(?:rat(?:e[sd]?|ings?)|scor(?:e[sd]?|ing)){_BETWEEN}{_NUMBER}{_AFTER}",
+        rf"\ba\s+[*_\"']*{_NUMBER}{_AFTER}{_NO_NOUN}",
+    )
+)
+_LEAK = re.compile(
+    rf"(?P<score_phrase>{_SCORE_PHRASE})"
+    r"|(?P<label_word>\blabel(?:s|l?ed|l?ing)?\b)"
+    rf"|(?P<digit>{_BEFORE}[1-5]{_AFTER})",
+    re.IGNORECASE,
+)
+KINDS = ("digit", "label_word", "score_phrase")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]*_]*\s+|\s*\n\s*")
+_DIGITS = {word: str(number) for number, word in enumerate(_WORDS, start=1)}
+_NAMED = re.compile(rf"\b(?:[1-5]|{'|'.join(_WORDS)})\b", re.IGNORECASE)
+
+
+class Leak(NamedTuple):
+    """A place that names a label: its kind, and the words."""
+
+    kind: str
+    words: str
+
+
+def find_leaks(text: str) -> list[Leak]:
+    """All places that name a label, from left to right, none within another."""
+    return [Leak(match.lastgroup or "", match.group()) for match in _LEAK.finditer(text)]
+
+
+def names_label(leaks: list[Leak], label: int) -> bool:
+    """Whether one of the leaks names this label."""
+    return any(
+        _DIGITS.get(number.lower(), number) == str(label)
+        for leak in leaks
+        for number in _NAMED.findall(leak.words)
+    )
+
+
+def without_leaks(text: str) -> str:
+    """The text without what names a label; empty if no word is left.
+
+    A text without leaks stays as it is. Doing it twice changes nothing more.
+    """
+    if not _LEAK.search(text):
+        return text
+    kept = " ".join(sentence for sentence in _sentences(text) if not _LEAK.search(sentence))
+    if _LEAK.search(kept) or not _has_word(kept):
+        kept = text
+        while _LEAK.search(kept):  # what is taken out may bring two halves together
+            kept = " ".join(_LEAK.sub(" ", kept).split())
+    return kept if _has_word(kept) else ""
+
+
+def _sentences(text: str) -> list[str]:
+    sentences, start = [], 0
+    for end in _SENTENCE_END.finditer(text):
+        sentences.append(text[start : end.end()].strip())
+        start = end.end()
+    return [sentence for sentence in [*sentences, text[start:].strip()] if sentence]
+
+
+def _has_word(text: str) -> bool:
+    return any(character.isalpha() for character in text)
