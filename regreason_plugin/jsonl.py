@@ -159,15 +159,6 @@ def check_unique(
     seen[key] = line
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def dumps(value: dict[str, Any]) -> str:
     """One JSON object on one line, as every file here has it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
