@@ -15,7 +15,7 @@ from test_build import ratings, read, tree, write
 
 from regreason_plugin.annotation.about import About, AboutRater, write_about
 from regreason_plugin.errors import UserError
-from regreason_plugin.settings import AXES
+from regreason_plugin.settings import AXES, SOURCES
 from regreason_plugin.targets.arms import ARMS
 from regreason_plugin.targets.build import BuildOptions, build
 from regreason_plugin.targets.folder import file_sha256
@@ -218,7 +218,8 @@ def test_no_text_from_outside_is_markup(tmp_path: Path, data: Path) -> None:
     tokens, parts, _ = parsed(body)
     assert not [token for token in (*tokens, *parts) if token.type.startswith("html")]
     links = [part.attrs["href"] for part in parts if part.type == "link_open"]
-    assert links == ["https://arxiv.org/abs/2511.02044"]
+    homes = {SOURCES[row["dataset"]].home for row in rated()}
+    assert sorted(links) == sorted(["https://arxiv.org/abs/2511.02044", *homes])
     assert not [part for part in parts if part.type in {"em_open", "strong_open"}]
     own, theirs = (
         [t.type for t in parsed(part)[0] if t.type in {"heading_open", "fence", "list_item_open"}]
