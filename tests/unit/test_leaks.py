@@ -126,6 +126,8 @@ def test_whether_it_is_the_row_s_own(text: str, label: int, expected: bool) -> N
         # All sentences leak: the words go, the rest stays.
         ("It reads well and so earns a score of 4.", "It reads well and so earns a ."),
         ("Names 3 causes. Covers 2 effects.", "Names causes. Covers effects."),
+        # A score on two lines is in neither sentence alone.
+        ("It is rated\nfour by me.", "It is by me."),
         # Nothing else is there.
         ("4/5", ""),
         ("Rating: 4. 4/5!", ""),
