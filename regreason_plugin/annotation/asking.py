@@ -67,7 +67,8 @@ class Tally:
 
     def failures(self) -> Counter[str]:
         """Those by what went wrong."""
-        return Counter({kind: count for kind, count in self.states.items() if kind != OK})
+        # A copy at once: who watches does so from another thread.
+        return Counter({kind: count for kind, count in list(self.states.items()) if kind != OK})
 
     @property
     def left(self) -> int:
@@ -167,8 +168,6 @@ class _LaneRun:
             self._rater.concurrency
         )
         self._failures = 0
-        # Asked again in this run already, so not again in its next pass.
-        self._retried: set[Call] = set()
 
     async def run(self) -> int:
         """Pass after pass, until nothing is left that is not another process's or too dear."""
@@ -225,6 +224,7 @@ class _LaneRun:
             self._store.finish(call, outcome)
             self._lane.tally.add(outcome)
             self._give_up_on(outcome)
+            self._check_count(outcome)
 
     async def _ask(self, question: Question) -> Outcome:
         prompt = question.prompt()
@@ -254,6 +254,13 @@ class _LaneRun:
         return Outcome(
             state, score, explanation, said, attempts, prompt_tokens, answer_tokens, cost
         )
+
+    def _check_count(self, outcome: Outcome) -> None:
+        if self._budget is not None and outcome.state == OK and not outcome.prompt_tokens:
+            raise UserError(
+                f"the server of rater {self._rater.name!r} does not say how many tokens an answer "
+                "took, so that no --budget can be kept; leave it out"
+            )
 
     def _give_up_on(self, outcome: Outcome) -> None:
         self._failures = 0 if outcome.prompt_tokens or outcome.state == OK else self._failures + 1
