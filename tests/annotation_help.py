@@ -202,11 +202,12 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _main() -> None:
+    # What the command imports on its way; nothing here may start a thread.
     import aiohttp  # noqa: F401
-    import openai.resources.chat.completions
+    import openai.resources.chat.completions  # noqa: F401
 
     import regreason_plugin.annotation.run
-    import regreason_plugin.cli.annotating
+    import regreason_plugin.cli.annotating  # noqa: F401
     from regreason_plugin.cli import main
 
     gc.freeze()

@@ -23,6 +23,7 @@ from typing import Any
 
 from aiohttp import web
 
+USAGE = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 Handler = Callable[[web.Request, dict[str, Any]], Any]
 
 
@@ -34,6 +35,7 @@ class Server:
         fault: Given the prompt and how often it was asked, names a fault of `FAULTS` or a text
             to answer with; None answers well.
         delay: Seconds before every answer.
+        usage: The tokens that it counts, if not `USAGE`.
         requests: Number of requests by prompt.
         bodies: Every request's body, in order.
         headers: The last request's.
@@ -43,6 +45,7 @@ class Server:
     url: str = ""
     fault: Callable[[str, int], str | None] = lambda prompt, times: None
     delay: float = 0.0
+    usage: dict[str, int] | None = None
     requests: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
@@ -65,7 +68,8 @@ class Server:
             fault = self.fault(prompt, self.requests[prompt])
             if fault in FAULTS:
                 return await FAULTS[fault](request, body)
-            return completion(body, good_answer(prompt) if fault is None else fault)
+            text = good_answer(prompt) if fault is None else fault
+            return completion(body, text, usage=self.usage)
         finally:
             self._open -= 1
 
@@ -91,7 +95,11 @@ def good_answer(prompt: str) -> str:
 
 
 def completion(
-    body: dict[str, Any], text: str | None, finish: str = "stop", refusal: str | None = None
+    body: dict[str, Any],
+    text: str | None,
+    finish: str = "stop",
+    refusal: str | None = None,
+    usage: dict[str, int] | None = None,
 ) -> web.Response:
     message = {"role": "assistant", "content": text, "refusal": refusal}
     return web.json_response(
@@ -101,7 +109,7 @@ def completion(
             "created": 1,
             "model": body["model"],
             "choices": [{"index": 0, "finish_reason": finish, "message": message}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+            "usage": USAGE if usage is None else usage,
         }
     )
 

@@ -18,7 +18,7 @@ LONGEST_EXPLANATION = 5_000
 _FENCE = re.compile(r"\A```\w*\s|```\Z")
 # Bounded everywhere: a model that runs on writes a hundred thousand of anything.
 _STATED = re.compile(
-    r"""\b(?:score|rating)\b["'*]{0,4}(?:\s{0,9}(?:is|of|[:=]))?\s{0,9}["'*]{0,4}"""
+    r"""\b(?:score|rating)\b["'*]{0,4}(?:\s{0,9}(?:is|of|[:=]))?\s{0,9}["'*]{0,4}\s{0,9}"""
     r"(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}(?:/|out\s{1,9}of)\s{0,9}(\d{1,9}))?"
     # Not "3 or 4", not "3-4".
     r"(?![\w.]{0,99}\d|\s{0,9}(?:-|\u2013|to|or|and)\s{0,9}\d)",

@@ -45,7 +45,7 @@ def shown(tallies: Sequence[Tally], console: Console) -> Iterator[None]:
         last = table(tallies, time.monotonic() - started)
         # A log is as wide as it needs to be.
         needed = console.measure(last, options=console.options.update(max_width=1000)).maximum
-        console.print(last, width=max(console.width, needed))
+        Console(file=console.file, width=max(console.width, needed)).print(last)
 
 
 def table(tallies: Sequence[Tally], seconds: float) -> Table:
