@@ -143,7 +143,6 @@ def test_a_dry_run_says_what_will_be_asked(
         {**ONE, "prompts": ["scale-1-5-examples"]},
     ]
     place = Workplace(tmp_path / "w", server.url, 4, raters)
-    (file,) = place.keys["conversations"]
 
     def dry(*more: str) -> str:
         before = sorted(path.name for path in place.folder.iterdir())

@@ -23,7 +23,7 @@ from regreason_plugin.cli import main
 
 KEY = "sk-marker-8d1f2a7703"
 NATURAL = "for how natural it is"
-ONE = {"prompts": ["scale-1-5"], "retries": 2, "timeout": 0.4, "concurrency": 4}
+ONE = {"prompts": ["scale-1-5"], "retries": 2, "timeout": 30, "concurrency": 4}
 
 # What is asked three times (once, and two retries) may pass; an answer that cannot be used is
 # asked for once more; what is wrong with the request is asked once.
@@ -64,6 +64,10 @@ STATES = {
 }
 
 
+# Seconds; long enough for the calls beside it that go well.
+TIMEOUTS = {"stall": 1.0, "drip": 1.0}
+
+
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_FIRST_WAIT", 0.01)
@@ -90,7 +94,8 @@ def test_a_fault_is_survived_and_told(
 ) -> None:
     state, requests = STATES[fault]
     server.fault = lambda prompt, times: fault if NATURAL in prompt else None
-    place = Workplace(tmp_path / "w", server.url, 1, [{**ONE, "api_key_env": "REGREASON_TEST_KEY"}])
+    rater = {**ONE, "api_key_env": "REGREASON_TEST_KEY", "timeout": TIMEOUTS.get(fault, 30)}
+    place = Workplace(tmp_path / "w", server.url, 1, [rater])
     assert main(["annotate", str(place.config)]) == 0
 
     good = [("comprehensiveness", "ok", 1), ("on_topic", "ok", 1)]
@@ -128,7 +133,8 @@ def test_a_fault_that_passes_leaves_no_trace_but_its_attempts(
     fault: str, server: Server, tmp_path: Path
 ) -> None:
     server.fault = lambda prompt, times: fault if NATURAL in prompt and times == 1 else None
-    place = Workplace(tmp_path / "w", server.url, 1, [ONE])
+    rater = {**ONE, "timeout": TIMEOUTS.get(fault, 30)}
+    place = Workplace(tmp_path / "w", server.url, 1, [rater])
     assert main(["annotate", str(place.config)]) == 0
     assert place.calls("axis, state, attempts, answer IS NULL") == [
         ("comprehensiveness", "ok", 1, 1),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
 
@@ -87,29 +86,15 @@ CONVERSATIONS = st.builds(
 )
 
 
-class Marks(HTMLParser):
-    """Python's own reader of such marks: finds every one, wherever it stands."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=False)
-        self.found: list[tuple[str, str | None]] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs).get("from")))
-
-    def handle_endtag(self, tag: str) -> None:
-        self.found.append((f"/{tag}", None))
+NAMES = ("conversation", "context", "message", "explanations", "explanation")
+MARK = re.compile(
+    rf"""<\s*(/?)\s*({"|".join(NAMES)})\b(?:\s+from\s*=\s*["'](\w+))?""", re.IGNORECASE
+)
 
 
 def marks(text: str) -> list[tuple[str, str | None]]:
-    """Of the kinds that a prompt has; by Python's reader, and by the most lenient one."""
-    names = ("conversation", "context", "message", "explanation", "explanations")
-    found = [mark for mark in Marks(text).found if mark[0].strip("/") in names]
-    lenient = re.findall(rf"<\s*(/?)\s*({'|'.join(names)})\b", text, re.IGNORECASE)
-    assert [slash + name.lower() for slash, name in lenient] == [name for name, _ in found]
-    return found
+    """All that a lenient reader takes for a mark of a block, and the role that it names."""
+    return [(slash + name.lower(), role or None) for slash, name, role in MARK.findall(text)]
 
 
 def visible(text: str) -> str:
@@ -147,7 +132,8 @@ def test_a_prompt_asks_for_its_own_scale(style: str, axis: str) -> None:
     assert described == [str(number) for number in range(1, scale + 1)]
     assert f"a whole number from 1 to {scale}" in prompt.text
     assert f"from 1 to {scale}, as the JSON object" in prompt.text
-    assert QUESTIONS[axis] in prompt.text
+    # The question as it is asked in training, but for its own scale.
+    assert f"{QUESTIONS[axis].partition(', from 1')[0]}?" in prompt.text
     assert set(re.findall(r"1 to (\d+)", prompt.text)) == {str(scale)}
 
     answers = [line for line in prompt.text.splitlines() if line.startswith('{"explanation": "')]

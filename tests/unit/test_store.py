@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def test_what_is_claimed_is_nobody_else_s(tmp_path: Path) -> None:
     with Store(tmp_path / "s.db") as three:
         # Given back by who ended well.
         assert three.claim(calls).mine == [calls[1], calls[3]]
-    assert os.listdir(tmp_path) == ["s.db"]
+    assert [path.name for path in tmp_path.iterdir()] == ["s.db"]
 
 
 def test_a_retry_adds_to_what_was_paid(tmp_path: Path) -> None:
@@ -172,7 +171,7 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     (tmp_path / "s.db").touch()
     with Store(tmp_path / "s.db") as store:
         assert store.claim([call()]).mine == [call()]
-        assert list(map(json.loads, store.dump()))[0][8] == ASKING
+        assert next(map(json.loads, store.dump()))[8] == ASKING
 
 
 @pytest.mark.parametrize("name", ["s.db", "a [1]*?.db", "a-worker-b.db"])
@@ -183,7 +182,7 @@ def test_locks_of_ended_processes_go(tmp_path: Path, name: str) -> None:
         assert len(worker_names(path)) == 2
         store.take_over()
         assert len(worker_names(path)) == 1
-    assert os.listdir(tmp_path) == [name]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_lock_is_held_until_it_is_released(tmp_path: Path) -> None:
