@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 from regreason_plugin.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+# Fields whose value no message repeats: it may be a key, or an address with a password in it.
+_SECRET = re.compile(r"key|secret|password|authori[sz]ation|url", re.IGNORECASE)
 
 
 def _no_constant(name: str) -> float:
@@ -55,9 +58,9 @@ def validate(model: type[Model], value: dict[str, Any], path: Path, line: int) -
         first = error.errors(include_url=False)[0]
         message = first["msg"].removeprefix("Value error, ")
         given = first["input"]
-        if isinstance(given, str | int | float | None):
-            message += f" (got {str(given)[:60]!r})"
         field = ".".join(str(part) for part in first["loc"])
+        if isinstance(given, str | int | float | None) and not _SECRET.search(field):
+            message += f" (got {str(given)[:60]!r})"
         raise UserError(message, path=path, line=line, field=field) from None
 
 

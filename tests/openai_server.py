@@ -1,6 +1,6 @@
 """A local server that speaks the OpenAI protocol, answers at once, and can be told to fail.
 
-    with running(Behaviour()) as server: ...      server.url, server.requests
+    with running(Server()) as server: ...      server.url, server.requests
 
 What it answers depends on the request alone, so that two runs can be compared byte for byte. It
 runs in a thread of the test; `python openai_server.py PORT` runs it alone, for a benchmark.
@@ -14,6 +14,7 @@ import json
 import re
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from typing import Any
 
 from aiohttp import web
 
+USAGE = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 Handler = Callable[[web.Request, dict[str, Any]], Any]
 
 
@@ -33,19 +35,21 @@ class Server:
         fault: Given the prompt and how often it was asked, names a fault of `FAULTS` or a text
             to answer with; None answers well.
         delay: Seconds before every answer.
+        usage: The tokens that it counts, if not `USAGE`.
         requests: Number of requests by prompt.
         bodies: Every request's body, in order.
         headers: The last request's.
-        most_at_once: The highest number of requests that were open at a time.
+        arrivals: When each request came, and how many were open then, itself included.
     """
 
     url: str = ""
     fault: Callable[[str, int], str | None] = lambda prompt, times: None
     delay: float = 0.0
+    usage: dict[str, int] | None = None
     requests: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
-    most_at_once: int = 0
+    arrivals: list[tuple[float, int]] = field(default_factory=list)
     keep: bool = True
     _open: int = 0
 
@@ -57,16 +61,27 @@ class Server:
             self.bodies.append(body)
             self.headers = dict(request.headers)
         self._open += 1
-        self.most_at_once = max(self.most_at_once, self._open)
+        self.arrivals.append((time.monotonic(), self._open))
         try:
             if self.delay:
                 await asyncio.sleep(self.delay)
             fault = self.fault(prompt, self.requests[prompt])
             if fault in FAULTS:
                 return await FAULTS[fault](request, body)
-            return completion(body, good_answer(prompt) if fault is None else fault)
+            text = good_answer(prompt) if fault is None else fault
+            return completion(body, text, usage=self.usage)
         finally:
             self._open -= 1
+
+    @property
+    def total(self) -> int:
+        """How many requests there were."""
+        return self.requests.total()
+
+    @property
+    def most_at_once(self) -> int:
+        """The highest number of requests that were open at a time."""
+        return max(number for _, number in self.arrivals)
 
 
 def good_answer(prompt: str) -> str:
@@ -80,7 +95,11 @@ def good_answer(prompt: str) -> str:
 
 
 def completion(
-    body: dict[str, Any], text: str | None, finish: str = "stop", refusal: str | None = None
+    body: dict[str, Any],
+    text: str | None,
+    finish: str = "stop",
+    refusal: str | None = None,
+    usage: dict[str, int] | None = None,
 ) -> web.Response:
     message = {"role": "assistant", "content": text, "refusal": refusal}
     return web.json_response(
@@ -90,7 +109,7 @@ def completion(
             "created": 1,
             "model": body["model"],
             "choices": [{"index": 0, "finish_reason": finish, "message": message}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+            "usage": USAGE if usage is None else usage,
         }
     )
 
@@ -130,6 +149,41 @@ async def _cut(request: web.Request, body: dict[str, Any]) -> web.StreamResponse
     return response
 
 
+async def _drop(request: web.Request, body: dict[str, Any]) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def _drip(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    while True:
+        await response.write(b" ")
+        await asyncio.sleep(0.05)
+
+
+def _body(text: str) -> Handler:
+    async def handler(request: web.Request, body: dict[str, Any]) -> web.Response:
+        return web.Response(text=text, content_type="application/json")
+
+    return handler
+
+
+async def _key_in_body(request: web.Request, body: dict[str, Any]) -> web.Response:
+    return web.Response(text=f"x{request.headers.get('Authorization')}", content_type="text/plain")
+
+
+async def _key_in_answer(request: web.Request, body: dict[str, Any]) -> web.Response:
+    return completion(body, f"I was given {request.headers.get('Authorization')}.")
+
+
+async def _long_error(request: web.Request, body: dict[str, Any]) -> web.Response:
+    # Cut at any length, some part of the key would be left.
+    message = "".join(f"{request.headers.get('Authorization')} " for _ in range(200))
+    return web.json_response({"error": {"message": message}}, status=500)
+
+
 async def _broken_body(request: web.Request, body: dict[str, Any]) -> web.Response:
     return web.Response(body=b'{"id": "chatcmpl-1", "choices": [', content_type="application/json")
 
@@ -145,7 +199,21 @@ async def _html(request: web.Request, body: dict[str, Any]) -> web.Response:
 FAULTS: dict[str | None, Handler] = {
     **{str(status): _status(status) for status in (400, 401, 403, 404, 408, 429, 500, 502, 503)},
     "429-after": _status(429, **{"Retry-After": "0.2"}),
+    "429-nan": _status(429, **{"Retry-After": "nan"}),
+    "long-error": _long_error,
+    "key-in-body": _key_in_body,
+    "key-in-answer": _key_in_answer,
     "stall": _stall,
+    "drop": _drop,
+    "drip": _drip,
+    "deep-body": _body("[" * 200_000),
+    "endless-usage": _body(
+        '{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1e999}}'
+    ),
+    "negative-usage": _body(
+        '{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": -5}}'
+    ),
+    "no-message": _body('{"choices": [null]}'),
     "cut": _cut,
     "broken-body": _broken_body,
     "no-completion": _no_completion,
@@ -156,6 +224,9 @@ FAULTS: dict[str | None, Handler] = {
     "score-null": _json({"explanation": "Fine.", "score": None}),
     "no-explanation": _json({"explanation": " ", "score": 3}),
     "broken-json": _text('{"explanation": "Fine.", "sco'),
+    "lone-surrogate": _body(
+        '{"choices": [{"message": {"content": "Fine. \\ud800"}}], "usage": {"prompt_tokens": 5}}'
+    ),
     "nothing": _text(""),
     "refusal": _text(None, refusal="I cannot help with that."),
     "filtered": _text("", finish="content_filter"),
@@ -186,6 +257,8 @@ def running(server: Server | None = None) -> Iterator[Server]:
     def serve() -> None:
         loop.run_until_complete(start())
         loop.run_forever()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
         loop.run_until_complete(runner[0].cleanup())
         loop.close()
 

@@ -14,14 +14,20 @@ from typing import Any, NamedTuple
 LONGEST_ANSWER = 100_000
 LONGEST_EXPLANATION = 5_000
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+# Around all of an answer; one in the middle of prose is found by its braces.
+_FENCE = re.compile(r"\A```\w*\s|```\Z")
+# Bounded everywhere: a model that runs on writes a hundred thousand of anything.
 _STATED = re.compile(
-    r"""["'*]*\b(?:score|rating)\b["'*]*(?:\s*(?:is|of|[:=]))?\s*["'*]*"""
-    r"(\d+(?:\.\d+)?)(?:\s*(?:/|out\s+of)\s*(\d+))?(?![\w.]*\d)",
+    r"""\b(?:score|rating)\b["'*]{0,4}(?:\s{0,9}(?:is|of|[:=]))?\s{0,9}["'*]{0,4}\s{0,9}"""
+    r"(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}(?:/|out\s{1,9}of)\s{0,9}(\d{1,9}))?"
+    # Not "3 or 4", not "3-4".
+    r"(?![\w.]{0,99}\d|\s{0,9}(?:-|\u2013|to|or|and)\s{0,9}\d)",
     re.IGNORECASE,
 )
 _LEAD = re.compile(r"^\W*(?:explanation|reason(?:ing)?|justification)\W*:\W*", re.IGNORECASE)
-_NUMBER = re.compile(r"\s*(\d+)(?:\.0+)?\s*(?:(?:/|out\s+of)\s*(\d+))?\s*", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"(\d{1,9})(?:\.0{1,9})?(?:\s{0,9}(?:/|out\s{1,9}of)\s{0,9}(\d{1,9}))?", re.IGNORECASE
+)
 _LONE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -75,14 +81,14 @@ def _object(text: str, key: str) -> dict[str, Any] | None:
         raise Unreadable("answer_too_long")
     if not text.strip():
         raise Unreadable("no_answer")
-    for candidate in (text, *_FENCE.findall(text)):
-        try:
-            value = json.loads(candidate)
-        except (ValueError, RecursionError):
-            continue
+    decoder = json.JSONDecoder(object_pairs_hook=_without_twins)
+    try:
+        value = decoder.decode(_FENCE.sub("", text.strip()))
+    except (ValueError, RecursionError):
+        pass
+    else:
         if isinstance(value, dict):
             return value
-    decoder = json.JSONDecoder()
     found: list[dict[str, Any]] = []
     place = text.find("{")
     tried = 0
@@ -101,6 +107,13 @@ def _object(text: str, key: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands there twice")
+    return found
+
+
 def _stated(text: str) -> dict[str, Any]:
     """``Score: 4`` in prose; the rest is the explanation."""
     stated = list(_STATED.finditer(text))
@@ -115,7 +128,7 @@ def _stated(text: str) -> dict[str, Any]:
 def _score(value: Any, scale: int) -> int:
     if value is None:
         raise Unreadable("score_missing")
-    if isinstance(value, str) and (match := _NUMBER.fullmatch(value)):
+    if isinstance(value, str) and (match := _NUMBER.fullmatch(value.strip())):
         if match[2] and int(match[2]) != scale:
             raise Unreadable("score_out_of_range")
         value = int(match[1])

@@ -17,7 +17,7 @@ from regreason_plugin.annotation.answers import Unreadable
 from regreason_plugin.annotation.client import Fault, Server
 from regreason_plugin.annotation.config import ServerRater
 from regreason_plugin.annotation.questions import Question
-from regreason_plugin.annotation.store import OK, Call, Outcome, Store
+from regreason_plugin.annotation.store import OK, Call, CallKey, Outcome, Store
 from regreason_plugin.errors import UserError
 
 # An answer that cannot be read is asked for once more: servers are seldom wholly deterministic.
@@ -67,7 +67,8 @@ class Tally:
 
     def failures(self) -> Counter[str]:
         """Those by what went wrong."""
-        return Counter({kind: count for kind, count in self.states.items() if kind != OK})
+        # A copy at once: who watches does so from another thread.
+        return Counter({kind: count for kind, count in list(self.states.items()) if kind != OK})
 
     @property
     def left(self) -> int:
@@ -167,25 +168,25 @@ class _LaneRun:
             self._rater.concurrency
         )
         self._failures = 0
-        # Asked again in this run already, so not again in its next pass.
-        self._retried: set[Call] = set()
+        # What has failed in this run, where failed calls are made again: not once more in it.
+        self._failed: set[CallKey] = set()
 
     async def run(self) -> int:
         """Pass after pass, until nothing is left that is not another process's or too dear."""
-        retry = self._retry
         while True:
-            elsewhere, unaffordable = await self._pass(retry)
-            # What fails now was just asked.
-            retry = False
-            if not elsewhere:
+            before = self._lane.tally.states.total()
+            elsewhere, unaffordable = await self._pass()
+            made = self._lane.tally.states.total() - before
+            if elsewhere:
+                await asyncio.sleep(_LOOK_AGAIN)
+                self._store.take_over()
+            elif not (unaffordable and made):  # what they could have cost at most may be free now
                 self._lane.tally.ended = True
                 return unaffordable
-            await asyncio.sleep(_LOOK_AGAIN)
-            self._store.take_over()
 
-    async def _pass(self, retry: bool) -> tuple[int, int]:
+    async def _pass(self) -> tuple[int, int]:
         workers = [asyncio.create_task(self._work()) for _ in range(self._rater.concurrency)]
-        producer = asyncio.create_task(self._produce(retry))
+        producer = asyncio.create_task(self._produce())
         try:
             # The first to fail ends all of them.
             await asyncio.gather(producer, *workers)
@@ -193,12 +194,14 @@ class _LaneRun:
             await _cancel([producer, *workers])
         return producer.result()
 
-    async def _produce(self, retry: bool) -> tuple[int, int]:
+    async def _produce(self) -> tuple[int, int]:
         elsewhere = unaffordable = 0
         for questions in self._lane.questions():
-            calls = {one.key: one for one in questions}
+            calls = {one.key: one for one in questions if one.key not in self._failed}
             claimed = self._store.claim(
-                [one.call(self._worst(one)) for one in questions], retry=retry, budget=self._budget
+                [one.call(self._worst(one)) for one in calls.values()],
+                retry=self._retry,
+                budget=self._budget,
             )
             elsewhere += claimed.elsewhere
             unaffordable += claimed.unaffordable
@@ -223,8 +226,11 @@ class _LaneRun:
             call, question = item
             outcome = await self._ask(question)
             self._store.finish(call, outcome)
+            if self._retry and outcome.state != OK:
+                self._failed.add(call.key)
             self._lane.tally.add(outcome)
             self._give_up_on(outcome)
+            self._check_count(outcome)
 
     async def _ask(self, question: Question) -> Outcome:
         prompt = question.prompt()
@@ -254,6 +260,13 @@ class _LaneRun:
         return Outcome(
             state, score, explanation, said, attempts, prompt_tokens, answer_tokens, cost
         )
+
+    def _check_count(self, outcome: Outcome) -> None:
+        if self._budget is not None and outcome.state == OK and not outcome.prompt_tokens:
+            raise UserError(
+                f"the server of rater {self._rater.name!r} does not say how many tokens an answer "
+                "took, so that no --budget can be kept; leave it out"
+            )
 
     def _give_up_on(self, outcome: Outcome) -> None:
         self._failures = 0 if outcome.prompt_tokens or outcome.state == OK else self._failures + 1

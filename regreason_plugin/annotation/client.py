@@ -10,11 +10,13 @@ import asyncio
 import json
 import os
 import random
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
+import aiohttp
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
@@ -24,7 +26,13 @@ Structured = Literal["json_schema", "json_object", "none"]
 
 # Too many requests are the server's way of saying "later", not a failure of the call.
 _RATE_LIMITED_AT_MOST = 30
+# Seconds; doubled at every further attempt, up to the second one.
+_FIRST_WAIT, _LONGEST_BACKOFF = 1.0, 60.0
 _LONGEST_WAIT = 300.0
+# So much of what a server said beside an answer is kept, in characters.
+_KEPT = 300
+# Nobody's answer has more; more would not fit into the store.
+_MOST_TOKENS = 2**40
 _KINDS = {
     400: "bad_request",
     401: "unauthorized",
@@ -132,12 +140,13 @@ class Server:
         model: As the server knows it.
         sampling: Passed on with every request: temperature, max_tokens, seed, top_p.
         structured: How the server is told to answer with a JSON object.
-        timeout: Seconds until a call that has not ended is given up.
+        timeout: Seconds until a call that has not ended is given up, however much of its
+            answer has come.
         retries: Further attempts after a fault that may pass.
         concurrency: Calls at once.
 
     Raises:
-        UserError: The variable is not set.
+        UserError: The variable is not set, or holds what no key can be.
     """
 
     def __init__(
@@ -153,16 +162,23 @@ class Server:
     ) -> None:
         self._url = url
         self._variable = key_variable
-        self._key = os.environ.get(key_variable, "") if key_variable else ""
-        if key_variable and not self._key.strip():
+        self._key = os.environ.get(key_variable, "").strip() if key_variable else ""
+        if key_variable and not self._key:
             raise UserError(
                 f"the environment variable {key_variable} is not set; it has to hold the key "
                 f"for {url}",
                 field="api_key_env",
             )
+        if not re.fullmatch(r"[!-~]*", self._key):
+            raise UserError(
+                f"the environment variable {key_variable} holds white space or letters outside "
+                "ASCII, which no key does; set it anew",
+                field="api_key_env",
+            )
         self._model = model
         self._sampling = sampling
         self._structured = structured
+        self._timeout = timeout
         self._retries = retries
         self.pace = Pace(concurrency)
         self._client = openai.AsyncOpenAI(
@@ -174,6 +190,9 @@ class Server:
             max_retries=0,
             http_client=openai.DefaultAioHttpClient(timeout=timeout),
         )
+        # Whatever else it has found in OPENAI_...: names of an account, headers, another key.
+        self._client.organization = self._client.project = self._client.admin_api_key = None
+        self._client._custom_headers = {}
 
     async def close(self) -> None:
         """Close its connections."""
@@ -207,7 +226,8 @@ class Server:
             assert isinstance(fault, Fault)
             seconds = fault.wait
             if seconds is None:
-                seconds = min(60.0, 0.5 * 2 ** min(attempts, 7)) * random.uniform(0.5, 1)
+                seconds = min(_LONGEST_BACKOFF, _FIRST_WAIT * 2 ** min(attempts - 1, 20))
+                seconds *= random.uniform(0.5, 1)
             if fault.kind == "rate_limited":
                 self.pace.slow_down(seconds)
             return seconds
@@ -227,7 +247,8 @@ class Server:
         return reply, attempts
 
     async def _once(self, prompt: str, schema: dict[str, Any]) -> Reply:
-        options: dict[str, Any] = dict(self._sampling)
+        # In the body as they are: servers know more names than the client.
+        options: dict[str, Any] = {"extra_body": dict(self._sampling)}
         if self._structured == "json_schema":
             described = {"name": "answer", "strict": True, "schema": schema}
             options["response_format"] = {"type": "json_schema", "json_schema": described}
@@ -235,9 +256,11 @@ class Server:
             options["response_format"] = {"type": "json_object"}
         try:
             # Raw: a body that is no chat completion is a fault with a name, not a half-made object.
-            raw = await self._client.chat.completions.with_raw_response.create(
+            request = self._client.chat.completions.with_raw_response.create(
                 model=self._model, messages=[{"role": "user", "content": prompt}], **options
             )
+            # The client's own limit is from one piece of an answer to the next.
+            raw = await asyncio.wait_for(request, self._timeout)
         except openai.AuthenticationError:
             where = f"in {self._variable}" if self._variable else "(none: api_key_env is not set)"
             raise UserError(
@@ -245,40 +268,51 @@ class Server:
             ) from None
         except openai.APIStatusError as error:
             raise self._status_fault(error) from None
-        except openai.APITimeoutError:
+        except asyncio.TimeoutError:
             raise _Transient("stalled") from None
         except openai.APIConnectionError as error:
             raise _Transient(_connection_kind(error)) from None
         response = raw.http_response
-        return _read_reply(response.headers.get("content-type", ""), response.content)
+        try:
+            reply = _read_reply(response.headers.get("content-type", ""), response.content)
+        except Fault as fault:
+            fault.said = self._without_key(fault.said)[:_KEPT]
+            raise
+        # Words that stand for a key where none is needed may stand in an answer, too.
+        return reply if len(self._key) < 8 else replace(reply, text=self._without_key(reply.text))
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if self._key else text
 
     def _status_fault(self, error: openai.APIStatusError) -> Fault:
         status = error.status_code
         kind = _KINDS.get(status) or ("server_error" if status >= 500 else "refused_request")
-        said = " ".join(str(error.message).split())[:300]
-        if self._key:
-            said = said.replace(self._key, "[key]")
+        said = self._without_key(" ".join(str(error.message).split()))[:_KEPT]
         if kind in _FINAL or (status < 500 and status not in {408, 409, 429}):
             return Fault(kind, said)
         return _Transient(kind, said, _retry_after(error.response.headers.get("retry-after")))
 
 
 def _read_reply(content_type: str, body: bytes) -> Reply:
-    if "json" not in content_type:
-        raise _Transient("wrong_content_type", body[:200].decode("utf-8", "replace"))
+    # Long enough that a key in what is kept of it is whole.
+    said = body[:20_000].decode("utf-8", "replace")
+    if "json" not in content_type.lower():
+        raise _Transient("wrong_content_type", said)
     try:
         completion = json.loads(body)
-    except ValueError:
-        raise _Transient("broken_json", body[:200].decode("utf-8", "replace")) from None
+    except (ValueError, RecursionError):
+        raise _Transient("broken_body", said) from None
     try:
         choice = completion["choices"][0]
         message = choice["message"]
         text, refusal = message.get("content") or "", message.get("refusal")
         usage = completion.get("usage") or {}
         tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        if not all(0 <= number < _MOST_TOKENS for number in tokens):
+            raise ValueError
         reason = choice.get("finish_reason")
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        raise _Transient("no_completion", body[:200].decode("utf-8", "replace")) from None
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
+        raise _Transient("no_completion", said) from None
     stop = None
     if refusal or reason == "content_filter":
         stop, text = "refused", str(refusal or text)
@@ -288,12 +322,17 @@ def _read_reply(content_type: str, body: bytes) -> Reply:
 
 
 def _connection_kind(error: openai.APIConnectionError) -> str:
+    causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
-        # The transports wrap each other's errors; the names are what they have in common.
-        if isinstance(cause, ConnectionRefusedError) or "ConnectError" in type(cause).__name__:
-            return "unreachable"
+        causes.append(cause)
         cause = cause.__cause__ or cause.__context__
+    # The transports wrap each other's errors, and call some by a wrong name: a refused or a lost
+    # connection comes out as a timeout. aiohttp's own is the one to believe.
+    if any(isinstance(one, aiohttp.ClientConnectorError) for one in causes):
+        return "unreachable"
+    if any(isinstance(one, asyncio.TimeoutError | TimeoutError) for one in causes):
+        return "stalled"
     return "connection_lost"
 
 
@@ -308,4 +347,5 @@ def _retry_after(value: str | None) -> float | None:
             seconds = (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds()
         except (ValueError, TypeError):
             return None
-    return min(max(seconds, 0.0), _LONGEST_WAIT)
+    # Not a number, as "nan" is one to Python, is no wait.
+    return min(max(0.0, seconds), _LONGEST_WAIT)

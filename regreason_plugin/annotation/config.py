@@ -64,7 +64,8 @@ class ServerRater(_Part):
     max_tokens: Annotated[int, Field(ge=1)] = 300
     sampling: dict[str, float | int] = Field(default_factory=dict)
     structured: Structured = "json_schema"
-    concurrency: Annotated[int, Field(ge=1, le=2000)] = 32
+    # More connections the client does not open.
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
     timeout: Annotated[float, Field(gt=0)] = 120.0
     retries: Annotated[int, Field(ge=0)] = 4
     price: Price | None = None
@@ -104,9 +105,12 @@ class ServerRater(_Part):
     @field_validator("sampling")
     @classmethod
     def _says_nothing_twice(cls, sampling: dict[str, float | int]) -> dict[str, float | int]:
-        for key in ("temperature", "max_tokens"):
+        for key in ("model", "temperature", "max_tokens"):
             if key in sampling:
                 raise ValueError(f"{key} is a key of the rater itself")
+        for key in ("n", "stream", "messages", "response_format"):
+            if key in sampling:
+                raise ValueError(f"{key} is not for samplings: a call has one answer, in one piece")
         return sampling
 
     def request_options(self) -> dict[str, float | int]:
@@ -201,8 +205,16 @@ def read_config(path: Path) -> AnnotateConfig:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError("no such file", path=path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except IsADirectoryError:
+        raise UserError("is a folder; name a file in it", path=path) from None
+    except UnicodeDecodeError as error:
         raise UserError(f"is not YAML: {error}", path=path) from None
+    except yaml.YAMLError as error:
+        # Without the line itself, in which a key may stand.
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "it has signs that YAML does not know"
+        line = mark.line + 1 if mark else None
+        raise UserError(f"is not YAML: {problem}", path=path, line=line) from None
     if not isinstance(value, dict):
         raise UserError("is no mapping; it needs the keys conversations and out", path=path)
     config = validate(AnnotateConfig, value, path, 1)

@@ -44,7 +44,8 @@ def shown(tallies: Sequence[Tally], console: Console) -> Iterator[None]:
         thread.join()
         last = table(tallies, time.monotonic() - started)
         # A log is as wide as it needs to be.
-        console.print(last, width=max(console.width, console.measure(last).maximum))
+        needed = console.measure(last, options=console.options.update(max_width=1000)).maximum
+        Console(file=console.file, width=max(console.width, needed)).print(last)
 
 
 def table(tallies: Sequence[Tally], seconds: float) -> Table:

@@ -6,7 +6,7 @@ place, never formatted, so that no brace of a conversation means anything.
 
 The conversation stands in a block of its own. Inside it, whatever looks like one of the block's
 marks or like a special token is broken, so that no message can end the block and speak as the
-rubric does.
+rubric does: ``<s>`` becomes ``< s>``, and the bracket of a mark, however spaced, another sign.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def copy_prompts(destination: Path) -> list[Path]:
 
 
 def _material(text: str) -> str:
-    return _MARK.sub("< ", neutralise(text.replace("\r\n", "\n").strip())[0])
+    return _MARK.sub("\u2039", neutralise(text.replace("\r\n", "\n").strip())[0])
 
 
 def _read(name: str, places: Sequence[str], folder: Path | None) -> str:
@@ -152,7 +152,7 @@ def _read(name: str, places: Sequence[str], folder: Path | None) -> str:
         path = (folder or ours) / name
         try:
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 "no such prompt; `regreason prompts` copies those of the package", path=path
             ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +59,16 @@ def read_conversations(paths: Sequence[Path]) -> Iterator[Conversation]:
         ):
             check_unique(seen, {"id": conversation.id}, path, number)
             yield conversation
+
+
+def distinct(questions: Iterable[list[Question]]) -> Iterator[list[Question]]:
+    """Leave out what stands there twice: a conversation's text decides, whatever its id."""
+    seen = set()
+    for some in questions:
+        mark = some[0].key.conversation, some[0].key.axis
+        if mark not in seen:
+            seen.add(mark)
+            yield some
 
 
 @dataclass(eq=False)

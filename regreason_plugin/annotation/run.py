@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from regreason_plugin import __version__
@@ -24,6 +25,7 @@ from regreason_plugin.annotation.questions import (
     AskedRater,
     Question,
     asked_rater,
+    distinct,
     merge_question,
     read_conversations,
 )
@@ -85,11 +87,12 @@ def annotate(
     Raises:
         UserError: A conversation, a prompt or a key is wrong, or a server does nothing but fail.
     """
+    _check_budget(config, budget)
     if not config.servers:
-        _check_budget(config, budget)
         return _Run(config, watcher, None).write()
     with Store(config.store_path) as store:
-        _check_budget(config, budget)
+        # Also where nothing is left to ask, for the files of killed processes.
+        store.take_over()
         run = _Run(config, watcher, store)
         return run.ask(retry, budget) or run.write()
 
@@ -102,13 +105,11 @@ def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
     """
     if not config.servers:
         return []
-    there = config.store_path.is_file()
-    with Store(config.store_path) as store:
-        plans = estimate(store, _Run(config, None, store).lanes(), retry=retry)
-    if not there:
+    with TemporaryDirectory() as scratch:
         # A question leaves nothing behind.
-        config.store_path.unlink()
-    return plans
+        there = config.store_path.is_file()
+        with Store(config.store_path if there else Path(scratch) / "none.db") as store:
+            return estimate(store, _Run(config, None, store).lanes(), retry=retry)
 
 
 def _check_budget(config: AnnotateConfig, budget: float | None) -> None:
@@ -200,9 +201,12 @@ class _Run:
             yield rated.model_copy(update={"merged": _merged(self._config.merge, outcome, notes)})
 
     def _questions(self, rater: AskedRater) -> Iterator[list[Question]]:
-        return map(rater.questions, read_conversations(self._config.conversations))
+        return distinct(map(rater.questions, read_conversations(self._config.conversations)))
 
     def _merge_questions(self) -> Iterator[list[Question]]:
+        return distinct(self._all_merge_questions())
+
+    def _all_merge_questions(self) -> Iterator[list[Question]]:
         for rated in collect(read_conversations(self._config.conversations), self._raters):
             question = self._merge_question(rated)
             if question is not None:

@@ -10,19 +10,18 @@ WAL needs all processes on one machine, and a local disk.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import sqlite3
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
+from regreason_plugin.annotation.locks import WorkerLock, if_ended, worker_names
 from regreason_plugin.errors import UserError
 from regreason_plugin.schema import Conversation
 
@@ -153,9 +152,11 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._worker = uuid.uuid4().hex[:12]
-        self._database = sqlite3.connect(path, isolation_level=None, timeout=60)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=60)
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(f"cannot be used as a store: {error}", path=path) from None
         try:
             self._open()
         except sqlite3.DatabaseError as error:
@@ -164,7 +165,8 @@ class Store:
         except UserError:
             self._database.close()
             raise
-        self._lock = self._hold_lock(self._worker)
+        self._lock = WorkerLock(path)
+        self._worker = self._lock.name
 
     def __enter__(self) -> Store:
         return self
@@ -180,8 +182,7 @@ class Store:
     def close(self) -> None:
         """Give back what is claimed and not finished, and close."""
         self._give_back(self._worker)
-        self._lock_path(self._worker).unlink(missing_ok=True)
-        self._lock.close()
+        self._lock.release()
         self._database.close()
 
     # --- making calls -------------------------------------------------------------------
@@ -199,7 +200,7 @@ class Store:
         known = self._states(calls)
         left = [call for call in calls if _is_left(known.get(call.key), retry)]
         if not left:
-            return Claimed([], sum(state == ASKING for state, _ in known.values()), 0)
+            return Claimed([], self._elsewhere(known), 0)
         mine, unaffordable = [], 0
         with self._transaction():
             known = self._states(calls)
@@ -217,14 +218,11 @@ class Store:
                     (*call.key, call.id, ASKING, call.worst, self._worker),
                 )
                 mine.append(call)
-        claimed = {call.key for call in mine}
-        elsewhere = sum(state == ASKING and key not in claimed for key, (state, _) in known.items())
-        return Claimed(mine, elsewhere, unaffordable)
+        return Claimed(mine, self._elsewhere(known), unaffordable)
 
     def finish(self, call: Call, outcome: Outcome) -> None:
         """Record what came of a call; it is on disk when this returns."""
-        answer = outcome.answer
-        self._database.execute(
+        done = self._database.execute(
             "UPDATE calls SET state=?, score=?, explanation=?, answer=?, attempts=attempts+?, "
             "prompt_tokens=prompt_tokens+?, answer_tokens=answer_tokens+?, cost=cost+?, "
             f"reserved=0, worker=NULL, finished=strftime('%Y-%m-%dT%H:%M:%fZ') WHERE {_IS_KEY}",
@@ -232,7 +230,7 @@ class Store:
                 outcome.state,
                 outcome.score,
                 outcome.explanation,
-                None if answer is None else answer[:_KEPT],
+                None if outcome.answer is None else _storable(outcome.answer[:_KEPT]),
                 outcome.attempts,
                 outcome.prompt_tokens,
                 outcome.answer_tokens,
@@ -240,22 +238,17 @@ class Store:
                 *call.key,
             ),
         )
+        if done.rowcount != 1:
+            raise RuntimeError(f"an answer has no place in {self.path}: {call.key}")
 
     def take_over(self) -> None:
         """Free the claims of processes that have ended without giving them back."""
         rows = self._database.execute("SELECT DISTINCT worker FROM calls WHERE worker IS NOT NULL")
-        named = {str(worker) for (worker,) in rows}
-        named |= {
-            path.name.rpartition("-")[2]
-            for path in self._lock_path("").parent.glob(self._lock_path("*").name)
-        }
+        named = {str(worker) for (worker,) in rows} | worker_names(self.path)
         for worker in sorted(named - {self._worker}):
-            try:
-                with self._hold_lock(worker):
+            with if_ended(self.path, worker) as ended:
+                if ended:
                     self._give_back(worker)
-                    self._lock_path(worker).unlink(missing_ok=True)
-            except BlockingIOError:
-                continue  # it lives
 
     # --- reading ------------------------------------------------------------------------
 
@@ -345,6 +338,9 @@ class Store:
         wanted = {call.key for call in calls}
         return {key: (row[7], row[8]) for row in rows if (key := CallKey(*row[:7])) in wanted}
 
+    def _elsewhere(self, known: dict[CallKey, tuple[str, str | None]]) -> int:
+        return sum(worker not in (None, self._worker) for _, worker in known.values())
+
     def _committed(self) -> float:
         row = self._database.execute("SELECT spent + reserved FROM spending").fetchone()
         return float(row[0])
@@ -368,29 +364,17 @@ class Store:
             raise
         self._database.execute("COMMIT")
 
-    def _lock_path(self, worker: str) -> Path:
-        return self.path.with_name(f"{self.path.name}-worker-{worker}")
-
-    def _hold_lock(self, worker: str) -> IO[str]:
-        """The system frees the lock when the process ends, however it ends.
-
-        Raises:
-            BlockingIOError: Another process holds it.
-        """
-        stream = self._lock_path(worker).open("w")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
 
 def _is_left(known: tuple[str, str | None] | None, retry: bool) -> bool:
     if known is None:
         return True
     state, worker = known
     return worker is None and (state == _GIVEN_BACK or (retry and state != OK))
+
+
+def _storable(text: str) -> str:
+    # JSON can spell a lone surrogate, UTF-8 cannot.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -56,6 +56,14 @@ def positive(text: str) -> int:
     return number
 
 
+def amount(text: str) -> float:
+    """A number of at least 0; "nan" would be no limit to anything."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no amount")
+    return number
+
+
 def mini_size(text: str) -> int:
     """As many conversations a dataset as the mini benchmark needs."""
     number = positive(text)

@@ -9,6 +9,7 @@ from typing import get_args
 from regreason_plugin.cli import aggregate
 from regreason_plugin.cli.console import (
     AddCommand,
+    amount,
     console,
     errors,
     mini_size,
@@ -61,7 +62,7 @@ def add_commands(command: AddCommand) -> None:
         "--dry-run", action="store_true", help="calls, tokens and cost, and a prompt; ask nothing"
     )
     annotate.add_argument(
-        "--budget", type=float, metavar="X", help="stop before the store has cost more"
+        "--budget", type=amount, metavar="X", help="stop before the store has cost more"
     )
     annotate.add_argument(
         "--retry-failed", action="store_true", help="ask again what failed in an earlier run"

@@ -1,0 +1,219 @@
+"""The store of calls: claims, budgets, what a retry keeps; properties in one process."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regreason_plugin.annotation import locks
+from regreason_plugin.annotation.locks import WorkerLock, if_ended, worker_names
+from regreason_plugin.annotation.store import (
+    ASKING,
+    OK,
+    Call,
+    CallKey,
+    Outcome,
+    Store,
+    conversation_key,
+)
+from regreason_plugin.errors import UserError
+from regreason_plugin.schema import Conversation, Turn
+
+
+def call(number: int = 0, worst: float = 0.0, conversation: str = "c") -> Call:
+    key = CallKey(conversation, "rater", "on_topic", f"p{number}", "0" * 16, "m", "{}")
+    return Call(key, "id", worst)
+
+
+FINE = Outcome(OK, 3, "Fine.", None, 1, 100, 20, 0.5)
+FAILED = Outcome("stalled", attempts=3, prompt_tokens=7, cost=0.25)
+
+
+def talk(*turns: str, **more: str) -> Conversation:
+    said = [
+        Turn(role="assistant" if n % 2 else "user", content=text) for n, text in enumerate(turns)
+    ]
+    return Conversation(
+        **{"id": "x", "dataset": "coqa", "group": "g", "conversation": said, **more}
+    )
+
+
+def test_a_conversation_is_known_by_its_text() -> None:
+    base = conversation_key(talk("a", "b"))
+    assert base == conversation_key(talk("a", "b", id="other", dataset="cornell", group="h"))
+    others = [talk("a", "c"), talk("b", "a"), talk("a", "b", context="x"), talk("a", "b", "a", "b")]
+    assert len({base, *map(conversation_key, others)}) == 5
+
+
+def test_what_is_claimed_is_nobody_else_s(tmp_path: Path) -> None:
+    with Store(tmp_path / "s.db") as one, Store(tmp_path / "s.db") as two:
+        calls = [call(n) for n in range(4)]
+        assert one.claim(calls[:2]) == (calls[:2], 0, 0)
+        assert two.claim(calls) == (calls[2:], 2, 0)
+        # Its own are not elsewhere, and not claimed again.
+        assert one.claim(calls) == ([], 2, 0)
+        one.take_over()
+        assert one.claim(calls) == ([], 2, 0)
+        one.finish(calls[0], FINE)
+        two.finish(calls[2], FAILED)
+        assert one.outcomes([each.key for each in calls]) == {
+            calls[0].key: Outcome(OK, 3, "Fine."),
+            calls[2].key: Outcome("stalled"),
+        }
+        assert one.claim(calls) == ([], 1, 0)
+        assert two.claim(calls) == ([], 1, 0)
+    with Store(tmp_path / "s.db") as three:
+        # Given back by who ended well.
+        assert three.claim(calls).mine == [calls[1], calls[3]]
+    assert [path.name for path in tmp_path.iterdir()] == ["s.db"]
+
+
+def test_a_retry_adds_to_what_was_paid(tmp_path: Path) -> None:
+    with Store(tmp_path / "s.db") as store:
+        store.claim([call()])
+        store.finish(call(), FAILED)
+        assert store.claim([call()]).mine == []
+        assert store.claim([call()], retry=True).mine == [call()]
+        # Nobody reads an outcome of what is being asked.
+        assert store.outcomes([call().key]) == {}
+        store.finish(call(), FINE)
+        assert store.claim([call()], retry=True).mine == []
+        (row,) = map(json.loads, store.dump())
+        assert row[8:] == [OK, 3, "Fine.", None, 4, 107, 20, 0.75, 0]
+        assert store.spent() == 0.75
+        assert store.totals("rater") == ({OK: 1}, 107, 20, 0.75)
+
+
+def test_a_retry_that_is_given_back_keeps_what_was_paid_and_is_left(tmp_path: Path) -> None:
+    with Store(tmp_path / "s.db") as store:
+        store.claim([call(0), call(1)])
+        store.finish(call(0), FAILED)
+        store.claim([call(0)], retry=True)
+    with Store(tmp_path / "s.db") as store:
+        (row,) = map(json.loads, store.dump())
+        assert row[12:] == [3, 7, 0, 0.25, 0]
+        assert store.outcomes([call(0).key]) == {}
+        assert store.claim([call(0), call(1)]).mine == [call(0), call(1)]
+
+
+def test_an_answer_without_a_place_is_no_silent_loss(tmp_path: Path) -> None:
+    with Store(tmp_path / "s.db") as store, pytest.raises(RuntimeError, match="no place"):
+        store.finish(call(), FINE)
+
+
+def test_an_answer_that_is_kept_is_short_and_can_be_stored(tmp_path: Path) -> None:
+    with Store(tmp_path / "s.db") as store:
+        store.claim([call()])
+        store.finish(call(), Outcome("broken_json", answer="\ud800" + "x" * 1_000_000))
+        (row,) = map(json.loads, store.dump())
+        assert row[11] == "?" + "x" * 1_999
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(0, 9), st.floats(0, 4), st.sampled_from([OK, "stalled", None])),
+        max_size=40,
+    ),
+    budget=st.floats(0, 20),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_budget_is_never_exceeded(
+    steps: list[tuple[int, float, str | None]],
+    budget: float,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.mktemp("budget") / "s.db"
+    with Store(path) as store:
+        spent = 0.0
+        open_calls: dict[CallKey, Call] = {}
+        for number, worst, state in steps:
+            wanted = call(number, worst)
+            claimed = store.claim([wanted], retry=True, budget=budget)
+            assert len(claimed.mine) + claimed.elsewhere + claimed.unaffordable <= 1
+            for mine in claimed.mine:
+                open_calls[mine.key] = mine
+                reserved = sum(one.worst for one in open_calls.values())
+                assert spent + reserved <= budget + 1e-9
+            if claimed.unaffordable:
+                reserved = sum(one.worst for one in open_calls.values())
+                assert spent + reserved + worst > budget - 1e-9
+            if state and (mine := open_calls.pop(wanted.key, None)):
+                store.finish(mine, Outcome(state, 3, "x", cost=mine.worst * 0.7))
+                spent += mine.worst * 0.7
+            assert store.spent() == pytest.approx(spent)
+    with sqlite3.connect(path) as database:
+        kept = database.execute("SELECT spent, reserved FROM spending").fetchone()
+        summed = database.execute("SELECT total(cost), total(reserved) FROM calls").fetchone()
+    database.close()
+    assert kept == pytest.approx(summed, abs=1e-9)
+    assert summed[1] == 0
+
+
+def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    Store(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version=9")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"s\.db: is a store of version 9"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
+    """As a process leaves it that is killed while it makes one."""
+    (tmp_path / "s.db").touch()
+    with Store(tmp_path / "s.db") as store:
+        assert store.claim([call()]).mine == [call()]
+        assert next(map(json.loads, store.dump()))[8] == ASKING
+
+
+@pytest.mark.parametrize("name", ["s.db", "a [1]*?.db", "a-worker-b.db"])
+def test_locks_of_ended_processes_go(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with Store(path) as store:
+        (tmp_path / f"{name}-worker-0123456789ab").touch()
+        assert len(worker_names(path)) == 2
+        store.take_over()
+        assert len(worker_names(path)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_lock_is_held_until_it_is_released(tmp_path: Path) -> None:
+    lock = WorkerLock(tmp_path / "s.db")
+    with if_ended(tmp_path / "s.db", lock.name) as ended:
+        assert not ended
+    assert worker_names(tmp_path / "s.db") == {lock.name}
+    lock.release()
+    assert worker_names(tmp_path / "s.db") == set()
+
+
+def test_a_lock_that_was_taken_away_before_it_was_held_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another process does that takes the new file for one of a killed process."""
+    original = locks._hold
+    times = []
+
+    def with_a_rival(path: Path):  # type: ignore[no-untyped-def]
+        times.append(path)
+        if len(times) == 1:
+            raise BlockingIOError  # the rival holds it
+        stream = original(path)
+        if len(times) == 2:
+            path.unlink()  # the rival has ended its look
+        return stream
+
+    monkeypatch.setattr(locks, "_hold", with_a_rival)
+    lock = WorkerLock(tmp_path / "s.db")
+    assert len(times) == 3
+    monkeypatch.undo()
+    with if_ended(tmp_path / "s.db", lock.name) as ended:
+        assert not ended
+    lock.release()
