@@ -2,7 +2,7 @@
 # make demo    the whole way on the built-in benchmark, on a CPU
 # make study   thirteen conditions x five seeds on that benchmark, on a CPU: hours
 # make test    linters, types and the whole test suite
-# make bench   benchmarks: scorer and probes, training, build speed, lm_eval start-up
+# make bench   benchmarks: scorer and probes, training, import, annotation, build, lm_eval start-up
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,6 +52,8 @@ bench: setup
 	$(BIN)/python tests/bench/bench_scorer.py --vocabulary 152000 --documents 1 --rounds 2
 	$(BIN)/python tests/bench/bench_scorer.py --lengths --layers 2 --documents 1 --rounds 1
 	$(BIN)/python tests/bench/bench_training.py
+	$(BIN)/python tests/bench/bench_import.py
+	$(BIN)/python tests/bench/bench_annotate.py
 	$(BIN)/python tests/bench/bench_build.py
 	$(BIN)/python tests/bench/bench_startup.py
 
