@@ -14,15 +14,14 @@ import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from regreason_plugin.annotation.config import Structured
 from regreason_plugin.errors import UserError
-
-Structured = Literal["json_schema", "json_object", "none"]
 
 # Too many requests are the server's way of saying "later", not a failure of the call.
 _RATE_LIMITED_AT_MOST = 30

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from regreason_plugin.annotation.client import Structured
 from regreason_plugin.annotation.prompts import STYLES
 from regreason_plugin.annotation.raters import PROMPTS
 from regreason_plugin.annotation.rules import RULE_RATERS
 from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.jsonl import validate
+
+Structured = Literal["json_schema", "json_object", "none"]
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 

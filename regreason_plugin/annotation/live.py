@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from regreason_plugin.annotation.asking import Tally
+from regreason_plugin.annotation.lanes import Tally
 
 _SECONDS_BETWEEN_LINES = 30.0
 

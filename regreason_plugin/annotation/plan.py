@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from regreason_plugin.annotation.asking import Lane
+from regreason_plugin.annotation.lanes import Lane
 from regreason_plugin.annotation.store import OK, Store
 
 # Of English text, by the usual tokenizers; an estimate, and called one.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,9 +17,9 @@ from typing import Protocol
 from regreason_plugin import __version__
 from regreason_plugin.annotation.about import About, AboutRater, write_about
 from regreason_plugin.annotation.aggregate import aggregate_rows, usable_ratings
-from regreason_plugin.annotation.asking import Lane, Tally, ask_all
 from regreason_plugin.annotation.config import AnnotateConfig, MergeConfig, ServerRater
 from regreason_plugin.annotation.ensemble import collect
+from regreason_plugin.annotation.lanes import Lane, Tally
 from regreason_plugin.annotation.plan import LanePlan, count, estimate
 from regreason_plugin.annotation.prompts import MERGE, load_merge_prompt
 from regreason_plugin.annotation.questions import (
@@ -90,6 +91,7 @@ def annotate(
     _check_budget(config, budget)
     if not config.servers:
         return _Run(config, watcher, None).write()
+    _check_installed()
     with Store(config.store_path) as store:
         # Also where nothing is left to ask, for the files of killed processes.
         store.take_over()
@@ -110,6 +112,15 @@ def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
         there = config.store_path.is_file()
         with Store(config.store_path if there else Path(scratch) / "none.db") as store:
             return estimate(store, _Run(config, None, store).lanes(), retry=retry)
+
+
+def _check_installed() -> None:
+    for package in ("openai", "tenacity", "aiohttp"):
+        if find_spec(package) is None:
+            raise UserError(
+                f"asking language models needs the package {package}: "
+                "pip install 'regreason[annotate]'"
+            )
 
 
 def _check_budget(config: AnnotateConfig, budget: float | None) -> None:
@@ -158,6 +169,9 @@ class _Run:
         count(self._store, lanes, retry=retry)
         if not any(lane.tally.left for lane in lanes):
             return 0
+        # Here, because rules need no client.
+        from regreason_plugin.annotation.asking import ask_all
+
         with self._watcher.asking(what, [lane.tally for lane in lanes]):
             return ask_all(self._store, lanes, retry=retry, budget=budget)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from regreason_plugin.annotation.asking import Tally
 from regreason_plugin.annotation.config import AnnotateConfig
+from regreason_plugin.annotation.lanes import Tally
 from regreason_plugin.annotation.live import shown
 from regreason_plugin.annotation.plan import LanePlan
 from regreason_plugin.annotation.run import Finished

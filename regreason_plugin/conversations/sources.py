@@ -97,7 +97,7 @@ def _json(path: Path) -> Rows:
 
 
 def _parquet(path: Path, importer: Importer) -> Rows:
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
     from pyarrow import parquet
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,14 +238,16 @@ def test_a_budget_holds_for_merging_and_for_retries_too(
     server.fault = lambda prompt, times: (
         "score-9" if times <= 2 and "how natural" in prompt else None
     )
-    assert main(["annotate", str(place.config), "--budget", "8"]) == 3
-    assert server.total * COST <= 8
+    assert main(["annotate", str(place.config), "--budget", "6.5"]) == 3
+    assert server.total * COST <= 6.5
     assert main(["annotate", str(place.config)]) == 0
     failed = [row for row in place.calls() if row[1] == "score_out_of_range"]
     assert len(failed) == 5
     spent = server.total * COST
     capfd.readouterr()
-    budget = spent + 5
+    asked = [prompt for prompt in place.prompts().values() if "how natural" in prompt]
+    # Room for one or two, of five.
+    budget = spent + 2 * min(len(prompt.encode()) + 64 + 50 for prompt in asked) / 1000 + COST
     assert main(["annotate", str(place.config), "--retry-failed", "--budget", str(budget)]) == 3
     assert server.total * COST <= budget
     assert left(capfd.readouterr().out) > 0
@@ -303,3 +306,53 @@ def test_it_shows_what_it_does(
     assert cells[:4] == ["6", "0", "0", "0"]
     assert cells[5:8] == ["600", "120", f"{6 * COST:.2f}"]
     assert f"6 ratings: {place.ratings}" in said.out
+
+
+def test_rules_need_no_client_and_a_server_without_one_is_told_what_to_install(
+    tmp_path: Path,
+) -> None:
+    """As after an installation without the extra: the packages cannot be found."""
+    talk = {
+        "id": "one",
+        "dataset": "coqa",
+        "group": "g",
+        "conversation": [
+            {"role": "user", "content": "Is it far?"},
+            {"role": "assistant", "content": "Not at all."},
+        ],
+    }
+    (tmp_path / "talks.jsonl").write_text(json.dumps(talk) + "\n")
+    (tmp_path / "rules.yml").write_text("conversations: [talks.jsonl]\nout: rules.jsonl\n")
+    (tmp_path / "server.yml").write_text(
+        "conversations: [talks.jsonl]\nout: served.jsonl\n"
+        "raters: [{name: a, model: m, base_url: 'http://localhost:1/v1'}]\n"
+    )
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in {'openai', 'tenacity', 'crowdkit'}:\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import importlib.util\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda n, p=None: None if n == 'openai' else found(n, p)\n"
+        "from regreason_plugin.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+
+    def run(config: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, "annotate", config],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    assert run("rules.yml").returncode == 0
+    assert len((tmp_path / "rules.jsonl").read_text().splitlines()) == 3
+    refused = run("server.yml")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "pip install 'regreason[annotate]'" in refused.stderr
+    assert not (tmp_path / "served.jsonl").exists()
