@@ -216,7 +216,8 @@ def test_what_decides_a_merged_explanation() -> None:
 
 def test_copied_prompts_are_the_same(tmp_path: Path) -> None:
     written = copy_prompts(tmp_path / "mine")
-    assert len(written) == 13
+    # Twelve, the one for merging, and a config.
+    assert len(written) == 14
     assert load_prompts(STYLES, tmp_path / "mine") == load_prompts(STYLES, None)
     assert load_merge_prompt(tmp_path / "mine") == load_merge_prompt(None)
     with pytest.raises(UserError, match="there already"):
