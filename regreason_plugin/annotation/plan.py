@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from regreason_plugin.annotation.lanes import Lane
-from regreason_plugin.annotation.store import OK, Store
+from regreason_plugin.annotation.lanes import Lane, Tally
+from regreason_plugin.annotation.questions import AskedRater
+from regreason_plugin.annotation.store import OK, Store, conversation_key
+from regreason_plugin.schema import Conversation
 
 # Of English text, by the usual tokenizers; an estimate, and called one.
 CHARACTERS_A_TOKEN = 4.0
@@ -38,6 +40,30 @@ class LanePlan:
     answer_tokens: int = 0
     cost: float | None = None
     example: str = ""
+
+
+def count_ratings(
+    store: Store,
+    raters: Sequence[AskedRater],
+    tallies: Sequence[Tally],
+    conversations: Iterable[Conversation],
+    *,
+    retry: bool,
+) -> None:
+    """Write into each rater's tally how many calls there are, and how many are finished.
+
+    Every conversation is read once, and no question is made of it: half a million calls are
+    counted in seconds.
+    """
+    number, finished = store.finished(map(conversation_key, conversations))
+    for rater, tally in zip(raters, tallies, strict=True):
+        kinds = rater.kinds()
+        tally.total += number * len(kinds)
+        tally.before += sum(
+            count
+            for (*kind, state), count in finished.items()
+            if tuple(kind) in kinds and (state == OK or not retry)
+        )
 
 
 def count(store: Store, lanes: Sequence[Lane], *, retry: bool) -> None:

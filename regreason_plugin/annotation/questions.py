@@ -101,6 +101,14 @@ class AskedRater:
         """One a style; which axis's does not matter for its name and scale."""
         return tuple(self.asking[style, next(iter(AXES))] for style in self.config.prompts)
 
+    def kinds(self) -> set[tuple[str, ...]]:
+        """The keys of what it is asked about any conversation, without the conversation."""
+        model, how = self.config.model, self._how
+        return {
+            (self.name, axis, style, hashed, model, how)
+            for (style, axis), hashed in self._hashes.items()
+        }
+
     def questions(self, conversation: Conversation) -> list[Question]:
         """All it is asked about one conversation."""
         text = conversation_key(conversation)

@@ -20,7 +20,7 @@ from regreason_plugin.annotation.aggregate import aggregate_rows, usable_ratings
 from regreason_plugin.annotation.config import AnnotateConfig, MergeConfig, ServerRater
 from regreason_plugin.annotation.ensemble import collect
 from regreason_plugin.annotation.lanes import Lane, Tally
-from regreason_plugin.annotation.plan import LanePlan, count, estimate
+from regreason_plugin.annotation.plan import LanePlan, count, count_ratings, estimate
 from regreason_plugin.annotation.prompts import MERGE, load_merge_prompt
 from regreason_plugin.annotation.questions import (
     AskedRater,
@@ -146,27 +146,44 @@ class _Run:
                 self._raters.append(rules[rater])
         self._template = load_merge_prompt(config.prompts) if config.merge else ""
 
+    def asked(self) -> list[AskedRater]:
+        """The raters behind a server."""
+        return [rater for rater in self._raters if isinstance(rater, AskedRater)]
+
     def lanes(self) -> list[Lane]:
-        """One a rater behind a server."""
-        asked = [rater for rater in self._raters if isinstance(rater, AskedRater)]
+        """One for each of them."""
         return [
             Lane(rater.config, partial(self._questions, rater), _tally(rater.config))
-            for rater in asked
+            for rater in self.asked()
         ]
+
+    def counted_lanes(self, retry: bool) -> list[Lane]:
+        """The same, with how much there is to do in their tallies."""
+        assert self._store is not None
+        lanes = self.lanes()
+        count_ratings(
+            self._store,
+            self.asked(),
+            [lane.tally for lane in lanes],
+            read_conversations(self._config.conversations),
+            retry=retry,
+        )
+        return lanes
 
     def ask(self, retry: bool, budget: float | None) -> Finished | None:
         """Make the calls that are left; something is returned if the budget ended it."""
-        unaffordable = self._ask("Rating", self.lanes(), retry, budget)
+        assert self._store is not None
+        unaffordable = self._ask("Rating", self.counted_lanes(retry), retry, budget)
         merger = self._merger()
         if merger and not unaffordable:
             lane = Lane(merger, self._merge_questions, _tally(merger))
+            count(self._store, [lane], retry=retry)
             unaffordable = self._ask("Merging explanations", [lane], retry, budget)
         return Finished(unaffordable=unaffordable, cost=self._cost()) if unaffordable else None
 
     def _ask(self, what: str, lanes: list[Lane], retry: bool, budget: float | None) -> int:
         assert self._store is not None
         assert self._watcher is not None
-        count(self._store, lanes, retry=retry)
         if not any(lane.tally.left for lane in lanes):
             return 0
         # Here, because rules need no client.

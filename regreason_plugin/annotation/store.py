@@ -14,9 +14,10 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -36,40 +37,7 @@ _VERSION = 1
 # "RgRs", so that `file` and this program know the file.
 _APPLICATION = 0x52675273
 
-_SCHEMA = """
-CREATE TABLE calls (
-    conversation  TEXT NOT NULL,  -- sha256 of the conversation's text, 32 digits
-    rater         TEXT NOT NULL,
-    axis          TEXT NOT NULL,
-    prompt        TEXT NOT NULL,  -- scale-1-5, ..., or merge
-    prompt_sha256 TEXT NOT NULL,  -- of all the prompt says beside the conversation, 16 digits
-    model         TEXT NOT NULL,
-    sampling      TEXT NOT NULL,  -- JSON: temperature, max_tokens, ...
-    id            TEXT NOT NULL,  -- of a conversation with this text
-    state         TEXT NOT NULL,  -- ok, asking, or what went wrong
-    score         INTEGER,
-    explanation   TEXT,
-    answer        TEXT,           -- what the server said, where it could not be used
-    attempts      INTEGER NOT NULL DEFAULT 0,
-    prompt_tokens INTEGER NOT NULL DEFAULT 0,
-    answer_tokens INTEGER NOT NULL DEFAULT 0,
-    cost          REAL NOT NULL DEFAULT 0,  -- of all its attempts, in the prices' currency
-    reserved      REAL NOT NULL DEFAULT 0,  -- while asking: the most it can cost
-    worker        TEXT,           -- while asking: the process
-    finished      TEXT,           -- UTC
-    PRIMARY KEY (conversation, rater, axis, prompt, prompt_sha256, model, sampling)
-) WITHOUT ROWID;
-CREATE INDEX calls_asking ON calls (worker) WHERE worker IS NOT NULL;
-CREATE TABLE spending (spent REAL NOT NULL, reserved REAL NOT NULL);
-INSERT INTO spending VALUES (0, 0);
-CREATE TRIGGER spending_new AFTER INSERT ON calls BEGIN
-    UPDATE spending SET spent = spent + new.cost, reserved = reserved + new.reserved;
-END;
-CREATE TRIGGER spending_changed AFTER UPDATE OF cost, reserved ON calls BEGIN
-    UPDATE spending SET spent = spent + new.cost - old.cost,
-                        reserved = reserved + new.reserved - old.reserved;
-END;
-"""
+_SCHEMA = files("regreason_plugin.annotation").joinpath("calls.sql").read_text(encoding="utf-8")
 _KEY = "conversation, rater, axis, prompt, prompt_sha256, model, sampling"
 _IS_KEY = f"({_KEY}) = (?,?,?,?,?,?,?)"
 
@@ -84,6 +52,10 @@ class CallKey(NamedTuple):
     prompt_sha256: str
     model: str
     sampling: str
+
+
+# All of a key but the conversation, and the state.
+FinishedCall = tuple[str, str, str, str, str, str, str]
 
 
 class Call(NamedTuple):
@@ -267,6 +239,32 @@ class Store:
             for row in rows
             if (key := CallKey(*row[:7])) in wanted and row[7] not in _UNFINISHED
         }
+
+    def finished(self, conversations: Iterable[str]) -> tuple[int, Counter[FinishedCall]]:
+        """What is finished of all calls on some conversations, counted in one pass.
+
+        Args:
+            conversations: By `conversation_key`, in any order; twice is once.
+
+        Returns:
+            How many conversations these are, and the number of finished calls on them by all
+            of their key but the conversation, and by state.
+        """
+        query = self._database.execute
+        query("CREATE TEMP TABLE wanted (conversation TEXT PRIMARY KEY) WITHOUT ROWID")
+        try:
+            self._database.executemany(
+                "INSERT OR IGNORE INTO wanted VALUES (?)", ((one,) for one in conversations)
+            )
+            (count,) = query("SELECT count(*) FROM wanted").fetchone()
+            rows = query(
+                "SELECT rater, axis, prompt, prompt_sha256, model, sampling, state "
+                "FROM wanted CROSS JOIN calls USING (conversation) WHERE state NOT IN (?,?)",
+                _UNFINISHED,
+            )
+            return count, Counter(rows)
+        finally:
+            query("DROP TABLE wanted")
 
     def spent(self) -> float:
         """What all calls have cost, in the prices' currency."""

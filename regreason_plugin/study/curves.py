@@ -8,10 +8,12 @@ import statistics
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from regreason_plugin.report.probe_plot import COLOURS, DASHES, MARKERS, STYLE
 from regreason_plugin.study.choice import read_log
 from regreason_plugin.study.plan import Condition, Plan
+from regreason_plugin.targets.arms import ARMS
 
 AXES = {
     "label_tokens_seen": "label tokens trained on",
@@ -19,31 +21,47 @@ AXES = {
 }
 
 
+# What a condition changes, each with a dash of its own.
+_REGIMES = (None, "regreason_label_smoothing", "lora_dropout", "regreason_label_share")
+_TITLES = {
+    "label_first": "label first",
+    # The true explanation stands before the label here; a model that writes its own does worse.
+    "explanation_first": "explanation first, after the true explanation",
+}
+
+
 def draw(plan: Plan) -> bytes:
-    """A PNG: a panel an x-axis and an order, a curve a condition, its mean over the seeds."""
-    orders = ("label_first", "explanation_first")
+    """A PNG: a panel an x-axis and an order, a curve a condition, its mean over the seeds.
+
+    An arm has one colour in all its conditions; a condition's changes have a dash of their own.
+    """
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure((10, 8.4), layout="constrained")
+        figure = Figure((12, 8), layout="constrained")
         panels = figure.subplots(2, 2, sharey="row")
-        for row, order in enumerate(orders):
+        for row, (order, title) in enumerate(_TITLES.items()):
             chosen = [condition for condition in plan.conditions if condition.order == order]
-            for axes, (key, title) in zip(panels[row], AXES.items(), strict=True):
-                for number, condition in enumerate(chosen):
-                    _curve(axes, plan, condition, key, number)
-                axes.set_xlabel(title)
-                axes.set_title(f"{order.replace('_', ' ')}")
+            for axes, (key, name) in zip(panels[row], AXES.items(), strict=True):
+                for condition in chosen:
+                    _curve(axes, plan, condition, key)
+                axes.set_xlabel(name)
+                axes.set_title(title)
             panels[row][0].set_ylabel("accuracy on the validation labels")
-            panels[row][1].set_xscale("log")
-            panels[row][1].legend(fontsize=7.5, frameon=False, ncols=2)
+            right = panels[row][1]
+            right.set_xscale("log")
+            # Plain numbers: the style takes no text for mathematics, not even a power of ten.
+            right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            right.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            right.xaxis.set_minor_formatter(NullFormatter())
+            right.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.suptitle(
             f"Learning curves, mean over {len(plan.seeds)} seeds (GENERATED data, tiny base model)"
         )
         png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=150)
+        figure.savefig(png, format="png", dpi=130)
     return png.getvalue()
 
 
-def _curve(axes: Axes, plan: Plan, condition: Condition, key: str, number: int) -> None:
+def _curve(axes: Axes, plan: Plan, condition: Condition, key: str) -> None:
     by_step: dict[float, list[tuple[float, float]]] = {}
     for seed in plan.seeds:
         for line in read_log(plan.model(condition, seed)):
@@ -54,13 +72,15 @@ def _curve(axes: Axes, plan: Plan, condition: Condition, key: str, number: int) 
         tuple(statistics.fmean(values) for values in zip(*found, strict=True))
         for _, found in sorted(by_step.items())
     ]
+    arm = list(ARMS).index(condition.arm)
+    regime = list(_REGIMES).index(next(iter(condition.changes), None))
     axes.plot(
         [point[0] for point in points],
         [point[1] for point in points],
-        color=COLOURS[number % len(COLOURS)],
-        linestyle=DASHES[number % len(DASHES)],
-        marker=MARKERS[number % len(MARKERS)],
+        color=COLOURS[arm % len(COLOURS)],
+        linestyle=DASHES[regime],
+        marker=MARKERS[arm % len(MARKERS)],
         markersize=4,
         linewidth=1.3,
-        label=condition.name,
+        label=condition.name.removesuffix("-explanation_first"),
     )

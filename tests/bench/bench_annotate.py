@@ -27,7 +27,6 @@ from typing import Any
 import yaml
 
 from regreason_plugin.annotation.config import AnnotateConfig, read_config
-from regreason_plugin.annotation.plan import count
 from regreason_plugin.annotation.run import _Run, annotate
 from regreason_plugin.annotation.store import Store
 from regreason_plugin.conversations.mini import mini_conversations
@@ -226,8 +225,7 @@ def reopening(scratch: Path) -> None:
         with Store(config.store_path) as store:
             run = _Run(config, Quiet(), store)
             if what == "count":
-                lanes = run.lanes()
-                count(store, lanes, retry=False)
+                lanes = run.counted_lanes(retry=False)
                 calls = sum(lane.tally.total for lane in lanes)
                 assert not any(lane.tally.left for lane in lanes)
                 name = "finding what is left"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,25 @@ def test_a_lock_that_was_taken_away_before_it_was_held_is_made_again(
     with if_ended(tmp_path / "s.db", lock.name) as ended:
         assert not ended
     lock.release()
+
+
+def test_finished_calls_are_counted_as_the_rows_say(tmp_path: Path) -> None:
+    """Over some of the conversations, some of them twice; claimed calls are not finished."""
+    texts = [f"{number:032x}" for number in range(6)]
+    states = (OK, "truncated", None)
+    expected: Counter[tuple[str, ...]] = Counter()
+    with Store(tmp_path / "calls.db") as store:
+        for place, text in enumerate(texts):
+            for order, rater in enumerate(("one", "two")):
+                key = CallKey(text, rater, "axis", "scale-1-5", "hash", "model", "{}")
+                (call,) = store.claim([Call(key, "id")]).mine
+                state = states[(place + order) % 3]
+                if state is None:
+                    continue
+                store.finish(call, Outcome(state))
+                if place < 4:
+                    expected[(*key[1:], state)] += 1
+        asked = [*texts[:4], texts[0], "f" * 32]
+        assert store.finished(iter(asked)) == (5, expected)
+        assert store.finished(iter(asked)) == (5, expected)
+        assert store.finished(iter(())) == (0, Counter())
