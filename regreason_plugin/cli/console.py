@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -23,6 +24,8 @@ from regreason_plugin.errors import UserError, nearest
 console = Console()
 # Progress and errors go to standard error, so that what a command prints can be piped.
 errors = Console(stderr=True)
+# All but the tab and the end of a line.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class AddCommand(Protocol):
@@ -35,8 +38,12 @@ class AddCommand(Protocol):
 
 
 def say(text: str) -> None:
-    """Print a line as it is: no markup, and no colour for numbers and paths."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print a line as it is: no markup, and no colour for numbers and paths.
+
+    Control characters, which move a terminal's cursor and more, become U+FFFD.
+    """
+    shown = _CONTROL.sub("\ufffd", text)
+    console.print(shown, highlight=False, markup=False, soft_wrap=True)
 
 
 def names(given: str, kind: str, known: list[str]) -> tuple[str, ...]:

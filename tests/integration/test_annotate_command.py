@@ -356,3 +356,25 @@ def test_rules_need_no_client_and_a_server_without_one_is_told_what_to_install(
     assert refused.stderr.count("\n") == 1
     assert "pip install 'regreason[annotate]'" in refused.stderr
     assert not (tmp_path / "served.jsonl").exists()
+
+
+def test_a_dry_run_sends_no_control_characters_to_the_terminal(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = Workplace(tmp_path / "w", server.url, 1, [ONE])
+    talks = place.folder / "talks.jsonl"
+    talk = {
+        "id": "one",
+        "dataset": "coqa",
+        "group": "g",
+        "conversation": [
+            {"role": "user", "content": "Is it \x1b]0;owned\x07far?"},
+            {"role": "assistant", "content": "Not \x9b31mat all."},
+        ],
+    }
+    talks.write_text(json.dumps(talk) + "\n")
+    place.write(conversations=[str(talks)])
+    assert main(["annotate", str(place.config), "--dry-run"]) == 0
+    said = capfd.readouterr().out
+    assert "Is it \ufffd]0;owned\ufffdfar?" in said
+    assert not {"\x1b", "\x07", "\x9b"} & set(said)
