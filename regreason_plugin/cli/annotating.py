@@ -65,7 +65,8 @@ def show_plan(config: AnnotateConfig, plans: Sequence[LanePlan]) -> None:
             f"{plan.answer_tokens:,}",
             "-" if plan.cost is None else f"{plan.cost:,.2f}",
         )
-    console.print(table)
+    # As wide as it needs to be: one cut by the terminal hides numbers.
+    console.print(table, width=max(console.width, console.measure(table).maximum))
     if config.merge:
         say("Merging the explanations is not in it: one more call a conversation and axis.")
     if config.store_path.is_file():
