@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ ASKING = "asking"
 # Claimed by a process that ended before the answer came, after an earlier answer had failed.
 _GIVEN_BACK = "given_back"
 _UNFINISHED = (ASKING, _GIVEN_BACK)
+# Seconds to wait for another process that writes.
+_BUSY = 60.0
 # So much of an answer that could not be read is kept, in characters.
 _KEPT = 2_000
 _VERSION = 1
@@ -126,11 +129,11 @@ class Store:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=60)
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=_BUSY)
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"cannot be used as a store: {error}", path=path) from None
         try:
-            self._open()
+            self._open_in_turn()
         except sqlite3.DatabaseError as error:
             self._database.close()
             raise UserError(f"cannot be used as a store: {error}", path=path) from None
@@ -296,6 +299,18 @@ class Store:
             yield json.dumps(row)
 
     # --- inside -------------------------------------------------------------------------
+
+    def _open_in_turn(self) -> None:
+        """Open, and wait for a process that opens or closes the store at the same moment."""
+        until = time.monotonic() + _BUSY
+        while True:
+            try:
+                return self._open()
+            except sqlite3.OperationalError as error:
+                # SQLite waits by itself, but not for the switch to WAL, which needs it alone.
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
 
     def _open(self) -> None:
         query = self._database.execute

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sqlite3
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -240,3 +242,27 @@ def test_finished_calls_are_counted_as_the_rows_say(tmp_path: Path) -> None:
         assert store.finished(iter(asked)) == (5, expected)
         assert store.finished(iter(asked)) == (5, expected)
         assert store.finished(iter(())) == (0, Counter())
+
+
+def opened_at_once(path: str, start: Any, failed: Any) -> None:
+    """In a process of its own: open, claim, close; what goes wrong is told."""
+    start.wait()
+    try:
+        with Store(Path(path)) as store:
+            store.claim([Call(CallKey("0" * 32, "one", "a", "p", "h", "m", "{}"), "id")])
+    except BaseException as error:
+        failed.put(repr(error))
+
+
+def test_processes_may_make_and_open_a_store_at_the_same_moment(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    failed = context.SimpleQueue()
+    for turn in range(25):
+        start = context.Barrier(4)
+        arguments = (str(tmp_path / f"{turn}.db"), start, failed)
+        processes = [context.Process(target=opened_at_once, args=arguments) for _ in range(4)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+    assert failed.empty(), failed.get()
