@@ -103,6 +103,15 @@ class Workplace:
             return {tuple(one.key): one.prompt() for some in lists for one in some}
 
 
+def write_talk(path: Path, request: str = "Is it far?", answer: str = "Not at all.") -> None:
+    """A file of one conversation."""
+    from regreason_plugin.jsonl import dumps
+
+    turns = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
+    talk = {"id": "one", "dataset": "coqa", "group": "g", "conversation": turns}
+    path.write_text(dumps(talk) + "\n", encoding="utf-8")
+
+
 def write_conversations(path: Path, count: int) -> None:
     """Some conversations of the built-in benchmark, no two with the same text."""
     from regreason_plugin.annotation.store import conversation_key

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from annotation_help import Warmed, Workplace, warmed
+from annotation_help import Warmed, Workplace, warmed, write_talk
 from openai_server import Server, running
 
 from regreason_plugin.cli import main
@@ -312,16 +312,7 @@ def test_rules_need_no_client_and_a_server_without_one_is_told_what_to_install(
     tmp_path: Path,
 ) -> None:
     """As after an installation without the extra: the packages cannot be found."""
-    talk = {
-        "id": "one",
-        "dataset": "coqa",
-        "group": "g",
-        "conversation": [
-            {"role": "user", "content": "Is it far?"},
-            {"role": "assistant", "content": "Not at all."},
-        ],
-    }
-    (tmp_path / "talks.jsonl").write_text(json.dumps(talk) + "\n")
+    write_talk(tmp_path / "talks.jsonl")
     (tmp_path / "rules.yml").write_text("conversations: [talks.jsonl]\nout: rules.jsonl\n")
     (tmp_path / "server.yml").write_text(
         "conversations: [talks.jsonl]\nout: served.jsonl\n"
@@ -363,16 +354,7 @@ def test_a_dry_run_sends_no_control_characters_to_the_terminal(
 ) -> None:
     place = Workplace(tmp_path / "w", server.url, 1, [ONE])
     talks = place.folder / "talks.jsonl"
-    talk = {
-        "id": "one",
-        "dataset": "coqa",
-        "group": "g",
-        "conversation": [
-            {"role": "user", "content": "Is it \x1b]0;owned\x07far?"},
-            {"role": "assistant", "content": "Not \x9b31mat all."},
-        ],
-    }
-    talks.write_text(json.dumps(talk) + "\n")
+    write_talk(talks, "Is it \x1b]0;owned\x07far?", "Not \x9b31mat all.")
     place.write(conversations=[str(talks)])
     assert main(["annotate", str(place.config), "--dry-run"]) == 0
     said = capfd.readouterr().out

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from annotation_help import write_talk
 
 from regreason_plugin.cli import main
-from regreason_plugin.jsonl import dumps
 
 MODEL = Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base"
 # What an answer without sense, or a server that knows no schema, may come to.
@@ -70,16 +70,7 @@ def test_nonsense_is_recorded_as_unreadable(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    talk = {
-        "id": "one",
-        "dataset": "coqa",
-        "group": "g",
-        "conversation": [
-            {"role": "user", "content": "Is it far?"},
-            {"role": "assistant", "content": "Not at all."},
-        ],
-    }
-    Path("talks.jsonl").write_text(dumps(talk) + "\n")
+    write_talk(Path("talks.jsonl"))
     rater = {
         "name": "tiny",
         "model": str(MODEL),
