@@ -1,0 +1,203 @@
+"""A comparison with every field filled, its numbers drawn by chance: for whatever renders one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from regreason_plugin.report import comparison as form
+from regreason_plugin.report.disagree import Disagreement
+from regreason_plugin.settings import SETTINGS, task_name
+
+ARMS = ["explanation", "shuffled", "bag_of_words", "filler"]
+METRICS = list(form.METRICS)
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</textarea></script><img src=x onerror=alert(2)>",
+    "[a link](javascript:alert(3))",
+    "{{ 7 * 7 }} {% raw %} ${7*7}",
+    r"\input{/etc/passwd} 100 % _of_ $x$ & #1 {~^\\}",
+    "=cmd|' /C calc'!A0",
+    "+1 -1 @SUM(A1)",
+    "Ünïcode, 中文, العربية, 🙂",
+]
+
+
+def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> form.Comparison:
+    """Eighteen settings, an arm's differences around 0.02."""
+    random = np.random.default_rng(0)
+    arms = ARMS if arms is None else arms
+    everyone = ["label_only", *arms]
+    tasks = [task_name(*setting) for setting in SETTINGS]
+
+    def score() -> form.Score:
+        values = random.uniform(0.4, 0.7, seeds)
+        mean = float(values.mean())
+        return form.Score(value=mean, low=mean - 0.04, high=mean + 0.04, by_seed=values.tolist())
+
+    def difference(width: float = 0.05) -> form.Difference:
+        value = float(random.normal(0.02, width / 2))
+        p = float(np.exp(-2 * abs(value) / width))
+        return form.Difference(
+            value=value,
+            low=value - width,
+            high=value + width,
+            se=width / 2,
+            df=12.0,
+            p=p,
+            p_holm=min(1.0, 3 * p),
+            effect=2 * value,
+            detectable=1.4 * width,
+            over="seeds and groups" if seeds >= 3 else "groups",
+        )
+
+    def layers(level: float) -> list[form.Interval]:
+        return [
+            form.Interval(value=v, low=v - 0.02, high=v + 0.02)
+            for v in level - 0.05 * np.abs(np.arange(7) - 3) / 3
+        ]
+
+    def bins() -> list[form.Bin]:
+        made = []
+        for number in range(15):
+            low, high = number / 15, (number + 1) / 15
+            known = number >= 3
+            middle = (low + high) / 2
+            made.append(
+                form.Bin(
+                    low=low,
+                    high=high,
+                    count=40 * number if known else 0,
+                    confidence=middle if known else None,
+                    accuracy=middle * 0.9 if known else None,
+                )
+            )
+        return made
+
+    fields: dict[str, Any] = {
+        "regreason": "0.1.0",
+        "versions": {"numpy": "2.3.5", "scipy": "1.17.1"},
+        "command": "regreason compare runs --baseline label_only --out out",
+        "data": {"origin": "generated", "sha256": "ab" * 32, "order": "label_first"},
+        "protocol": "label_first",
+        "baseline": "label_only",
+        "arms": arms,
+        "seeds": {arm: list(range(1, seeds + 1)) for arm in everyone},
+        "level": form.LEVEL,
+        "power": form.POWER,
+        "draws": 10_000,
+        "bootstrap_seed": 0,
+        "metrics": METRICS,
+        "settings": [
+            form.Setting(
+                task=task,
+                dataset=dataset,
+                axis=axis,
+                documents=200,
+                groups=100,
+                majority_acc=0.3,
+                labels=[40] * 5,
+            )
+            for task, (dataset, axis) in zip(tasks, SETTINGS, strict=True)
+        ],
+        "settings_in_paper": len(SETTINGS),
+        "scores": {
+            arm: {task: {name: score() for name in METRICS} for task in tasks} for arm in everyone
+        },
+        "differences": {
+            arm: {task: {name: difference() for name in METRICS} for task in tasks} for arm in arms
+        },
+        "pooled_scores": {arm: {name: score() for name in METRICS} for arm in everyone},
+        "pooled": {arm: {name: difference(0.02) for name in METRICS} for arm in arms},
+        "wins": {arm: form.Wins(wins=12, ties=2, losses=4, of=18) for arm in arms},
+        "needed": {arm: form.Needed(difference=0.02, groups=900, seeds=None) for arm in arms},
+        "gap_of": "explanation" if "explanation" in arms else None,
+        "gap": {
+            arm: form.Gap(value=0.6, kind=kind, low=0.2, high=1.3)
+            for arm, kind in zip(
+                (arm for arm in arms if arm != "explanation"),
+                ("between", "outside", "everything"),
+                strict=False,
+            )
+        },
+        "layers": {
+            name: {arm: layers(0.9 + 0.01 * place) for place, arm in enumerate(everyone)}
+            for name in ("activation_entropy", "matrix_entropy", "logit_lens_entropy")
+        },
+        "reliability": {arm: bins() for arm in everyone},
+        "confusion": {
+            arm: [[90 if i == j else 10 * abs(i - j) for j in range(5)] for i in range(5)]
+            for arm in everyone
+        },
+        "curves": {
+            arm: [
+                form.Curve(
+                    seed=seed,
+                    tokens=[1000 * step for step in range(1, 8)],
+                    accuracy=[0.2 + 0.05 * step + 0.01 * seed for step in range(1, 8)],
+                )
+                for seed in range(1, seeds + 1)
+            ]
+            for arm in everyone
+        },
+        "answers": [
+            form.Answer(
+                question="Does the explanation help?",
+                short="no difference shown",
+                sentences=[
+                    "Accuracy differs by +0.020 (-0.010 to +0.050).",
+                    "One seed proves little.",
+                ],
+            ),
+            form.Answer(
+                question="How much of it does each pseudo-explanation keep?",
+                short="cannot be said",
+                sentences=["`shuffled` keeps 0.60 of it (0.20 to 1.30)."],
+            ),
+            form.Answer(
+                question="Is the entropy of the middle layers higher, and the output sharper?",
+                short="higher; not sharper",
+                sentences=["By all three definitions.", "The output's entropy is higher."],
+            ),
+        ],
+        "notes": ["GENERATED data: conversations and labels were made by rules."],
+        "runs": [
+            form.RunRecord(
+                arm=arm,
+                seed=seed,
+                model=f"runs/{arm}-seed{seed}",
+                model_args=f"pretrained=base,peft=runs/{arm}-seed{seed}",
+                results=["results_2026-01-01T00-00-00.json"],
+                environment={"lm_eval_version": "0.4.11", "transformers_version": "5.16.1"},
+                evaluation={"random_seed": 0, "limit": None},
+                training={"arm": arm, "seed": seed, "steps": 100},
+            )
+            for arm in everyone
+            for seed in range(1, seeds + 1)
+        ],
+    }
+    return form.Comparison(**{**fields, **changes})
+
+
+def disagreements(count: int = 40, arms: list[str] | None = None) -> list[Disagreement]:
+    """Conversations with hostile texts among them."""
+    random = np.random.default_rng(1)
+    everyone = ["label_only", *(ARMS if arms is None else arms)]
+    made = []
+    for number in range(count):
+        dataset, axis = SETTINGS[number % len(SETTINGS)]
+        probabilities = {arm: random.dirichlet(np.ones(5)).tolist() for arm in everyone}
+        text = HOSTILE[number % len(HOSTILE)]
+        made.append(
+            Disagreement(
+                task=task_name(dataset, axis),
+                id=f"{dataset}-{number}",
+                label=number % 5 + 1,
+                prompt=f"User: {text}\nAssistant: Yes, {text}\n\nHow natural is it?\nAssessment:",
+                explanation=f"Because {text}",
+                predictions={arm: int(np.argmax(p)) + 1 for arm, p in probabilities.items()},
+                probabilities=probabilities,
+            )
+        )
+    return made

@@ -1,0 +1,164 @@
+"""lm_eval's result folders with samples, of models that were never run: answers drawn by chance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from regreason_plugin.settings import SETTINGS, task_name
+
+SHA = "ab" * 32
+DATE = "2026-01-01T00-00-00.000000"
+ALL = [task_name(*setting) for setting in SETTINGS]
+SETTING_OF = dict(zip(ALL, SETTINGS, strict=True))
+
+
+def documents(
+    task: str, count: int, group_size: int = 1, texts: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """A task's documents, the same at each call; axes of a dataset share ids and groups."""
+    dataset, axis = SETTING_OF[task]
+    random = np.random.default_rng([ALL.index(task), 1])
+    made = []
+    for number in range(count):
+        text = texts[number % len(texts)] if texts else f"Conversation {number}."
+        made.append(
+            {
+                "id": f"{dataset}-{number:05d}",
+                "group": f"{dataset}-group-{number // group_size}",
+                "dataset": dataset,
+                "axis": axis,
+                "label": int(random.integers(1, 6)),
+                "score": 3.0,
+                "explanation": f"Why {text}",
+                "prompt": f"User: {text}\nAssistant: Yes.\n\nHow good?\nAssessment:",
+            }
+        )
+    return made
+
+
+def write_results(
+    folder: Path,
+    scores: dict[str, NDArray[np.float64]],
+    *,
+    group_size: int = 1,
+    texts: list[str] | None = None,
+    probes: dict[str, NDArray[np.float64]] | None = None,
+    model: str = "base",
+    adapter: str | None = None,
+    changes: dict[str, Any] | None = None,
+    samples: Iterable[str] | None = None,
+) -> Path:
+    """Write one model's results as lm_eval 0.4.11 does.
+
+    Args:
+        folder: What --output_path named.
+        scores: By task, the labels' log-likelihoods ``[documents, 5]``.
+        group_size: Documents a group.
+        texts: Put into the documents in turn.
+        probes: By name such as ``output_entropy``, one a document for every task alike.
+        model: ``pretrained`` of the model arguments.
+        adapter: Its ``peft``, if any.
+        changes: To the results file, the path to a key with ``/`` between.
+        samples: The tasks whose samples are written; all if None.
+
+    Returns:
+        The results file.
+    """
+    place = folder / model.replace("/", "__")
+    place.mkdir(parents=True, exist_ok=True)
+    accuracies = {}
+    for task, logits in scores.items():
+        rows = documents(task, len(logits), group_size, texts)
+        right = logits.argmax(axis=1) + 1 == [row["label"] for row in rows]
+        accuracies[task] = float(right.mean())
+        if samples is None or task in set(samples):
+            lines = [
+                json.dumps(_sample(number, row, logits[number], probes or {}), ensure_ascii=False)
+                for number, row in enumerate(rows)
+            ]
+            file = place / f"samples_{task}_{DATE}.jsonl"
+            file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    arguments = f"pretrained={model}" + (f",peft={adapter}" if adapter else "")
+    content: dict[str, Any] = {
+        "results": {
+            task: {"alias": task, "acc,none": accuracy, "acc_stderr,none": 0.03}
+            for task, accuracy in accuracies.items()
+        },
+        "configs": {
+            task: {"metadata": {"data": {"sha256": SHA, "origin": "generated"}}} for task in scores
+        },
+        "versions": dict.fromkeys(scores, 1.0),
+        "n-shot": dict.fromkeys(scores, 0),
+        "n-samples": {
+            task: {"original": len(logits), "effective": len(logits)}
+            for task, logits in scores.items()
+        },
+        "config": {"model": "hf", "model_args": arguments, "limit": None, "random_seed": 0},
+        "lm_eval_version": "0.4.11",
+        "transformers_version": "5.16.1",
+        "chat_template_sha": None,
+    }
+    for path, value in (changes or {}).items():
+        inner: Any = content
+        *keys, last = path.split("/")
+        for key in keys:
+            inner = inner[key]
+        inner[last] = value
+    file = place / f"results_{DATE}.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return file
+
+
+def _sample(
+    number: int,
+    document: dict[str, Any],
+    logits: NDArray[np.float64],
+    probes: dict[str, NDArray[np.float64]],
+) -> dict[str, Any]:
+    responses = [[str(float(score)), "False"] for score in logits]
+    return {
+        "doc_id": number,
+        "doc": document,
+        "target": str(document["label"] - 1),
+        "arguments": {
+            f"gen_args_{place}": {"arg_0": document["prompt"], "arg_1": f" {place + 1}"}
+            for place in range(5)
+        },
+        "resps": [[response] for response in responses],
+        "filtered_resps": responses,
+        "filter": "none",
+        "doc_hash": _sha(json.dumps(document)),
+        "prompt_hash": _sha(document["prompt"]),
+        "target_hash": _sha(str(document["label"] - 1)),
+        "acc": float(logits.argmax() + 1 == document["label"]),
+        **{name: np.asarray(values)[number].tolist() for name, values in probes.items()},
+    }
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def draw_scores(
+    task: str, count: int, accuracy: float, seed: int, *, sharpness: float = 1.0
+) -> NDArray[np.float64]:
+    """Label log-likelihoods ``[count, 5]`` of a model that is right about that often.
+
+    Models of one ``seed`` are right about the same documents, as far as accuracy lets them.
+    """
+    random = np.random.default_rng([ALL.index(task), seed])
+    labels = np.array([row["label"] for row in documents(task, count)])
+    ability, noise = random.random(count), random.normal(0, 0.3, (count, 5))
+    wrong = (labels - 1 + random.integers(1, 5, count)) % 5
+    favourite = np.where(ability < accuracy, labels - 1, wrong)
+    logits = noise
+    logits[np.arange(count), favourite] += 2.0
+    return log_softmax(sharpness * logits, axis=1)
