@@ -140,7 +140,7 @@ def spearman(items: Sequence[tuple[int, int, str]]) -> float | None:
 
 def ece(items: Sequence[tuple[float, float, str]]) -> float:
     """Expected calibration error: |confidence - accuracy| over 15 bins of equal width."""
-    return float(_ece_of_sums(_bin_sums(items).sum(axis=0)))
+    return float(ece_of_sums(_bin_sums(items).sum(axis=0)))
 
 
 def majority_acc(items: Sequence[tuple[int, str]]) -> float:
@@ -188,12 +188,12 @@ def by_layer_se(items: Sequence[tuple[Sequence[float] | None, str]]) -> ByLayer 
 
 def macro_f1_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
     """Standard error of `macro_f1`."""
-    return _jackknife(_tables(items), _groups(items), _macro_f1_of_tables)
+    return _jackknife(_tables(items), _groups(items), macro_f1_of_tables)
 
 
 def qwk_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
     """Standard error of `qwk`."""
-    return _jackknife(_tables(items), _groups(items), _qwk_of_tables)
+    return _jackknife(_tables(items), _groups(items), qwk_of_tables)
 
 
 def spearman_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
@@ -203,7 +203,7 @@ def spearman_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
 
 def ece_stderr(items: Sequence[tuple[float, float, str]]) -> Error:
     """Standard error of `ece`."""
-    return _jackknife(_bin_sums(items), _groups(items), _ece_of_sums)
+    return _jackknife(_bin_sums(items), _groups(items), ece_of_sums)
 
 
 def majority_acc_stderr(items: Sequence[tuple[int, str]]) -> Error:
@@ -275,14 +275,16 @@ def _tables(items: Sequence[tuple[int, int, str]]) -> Array:
     return tables
 
 
-def _macro_f1_of_tables(tables: Array) -> Array:
+def macro_f1_of_tables(tables: Array) -> Array:
+    """Macro-F1 of counts ``[..., label, prediction]``."""
     hits = np.diagonal(tables, axis1=-2, axis2=-1)
     given_or_had = tables.sum(axis=-1) + tables.sum(axis=-2)
     f1: Array = np.where(given_or_had > 0, 2 * hits / np.maximum(given_or_had, 1), 0.0)
     return f1.mean(axis=-1)  # type: ignore[no-any-return]
 
 
-def _qwk_of_tables(tables: Array) -> Array:
+def qwk_of_tables(tables: Array) -> Array:
+    """Quadratic weighted kappa of counts ``[..., label, prediction]``; NaN of one label only."""
     labels, predictions = tables.sum(axis=-1), tables.sum(axis=-2)
     by_chance = labels[..., :, None] * predictions[..., None, :] / labels.sum(-1)[..., None, None]
     distance = np.subtract.outer(LABELS, LABELS) ** 2
@@ -306,12 +308,8 @@ def _spearman_of_tables(tables: Array) -> Array:
 
 
 def _bin_sums(items: Sequence[tuple[float, float, str]]) -> Array:
-    """A document's row: in its confidence's bin, 1, the confidence, and whether it is right.
-
-    Bins are closed on the right, so that a confidence of 1 is in the last one.
-    """
-    confidences = np.array([confidence for confidence, _, _ in items])
-    bins = np.clip(np.ceil(confidences * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    """A document's row: in its confidence's bin, 1, the confidence, and whether it is right."""
+    bins = bins_of(np.array([confidence for confidence, _, _ in items]))
     sums = np.zeros((len(items), ECE_BINS, 3))
     sums[np.arange(len(items)), bins] = [
         (1.0, confidence, correct) for confidence, correct, _ in items
@@ -319,7 +317,13 @@ def _bin_sums(items: Sequence[tuple[float, float, str]]) -> Array:
     return sums
 
 
-def _ece_of_sums(sums: Array) -> Array:
+def bins_of(confidences: Array) -> npt.NDArray[np.int64]:
+    """The bin of each confidence, from 0; closed on the right, so that 1 is in the last one."""
+    return np.clip(np.ceil(confidences * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+
+
+def ece_of_sums(sums: Array) -> Array:
+    """Calibration error of sums ``[..., bin, (count, confidence, correct)]``."""
     gaps: Array = np.abs(sums[..., 1] - sums[..., 2]).sum(-1) / sums[..., 0].sum(-1)
     return gaps
 
