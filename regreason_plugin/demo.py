@@ -152,12 +152,13 @@ def _config_for(out: Path) -> Path:
 
 
 def _show_result(out: Path, arms: tuple[str, ...]) -> None:
-    from regreason_plugin.report.compare import print_table
+    from regreason_plugin.report.comparison import load
+    from regreason_plugin.report.tables import print_comparison
 
-    comparison = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
     console.print()
-    print_table(comparison)
+    print_comparison(load(out / "comparison.json"), console)
     places = {
+        "page": out / "report.html",
         "table": out / "comparison.md",
         "numbers": out / "comparison.json",
         "entropies": out / "probes.png",

@@ -71,6 +71,14 @@ def amount(text: str) -> float:
     return number
 
 
+def share(text: str) -> float:
+    """A number between 0 and 1, both excluded."""
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
 def mini_size(text: str) -> int:
     """As many conversations a dataset as the mini benchmark needs."""
     number = positive(text)

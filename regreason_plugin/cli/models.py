@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from regreason_plugin.cli.console import (
@@ -14,6 +15,7 @@ from regreason_plugin.cli.console import (
     positive,
     progress,
     say,
+    share,
 )
 from regreason_plugin.configs import FOLDER
 from regreason_plugin.errors import UserError
@@ -40,6 +42,13 @@ def add_commands(command: AddCommand) -> None:
     )
     compare.add_argument("--baseline", required=True, metavar="NAME")
     compare.add_argument("--out", type=Path, required=True, metavar="DIR")
+    compare.add_argument(
+        "--difference",
+        type=share,
+        default=0.02,
+        metavar="X",
+        help="say what it takes to find this difference in pooled accuracy; default: 0.02",
+    )
 
     probe_plot = command("probe-plot", _probe_plot, "entropies by layer of several models, drawn")
     probe_plot.add_argument(
@@ -105,17 +114,32 @@ def run_check(arguments: list[str]) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     from regreason_plugin.report.arms import read_arms
-    from regreason_plugin.report.compare import compare, print_table, write
+    from regreason_plugin.report.compare import compare
+    from regreason_plugin.report.tables import print_comparison
+    from regreason_plugin.report.writing import write
 
     runs = read_arms(args.results)
-    comparison = compare(runs, args.baseline)
-    written = write(comparison, args.out)
-    print_table(comparison)
+    tasks = {task for run in runs for task in run.tasks}
+    # In one order, since nothing else depends on theirs.
+    given = shlex.join(sorted(args.results))
+    with progress(len(tasks)) as advance:
+        advance("read", 0)
+        compared = compare(
+            runs,
+            args.baseline,
+            difference=args.difference,
+            command=f"regreason compare {given} --baseline {shlex.quote(args.baseline)}",
+            advance=lambda done: advance("read", done),
+        )
+    with errors.status("writing the page and the figures"):
+        written = write(compared, args.out)
+    print_comparison(compared.comparison, console)
     for run in runs:
         for old in run.superseded:
             say(f"Left out, a newer one exists: {old}")
     for path in written:
         say(f"Written: {path}")
+    say(f"Next: open {args.out / 'report.html'}")
     return 0
 
 

@@ -77,22 +77,22 @@ class Difference(Interval):
     """An arm minus the baseline."""
 
     se: float | None = None
-    df: float | None = Field(None, description="of the t interval; null of a bootstrap")
-    p: float | None = Field(None, description="two-sided, groups and seeds taken into account")
-    p_holm: float | None = Field(None, description="of p, over settings x arms, or over arms")
+    df: float | None = Field(default=None, description="of the t interval; null of a bootstrap")
+    p: float | None = Field(default=None, description="two-sided, groups and seeds taken into account")
+    p_holm: float | None = Field(default=None, description="of p, over settings x arms, or over arms")
     mcnemar_p: float | None = Field(
-        None, description="exact; accuracy of one seed and groups of one document only"
+        default=None, description="exact; accuracy of one seed and groups of one document only"
     )
     effect: float | None = Field(
-        None,
+        default=None,
         description="accuracy: Cohen's h; another mean: the difference over the standard "
         "deviation of the documents' differences; null for what is no mean",
     )
     detectable: float | None = Field(
-        None, description="the smallest difference that is found with a probability of 0.8"
+        default=None, description="the smallest difference that is found with a probability of 0.8"
     )
     over: Literal["seeds and groups", "groups"] | None = Field(
-        None, description="what the interval speaks of; groups: of these trained models only"
+        default=None, description="what the interval speaks of; groups: of these trained models only"
     )
 
 

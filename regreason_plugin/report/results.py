@@ -67,6 +67,7 @@ class Run:
         environment: Versions and the chat template's hash, of the newest file.
         training: What `axolotl train` with our plugin left beside the adapter: arm, seed,
             data and more; empty for a model that it did not train.
+        trained_in: The folder of that record; None of a model that it did not train.
         superseded: Older results of the same tasks, which were left out.
         inputs: What else decides which tokens a model reads, of the newest file and as far
             as lm_eval says: the tokenizer's tokens for the beginning and the end of a text,
@@ -79,6 +80,7 @@ class Run:
     config: dict[str, Any]
     environment: dict[str, Any]
     training: dict[str, Any] = field(default_factory=dict)
+    trained_in: Path | None = None
     superseded: list[Path] = field(default_factory=list)
     inputs: dict[str, Any] = field(default_factory=dict)
 
@@ -157,6 +159,7 @@ def _merge(name: str, folder: Path, contents: list[tuple[Path, dict[str, Any]]])
         tasks.update(found)
     file, content = contents[-1]
     config = content.get("config", {})
+    trained_in = _record_folder(config, file)
     return Run(
         name=name,
         folder=folder,
@@ -166,7 +169,8 @@ def _merge(name: str, folder: Path, contents: list[tuple[Path, dict[str, Any]]])
             key: content.get(key)
             for key in ("lm_eval_version", "transformers_version", "chat_template_sha", "date")
         },
-        training=_training_of(config, file),
+        training=_load_json(trained_in / "regreason.json") if trained_in else {},
+        trained_in=trained_in,
         superseded=superseded,
         # Not the padding token: training may set one, and padding is never read.
         inputs={
@@ -214,12 +218,6 @@ def _record_folder(config: dict[str, Any], file: Path) -> Path | None:
     model = Path(_model(config))
     around = [folder for folder in file.absolute().parents if folder.name == model.name]
     return next((f for f in [*around, model] if (f / "regreason.json").is_file()), None)
-
-
-def _training_of(config: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The record beside the model that was scored, where there is one."""
-    folder = _record_folder(config, file)
-    return _load_json(folder / "regreason.json") if folder else {}
 
 
 def _load_json(file: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from regreason_plugin.evaluation.metrics import (
 )
 from regreason_plugin.report.comparison import METRICS
 from regreason_plugin.report.paired import jackknife_influence, mean_influence
-from regreason_plugin.report.samples import LAYERS, Answers
+from regreason_plugin.report.samples import LAYERS, PROBES, Answers
 from regreason_plugin.settings import LABELS
 
 Array = NDArray[np.float64]
@@ -34,12 +34,10 @@ COUNT = len(LABELS)
 # then what is a mean of one number each.
 _TABLE = slice(0, COUNT * COUNT)
 _GAPS = slice(_TABLE.stop, _TABLE.stop + ECE_BINS)
-_SUMMED = ("nll", "label_entropy", *(name for name in METRICS if name.endswith("_mid")))
-_SUMMED = ("nll", "label_entropy", "output_entropy", *_SUMMED[2:])
+_SUMMED = ("nll", "label_entropy", *PROBES)
 _TOTALS = slice(_GAPS.stop, _GAPS.stop + len(_SUMMED))
-NO_MEANS = ("macro_f1", "qwk", "ece")
-# Of a mean, a document's own value is known, and so is the spread of the differences.
-MEANS = tuple(name for name in METRICS if name not in NO_MEANS)
+_DISTANCE = np.abs(np.subtract.outer(range(COUNT), range(COUNT)))
+_NO_MEANS = ("macro_f1", "qwk", "ece")
 
 
 class Statistic(NamedTuple):
@@ -140,49 +138,59 @@ def metrics_of(rows: NDArray[np.floating], known: NDArray[np.floating]) -> dict[
         By name, ``[...]``; NaN where undefined.
     """
     tables = rows[..., _TABLE].reshape(*rows.shape[:-1], COUNT, COUNT)
-    gaps = rows[..., _GAPS]
     documents = tables.sum(axis=(-2, -1))
-    distance = np.abs(np.subtract.outer(range(COUNT), range(COUNT)))
+    means = _mean_summands(rows)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = {
-            "acc": np.trace(tables, axis1=-2, axis2=-1) / documents,
+            name: total / (known[..., _SUMMED.index(name)] if name in _SUMMED else documents)
+            for name, total in means.items()
+        }
+        found |= {
             "macro_f1": macro_f1_of_tables(tables),
             "qwk": qwk_of_tables(tables),
-            "mae": (tables * distance).sum(axis=(-2, -1)) / documents,
-            "ece": np.abs(gaps).sum(axis=-1) / documents,
-            "overconfidence": gaps.sum(axis=-1) / documents,
+            "ece": np.abs(rows[..., _GAPS]).sum(axis=-1) / documents,
         }
-        means = rows[..., _TOTALS] / known
-    found |= {name: means[..., place] for place, name in enumerate(_SUMMED)}
     return {name: found[name] for name in METRICS}
 
 
 def statistics_of(sums: Sums) -> dict[str, Statistic]:
-    """Every metric of every model with its influences, by the metric's name."""
+    """Every metric of every model with its influences, by name, as far as there are any."""
     rows, known = sums.rows.astype(np.float64), sums.known
     whole, all_known = rows.sum(axis=1), known.sum(axis=0)
     values = metrics_of(whole, all_known)
     without = metrics_of(whole[:, None] - rows, (all_known - known)[None])
+    totals = _mean_summands(rows)
     found = {}
-    by_group = metric_totals(rows)
     for name in METRICS:
-        if name in NO_MEANS:
+        if name in _NO_MEANS:
             influence = jackknife_influence(values[name], without[name])
             found[name] = Statistic(values[name], influence)
-        else:
-            sizes = known[:, _SUMMED.index(name)] if name in _SUMMED else sums.sizes
-            found[name] = Statistic(*mean_influence(by_group[name], sizes))
+            continue
+        sizes = known[:, _SUMMED.index(name)] if name in _SUMMED else sums.sizes
+        if sizes.any():
+            found[name] = Statistic(*mean_influence(totals[name], sizes))
     return found
 
 
-def metric_totals(rows: Array) -> dict[str, Array]:
-    """Of each metric that is a mean, the sum over the documents, ``[...]``."""
+def document_values(answers: Answers) -> dict[str, Array]:
+    """Each document's own value of what is a mean, ``[N]``; NaN where it has none."""
+    confidence = confidences(answers)
+    summed = _summed(answers)
+    return {
+        "acc": answers.correct,
+        "mae": np.abs(answers.predictions - answers.labels).astype(np.float64),
+        "overconfidence": confidence - answers.correct,
+        **{name: summed[:, place] for place, name in enumerate(_SUMMED)},
+    }
+
+
+def _mean_summands(rows: Array) -> dict[str, Array]:
+    """Of each metric that is a mean, its sum over the documents, ``[...]``."""
     tables = rows[..., _TABLE].reshape(*rows.shape[:-1], COUNT, COUNT)
-    distance = np.abs(np.subtract.outer(range(COUNT), range(COUNT)))
     totals = rows[..., _TOTALS]
     return {
         "acc": np.trace(tables, axis1=-2, axis2=-1),
-        "mae": (tables * distance).sum(axis=(-2, -1)),
+        "mae": (tables * _DISTANCE).sum(axis=(-2, -1)),
         "overconfidence": rows[..., _GAPS].sum(axis=-1),
         **{name: totals[..., place] for place, name in enumerate(_SUMMED)},
     }

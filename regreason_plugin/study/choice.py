@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from regreason_plugin.study.plan import Plan, Setting
+from regreason_plugin.training.curves import read_log
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,6 @@ def choose(plan: Plan) -> Choice:
     )
     best, _ = min(losses, key=lambda pair: pair[1])
     return Choice(best.learning_rate, best.num_epochs, losses)
-
-
-def read_log(model: Path) -> list[dict[str, float]]:
-    """Every line that a training logged, in order."""
-    with (model / "log.jsonl").open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def last_evaluation(model: Path) -> dict[str, float]:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from regreason_plugin.report.probe_plot import COLOURS, DASHES, MARKERS, STYLE
-from regreason_plugin.study.choice import read_log
 from regreason_plugin.study.plan import Condition, Plan
 from regreason_plugin.targets.arms import ARMS
+from regreason_plugin.training.curves import read_log
 
 AXES = {
     "label_tokens_seen": "label tokens trained on",

@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer, dumps
 
 LOG = "log.jsonl"
@@ -76,6 +77,22 @@ class LineFile:
             os.write(file, line.encode() + b"\n")
         finally:
             os.close(file)
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Every line that the training of a model has logged, in order.
+
+    Raises:
+        UserError: A line is broken.
+    """
+    lines = []
+    with (folder / LOG).open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                lines.append(json.loads(line))
+            except ValueError as error:
+                raise UserError(f"is not JSON: {error}", path=folder / LOG, line=number) from None
+    return lines
 
 
 def _kind(values: Mapping[str, Any]) -> str:

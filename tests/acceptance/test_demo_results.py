@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from regreason_plugin.report.comparison import load
 from regreason_plugin.targets.arms import PAPER_ARMS
 from regreason_plugin.targets.folder import open_data_folder
 
@@ -47,21 +48,16 @@ def test_most_settings_can_be_learnt() -> None:
 
 
 def test_the_table_is_of_generated_data_and_of_these_adapters() -> None:
-    comparison = json.loads((DEMO / "comparison.json").read_text())
+    comparison = load(DEMO / "comparison.json")
     folder = open_data_folder(DEMO / "data")
-    assert comparison["data"]["origin"] == "generated"
-    assert comparison["data"]["sha256"] == folder.sha256
-    assert comparison["settings"] == 18
-    assert {comparison["baseline"], *comparison["arms"]} == set(PAPER_ARMS)
+    assert comparison.data["origin"] == "generated"
+    assert comparison.data["sha256"] == folder.sha256
+    assert len(comparison.settings) == 18
+    assert {comparison.baseline, *comparison.arms} == set(PAPER_ARMS)
     for arm in PAPER_ARMS:
         trained = json.loads((DEMO / "models" / arm / "regreason.json").read_text())
         assert trained["arm"] == arm
-        rows = comparison["rows"]
-        accuracies = {
-            row["task"]: (row["baseline"] if arm == "label_only" else row["arms"][arm])["metrics"]
-            for row in rows
-        }
         for task, sampled in samples(arm).items():
-            assert accuracies[task]["acc"] == pytest.approx(
+            assert comparison.scores[arm][task]["acc"].value == pytest.approx(
                 sum(row["acc"] for row in sampled) / len(sampled)  # type: ignore[misc]
             )

@@ -15,6 +15,8 @@ from evaluation_help import PlainScorer
 from test_train import axolotl_train, environment
 from training_data import build_data, config, read_rows, write_config
 
+from regreason_plugin.report.comparison import load
+
 ARMS, SEEDS, LIMIT = ("label_only", "explanation"), (1, 2), 10
 TASK = "regreason_coqa_on_topic"
 
@@ -108,18 +110,23 @@ def test_one_command_makes_the_table_of_the_grid(grid: Path, tmp_path: Path) -> 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    saved = json.loads((tmp_path / "comparison.json").read_text())
-    assert saved["seeds"] == {arm: list(SEEDS) for arm in ARMS}
+    saved = load(tmp_path / "comparison.json")
+    assert saved.seeds == {arm: list(SEEDS) for arm in ARMS}
     accuracy = {
         (arm, seed): results_of(grid / f"models/{arm}-{seed}")["results"][TASK]["acc,none"]
         for arm in ARMS
         for seed in SEEDS
     }
-    (row,) = saved["rows"]
+    for arm in ARMS:
+        by_seed = [accuracy[arm, seed] for seed in SEEDS]
+        assert saved.scores[arm][TASK]["acc"].by_seed == pytest.approx(by_seed)
     means = {arm: sum(accuracy[arm, seed] for seed in SEEDS) / len(SEEDS) for arm in ARMS}
-    assert row["baseline"]["metrics"]["acc"] == pytest.approx(means["label_only"])
-    assert row["arms"]["explanation"]["metrics"]["acc"] == pytest.approx(means["explanation"])
-    difference = row["arms"]["explanation"]["difference"]
-    assert difference == pytest.approx(means["explanation"] - means["label_only"])
-    assert row["documents"] == LIMIT
-    assert "No interval over fewer than 3 seeds: explanation." in done.stdout
+    difference = saved.differences["explanation"][TASK]["acc"]
+    assert difference.value == pytest.approx(means["explanation"] - means["label_only"])
+    assert difference.over == "groups"
+    assert saved.settings[0].documents == LIMIT
+    # What each model was trained with, and how it learnt, stands beside its scores.
+    assert {(run.arm, run.seed, run.training["steps"]) for run in saved.runs} == {
+        (arm, seed, 20) for arm in ARMS for seed in SEEDS
+    }
+    assert (tmp_path / "report.html").stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""Reading lm_eval's results, and the table."""
+"""Reading lm_eval's results, and holding arms against one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from regreason_plugin.report.tables import to_markdown
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.report.compare import compare, to_markdown, write
+from regreason_plugin.report import estimates
+from regreason_plugin.report.compare import compare
+from regreason_plugin.report.comparison import Comparison, Wins, load
 from regreason_plugin.report.results import Run, read_run
+from regreason_plugin.report.writing import write
 from regreason_plugin.settings import SETTINGS, task_name
 
 SHA = "ab" * 32
@@ -52,11 +56,47 @@ def results(accuracies: dict[str, float], **changes: Any) -> dict[str, Any]:
     return content
 
 
+def save(folder: Path, content: dict[str, Any], date: str = "2026-01-01") -> None:
+    """Write a results file and the samples it could be made from: the first documents are right."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"results_{date}T00-00-00.json").write_text(json.dumps(content))
+    for task, values in content["results"].items():
+        count = content["n-samples"][task]["effective"]
+        right = round(values["acc,none"] * count)
+        lines = [json.dumps(sample(task, number, number < right)) for number in range(count)]
+        (folder / f"samples_{task}_{date}T00-00-00.jsonl").write_text("\n".join(lines))
+
+
+def sample(task: str, number: int, right: bool) -> dict[str, Any]:
+    """A line of a samples file: a document whose label is 1 to 5 in turn."""
+    label = number % 5 + 1
+    best = label if right else label % 5 + 1
+    return {
+        "doc": {
+            "id": f"{number:03d}",
+            "group": f"{number:03d}",
+            "label": label,
+            "prompt": f"{task} {number}",
+            "explanation": "why",
+        },
+        "doc_hash": f"{task} {number}",
+        "prompt_hash": f"{task} {number}",
+        "filtered_resps": [[str(-0.1 if one == best else -3.0), "False"] for one in range(1, 6)],
+    }
+
+
 def run_of(folder: Path, content: dict[str, Any], date: str = "2026-01-01") -> Run:
-    file = folder / "model" / f"results_{date}T00-00-00.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content))
+    save(folder / "model", content, date)
     return read_run(folder.name, folder)
+
+
+def comparison_of(runs: list[Run], baseline: str) -> Comparison:
+    return compare(runs, baseline).comparison
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "DRAWS", 300)
 
 
 ALL = {task_name(*setting): 0.4 for setting in SETTINGS}
@@ -67,54 +107,52 @@ def test_wins_ties_and_differences(tmp_path: Path) -> None:
     base = run_of(tmp_path / "label_only", results(ALL))
     better = {**ALL, FIRST: 0.5, SECOND: 0.45, THIRD: 0.1}
     arm = run_of(tmp_path / "explanation", results(better))
-    comparison = compare([arm, base], "label_only")
-    assert comparison["wins"]["explanation"] == {
-        "wins": 2,
-        "ties": 15,
-        "of": 18,
-        "mean_difference": pytest.approx((0.1 + 0.05 - 0.3) / 18),
+    comparison = comparison_of([arm, base], "label_only")
+    assert comparison.wins["explanation"] == Wins(wins=2, ties=15, losses=1, of=18)
+    assert comparison.pooled["explanation"]["acc"].value == pytest.approx((0.1 + 0.05 - 0.3) / 18)
+    assert [setting.task for setting in comparison.settings] == list(ALL)
+    assert comparison.differences["explanation"][THIRD]["acc"].value == pytest.approx(-0.3)
+    assert comparison.scores["explanation"][THIRD]["acc"].value == pytest.approx(0.1)
+
+
+def test_the_written_files_are_the_same_in_any_order_of_folders(tmp_path: Path) -> None:
+    base = run_of(tmp_path / "label_only", results({FIRST: 0.4, SECOND: 0.3}))
+    arm = run_of(tmp_path / "shuffled", results({FIRST: 0.5, SECOND: 0.3}))
+    other = run_of(tmp_path / "explanation", results({FIRST: 0.6, SECOND: 0.4}))
+    written = write(compare([base, arm, other], "label_only"), tmp_path / "one")
+    again = write(compare([other, arm, base], "label_only"), tmp_path / "two")
+    assert [path.name for path in written] == [path.name for path in again]
+    assert {"comparison.json", "comparison.md", "comparison.csv", "settings.tex"} <= {
+        path.name for path in written
     }
-    rows = {row["task"]: row for row in comparison["rows"]}
-    assert list(rows) == list(ALL)
-    assert rows[THIRD]["arms"]["explanation"]["difference"] == pytest.approx(-0.3)
-    assert rows[FIRST]["baseline"]["metrics"]["qwk"] is None
-    assert rows[FIRST]["baseline"]["stderrs"] == {"acc": 0.03, "qwk": None}
-
-
-def test_the_written_files_say_generated_and_are_the_same_each_time(tmp_path: Path) -> None:
-    base = run_of(tmp_path / "label_only", results(ALL))
-    arm = run_of(tmp_path / "shuffled", results(ALL))
-    for out in ("one", "two"):
-        write(compare([base, arm], "label_only"), tmp_path / out)
-    for name in ("comparison.json", "comparison.md"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    for one, two in zip(written, again, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one
     page = (tmp_path / "one" / "comparison.md").read_text()
     assert "GENERATED" in page
     assert SHA[:12] in page
-    assert "18 of 18 settings" in page
-    assert "pretrained=a\\|b" in page
-    saved = json.loads((tmp_path / "one" / "comparison.json").read_text())
-    assert saved["data"] == {"sha256": SHA, "origin": "generated"}
+    saved = load(tmp_path / "one" / "comparison.json")
+    assert saved.data == {"sha256": SHA, "origin": "generated"}
+    assert saved.arms == ["explanation", "shuffled"]
+    assert "2 of 18 settings" in saved.notes[0]
 
 
-def test_a_table_of_one_setting_counts_of_one(tmp_path: Path) -> None:
+def test_who_rated_the_data_is_said(tmp_path: Path) -> None:
     one = {FIRST: 0.4}
     data = {"sha256": SHA, "origin": "rated", "raters": ["rules-even", "rules-strict"]}
     rated = {"configs__" + FIRST: {"metadata": {"data": data}}}
     base = run_of(tmp_path / "label_only", results(one, **rated))
     arm = run_of(tmp_path / "explanation", results({FIRST: 0.5}, **rated))
-    page = to_markdown(compare([base, arm], "label_only"))
+    page = to_markdown(comparison_of([base, arm], "label_only"))
     assert "1 of 18 settings" in page
-    assert "1 of 1" in page
     assert "GENERATED" not in page
-    assert "data rated by rules-even, rules-strict, sha256" in page
+    assert "rated by rules-even, rules-strict, sha256" in page
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"configs__" + FIRST: {"metadata": {"data": {"sha256": "cd" * 32}}}}, "differ in data"),
-        ({"n-samples__" + FIRST: {"effective": 10}}, "differ in number of documents"),
+        ({"n-samples__" + FIRST: {"effective": 100}}, "differ in number of documents"),
         ({"n-shot__" + FIRST: 3}, "differ in few-shot"),
         ({"versions__" + FIRST: 2.0}, "differ in task version"),
         ({"config__limit": 10.0}, "differ in --limit"),
@@ -136,8 +174,10 @@ def test_bad_names_and_missing_settings(tmp_path: Path) -> None:
     fewer = run_of(tmp_path / "explanation", results({FIRST: 0.3}))
     with pytest.raises(UserError, match=f"has no {SECOND}"):
         compare([base, fewer], "label_only")
-    # The other way round the settings they share are compared: the baseline leads.
-    assert compare([base, fewer], "explanation")["settings"] == 1
+    # The other way round the baseline's settings are compared, and that is said.
+    led = comparison_of([base, fewer], "explanation")
+    assert len(led.settings) == 1
+    assert any("`label_only` has 17 more settings" in note for note in led.notes)
     with pytest.raises(UserError, match="is none of"):
         compare([base, fewer], "lable_only")
     with pytest.raises(UserError, match="twice"):
@@ -164,15 +204,16 @@ def test_arms_trained_on_different_data_are_not_compared(tmp_path: Path) -> None
         arguments: Any = f"pretrained=base,peft={model}"
         if name == "explanation":  # as 0.4.13 writes them
             arguments = {"pretrained": "base", "peft": str(model)}
-        runs.append(run_of(tmp_path / name, results(ALL, config__model_args=arguments)))
-    same, other = compare(runs[:2], "label_only"), runs[2]
-    assert same["runs"]["explanation"]["training"]["seed"] == 7
-    assert "| explanation | explanation | 7 |" in to_markdown(same)
-    assert f"`pretrained=base,peft={tmp_path}/models/explanation`" in to_markdown(same)
+        runs.append(run_of(tmp_path / name, results({FIRST: 0.4}, config__model_args=arguments)))
+    same, other = comparison_of(runs[:2], "label_only"), runs[2]
+    assert [run.training["seed"] for run in same.runs] == [7, 7]
+    for run in same.runs:
+        assert run.model_args == f"pretrained=base,peft={tmp_path}/models/{run.arm}"
     with pytest.raises(UserError, match="trained on different data .data-cd and data-ab"):
         compare([*runs[:2], other], "label_only")
-    untrained = run_of(tmp_path / "base", results(ALL))
-    assert compare([*runs[:2], untrained], "base")["arms"] == ["label_only", "explanation"]
+    untrained = run_of(tmp_path / "base", results({FIRST: 0.4}))
+    arms = comparison_of([*runs[:2], untrained], "base").arms
+    assert arms == ["label_only", "explanation"]
 
 
 def test_the_newest_results_count_and_the_others_are_named(tmp_path: Path) -> None:

@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from scipy.stats import ttest_1samp, ttest_rel
-from test_compare import ALL, FIRST, SECOND, results
+from regreason_plugin.report.tables import to_markdown
+from test_compare import FIRST, SECOND, comparison_of, results
+from test_compare import save as save_results
 
 from regreason_plugin.cli import main
 from regreason_plugin.errors import UserError
 from regreason_plugin.report.arms import read_arms
-from regreason_plugin.report.compare import OVER, compare, notes, to_markdown
+from regreason_plugin.report.compare import compare
 from regreason_plugin.report.results import read_run
 
 SHA = "ef" * 32
@@ -50,9 +52,7 @@ def model(
 
 
 def save(folder: Path, content: dict[str, Any], date: str = "2026-01-01") -> None:
-    file = folder / "base" / f"results_{date}T00-00-00.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content))
+    save_results(folder / "base", content, date)
 
 
 def grid_of(folder: Path, accuracies: dict[str, list[tuple[float, float]]]) -> Path:
@@ -72,70 +72,68 @@ THREE = {
 
 def test_a_folder_is_split_into_its_arms_and_means_are_over_their_seeds(tmp_path: Path) -> None:
     runs = read_arms([str(grid_of(tmp_path, THREE))])
-    comparison = compare(runs, "label_only")
-    assert comparison["arms"] == ["explanation", "shuffled"]
-    assert comparison["seeds"] == {arm: [1, 2, 3] for arm in THREE}
-    first, second = comparison["rows"]
-    assert first["baseline"]["metrics"]["acc"] == pytest.approx((0.40 + 0.44 + 0.47) / 3)
-    explained = first["arms"]["explanation"]
-    assert explained["difference"] == pytest.approx((0.05 - 0.01 + 0.08) / 3)
-    # The error of a mean over seeds that share their documents is not known here.
-    assert explained["stderrs"] == {"acc": None, "qwk": None}
-    assert [one["seed"] for one in explained["by_seed"]] == [1, 2, 3]
-    assert explained["by_seed"][1]["metrics"]["acc"] == 0.43
-    assert explained["by_seed"][1]["stderrs"]["acc"] == 0.03
-    assert second["arms"]["shuffled"]["difference"] == pytest.approx((-0.1 - 0.18 - 0.09) / 3)
-    assert comparison["wins"]["explanation"]["wins"] == 2
+    comparison = comparison_of(runs, "label_only")
+    assert comparison.arms == ["explanation", "shuffled"]
+    assert comparison.seeds == {arm: [1, 2, 3] for arm in THREE}
+    base = comparison.scores["label_only"][FIRST]["acc"]
+    assert base.value == pytest.approx((0.40 + 0.44 + 0.47) / 3)
+    explained = comparison.differences["explanation"]
+    assert explained[FIRST]["acc"].value == pytest.approx((0.05 - 0.01 + 0.08) / 3)
+    assert comparison.scores["explanation"][FIRST]["acc"].by_seed == [0.45, 0.43, 0.55]
+    shuffled = comparison.differences["shuffled"][SECOND]["acc"].value
+    assert shuffled == pytest.approx((-0.1 - 0.18 - 0.09) / 3)
+    assert comparison.wins["explanation"].wins == 2
 
 
-def test_the_interval_is_that_of_a_paired_t_test(tmp_path: Path) -> None:
-    comparison = compare(read_arms([str(grid_of(tmp_path, THREE))]), "label_only")
-    base = [sum(pair) / 2 for pair in THREE["label_only"]]
-    for arm in ("explanation", "shuffled"):
-        ours = [sum(pair) / 2 for pair in THREE[arm]]
-        expected = ttest_rel(ours, base).confidence_interval(0.95)
-        found = comparison["over_seeds"][arm]
-        assert (found["interval"]["low"], found["interval"]["high"]) == pytest.approx(
-            (expected.low, expected.high)
-        )
-        differences = [one - other for one, other in zip(ours, base, strict=True)]
-        assert found["mean_differences"] == pytest.approx(differences)
-        alone = ttest_1samp(differences, 0).confidence_interval(0.95)
-        assert found["interval"]["low"] == pytest.approx(alone.low)
-        assert comparison["wins"][arm]["mean_difference"] == pytest.approx(sum(differences) / 3)
-    page = to_markdown(comparison)
-    assert f"95 % t interval {OVER}" in page
-    low, high = (comparison["over_seeds"]["shuffled"]["interval"][end] for end in ("low", "high"))
-    assert f"**{low:+.3f} to {high:+.3f}**" in page
-    assert "| **seeds** |  |  |  | **3** | **3** |  | **3** |  |" in page
+def test_with_three_seeds_the_interval_is_of_seeds_and_groups(tmp_path: Path) -> None:
+    """By the formula of a balanced two-way table, from the samples as they were written."""
+    comparison = comparison_of(read_arms([str(grid_of(tmp_path, THREE))]), "label_only")
+    right = {
+        arm: np.array([[number < round(200 * seed[0]) for number in range(200)] for seed in seeds])
+        for arm, seeds in THREE.items()
+    }
+    table = right["explanation"].astype(float) - right["label_only"]
+    of_seeds = 200 * ((table.mean(1) - table.mean()) ** 2).sum() / 2
+    of_groups = 3 * ((table.mean(0) - table.mean()) ** 2).sum() / 199
+    rest = ((table - table.mean(1)[:, None] - table.mean(0) + table.mean()) ** 2).sum() / (2 * 199)
+    found = comparison.differences["explanation"][FIRST]["acc"]
+    assert found.over == "seeds and groups"
+    expected = max(of_seeds, of_groups, of_seeds + of_groups - rest) / 600
+    assert found.se == pytest.approx(expected**0.5)
+    assert "over training seeds and groups of documents" in to_markdown(comparison)
 
 
-def test_two_seeds_have_no_interval_and_the_page_says_so(tmp_path: Path) -> None:
+def test_fewer_seeds_speak_of_these_models_only_and_the_page_says_so(tmp_path: Path) -> None:
     grid = grid_of(tmp_path, {arm: seeds[:2] for arm, seeds in THREE.items()})
-    comparison = compare(read_arms([str(grid)]), "label_only")
-    assert comparison["over_seeds"]["explanation"]["interval"] is None
-    page = to_markdown(comparison)
-    assert "No interval over fewer than 3 seeds: explanation, shuffled." in page
-    assert "95 %" not in page
-    assert "mean over 2 seeds" in page
     # Where the settings cancel out over the seeds, that is a tie.
-    for arm, seeds in {"filler": [(0.43, 0.6), (0.41, 0.6)]}.items():
-        for seed, (one, two) in enumerate(seeds, start=1):
-            model(grid, arm, seed, {FIRST: one, SECOND: two})
-    rows = compare(read_arms([str(grid)]), "label_only")["rows"]
-    assert rows[0]["arms"]["filler"]["difference"] == 0
+    grid_of(grid, {"filler": [(0.43, 0.6), (0.41, 0.6)]})
+    comparison = comparison_of(read_arms([str(grid)]), "label_only")
+    assert comparison.pooled["explanation"]["acc"].over == "groups"
+    assert "speak of these trained models only" in to_markdown(comparison)
+    assert comparison.differences["filler"][FIRST]["acc"].value == pytest.approx(0, abs=1e-12)
+    assert comparison.wins["filler"].ties == 1
 
 
-def test_unequal_seeds_are_compared_by_their_means_and_it_is_said(tmp_path: Path) -> None:
+def test_a_seed_without_a_partner_is_left_out_of_the_differences(tmp_path: Path) -> None:
     grid = grid_of(tmp_path, {**THREE, "explanation": THREE["explanation"][:2]})
-    comparison = compare(read_arms([str(grid)]), "label_only")
-    over = comparison["over_seeds"]
-    assert over["explanation"] == {"paired": False, "mean_differences": None, "interval": None}
-    assert over["shuffled"]["interval"] is not None
-    difference = comparison["rows"][0]["arms"]["explanation"]["difference"]
-    assert difference == pytest.approx((0.45 + 0.43) / 2 - (0.40 + 0.44 + 0.47) / 3)
-    (said,) = [note for note in notes(comparison) if "not paired" in note]
-    assert said.startswith("Other seeds than label_only, which has 1, 2, 3: explanation has 1, 2.")
+    comparison = comparison_of(read_arms([str(grid)]), "label_only")
+    difference = comparison.differences["explanation"][FIRST]["acc"].value
+    assert difference == pytest.approx((0.45 + 0.43 - 0.40 - 0.44) / 2)
+    assert comparison.pooled["shuffled"]["acc"].over == "seeds and groups"
+    # An arm's own score is the mean over all of its seeds.
+    base = comparison.scores["label_only"][FIRST]["acc"].value
+    assert base == pytest.approx((0.40 + 0.44 + 0.47) / 3)
+    (said,) = [note for note in comparison.notes if "Without a partner" in note]
+    assert said.endswith("`explanation`: seed 3 of the baseline.")
+
+
+def test_arms_without_a_common_seed_are_paired_in_order_and_it_is_said(tmp_path: Path) -> None:
+    grid_of(tmp_path, {"label_only": THREE["label_only"]})
+    for seed, (one, two) in enumerate(THREE["explanation"], start=11):
+        model(tmp_path, "explanation", seed, {FIRST: one, SECOND: two})
+    comparison = comparison_of(read_arms([str(tmp_path)]), "label_only")
+    assert comparison.differences["explanation"][FIRST]["acc"].value == pytest.approx(0.12 / 3)
+    assert any("no seed in common" in note for note in comparison.notes)
 
 
 def test_configurations_of_an_arm_are_arms_of_their_own(tmp_path: Path) -> None:
@@ -145,27 +143,27 @@ def test_configurations_of_an_arm_are_arms_of_their_own(tmp_path: Path) -> None:
         model(tmp_path, "label_only", seed, TWO)
         model(tmp_path, "label_only", seed, TWO, label_smoothing=0.1, lora_dropout=0.2)
         model(tmp_path, "shuffled", seed, TWO, scope="coqa", budget="tokens")
-    comparison = compare(read_arms([str(tmp_path)]), "label_only")
-    assert comparison["seeds"] == {
+    comparison = comparison_of(read_arms([str(tmp_path)]), "label_only")
+    assert comparison.seeds == {
         "label_only": [1, 2],
         "label_only, label_smoothing 0.1, lora_dropout 0.2": [1, 2],
         "explanation": [1, 2],
         "explanation, label_share 0.5": [1, 2],
         "shuffled, budget tokens, scope coqa": [1, 2],
     }
-    assert "| explanation, label_share 0.5 | explanation | 2 |" in to_markdown(comparison)
+    assert "explanation, label\\_share 0.5" in to_markdown(comparison)
 
 
 def test_a_name_stands_for_one_arm_with_its_seeds(tmp_path: Path) -> None:
     for arm in ("label_only", "explanation"):
         grid_of(tmp_path / arm, {arm: THREE[arm]})
     given = [f"none={tmp_path / 'label_only'}", f"text={tmp_path / 'explanation'}"]
-    comparison = compare(read_arms(given), "none")
-    assert comparison["seeds"] == {"none": [1, 2, 3], "text": [1, 2, 3]}
-    assert len(comparison["runs"]["text"]["seeds"]) == 3
+    comparison = comparison_of(read_arms(given), "none")
+    assert comparison.seeds == {"none": [1, 2, 3], "text": [1, 2, 3]}
+    assert [run.seed for run in comparison.runs if run.arm == "text"] == [1, 2, 3]
     # One seed a folder, and the folder of all: the same numbers, under other names.
-    split = compare(read_arms([str(tmp_path)]), "label_only")
-    assert split["rows"][0]["baseline"] == comparison["rows"][0]["baseline"]
+    split = comparison_of(read_arms([str(tmp_path)]), "label_only")
+    assert split.scores["label_only"] == comparison.scores["none"]
 
 
 def test_results_of_a_moved_grid_find_their_records(
@@ -178,8 +176,8 @@ def test_results_of_a_moved_grid_find_their_records(
     # What lies at the old relative path now is another model.
     decoy = model(Path("grid"), "explanation", 1, TWO)
     (decoy / "regreason.json").write_text(json.dumps({"arm": "filler", "seed": 9}))
-    comparison = compare(read_arms(["there/moved"]), "label_only")
-    assert comparison["seeds"] == {arm: [1, 2, 3] for arm in THREE}
+    comparison = comparison_of(read_arms(["there/moved"]), "label_only")
+    assert comparison.seeds == {arm: [1, 2, 3] for arm in THREE}
 
 
 @pytest.mark.parametrize(
@@ -220,7 +218,7 @@ def test_what_is_of_no_one_arm_is_refused(
     ("changes", "expected"),
     [
         ({"config__limit": 5.0}, "differ in --limit"),
-        ({"n-samples__" + FIRST: {"effective": 10}}, "differ in number of documents"),
+        ({"n-samples__" + FIRST: {"effective": 100}}, "differ in number of documents"),
         ({"configs__" + FIRST: {"metadata": {"data": {"sha256": "cd" * 32}}}}, "differ in data"),
     ],
 )
@@ -267,15 +265,14 @@ def test_a_newer_result_supersedes_only_that_of_its_own_model(tmp_path: Path) ->
 
 def test_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
-        save(tmp_path / name, results(ALL))
+        save(tmp_path / name, results(TWO))
     odd = "[red]x|<b>`y`"
     given = [f"base={tmp_path / 'a'}", f"{odd}={tmp_path / 'b'}"]
     out = str(tmp_path / "out")
     assert main(["compare", *given, "--baseline", "base", "--out", out]) == 0
     assert odd in capsys.readouterr().out
     page = (tmp_path / "out/comparison.md").read_text()
-    header = next(line for line in page.splitlines() if line.startswith("| dataset"))
-    assert header.endswith(r"| base | \[red\]x\|\<b\>\`y\` | diff |")
+    assert r"\[red\]x\|\<b\>" in page
 
 
 def test_models_are_paired_by_their_seed_not_by_their_place(tmp_path: Path) -> None:
@@ -288,7 +285,7 @@ def test_models_are_paired_by_their_seed_not_by_their_place(tmp_path: Path) -> N
         results_file = next((tmp_path / name).rglob("results_*.json"))
         text = results_file.read_text().replace(f"explanation-{seed}", name)
         results_file.write_text(text)
-    comparison = compare(read_arms([str(tmp_path)]), "label_only")
-    assert comparison["seeds"] == {"label_only": [2, 10], "explanation": [2, 10]}
-    differences = comparison["over_seeds"]["explanation"]["mean_differences"]
-    assert differences == pytest.approx([0.2, 0.1])
+    comparison = comparison_of(read_arms([str(tmp_path)]), "label_only")
+    assert comparison.seeds == {"label_only": [2, 10], "explanation": [2, 10]}
+    by_seed = {arm: comparison.scores[arm][FIRST]["acc"].by_seed for arm in comparison.scores}
+    assert by_seed == {"label_only": [0.1, 0.5], "explanation": [0.3, 0.6]}
