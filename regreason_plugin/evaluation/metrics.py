@@ -140,7 +140,7 @@ def spearman(items: Sequence[tuple[int, int, str]]) -> float | None:
 
 def ece(items: Sequence[tuple[float, float, str]]) -> float:
     """Expected calibration error: |confidence - accuracy| over 15 bins of equal width."""
-    return float(_ece_of_sums(_bin_sums(items).sum(axis=0)))
+    return float(ece_of_sums(_bin_sums(items).sum(axis=0)))
 
 
 def majority_acc(items: Sequence[tuple[int, str]]) -> float:
@@ -188,12 +188,12 @@ def by_layer_se(items: Sequence[tuple[Sequence[float] | None, str]]) -> ByLayer 
 
 def macro_f1_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
     """Standard error of `macro_f1`."""
-    return _jackknife(_tables(items), _groups(items), _macro_f1_of_tables)
+    return _jackknife(_tables(items), _groups(items), macro_f1_of_tables)
 
 
 def qwk_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
     """Standard error of `qwk`."""
-    return _jackknife(_tables(items), _groups(items), _qwk_of_tables)
+    return _jackknife(_tables(items), _groups(items), qwk_of_tables)
 
 
 def spearman_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
@@ -203,7 +203,7 @@ def spearman_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
 
 def ece_stderr(items: Sequence[tuple[float, float, str]]) -> Error:
     """Standard error of `ece`."""
-    return _jackknife(_bin_sums(items), _groups(items), _ece_of_sums)
+    return _jackknife(_bin_sums(items), _groups(items), ece_of_sums)
 
 
 def majority_acc_stderr(items: Sequence[tuple[int, str]]) -> Error:
@@ -275,14 +275,16 @@ def _tables(items: Sequence[tuple[int, int, str]]) -> Array:
     return tables
 
 
-def _macro_f1_of_tables(tables: Array) -> Array:
+def macro_f1_of_tables(tables: Array) -> Array:
+    """`macro_f1` of tables of counts, a row a label, a column a prediction, ``[..., 5, 5]``."""
     hits = np.diagonal(tables, axis1=-2, axis2=-1)
     given_or_had = tables.sum(axis=-1) + tables.sum(axis=-2)
     f1: Array = np.where(given_or_had > 0, 2 * hits / np.maximum(given_or_had, 1), 0.0)
     return f1.mean(axis=-1)  # type: ignore[no-any-return]
 
 
-def _qwk_of_tables(tables: Array) -> Array:
+def qwk_of_tables(tables: Array) -> Array:
+    """`qwk` of tables as for `macro_f1_of_tables`; NaN where all labels are the same."""
     labels, predictions = tables.sum(axis=-1), tables.sum(axis=-2)
     by_chance = labels[..., :, None] * predictions[..., None, :] / labels.sum(-1)[..., None, None]
     distance = np.subtract.outer(LABELS, LABELS) ** 2
@@ -319,7 +321,8 @@ def _bin_sums(items: Sequence[tuple[float, float, str]]) -> Array:
     return sums
 
 
-def _ece_of_sums(sums: Array) -> Array:
+def ece_of_sums(sums: Array) -> Array:
+    """`ece` of sums by bin: documents, confidence and correct answers, ``[..., bins, 3]``."""
     gaps: Array = np.abs(sums[..., 1] - sums[..., 2]).sum(-1) / sums[..., 0].sum(-1)
     return gaps
 
