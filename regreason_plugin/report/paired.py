@@ -1,11 +1,13 @@
-"""How sure a mean difference is, when seeds are crossed with documents that come in groups.
+"""How sure a difference is, when seeds are crossed with documents that come in groups.
 
 Two arms are scored on the same documents, with the same seeds. Documents of one group (a
 conversation's axes, answers to one question) are alike, and every seed meets every document, so
 neither the documents of a group nor the seeds are as many independent observations as there are
-numbers. With e the differences a seed and group, linearised for unequal groups, the model is
+numbers. What a seed's difference owes to each group is its influence: for a mean the group's
+linearised share, for another statistic what the jackknife finds. With e = value + influence, one
+a seed and group, the model is
 
-    e[s, g] = seed[s] + group[g] + rest[s, g]
+    e[s, g] = mean + seed[s] + group[g] + rest[s, g]
 
 and the variance of the mean over S seeds and G groups is that of a two-way random-effects table,
 
@@ -14,33 +16,38 @@ and the variance of the mean over S seeds and G groups is that of a two-way rand
 with ()+ for components that come out negative (Searle, Casella and McCulloch, Variance Components,
 1992, section 4.4), and Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946). Without
 negative components it is s2_seed / S + s2_group / G - s2_rest / (S G).
+
+Fewer than three seeds say too little of seeds: groups are then drawn again, and what is found
+speaks of these trained models only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array: TypeAlias = NDArray[np.float64]
 
 ENOUGH_SEEDS = 3
-DRAWS = 10_000
-_BLOCK = 500
+# A statistic that is undefined in more of the draws than this has no interval.
+MOST_UNDEFINED = 0.01
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean difference.
+    """A difference. What is undefined is NaN.
 
     Attributes:
-        value: The mean over seeds and documents.
+        value: The mean over seeds.
         se: Its standard error.
         low: Lower end of the interval.
         high: Upper end.
-        p: Two-sided, against a difference of zero; None from a bootstrap.
-        df: Degrees of freedom of the t interval; None of a bootstrap.
+        p: Two-sided, against a difference of zero.
+        df: Degrees of freedom of the t interval; None of a bootstrap, or where nothing varies.
         over: What it speaks of: ``seeds and groups``, or ``groups`` for these trained models only.
     """
 
@@ -48,38 +55,9 @@ class Estimate:
     se: float
     low: float
     high: float
-    p: float | None
+    p: float
     df: float | None
-    over: str
-
-
-def mean_difference(
-    differences: Array, groups: NDArray[np.int64], *, level: float = 0.95, seed: int = 0
-) -> Estimate:
-    """The mean of paired differences with its interval.
-
-    Args:
-        differences: One a seed and document, ``[seeds, documents]``: the arm's score minus the
-            baseline's, of models that share the seed.
-        groups: The group of each document, numbered from 0 without gaps, ``[documents]``.
-        level: Of the interval.
-        seed: Of the bootstrap, which is used with fewer than three seeds.
-
-    Returns:
-        A t interval over seeds and groups, or with fewer than three seeds a percentile bootstrap
-        over groups, which speaks of these trained models only.
-
-    Raises:
-        ValueError: Fewer than two groups: nothing can be said of how they vary.
-    """
-    seeds = differences.shape[0]
-    totals = group_totals(differences, groups)
-    sizes = np.bincount(groups).astype(np.float64)
-    if len(sizes) < 2:
-        raise ValueError("an interval needs two groups of documents or more")
-    if seeds < ENOUGH_SEEDS:
-        return _bootstrap(totals.mean(axis=0), sizes, level, seed)
-    return _crossed(totals, sizes, level)
+    over: Literal["seeds and groups", "groups"]
 
 
 def group_totals(values: Array, groups: NDArray[np.int64]) -> Array:
@@ -88,41 +66,187 @@ def group_totals(values: Array, groups: NDArray[np.int64]) -> Array:
     return np.stack([np.bincount(groups, row, minlength=count) for row in values])
 
 
-def _crossed(totals: Array, sizes: Array, level: float) -> Estimate:
+def mean_influence(totals: Array, sizes: Array) -> tuple[Array, Array]:
+    """A mean over documents and what each group adds to it beyond its size's share.
+
+    Args:
+        totals: Sums by group, ``[seeds, groups]``.
+        sizes: Documents by group, ``[groups]``.
+
+    Returns:
+        The means ``[seeds]`` and the influence ``[seeds, groups]``, whose rows average zero.
+    """
+    documents = sizes.sum()
+    values = totals.sum(axis=1) / documents
+    return values, (totals - values[:, None] * sizes) * (len(sizes) / documents)
+
+
+def jackknife_influence(whole: Array, without: Array) -> Array:
+    """What each group adds to a statistic that is no mean.
+
+    Args:
+        whole: The statistic, ``[seeds]``.
+        without: The statistic without group g, ``[seeds, groups]``.
+
+    Returns:
+        ``[seeds, groups]``, whose rows average zero; NaN in the rows of a seed for which some
+        group leaves the statistic undefined.
+    """
+    influence = (without.shape[1] - 1) * (whole[:, None] - without)
+    centred: Array = influence - influence.mean(axis=1, keepdims=True)
+    return centred
+
+
+def crossed(values: Array, influence: Array, *, level: float = 0.95) -> Estimate:
+    """A t interval over seeds and groups.
+
+    Args:
+        values: The arm's statistic minus the baseline's, of models that share the seed,
+            ``[seeds]``.
+        influence: The same difference of their influences, ``[seeds, groups]``.
+        level: Of the interval.
+
+    Raises:
+        ValueError: Fewer than three seeds or two groups: nothing can be said of how they vary.
+    """
     from scipy.stats import t
 
-    seeds, count = totals.shape
-    value = float(totals.sum() / (seeds * sizes.sum()))
-    # A group counts by its documents: what it adds to the mean beyond its size's share.
-    e = (totals - value * sizes) * count / sizes.sum()
-    by_seed, by_group, mean = e.mean(axis=1, keepdims=True), e.mean(axis=0, keepdims=True), e.mean()
-    ms_seed = count * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
-    ms_group = seeds * float(((by_group - mean) ** 2).sum()) / (count - 1)
-    ms_rest = float(((e - by_seed - by_group + mean) ** 2).sum()) / ((seeds - 1) * (count - 1))
-    terms = [(ms_seed, seeds - 1), (ms_group, count - 1), (-ms_rest, (seeds - 1) * (count - 1))]
-    if ms_seed < ms_rest or ms_group < ms_rest:
-        # A negative component is none: the larger mean square is the variance of what is left.
-        terms = [max(terms[:2])]
-    scale = 1 / (seeds * count)
-    variance = scale * sum(ms for ms, _ in terms)
-    if variance <= 0:
+    seeds, groups = influence.shape
+    if seeds < ENOUGH_SEEDS or groups < 2:
+        raise ValueError("an interval needs three seeds and two groups of documents or more")
+    value = float(values.mean())
+    squares = mean_squares(values[None], influence[None])[:, 0, 0]
+    variance, df = (float(x) for x in variance_of_mean(squares, seeds, groups))
+    if variance == 0:
         # Every seed and group differs by the same amount, as a model and its copy do by none.
         return Estimate(value, 0.0, value, value, float(value == 0), None, "seeds and groups")
-    df = variance**2 / sum((scale * ms) ** 2 / freedom for ms, freedom in terms)
-    se = float(np.sqrt(variance))
+    se = variance**0.5
     half = float(t.ppf((1 + level) / 2, df)) * se
     p = float(2 * t.sf(abs(value) / se, df))
-    return Estimate(value, se, value - half, value + half, p, float(df), "seeds and groups")
+    return Estimate(value, se, value - half, value + half, p, df, "seeds and groups")
 
 
-def _bootstrap(totals: Array, sizes: Array, level: float, seed: int) -> Estimate:
-    """Groups drawn with replacement; the mean over the documents that come with them."""
+def mean_squares(values: Array, influence: Array) -> Array:
+    """The mean squares of a two-way table, and mean products of several.
+
+    Args:
+        values: ``[statistics, seeds]``.
+        influence: ``[statistics, seeds, groups]``.
+
+    Returns:
+        ``[3, statistics, statistics]``: symmetric matrices for seeds, groups and the rest, with
+        the mean squares on their diagonals; c' M c is the mean square of the combination c.
+    """
+    _, seeds, groups = influence.shape
+    by_seed = values - values.mean(axis=1, keepdims=True)
+    by_group = influence.mean(axis=1)
+    rest = (influence - by_group[:, None]).reshape(len(values), -1)
+    return np.stack(
+        [
+            by_seed @ by_seed.T * groups / (seeds - 1),
+            by_group @ by_group.T * seeds / (groups - 1),
+            rest @ rest.T / ((seeds - 1) * (groups - 1)),
+        ]
+    )
+
+
+def variance_of_mean(
+    squares: Array, seeds: int | Array, groups: int | Array
+) -> tuple[Array, Array]:
+    """The variance of a mean over seeds and groups, and its degrees of freedom.
+
+    Args:
+        squares: The mean squares of seeds, groups and the rest, ``[3, ...]``.
+        seeds: How many, one number or ``[...]``.
+        groups: How many, likewise.
+
+    Returns:
+        Variance and degrees of freedom, ``[...]``; the latter NaN where nothing varies.
+    """
+    of_seed, of_group, rest = squares
+    df_seed, df_group = np.subtract(seeds, 1.0), np.subtract(groups, 1.0)
+    whole = of_seed + of_group - rest
+    spread = of_seed**2 / df_seed + of_group**2 / df_group + rest**2 / (df_seed * df_group)
+    # A negative component is none: the larger mean square is the variance of what is left.
+    truncated = (of_seed <= rest) | (of_group <= rest)
+    larger = np.maximum(of_seed, of_group)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        df = np.where(
+            truncated, np.where(of_group >= of_seed, df_group, df_seed), whole**2 / spread
+        )
+    variance = np.where(truncated, larger, whole) / np.multiply(seeds, groups)
+    return variance, np.where(variance > 0, df, np.nan)
+
+
+def bootstrapped(value: float, draws: Array, influence: Array, *, level: float = 0.95) -> Estimate:
+    """A percentile interval over groups, for these trained models.
+
+    The interval excludes zero exactly where ``p <= 1 - level``: its ends are the draws whose ranks
+    are (B + 1) (1 - level) / 2 from either end (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, sections 4.4.1 and 5.3).
+
+    Args:
+        value: The difference, of the seeds' mean.
+        draws: The same with groups drawn again, ``[draws]``. Draws in which it is undefined (NaN)
+            are left out; where they are more than 1 %, the interval and p are NaN.
+        influence: For the standard error, ``[seeds, groups]``.
+        level: Of the interval.
+
+    Raises:
+        ValueError: There is one group only.
+    """
+    groups = influence.shape[1]
+    if groups < 2:
+        raise ValueError("an interval needs two groups of documents or more")
+    se = float(np.sqrt((influence.mean(axis=0) ** 2).sum() / (groups * (groups - 1))))
+    known = np.sort(draws[~np.isnan(draws)])
+    count = len(known)
+    if np.isnan(value) or len(draws) - count > MOST_UNDEFINED * len(draws) or count == 0:
+        return Estimate(value, se, np.nan, np.nan, np.nan, None, "groups")
+    # The small number makes up for 1 - 0.95 being no 0.05.
+    rank = max(int((count + 1) * (1 - level) / 2 + 1e-9), 1)
+    tail = 1 + min(int((known <= 0).sum()), int((known >= 0).sum()))
+    p = min(1.0, 2 * tail / (count + 1))
+    return Estimate(value, se, float(known[rank - 1]), float(known[-rank]), p, None, "groups")
+
+
+def group_weights(
+    strata: NDArray[np.int64], draws: int, seed: int, block: int = 250
+) -> Iterator[NDArray[np.float32]]:
+    """How often each group comes when as many are drawn again, with replacement, in each stratum.
+
+    Args:
+        strata: The stratum of each group, numbered from 0, ``[groups]``.
+        draws: How many.
+        seed: The same seed gives the same draws, whatever the block.
+        block: Draws at a time.
+
+    Yields:
+        ``[block, groups]``; the last may be shorter.
+    """
     random = np.random.default_rng(seed)
-    count = len(sizes)
-    means = np.empty(DRAWS)
-    for start in range(0, DRAWS, _BLOCK):
-        drawn = random.integers(0, count, (min(_BLOCK, DRAWS - start), count))
-        means[start : start + len(drawn)] = totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    value = float(totals.sum() / sizes.sum())
-    return Estimate(value, float(means.std(ddof=1)), float(low), float(high), None, None, "groups")
+    sizes = np.bincount(strata)
+    ends = np.cumsum(sizes)
+    # Drawn stratum by stratum; then back in the groups' order.
+    place = np.empty(len(strata), dtype=np.int64)
+    place[np.argsort(strata, kind="stable")] = np.arange(len(strata))
+    in_order = bool((np.diff(strata) >= 0).all())
+    for start in range(0, draws, block):
+        weights = np.empty((min(block, draws - start), len(strata)), dtype=np.float32)
+        for row in weights:
+            for size, end in zip(sizes, ends, strict=True):
+                drawn = random.integers(0, size, size) if size else []
+                row[end - size : end] = np.bincount(drawn, minlength=size)
+        yield weights if in_order else weights[:, place]
+
+
+def mcnemar(differences: Array) -> float:
+    """McNemar's exact p: whether one arm is right where the other is wrong more often.
+
+    Args:
+        differences: -1, 0 or 1 a document, of independent documents and one model an arm.
+    """
+    from scipy.stats import binomtest
+
+    better, worse = int((differences > 0).sum()), int((differences < 0).sum())
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
