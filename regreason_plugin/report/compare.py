@@ -62,7 +62,7 @@ def compare(
     *,
     difference: float = 0.02,
     command: str = "",
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> Compared:
     """Hold every arm against the baseline, document by document.
 

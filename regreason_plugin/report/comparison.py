@@ -78,8 +78,12 @@ class Difference(Interval):
 
     se: float | None = None
     df: float | None = Field(default=None, description="of the t interval; null of a bootstrap")
-    p: float | None = Field(default=None, description="two-sided, groups and seeds taken into account")
-    p_holm: float | None = Field(default=None, description="of p, over settings x arms, or over arms")
+    p: float | None = Field(
+        default=None, description="two-sided, groups and seeds taken into account"
+    )
+    p_holm: float | None = Field(
+        default=None, description="of p, over settings x arms, or over arms"
+    )
     mcnemar_p: float | None = Field(
         default=None, description="exact; accuracy of one seed and groups of one document only"
     )
@@ -92,7 +96,8 @@ class Difference(Interval):
         default=None, description="the smallest difference that is found with a probability of 0.8"
     )
     over: Literal["seeds and groups", "groups"] | None = Field(
-        default=None, description="what the interval speaks of; groups: of these trained models only"
+        default=None,
+        description="what the interval speaks of; groups: of these trained models only",
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -49,8 +50,8 @@ def difference_of(
         p=_finite(estimate.p),
         mcnemar_p=_mcnemar(models, scores) if metric == "acc" else None,
         effect=_effect(metric, models, scores, estimates),
-        detectable=detectable(estimate) if known else None,
-        over=cast(Literal["seeds and groups", "groups"], estimate.over) if known else None,
+        detectable=_finite(detectable(estimate)) if known else None,
+        over=estimate.over if known else None,
     )
 
 
@@ -65,7 +66,10 @@ def holm(found: Sequence[tuple[Difference, dict[str, Difference], str]]) -> None
     known = [(one, place, key) for one, place, key in found if one.p is not None]
     if not known:
         return
+    # (It collects garbage at every call, which takes long beside so many objects.)
+    gc.freeze()
     corrected = multipletests([one.p for one, _, _ in known], method="holm")[1]
+    gc.unfreeze()
     for (one, place, key), p in zip(known, corrected, strict=True):
         place[key] = one.model_copy(update={"p_holm": float(p)})
 

@@ -70,7 +70,8 @@ class Estimates:
             return crossed(values, influence)
         draws = self._draws[models][metric]
         of_task = draws.mean(axis=0) if task is None else draws[task]
-        return bootstrapped(value, of_task.astype(np.float64), influence)
+        # What lies beyond the seventh digit is the single precision's.
+        return bootstrapped(value, of_task.astype(np.float64).round(7), influence)
 
     def statistic(self, metric: str, models: Models, task: int | None = None) -> Statistic:
         """A figure by seed, and the groups' influences; of all groups where it is pooled."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ from regreason_plugin.settings import LABELS
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
+# Double precision, or single in a bootstrap.
+Numbers = NDArray[Any]
 
 COUNT = len(LABELS)
 # A document's summands: its cell of the table; by bin, confidence minus whether it is right;
@@ -82,7 +84,7 @@ def sums_of(models: Sequence[Answers]) -> Sums:
     shape = (len(groups), len(first.ids))
     of_group = csr_array((np.ones(shape[1]), (member, np.arange(shape[1]))), shape=shape)
     summed = [_summed(answers) for answers in models]
-    known = np.logical_and.reduce([~np.isnan(values) for values in summed])
+    known: NDArray[np.bool_] = ~np.isnan(np.stack(summed)).any(axis=0)
     rows = []
     for answers, values in zip(models, summed, strict=True):
         documents = np.zeros((shape[1], _TOTALS.stop))
@@ -127,7 +129,7 @@ def _summed(answers: Answers) -> Array:
     return np.stack(columns, axis=1)
 
 
-def metrics_of(rows: NDArray[np.floating], known: NDArray[np.floating]) -> dict[str, Array]:
+def metrics_of(rows: Numbers, known: Numbers) -> dict[str, Array]:
     """All metrics of sums over documents.
 
     Args:
@@ -184,7 +186,7 @@ def document_values(answers: Answers) -> dict[str, Array]:
     }
 
 
-def _mean_summands(rows: Array) -> dict[str, Array]:
+def _mean_summands(rows: Numbers) -> dict[str, Array]:
     """Of each metric that is a mean, its sum over the documents, ``[...]``."""
     tables = rows[..., _TABLE].reshape(*rows.shape[:-1], COUNT, COUNT)
     totals = rows[..., _TOTALS]

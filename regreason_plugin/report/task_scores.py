@@ -62,7 +62,7 @@ class TaskScores:
 
 
 def read_tasks(
-    runs: Sequence[Run], tasks: Sequence[str], advance: Callable[[int], None] = lambda _: None
+    runs: Sequence[Run], tasks: Sequence[str], advance: Callable[[int], object] = lambda _: None
 ) -> list[TaskScores]:
     """Read and score tasks, in several processes where there is much to read.
 

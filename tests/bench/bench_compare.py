@@ -1,0 +1,89 @@
+"""`regreason compare` on 18 settings x 8 arms x 5,000 documents: seconds, memory, size of the page.
+
+    python tests/bench/bench_compare.py [--documents N] [--seeds S] [--group-size N]
+
+The results are drawn by chance in lm_eval's own format; writing them is not timed. Memory is the
+largest sum over the command and its processes that was seen at any moment (proportional set size).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from results_help import ALL, DATE, write_results
+
+ARMS = [
+    *("label_only", "explanation", "shuffled", "bag_of_words", "mismatched", "random_words"),
+    *("filler", "other"),
+]
+WORDS = "a conversation of some length in which two people talk about this and that ".split()
+
+
+def write_arm(folder: Path, documents: int, group_size: int, draw: np.random.Generator) -> None:
+    """One model: the first task by the tests' helper, for its results file; samples by hand."""
+    scores = {task: np.round(draw.normal(-2, 1, (documents, 5)), 6) for task in ALL}
+    text = " ".join(WORDS * 4)
+    write_results(folder, scores, group_size=group_size, texts=[text])
+
+
+def measure(command: list[str]) -> tuple[float, float]:
+    """Seconds, and MiB at the worst moment, of a command and what it starts."""
+    begin, worst = time.perf_counter(), 0.0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            family = [watched, *watched.children(recursive=True)]
+            worst = max(worst, sum(one.memory_full_info().pss for one in family))
+        except psutil.NoSuchProcess:
+            continue
+        time.sleep(0.2)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return time.perf_counter() - begin, worst / 2**20
+
+
+def main() -> None:
+    """Write the results, compare them, print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--documents", type=int, default=5_000, help="a setting")
+    parser.add_argument("--group-size", type=int, default=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        draw = np.random.default_rng(0)
+        for arm in ARMS:
+            write_arm(folder / arm, args.documents, args.group_size, draw)
+        size = sum(file.stat().st_size for file in folder.rglob(f"*{DATE}*"))
+        command = [
+            *(sys.executable, "-m", "regreason_plugin", "compare"),
+            *(f"{arm}={folder / arm}" for arm in ARMS),
+            *("--baseline", ARMS[0], "--out", str(folder / "out")),
+        ]
+        seconds, memory = measure(command)
+        page = (folder / "out" / "report.html").stat().st_size
+    print(
+        json.dumps(
+            {
+                "documents": len(ALL) * len(ARMS) * args.documents,
+                "samples_mib": round(size / 2**20),
+                "seconds": round(seconds, 1),
+                "memory_mib": round(memory),
+                "page_mib": round(page / 2**20, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
