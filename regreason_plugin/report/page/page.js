@@ -1,0 +1,125 @@
+"use strict";
+{
+  const root = document.documentElement;
+  const theme = document.getElementById("theme");
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  theme.hidden = false;
+  theme.addEventListener("click", () => {
+    const now = root.dataset.theme ?? (dark.matches ? "dark" : "light");
+    root.dataset.theme = now === "dark" ? "light" : "dark";
+  });
+
+  // Paper cannot be clicked.
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details.fold:not([open])")];
+    for (const fold of opened) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of opened) fold.open = false;
+  });
+}
+
+if (document.getElementById("conversations-data")) {
+  const $ = (id) => document.getElementById(id);
+  const data = JSON.parse($("conversations-data").textContent);
+  const table = $("conversations-table");
+  const blank = $("conversation-template").content.querySelector("tbody");
+  const number = new Intl.NumberFormat("en");
+  const text = (node, selector, value) => {
+    node.querySelector(selector).textContent = value;
+  };
+  let found = data.rows;
+  let page = 0;
+
+  // A text that is searched once is searched again.
+  const lowered = new Map();
+  const words = (row) => {
+    if (!lowered.has(row)) lowered.set(row, `${row[1]}\n${row[3]}\n${row[4]}`.toLowerCase());
+    return lowered.get(row);
+  };
+
+  const drawn = (row) => {
+    const [setting, id, label, prompt, explanation, predictions, probabilities] = row;
+    const body = blank.cloneNode(true);
+    text(body, ".where", data.settings[setting]);
+    text(body, ".id", id);
+    text(body, ".label", label);
+    text(body, ".rated", label);
+    text(body, "summary", Array.from(prompt.slice(0, 400)).slice(0, 160).join(""));
+    text(body, ".prompt", prompt);
+    text(body, ".explanation", explanation);
+    body.querySelectorAll(".answer").forEach((cell, arm) => {
+      const chosen = predictions[arm];
+      const bars = probabilities[arm];
+      cell.className = `answer ${chosen === label ? "right" : "wrong"}`;
+      text(cell, ".chosen", chosen);
+      text(cell, "title", bars.map((p, i) => `${i + 1}: ${(p / 1000).toFixed(3)}`).join(", "));
+      cell.querySelectorAll("rect").forEach((bar, i) => {
+        const height = Math.floor(bars[i] / 50);
+        bar.setAttribute("y", 20 - height);
+        bar.setAttribute("height", 2 + height);
+        bar.setAttribute("class", i + 1 === chosen ? "pick" : i + 1 === label ? "truth" : "other");
+      });
+    });
+    return body;
+  };
+
+  const show = () => {
+    const pages = Math.max(1, Math.ceil(found.length / data.page));
+    const shown = found.slice(page * data.page, (page + 1) * data.page);
+    table.querySelectorAll("tbody").forEach((body) => body.remove());
+    table.append(...shown.map(drawn));
+    $("filter-count").textContent =
+      `${number.format(found.length)} of ${number.format(data.rows.length)} conversations`;
+    $("place").textContent = `Page ${number.format(page + 1)} of ${number.format(pages)}`;
+    $("previous").disabled = page === 0;
+    $("next").disabled = page + 1 >= pages;
+    $("pager").hidden = pages === 1;
+  };
+
+  const filter = () => {
+    const wanted = $("filter-text").value.trim().toLowerCase();
+    const setting = $("filter-setting").value;
+    const arm = $("filter-arm").value;
+    const kind = $("filter-kind").value;
+    const asked = arm === "" ? data.arms.map((_, i) => i).slice(1) : [Number(arm)];
+    found = data.rows.filter((row) => {
+      const [, , label, , , predictions] = row;
+      if (setting !== "" && row[0] !== Number(setting)) return false;
+      const base = predictions[0] === label;
+      const differs = (i) => (predictions[i] === label) !== base;
+      // An arm alone: where it predicts another label than the baseline.
+      if (kind === "" && arm !== "" && predictions[Number(arm)] === predictions[0]) return false;
+      if (kind !== "" && (base !== (kind === "wrong") || !asked.some(differs))) return false;
+      return wanted === "" || words(row).includes(wanted);
+    });
+    page = 0;
+    show();
+  };
+
+  const options = (select, names, from) =>
+    names.slice(from).forEach((name, i) => select.append(new Option(name, i + from)));
+  options($("filter-setting"), data.settings, 0);
+  options($("filter-arm"), data.arms, 1);
+  let waiting;
+  $("filter-text").addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(filter, 120);
+  });
+  for (const id of ["filter-setting", "filter-arm", "filter-kind"])
+    $(id).addEventListener("change", filter);
+  $("filter").addEventListener("submit", (event) => {
+    event.preventDefault();
+    filter();
+  });
+  const turn = (step) => {
+    page += step;
+    show();
+    table.scrollIntoView();
+  };
+  $("previous").addEventListener("click", () => turn(-1));
+  $("next").addEventListener("click", () => turn(1));
+  for (const id of ["filter", "filter-count"]) $(id).hidden = false;
+  show();
+}

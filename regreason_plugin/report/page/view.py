@@ -1,0 +1,292 @@
+"""What the page's template prints: a comparison put in the order in which it is read."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from regreason_plugin.report.comparison import METRICS, TABLED, Comparison, Difference, Metric
+from regreason_plugin.report.disagree import Disagreement
+from regreason_plugin.report.page import charts
+from regreason_plugin.report.page.numbers import (
+    NONE,
+    count,
+    limits,
+    p_value,
+    round_up,
+    share,
+    signed,
+    span,
+    tick_text,
+)
+from regreason_plugin.report.probe_curves import FORCED, PANELS
+from regreason_plugin.settings import AXES, DATASETS
+
+ALPHA = 0.05
+# Steps of colour to either side of zero.
+STEPS = 5
+# Conversations that are there without a script, too.
+PAGE = 50
+
+
+class Cell(NamedTuple):
+    """A coloured cell.
+
+    Attributes:
+        text: What it says.
+        shade: Its colour: ``n5`` (worse, or lower) to ``p5``, ``z`` around zero.
+        marked: Whether its corrected p is below `ALPHA`.
+        more: The interval and p, for who points at it.
+    """
+
+    text: str
+    shade: str
+    marked: bool
+    more: str
+
+
+def view(
+    comparison: Comparison, disagreements: list[Disagreement], disagreeing: int
+) -> dict[str, Any]:
+    """The template's variables."""
+    c = comparison
+    return {
+        "c": c,
+        "everyone": [c.baseline, *c.arms],
+        "generated": "generated" in str(c.data.get("origin", "")),
+        "level": f"{100 * c.level:g} %",
+        "titles": {s.task: _title(s.dataset, s.axis) for s in c.settings},
+        "metric_title": lambda name: METRICS.get(name, Metric(name, None)).title,
+        "documents": sum(s.documents for s in c.settings),
+        "over": sorted({d.over for by in c.pooled.values() if (d := by.get("acc")) and d.over}),
+        "key_figures": [_key_figures(c, arm) for arm in (c.baseline, *c.arms)],
+        "heat_maps": [_heat_map(c, name) for name in TABLED if name in c.metrics],
+        "forests": _forests(c),
+        "reliability": {
+            arm: charts.reliability(arm, bins)
+            for arm, bins in c.reliability.items()
+            if any(part.count for part in bins)
+        },
+        "confusion": {arm: _confusion(rows) for arm, rows in c.confusion.items()},
+        "layers": _layers(c),
+        "look": {arm: charts.look(n) for n, arm in enumerate([c.baseline, *c.arms])},
+        "learning": _learning(c),
+        **_conversations(c, disagreements, disagreeing),
+        **_runs(c),
+    }
+
+
+def _title(dataset: str, axis: str) -> str:
+    return f"{DATASETS.get(dataset, dataset)}: {AXES.get(axis, axis)}"
+
+
+def _key_figures(c: Comparison, arm: str) -> dict[str, Any]:
+    gap = c.gap.get(arm)
+    needed = c.needed.get(arm)
+    return {
+        "arm": arm,
+        "seeds": len(c.seeds.get(arm, [])),
+        "score": c.pooled_scores[arm]["acc"],
+        "difference": c.pooled.get(arm, {}).get("acc"),
+        "wins": c.wins.get(arm),
+        "gap": share(gap) if gap else None,
+        "needed": needed,
+    }
+
+
+# --- the heat map -------------------------------------------------------------------------
+
+
+def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
+    metric = METRICS[name]
+    differences = [by_metric[name] for by in c.differences.values() for by_metric in by.values()]
+    pooled = [c.pooled[arm][name] for arm in c.arms]
+    largest = max((abs(d.value) for d in (*differences, *pooled) if d.value), default=0.0)
+    bound = round_up(largest) if largest else 1.0
+    flip = -1 if metric.better == "lower" else 1
+
+    def cell(difference: Difference) -> Cell:
+        marked = difference.p_holm is not None and difference.p_holm < ALPHA
+        more = [span(difference, sign=True) or "no interval"]
+        if difference.p_holm is not None:
+            more.append(f"p {p_value(difference.p)}, corrected {p_value(difference.p_holm)}")
+        return Cell(
+            signed(difference.value),
+            _shade(difference.value, bound, flip),
+            marked,
+            "; ".join(more),
+        )
+
+    rows = []
+    for dataset, members in groupby(c.settings, key=lambda setting: setting.dataset):
+        axes = [
+            (
+                AXES.get(setting.axis, setting.axis),
+                [cell(c.differences[arm][setting.task][name]) for arm in c.arms],
+            )
+            for setting in members
+        ]
+        rows.append((DATASETS.get(dataset, dataset), axes))
+    sides = ("worse", "better") if metric.better else ("lower", "higher")
+    return {
+        "name": name,
+        "title": metric.title,
+        "better": metric.better,
+        "sides": sides,
+        "ends": (tick_text(-flip * bound, sign=True), tick_text(flip * bound, sign=True)),
+        "shades": [_shade(step / STEPS, 1, 1) for step in range(-STEPS, STEPS + 1)],
+        "rows": rows,
+        "pooled": [cell(difference) for difference in pooled],
+    }
+
+
+def _shade(value: float | None, bound: float, flip: int) -> str:
+    if value is None:
+        return "none"
+    step = round(STEPS * flip * value / bound)
+    return "z" if step == 0 else f"{'p' if step > 0 else 'n'}{min(abs(step), STEPS)}"
+
+
+# --- charts -------------------------------------------------------------------------------
+
+
+def _forests(c: Comparison) -> dict[str, Any]:
+    """Differences of accuracy: pooled by arm, and by setting for each arm."""
+    pooled = {arm: c.pooled[arm]["acc"] for arm in c.arms}
+    single = {
+        arm: {_title(s.dataset, s.axis): c.differences[arm][s.task]["acc"] for s in c.settings}
+        for arm in c.arms
+    }
+    ends = _ends(pooled.values())
+    wide = _ends([*pooled.values(), *(d for by in single.values() for d in by.values())])
+
+    def rows(differences: dict[str, Difference], ends: tuple[float, float]) -> list[Any]:
+        return [(name, charts.forest_mark(d, ends), d) for name, d in differences.items()]
+
+    return {
+        "pooled": rows(pooled, ends),
+        "pooled_axis": charts.forest_axis(ends),
+        "by_arm": [
+            (arm, rows(single[arm], wide), charts.forest_mark(pooled[arm], wide), pooled[arm])
+            for arm in c.arms
+        ],
+        "axis": charts.forest_axis(wide),
+    }
+
+
+def _ends(differences: Any) -> tuple[float, float]:
+    return limits([v for d in differences for v in (d.value, d.low, d.high)], 0.0)
+
+
+def _confusion(rows: list[list[int]]) -> list[list[tuple[int, str, str]]]:
+    """By right label and prediction: the count, its shade and its share of the right label."""
+    table = []
+    for row in rows:
+        total = sum(row) or 1
+        table.append(
+            [(n, _shade(n / total, 1, 1), f"{100 * n / total:.0f} % of the row") for n in row]
+        )
+    return table
+
+
+def _layers(c: Comparison) -> list[Any]:
+    order = [c.baseline, *c.arms]
+    drawn = []
+    for name, curves in c.layers.items():
+        metric = name.removesuffix("_by_layer")
+        title, unit = PANELS.get(metric.removeprefix(FORCED), (metric, ""))
+        if metric.startswith(FORCED):
+            title += ", label forced at once"
+        drawn.append((title, charts.layers(title, unit, curves, order)))
+    return drawn
+
+
+def _learning(c: Comparison) -> list[Any]:
+    order = [c.baseline, *c.arms]
+    return [
+        (arm, charts.learning(arm, order.index(arm), c.curves, c.baseline))
+        for arm in order
+        if any(curve.tokens for curve in c.curves.get(arm, []))
+    ]
+
+
+# --- conversations ------------------------------------------------------------------------
+
+
+def _conversations(
+    c: Comparison, disagreements: list[Disagreement], disagreeing: int
+) -> dict[str, Any]:
+    """The rows that the script shows, and the first of them for who has none.
+
+    A row is: number of its setting, id, right label, prompt, explanation, and by arm the
+    predictions and the probabilities in thousandths.
+    """
+    arms = [c.baseline, *c.arms]
+    titles = {s.task: _title(s.dataset, s.axis) for s in c.settings}
+    tasks = [s.task for s in c.settings if any(d.task == s.task for d in disagreements)]
+    places = {task: place for place, task in enumerate(tasks)}
+    rows = [
+        (
+            places[d.task],
+            d.id,
+            d.label,
+            d.prompt,
+            d.explanation,
+            [d.predictions[arm] for arm in arms],
+            [[round(1000 * p) for p in d.probabilities[arm]] for arm in arms],
+        )
+        for d in disagreements
+    ]
+    labels = len(rows[0][6][0]) if rows else 0
+    return {
+        "conversations": {
+            "page": PAGE,
+            "settings": [titles[task] for task in tasks],
+            "arms": arms,
+            "rows": rows,
+        },
+        "blank": (0, "", 0, "", "", [0] * len(arms), [[0] * labels] * len(arms)),
+        "disagreeing": disagreeing,
+    }
+
+
+# --- what was run -------------------------------------------------------------------------
+
+_PARTS = ("environment", "evaluation", "training")
+
+
+def _runs(c: Comparison) -> dict[str, Any]:
+    """What all models have alike, told once, and of each model only the rest."""
+    alike: dict[str, dict[str, str]] = {}
+    for part in _PARTS:
+        first = getattr(c.runs[0], part) if c.runs else {}
+        alike[part] = {
+            key: _text(value)
+            for key, value in first.items()
+            if all(key in getattr(r, part) and getattr(r, part)[key] == value for r in c.runs)
+        }
+    own = [
+        {
+            part: {k: _text(v) for k, v in getattr(run, part).items() if k not in alike[part]}
+            for part in _PARTS
+        }
+        for run in c.runs
+    ]
+    return {
+        "alike": alike,
+        "runs": list(zip(c.runs, own, strict=True)),
+        "data": {key: _text(value) for key, value in c.data.items()},
+        "computed_with": {
+            "regreason": c.regreason,
+            **c.versions,
+            "bootstrap draws": count(c.draws),
+            "bootstrap seed": str(c.bootstrap_seed),
+        },
+    }
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return NONE
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
