@@ -10,12 +10,12 @@ _MARKUP = re.compile(r"([\\`*<>\[\]|#&~]|(?<![^\W_])_|_(?![^\W_]))")
 
 def escape(text: object) -> str:
     """As plain text, on one line, also within a table."""
-    return _MARKUP.sub(r"\\\1", _one_line(text))
+    return _MARKUP.sub(r"\\\1", one_line(text))
 
 
 def code(text: object) -> str:
     """As a span of code, also within a table."""
-    plain = _one_line(text) or " "
+    plain = one_line(text) or " "
     ticks = "`" * (_longest_run(plain) + 1)
     # A backtick at an end would join the fence; a bar ends a table's cell even in code.
     space = " " if plain.startswith("`") or plain.endswith("`") else ""
@@ -28,7 +28,8 @@ def block(text: str, language: str) -> str:
     return f"{ticks}{language}\n{text.strip()}\n{ticks}"
 
 
-def _one_line(text: object) -> str:
+def one_line(text: object) -> str:
+    """Without line ends, controls and what changes the direction of writing."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 

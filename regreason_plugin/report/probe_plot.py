@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import textwrap
 from pathlib import Path
-from typing import Any
 
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -22,6 +19,7 @@ from rich.text import Text
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.layers import middle_blocks
+from regreason_plugin.report.look import SHADE, caption, floats, look, png_and_svg, style
 from regreason_plugin.report.probe_curves import (
     FORCED,
     PANELS,
@@ -30,33 +28,6 @@ from regreason_plugin.report.probe_curves import (
     Probes,
 )
 from regreason_plugin.settings import SETTINGS
-
-# Okabe and Ito's colours without the yellow, which is lost on white. The numbers of
-# colours, dashes and markers have no common divisor, so that no curve looks like another;
-# markers and dashes also tell them apart in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-DASHES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-STYLE = {
-    "font.family": ["DejaVu Sans", "sans-serif"],
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "legend.fontsize": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "0.85",
-    "grid.linewidth": 0.6,
-    # A name with a dollar sign is a name, not a formula.
-    "text.parse_math": False,
-    # The same bytes for the same input; text stays text, to be found and read aloud.
-    "svg.hashsalt": "regreason",
-    "svg.fonttype": "none",
-}
-SHADE = "0.92"
-
 
 # --- the picture --------------------------------------------------------------------------
 
@@ -70,13 +41,8 @@ def draw(probes: Probes) -> tuple[bytes, bytes]:
     Returns:
         A PNG and an SVG; the SVG is the same for the same input.
     """
-    # The user's own matplotlibrc has no say, nor is the process's style changed.
-    with matplotlib.style.context(["default", STYLE]):
-        figure = _figure(probes)
-        png, svg = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", dpi=200)
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    return png.getvalue(), svg.getvalue()
+    with style():
+        return png_and_svg(_figure(probes))
 
 
 def _figure(probes: Probes) -> Figure:
@@ -112,8 +78,7 @@ def _figure(probes: Probes) -> Figure:
         f"Entropy by layer, mean over {probes.settings} of {len(SETTINGS)} settings{generated}",
         fontsize=12,
     )
-    caption = "\n".join(textwrap.fill(line, width=64 * columns) for line in probes.caption)
-    figure.supxlabel(caption, x=0.01, ha="left", fontsize=7.5)
+    caption(figure, probes.caption, 64 * columns)
     return figure
 
 
@@ -131,39 +96,22 @@ def _panel(axes: Axes, metric: str, curves: dict[str, Curve]) -> None:
             axes.axvspan(*ends, color=SHADE, linewidth=0, zorder=0)
     for number, curve in enumerate(curves.values()):
         depth = [layer / curve.blocks for layer in range(len(curve.layers))]
-        look = _look(number)
+        drawn = look(number)
         lower, upper = zip(*(estimate.interval for estimate in curve.layers), strict=True)
         band = axes.fill_between(
-            depth, _floats(lower), _floats(upper), color=look["color"], alpha=0.18, linewidth=0
+            depth, floats(lower), floats(upper), color=drawn["color"], alpha=0.18, linewidth=0
         )
         band.set_gid(f"band-{metric}-{number}")
         # About eight markers a curve, not at the same layers as the next curve's.
         step = max(1, curve.blocks // 8)
-        means = _floats([estimate.mean for estimate in curve.layers])
-        (line,) = axes.plot(depth, means, markevery=(number % step, step), **look)
+        means = floats([estimate.mean for estimate in curve.layers])
+        (line,) = axes.plot(depth, means, markevery=(number % step, step), **drawn)
         line.set_gid(f"curve-{metric}-{number}")
-
-
-def _look(number: int) -> dict[str, Any]:
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "linestyle": DASHES[number % len(DASHES)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "markersize": 5.5,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.6,
-        "linewidth": 1.6,
-    }
-
-
-def _floats(values: Any) -> list[float]:
-    """For matplotlib, which leaves a gap at NaN."""
-    return [math.nan if value is None else value for value in values]
 
 
 def _legend(axes: Axes, curves: dict[str, Curve]) -> None:
     axes.set_axis_off()
-    lines = [Line2D([], [], **_look(number)) for number in range(len(curves))]
+    lines = [Line2D([], [], **look(number)) for number in range(len(curves))]
     patches = [Patch(color="0.5", alpha=0.35), Patch(color=SHADE)]
     texts = [*(textwrap.fill(name, 40) for name in curves), "95 % interval", "middle blocks"]
     # The texts come after: matplotlib would leave out a name with an underscore before it.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import statistics
 
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from regreason_plugin.report.probe_plot import COLOURS, DASHES, MARKERS, STYLE
+from regreason_plugin.report.look import COLOURS, DASHES, MARKERS, style
 from regreason_plugin.study.plan import Condition, Plan
 from regreason_plugin.targets.arms import ARMS
 from regreason_plugin.training.curves import read_log
@@ -35,7 +34,7 @@ def draw(plan: Plan) -> bytes:
 
     An arm has one colour in all its conditions; a condition's changes have a dash of their own.
     """
-    with matplotlib.style.context(["default", STYLE]):
+    with style():
         figure = Figure((12, 8), layout="constrained")
         panels = figure.subplots(2, 2, sharey="row")
         for row, (order, title) in enumerate(_TITLES.items()):

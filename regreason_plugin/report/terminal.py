@@ -1,0 +1,93 @@
+"""A comparison in a terminal: the verdict first, then the tables."""
+
+from __future__ import annotations
+
+import textwrap
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.segment import SegmentLines
+from rich.table import Table
+from rich.text import Text
+
+from regreason_plugin.report import tables
+from regreason_plugin.report.comparison import Comparison
+from regreason_plugin.report.tables import Cells
+
+# Characters of a name before it is broken: as many as a difference has with its interval.
+NAME = 26
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print it; a name from outside is neither markup nor moves the cursor.
+
+    The tables are as wide as they need: a cut one hides numbers. Where the terminal is too
+    narrow, they come in parts of as many arms as it has room for.
+    """
+    for answer in comparison.answers:
+        verdict = (_printable(answer.question), "bold"), "  ", (_printable(answer.short), "cyan")
+        console.print(Text.assemble(*verdict))
+        for sentence in answer.sentences:
+            console.print(Padding(Text(_printable(sentence)), (0, 0, 0, 2), expand=False))
+        console.print()
+    baseline = comparison.baseline
+    title = f"Accuracy of {baseline}, and differences to it. {tables.caption(comparison)}"
+    _print(console, tables.accuracy(comparison), title)
+    title = f"Means over the settings of {baseline}, and differences to them."
+    _print(console, tables.pooled(comparison), title)
+    for line in (*tables.legend(comparison), *comparison.notes):
+        console.print(Text(_printable(line)))
+
+
+def _print(console: Console, cells: Cells, title: str) -> None:
+    # A file or a pipe has no width, and its reader scrolls.
+    room = console.width if console.is_terminal else _width(cells)
+    for part in _parts(cells, room):
+        console.print(Text(_printable(title), style="italic"))
+        # (A console prints no wider than itself, but for what is rendered already.)
+        lines = console.render_lines(_table(part), console.options.update_width(_width(part)))
+        console.print(SegmentLines(lines, new_lines=True), crop=False)
+        console.print()
+
+
+def _parts(cells: Cells, room: int) -> list[Cells]:
+    """The arms' columns in as few parts as fit, each with all the columns before them."""
+    arms = range(cells.fixed, len(cells.header))
+    for count in range(len(arms), 1, -1):
+        parts = [cells.of(arms[start : start + count]) for start in range(0, len(arms), count)]
+        if all(_width(part) <= room for part in parts):
+            return parts
+    return [cells.of([arm]) for arm in arms]
+
+
+def _width(cells: Cells) -> int:
+    return Console(width=100_000).measure(_table(cells)).maximum
+
+
+def _table(cells: Cells) -> Table:
+    table = Table()
+    for place, name in enumerate(cells.header):
+        right = place >= cells.words
+        # (As Text: a name with brackets is no markup.)
+        heading = Text(textwrap.fill(_printable(name), NAME))
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    previous = cells.body[0][0] if cells.body else ""
+    for row in cells.body:
+        # Between datasets.
+        if row[0] != previous and cells.footer:
+            table.add_section()
+        previous = row[0]
+        table.add_row(*_texts(row))
+    table.add_section()
+    for row in cells.footer:
+        table.add_row(*_texts(row), style="bold")
+    return table
+
+
+def _texts(row: list[str]) -> list[Text]:
+    return [Text(_printable(cell)) for cell in row]
+
+
+def _printable(text: str) -> str:
+    """Without what moves a cursor, or changes colours or the direction of writing."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
