@@ -79,7 +79,7 @@ def commands(decision: Decision) -> list[str]:
         return []
     runs = {"baseline": decision.baseline, "candidate": decision.candidate}
     named = " ".join(shlex.quote(f"{name}={run.folder}") for name, run in runs.items())
-    return [f"regreason compare {named} --baseline baseline --out page"]
+    return [_clean(f"regreason compare {named} --baseline baseline --out page")]
 
 
 def to_markdown(decision: Decision) -> str:
@@ -145,16 +145,16 @@ def to_junit(decision: Decision) -> bytes:
     if failed:
         kind = "worse" if decision.verdict == "fail" else "undecided"
         failure = ElementTree.SubElement(
-            case, "failure", {"message": _clean(headline(decision)), "type": kind}
+            case, "failure", {"message": headline(decision), "type": kind}
         )
-        failure.text = _clean("\n".join([*advice(decision), *commands(decision)]))
+        failure.text = "\n".join([*advice(decision), *commands(decision)])
     else:
-        ElementTree.SubElement(case, "system-out").text = _clean(headline(decision))
+        ElementTree.SubElement(case, "system-out").text = headline(decision)
     header, cells = _cells(decision)
     for row, line in zip(decision.settings, cells, strict=False):
         case = _case(suite, f"{row.dataset} {row.axis}", "regreason.gate.settings")
         shown = ", ".join(f"{name} {cell}" for name, cell in zip(header[2:], line[2:], strict=True))
-        ElementTree.SubElement(case, "system-out").text = _clean(shown)
+        ElementTree.SubElement(case, "system-out").text = shown
     ElementTree.indent(suites)
     text = ElementTree.tostring(suites, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'.encode()
@@ -167,7 +167,10 @@ def _case(suite: ElementTree.Element, name: str, place: str) -> ElementTree.Elem
 
 
 def _clean(text: str) -> str:
-    """Without what XML 1.0 has no way to write: control characters, halves of characters."""
+    """Without control characters and halves of characters.
+
+    They move a terminal's cursor, and XML 1.0 has no way to write them.
+    """
     return "".join(c if c.isprintable() or c in "\t\n" else "\ufffd" for c in text)
 
 
