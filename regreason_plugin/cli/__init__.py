@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from regreason_plugin import __version__
-from regreason_plugin.cli import data, models
+from regreason_plugin.cli import data, gating, models
 from regreason_plugin.errors import UserError
 
 
@@ -52,4 +52,5 @@ def _parser() -> argparse.ArgumentParser:
 
     data.add_commands(command)
     models.add_commands(command)
+    gating.add_commands(command)
     return parser
