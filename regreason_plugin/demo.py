@@ -153,7 +153,7 @@ def _config_for(out: Path) -> Path:
 
 def _show_result(out: Path, arms: tuple[str, ...]) -> None:
     from regreason_plugin.report.comparison import load
-    from regreason_plugin.report.tables import print_comparison
+    from regreason_plugin.report.terminal import print_comparison
 
     console.print()
     print_comparison(load(out / "comparison.json"), console)

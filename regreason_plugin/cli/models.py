@@ -115,7 +115,7 @@ def run_check(arguments: list[str]) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from regreason_plugin.report.arms import read_arms
     from regreason_plugin.report.compare import compare
-    from regreason_plugin.report.tables import print_comparison
+    from regreason_plugin.report.terminal import print_comparison
     from regreason_plugin.report.writing import write
 
     runs = read_arms(args.results)

@@ -7,9 +7,11 @@ from pathlib import Path
 from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.report.compare import Compared
 from regreason_plugin.report.comparison import save
+from regreason_plugin.report.csv_file import to_csv
 from regreason_plugin.report.figures import write_figures
+from regreason_plugin.report.latex import to_latex
+from regreason_plugin.report.markdown_page import to_markdown
 from regreason_plugin.report.page import write_page
-from regreason_plugin.report.tables import to_csv, to_latex, to_markdown
 
 
 def write(compared: Compared, out: Path) -> list[Path]:

@@ -26,7 +26,22 @@ ARMS = [
     *("label_only", "explanation", "shuffled", "bag_of_words", "mismatched", "random_words"),
     *("filler", "other"),
 ]
-WORDS = "a conversation of some length in which two people talk about this and that ".split()
+WORDS = [
+    "a",
+    "conversation",
+    "of",
+    "some",
+    "length",
+    "in",
+    "which",
+    "two",
+    "people",
+    "talk",
+    "about",
+    "this",
+    "and",
+    "that",
+]
 
 
 def write_arm(folder: Path, documents: int, group_size: int, draw: np.random.Generator) -> None:

@@ -88,8 +88,8 @@ def single(checkout: Path, tiny_model: Path) -> Run:
     return _train(checkout, tiny_model, checkout / "axolotl_configs/arms/label_only.yml")
 
 
-def _train(checkout: Path, model: Path, sweep: Path, arm: str = "label_only") -> Run:
-    options = [*OPTIONS, f"--base-model={model}", "--logging-steps=1"]
+def _train(checkout: Path, model: Path, sweep: Path, *more: str, arm: str = "label_only") -> Run:
+    options = [*OPTIONS, f"--base-model={model}", "--logging-steps=1", *more]
     done = axolotl_train(CONFIG, "--sweep", sweep, *options, cwd=checkout, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     output = checkout / "runs/demo/models" / arm
@@ -145,7 +145,9 @@ def test_training_has_an_effect(single: Run, checkout: Path, tiny_model: Path) -
 def test_the_sweep_of_all_arms_gives_a_folder_each_and_the_same_seed_the_same_adapter(
     single: Run, checkout: Path, tiny_model: Path
 ) -> None:
-    again = _train(checkout, tiny_model, checkout / "axolotl_configs/arms/all.yml")
+    # In one process, which saves seven starts of Axolotl.
+    sweep = checkout / "axolotl_configs/arms/all.yml"
+    again = _train(checkout, tiny_model, sweep, "--launcher=python")
     models = checkout / "runs/demo/models"
     assert sorted(path.name for path in models.iterdir()) == sorted(ARMS)
     for arm in ARMS:

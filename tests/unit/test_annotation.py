@@ -281,7 +281,7 @@ def test_an_explanation_names_what_was_seen() -> None:
 
 
 @given(answer=st.text(min_size=1).filter(str.strip), request=st.text())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_is_rated(answer: str, request: str) -> None:
     for rating in rate([talk(answer, request)]):
         assert 1 <= rating.label <= 5

@@ -187,7 +187,7 @@ ANYTHING = st.one_of(st.text(), st.lists(PIECES | st.text(max_size=3), max_size=
 
 
 @given(text=ANYTHING, scale=SCALES)
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @example(text="Score: \u00b2", scale=5)
 @example(text='{"score": 1, "explanation": "\ud800"}', scale=5)
 def test_any_text_is_read_or_refused_by_name(text: str, scale: int) -> None:

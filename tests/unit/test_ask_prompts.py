@@ -159,7 +159,7 @@ def test_no_two_prompts_are_alike() -> None:
 @given(
     conversation=CONVERSATIONS, which=st.tuples(st.sampled_from(STYLES), st.sampled_from([*AXES]))
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(
     talk([("user", text) for text in HOSTILE] + [("assistant", "x")], HOSTILE[3]),
     (STYLES[1], "on_topic"),
@@ -181,7 +181,7 @@ def test_a_conversation_stays_in_its_block(
 
 
 @given(conversation=CONVERSATIONS, explanations=st.lists(TEXTS, min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(talk([("assistant", HOSTILE[3])], "{explanations}"), HOSTILE)
 def test_explanations_stay_in_theirs(conversation: Conversation, explanations: list[str]) -> None:
     text = load_merge_prompt(None)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from regreason_plugin.report.tables import to_markdown
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.report import estimates
 from regreason_plugin.report.compare import compare
 from regreason_plugin.report.comparison import Comparison, Wins, load
+from regreason_plugin.report.markdown_page import to_markdown
 from regreason_plugin.report.results import Run, read_run
 from regreason_plugin.report.writing import write
 from regreason_plugin.settings import SETTINGS, task_name

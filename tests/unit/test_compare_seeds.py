@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from regreason_plugin.report.tables import to_markdown
 from test_compare import FIRST, SECOND, comparison_of, results
 from test_compare import save as save_results
 
@@ -16,6 +15,7 @@ from regreason_plugin.cli import main
 from regreason_plugin.errors import UserError
 from regreason_plugin.report.arms import read_arms
 from regreason_plugin.report.compare import compare
+from regreason_plugin.report.markdown_page import to_markdown
 from regreason_plugin.report.results import read_run
 
 SHA = "ef" * 32

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from regreason_plugin.conversations import corpus
@@ -140,7 +140,6 @@ def test_prompts_are_short_in_tokens(tokenizer: Any) -> None:
 
 
 @given(text=st.text())
-@settings(deadline=None)
 def test_any_text_has_tokens(tokenizer: Any, text: str) -> None:
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
     assert tokenizer.decode(ids) == text

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from probe_reference import matrix_entropy as slow_matrix_entropy
 from scipy.special import softmax
@@ -104,7 +104,6 @@ def test_matrix_entropy_at_its_ends() -> None:
         assert float(matrix_entropy(equal, alpha=alpha)) == 0.0
 
 
-@settings(deadline=None)
 @given(st.integers(2, 30), st.integers(2, 20), seeds)
 def test_matrix_entropy_written_out(tokens: int, width: int, seed: int) -> None:
     states = normal(tokens, width, seed=seed) + 3.0

@@ -53,7 +53,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("dataset", ROWS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_any_row(dataset: str, data: st.DataObject) -> None:
     importer = IMPORTERS[dataset]

@@ -200,7 +200,7 @@ def test_a_score_that_is_no_number_is_refused() -> None:
             metrics.document_metrics(1, [0.0, bad, 0.0, 0.0, 0.0], "g")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(

@@ -124,7 +124,7 @@ def test_an_answer_that_is_kept_is_short_and_can_be_stored(tmp_path: Path) -> No
     ),
     budget=st.floats(0, 20),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_budget_is_never_exceeded(
     steps: list[tuple[int, float, str | None]],
     budget: float,

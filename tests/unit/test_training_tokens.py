@@ -22,7 +22,7 @@ def tokenizer(tiny_model: Path) -> Any:
     return AutoTokenizer.from_pretrained(tiny_model)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prompt=st.text(min_size=1).map(lambda text: neutralise(text)[0].strip()).filter(bool),
     label=st.integers(1, 5),
