@@ -9,19 +9,21 @@ from typing import Any
 import pandas as pd
 
 from regreason_plugin.report.comparison import Comparison, Difference, Score
+from regreason_plugin.report.tables import printable
 
 POOLED = "pooled"
 Size = dict[str, int | None]
 # A spreadsheet runs a cell that begins so, also in its full-width form. One that takes another
 # character than the comma for a separator sees cells begin where we have none.
-_FORMULA = re.compile(r"(?:^|(?<=[;,|\"\t\r\n]))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+_FORMULA = re.compile(r"(?:^|(?<=[;,|\"]))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def to_csv(comparison: Comparison) -> str:
     """A row a setting, arm and metric; the baseline among the arms, the pooled figures last.
 
     Lines end with LF. Numbers have all their digits; what is undefined is empty. An apostrophe
-    stands before a name that a spreadsheet would run. ``diff_...`` to ``over`` are of the
+    stands before a name that a spreadsheet would run, U+FFFD for a control character.
+    ``diff_...`` to ``over`` are of the
     difference to the baseline, whose own are empty; ``seeds`` counts the arm's. ``documents``
     of the pooled figures is a sum; their ``groups`` are empty, as settings share groups.
     """
@@ -73,5 +75,5 @@ def _of(
 
 
 def text(name: str) -> str:
-    """Such that no spreadsheet runs it."""
-    return _FORMULA.sub("'", name)
+    """Such that no spreadsheet runs it; without tabs and line ends."""
+    return _FORMULA.sub("'", printable(name))

@@ -41,7 +41,7 @@ def to_markdown(comparison: Comparison) -> str:
 def _text(text: object) -> str:
     """Plain text at any place: no markup, no list at a line's start, no address made a link."""
     plain = re.sub(r"(?<=:)(?=//)|(?<=\bwww)(?=\.)", r"\\", escape(text), flags=re.IGNORECASE)
-    return re.sub(r"^(\d*)([-+.)](?=\s|$)|=+$)", r"\1\\\2", plain)
+    return re.sub(r"^(\d*)([.)+](?=\s|$)|-|=+$)", r"\1\\\2", plain)
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import textwrap
 from pathlib import Path
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from rich.console import Console
 from rich.table import Table
@@ -18,8 +17,7 @@ from rich.text import Text
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer
-from regreason_plugin.layers import middle_blocks
-from regreason_plugin.report.look import SHADE, caption, floats, look, png_and_svg, style
+from regreason_plugin.report.look import SHADE, caption, layers, legend, png_and_svg, style
 from regreason_plugin.report.probe_curves import (
     FORCED,
     PANELS,
@@ -84,48 +82,19 @@ def _figure(probes: Probes) -> Figure:
 
 def _panel(axes: Axes, metric: str, curves: dict[str, Curve]) -> None:
     title, unit = PANELS[metric.removeprefix(FORCED)]
-    axes.set_title(title)
-    axes.set_xlabel("depth (0 embeddings, 1 last block)")
-    axes.set_ylabel(unit)
-    axes.set_xlim(-0.03, 1.03)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-    for blocks in {curve.blocks for curve in curves.values()}:
-        if middle := middle_blocks(blocks):
-            # Half a block to either side, so that a single block is seen, too.
-            ends = (middle[0] - 0.5) / blocks, (middle[-1] + 0.5) / blocks
-            axes.axvspan(*ends, color=SHADE, linewidth=0, zorder=0)
-    for number, curve in enumerate(curves.values()):
-        depth = [layer / curve.blocks for layer in range(len(curve.layers))]
-        drawn = look(number)
-        lower, upper = zip(*(estimate.interval for estimate in curve.layers), strict=True)
-        band = axes.fill_between(
-            depth, floats(lower), floats(upper), color=drawn["color"], alpha=0.18, linewidth=0
-        )
-        band.set_gid(f"band-{metric}-{number}")
-        # About eight markers a curve, not at the same layers as the next curve's.
-        step = max(1, curve.blocks // 8)
-        means = floats([estimate.mean for estimate in curve.layers])
-        (line,) = axes.plot(depth, means, markevery=(number % step, step), **drawn)
-        line.set_gid(f"curve-{metric}-{number}")
+    by_layer = [
+        [(estimate.mean, *estimate.interval) for estimate in curve.layers]
+        for curve in curves.values()
+    ]
+    layers(axes, title, unit, by_layer, metric)
 
 
 def _legend(axes: Axes, curves: dict[str, Curve]) -> None:
-    axes.set_axis_off()
-    lines = [Line2D([], [], **look(number)) for number in range(len(curves))]
-    patches = [Patch(color="0.5", alpha=0.35), Patch(color=SHADE)]
-    texts = [*(textwrap.fill(name, 40) for name in curves), "95 % interval", "middle blocks"]
-    # The texts come after: matplotlib would leave out a name with an underscore before it.
-    blank = [str(number) for number in range(len(texts))]
-    legend = axes.legend(
-        [*lines, *patches],
-        blank,
-        loc="center",
-        frameon=False,
-        handlelength=3.5,
-        ncols=1 + (len(texts) > 12),
-    )
-    for text, name in zip(legend.get_texts(), texts, strict=True):
-        text.set_text(name)
+    bands: dict[str, Artist] = {
+        "95 % interval": Patch(color="0.5", alpha=0.35),
+        "middle blocks": Patch(color=SHADE),
+    }
+    legend(axes, curves, bands)
 
 
 # --- files and the terminal ---------------------------------------------------------------

@@ -48,6 +48,11 @@ class Cells:
         return Cells(chosen(self.header), body, footer, self.words, self.fixed)
 
 
+def printable(text: str) -> str:
+    """Without what moves a cursor, ends a line, or changes colours or the writing's direction."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 # --- numbers ------------------------------------------------------------------------------
 
 

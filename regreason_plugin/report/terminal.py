@@ -12,7 +12,7 @@ from rich.text import Text
 
 from regreason_plugin.report import tables
 from regreason_plugin.report.comparison import Comparison
-from regreason_plugin.report.tables import Cells
+from regreason_plugin.report.tables import Cells, printable
 
 # Characters of a name before it is broken: as many as a difference has with its interval.
 NAME = 26
@@ -25,10 +25,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     narrow, they come in parts of as many arms as it has room for.
     """
     for answer in comparison.answers:
-        verdict = (_printable(answer.question), "bold"), "  ", (_printable(answer.short), "cyan")
+        verdict = (printable(answer.question), "bold"), "  ", (printable(answer.short), "cyan")
         console.print(Text.assemble(*verdict))
         for sentence in answer.sentences:
-            console.print(Padding(Text(_printable(sentence)), (0, 0, 0, 2), expand=False))
+            console.print(Padding(Text(printable(sentence)), (0, 0, 0, 2), expand=False))
         console.print()
     baseline = comparison.baseline
     title = f"Accuracy of {baseline}, and differences to it. {tables.caption(comparison)}"
@@ -36,14 +36,14 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     title = f"Means over the settings of {baseline}, and differences to them."
     _print(console, tables.pooled(comparison), title)
     for line in (*tables.legend(comparison), *comparison.notes):
-        console.print(Text(_printable(line)))
+        console.print(Text(printable(line)))
 
 
 def _print(console: Console, cells: Cells, title: str) -> None:
     # A file or a pipe has no width, and its reader scrolls.
     room = console.width if console.is_terminal else _width(cells)
     for part in _parts(cells, room):
-        console.print(Text(_printable(title), style="italic"))
+        console.print(Text(printable(title), style="italic"))
         # (A console prints no wider than itself, but for what is rendered already.)
         lines = console.render_lines(_table(part), console.options.update_width(_width(part)))
         console.print(SegmentLines(lines, new_lines=True), crop=False)
@@ -69,7 +69,7 @@ def _table(cells: Cells) -> Table:
     for place, name in enumerate(cells.header):
         right = place >= cells.words
         # (As Text: a name with brackets is no markup.)
-        heading = Text(textwrap.fill(_printable(name), NAME))
+        heading = Text(textwrap.fill(printable(name), NAME))
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     previous = cells.body[0][0] if cells.body else ""
     for row in cells.body:
@@ -85,9 +85,4 @@ def _table(cells: Cells) -> Table:
 
 
 def _texts(row: list[str]) -> list[Text]:
-    return [Text(_printable(cell)) for cell in row]
-
-
-def _printable(text: str) -> str:
-    """Without what moves a cursor, or changes colours or the direction of writing."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return [Text(printable(cell)) for cell in row]
