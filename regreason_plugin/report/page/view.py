@@ -269,25 +269,29 @@ _PARTS = ("environment", "evaluation", "training")
 
 def _runs(c: Comparison) -> dict[str, Any]:
     """What all models have alike, told once, and of each model only the rest."""
-    alike: dict[str, dict[str, str]] = {}
-    for part in _PARTS:
-        first = getattr(c.runs[0], part) if c.runs else {}
-        alike[part] = {
-            key: _text(value)
-            for key, value in first.items()
-            if all(key in getattr(r, part) and getattr(r, part)[key] == value for r in c.runs)
+    told = [{part: _flat(getattr(run, part)) for part in _PARTS} for run in c.runs]
+    alike = {
+        part: {
+            key: value
+            for key, value in (told[0][part] if told else {}).items()
+            if all(one[part].get(key) == value for one in told)
         }
+        for part in _PARTS
+    }
     own = [
         {
-            part: {k: _text(v) for k, v in getattr(run, part).items() if k not in alike[part]}
+            key: value
             for part in _PARTS
+            for key, value in one[part].items()
+            # Columns of their own.
+            if key not in alike[part] and key not in ("arm", "seed")
         }
-        for run in c.runs
+        for one in told
     ]
     return {
         "alike": alike,
         "runs": list(zip(c.runs, own, strict=True)),
-        "data": {key: _text(value) for key, value in c.data.items()},
+        "data": _flat(c.data),
         "computed_with": {
             "regreason": c.regreason,
             **c.versions,
@@ -297,7 +301,15 @@ def _runs(c: Comparison) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return NONE
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested fields as ``data.sha256``, their values as text."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is None:
+            flat[prefix + key] = NONE
+        else:
+            text = isinstance(value, str)
+            flat[prefix + key] = value if text else json.dumps(value, ensure_ascii=False)
+    return flat
