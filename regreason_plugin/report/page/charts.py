@@ -86,11 +86,14 @@ def forest_mark(interval: Interval, ends: tuple[float, float]) -> Markup:
 def forest_axis(ends: tuple[float, float]) -> Markup:
     """The scale below the rows."""
     parts: list[Markup] = []
-    for value in ticks(*ends, about=5):
+    shown = ticks(*ends, about=5)
+    for number, value in enumerate(shown):
         place = _place(value, ends)
+        # Every second one has no room on a phone; zero stays.
+        kind = "middle minor" if (number - shown.index(0)) % 2 else "middle"
         parts += [
             element("line", x1=place, x2=place, y1=0, y2=5, class_="axis"),
-            element("text", tick_text(value, sign=True), x=place, y=18, class_="middle"),
+            element("text", tick_text(value, sign=True), x=place, y=18, class_=kind),
         ]
     return element("svg", *parts, class_="mark scale", aria_hidden="true")
 
@@ -157,13 +160,14 @@ def reliability(arm: str, bins: Sequence[Bin]) -> Markup:
     """Accuracy by confidence, and below it how many answers each bar is of."""
     axes = Axes((0, 1), (0, 1), (40, 22, 250, 202))
     counts = Axes((0, 1), (0, max([b.count for b in bins], default=0) or 1), (40, 250, 250, 290))
-    bars, below = [], []
+    bars: list[Markup] = []
+    below: list[Markup] = []
     for part in bins:
         if not part.count or part.accuracy is None or part.confidence is None:
             continue
         words = (
-            f"confidence {plain(part.low, 2)} to {plain(part.high, 2)}: {count(part.count)} answers,"
-            f" mean confidence {plain(part.confidence)}, accuracy {plain(part.accuracy)}"
+            f"confidence {plain(part.low, 2)} to {plain(part.high, 2)}: {count(part.count)} "
+            f"answers, mean confidence {plain(part.confidence)}, accuracy {plain(part.accuracy)}"
         )
         left, width = (
             axes.across(part.low) + 0.5,
@@ -247,7 +251,7 @@ def _known(depth: list[float], curve: Sequence[Interval]) -> list[list[tuple[flo
     return [run for run in runs if run]
 
 
-def _line(axes: Axes, pairs: list[tuple[float, float]], name: str, kind: str) -> Markup:
+def _line(axes: Axes, pairs: Sequence[tuple[float, float]], name: str, kind: str) -> Markup:
     """A line, or a dot where it is of a single point."""
     title = element("title", name)
     if len(pairs) == 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from regreason_plugin.report.comparison import Gap, Interval
 
-NONE = "–"
+NONE = "\N{EN DASH}"
 # A hyphen is shorter than a plus, and columns of the two would not align.
 MINUS = "\N{MINUS SIGN}"
 
@@ -27,7 +27,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def span(interval: Interval, sign: bool = False) -> str:
-    """The ends of an interval, such as ``−0.010 to +0.050``; empty where it has none."""
+    """The ends of an interval, such as ``+0.010 to +0.050``; empty where it has none."""
     if interval.low is None or interval.high is None:
         return ""
     form = signed if sign else plain
@@ -81,7 +81,7 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def tick_text(value: float, sign: bool = False) -> str:
-    """A tick's label, as short as it can be: ``20k``, ``−0.05``."""
+    """A tick's label, as short as it can be: ``20k``, ``+0.05``."""
     size = abs(value)
     text = f"{size / 1000:g}k" if size >= 10_000 else f"{size:g}"
     if value < 0:

@@ -118,16 +118,16 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
             "; ".join(more),
         )
 
-    rows = []
-    for dataset, members in groupby(c.settings, key=lambda setting: setting.dataset):
-        axes = [
-            (
-                AXES.get(setting.axis, setting.axis),
-                [cell(c.differences[arm][setting.task][name]) for arm in c.arms],
-            )
-            for setting in members
-        ]
-        rows.append((DATASETS.get(dataset, dataset), axes))
+    rows = [
+        (
+            dataset,
+            [
+                (axis, [cell(c.differences[arm][task][name]) for arm in c.arms])
+                for axis, task in members
+            ],
+        )
+        for dataset, members in _by_dataset(c)
+    ]
     sides = ("worse", "better") if metric.better else ("lower", "higher")
     return {
         "name": name,
@@ -139,6 +139,14 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
         "rows": rows,
         "pooled": [cell(difference) for difference in pooled],
     }
+
+
+def _by_dataset(c: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The datasets' titles, each with its axes' titles and tasks."""
+    return [
+        (DATASETS.get(dataset, dataset), [(AXES.get(s.axis, s.axis), s.task) for s in members])
+        for dataset, members in groupby(c.settings, key=lambda setting: setting.dataset)
+    ]
 
 
 def _shade(value: float | None, bound: float, flip: int) -> str:
@@ -153,29 +161,32 @@ def _shade(value: float | None, bound: float, flip: int) -> str:
 
 def _forests(c: Comparison) -> dict[str, Any]:
     """Differences of accuracy: pooled by arm, and by setting for each arm."""
-    pooled = {arm: c.pooled[arm]["acc"] for arm in c.arms}
-    single = {
-        arm: {_title(s.dataset, s.axis): c.differences[arm][s.task]["acc"] for s in c.settings}
-        for arm in c.arms
-    }
-    ends = _ends(pooled.values())
-    wide = _ends([*pooled.values(), *(d for by in single.values() for d in by.values())])
+    pooled = [c.pooled[arm]["acc"] for arm in c.arms]
+    single = [by["acc"] for arm in c.arms for by in c.differences[arm].values()]
+    narrow, wide = _ends(pooled), _ends([*pooled, *single])
 
-    def rows(differences: dict[str, Difference], ends: tuple[float, float]) -> list[Any]:
-        return [(name, charts.forest_mark(d, ends), d) for name, d in differences.items()]
+    def row(name: str, d: Difference, ends: tuple[float, float] = wide) -> Any:
+        return name, charts.forest_mark(d, ends), d
 
     return {
-        "pooled": rows(pooled, ends),
-        "pooled_axis": charts.forest_axis(ends),
+        "pooled": [row(arm, d, narrow) for arm, d in zip(c.arms, pooled, strict=True)],
+        "pooled_axis": charts.forest_axis(narrow),
         "by_arm": [
-            (arm, rows(single[arm], wide), charts.forest_mark(pooled[arm], wide), pooled[arm])
-            for arm in c.arms
+            (
+                arm,
+                [
+                    (dataset, [row(axis, c.differences[arm][task]["acc"]) for axis, task in axes])
+                    for dataset, axes in _by_dataset(c)
+                ],
+                row("all, pooled", d),
+            )
+            for arm, d in zip(c.arms, pooled, strict=True)
         ],
         "axis": charts.forest_axis(wide),
     }
 
 
-def _ends(differences: Any) -> tuple[float, float]:
+def _ends(differences: list[Difference]) -> tuple[float, float]:
     return limits([v for d in differences for v in (d.value, d.low, d.high)], 0.0)
 
 
@@ -258,25 +269,29 @@ _PARTS = ("environment", "evaluation", "training")
 
 def _runs(c: Comparison) -> dict[str, Any]:
     """What all models have alike, told once, and of each model only the rest."""
-    alike: dict[str, dict[str, str]] = {}
-    for part in _PARTS:
-        first = getattr(c.runs[0], part) if c.runs else {}
-        alike[part] = {
-            key: _text(value)
-            for key, value in first.items()
-            if all(key in getattr(r, part) and getattr(r, part)[key] == value for r in c.runs)
+    told = [{part: _flat(getattr(run, part)) for part in _PARTS} for run in c.runs]
+    alike = {
+        part: {
+            key: value
+            for key, value in (told[0][part] if told else {}).items()
+            if all(one[part].get(key) == value for one in told)
         }
+        for part in _PARTS
+    }
     own = [
         {
-            part: {k: _text(v) for k, v in getattr(run, part).items() if k not in alike[part]}
+            key: value
             for part in _PARTS
+            for key, value in one[part].items()
+            # Columns of their own.
+            if key not in alike[part] and key not in ("arm", "seed")
         }
-        for run in c.runs
+        for one in told
     ]
     return {
         "alike": alike,
         "runs": list(zip(c.runs, own, strict=True)),
-        "data": {key: _text(value) for key, value in c.data.items()},
+        "data": _flat(c.data),
         "computed_with": {
             "regreason": c.regreason,
             **c.versions,
@@ -286,7 +301,15 @@ def _runs(c: Comparison) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return NONE
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested fields as ``data.sha256``, their values as text."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is None:
+            flat[prefix + key] = NONE
+        else:
+            text = isinstance(value, str)
+            flat[prefix + key] = value if text else json.dumps(value, ensure_ascii=False)
+    return flat
