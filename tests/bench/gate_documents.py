@@ -1,0 +1,46 @@
+"""How many documents the gate needs: the table of docs/gate.md, in seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from regreason_plugin.report.change import AccuracyChange
+
+TRIALS = 20_000
+POWER = 0.8
+
+
+def passes(documents: int, discordance: float, max_drop: float) -> float:
+    """How often a candidate that is as good passes; groups of one document."""
+    random = np.random.default_rng(0)
+    half = discordance / 2
+    drawn = random.multinomial(documents, [half, half, 1 - discordance], TRIALS).astype(float)
+    wins, losses = drawn[:, 0], drawn[:, 1]
+    squares = wins + losses - (wins - losses) ** 2 / documents
+    low, _ = AccuracyChange(
+        losses, wins, documents, documents, kish=1.0, clustered=squares, unclustered=squares
+    ).bounds(0.05)
+    return float((low > -max_drop).mean())
+
+
+def needed(discordance: float, max_drop: float) -> int:
+    """The least number with which it passes as often as `POWER`, to 1 in 100."""
+    least, most = 10.0, 1e6
+    while most / least > 1.01:
+        middle = (least * most) ** 0.5
+        enough = passes(int(middle), discordance, max_drop) >= POWER
+        least, most = (least, middle) if enough else (middle, most)
+    return int(most)
+
+
+def main() -> None:
+    """Print the table."""
+    drops = (0.05, 0.02, 0.01, 0.005)
+    print("| the two disagree about | " + " | ".join(f"{drop:g}" for drop in drops) + " |")
+    for discordance in (0.0, 0.02, 0.05, 0.1, 0.2):
+        counts = [f"{float(f'{needed(discordance, drop):.2g}'):,.0f}" for drop in drops]
+        print(f"| {100 * discordance:g} % | " + " | ".join(counts) + " |")
+
+
+if __name__ == "__main__":
+    main()
