@@ -121,7 +121,7 @@ def crossed(values: Array, influence: Array, *, level: float = 0.95) -> Estimate
     Raises:
         ValueError: Fewer than three seeds or two groups: nothing can be said of how they vary.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     seeds, groups = influence.shape
     if seeds < ENOUGH_SEEDS or groups < 2:
@@ -133,8 +133,8 @@ def crossed(values: Array, influence: Array, *, level: float = 0.95) -> Estimate
         # Every seed and group differs by the same amount, as a model and its copy do by none.
         return Estimate(value, 0.0, value, value, float(value == 0), None, "seeds and groups")
     se = variance**0.5
-    half = float(t.ppf((1 + level) / 2, df)) * se
-    p = float(2 * t.sf(abs(value) / se, df))
+    half = float(stdtrit(df, (1 + level) / 2)) * se
+    p = float(2 * stdtr(df, -abs(value) / se))
     table = Table(seeds, groups, *(float(square) for square in squares))
     return Estimate(value, se, value - half, value + half, p, df, "seeds and groups", table)
 
