@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,16 @@ Array: TypeAlias = NDArray[np.float64]
 ENOUGH_SEEDS = 3
 # A statistic that is undefined in more of the draws than this has no interval.
 MOST_UNDEFINED = 0.01
+
+
+class Table(NamedTuple):
+    """A two-way table's size and its mean squares."""
+
+    seeds: int
+    groups: int
+    of_seed: float
+    of_group: float
+    rest: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Estimate:
         p: Two-sided, against a difference of zero.
         df: Degrees of freedom of the t interval; None of a bootstrap, or where nothing varies.
         over: What it speaks of: ``seeds and groups``, or ``groups`` for these trained models only.
+        table: What its standard error is made from; None where ``df`` is.
     """
 
     value: float
@@ -58,6 +69,7 @@ class Estimate:
     p: float
     df: float | None
     over: Literal["seeds and groups", "groups"]
+    table: Table | None = None
 
 
 def group_totals(values: Array, groups: NDArray[np.int64]) -> Array:
@@ -109,7 +121,7 @@ def crossed(values: Array, influence: Array, *, level: float = 0.95) -> Estimate
     Raises:
         ValueError: Fewer than three seeds or two groups: nothing can be said of how they vary.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     seeds, groups = influence.shape
     if seeds < ENOUGH_SEEDS or groups < 2:
@@ -121,9 +133,10 @@ def crossed(values: Array, influence: Array, *, level: float = 0.95) -> Estimate
         # Every seed and group differs by the same amount, as a model and its copy do by none.
         return Estimate(value, 0.0, value, value, float(value == 0), None, "seeds and groups")
     se = variance**0.5
-    half = float(t.ppf((1 + level) / 2, df)) * se
-    p = float(2 * t.sf(abs(value) / se, df))
-    return Estimate(value, se, value - half, value + half, p, df, "seeds and groups")
+    half = float(stdtrit(df, (1 + level) / 2)) * se
+    p = float(2 * stdtr(df, -abs(value) / se))
+    table = Table(seeds, groups, *(float(square) for square in squares))
+    return Estimate(value, se, value - half, value + half, p, df, "seeds and groups", table)
 
 
 def mean_squares(values: Array, influence: Array) -> Array:

@@ -1,13 +1,17 @@
-"""What could have been found: the smallest difference, and how much a smaller one would take.
+"""What could have been found: the smallest difference, and how much another would take.
 
-A difference d with standard error se is found by a two-sided t test with probability
-P(|T| > t), T being noncentral t with noncentrality d / se (Cohen, Statistical Power Analysis, 1988,
-appendix on computation). The standard error is the one that was seen.
+The probability that a test finds a difference is that of the whole procedure, under the variance
+components that were seen: with them the mean is normal and the mean squares of `paired.crossed`
+are independent chi-squares (Searle, Casella and McCulloch, Variance Components, 1992, section 4.3),
+from which follow the standard error and the degrees of freedom that another sample would have. A
+noncentral t with today's degrees of freedom promises too much: where three seeds happen to vary by
+nothing, the next three do, and the test then has few degrees of freedom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,19 +19,22 @@ from regreason_plugin.report.paired import (
     ENOUGH_SEEDS,
     Array,
     Estimate,
-    mean_squares,
+    Table,
+    crossed,
     variance_of_mean,
 )
 
 MOST_GROUPS = 10_000_000
 MOST_SEEDS = 1_000
+# Samples that the probability is a mean over, two to this power; it errs by 0.002 or less.
+_SAMPLES = 9
 
 
 def detectable(estimate: Estimate, *, level: float = 0.95, power: float = 0.80) -> float:
     """The smallest true difference that is found with this probability.
 
     Args:
-        estimate: Its standard error and degrees of freedom count, not its value.
+        estimate: How it varies counts, not its value.
         level: One minus the test's error rate.
         power: The probability.
 
@@ -39,15 +46,15 @@ def detectable(estimate: Estimate, *, level: float = 0.95, power: float = 0.80) 
 
     if not estimate.se > 0:
         return float("nan")
-    df = np.array(np.inf if estimate.df is None else estimate.df)
-
-    def missing(noncentrality: float) -> float:
-        return float(_found(np.array(noncentrality), df, level)) - power
-
-    enough = 1.0
-    while missing(enough) < 0:
+    if estimate.table is None:
+        sd, halves = estimate.se, _normal_halves(estimate.se, level)
+    else:
+        seeds, groups = estimate.table[:2]
+        sd, halves = _samples(_components(estimate.table), seeds, groups, level)
+    enough = sd
+    while _found(enough, sd, halves) < power:
         enough *= 2
-    return float(brentq(missing, 0.0, enough)) * estimate.se
+    return float(brentq(lambda difference: _found(difference, sd, halves) - power, 0.0, enough))
 
 
 def needed(
@@ -75,83 +82,99 @@ def needed(
     """
     seeds, groups = influence.shape
     if seeds < ENOUGH_SEEDS:
-        square = float((influence.mean(axis=0) ** 2).sum() / (groups - 1))
+        variance = float((influence.mean(axis=0) ** 2).sum() / (groups - 1))
 
-        def by_groups_alone(counts: Array) -> Array:
-            se = np.sqrt(square / counts)
-            return _found(abs(difference) / se, np.full_like(counts, np.inf), level)
+        def found_alone(count: int) -> float:
+            se = float(np.sqrt(variance / count))
+            return _found(abs(difference), se, _normal_halves(se, level))
 
-        if not square > 0:
+        if not variance > 0:
             return None, None
-        return _fewest(by_groups_alone, power, groups, 2, MOST_GROUPS), None
+        return _fewest(found_alone, power, groups, 2, MOST_GROUPS), None
 
-    of_seed, of_group, rest = mean_squares(values[None], influence[None])[:, 0, 0]
-    rest = min(rest, max(of_seed, of_group))
-    seed_component = (max(of_seed, rest) - rest) / groups
-    group_component = (max(of_group, rest) - rest) / seeds
-    if not max(seed_component, group_component, rest) > 0:
+    table = crossed(values, influence, level=level).table
+    if table is None:
         return None, None
+    components = _components(table)
 
-    def by_both(seeds: Array, groups: Array) -> Array:
-        expected = np.stack(
-            [
-                rest + groups * seed_component,
-                rest + seeds * group_component,
-                np.full_like(seeds * groups, rest),
-            ]
-        )
-        variance, df = variance_of_mean(expected, seeds, groups)
-        return _found(abs(difference) / np.sqrt(variance), df, level)
+    def found(seeds: int, groups: int) -> float:
+        return _found(abs(difference), *_samples(components, seeds, groups, level))
 
     return (
-        _fewest(lambda n: by_both(np.full_like(n, seeds), n), power, groups, 2, MOST_GROUPS),
-        _fewest(
-            lambda n: by_both(n, np.full_like(n, groups)), power, seeds, ENOUGH_SEEDS, MOST_SEEDS
-        ),
+        _fewest(lambda count: found(seeds, count), power, groups, 2, MOST_GROUPS),
+        _fewest(lambda count: found(count, groups), power, seeds, ENOUGH_SEEDS, MOST_SEEDS),
     )
 
 
-def _found(noncentrality: Array, df: Array, level: float) -> Array:
-    """The probability that a two-sided t test rejects."""
-    from scipy.stats import nct, norm, t
+def _components(table: Table) -> tuple[float, float, float]:
+    """Variance components of seeds, groups and the rest, none negative.
 
-    critical = t.ppf((1 + level) / 2, df)
-    # With many degrees of freedom the two are the same.
-    finite = np.minimum(df, 1e8)
-    # Far from zero scipy has no figure for the wrong side, where it is next to none.
-    wrong_side = np.nan_to_num(nct.cdf(-critical, finite, noncentrality))
-    by_t = nct.sf(critical, finite, noncentrality) + wrong_side
-    by_normal = norm.sf(critical - noncentrality) + norm.cdf(-critical - noncentrality)
-    found: Array = np.where(np.isinf(df), by_normal, by_t)
-    return found
+    With as many seeds and groups they give the standard error of `paired.crossed`.
+    """
+    rest = min(table.rest, max(table.of_seed, table.of_group))
+    of_seed, of_group = max(table.of_seed, rest), max(table.of_group, rest)
+    return (of_seed - rest) / table.groups, (of_group - rest) / table.seeds, rest
+
+
+def _samples(
+    components: tuple[float, float, float], seeds: int, groups: int, level: float
+) -> tuple[float, Array]:
+    """The mean's standard deviation, and half the width of the intervals that samples have."""
+    from scipy.special import stdtrit
+
+    seed, group, rest = components
+    expected = np.array([rest + groups * seed, rest + seeds * group, rest])
+    variance, df = variance_of_mean(expected[:, None] * _chi_squares(seeds, groups), seeds, groups)
+    sd = float(np.sqrt(seed / seeds + group / groups + rest / (seeds * groups)))
+    return sd, stdtrit(df, (1 + level) / 2) * np.sqrt(variance)
+
+
+@lru_cache(maxsize=64)
+def _chi_squares(seeds: int, groups: int) -> Array:
+    """Of seeds, groups and the rest over their degrees of freedom, evenly spread, [3, samples]."""
+    from scipy.special import gammaincinv
+    from scipy.stats import qmc
+
+    points = qmc.Sobol(3, scramble=False).random_base2(_SAMPLES).T + 2.0 ** -(_SAMPLES + 1)
+    halved = np.array([seeds - 1, groups - 1, (seeds - 1) * (groups - 1)])[:, None] / 2
+    quantiles: Array = gammaincinv(halved, points) / halved
+    return quantiles
+
+
+def _normal_halves(se: float, level: float) -> Array:
+    from scipy.special import ndtri
+
+    return np.array([ndtri((1 + level) / 2) * se])
+
+
+def _found(difference: float, sd: float, halves: Array) -> float:
+    """The probability that the interval around a normal mean excludes zero."""
+    from scipy.special import ndtr
+
+    return float((ndtr((difference - halves) / sd) + ndtr((-difference - halves) / sd)).mean())
 
 
 def _fewest(
-    found: Callable[[Array], Array], power: float, now: int, least: int, most: int
+    found: Callable[[int], float], power: float, now: int, least: int, most: int
 ) -> int | None:
     """The fewest that are enough: below today's number where that is enough, else above it.
 
     Power need not grow with the number: where seeds vary, more groups leave fewer degrees of
     freedom. So today's number decides where to look, and the answer cannot contradict it.
     """
-    grid = np.unique(np.append(np.geomspace(least, most, 400).round(), float(now)))
-    enough = found(grid) >= power
-    at = int(np.searchsorted(grid, now))
-    if enough[at]:
-        failing = np.flatnonzero(~enough[:at])
-        if not failing.size:
-            return least
-        first = failing[-1] + 1
+    if found(now) >= power:
+        low, high = now, now
+        while found(low) >= power:
+            if low == least:
+                return least
+            low, high = max(low // 2, least), low
     else:
-        later = np.flatnonzero(enough[at:])
-        if not later.size:
-            return None
-        first = at + later[0]
-    low, high = int(grid[first - 1]), int(grid[first])
+        low, high = now, now
+        while found(high) < power:
+            if high >= most:
+                return None
+            low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
-        if found(np.array([float(middle)]))[0] >= power:
-            high = middle
-        else:
-            low = middle
+        low, high = (low, middle) if found(middle) >= power else (middle, high)
     return high

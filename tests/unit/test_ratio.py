@@ -1,0 +1,197 @@
+"""Fieller's sets, against published figures, the closed form and simulated results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from regreason_plugin.report.comparison import Gap
+from regreason_plugin.report.paired import crossed
+from regreason_plugin.report.ratio import fieller
+
+Array = NDArray[np.float64]
+
+
+def covers(gap: Gap, rho: float) -> bool:
+    if gap.kind == "everything":
+        return True
+    assert gap.low is not None
+    assert gap.high is not None
+    if gap.kind == "between":
+        return gap.low <= rho <= gap.high
+    return rho <= gap.low or rho >= gap.high
+
+
+def with_covariance(covariance: Array, groups: int) -> Array:
+    """Influence of one seed, ``[2, 1, groups]``, whose means have this covariance."""
+    free = np.random.default_rng(0).normal(size=(2, groups))
+    free -= free.mean(axis=1, keepdims=True)
+    white = np.linalg.solve(np.linalg.cholesky(free @ free.T), free)
+    scale = (groups * (groups - 1)) ** 0.5
+    return (np.linalg.cholesky(covariance) @ white * scale)[:, None]
+
+
+def closed_form(means: Array, covariance: Array, df: int, level: float) -> Gap:
+    """Where (a - rho b)^2 <= t^2 (Va - 2 rho C + rho^2 Vb), by the roots of a quadratic."""
+    t2 = stats.t.ppf((1 + level) / 2, df) ** 2
+    (a, b), ((va, c), (_, vb)) = means, covariance
+    square, linear, constant = b**2 - t2 * vb, -2 * (a * b - t2 * c), a**2 - t2 * va
+    if linear**2 < 4 * square * constant:
+        return Gap(value=a / b, kind="everything", low=None, high=None)
+    low, high = sorted(np.roots([square, linear, constant]).real)
+    return Gap(value=a / b, kind="between" if square > 0 else "outside", low=low, high=high)
+
+
+@pytest.mark.parametrize(
+    ("means", "errors", "df", "level", "low", "high", "digits"),
+    [
+        # The documentation of DCSTATS, https://github.com/DCPROGS/DCSTATS, Fieller.
+        ((14, 7), (3, 2), 10, 0.90, 1.051413, 4.414296, 6),
+        # GraphPad's calculator there: means of 6 with standard deviations 3 and 2.
+        ((14, 7), (3 / 6**0.5, 2 / 6**0.5), 10, 0.90, 1.54, 2.64, 2),
+        ((14, 7), (3 / 6**0.5, 2 / 6**0.5), 10, 0.95, 1.46, 2.83, 2),
+        ((14, 7), (3 / 6**0.5, 2 / 6**0.5), 10, 0.99, 1.27, 3.36, 2),
+    ],
+)
+def test_published_figures(
+    means: tuple[float, float],
+    errors: tuple[float, float],
+    df: int,
+    level: float,
+    low: float,
+    high: float,
+    digits: int,
+) -> None:
+    influence = with_covariance(np.diag(np.square(errors)), df + 1)
+    found = fieller(np.array(means, dtype=float)[:, None], influence, level=level)
+    assert (found.value, found.kind) == (2, "between")
+    assert found.low == pytest.approx(low, abs=0.51 * 10**-digits)
+    assert found.high == pytest.approx(high, abs=0.51 * 10**-digits)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    a=st.floats(-5, 5),
+    b=st.floats(-5, 5).filter(lambda b: abs(b) > 0.01),
+    ratio_of_sd=st.floats(0.2, 5),
+    correlation=st.floats(-0.95, 0.95),
+    groups=st.integers(5, 60),
+)
+def test_with_one_seed_it_is_the_closed_form(
+    a: float, b: float, ratio_of_sd: float, correlation: float, groups: int
+) -> None:
+    means = np.array([a, b])
+    off = correlation * ratio_of_sd
+    covariance = np.array([[ratio_of_sd**2, off], [off, 1.0]])
+    found = fieller(means[:, None], with_covariance(covariance, groups))
+    expected = closed_form(means, covariance, groups - 1, 0.95)
+    assert found.value == pytest.approx(expected.value)
+    assert found.kind == expected.kind
+    if expected.kind != "everything":
+        # By angle: an end far away is as well known as one near.
+        assert expected.low is not None
+        assert expected.high is not None
+        assert found.low is not None
+        assert found.high is not None
+        assert np.arctan(found.low) == pytest.approx(np.arctan(expected.low), abs=1e-6)
+        assert np.arctan(found.high) == pytest.approx(np.arctan(expected.high), abs=1e-6)
+
+
+def draw(
+    random: np.random.Generator, rho: float, size: float, seeds: int, of_seed: float
+) -> tuple[Array, Array]:
+    """Three arms, of which the second gains ``rho`` times what the third does over the first."""
+    arms = (
+        random.normal(0, of_seed, (3, seeds, 1))
+        + random.normal(0, 0.3, (3, 1, 60))
+        + random.normal(0, 0.5, (3, seeds, 60))
+    )
+    gains = arms[1:] - arms[0] + size * np.array([rho, 1.0])[:, None, None]
+    values = gains.mean(axis=2)
+    return values, gains - values[..., None]
+
+
+@pytest.mark.parametrize("size", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize(("seeds", "of_seed"), [(1, 0.0), (3, 0.0), (3, 0.1), (8, 0.05)])
+def test_the_set_covers_the_truth_however_weak_the_denominator(
+    seeds: int, of_seed: float, size: float
+) -> None:
+    random = np.random.default_rng([seeds, int(100 * size)])
+    trials = 400
+    sets = [fieller(*draw(random, 0.6, size, seeds, of_seed)) for _ in range(trials)]
+    covered = np.mean([covers(gap, 0.6) for gap in sets])
+    assert abs(covered - 0.95) <= 0.03 + 3.3 * (0.95 * 0.05 / trials) ** 0.5 / 2
+    unbounded = np.mean([gap.kind != "between" for gap in sets])
+    if size == 0:
+        assert unbounded > 0.85
+    if size == 1 and of_seed < 0.1:
+        assert unbounded < 0.02
+
+
+@pytest.mark.parametrize("size", [0.0, 0.15, 0.5])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_it_is_what_the_crossed_test_does_not_reject(seeds: int, size: float) -> None:
+    """Any ratio: numerator - rho * denominator has an interval around zero exactly in the set."""
+    random = np.random.default_rng([seeds, int(100 * size)])
+    for _ in range(15):
+        values, influence = draw(random, 0.5, size, seeds, 0.05)
+        found = fieller(values, influence)
+        ends = [end for end in (found.low, found.high) if end is not None]
+        near = [end + step for end in ends for step in (-1e-6, 1e-6)]
+        for rho in [*np.tan(random.uniform(-np.pi / 2, np.pi / 2, 30)), 1e9, *near]:
+            test = crossed(values[0] - rho * values[1], influence[0] - rho * influence[1])
+            kept = test.low <= 0 <= test.high
+            # What is truncated may leave a hole; the set then has more than the test.
+            assert covers(found, float(rho)) >= kept
+            if rho in near:
+                assert covers(found, float(rho)) == kept
+
+
+def test_turning_the_two_around_turns_the_set_around() -> None:
+    random = np.random.default_rng(11)
+    values, influence = draw(random, 0.5, 0.6, 4, 0.02)
+    one, other = fieller(values, influence), fieller(values[::-1], influence[::-1])
+    assert one.kind == "between"
+    assert one.low is not None
+    assert one.high is not None
+    assert one.value is not None
+    assert other.value == pytest.approx(1 / one.value)
+    if one.low > 0:
+        assert (other.low, other.high) == pytest.approx((1 / one.high, 1 / one.low))
+    else:
+        assert other.kind == "outside"
+        assert (other.low, other.high) == pytest.approx((1 / one.low, 1 / one.high))
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_the_explanation_keeps_all_of_its_own_gain(seeds: int) -> None:
+    values, influence = draw(np.random.default_rng(1), 1.0, 0.1, seeds, 0.05)
+    found = fieller(values[[1, 1]], influence[[1, 1]])
+    assert found == Gap(value=1.0, kind="between", low=1.0, high=1.0)
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_a_copy_of_the_baseline_keeps_nothing(seeds: int) -> None:
+    values, influence = draw(np.random.default_rng(1), 0.0, 2.0, seeds, 0.0)
+    values[0], influence[0] = 0, 0
+    assert fieller(values, influence) == Gap(value=0.0, kind="between", low=0.0, high=0.0)
+
+
+def test_of_no_gain_there_is_no_share() -> None:
+    values, influence = draw(np.random.default_rng(1), 0.5, 0.3, 4, 0.05)
+    values[1] -= values[1].mean()
+    values[1] = np.array([0.25, -0.25, 0.125, -0.125])
+    found = fieller(values, influence)
+    assert found.value is None
+    assert found.kind in ("outside", "everything")
+    nothing = fieller(np.zeros((2, 3)), np.zeros((2, 3, 9)))
+    assert nothing == Gap(value=None, kind="everything", low=None, high=None)
+
+
+def test_one_group_says_nothing() -> None:
+    with pytest.raises(ValueError, match="two groups"):
+        fieller(np.zeros((2, 3)), np.zeros((2, 3, 1)))
