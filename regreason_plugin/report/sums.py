@@ -84,7 +84,8 @@ def sums_of(models: Sequence[Answers]) -> Sums:
     shape = (len(groups), len(first.ids))
     of_group = csr_array((np.ones(shape[1]), (member, np.arange(shape[1]))), shape=shape)
     summed = [_summed(answers) for answers in models]
-    known: NDArray[np.bool_] = ~np.isnan(np.stack(summed)).any(axis=0)
+    # (A sum is not a number where one of its parts is none.)
+    known = np.isfinite(np.stack(summed).sum(axis=0))
     rows = []
     for answers, values in zip(models, summed, strict=True):
         documents = np.zeros((shape[1], _TOTALS.stop))
@@ -98,7 +99,7 @@ def sums_of(models: Sequence[Answers]) -> Sums:
     for name in LAYERS:
         if all(name in answers.layers for answers in models):
             values = np.stack([answers.layers[name] for answers in models])
-            there = ~np.isnan(values).any(axis=(0, 2))
+            there = np.isfinite(values.sum(axis=(0, 2)))
             layers_known[name] = of_group @ there.astype(np.float64)
             layers[name] = np.stack([of_group @ np.where(there[:, None], v, 0) for v in values])
     return Sums(

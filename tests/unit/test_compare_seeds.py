@@ -151,7 +151,7 @@ def test_configurations_of_an_arm_are_arms_of_their_own(tmp_path: Path) -> None:
         "explanation, label_share 0.5": [1, 2],
         "shuffled, budget tokens, scope coqa": [1, 2],
     }
-    assert "explanation, label\\_share 0.5" in to_markdown(comparison)
+    assert "`explanation, label_share 0.5`" in to_markdown(comparison)
 
 
 def test_a_name_stands_for_one_arm_with_its_seeds(tmp_path: Path) -> None:
