@@ -55,7 +55,8 @@ class Estimates:
         ]
         self._groups = len(names)
         self.metrics = [name for name in METRICS if all(name in task.statistics for task in tasks)]
-        self._draws = self._bootstrap([models for models in drawn if _few(models)])
+        self._drawn = list(dict.fromkeys(models for models in drawn if _few(models)))
+        self._draws = self._bootstrap(self._drawn)
 
     def estimate(self, metric: str, models: Models, task: int | None = None) -> Estimate | None:
         """A figure of one setting, or the unweighted mean over all; None where undefined."""
@@ -68,7 +69,7 @@ class Estimates:
             return Estimate(value, math.nan, math.nan, math.nan, math.nan, None, "groups")
         if not _few(models):
             return crossed(values, influence)
-        draws = self._draws[models][metric]
+        draws = self._draws[self.metrics.index(metric), ..., self._drawn.index(models)]
         of_task = draws.mean(axis=0) if task is None else draws[task]
         # What lies beyond the seventh digit is the single precision's.
         return bootstrapped(value, of_task.astype(np.float64).round(7), influence)
@@ -133,42 +134,57 @@ class Estimates:
         found: Integers = strata.astype(np.int64)
         return found
 
-    def _bootstrap(self, drawn: Sequence[Models]) -> dict[Models, dict[str, NDArray[np.float32]]]:
-        """Each figure in every bootstrap sample, by metric, ``[tasks, draws]``."""
-        found = {
-            models: {
-                name: np.empty((len(self.tasks), DRAWS), dtype=np.float32) for name in self.metrics
-            }
-            for models in drawn
-        }
+    def _bootstrap(self, drawn: Sequence[Models]) -> NDArray[np.float32]:
+        """Each figure in every bootstrap sample, ``[metrics, tasks, draws, figures]``."""
+        shape = (len(self.metrics), len(self.tasks), DRAWS, len(drawn))
+        found: NDArray[np.float32] = np.empty(shape, dtype=np.float32)
         used = sorted({model for models in drawn for model in (*models.of, *models.minus)})
         if not used:
             return found
-        column = {model: index for index, model in enumerate(used)}
+        figures = _as_matrix(drawn, used)
+        rows = [_by_group_first(task.sums.rows[used]) for task in self.tasks]
+        known = [task.sums.known.astype(np.float32) for task in self.tasks]
+        columns = [_as_slice(places) for places in self._places]
         start = 0
         for weights in group_weights(self._strata(), DRAWS, BOOTSTRAP_SEED):
             stop = start + len(weights)
-            for at, (scores, places) in enumerate(zip(self.tasks, self._places, strict=True)):
-                chosen = weights[:, places]
-                rows = scores.sums.rows[used]
-                flat = rows.transpose(1, 0, 2).reshape(len(places), -1)
-                sums = (chosen @ flat).reshape(len(weights), len(used), -1)
-                known = chosen @ scores.sums.known.astype(np.float32)
-                metrics = metrics_of(sums, known[:, None])
-                for models, by_metric in found.items():
-                    of = [column[model] for model in models.of]
-                    minus = [column[model] for model in models.minus]
-                    for name in self.metrics:
-                        values = metrics[name][:, of]
-                        if minus:
-                            values = values - metrics[name][:, minus]
-                        by_metric[name][at, start:stop] = values.mean(axis=1)
+            for at, column in enumerate(columns):
+                chosen = weights[:, column]
+                sums = (chosen @ rows[at]).reshape(len(weights), len(used), -1)
+                metrics = metrics_of(sums, (chosen @ known[at])[:, None])
+                by_model = np.stack([metrics[name] for name in self.metrics])
+                found[:, at, start:stop] = by_model @ figures
             start = stop
         return found
 
 
 def _few(models: Models) -> bool:
     return len(models.of) < ENOUGH_SEEDS
+
+
+def _as_matrix(drawn: Sequence[Models], used: Sequence[int]) -> NDArray[np.float32]:
+    """What makes figures of the models' metrics, ``[models, figures]``.
+
+    (A metric that is undefined in a sample is so for all models: the labels are the same.)
+    """
+    column = {model: index for index, model in enumerate(used)}
+    matrix = np.zeros((len(used), len(drawn)), dtype=np.float32)
+    for place, models in enumerate(drawn):
+        for sign, side in ((1, models.of), (-1, models.minus)):
+            for model in side:
+                matrix[column[model], place] += sign / len(side)
+    return matrix
+
+
+def _by_group_first(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """From ``[models, groups, summands]`` to ``[groups, models x summands]``."""
+    return np.ascontiguousarray(rows.transpose(1, 0, 2)).reshape(rows.shape[1], -1)
+
+
+def _as_slice(places: Integers) -> slice | Integers:
+    """Places that follow each other as a slice, which copies nothing."""
+    follow = len(places) == places[-1] - places[0] + 1
+    return slice(int(places[0]), int(places[-1]) + 1) if follow else places
 
 
 def _combine(statistic: Statistic, models: Models) -> Statistic:

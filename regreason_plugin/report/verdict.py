@@ -44,6 +44,8 @@ def _helps(comparison: Comparison) -> Answer:
         + _direction(comparison.pooled[arm]["acc"], "better", "worse")
         for arm in arms
     )
+    if all(comparison.pooled[arm]["acc"].over == "groups" for arm in arms):
+        short += ", of these trained models"
     sentences = [_accuracy(comparison, arm) for arm in arms]
     for arm in arms:
         sentences += _others(comparison, arm)
@@ -178,8 +180,8 @@ def _entropies(comparison: Comparison) -> Answer:
         two, outer_text = _agreement(outer, "less sharp", "sharper")
         shorts.append((f"{arm}: " if len(arms) > 1 else "") + f"middle {one}; output {two}")
         sentences.append(
-            f"Activation entropy in the middle blocks of `{arm}`, by {len(inner)} definitions: "
-            f"{inner_text}."
+            f"Activation entropy in the middle blocks of `{arm}`, by {len(inner)} "
+            f"definition{'s' if len(inner) > 1 else ''}: {inner_text}."
         )
         sentences.append(
             f"Entropy of its output, over the vocabulary and over the labels: {outer_text}. "
