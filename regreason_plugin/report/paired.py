@@ -193,7 +193,7 @@ def bootstrapped(value: float, draws: Array, influence: Array, *, level: float =
     """A percentile interval over groups, for these trained models.
 
     Its ends are the draws of B whose ranks are (B + 1) (1 - level) / 2 from either end (Davison and
-    Hinkley, Bootstrap Methods and their Application, 1997, section 5.3.1), so that it excludes zero
+    Hinkley, Bootstrap Methods and their Application, 1997, chapter 5), so that it excludes zero
     exactly where ``p <= 1 - level``, unless there are too few draws for such a rank.
 
     Args:
