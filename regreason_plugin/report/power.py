@@ -5,7 +5,7 @@ components that were seen: with them the mean is normal and the mean squares of 
 are independent chi-squares (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4),
 from which follow the standard error and the degrees of freedom that another sample would have. A
 noncentral t with today's degrees of freedom promises too much: where three seeds happen to vary by
-nothing, the next three do, and the test then has few degrees of freedom.
+nothing, the next three may vary, and the test then has few degrees of freedom.
 """
 
 from __future__ import annotations
