@@ -144,7 +144,7 @@ def mean_squares(values: Array, influence: Array) -> Array:
 
     Args:
         values: ``[statistics, seeds]``.
-        influence: ``[statistics, seeds, groups]``.
+        influence: ``[statistics, seeds, groups]``, whose rows average zero.
 
     Returns:
         ``[3, statistics, statistics]``: symmetric matrices for seeds, groups and the rest, with
@@ -163,21 +163,19 @@ def mean_squares(values: Array, influence: Array) -> Array:
     )
 
 
-def variance_of_mean(
-    squares: Array, seeds: int | Array, groups: int | Array
-) -> tuple[Array, Array]:
+def variance_of_mean(squares: Array, seeds: int, groups: int) -> tuple[Array, Array]:
     """The variance of a mean over seeds and groups, and its degrees of freedom.
 
     Args:
         squares: The mean squares of seeds, groups and the rest, ``[3, ...]``.
-        seeds: How many, one number or ``[...]``.
-        groups: How many, likewise.
+        seeds: How many.
+        groups: How many.
 
     Returns:
         Variance and degrees of freedom, ``[...]``; the latter NaN where nothing varies.
     """
     of_seed, of_group, rest = squares
-    df_seed, df_group = np.subtract(seeds, 1.0), np.subtract(groups, 1.0)
+    df_seed, df_group = seeds - 1, groups - 1
     whole = of_seed + of_group - rest
     spread = of_seed**2 / df_seed + of_group**2 / df_group + rest**2 / (df_seed * df_group)
     # A negative component is none: the larger mean square is the variance of what is left.
@@ -187,16 +185,16 @@ def variance_of_mean(
         df = np.where(
             truncated, np.where(of_group >= of_seed, df_group, df_seed), whole**2 / spread
         )
-    variance = np.where(truncated, larger, whole) / np.multiply(seeds, groups)
+    variance = np.where(truncated, larger, whole) / (seeds * groups)
     return variance, np.where(variance > 0, df, np.nan)
 
 
 def bootstrapped(value: float, draws: Array, influence: Array, *, level: float = 0.95) -> Estimate:
     """A percentile interval over groups, for these trained models.
 
-    The interval excludes zero exactly where ``p <= 1 - level``: its ends are the draws whose ranks
-    are (B + 1) (1 - level) / 2 from either end (Davison and Hinkley, Bootstrap Methods and their
-    Application, 1997, sections 4.4.1 and 5.3).
+    Its ends are the draws of B whose ranks are (B + 1) (1 - level) / 2 from either end (Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, chapter 5), so that it excludes zero
+    exactly where ``p <= 1 - level``, unless there are too few draws for such a rank.
 
     Args:
         value: The difference, of the seeds' mean.
@@ -229,7 +227,7 @@ def group_weights(
     """How often each group comes when as many are drawn again, with replacement, in each stratum.
 
     Args:
-        strata: The stratum of each group, numbered from 0, ``[groups]``.
+        strata: The stratum of each group, numbered from 0 without gaps, ``[groups]``.
         draws: How many.
         seed: The same seed gives the same draws, whatever the block.
         block: Draws at a time.
@@ -248,7 +246,7 @@ def group_weights(
         weights = np.empty((min(block, draws - start), len(strata)), dtype=np.float32)
         for row in weights:
             for size, end in zip(sizes, ends, strict=True):
-                drawn = random.integers(0, size, size) if size else []
+                drawn = random.integers(0, size, size)
                 row[end - size : end] = np.bincount(drawn, minlength=size)
         yield weights if in_order else weights[:, place]
 

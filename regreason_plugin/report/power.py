@@ -2,10 +2,10 @@
 
 The probability that a test finds a difference is that of the whole procedure, under the variance
 components that were seen: with them the mean is normal and the mean squares of `paired.crossed`
-are independent chi-squares (Searle, Casella and McCulloch, Variance Components, 1992, section 4.3),
+are independent chi-squares (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4),
 from which follow the standard error and the degrees of freedom that another sample would have. A
 noncentral t with today's degrees of freedom promises too much: where three seeds happen to vary by
-nothing, the next three do, and the test then has few degrees of freedom.
+nothing, the next three may vary, and the test then has few degrees of freedom.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from regreason_plugin.report.paired import (
 
 MOST_GROUPS = 10_000_000
 MOST_SEEDS = 1_000
-# Samples that the probability is a mean over, two to this power; it errs by 0.002 or less.
+# Samples that the probability is a mean over, two to this power; it errs by 0.003 or so.
 _SAMPLES = 9
 
 

@@ -90,7 +90,8 @@ class _Test:
         from scipy.special import stdtrit
 
         c = np.stack([np.cos(angles), -np.sin(angles)])
-        squares = np.einsum("ka,mkl,la->ma", c, self.squares, c)
+        # Where one is 0, rounding may leave it below.
+        squares = np.maximum(np.einsum("ka,mkl,la->ma", c, self.squares, c), 0.0)
         if self.seeds >= ENOUGH_SEEDS:
             variance, df = variance_of_mean(squares, self.seeds, self.groups)
         else:

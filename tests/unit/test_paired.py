@@ -266,6 +266,11 @@ def test_an_interval_excludes_zero_where_p_is_small(shift: float) -> None:
     assert (mirrored.p, mirrored.low, mirrored.high) == (found.p, -found.high, -found.low)
 
 
+def test_no_number_of_draws_shows_that_p_is_zero() -> None:
+    found = bootstrapped(1.0, np.linspace(0.5, 1.5, 999), np.ones((1, 2)))
+    assert found.p == pytest.approx(2 / 1_000)
+
+
 def test_a_statistic_that_is_often_undefined_has_no_interval() -> None:
     draws = np.random.default_rng(9).normal(3, 1, 1_000)
     influence = np.array([[-1.0, 1.0]])

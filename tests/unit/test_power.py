@@ -164,6 +164,17 @@ def test_with_as_many_as_needed_it_is_just_detectable() -> None:
     assert there <= difference * (1 + 1e-9) < one_less * (1 + 1e-9)
 
 
+def test_what_varies_less_than_chance_has_no_component() -> None:
+    """The rest's mean square is the largest: the error is that of the largest other."""
+    values, influence = results(4, 100, -0.002, -0.05, 1.0)
+    found = crossed(values, influence)
+    assert found.table is not None
+    assert found.table.rest > max(found.table.of_seed, found.table.of_group)
+    equal = found.se**2 * 400
+    as_if = Estimate(0.0, found.se, 0.0, 0.0, 1.0, 3.0, found.over, Table(4, 100, *[equal] * 3))
+    assert detectable(found) == pytest.approx(detectable(as_if))
+
+
 def test_no_number_of_one_makes_up_for_the_other() -> None:
     by_seeds = results(3, 200, 1.0, 0.01, 0.01)
     groups, seeds = needed(*by_seeds, 0.3)

@@ -151,6 +151,37 @@ def test_it_is_what_the_crossed_test_does_not_reject(seeds: int, size: float) ->
                 assert covers(found, float(rho)) == kept
 
 
+def test_of_several_holes_the_largest_counts() -> None:
+    random = np.random.default_rng([4, 2, 10])
+    for _ in range(119):
+        values, influence = draw(random, 0.6, 0.2, 4, 0.1)
+    found = fieller(values, influence)
+    assert found.kind == "outside"
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 2_001)[1:-1]
+    tests = [
+        crossed(values[0] - rho * values[1], influence[0] - rho * influence[1])
+        for rho in np.tan(angles)
+    ]
+    kept = np.array([test.low <= 0 <= test.high for test in tests])
+    edges = np.flatnonzero(np.diff(kept))
+    holes = angles[edges].reshape(-1, 2)
+    assert len(holes) == 2
+    widest = holes[np.argmax(holes[:, 1] - holes[:, 0])]
+    assert found.low is not None
+    assert found.high is not None
+    assert np.arctan([found.low, found.high]) == pytest.approx(widest, abs=0.002)
+
+
+def test_a_narrow_hole_is_found() -> None:
+    """An arm that is 0.7 of the other but for a little: near there alone the test rejects."""
+    means, noise = np.array([0.70003, 1.0]), 1e-10
+    covariance = np.array([[0.49 + noise, 0.7], [0.7, 1.0]])
+    found = fieller(means[:, None], with_covariance(covariance, 30))
+    expected = closed_form(means, covariance, 29, 0.95)
+    assert found.kind == expected.kind == "outside"
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-7)
+
+
 def test_turning_the_two_around_turns_the_set_around() -> None:
     random = np.random.default_rng(11)
     values, influence = draw(random, 0.5, 0.6, 4, 0.02)
@@ -179,6 +210,15 @@ def test_a_copy_of_the_baseline_keeps_nothing(seeds: int) -> None:
     values, influence = draw(np.random.default_rng(1), 0.0, 2.0, seeds, 0.0)
     values[0], influence[0] = 0, 0
     assert fieller(values, influence) == Gap(value=0.0, kind="between", low=0.0, high=0.0)
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_an_exact_share_has_no_uncertainty(seeds: int) -> None:
+    values, influence = draw(np.random.default_rng(1), 0.0, 2.0, seeds, 0.0)
+    values[0], influence[0] = 0.3 * values[1], 0.3 * influence[1]
+    found = fieller(values, influence)
+    assert found.kind == "between"
+    assert (found.value, found.low, found.high) == pytest.approx((0.3, 0.3, 0.3), abs=1e-9)
 
 
 def test_of_no_gain_there_is_no_share() -> None:
