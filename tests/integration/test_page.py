@@ -42,6 +42,10 @@ UNFOLD = """
 for (const fold of document.querySelectorAll("details")) fold.open = true;
 document.styleSheets[0].insertRule(".tabs > .panel { display: block !important }");
 """
+WIDE = """
+const { scrollWidth, clientWidth } = document.documentElement;
+return [scrollWidth, clientWidth];
+"""
 # Text that is hard to read: its contrast with what is behind it, by WCAG 2.2.
 FAINT = """
 const rgb = (css) => (css.match(/[0-9.]+/g) ?? []).map(Number);
@@ -385,16 +389,14 @@ def test_nothing_is_wider_than_the_window(show: Any, width: int) -> None:
     comparison = example(arms, command="regreason compare " + "y" * 300)
     chrome = show(comparison, disagreements(20, arms), width=width)
     chrome.execute_script(UNFOLD)
-    wide, room = chrome.execute_script(
-        "const { scrollWidth, clientWidth } = document.documentElement;"
-        "return [scrollWidth, clientWidth]"
-    )
+    wide, room = chrome.execute_script(WIDE)
     # A scroll bar takes some of a wide window.
     assert width - 20 <= wide == room <= width
 
 
 def test_paper_has_no_controls_and_light_colours(show: Any) -> None:
-    chrome = show(example(), disagreements(60), prefers_color_scheme="dark")
+    # As wide as the text on a page of A4 or Letter, the narrower of the two.
+    chrome = show(example(), disagreements(60), width=718, prefers_color_scheme="dark")
     assert all(n.is_displayed() for n in chrome.find_elements(By.CLASS_NAME, "control"))
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     controls = chrome.find_elements(By.CLASS_NAME, "control")
@@ -408,6 +410,8 @@ def test_paper_has_no_controls_and_light_colours(show: Any) -> None:
         "document.querySelector('.scores td').offsetHeight"
     )
     assert chrome.execute_script(folded)
+    wide, room = chrome.execute_script(WIDE)
+    assert wide == room
 
 
 # --- what comes from outside --------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -13,8 +15,8 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from regreason_plugin.report.comparison import Bin, Curve, Gap, Interval
-from regreason_plugin.report.page import charts, code_spans, embedded, numbers
-from tests.comparison_example import HOSTILE
+from regreason_plugin.report.page import charts, code_spans, embedded, numbers, write_page
+from tests.comparison_example import HOSTILE, disagreements, example
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE_NAME = "".join(HOSTILE)
@@ -189,3 +191,10 @@ def test_embedded_data_is_read_back_and_is_no_markup(value: object) -> None:
     text = str(embedded([value, *HOSTILE, "\u2028\u2029"]))
     assert not re.search("[<>&\u2028\u2029]", text)
     assert json.loads(text) == [value, *HOSTILE, "\u2028\u2029"]
+
+
+def test_half_a_surrogate_pair_does_not_break_the_file(tmp_path: Path) -> None:
+    (row,) = disagreements(1)
+    page = tmp_path / "report.html"
+    write_page(example(), [replace(row, prompt="broken \ud83d emoji")], 1, page)
+    assert "broken ? emoji" in page.read_bytes().decode("utf-8")
