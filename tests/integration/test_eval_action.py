@@ -112,7 +112,7 @@ def test_a_missing_baseline_is_wrong_input(scored: dict[str, Any], tmp_path: Pat
 def test_the_page_is_made(scored: dict[str, Any], tmp_path: Path) -> None:
     done = run_step("Page", tmp_path, scored)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (Path(scored["out"]) / "page/comparison.json").is_file()
+    assert (Path(scored["out"]) / "page/report.html").is_file()
 
 
 def test_scoring_ends_at_the_time_limit(given: dict[str, Any], tmp_path: Path) -> None:

@@ -295,6 +295,18 @@ def test_one_document_or_one_group_says_nothing(
     _refused(*folders, tmp_path, f"has {count} document", capsys)
 
 
+def test_a_metric_that_is_undefined_without_a_group(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [
+        made(tmp_path / name, 0.7, count=2, group_size=1, tasks=ALL[:1]) for name in ("one", "two")
+    ]
+    assert gate(*folders, "--metric", "qwk") == 2
+    assert "qwk of " in (says := capsys.readouterr().err)
+    assert "use --metric acc" in says
+    assert gate(*folders) == 3
+
+
 def _refused(
     base: Path, candidate: Path, tmp_path: Path, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

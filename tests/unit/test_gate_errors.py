@@ -97,6 +97,24 @@ def test_the_mean_of_another_metric_errs_at_most_alpha(largest: int) -> None:
     assert (high < -0.03).mean() <= MOST
 
 
+def test_rare_events_of_another_metric_err_at_most_alpha() -> None:
+    """Predictions that are off by a label here and there: a normal interval has no width."""
+    plain = 0.0
+    for case in [case for case in CASES if case[3] <= 0.02]:
+        n, largest, alike, discordance, drop = case
+        random = np.random.default_rng([n, largest, int(10 * alike), int(1000 * discordance)])
+        wins, losses, sizes = simulate(random, n, largest, alike, discordance, drop)
+        totals = wins - losses
+        value = totals.sum(axis=1) / n
+        change = metric_change(value, (totals - value[:, None] * sizes) / n, sizes)
+        low, high = change.bounds(ALPHA)
+        assert (low > -drop).mean() <= MOST, case
+        assert (high < -drop).mean() <= MOST, case
+        width = t.isf(ALPHA, len(sizes) - 1) * change.se
+        plain = max(plain, (value - width > -drop).mean())
+    assert plain > 2 * ALPHA
+
+
 def test_groups_that_never_disagree_count_as_one_document_each() -> None:
     sizes = np.full(50, 6.0)
     change = accuracy_change(np.zeros(50), np.zeros(50), sizes)

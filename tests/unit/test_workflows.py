@@ -104,6 +104,15 @@ def test_the_reusable_workflow_hands_on_what_the_action_takes() -> None:
     assert set(self["with"]) <= set(inputs)
 
 
+def test_the_guides_examples_name_inputs_that_there_are() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/gate.md").read_text(), re.DOTALL)
+    workflow, step = (yaml.safe_load(block) for block in blocks)
+    called = load(ROOT / ".github/workflows/eval.yml")[True]["workflow_call"]["inputs"]
+    assert set(workflow["jobs"]["gate"]["with"]) <= set(called)
+    action = load(ROOT / ".github/actions/regreason-eval/action.yml")
+    assert set(step[0]["with"]) <= set(action["inputs"])
+
+
 # --- The script that comments ---------------------------------------------------------
 
 FAKE_GH = """#!/usr/bin/env bash
