@@ -105,7 +105,9 @@ class Needed(_Model):
     """What finding a difference with a probability of 0.8 would take."""
 
     difference: float
-    groups: int | None = Field(description="with these seeds; null where none is enough or nothing varies")
+    groups: int | None = Field(
+        description="with these seeds; null where none is enough or nothing varies"
+    )
     seeds: int | None = Field(description="with these groups; null likewise")
 
 
