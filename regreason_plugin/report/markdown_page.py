@@ -8,7 +8,7 @@ from typing import Any
 
 from regreason_plugin.markdown import block, code, escape
 from regreason_plugin.report import tables
-from regreason_plugin.report.comparison import Comparison, Needed, RunRecord
+from regreason_plugin.report.comparison import Comparison, RunRecord
 from regreason_plugin.report.tables import NONE, Cells
 
 
@@ -17,16 +17,19 @@ def to_markdown(comparison: Comparison) -> str:
     baseline = comparison.baseline
     arms = ", ".join(map(code, comparison.arms))
     lines = [f"# {code(baseline)} against {arms}", "", f"{_text(tables.caption(comparison))}."]
+    # Where a name has backticks of its own, which are a pair cannot be told.
+    ticks = any("`" in name for name in (baseline, *comparison.arms))
+    say = _text if ticks else _sentence
     lines += ["", "## Verdict"]
     for answer in comparison.answers:
-        lines += ["", f"**{_text(answer.question)}** {_text(answer.short)}", ""]
-        lines += [f"- {_text(sentence)}" for sentence in answer.sentences]
+        lines += ["", f"**{say(answer.question)}** {say(answer.short)}", ""]
+        lines += [f"- {say(sentence)}" for sentence in answer.sentences]
     if comparison.notes:
         lines += [
             "",
             "To read the numbers:",
             "",
-            *(f"- {_text(note)}" for note in comparison.notes),
+            *(f"- {say(note)}" for note in comparison.notes),
         ]
     lines += ["", "## Accuracy", ""]
     lines += [f"Of {code(baseline)}; of the others, the difference to it.", ""]
@@ -36,6 +39,18 @@ def to_markdown(comparison: Comparison) -> str:
     lines += _table(tables.pooled(comparison))
     lines += [*_gap(comparison), *_power(comparison), *_runs(comparison)]
     return "\n".join(lines) + "\n"
+
+
+def _sentence(text: str) -> str:
+    """A sentence of the verdict, what stands between backticks as code."""
+    parts = enumerate(text.split("`"))
+    return "".join(code(part) if at % 2 else _spaced(part) for at, part in parts).strip()
+
+
+def _spaced(part: str) -> str:
+    """Text between two spans of code, with the spaces next to them."""
+    before, after = (" " * part.startswith(" ")), (" " * (part.endswith(" ") and part != " "))
+    return f"{before}{_text(part)}{after}"
 
 
 def _text(text: object) -> str:
@@ -100,18 +115,21 @@ def _power(comparison: Comparison) -> list[str]:
     lines += ["", _row(header), _row([":---", *["---:"] * (len(header) - 1)])]
     for arm in comparison.arms:
         cells = [code(arm), tables.detectable(comparison, arm)]
-        lines.append(_row([*cells, *(_needed(comparison.needed.get(arm)) if asked else [])]))
+        lines.append(_row([*cells, *(_needed(comparison, arm) if asked else [])]))
     return lines
 
 
-def _needed(found: Needed | None) -> list[str]:
+def _needed(comparison: Comparison, arm: str) -> list[str]:
+    found = comparison.needed.get(arm)
     if found is None:
         return [NONE] * 3
-    counts = (
+    groups, seeds = (
         "no number is enough" if count is None else f"{count:,}"
         for count in (found.groups, found.seeds)
     )
-    return [tables.number(found.difference), *counts]
+    # Of fewer than three seeds nothing is known about how they vary.
+    few = comparison.pooled[arm]["acc"].over != "seeds and groups"
+    return [tables.number(found.difference), groups, NONE if few else seeds]
 
 
 def _runs(comparison: Comparison) -> list[str]:

@@ -45,7 +45,7 @@ def _helps(comparison: Comparison) -> Answer:
         for arm in arms
     )
     if all(comparison.pooled[arm]["acc"].over == "groups" for arm in arms):
-        short += ", of these trained models"
+        short += ", for these trained models"
     sentences = [_accuracy(comparison, arm) for arm in arms]
     for arm in arms:
         sentences += _others(comparison, arm)
@@ -133,7 +133,11 @@ def _others(comparison: Comparison, arm: str) -> list[str]:
 
 def _keeps(comparison: Comparison) -> Answer:
     whole = comparison.pooled[comparison.gap_of or ""]["acc"]
-    sentences = [_gap(arm, gap, comparison.gap_of or "") for arm, gap in comparison.gap.items()]
+    loses = whole.high is not None and whole.high < 0
+    sentences = [
+        _gap(arm, gap, comparison.gap_of or "", "loses" if loses else "gains")
+        for arm, gap in comparison.gap.items()
+    ]
     unsure = whole.low is None or whole.high is None or whole.low <= 0 <= whole.high
     if unsure:
         sentences.append(
@@ -141,11 +145,12 @@ def _keeps(comparison: Comparison) -> Answer:
             "gain has little meaning."
         )
         short = "cannot be said"
-    elif (whole.value or 0) < 0:
+    elif loses:
         sentences.append(
-            f"`{comparison.gap_of}` loses accuracy: the shares are of a loss, not of a gain."
+            f"`{comparison.gap_of}` loses accuracy: there is no gain of which others could keep a "
+            "share."
         )
-        short = "a share of a loss"
+        short = f"{comparison.gap_of} gains nothing"
     else:
         short = "; ".join(
             f"{arm} {gap.value:.0%}" for arm, gap in comparison.gap.items() if gap.value is not None
@@ -157,10 +162,10 @@ def _keeps(comparison: Comparison) -> Answer:
     )
 
 
-def _gap(arm: str, gap: Gap, whole: str) -> str:
+def _gap(arm: str, gap: Gap, whole: str, does: str) -> str:
     if gap.value is None:
         return f"`{arm}`: no share, as the accuracy of `{whole}` does not differ at all."
-    text = f"`{arm}` keeps {gap.value:.2f} of it, 95 % interval "
+    text = f"`{arm}` {does} {gap.value:.2f} times as much, 95 % interval "
     if gap.kind == "everything" or gap.low is None or gap.high is None:
         return text + "unbounded: no share can be excluded."
     if gap.kind == "outside":

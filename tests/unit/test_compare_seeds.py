@@ -272,7 +272,7 @@ def test_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["compare", *given, "--baseline", "base", "--out", out]) == 0
     assert odd in capsys.readouterr().out
     page = (tmp_path / "out/comparison.md").read_text()
-    assert r"\[red\]x\|\<b\>" in page
+    assert "`` [red]x\\|<b>`y` ``" in page
 
 
 def test_models_are_paired_by_their_seed_not_by_their_place(tmp_path: Path) -> None:
