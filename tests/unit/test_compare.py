@@ -248,3 +248,49 @@ def test_folders_without_our_results(tmp_path: Path) -> None:
         (tmp_path / "results_2026.json").write_text(content)
         with pytest.raises(UserError, match=expected):
             read_run("x", tmp_path)
+
+
+def test_a_group_that_is_in_two_settings_counts_once(tmp_path: Path) -> None:
+    """Both settings have the same groups and answers: pooled, nothing is surer than in one."""
+    base = run_of(tmp_path / "label_only", results({FIRST: 0.4, SECOND: 0.4}))
+    arm = run_of(tmp_path / "explanation", results({FIRST: 0.5, SECOND: 0.5}))
+    comparison = comparison_of([base, arm], "label_only")
+    pooled = comparison.pooled["explanation"]
+    for name in ("acc", "qwk", "nll"):
+        one = comparison.differences["explanation"][FIRST][name]
+        assert pooled[name].se == pytest.approx(one.se)
+        assert (pooled[name].low, pooled[name].high) == pytest.approx((one.low, one.high), abs=1e-6)
+    # By hand: a tenth of 200 groups of one document differs, by one.
+    assert pooled["acc"].se == pytest.approx((0.1 * 0.9 / 199) ** 0.5)
+    single = comparison_of(
+        [run_of(tmp_path / name, results({FIRST: acc})) for name, acc in (("a", 0.4), ("b", 0.5))],
+        "a",
+    )
+    assert single.pooled["b"]["acc"] == single.differences["b"][FIRST]["acc"].model_copy(
+        update={"mcnemar_p": None}
+    )
+    # 20 documents that only one of the two gets right: 2 to the power of -19.
+    assert single.differences["b"][FIRST]["acc"].mcnemar_p == pytest.approx(2**-19)
+
+
+def test_one_document_has_no_interval_and_the_verdict_says_so(tmp_path: Path) -> None:
+    one = {"n-samples__" + FIRST: {"original": 1, "effective": 1}}
+    base = run_of(tmp_path / "label_only", results({FIRST: 0.0}, **one))
+    arm = run_of(tmp_path / "explanation", results({FIRST: 1.0}, **one))
+    written = write(compare([base, arm], "label_only"), tmp_path / "out")
+    comparison = load(tmp_path / "out" / "comparison.json")
+    found = comparison.pooled["explanation"]["acc"]
+    assert (found.value, found.low, found.high, found.p) == (1.0, None, None, None)
+    assert comparison.answers[0].short == "cannot be said"
+    assert "no interval" in comparison.answers[0].sentences[0]
+    assert {path.name for path in written} >= {"report.html", "comparison.csv"}
+
+
+def test_a_model_held_against_itself(tmp_path: Path) -> None:
+    base = run_of(tmp_path / "label_only", results({FIRST: 0.4}))
+    copy = run_of(tmp_path / "explanation", results({FIRST: 0.4}))
+    comparison = comparison_of([base, copy], "label_only")
+    found = comparison.pooled["explanation"]["acc"]
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+    assert comparison.answers[0].short.startswith("no difference at all")
+    assert any("two names of one model" in note for note in comparison.notes)
