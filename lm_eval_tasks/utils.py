@@ -12,6 +12,8 @@ from regreason_plugin.evaluation.documents import (
 )
 from regreason_plugin.evaluation.explanation_first import ExplanationFirstTask, score_both
 from regreason_plugin.evaluation.metrics import (
+    auroc,
+    auroc_stderr,
     ece,
     ece_stderr,
     macro_f1,
@@ -32,6 +34,8 @@ __all__ = [
     "ExplanationFirstTask",
     "RegReasonTask",
     "TrainSampler",
+    "auroc",
+    "auroc_stderr",
     "ece",
     "ece_stderr",
     "explanation_first_documents",

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -46,14 +47,27 @@ def parse_object(raw: bytes, path: Path, line: int) -> dict[str, Any]:
     return value
 
 
-def validate(model: type[Model], value: dict[str, Any], path: Path, line: int) -> Model:
+def validate(
+    model: type[Model],
+    value: dict[str, Any],
+    path: Path,
+    line: int,
+    declaration: Declaration | None = None,
+) -> Model:
     """Build the record, or say which field of which line is wrong.
+
+    Args:
+        model: Its type.
+        value: Its fields.
+        path: The file, for messages.
+        line: Of the file.
+        declaration: Whose labels and names a record may have; the eighteen settings' if None.
 
     Raises:
         UserError: The first thing that is wrong.
     """
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, context={"declaration": declaration})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         message = first["msg"].removeprefix("Value error, ")
@@ -123,20 +137,27 @@ def count_lines(path: Path) -> int:
         return sum(1 for _ in stream)
 
 
-def read_records(path: Path, model: type[Model], *, unique: bool = True) -> Iterator[Model]:
+def read_records(
+    path: Path,
+    model: type[Model],
+    *,
+    unique: bool = True,
+    declaration: Declaration | None = None,
+) -> Iterator[Model]:
     """Stream a file's records, checked one by one.
 
     Args:
         path: A ``.jsonl`` file, gzipped or not.
         model: The record's type.
         unique: Refuse a second record with the same id (and axis, where it has one).
+        declaration: As of `validate`.
 
     Raises:
         UserError: With file, line and field.
     """
     seen: dict[tuple[str, str], int] = {}
     for number, _, value in read_objects(path):
-        record = validate(model, value, path, number)
+        record = validate(model, value, path, number, declaration)
         if unique:
             check_unique(seen, value, path, number)
         yield record

@@ -24,11 +24,12 @@ token, a turn marker or a template (`neutralise`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+from regreason_plugin.declaration import TEXT, Declaration
 from regreason_plugin.schema import Conversation, Turn
-from regreason_plugin.settings import LABELS, QUESTIONS
+from regreason_plugin.settings import EIGHTEEN, LABELS
 
 Order = Literal["label_first", "explanation_first"]
 ORDERS: tuple[Order, ...] = ("label_first", "explanation_first")
@@ -88,9 +89,19 @@ def render_conversation(conversation: Conversation) -> str:
     return f"Context:\n{context}\n\n{turns}" if context else turns
 
 
-def render_prompt(conversation: Conversation, axis: str) -> str:
-    """The prompt: conversation, the axis's question, the cue."""
-    return f"{render_conversation(conversation)}\n\n{QUESTIONS[axis]}\n{CUE}"
+def render_prompt(
+    conversation: Conversation, axis: str, declaration: Declaration = EIGHTEEN
+) -> str:
+    """The prompt: conversation, the axis's question, the cue; or the task's own template.
+
+    Only ``{text}`` of a template is replaced, by the last message; braces elsewhere, and in
+    what is put there, are text.
+    """
+    if declaration.prompt is not None:
+        before, _, after = declaration.prompt.partition(TEXT)
+        return f"{before}{_clean(conversation.conversation[-1].content)}{after}"
+    question = declaration.axes[axis].question
+    return f"{render_conversation(conversation)}\n\n{question}\n{CUE}"
 
 
 def one_line(explanation: str) -> str:
@@ -99,23 +110,23 @@ def one_line(explanation: str) -> str:
     return " ".join(_MARKER_ANYWHERE.sub(r"\1 ", text).split())
 
 
-def render_target(label: int, explanation: str, order: Order) -> str:
+def render_target(label: str, explanation: str, order: Order) -> str:
     """What the model learns to write after the prompt, the delimiter left out.
 
     Args:
-        label: 1 to 5.
+        label: Its text.
         explanation: One line as `one_line` gives it; empty for the label alone.
         order: Which of the two comes first.
     """
     if order == "label_first":
-        return f"{label}\n{explanation}" if explanation else str(label)
+        return f"{label}\n{explanation}" if explanation else label
     # The label's cue is kept without an explanation too: the model has to learn where
     # the label stands. A target never starts with white space, which templates strip.
     cue = LABEL_CUE if explanation else LABEL_CUE.lstrip()
     return f"{explanation}{cue}{TARGET_DELIMITER}{label}"
 
 
-def split_target(target: str, order: Order) -> tuple[str, str, str]:
+def split_target(target: str, order: Order, labels: Sequence[str] = LABELS) -> tuple[str, str, str]:
     """Cut a target into what precedes the label, the label, and what follows it.
 
     The inverse of `render_target` as far as the label is concerned; training uses it
@@ -130,13 +141,16 @@ def split_target(target: str, order: Order) -> tuple[str, str, str]:
     else:
         before, cue, label = target.rpartition(LABEL_CUE.lstrip() + TARGET_DELIMITER)
         before, after = before + cue, ""
-    if label not in LABELS:
+    if label not in labels:
         raise ValueError(f"no label where order {order} has it: {target[:60]!r}")
     return before, label, after
 
 
 def cut(
-    conversation: Conversation, limit: int, length: Callable[[str], int]
+    conversation: Conversation,
+    limit: int,
+    length: Callable[[str], int],
+    declaration: Declaration = EIGHTEEN,
 ) -> tuple[Conversation, str | None]:
     """Shorten a conversation until its prompt fits, the same for every axis.
 
@@ -147,6 +161,7 @@ def cut(
         conversation: What to shorten.
         limit: The longest prompt allowed, in the unit of ``length``.
         length: Measures a text in tokens or in words.
+        declaration: Of the prompt.
 
     Returns:
         The conversation that fits, and what was cut last: ``turns``, ``context``,
@@ -155,10 +170,11 @@ def cut(
     Raises:
         ValueError: Not even the question with the first word of the response fits.
     """
-    longest_question = max(QUESTIONS, key=lambda axis: length(QUESTIONS[axis]))
+    axes = declaration.axes
+    longest_question = max(axes, key=lambda axis: length(axes[axis].question))
 
     def fits(candidate: Conversation) -> bool:
-        return length(render_prompt(candidate, longest_question)) <= limit
+        return length(render_prompt(candidate, longest_question, declaration)) <= limit
 
     if fits(conversation):
         return conversation, None

@@ -4,17 +4,48 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
-from regreason_plugin.settings import AXES, DATASETS, check_name
+from regreason_plugin.declaration import Declaration
+from regreason_plugin.settings import EIGHTEEN, check_name
 
 
-def _dataset(name: str) -> str:
-    return _known("dataset", name, list(DATASETS))
+def _declared(info: ValidationInfo) -> Declaration:
+    """What the reader of a file says its task is; the eighteen settings otherwise."""
+    declaration = (info.context or {}).get("declaration")
+    return declaration if isinstance(declaration, Declaration) else EIGHTEEN
 
 
-def _axis(name: str) -> str:
-    return _known("axis", name, list(AXES))
+def _dataset(name: str, info: ValidationInfo) -> str:
+    return _known("dataset", name, list(_declared(info).datasets))
+
+
+def _axis(name: str, info: ValidationInfo) -> str:
+    return _known("axis", name, list(_declared(info).axes))
+
+
+def _label(label: int, info: ValidationInfo) -> int:
+    if label > (count := len(_declared(info).labels)):
+        raise ValueError(f"Input should be less than or equal to {count}")
+    return label
+
+
+def _score(score: float, info: ValidationInfo) -> float:
+    if score > (count := len(_declared(info).labels)):
+        raise ValueError(f"Input should be less than or equal to {count}")
+    return score
+
+
+def _explains(text: str, info: ValidationInfo) -> str:
+    # Another task's rows may have no explanations (yet).
+    return text if _declared(info) is not EIGHTEEN else _has_text(text)
 
 
 def _known(kind: str, name: str, known: list[str]) -> str:
@@ -37,8 +68,8 @@ def _has_text(text: str) -> str:
 DatasetName = Annotated[str, AfterValidator(_dataset)]
 AxisName = Annotated[str, AfterValidator(_axis)]
 Text = Annotated[str, AfterValidator(_has_text)]
-Label = Annotated[int, Field(strict=True, ge=1, le=5)]
-Score = Annotated[float, Field(ge=1, le=5, allow_inf_nan=False)]
+Label = Annotated[int, Field(strict=True, ge=1), AfterValidator(_label)]
+Score = Annotated[float, Field(ge=1, allow_inf_nan=False), AfterValidator(_score)]
 
 
 class _Record(BaseModel):
@@ -57,7 +88,7 @@ class Conversation(_Record):
 
     Attributes:
         id: Stable and unique over all datasets.
-        dataset: One of the six.
+        dataset: One of the declared ones.
         group: What must stay on one side of a split.
         conversation: The turns; the last one is the assistant's and is rated.
         context: A story or a product the conversation is about.
@@ -123,7 +154,7 @@ class Rating(Rated):
 
     label: Label
     score: Score
-    explanation: Text
+    explanation: Annotated[str, AfterValidator(_explains)]
 
 
 class Row(_Record):

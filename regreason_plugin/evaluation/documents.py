@@ -18,11 +18,12 @@ from typing import Any
 import datasets
 from lm_eval.api.samplers import ContextSampler
 
+from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.evaluation.metrics import document_metrics
 from regreason_plugin.evaluation.truncation import refuse_truncation
 from regreason_plugin.prompt import Order, render_target
-from regreason_plugin.settings import LABELS, generative_task_name, task_name
+from regreason_plugin.settings import EIGHTEEN, LABELS
 from regreason_plugin.targets.folder import (
     TEST,
     DataFolder,
@@ -119,7 +120,8 @@ def _load(
     folder = _folder(data_dir)
     dataset, axis = setting
     if (dataset, axis) not in folder.settings():
-        name = task_name if order == "label_first" else generative_task_name
+        declared = folder.declaration
+        name = declared.task_name if order == "label_first" else declared.twin_name
         raise UserError(
             f"has no test rows for {dataset} {axis}; the tasks it has are --tasks "
             + ",".join(name(*setting) for setting in folder.settings()),
@@ -132,11 +134,24 @@ def _load(
         order=folder.order,
         raters=folder.manifest.raters,
         regreason=version("regreason"),
+        **_about(folder.declaration, dataset, axis),
     )
     refuse_truncation()
     return {
         "test": datasets.Dataset.from_list(_documents(folder, TEST)[dataset, axis]),
         "train": [TrainDocuments(folder, order, (dataset, axis))],
+    }
+
+
+def _about(declared: Declaration, dataset: str, axis: str) -> dict[str, Any]:
+    """What a reader of the results has to know of the task."""
+    return {
+        "setting": [dataset, axis],
+        "title": declared.datasets[dataset].title,
+        "axis_title": declared.axes[axis].title,
+        "labels": list(declared.labels),
+        "ordinal": declared.ordinal,
+        "normalise": declared.normalise,
     }
 
 
@@ -187,7 +202,17 @@ def _parsed(path: Path, sha256: str, name: str) -> dict[Setting, list[Document]]
     The sha256 is the folder's: built anew in the same place, it is read anew.
     """
     documents = defaultdict(list)
-    for row in open_data_folder(path).rows(name):
+    folder = open_data_folder(path)
+    declared = folder.declaration
+    # Of another task each document has the labels to choose from, and how they are scored.
+    of_task: Document = {}
+    if declared is not EIGHTEEN:
+        of_task = {
+            "labels": list(declared.labels),
+            "ordinal": declared.ordinal,
+            "normalise": declared.normalise,
+        }
+    for row in folder.rows(name):
         documents[row.dataset, row.axis].append(
             {
                 "id": row.id,
@@ -198,6 +223,7 @@ def _parsed(path: Path, sha256: str, name: str) -> dict[Setting, list[Document]]
                 "score": row.score,
                 "explanation": row.explanation,
                 "prompt": row.messages[0].content,
+                **of_task,
             }
         )
     return dict(documents)
@@ -215,16 +241,34 @@ def label_index(document: Document) -> int:
 
 def labels(document: Document) -> list[str]:
     """``doc_to_choice``."""
-    return list(LABELS)
+    return list(document.get("labels", LABELS))
 
 
 def explanation_then_label(document: Document) -> str:
     """``doc_to_target`` of the twins: what a few-shot example shows."""
-    return render_target(document["label"], document["explanation"], "explanation_first")
+    label = labels(document)[document["label"] - 1]
+    return render_target(label, document["explanation"], "explanation_first")
 
 
 @stop_on_user_error(of_one_rank=True)
 def score_labels(document: Document, results: list[tuple[float, bool]]) -> dict[str, Any]:
     """``process_results`` of the 18 tasks."""
-    scores = [score for score, _ in results]
-    return document_metrics(document["label"], scores, document["group"])
+    return label_metrics(document, [score for score, _ in results])
+
+
+def label_metrics(document: Document, scores: list[float], prefix: str = "") -> dict[str, Any]:
+    """What the labels' log-likelihoods of a document contribute to each metric."""
+    return document_metrics(
+        document["label"],
+        comparable(scores, document),
+        document["group"],
+        prefix,
+        ordinal=document.get("ordinal", True),
+    )
+
+
+def comparable(scores: list[float], document: Document) -> list[float]:
+    """The labels' log-likelihoods as the task compares them."""
+    if document.get("normalise", "none") == "none":
+        return scores
+    return [score / len(label) for score, label in zip(scores, labels(document), strict=True)]

@@ -15,11 +15,10 @@ from typing import Any
 from lm_eval.api.instance import Instance
 
 from regreason_plugin.errors import UserError, stop_on_user_error
-from regreason_plugin.evaluation.documents import Document
-from regreason_plugin.evaluation.metrics import Item, document_metrics
+from regreason_plugin.evaluation.documents import Document, label_metrics, labels
+from regreason_plugin.evaluation.metrics import Item
 from regreason_plugin.evaluation.task import RegReasonTask
 from regreason_plugin.prompt import LABEL_CUE, TARGET_DELIMITER, one_line, render_target
-from regreason_plugin.settings import LABELS
 
 
 def split_generation(generated: str) -> tuple[str, bool]:
@@ -37,7 +36,7 @@ def split_generation(generated: str) -> tuple[str, bool]:
 
 def before_label(explanation: str) -> str:
     """A target up to its label, the delimiter before the label left out."""
-    return render_target(1, explanation, "explanation_first")[: -len(TARGET_DELIMITER + "1")]
+    return render_target("1", explanation, "explanation_first")[: -len(TARGET_DELIMITER + "1")]
 
 
 class LabelAfterExplanation(Instance):  # type: ignore[misc]
@@ -68,8 +67,8 @@ class ExplanationFirstTask(RegReasonTask):
 
     def label_answers(self, results: list[Any]) -> dict[str, list[tuple[float, bool]]]:
         """After the model's own explanation, and forced at once."""
-        after, forced = results[1 : 1 + len(LABELS)], results[1 + len(LABELS) :]
-        return {"": after, "forced_": forced}
+        count = (len(results) - 1) // 2
+        return {"": results[1 : 1 + count], "forced_": results[1 + count :]}
 
     def construct_requests(self, doc: Document, ctx: str, **kwargs: Any) -> list[Instance]:
         """The generation first, then its labels, then the forced ones."""
@@ -85,7 +84,7 @@ class ExplanationFirstTask(RegReasonTask):
             **kwargs,
         )
         requests = [generation]
-        for label in LABELS:
+        for label in labels(doc):
             after = LabelAfterExplanation(
                 request_type="loglikelihood",
                 doc=doc,
@@ -95,7 +94,7 @@ class ExplanationFirstTask(RegReasonTask):
             )
             after.generation = generation
             requests.append(after)
-        for label in LABELS:
+        for label in labels(doc):
             requests.append(
                 Instance(
                     request_type="loglikelihood",
@@ -112,11 +111,11 @@ class ExplanationFirstTask(RegReasonTask):
 def score_both(document: Document, results: list[Any]) -> dict[str, Any]:
     """``process_results``: after the model's own explanation, and forced at once."""
     generated, scored = results[0], [score for score, _ in results[1:]]
-    label, group = document["label"], document["group"]
+    group, count = document["group"], len(scored) // 2
     reached = float(split_generation(generated)[1])
     return {
-        **document_metrics(label, scored[: len(LABELS)], group),
-        **document_metrics(label, scored[len(LABELS) :], group, prefix="forced_"),
+        **label_metrics(document, scored[:count]),
+        **label_metrics(document, scored[count:], "forced_"),
         "reached_cue": reached,
         "reached_cue_stderr": Item((reached, group)),
     }

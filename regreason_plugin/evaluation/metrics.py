@@ -1,4 +1,4 @@
-"""The metrics of a five-label task and their standard errors.
+"""The metrics of a task and their standard errors.
 
 lm-eval asks a task for one item a document and metric (`document_metrics`), collects
 them, and hands each metric's items to its aggregation (the functions below it). Under
@@ -24,7 +24,10 @@ import numpy.typing as npt
 
 from regreason_plugin.errors import UserError
 
-LABELS = (1, 2, 3, 4, 5)
+# Labels of a task that says nothing else.
+FIVE = 5
+# These ask for an order of the labels.
+ORDINAL = ("within_1", "mae", "qwk", "spearman", "undefined")
 ECE_BINS = 15
 # lm-eval's own word for a standard error there is none of; its tables know no other.
 NO_ERROR = "N/A"
@@ -54,15 +57,16 @@ class ByLayer(tuple[Any, ...]):
 
 
 def document_metrics(
-    label: int, scores: Sequence[float], group: str, prefix: str = ""
+    label: int, scores: Sequence[float], group: str, prefix: str = "", *, ordinal: bool = True
 ) -> dict[str, Any]:
     """What one document contributes to each metric, the keys as lm-eval reports them.
 
     Args:
-        label: The right label, 1 to 5.
-        scores: The log-likelihoods of the labels 1 to 5.
+        label: The right label, from 1.
+        scores: The log-likelihoods of the labels.
         group: The document's group.
         prefix: Goes before every key.
+        ordinal: Whether the labels have an order; without one there are no `ORDINAL` metrics.
 
     Raises:
         UserError: A score is not finite.
@@ -83,7 +87,7 @@ def document_metrics(
         "within_1": float(abs(prediction - label) <= 1),
         "mae": float(abs(prediction - label)),
         "nll": float(-log_probabilities[label - 1]),
-        "brier": float(((probabilities - (np.array(LABELS) == label)) ** 2).sum()),
+        "brier": float(((probabilities - (np.arange(len(logits)) + 1 == label)) ** 2).sum()),
         "overconfidence": confidence - correct,
         "label_entropy": float(-(probabilities * log_probabilities).sum()),
     }
@@ -95,7 +99,11 @@ def document_metrics(
         "ece": Item((confidence, correct, group)),
         "majority_acc": Item((label, group)),
     }
-    items = {**means, **whole, "undefined": pair}
+    if len(logits) == 2:
+        whole["auroc"] = Item((label, float(logits[1] - logits[0]), group))
+    if not ordinal:
+        means, whole = ({k: v for k, v in of.items() if k not in ORDINAL} for of in (means, whole))
+    items = {**means, **whole, **({"undefined": pair} if ordinal else {})}
     errors = {name: Item((value, group)) for name, value in means.items()} | whole
     return {prefix + name: item for name, item in items.items()} | {
         f"{prefix}{name}_stderr": item for name, item in errors.items()
@@ -110,12 +118,18 @@ def mean(items: Sequence[float]) -> float:
     return float(np.mean(items))
 
 
-def macro_f1(items: Sequence[tuple[int, int, str]]) -> float:
-    """Unweighted mean of the five labels' F1; a label nobody gives or has counts 0."""
+def macro_f1(items: Sequence[tuple[int, int, str]], count: int = FIVE) -> float:
+    """Unweighted mean of the labels' F1; a label nobody gives or has counts 0.
+
+    Args:
+        items: Label, prediction and group of each document.
+        count: How many labels there are.
+    """
     from sklearn.metrics import f1_score
 
     labels, predictions, _ = _columns(items)
-    return float(f1_score(labels, predictions, labels=LABELS, average="macro", zero_division=0.0))
+    known = range(1, count + 1)
+    return float(f1_score(labels, predictions, labels=known, average="macro", zero_division=0.0))
 
 
 def qwk(items: Sequence[tuple[int, int, str]]) -> float | None:
@@ -125,7 +139,8 @@ def qwk(items: Sequence[tuple[int, int, str]]) -> float | None:
     labels, predictions, _ = _columns(items)
     if len(set(labels)) < 2:
         return None
-    return float(cohen_kappa_score(labels, predictions, labels=LABELS, weights="quadratic"))
+    known = range(1, max(*labels, *predictions) + 1)
+    return float(cohen_kappa_score(labels, predictions, labels=known, weights="quadratic"))
 
 
 def spearman(items: Sequence[tuple[int, int, str]]) -> float | None:
@@ -141,6 +156,16 @@ def spearman(items: Sequence[tuple[int, int, str]]) -> float | None:
 def ece(items: Sequence[tuple[float, float, str]]) -> float:
     """Expected calibration error: |confidence - accuracy| over 15 bins of equal width."""
     return float(ece_of_sums(_bin_sums(items).sum(axis=0)))
+
+
+def auroc(items: Sequence[tuple[int, float, str]]) -> float | None:
+    """Area under the ROC curve, label 2 the positive one; None where one of the two is absent."""
+    from sklearn.metrics import roc_auc_score
+
+    labels, scores, _ = _columns(items)
+    if len(set(labels)) < 2:
+        return None
+    return float(roc_auc_score([label == 2 for label in labels], scores))
 
 
 def majority_acc(items: Sequence[tuple[int, str]]) -> float:
@@ -186,9 +211,9 @@ def by_layer_se(items: Sequence[tuple[Sequence[float] | None, str]]) -> ByLayer 
     return ByLayer(float(error) if np.isfinite(error) else None for error in errors)
 
 
-def macro_f1_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
+def macro_f1_stderr(items: Sequence[tuple[int, int, str]], count: int = FIVE) -> Error:
     """Standard error of `macro_f1`."""
-    return _jackknife(_tables(items), _groups(items), macro_f1_of_tables)
+    return _jackknife(_tables(items, count), _groups(items), macro_f1_of_tables)
 
 
 def qwk_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
@@ -199,6 +224,37 @@ def qwk_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
 def spearman_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
     """Standard error of `spearman`."""
     return _jackknife(_tables(items), _groups(items), _spearman_of_tables)
+
+
+def auroc_stderr(items: Sequence[tuple[int, float, str]]) -> Error:
+    """Standard error of `auroc`: the same jackknife, without computing it anew for each group."""
+    labels, scores, groups = (np.array(column) for column in _columns(items))
+    names, member = np.unique(groups, return_inverse=True)
+    positive = labels == 2
+    if len(names) < 2 or positive.all() or not positive.any():
+        return NO_ERROR
+
+    def won(ours: Array, theirs: Array) -> Array:
+        """Of each of ours, how many of theirs it is above; half for a tie."""
+        theirs = np.sort(theirs)
+        below = np.searchsorted(theirs, ours, side="left")
+        return (below + np.searchsorted(theirs, ours, side="right")) / 2
+
+    wins = np.zeros(len(labels))
+    wins[positive] = won(scores[positive], scores[~positive])
+    wins[~positive] = positive.sum() - won(scores[~positive], scores[positive])
+    total = wins[positive].sum()
+    without = []
+    for number in range(len(names)):
+        here = member == number
+        up, down = here & positive, here & ~positive
+        within = won(scores[up], scores[down]).sum() if up.any() and down.any() else 0.0
+        pairs = (positive.sum() - up.sum()) * ((~positive).sum() - down.sum())
+        if not pairs:
+            return NO_ERROR
+        without.append((total - wins[up].sum() - wins[down].sum() + within) / pairs)
+    spread = ((np.array(without) - np.mean(without)) ** 2).sum()
+    return float(np.sqrt((len(names) - 1) / len(names) * spread))
 
 
 def ece_stderr(items: Sequence[tuple[float, float, str]]) -> Error:
@@ -263,14 +319,15 @@ def _groups(items: Sequence[tuple[Any, ...]]) -> list[str]:
     return [item[-1] for item in items]
 
 
-def _columns(items: Sequence[tuple[int, int, str]]) -> tuple[tuple[Any, ...], ...]:
+def _columns(items: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
     return tuple(zip(*items, strict=True))
 
 
-def _tables(items: Sequence[tuple[int, int, str]]) -> Array:
-    """A 5 x 5 table a document with one 1, at (label, prediction)."""
-    tables = np.zeros((len(items), len(LABELS), len(LABELS)))
+def _tables(items: Sequence[tuple[int, int, str]], count: int | None = None) -> Array:
+    """A table a document with one 1, at (label, prediction)."""
     labels, predictions, _ = _columns(items)
+    size = count or max(*labels, *predictions)
+    tables = np.zeros((len(items), size, size))
     tables[np.arange(len(items)), np.array(labels) - 1, np.array(predictions) - 1] = 1.0
     return tables
 
@@ -287,7 +344,8 @@ def qwk_of_tables(tables: Array) -> Array:
     """Quadratic weighted kappa of counts ``[..., label, prediction]``; NaN of one label only."""
     labels, predictions = tables.sum(axis=-1), tables.sum(axis=-2)
     by_chance = labels[..., :, None] * predictions[..., None, :] / labels.sum(-1)[..., None, None]
-    distance = np.subtract.outer(LABELS, LABELS) ** 2
+    count = tables.shape[-1]
+    distance = np.subtract.outer(range(count), range(count)) ** 2
     kappa = 1 - (distance * tables).sum((-2, -1)) / (distance * by_chance).sum((-2, -1))
     return np.where((labels > 0).sum(axis=-1) > 1, kappa, np.nan)
 
@@ -329,7 +387,9 @@ def ece_of_sums(sums: Array) -> Array:
 
 
 def _label_counts(items: Sequence[tuple[int, str]]) -> Array:
-    return np.array([[float(label == one) for one in LABELS] for label, _ in items])
+    labels = np.array([label for label, _ in items])
+    counts: Array = (labels[:, None] == np.unique(labels)).astype(np.float64)
+    return counts
 
 
 def _majority_of_counts(counts: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -10,6 +11,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from regreason_plugin.errors import stop_on_user_error
+from regreason_plugin.evaluation.metrics import macro_f1, macro_f1_stderr
 from regreason_plugin.evaluation.probe_metrics import (
     AGGREGATIONS,
     document_probes,
@@ -64,7 +66,19 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
             for prefix in ("", "forced_")
             for name, function in AGGREGATIONS.items()
         }
-        return {**probes, **super().aggregation()}
+        return {**probes, **super().aggregation(), **self._of_all_labels()}
+
+    def _of_all_labels(self) -> dict[str, Any]:
+        """The aggregations that have to know how many labels there are, not only those seen."""
+        declared = self.config.metadata.get("data", {}).get("labels")
+        if not declared:
+            return {}
+        count = len(declared)
+        return {
+            prefix + name: partial(function, count=count)
+            for prefix in ("", "forced_")
+            for name, function in {"macro_f1": macro_f1, "macro_f1_stderr": macro_f1_stderr}.items()
+        }
 
 
 def _task_manager_metadata() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from regreason_plugin import __version__
 from regreason_plugin.annotation.about import about_path, read_about
 from regreason_plugin.annotation.agreement import agreement
 from regreason_plugin.annotation.rules import RULES_NOTE
+from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer, dumps, file_sha256
 from regreason_plugin.prompt import (
@@ -29,7 +30,7 @@ from regreason_plugin.prompt import (
     render_target,
 )
 from regreason_plugin.schema import Conversation, Rating
-from regreason_plugin.settings import task_name
+from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.targets import arms as arm_words
 from regreason_plugin.targets.arms import ARMS, Mismatched, Vocabulary, row_random
 from regreason_plugin.targets.card import CARD, data_card
@@ -45,7 +46,7 @@ from regreason_plugin.targets.folder import (
     open_data_folder,
 )
 from regreason_plugin.targets.index import Entry, Index, index_ratings
-from regreason_plugin.targets.leaks import KINDS, find_leaks, names_label, without_leaks
+from regreason_plugin.targets.leaks import find_leaks, kinds_of, names_label, without_leaks
 from regreason_plugin.targets.measure import Measure
 from regreason_plugin.targets.scopes import write_scopes
 from regreason_plugin.targets.split import SPLITS, Split
@@ -86,6 +87,7 @@ def build(
     out: Path,
     options: BuildOptions | None = None,
     *,
+    declaration: Declaration = EIGHTEEN,
     on_progress: Progress = lambda stage, rows: None,
 ) -> DataFolder:
     """Write a data folder, whole or not at all.
@@ -94,6 +96,7 @@ def build(
         ratings: A ratings file (`schema.Rating`, one a line), gzipped or not.
         out: The folder to make; an older data folder there is replaced.
         options: The switches.
+        declaration: The labels and settings of the task.
         on_progress: Called with ``check`` or ``write`` and a number of rows done.
 
     Raises:
@@ -106,8 +109,15 @@ def build(
         raise UserError("exists and is no data folder; name another --out", path=out)
     measure = Measure(options.tokenizer)
     about = read_about(ratings, file_sha256(ratings)) if about_path(ratings).is_file() else None
-    explains = (lambda text: True) if options.leaks == "keep" else _explains_without_leaks
-    index = index_ratings(ratings, options.seed, lambda: on_progress("check", 1), explains)
+    index = index_ratings(
+        ratings,
+        options.seed,
+        lambda: on_progress("check", 1),
+        (lambda text: True)
+        if options.leaks == "keep"
+        else lambda text: bool(without_leaks(text, declaration.labels)),
+        declaration,
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         written = Path(scratch) / "new"
@@ -122,10 +132,6 @@ def build(
             out.rename(Path(scratch) / "old")
         written.rename(out)
     return open_data_folder(out)
-
-
-def _explains_without_leaks(explanation: str) -> bool:
-    return bool(without_leaks(explanation))
 
 
 class _Writer:
@@ -144,7 +150,8 @@ class _Writer:
         self.measure = measure
         self.cut: Counter[str] = Counter(turns=0, context=0, response=0, explanation=0)
         self.neutralised: Counter[str] = Counter(conversations=0, explanations=0)
-        self.leaked: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
+        self.declaration = index.declaration
+        self.leaked: Counter[str] = Counter(dict.fromkeys(kinds_of(self.declaration.labels), 0))
         self.leaked.update(rows=0, own_label=0, removed=0, dropped=index.dropped)
         self.lengths: dict[str, list[int]] = {arm: [0, 0, 0, 0] for arm in options.arms}
         self.train: dict[tuple[str, str, int | None], list[int]] = defaultdict(list)
@@ -189,13 +196,16 @@ class _Writer:
     def _explanation(self, rating: Rating, entry: Entry) -> tuple[list[str], bool]:
         """An explanation's words as they may stand in a target, and whether it was cut."""
         text = rating.explanation
-        words = one_line(text if self.options.leaks == "keep" else without_leaks(text)).split()
+        if self.options.leaks == "remove":
+            text = without_leaks(text, self.declaration.labels)
+        words = one_line(text).split()
         limit = self.options.max_target
         if limit is None:
             return words, False
 
         def fits(count: int) -> bool:
-            target = render_target(rating.label, " ".join(words[:count]), self.options.order)
+            label = self.declaration.labels[rating.label - 1]
+            target = render_target(label, " ".join(words[:count]), self.options.order)
             return self.measure.target(target) <= limit
 
         if fits(len(words)):
@@ -216,7 +226,9 @@ class _Writer:
         conversation: Conversation = rating
         if self.options.max_prompt is not None:
             try:
-                conversation, what = cut(rating, self.options.max_prompt, self.measure.prompt)
+                conversation, what = cut(
+                    rating, self.options.max_prompt, self.measure.prompt, self.declaration
+                )
             except ValueError as error:
                 raise UserError(
                     f"--max-prompt-tokens: {error}", path=self.index.path, line=entry.line
@@ -234,7 +246,7 @@ class _Writer:
         rating: Rating,
         conversation: Conversation,
     ) -> None:
-        prompt = render_prompt(conversation, entry.axis)
+        prompt = render_prompt(conversation, entry.axis, self.declaration)
         row = {
             "id": entry.id,
             "dataset": entry.dataset,
@@ -255,7 +267,8 @@ class _Writer:
         self._count_leaks(rating)
         for arm in self.options.arms:
             text = self._text(arm, entry, words)
-            target = render_target(rating.label, text, self.options.order)
+            label = self.declaration.labels[rating.label - 1]
+            target = render_target(label, text, self.options.order)
             messages = [user, {"role": "assistant", "content": target}]
             line = dumps({**row, "explanation": text, "messages": messages})
             files[f"{split}/{arm}.jsonl"].write(line.encode("utf-8") + b"\n")
@@ -288,8 +301,9 @@ class _Writer:
         )
         if text is None:
             same = f" with label {label}" if label else ""
+            name = self.declaration.task_name(entry.dataset, entry.axis)
             raise UserError(
-                f"{task_name(entry.dataset, entry.axis)} has no train explanation{same} that "
+                f"{name} has no train explanation{same} that "
                 "differs from this one, so arm mismatched cannot be made; leave it out "
                 "with --arms",
                 path=self.index.path,
@@ -299,10 +313,11 @@ class _Writer:
         return text
 
     def _count_leaks(self, rating: Rating) -> None:
-        leaks = find_leaks(rating.explanation)
+        labels = self.declaration.labels
+        leaks = find_leaks(rating.explanation, labels)
         self.leaked.update(leak.kind for leak in leaks)
         self.leaked["rows"] += bool(leaks)
-        self.leaked["own_label"] += names_label(leaks, rating.label)
+        self.leaked["own_label"] += names_label(leaks, rating.label, labels)
         self.leaked["removed"] += bool(leaks) and self.options.leaks == "remove"
 
     def _count(self, arm: str, text: str) -> None:
@@ -347,6 +362,7 @@ class _Writer:
             leaks=self.options.leaks,
             leaked=dict(self.leaked),
             source={"file": self.index.path.name, "sha256_of_sorted_rows": self.index.sha256},
+            declaration=None if self.declaration is EIGHTEEN else self.declaration,
             files=files,
             versions={"regreason": __version__},
         )
@@ -367,7 +383,8 @@ def _entries_of(index: Index, split: Split) -> Iterator[Entry]:
 def _split_count(index: Index, split: Split) -> SplitCount:
     labels: dict[str, dict[str, int]] = {}
     for entry in _entries_of(index, split):
-        by_label = labels.setdefault(task_name(entry.dataset, entry.axis), {})
+        name = index.declaration.task_name(entry.dataset, entry.axis)
+        by_label = labels.setdefault(name, {})
         by_label[str(entry.label)] = by_label.get(str(entry.label), 0) + 1
     return SplitCount(
         rows=sum(1 for _ in _entries_of(index, split)),

@@ -16,16 +16,9 @@ import yaml
 
 from regreason_plugin.annotation.about import About, AboutRater
 from regreason_plugin.annotation.agreement import ALL, Agreement
+from regreason_plugin.declaration import Declaration
 from regreason_plugin.markdown import block, code, escape
-from regreason_plugin.settings import (
-    AXES,
-    DATASETS,
-    LABELS,
-    SETTINGS,
-    SOURCES,
-    generative_task_name,
-    task_name,
-)
+from regreason_plugin.settings import AXES, EIGHTEEN
 from regreason_plugin.targets.folder import MANIFEST, TEST, Manifest
 from regreason_plugin.targets.split import SPLITS
 
@@ -63,7 +56,7 @@ def data_card(
         _front_matter(manifest),
         f"# {escape(_title(manifest))}",
         _generated(manifest),
-        f"Conversations whose last message is rated from 1 to 5 on {_axes(manifest)}. Each row is "
+        f"{_what(manifest)} Each row is "
         "a prompt with its label and what follows the label in one arm of a comparison: an "
         "explanation, or text in its place. Made with RegReason "
         f"{escape(manifest.versions.get('regreason', ''))}, an open implementation of "
@@ -101,7 +94,20 @@ for name, sha256 in json.load(open('manifest.json'))['files'].items():
 
 def _settings(manifest: Manifest) -> list[tuple[str, str]]:
     known = {name for count in manifest.counts.values() for name in count.labels}
-    return [setting for setting in SETTINGS if task_name(*setting) in known]
+    declared = _declared(manifest)
+    return [setting for setting in declared.settings if declared.task_name(*setting) in known]
+
+
+def _declared(manifest: Manifest) -> Declaration:
+    return manifest.declaration or EIGHTEEN
+
+
+def _what(manifest: Manifest) -> str:
+    if manifest.declaration is None:
+        return f"Conversations whose last message is rated from 1 to 5 on {_axes(manifest)}."
+    titles = (dataset.title for dataset in manifest.declaration.datasets.values())
+    kind = "in their order" if manifest.declaration.ordinal else "in no order"
+    return f"{escape(', '.join(titles))}: {len(manifest.declaration.labels)} labels, {kind}."
 
 
 def _datasets(manifest: Manifest) -> list[str]:
@@ -110,11 +116,14 @@ def _datasets(manifest: Manifest) -> list[str]:
 
 def _axes(manifest: Manifest) -> str:
     given = {axis for _, axis in _settings(manifest)}
-    return ", ".join(title for name, title in AXES.items() if name in given)
+    axes = _declared(manifest).axes
+    return ", ".join(axis.title for name, axis in axes.items() if name in given)
 
 
 def _title(manifest: Manifest) -> str:
     kind = "GENERATED mini benchmark" if manifest.origin == "generated" else "rated conversations"
+    if manifest.declaration is not None:
+        kind = "labelled texts"
     return f"RegReason, {kind}: {', '.join(_datasets(manifest))}"
 
 
@@ -158,8 +167,9 @@ def _sources(manifest: Manifest) -> str:
         )
     lines = []
     for dataset in _datasets(manifest):
-        home, licence = SOURCES[dataset]
-        lines.append([code(dataset), escape(DATASETS[dataset]), f"<{home}>", escape(licence)])
+        source = _declared(manifest).datasets[dataset]
+        home = f"<{source.home}>" if source.home.startswith("https://") else code(source.home)
+        lines.append([code(dataset), escape(source.title), home, escape(source.licence)])
     table = _table(["dataset", "what it is", "home page", "licence"], lines)
     return (
         f"{table}\n\nThe conversations keep the licences of their sources, which hold for every "
@@ -209,15 +219,17 @@ def _counts(manifest: Manifest) -> str:
 
 
 def _distribution(manifest: Manifest) -> str:
-    lines = []
+    declared, lines = _declared(manifest), []
+    numbers = [str(number + 1) for number in range(len(declared.labels))]
     for dataset, axis in _settings(manifest):
-        found = [c.labels.get(task_name(dataset, axis), {}) for c in manifest.counts.values()]
-        by_label = [sum(labels.get(label, 0) for labels in found) for label in LABELS]
-        lines.append(
-            [code(dataset), AXES[axis], *(f"{n:,}" for n in by_label), f"{sum(by_label):,}"]
-        )
-    head = ["dataset", "axis", *(f"label {label}" for label in LABELS), "rows"]
-    return _table(head, lines, numbers=len(LABELS) + 1)
+        name = declared.task_name(dataset, axis)
+        found = [c.labels.get(name, {}) for c in manifest.counts.values()]
+        by_label = [sum(labels.get(label, 0) for labels in found) for label in numbers]
+        title = escape(declared.axes[axis].title)
+        lines.append([code(dataset), title, *(f"{n:,}" for n in by_label), f"{sum(by_label):,}"])
+    names = [f"label {label}" for label in declared.labels]
+    head = ["dataset", "axis", *map(escape, names), "rows"]
+    return _table(head, lines, numbers=len(numbers) + 1)
 
 
 def _agreement(found: Agreement) -> str:
@@ -310,13 +322,13 @@ def _changes(manifest: Manifest, about: About | None) -> str:
 
 def _use(manifest: Manifest) -> Iterable[str]:
     arm = "explanation" if "explanation" in manifest.arms else manifest.arms[0]
-    tasks = [task_name(*s) for s in _settings(manifest)]
-    if manifest.order == "explanation_first":
-        tasks = [generative_task_name(*s) for s in _settings(manifest)]
-        everything = "regreason-gen_*"
-    else:
-        everything = "regreason_*"
-    named = everything if len(tasks) == len(SETTINGS) else ",".join(tasks)
+    declared = _declared(manifest)
+    generative = manifest.order == "explanation_first"
+    name = declared.twin_name if generative else declared.task_name
+    tasks = [name(*setting) for setting in _settings(manifest)]
+    everything = "regreason-gen_*" if generative else "regreason_*"
+    whole = declared is EIGHTEEN and len(tasks) == len(declared.settings)
+    named = everything if whole else ",".join(tasks)
     yield "Here, `DATA` is this folder. Its rows:"
     yield block(
         f'from datasets import load_dataset\n\nrows = load_dataset("DATA", "{arm}")["train"]',

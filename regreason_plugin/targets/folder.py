@@ -19,10 +19,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from regreason_plugin.declaration import Declaration, Setting
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import file_sha256, parse_object, read_records, validate
 from regreason_plugin.prompt import Order
 from regreason_plugin.schema import Row
+from regreason_plugin.settings import EIGHTEEN
 
 MANIFEST = "manifest.json"
 TEST = "test.jsonl"
@@ -75,6 +77,7 @@ class Manifest(_Part):
             whose explanation was ``removed`` in part; and rows ``dropped`` because nothing
             else was left of it. Empty in folders from before it was counted.
         source: Name and sha256 of the ratings file.
+        declaration: The labels and settings of the task; None for the eighteen settings.
         files: sha256 of every data file.
     """
 
@@ -95,6 +98,7 @@ class Manifest(_Part):
     leaks: Leaks = "keep"
     leaked: dict[str, int] = Field(default_factory=dict)
     source: dict[str, str]
+    declaration: Declaration | None = None
     files: dict[str, str]
     versions: dict[str, str]
 
@@ -123,12 +127,16 @@ class DataFolder:
         """Which comes first in its targets, label or explanation."""
         return self.manifest.order
 
-    def settings(self) -> list[tuple[str, str]]:
-        """The (dataset, axis) pairs that its test file holds, in the declared order."""
-        from regreason_plugin.settings import SETTINGS, task_name
+    @property
+    def declaration(self) -> Declaration:
+        """The labels and settings of its task."""
+        return self.manifest.declaration or EIGHTEEN
 
+    def settings(self) -> list[Setting]:
+        """The (dataset, axis) pairs that its test file holds, in the declared order."""
         labels = self.manifest.counts["test"].labels
-        return [setting for setting in SETTINGS if task_name(*setting) in labels]
+        declared = self.declaration
+        return [setting for setting in declared.settings if declared.task_name(*setting) in labels]
 
     def verify(self, name: str) -> str:
         """Check one file against the manifest.
@@ -151,7 +159,7 @@ class DataFolder:
             UserError: As `verify`, or a row is no row.
         """
         self.verify(name)
-        return read_records(self.path / name, Row)
+        return read_records(self.path / name, Row, declaration=self.declaration)
 
 
 @lru_cache(maxsize=64)

@@ -19,10 +19,11 @@ from sys import intern
 from typing import BinaryIO
 
 from regreason_plugin.annotation.scores import ScoreTable
+from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import check_unique, parse_object, read_objects, validate
 from regreason_plugin.schema import Rating
-from regreason_plugin.settings import task_name
+from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.targets.split import PARTS, SPLITS, Split, assign
 
 
@@ -52,9 +53,11 @@ class Index:
         sha256: Of the sorted digests of the lines: the same for rows in any order.
         scores: What the raters gave.
         dropped: Rows left out since no explanation is left to train on.
+        declaration: The labels and settings of the task.
     """
 
     path: Path
+    declaration: Declaration = EIGHTEEN
     entries: list[Entry] = field(default_factory=list)
     split: dict[str, Split] = field(default_factory=dict)
     raters: list[str] = field(default_factory=list)
@@ -71,7 +74,7 @@ class Index:
             def read(entry: Entry) -> Rating:
                 stream.seek(entry.offset)
                 value = parse_object(stream.readline(), self.path, entry.line)
-                return validate(Rating, value, self.path, entry.line)
+                return validate(Rating, value, self.path, entry.line, self.declaration)
 
             yield read
 
@@ -93,6 +96,7 @@ def index_ratings(
     seed: int,
     on_row: Callable[[], object] = lambda: None,
     explains: Callable[[str], bool] = lambda explanation: True,
+    declaration: Declaration = EIGHTEEN,
 ) -> Index:
     """Read a ratings file once: check it, sort it, split it.
 
@@ -102,12 +106,13 @@ def index_ratings(
         on_row: Called for each row.
         explains: Whether an explanation can be trained on. Train and validation rows without
             one are dropped, after the split, so that it is the same as with them.
+        declaration: The labels and settings of the task.
 
     Raises:
         UserError: A line is wrong, two lines contradict each other, or there are too
             few conversations for three splits.
     """
-    index = Index(path)
+    index = Index(path, declaration)
     seen: dict[tuple[str, str], int] = {}
     conversations: dict[str, tuple[int, bytes, str]] = {}
     groups: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -116,7 +121,7 @@ def index_ratings(
     unexplained: set[tuple[str, str]] = set()
 
     for line, offset, value in read_objects(path):
-        rating = validate(Rating, value, path, line)
+        rating = validate(Rating, value, path, line, declaration)
         # One copy of each id and group, however many rows and tables hold it.
         row_id, group_id = intern(rating.id), intern(rating.group)
         value["id"] = row_id
@@ -174,7 +179,8 @@ def _check_splits(index: Index) -> None:
     """Refuse a setting that some split would not hold at all."""
     found: dict[str, dict[Split, int]] = defaultdict(lambda: dict.fromkeys(SPLITS, 0))
     for entry in index.entries:
-        found[task_name(entry.dataset, entry.axis)][index.split[entry.group]] += 1
+        name = index.declaration.task_name(entry.dataset, entry.axis)
+        found[name][index.split[entry.group]] += 1
     for setting, counts in sorted(found.items()):
         for split, count in counts.items():
             if count == 0:

@@ -7,6 +7,7 @@ r"""Where an explanation names a label instead of giving a reason.
 ``a four`` where no noun follows (``a four.``, ``a four because``; not ``a four part answer``) |
 | label_word | ``label``, ``labels``, ``labelled``, ``labeled``, ``labelling``, ``labeling`` |
 | digit | a digit of 1 to 5 that stands alone: not in ``14``, ``4.5``, ``4th``, ``2024`` |
+| label_text | of another task: the text of one of its labels as whole words, in any case |
 
 Numbers are 1 to 5, as digits (also ``4.5``) or words. Any of them counts, not only the row's own
 label: a score nearby gives the label away as well, and were only a row's own digit taken out, a
@@ -20,6 +21,7 @@ taken out of the whole text; if that leaves no word either, there is no explanat
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 _WORDS = ("one", "two", "three", "four", "five")
@@ -43,13 +45,15 @@ _SCORE_PHRASE = "|".join(
         rf"\ba\s+[*_\"']*{_NUMBER}{_AFTER}{_NO_NOUN}",
     )
 )
-_LEAK = re.compile(
+_EIGHTEEN = re.compile(
     rf"(?P<score_phrase>{_SCORE_PHRASE})"
     r"|(?P<label_word>\blabel(?:s|l?ed|l?ing)?\b)"
     rf"|(?P<digit>{_BEFORE}[1-5]{_AFTER})",
     re.IGNORECASE,
 )
+_DIGIT_LABELS = ("1", "2", "3", "4", "5")
 KINDS = ("digit", "label_word", "score_phrase")
+OTHER_KINDS = ("label_text", "label_word")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]*_]*\s+|\s*\n\s*")
 _DIGITS = {word: str(number) for number, word in enumerate(_WORDS, start=1)}
 _NAMED = re.compile(rf"\b(?:[1-5]|{'|'.join(_WORDS)})\b", re.IGNORECASE)
@@ -62,13 +66,33 @@ class Leak(NamedTuple):
     words: str
 
 
-def find_leaks(text: str) -> list[Leak]:
+def kinds_of(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Which kinds of leaks a task with these labels can have."""
+    return KINDS if labels == _DIGIT_LABELS else OTHER_KINDS
+
+
+@lru_cache(maxsize=8)
+def _leak(labels: tuple[str, ...]) -> re.Pattern[str]:
+    if labels == _DIGIT_LABELS:
+        return _EIGHTEEN
+    # The longest first: of two labels of which one begins the other, the one that stands there.
+    texts = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    return re.compile(
+        rf"(?P<label_text>(?<!\w)(?:{texts})(?!\w))|(?P<label_word>\blabel(?:s|l?ed|l?ing)?\b)",
+        re.IGNORECASE,
+    )
+
+
+def find_leaks(text: str, labels: tuple[str, ...] = _DIGIT_LABELS) -> list[Leak]:
     """All places that name a label, from left to right, none within another."""
-    return [Leak(match.lastgroup or "", match.group()) for match in _LEAK.finditer(text)]
+    return [Leak(match.lastgroup or "", match.group()) for match in _leak(labels).finditer(text)]
 
 
-def names_label(leaks: list[Leak], label: int) -> bool:
-    """Whether one of the leaks names this label."""
+def names_label(leaks: list[Leak], label: int, labels: tuple[str, ...] = _DIGIT_LABELS) -> bool:
+    """Whether one of the leaks names this label, counted from 1."""
+    if labels != _DIGIT_LABELS:
+        named = labels[label - 1].casefold()
+        return any(leak.words.casefold() == named for leak in leaks)
     return any(
         _DIGITS.get(number.lower(), number) == str(label)
         for leak in leaks
@@ -76,18 +100,19 @@ def names_label(leaks: list[Leak], label: int) -> bool:
     )
 
 
-def without_leaks(text: str) -> str:
+def without_leaks(text: str, labels: tuple[str, ...] = _DIGIT_LABELS) -> str:
     """The text without what names a label; empty if no word is left.
 
     A text without leaks stays as it is. Doing it twice changes nothing more.
     """
-    if not _LEAK.search(text):
+    leak = _leak(labels)
+    if not leak.search(text):
         return text
-    kept = " ".join(sentence for sentence in _sentences(text) if not _LEAK.search(sentence))
-    if _LEAK.search(kept) or not _has_word(kept):
+    kept = " ".join(sentence for sentence in _sentences(text) if not leak.search(sentence))
+    if leak.search(kept) or not _has_word(kept):
         kept = text
-        while _LEAK.search(kept):  # what is taken out may bring two halves together
-            kept = " ".join(_LEAK.sub(" ", kept).split())
+        while leak.search(kept):  # what is taken out may bring two halves together
+            kept = " ".join(leak.sub(" ", kept).split())
     return kept if _has_word(kept) else ""
 
 

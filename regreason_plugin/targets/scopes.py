@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.jsonl import atomic_writer
-from regreason_plugin.settings import AXES, SETTINGS
+from regreason_plugin.settings import EIGHTEEN
 
 SCOPE_KINDS = ("axis", "setting")
 
@@ -27,23 +28,20 @@ def setting_scope(dataset: str, axis: str) -> str:
     return f"{dataset}_{axis}"
 
 
-_SETTINGS_OF: dict[str, Settings] = {
-    **{axis: frozenset(s for s in SETTINGS if s[1] == axis) for axis in AXES},
-    **{setting_scope(*setting): frozenset([setting]) for setting in SETTINGS},
-}
-
-
-def settings_of(scope: str | None) -> Settings:
-    """The (dataset, axis) pairs of a scope; of None all eighteen.
+def settings_of(scope: str | None, declaration: Declaration = EIGHTEEN) -> Settings:
+    """The (dataset, axis) pairs of a scope; of None all that are declared.
 
     Raises:
         UserError: There is no such scope.
     """
+    settings = declaration.settings
     if scope is None:
-        return frozenset(SETTINGS)
-    if scope not in _SETTINGS_OF:
-        raise UserError(f"unknown scope {scope!r}; {nearest(scope, list(_SETTINGS_OF))}")
-    return _SETTINGS_OF[scope]
+        return frozenset(settings)
+    known = {axis: frozenset(s for s in settings if s[1] == axis) for axis in declaration.axes}
+    known |= {setting_scope(*setting): frozenset([setting]) for setting in settings}
+    if scope not in known:
+        raise UserError(f"unknown scope {scope!r}; {nearest(scope, list(known))}")
+    return known[scope]
 
 
 class Place(NamedTuple):

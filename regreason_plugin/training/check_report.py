@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.evaluation.run import checkout_tasks
-from regreason_plugin.settings import DATASETS, SETTINGS, generative_task_name, task_name
+from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.training.chat import uses_chat_template
 from regreason_plugin.training.check import Checked
 from regreason_plugin.training.findings import Finding
@@ -198,12 +198,15 @@ def _tasks(one: Checked) -> list[str]:
         for dataset, axis in folder.settings()
         if scope in (None, axis, f"{dataset}_{axis}")
     ]
-    if folder.order == "explanation_first":
-        names = [generative_task_name(*setting) for setting in settings]
-        return ["regreason-gen_*"] if len(settings) == len(SETTINGS) else names
-    if len(settings) == len(SETTINGS):
-        return ["regreason"]
+    declared = folder.declaration
+    generative = folder.order == "explanation_first"
+    name = declared.twin_name if generative else declared.task_name
+    names = [name(*setting) for setting in settings]
+    if declared is not EIGHTEEN:
+        return names
+    if len(settings) == len(declared.settings):
+        return ["regreason-gen_*" if generative else "regreason"]
     axes = {axis for _, axis in settings}
-    if len(axes) == 1 and len(settings) == len(DATASETS):
+    if len(axes) == 1 and len(settings) == len(declared.datasets) and not generative:
         return [f"regreason-{axes.pop()}"]
-    return [task_name(*setting) for setting in settings]
+    return names

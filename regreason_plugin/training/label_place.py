@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.prompt import Order
+from regreason_plugin.prompt import LABEL_CUE, Order
 from regreason_plugin.settings import LABELS
 from regreason_plugin.training.tokens import IGNORE, special_tokens
 
@@ -94,7 +94,11 @@ def _shifted(mask: Tensor, step: int) -> Tensor:
 
 
 def locate_labels(
-    rows: Iterable[Sequence[int]], expected: Counter[int], tokenizer: Any, order: Order
+    rows: Iterable[Sequence[int]],
+    expected: Counter[int],
+    tokenizer: Any,
+    order: Order,
+    texts: Sequence[str] = LABELS,
 ) -> LabelPlace:
     """Find the place of the label, and hold it against every row.
 
@@ -103,6 +107,7 @@ def locate_labels(
         expected: How many rows have which label.
         tokenizer: What made them.
         order: Whether label or explanation comes first.
+        texts: The labels, label 1 first.
 
     Raises:
         UserError: A row's target is not one run, it has no label at the place, or the
@@ -111,14 +116,20 @@ def locate_labels(
     first = order == "label_first"
     special = special_tokens(tokenizer)
     place = LabelPlace((), first)
+    # Then a row may have a label that begins (or ends) with another, seen before.
+    ambiguous = any(
+        one != other and (other.startswith(one) if first else other.endswith(one))
+        for one in texts
+        for other in texts
+    )
     found: Counter[Tokens] = Counter()
     after: set[int] = set()
     for number, row in enumerate(rows):
         target = _target(row, number)
-        tokens = place.of(target)
+        tokens = None if ambiguous else place.of(target)
         if tokens is None:
             ended = 0 if first else _end_tokens(target, tokenizer, special)
-            tokens = _read_label(target[: len(target) - ended], tokenizer, first)
+            tokens = _read_label(target[: len(target) - ended], tokenizer, first, texts)
             after.add(ended)
             if tokens is None or len(after) > 1:
                 text = tokenizer.decode(target)
@@ -131,7 +142,7 @@ def locate_labels(
         found[tokens] += 1
     labels: Counter[int] = Counter()
     for tokens, count in found.items():
-        labels[int(tokenizer.decode(list(tokens)).strip())] += count
+        labels[list(texts).index(tokenizer.decode(list(tokens)).strip()) + 1] += count
     if labels != expected:
         raise UserError(
             f"the labels found in the tokenized rows are {_counts(labels)}, those of the train "
@@ -159,17 +170,32 @@ def _end_tokens(target: Sequence[int], tokenizer: Any, special: dict[int, str]) 
     return len(target) - end
 
 
-def _read_label(target: Sequence[int], tokenizer: Any, first: bool) -> Tokens | None:
-    """The tokens at the beginning or the end of a text that read as a label."""
+def _read_label(
+    target: Sequence[int], tokenizer: Any, first: bool, texts: Sequence[str]
+) -> Tokens | None:
+    """The tokens at the beginning or the end of a text that read as a label.
+
+    A label ends with its line, so of two labels of which one begins the other it is the one
+    that the whole line is.
+    """
+    line = _label_line(tokenizer.decode(list(target)), first)
+    wanted = {line} & set(texts) or set(texts)
     for count in range(1, len(target) + 1):
         tokens = list(target[:count] if first else target[-count:])
         text = tokenizer.decode(tokens).strip()
-        if text in LABELS:
+        if text in wanted:
             # The space before it is its own: the label's cue does not end with one.
             while not first and count < len(target) and _is_space(target[-count - 1], tokenizer):
                 count += 1
             return tuple(target[:count] if first else target[len(target) - count :])
     return None
+
+
+def _label_line(target: str, first: bool) -> str:
+    """The line of a target that holds the label, without the cue before it."""
+    if first:
+        return target.strip().partition("\n")[0].strip()
+    return target.rpartition(LABEL_CUE.lstrip())[2].strip()
 
 
 def _is_space(token: int, tokenizer: Any) -> bool:

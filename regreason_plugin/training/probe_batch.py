@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -68,7 +69,11 @@ def choose_rows(rows: Iterable[Row], number: int) -> list[Row]:
 
 
 def make_batch(
-    tokenizer: Any, rows: Sequence[Row], order: Order, template: dict[str, bool] | None
+    tokenizer: Any,
+    rows: Sequence[Row],
+    order: Order,
+    template: dict[str, bool] | None,
+    labels: Sequence[str] = LABELS,
 ) -> ProbeBatch:
     """Tokenize prompts as lm-eval does, up to where the labels part.
 
@@ -78,6 +83,7 @@ def make_batch(
         order: Whether label or explanation comes first.
         template: What the chat template needs, as `chat.template_arguments`; None where
             prompts are not rendered by one.
+        labels: Their texts.
     """
     prompts, choices = [], set()
     for row in rows:
@@ -92,15 +98,18 @@ def make_batch(
         else:
             start = prompt + TARGET_DELIMITER
         wholes = [
-            encode_like_lm_eval(tokenizer, start + render_target(int(label), "", order))
-            for label in LABELS
+            encode_like_lm_eval(tokenizer, start + render_target(label, "", order))
+            for label in labels
         ]
-        columns = list(zip(*wholes, strict=False))
+        # (A label may be the beginning of another, and end where that goes on.)
+        columns = list(zip_longest(*wholes))
         shared = next(place for place, column in enumerate(columns) if len(set(column)) > 1)
         prompts.append(tuple(wholes[0][:shared]))
         choices.add(columns[shared])
     one = choices.pop() if len(choices) == 1 else ()
-    return ProbeBatch(tuple(prompts), one if len(set(one)) == len(LABELS) else ())
+    return ProbeBatch(
+        tuple(prompts), one if len(set(one)) == len(labels) and None not in one else ()
+    )
 
 
 def load_batch(cfg: Any, sources: Sources, tokenizer: Any, template: dict[str, bool]) -> ProbeBatch:
@@ -118,7 +127,8 @@ def load_batch(cfg: Any, sources: Sources, tokenizer: Any, template: dict[str, b
     reference.chat_template = tokenizer.chat_template
     chat = cfg.test_datasets[0].type == "chat_template"
     chosen = choose_rows(rows, cfg.regreason_probe_rows)
-    return make_batch(reference, chosen, folder.order, template if chat else None)
+    labels = folder.declaration.labels
+    return make_batch(reference, chosen, folder.order, template if chat else None, labels)
 
 
 def measure_batch(

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import torch
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.settings import AXES, DATASETS, SETTINGS, generative_task_name, task_name
+from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.targets.folder import TEST, DataFolder, open_data_folder
 from regreason_plugin.training.record import RECORD
 
@@ -69,13 +69,14 @@ class Scoring:
 
 def known_tasks() -> dict[str, list[str]]:
     """Our tasks and groups by name, each with the tasks that it stands for."""
-    make_names = (task_name, generative_task_name)
-    tasks = {make(*setting): [make(*setting)] for make in make_names for setting in SETTINGS}
+    make_names = (EIGHTEEN.task_name, EIGHTEEN.twin_name)
+    settings, name = EIGHTEEN.settings, EIGHTEEN.task_name
+    tasks = {make(*setting): [make(*setting)] for make in make_names for setting in settings}
     groups = {
-        f"regreason-{part}": [task_name(*setting) for setting in SETTINGS if part in setting]
-        for part in (*DATASETS, *AXES)
+        f"regreason-{part}": [name(*setting) for setting in settings if part in setting]
+        for part in (*EIGHTEEN.datasets, *EIGHTEEN.axes)
     }
-    return {**tasks, "regreason": [task_name(*setting) for setting in SETTINGS], **groups}
+    return {**tasks, "regreason": [name(*setting) for setting in settings], **groups}
 
 
 def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
@@ -150,7 +151,12 @@ def _check_tasks(scoring: Scoring) -> None:
     if generative and others:
         raise UserError(f"the regreason-gen_ tasks run by themselves; leave out {others[0]}")
     has = folder.settings()
-    make = generative_task_name if generative else task_name
+    if wanted and folder.declaration is not EIGHTEEN:
+        raise UserError(
+            f"{folder.path} is of another task than the eighteen settings; leave it out, and run "
+            "lm_eval with --include_path and the folder of the task after the training"
+        )
+    make = EIGHTEEN.twin_name if generative else EIGHTEEN.task_name
     absent = wanted.keys() - {make(*setting) for setting in has}
     if absent:
         raise UserError(

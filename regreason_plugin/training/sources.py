@@ -11,7 +11,6 @@ from typing import Any
 
 from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.jsonl import file_sha256
-from regreason_plugin.settings import AXES, task_name
 from regreason_plugin.targets.folder import TEST, DataFolder, open_data_folder
 from regreason_plugin.targets.scopes import Place, Settings, place_of, settings_of
 from regreason_plugin.targets.split import SPLITS
@@ -163,7 +162,7 @@ class _File:
 
     @property
     def settings(self) -> Settings:
-        return settings_of(self.scope)
+        return settings_of(self.scope, self.folder.declaration)
 
 
 def open_file(
@@ -208,7 +207,7 @@ def open_file(
         )
     folder = open_data_folder(place.folder)
     try:
-        settings = settings_of(place.scope)
+        settings = settings_of(place.scope, folder.declaration)
     except UserError as error:
         key = "regreason_scope" if place.scope == scope else field
         raise UserError(str(error), path=config, field=key) from None
@@ -219,16 +218,18 @@ def open_file(
             field="regreason_arm" if place.arm == arm else field,
         )
     if place.scope is not None and place.name not in folder.manifest.files:
+        kind = "axis" if place.scope in folder.declaration.axes else "setting"
         raise UserError(
-            f"{folder.path} has no {place.name}; build it with `--scopes "
-            f"{'axis' if place.scope in AXES else 'setting'}`, from ratings of this scope",
+            f"{folder.path} has no {place.name}; build it with `--scopes {kind}`, from ratings of "
+            "this scope",
             path=config,
             field=field,
         )
     folder.verify(place.name)
     rows = _count_lines(path)
     labels = folder.manifest.counts[split].labels
-    expected = sum(sum(labels.get(task_name(*setting), {}).values()) for setting in settings)
+    name = folder.declaration.task_name
+    expected = sum(sum(labels.get(name(*setting), {}).values()) for setting in settings)
     if rows != expected:
         raise UserError(
             f"has {rows} rows, but the manifest counts {expected} in every arm; build the data "

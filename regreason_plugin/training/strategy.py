@@ -14,8 +14,7 @@ from axolotl.integrations.base import PluginManager
 from axolotl.prompt_tokenizers import DatasetWrappingStrategy
 
 from regreason_plugin.errors import UserError, stop_on_user_error
-from regreason_plugin.prompt import Order
-from regreason_plugin.targets.folder import open_data_folder
+from regreason_plugin.targets.folder import DataFolder, open_data_folder
 from regreason_plugin.targets.scopes import place_of
 from regreason_plugin.targets.split import SPLITS
 from regreason_plugin.training.findings import Finding, finding, raise_first
@@ -30,17 +29,22 @@ class RegReasonStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # axolo
 
     Args:
         tokenizer: As Axolotl loaded it.
-        order: The data folder's.
+        folder: The data folder.
         reference: The tokenizer as lm-eval loads it, which must cut text the same.
         sequence_len: Refuse files with longer rows; None for any length.
     """
 
     def __init__(
-        self, tokenizer: Any, order: Order, reference: Any, sequence_len: int | None = None
+        self,
+        tokenizer: Any,
+        folder: DataFolder,
+        reference: Any,
+        sequence_len: int | None = None,
     ) -> None:
         self._sequence_len = sequence_len
-        self._tokens = RowTokenizer(tokenizer, order)
-        self._reference = RowTokenizer(reference, order)
+        labels = folder.declaration.labels
+        self._tokens = RowTokenizer(tokenizer, folder.order, labels)
+        self._reference = RowTokenizer(reference, folder.order, labels)
 
     def wrap_dataset(
         self,
@@ -142,4 +146,4 @@ def load(tokenizer: Any, cfg: Any, ds_cfg: Any = None) -> RegReasonStrategy:
                 field="plugins",
             )
         folder = open_data_folder(place_of(Path(ds_cfg["path"]), SPLITS[:2]).folder)
-        return RegReasonStrategy(tokenizer, folder.order, load_reference(cfg), cfg.sequence_len)
+        return RegReasonStrategy(tokenizer, folder, load_reference(cfg), cfg.sequence_len)

@@ -80,7 +80,7 @@ def tokenize_file(cfg: Any, sources: Sources, name: str, tokenizer: Any) -> Any:
             keep_in_memory=True,
             load_from_cache_file=False,
         )
-    strategy = RegReasonStrategy(tokenizer, sources.folder.order, load_reference(cfg))
+    strategy = RegReasonStrategy(tokenizer, sources.folder, load_reference(cfg))
     return strategy.wrap_dataset(rows, keep_in_memory=True)
 
 
@@ -101,7 +101,9 @@ def count_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> TokenCounts:
         tokenized = tokenize_file(cfg, sources, name, tokenizer)
         lengths += row_lengths(tokenized)
         labels += tokenized["labels"]
-    place = locate_labels(labels, sources.labels(), tokenizer, sources.folder.order)
+    folder = sources.folder
+    texts = folder.declaration.labels
+    place = locate_labels(labels, sources.labels(), tokenizer, folder.order, texts)
     label = other = 0
     for row in labels:
         target = [token for token in row if token != IGNORE]

@@ -12,6 +12,7 @@ from typing import Any
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.prompt import TARGET_DELIMITER, Order, neutralise, split_target
+from regreason_plugin.settings import LABELS
 
 # Part of the key of prepared data: raise it when the same rows give other ids.
 VERSION = 1
@@ -42,14 +43,16 @@ class RowTokenizer:
     Args:
         tokenizer: A tokenizer of transformers, fast or slow.
         order: Whether label or explanation comes first in the targets.
+        labels: The texts of the labels.
 
     Raises:
         UserError: The tokenizer cannot be used for training and evaluation alike.
     """
 
-    def __init__(self, tokenizer: Any, order: Order) -> None:
+    def __init__(self, tokenizer: Any, order: Order, labels: Sequence[str] = LABELS) -> None:
         self._tokenizer = tokenizer
         self._order = order
+        self._labels = labels
         if tokenizer.eos_token_id is None:
             raise UserError(
                 "the tokenizer has no end-of-text token, so a model would never learn to "
@@ -83,7 +86,7 @@ class RowTokenizer:
         heads, contexts = [], []
         for row, prompt, target in zip(ids, prompts, targets, strict=True):
             try:
-                before, label, _ = split_target(target, self._order)
+                before, label, _ = split_target(target, self._order, self._labels)
             except ValueError as error:
                 raise UserError(f"row {row!r}: {error}") from None
             text = prompt + TARGET_DELIMITER + before

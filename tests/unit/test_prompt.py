@@ -100,7 +100,7 @@ def test_every_prompt_has_the_form_that_templates_keep(
 def test_the_label_is_found_again_in_every_target(
     label: int, explanation: str, order: Order
 ) -> None:
-    target = render_target(label, explanation, order)
+    target = render_target(str(label), explanation, order)
     before, found, after = split_target(target, order)
     assert (before + found + after, found) == (target, str(label))
     assert target == target.strip()  # templates strip

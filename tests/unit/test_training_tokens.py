@@ -32,7 +32,7 @@ def tokenizer(tiny_model: Path) -> Any:
 def test_any_text_keeps_its_tokens(
     tokenizer: Any, prompt: str, label: int, explanation: str, order: Order
 ) -> None:
-    target = render_target(label, explanation, order)
+    target = render_target(str(label), explanation, order)
     (row,) = RowTokenizer(tokenizer, order).tokenize(["row"], [prompt], [target])
     assert row.input_ids == [*tokenizer.encode(f"{prompt} {target}"), tokenizer.eos_token_id]
     assert row.prompt == len(tokenizer.encode(prompt))
