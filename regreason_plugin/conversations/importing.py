@@ -82,7 +82,7 @@ def open_source(
         opened = importer.open_path(path) if importer.open_path else path
         if isinstance(opened, Rows):
             return opened
-        rows, name = file_rows(opened, importer), str(opened)
+        rows, name = file_rows(opened, importer.fields), str(opened)
     if rows.fields is not None:
         _check_fields(dataset, rows.fields, name, certain=True)
     rows = rows._replace(rows=_first_checked(dataset, rows.rows, name))

@@ -110,11 +110,13 @@ class Rows(NamedTuple):
         total: How many there are, where that is known.
         rows: Read as they are asked for.
         fields: What all of them have, where the source says so.
+        classes: The names behind the numbers of a field, by field.
     """
 
     total: int | None
     rows: Iterator[Row]
     fields: frozenset[str] | None = None
+    classes: Mapping[str, Sequence[str]] = {}
 
 
 class Hub(NamedTuple):
@@ -149,6 +151,11 @@ class Importer(NamedTuple):
     open_hub: Callable[[Hub], Rows] | None = None
     gather: Callable[[Iterator[Row]], Iterator[Row]] | None = None
     drawn_by: Callable[[Conversation], str] | None = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """All that it reads, of any form."""
+        return self.also.union(*self.forms)
 
 
 def turn(role: str, content: str) -> Turn:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.conversations.rows import Hub, Importer, LeftOut, Row, Rows
+from regreason_plugin.conversations.rows import Hub, LeftOut, Row, Rows
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import count_lines, open_bytes, parse_object
 
@@ -21,8 +20,12 @@ _BATCH = 256
 _HUB = "https://huggingface.co/datasets"
 
 
-def file_rows(path: Path, importer: Importer) -> Rows:
+def file_rows(path: Path, read: frozenset[str]) -> Rows:
     """The rows of a local file.
+
+    Args:
+        path: The file.
+        read: The fields that are wanted; a parquet file's others are not read.
 
     Raises:
         UserError: It is not there, or not what its name says.
@@ -35,7 +38,7 @@ def file_rows(path: Path, importer: Importer) -> Rows:
     if name.endswith(".json"):
         return _json(path)
     if path.name.endswith(".parquet"):
-        return _parquet(path, importer)
+        return _parquet(path, read)
     if not path.exists():
         raise UserError("no such file", path=path)
     raise UserError(f"has none of the endings {', '.join(FORMATS)}", path=path)
@@ -96,7 +99,7 @@ def _json(path: Path) -> Rows:
     )
 
 
-def _parquet(path: Path, importer: Importer) -> Rows:
+def _parquet(path: Path, read: frozenset[str]) -> Rows:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -108,12 +111,12 @@ def _parquet(path: Path, importer: Importer) -> Rows:
         raise UserError(f"is not a parquet file: {_first_line(error)}", path=path) from None
     there = frozenset(file.schema_arrow.names)
     # Chatbot Arena's moderation scores are most of its file.
-    read = sorted(there.intersection(chain(importer.also, *importer.forms)))
+    columns = sorted(there & read)
 
     def rows() -> Iterator[Row]:
         number = 0
         try:
-            for batch in file.iter_batches(_BATCH, columns=read):
+            for batch in file.iter_batches(_BATCH, columns=columns):
                 for value in batch.to_pylist():
                     number += 1
                     yield Row(str(path), number, value, unit="row")
@@ -124,8 +127,13 @@ def _parquet(path: Path, importer: Importer) -> Rows:
     return Rows(file.metadata.num_rows, rows(), there)
 
 
-def hub_rows(hub: Hub, split: str) -> Rows:
+def hub_rows(hub: Hub, split: str, option: str = "--path") -> Rows:
     """The rows of a split on the Hub, read as they are downloaded.
+
+    Args:
+        hub: The dataset.
+        split: Of it.
+        option: What names a local file instead, for messages.
 
     Raises:
         UserError: The Hub cannot be reached, the dataset is gated, or it has no such split.
@@ -140,15 +148,17 @@ def hub_rows(hub: Hub, split: str) -> Rows:
         splits = stream.info.splits or {}
         total = splits[split].num_examples if split in splits else None
     except Exception as error:  # datasets raises a dozen unrelated types here
-        raise hub_error(name, hub, error) from error
+        raise hub_error(name, hub, error, option) from error
 
     def rows() -> Iterator[Row]:
         try:
             yield from _numbered(name, stream)
         except Exception as error:
-            raise hub_error(name, hub, error) from error
+            raise hub_error(name, hub, error, option) from error
 
-    return Rows(total or None, rows(), frozenset(stream.column_names or ()) or None)
+    features = stream.info.features or {}
+    classes = {name: kind.names for name, kind in features.items() if hasattr(kind, "names")}
+    return Rows(total or None, rows(), frozenset(stream.column_names or ()) or None, classes)
 
 
 def _numbered(name: str, values: Iterable[Any]) -> Iterator[Row]:
@@ -156,7 +166,7 @@ def _numbered(name: str, values: Iterable[Any]) -> Iterator[Row]:
         yield Row(name, number, dict(value), unit="row")
 
 
-def hub_error(name: str, hub: Hub, error: Exception) -> UserError:
+def hub_error(name: str, hub: Hub, error: Exception, option: str = "--path") -> UserError:
     """What went wrong on the Hub, and what to do about it."""
     # Some of these errors carry the one that says it as their cause.
     said = " ".join(str(part) for part in (error, error.__cause__) if part)
@@ -164,12 +174,12 @@ def hub_error(name: str, hub: Hub, error: Exception) -> UserError:
     if gated:
         return UserError(
             f"is gated on the Hub: accept its terms at {_HUB}/{hub.repository}, then run "
-            "`hf auth login` or set HF_TOKEN; or download the file and name it with --path",
+            f"`hf auth login` or set HF_TOKEN; or download the file and name it with {option}",
             path=name,
         )
     return UserError(
         f"cannot be loaded from the Hub ({_first_line(error)}); download the file from "
-        f"{_HUB}/{hub.repository} and name it with --path",
+        f"{_HUB}/{hub.repository} and name it with {option}",
         path=name,
     )
 

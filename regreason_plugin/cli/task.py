@@ -1,0 +1,209 @@
+"""The command that makes a task of one's own out of a table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from array import array
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from regreason_plugin.cli.console import AddCommand, console, progress, say
+from regreason_plugin.configs import FOLDER, shipped
+from regreason_plugin.errors import UserError
+from regreason_plugin.markdown import one_line
+
+if TYPE_CHECKING:
+    from regreason_plugin.labelled.look import Look, Tokenizer
+    from regreason_plugin.labelled.task_file import Columns, Data, TaskFile
+
+# Rows of the table of labels.
+_SHOWN = 30
+_BAR = 24
+# Of the config that is written.
+_SEQUENCE_LEN = 1024
+
+
+def add_commands(command: AddCommand) -> None:
+    """Add it to the parser."""
+    text = "a task of your own out of any table with a text and a label"
+    task = command("task", _new, text)
+    kinds = task.add_subparsers(required=True, metavar="new")
+    text = "look at a table, and write a folder with all that the task needs"
+    new = kinds.add_parser("new", help=text, description=text)
+    new.set_defaults(run=_new)
+    new.add_argument("name", metavar="NAME", help="small letters, digits and _")
+    new.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE_OR_HUB_ID",
+        help=".csv, .tsv, .jsonl, .json (each also with .gz) or .parquet; or a dataset's id",
+    )
+    new.add_argument("--text", required=True, metavar="COL", help="what is classified")
+    new.add_argument("--label", required=True, metavar="COL", help="its class")
+    new.add_argument("--explanation", metavar="COL", help="why it is that class")
+    new.add_argument("--id", metavar="COL", help="default: a hash of the text")
+    new.add_argument(
+        "--group", metavar="COL", help="what has to stay on one side of the split, as a customer"
+    )
+    new.add_argument(
+        "--ordinal", metavar="LABEL,LABEL,...", help="the labels are a scale: all, low to high"
+    )
+    new.add_argument("--dest", type=Path, metavar="DIR", help="default: NAME")
+    new.add_argument(
+        "--model", metavar="BASE", help="to train, a folder or a Hub name; default: the tiny base"
+    )
+    new.add_argument("--config", metavar="NAME", help="of the Hub's dataset, if it has several")
+    new.add_argument("--split", default="train", help="of the Hub's dataset; default: train")
+
+
+def _new(args: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
+    from regreason_plugin.labelled.look import local_tokenizer, look
+    from regreason_plugin.labelled.new_task import (
+        NewTask,
+        check_dest,
+        check_is_free,
+        default_prompt,
+        write_task,
+    )
+    from regreason_plugin.labelled.order import found_order, given_order
+    from regreason_plugin.labelled.task_file import TaskFile, check_name
+
+    try:
+        name, data, columns = check_name(args.name), _data(args), _columns(args)
+        dest = args.dest or Path(name)
+        base = args.model or _tiny_base()
+        check_dest(dest)
+        with console.status("the names of lm-eval's tasks, the tokenizer"):
+            check_is_free(name)
+            tokenizer = local_tokenizer(base)
+        with progress() as advance:
+            length = tokenizer.length if tokenizer else None
+            seen = look(data, columns, length, lambda: advance("read", 1))
+        found = seen.counts.labels
+        order = given_order(args.ordinal, found) if args.ordinal else found_order(found)
+        task = TaskFile(
+            name=name,
+            title=name.replace("_", " ").strip(),
+            labels=order.labels,
+            ordinal=order.ordinal,
+            prompt=default_prompt(args.label, order.labels, order.ordinal),
+            data=data,
+            columns=columns,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(first["msg"].removeprefix("Value error, ")) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    written = write_task(NewTask(task, dest, base, seen.counts.kept, seen.counts.explained))
+    _show(seen, task)
+    _show_too_long(seen, task, tokenizer, base)
+    say(order.why)
+    say("")
+    say(f"{len(written)} files: {dest}")
+    say(f"Next: read {dest / 'task.yml'}, its prompt above all, and type what {dest / 'README.md'}")
+    say(f"      says; first regreason build {dest / 'task.yml'} --out runs/{name}/data")
+    return 0
+
+
+def _tiny_base() -> str:
+    """The shipped model, as a config names it from where one stands if it can."""
+    here = Path(FOLDER) / "cpu" / "tiny-base"
+    return here.as_posix() if here.is_dir() else (shipped() / "cpu" / "tiny-base").as_posix()
+
+
+def _data(args: argparse.Namespace) -> Data:
+    """A file, or what can only be a dataset's id."""
+    from regreason_plugin.conversations.sources import FORMATS
+    from regreason_plugin.labelled.table import CSV
+    from regreason_plugin.labelled.task_file import Data
+
+    path = Path(args.data)
+    hub_like = args.data.count("/") <= 1 and not args.data.startswith((".", "/", "~"))
+    if os.path.lexists(path) or args.data.endswith((*CSV, *FORMATS)) or not hub_like:
+        return Data(path=path)
+    return Data(hub=args.data, config=args.config, split=args.split)
+
+
+def _columns(args: argparse.Namespace) -> Columns:
+    from regreason_plugin.labelled.task_file import Columns
+
+    return Columns(
+        text=args.text,
+        label=args.label,
+        explanation=args.explanation,
+        id=args.id,
+        group=args.group,
+    )
+
+
+def _show(seen: Look, task: TaskFile) -> None:
+    counts = seen.counts
+    say(f"{task.data}: {counts.rows} rows, {len(task.labels)} labels, {counts.groups} groups")
+    console.print(_labels_table(seen, task.labels))
+    console.print(_lengths_table(seen))
+    for number, what in (
+        (counts.duplicates, "rows dropped: the same text with the same label stands earlier"),
+        (counts.blank, "rows dropped: no text"),
+        (counts.unlabelled, "rows dropped: no label"),
+        (seen.near_empty, "texts of one or two words"),
+    ):
+        say(f"  {number} {what}")
+    if task.columns.explanation:
+        say(f"  {counts.kept - counts.explained} rows without an explanation")
+
+
+def _show_too_long(seen: Look, task: TaskFile, tokenizer: Tokenizer | None, base: str) -> None:
+    if tokenizer is None:
+        say(f"  lengths in tokens are not measured: {base} is not on this machine")
+        return
+    limit = min(_SEQUENCE_LEN, tokenizer.window or _SEQUENCE_LEN)
+    number = seen.too_long(task.prompt, task.labels, tokenizer.length, limit)
+    say(f"  {number} rows of more than {limit} tokens, prompt and label included")
+    if number:
+        say("    these stop the training; raise sequence_len if the model reads more, or cut them")
+        say(f"    with regreason build --tokenizer {base} --max-prompt-tokens N")
+
+
+def _labels_table(seen: Look, labels: tuple[str, ...]) -> Table:
+    counts = seen.counts.labels
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("label", overflow="fold", max_width=48)
+    for head in ("rows", "share"):
+        table.add_column(head, justify="right")
+    table.add_column("")
+    most = max(counts.values())
+    for label in labels[:_SHOWN]:
+        bar = "█" * max(1, round(_BAR * counts[label] / most))
+        share = counts[label] / counts.total()
+        # As Text, or a label in brackets would be markup.
+        table.add_row(Text(one_line(label)), str(counts[label]), f"{share:.1%}", Text(bar, "cyan"))
+    if rest := labels[_SHOWN:]:
+        number = sum(counts[label] for label in rest)
+        table.add_row(Text(f"{len(rest)} more"), str(number), f"{number / counts.total():.1%}", "")
+    return table
+
+
+def _lengths_table(seen: Look) -> Table:
+    from regreason_plugin.labelled.look import lengths
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("length")
+    for head in ("median", "95 %", "longest"):
+        table.add_column(head, justify="right")
+
+    def add(what: str, numbers: array[int]) -> None:
+        if numbers:
+            table.add_row(what, *map(str, lengths(numbers)))
+
+    add("text, words", seen.words)
+    add("text, tokens", seen.tokens)
+    add("explanation, words", seen.explanation_words)
+    return table

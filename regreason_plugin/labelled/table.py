@@ -1,0 +1,315 @@
+"""The rows of a labelled table, cleaned and checked, one at a time.
+
+Of each text a hash is kept, to find it again; never the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+from regreason_plugin.conversations.groups import text_group
+from regreason_plugin.conversations.rows import Hub, LeftOut, Row, Rows
+from regreason_plugin.conversations.sources import FORMATS, file_rows, hub_rows
+from regreason_plugin.conversations.text import clean
+from regreason_plugin.errors import UserError, nearest
+from regreason_plugin.labelled.csv_rows import csv_rows
+from regreason_plugin.labelled.task_file import Columns, Data, TaskFile
+
+CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_LINES = (".jsonl", ".jsonl.gz")
+# So many objects of JSON may lack a key before no object is thought to have it.
+_LOOKED_AT = 100
+# More classes than this is a column of texts or of numbers.
+MOST_LABELS = 1000
+
+
+class Record(NamedTuple):
+    """A row with its label as the data has it.
+
+    Attributes:
+        id: From its column, or a hash of the text.
+        group: From its column, or a hash of the text without case and marks.
+        text: Cleaned as imported conversations are.
+        label: The label's text.
+        explanation: None where the row has none.
+        line: Where it stands.
+    """
+
+    id: str
+    group: str
+    text: str
+    label: str
+    explanation: str | None
+    line: int
+
+
+class Labelled(NamedTuple):
+    """A row with its label as the task numbers it, from 1; the rest as in `Record`."""
+
+    id: str
+    group: str
+    text: str
+    label: int
+    explanation: str | None
+    line: int
+
+
+@dataclass
+class Counts:
+    """What was read.
+
+    Attributes:
+        rows: All of them.
+        labels: Kept rows by label.
+        blank: Dropped, since they have no text.
+        unlabelled: Dropped, since they have no label.
+        duplicates: Dropped, since the same text stands earlier with the same label.
+        explained: Kept rows with an explanation.
+        groups: Of the kept rows.
+    """
+
+    rows: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    blank: int = 0
+    unlabelled: int = 0
+    duplicates: int = 0
+    explained: int = 0
+    groups: int = 0
+
+    @property
+    def kept(self) -> int:
+        """Rows that are left."""
+        return self.labels.total()
+
+
+def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[Labelled]:
+    """Stream the rows of a task's table.
+
+    Args:
+        task: As `task_file.read_task` gives it.
+        counts: Filled while it is read.
+
+    Raises:
+        UserError: The table cannot be read, or does not fit the task: a column is missing, a
+            label is known to one of them only, a class has one row, the same text has two
+            labels. What only the whole table shows is raised at its end.
+    """
+    counts = counts if counts is not None else Counts()
+    number = {label: place for place, label in enumerate(task.labels, start=1)}
+    for record in read_records(task.data, task.columns, counts, task.values):
+        if record.label not in number:
+            raise UserError(
+                f"label {record.label!r} is none of the task's; "
+                f"{nearest(record.label, list(task.labels))}; add it to `labels`, or say under "
+                "`values` which label it stands for",
+                path=_place(task.data, record.line),
+                field=task.columns.label,
+            )
+        yield Labelled(*record[:3], number[record.label], *record[4:])
+    for label in task.labels:
+        if label not in counts.labels:
+            raise UserError(
+                f"no row has the task's label {label!r}; take it out of `labels`, or say under "
+                "`values` which value stands for it",
+                path=str(task.data),
+                field=task.columns.label,
+            )
+
+
+def read_records(
+    data: Data,
+    columns: Columns,
+    counts: Counts,
+    values: Mapping[str, str] | None = None,
+    option: str = "`data: {path: FILE}`",
+) -> Iterator[Record]:
+    """Stream the rows of a table whose labels are not known yet.
+
+    Args:
+        data: Where it is.
+        columns: What to read of it.
+        counts: Filled while it is read.
+        values: Which label a value stands for, where it is not the label itself.
+        option: What names a local file in place of a dataset of the Hub, for messages.
+
+    Raises:
+        UserError: As `read_labelled`, but for labels that a task does not have.
+    """
+    rows = _opened(data, columns, option)
+    names = rows.classes.get(columns.label)
+    seen = _Seen(data, columns)
+    for row in rows.rows:
+        if isinstance(row.value, LeftOut):
+            raise row.error(row.value)
+        counts.rows += 1
+        cells = {what: row.value.get(name) for what, name in columns.named().items()}
+        text = clean(_cell(row, columns.text, cells["text"]))
+        value = clean(_cell(row, columns.label, cells["label"]))
+        if names and value.isdecimal() and int(value) < len(names):
+            value = names[int(value)]
+        label = (values or {}).get(value, value)
+        if not text:
+            counts.blank += 1
+        elif not label or (names and value == "-1"):  # what the Hub writes for no class
+            counts.unlabelled += 1
+        elif seen.before(text, label, row):
+            counts.duplicates += 1
+        else:
+            explanation = clean(_cell(row, columns.explanation or "", cells.get("explanation")))
+            record = Record(
+                id=seen.new_id(_cell(row, columns.id or "", cells.get("id")).strip(), row)
+                or f"text-{hashlib.sha256(text.encode()).hexdigest()[:16]}",
+                group=_cell(row, columns.group or "", cells.get("group")).strip()
+                or text_group(text),
+                text=text,
+                label=label,
+                explanation=explanation or None,
+                line=row.number,
+            )
+            seen.groups.add(hashlib.sha256(record.group.encode()).digest()[:8])
+            counts.labels[label] += 1
+            counts.explained += bool(explanation)
+            if len(counts.labels) > MOST_LABELS:
+                raise UserError(
+                    f"has more than {MOST_LABELS} different values; is it the label?",
+                    path=str(data),
+                    field=columns.label,
+                )
+            yield record
+    counts.groups = len(seen.groups)
+    seen.check_end()
+    _check_whole(data, columns, counts)
+
+
+def _opened(data: Data, columns: Columns, option: str) -> Rows:
+    """The rows, once every column is known to be there."""
+    wanted = frozenset(columns.named().values())
+    if data.path is None:
+        assert data.hub is not None
+        rows = hub_rows(Hub(data.hub, data.config), data.split, option)
+    elif data.path.name.lower().endswith(CSV):
+        rows = csv_rows(data.path, wanted)
+    elif data.path.is_file() and not data.path.name.endswith(FORMATS):
+        raise UserError(f"has none of the endings {', '.join((*CSV, *FORMATS))}", path=data.path)
+    else:
+        rows = file_rows(data.path, wanted)
+    first = []
+    fields = rows.fields
+    if fields is None:
+        first = list(islice(rows.rows, _LOOKED_AT))
+        fields = frozenset(chain(*(row.value for row in first if isinstance(row.value, dict))))
+        if not fields and first and isinstance(first[0].value, LeftOut):
+            raise first[0].error(first[0].value)
+    for what, name in columns.named().items():
+        if name not in fields:
+            raise UserError(
+                f"has no column {name!r} for the {what}; {nearest(name, sorted(fields))}",
+                path=str(data),
+            )
+    return rows._replace(rows=chain(first, rows.rows))
+
+
+def _cell(row: Row, column: str, value: Any) -> str:
+    """A cell as text, the same in every format a table is kept in."""
+    if value is None or value != value:  # pandas keeps a missing text as NaN
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # one missing cell makes a column of integers one of floats
+    if isinstance(value, str | int | float):
+        return str(value)
+    place = row.number if row.unit == "line" else None
+    source = row.source if place else f"{row.source}, {row.unit} {row.number}"
+    raise UserError(
+        f"is no text and no number (got {str(value)!r:.60})", path=source, line=place, field=column
+    )
+
+
+class _Seen:
+    """Texts and ids that stood on an earlier line, as hashes."""
+
+    def __init__(self, data: Data, columns: Columns) -> None:
+        self.data = data
+        self.columns = columns
+        self.texts: dict[bytes, tuple[str, int]] = {}
+        self.ids: dict[bytes, int] = {}
+        self.groups: set[bytes] = set()
+        self.contradictions = 0
+        self.first = ""
+
+    def before(self, text: str, label: str, row: Row) -> bool:
+        """Whether this text was there with this label; with another, it is remembered."""
+        digest = hashlib.sha256(text.encode()).digest()[:16]
+        known, line = self.texts.setdefault(digest, (label, row.number))
+        if line == row.number:
+            return False
+        if known != label:
+            self.contradictions += 1
+            self.first = self.first or (
+                f"the first, {text[:60]!r}, is {known!r} in {row.unit} {line} and {label!r} in "
+                f"{row.unit} {row.number}"
+            )
+        return True
+
+    def new_id(self, given: str, row: Row) -> str:
+        """The id, which no earlier row has."""
+        if given:
+            digest = hashlib.sha256(given.encode("utf-8", "replace")).digest()[:16]
+            line = self.ids.setdefault(digest, row.number)
+            if line != row.number:
+                raise UserError(
+                    f"id {given!r} stands in {row.unit} {line} too, with another text; ids must "
+                    "be unique",
+                    path=f"{self.data}, {row.unit} {row.number}",
+                    field=self.columns.id,
+                )
+        return given
+
+    def check_end(self) -> None:
+        if self.contradictions:
+            rows = "row repeats" if self.contradictions == 1 else "rows repeat"
+            raise UserError(
+                f"{self.contradictions} {rows} an earlier text with another label; {self.first}; "
+                "keep one of each",
+                path=str(self.data),
+            )
+
+
+def _check_whole(data: Data, columns: Columns, counts: Counts) -> None:
+    """What only the whole table shows."""
+
+    def wrong(message: str, field: str | None = None) -> UserError:
+        return UserError(message, path=str(data), field=field)
+
+    if not counts.rows:
+        raise wrong("has no rows")
+    if not counts.kept:
+        if counts.blank:
+            raise wrong(f"all of its {counts.rows} texts are empty", columns.text)
+        raise wrong(f"none of its {counts.rows} rows has a label", columns.label)
+    if len(counts.labels) == 1:
+        (only,) = counts.labels
+        raise wrong(f"all rows have the label {only!r}; a task needs two", columns.label)
+    single = [label for label, number in counts.labels.items() if number == 1]
+    if single:
+        more = f" (and {len(single) - 1} more such labels)" if len(single) > 1 else ""
+        raise wrong(
+            f"label {single[0]!r} has one row{more}, too few to train on and test on; add rows, "
+            "take it out, or map it to another label under `values`",
+            columns.label,
+        )
+    if columns.explanation and not counts.explained:
+        raise wrong(
+            f"is empty in all {counts.kept} rows; name no explanation column", columns.explanation
+        )
+
+
+def _place(data: Data, number: int) -> str:
+    unit = "line" if data.path and data.path.name.endswith((*CSV, *_LINES)) else "row"
+    return f"{data}, {unit} {number}"
