@@ -76,7 +76,9 @@ def add_commands(command: AddCommand) -> None:
     aggregate.add_command(command)
 
     build = command("build", _build, "ratings to a data folder: split, and one file an arm")
-    build.add_argument("ratings", type=Path)
+    build.add_argument(
+        "ratings", type=Path, metavar="RATINGS", help="a ratings file, or the task.yml of a table"
+    )
     build.add_argument("--out", type=Path, required=True, metavar="DATA")
     _add_build_options(build)
 
@@ -161,8 +163,28 @@ def _prompts(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
+    if args.ratings.suffix in {".yml", ".yaml"}:
+        return _build_task(args)
     with progress(count_lines(args.ratings)) as advance:
         folder = build(args.ratings, args.out, _build_options(args), on_progress=advance)
+    _show_folder(folder)
+    return 0
+
+
+def _build_task(args: argparse.Namespace) -> int:
+    from regreason_plugin.labelled.building import build_task
+
+    with progress() as advance:
+        folder, counts = build_task(
+            args.ratings, args.out, _build_options(args), seed=args.seed, on_progress=advance
+        )
+    dropped = {
+        "without text": counts.blank,
+        "without a label": counts.unlabelled,
+        "the same text and label again": counts.duplicates,
+    }
+    shown = ", ".join(f"{count:,} {what}" for what, count in dropped.items() if count)
+    say(f"{counts.rows:,} rows read" + (f"; left out: {shown}" if shown else ""))
     _show_folder(folder)
     return 0
 
@@ -178,7 +200,9 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="of the split and of every draw")
+    parser.add_argument(
+        "--seed", type=int, help="of the split and of every draw; default 0, or the task's own"
+    )
     parser.add_argument("--arms", default="all", help="a,b,c or all (default)")
     parser.add_argument("--order", choices=ORDERS, default=ORDERS[0])
     parser.add_argument(
@@ -216,7 +240,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
 
 def _build_options(args: argparse.Namespace) -> BuildOptions:
     return BuildOptions(
-        seed=args.seed,
+        seed=args.seed or 0,
         order=args.order,
         arms=names(args.arms, "arm", list(ARMS)),
         mismatched=args.mismatched,

@@ -93,6 +93,7 @@ def _load(
     setting: list[str],
     data: dict[str, Any],
     data_dir: object = None,
+    default_data_dir: str | None = None,
     **others: Any,
 ) -> dict[str, Any]:
     """The documents of one setting.
@@ -106,6 +107,7 @@ def _load(
         data: The dict of that name in the task's metadata. lm-eval writes the metadata
             into the results, so what is put into it here goes with every number.
         data_dir: The data folder, from --metadata.
+        default_data_dir: The one that the task file of another task names.
         others: The rest of the metadata and all model arguments.
 
     Raises:
@@ -117,7 +119,7 @@ def _load(
         _check_key(key)
     if others.get("truncation") in (True, "True"):
         raise UserError("truncation=True in --model_args cuts prompts without a word; leave it out")
-    folder = _folder(data_dir)
+    folder = _folder(default_data_dir if data_dir is None else data_dir)
     dataset, axis = setting
     if (dataset, axis) not in folder.settings():
         declared = folder.declaration

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,7 +50,7 @@ from regreason_plugin.targets.index import Entry, Index, index_ratings
 from regreason_plugin.targets.leaks import find_leaks, kinds_of, names_label, without_leaks
 from regreason_plugin.targets.measure import Measure
 from regreason_plugin.targets.scopes import write_scopes
-from regreason_plugin.targets.split import SPLITS, Split
+from regreason_plugin.targets.split import PARTS, SPLITS, Split
 
 Progress = Callable[[str, int], object]
 
@@ -69,6 +70,7 @@ class BuildOptions:
         max_target: The longest target, in tokens or words.
         scopes: Also a file a scope of these kinds (`scopes.SCOPE_KINDS`).
         leaks: Whether what names a label in an explanation is kept or removed (`leaks`).
+        parts: How much of the conversations each split gets.
     """
 
     seed: int = 0
@@ -80,6 +82,7 @@ class BuildOptions:
     max_target: int | None = None
     scopes: tuple[str, ...] = ()
     leaks: Leaks = "keep"
+    parts: Mapping[Split, float] = field(default_factory=lambda: PARTS)
 
 
 def build(
@@ -113,10 +116,9 @@ def build(
         ratings,
         options.seed,
         lambda: on_progress("check", 1),
-        (lambda text: True)
-        if options.leaks == "keep"
-        else lambda text: bool(without_leaks(text, declaration.labels)),
+        partial(_explains, options, declaration),
         declaration,
+        options.parts,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
@@ -132,6 +134,15 @@ def build(
             out.rename(Path(scratch) / "old")
         written.rename(out)
     return open_data_folder(out)
+
+
+def _explains(options: BuildOptions, declaration: Declaration, explanation: str) -> bool:
+    """Whether a row can be trained on in every arm: all of them keep the same rows."""
+    if options.arms == ("label_only",) and declaration is not EIGHTEEN:
+        return True
+    if options.leaks == "remove":
+        explanation = without_leaks(explanation, declaration.labels)
+    return bool(explanation.strip())
 
 
 class _Writer:

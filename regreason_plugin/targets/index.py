@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +97,7 @@ def index_ratings(
     on_row: Callable[[], object] = lambda: None,
     explains: Callable[[str], bool] = lambda explanation: True,
     declaration: Declaration = EIGHTEEN,
+    parts: Mapping[Split, float] = PARTS,
 ) -> Index:
     """Read a ratings file once: check it, sort it, split it.
 
@@ -107,6 +108,7 @@ def index_ratings(
         explains: Whether an explanation can be trained on. Train and validation rows without
             one are dropped, after the split, so that it is the same as with them.
         declaration: The labels and settings of the task.
+        parts: How much each split gets.
 
     Raises:
         UserError: A line is wrong, two lines contradict each other, or there are too
@@ -162,7 +164,7 @@ def index_ratings(
 
     index.entries.sort(key=lambda entry: (entry.dataset, entry.id, entry.axis))
     index.raters = sorted(raters)
-    index.split = assign(groups, seed)
+    index.split = assign(groups, seed, parts)
     whole = len(index.entries)
     index.entries = [
         entry
@@ -171,12 +173,12 @@ def index_ratings(
     ]
     index.dropped = whole - len(index.entries)
     index.sha256 = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
-    _check_splits(index)
+    _check_splits(index, parts)
     return index
 
 
-def _check_splits(index: Index) -> None:
-    """Refuse a setting that some split would not hold at all."""
+def _check_splits(index: Index, parts: Mapping[Split, float]) -> None:
+    """Refuse a setting that some split would not hold at all, and a label without a train row."""
     found: dict[str, dict[Split, int]] = defaultdict(lambda: dict.fromkeys(SPLITS, 0))
     for entry in index.entries:
         name = index.declaration.task_name(entry.dataset, entry.axis)
@@ -184,10 +186,19 @@ def _check_splits(index: Index) -> None:
     for setting, counts in sorted(found.items()):
         for split, count in counts.items():
             if count == 0:
-                parts = " : ".join(str(PARTS[part]) for part in SPLITS)
+                shares = " : ".join(f"{parts[part]:g}" for part in SPLITS)
                 raise UserError(
                     f"{sum(counts.values())} ratings for {setting} leave none for {split} "
-                    f"(train : validation : test is {parts}, whole groups only); "
+                    f"(train : validation : test is {shares}, whole groups only); "
                     "add conversations from other groups",
                     path=index.path,
                 )
+    if index.declaration is EIGHTEEN:
+        return  # (A label that nobody gave is no mistake of a rating's.)
+    trained = {entry.label for entry in index.entries if index.split[entry.group] == "train"}
+    for number, label in enumerate(index.declaration.labels, start=1):
+        if number not in trained:
+            raise UserError(
+                f"no row with the label {label!r} falls into the train split, so it could not be "
+                "learnt; add rows of it, or take another seed"
+            )

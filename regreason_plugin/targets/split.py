@@ -14,17 +14,20 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 PARTS: dict[Split, int] = {"train": 10, "validation": 1, "test": 4}
 
 
-def assign(groups: Mapping[str, Mapping[str, int]], seed: int) -> dict[str, Split]:
+def assign(
+    groups: Mapping[str, Mapping[str, int]], seed: int, parts: Mapping[Split, float] = PARTS
+) -> dict[str, Split]:
     """Put every group on one side.
 
     Within the groups of the same datasets (an HH-RLHF pair is in two), groups are put
-    in an order that only their name and the seed decide; along it, the first 4/15 of
-    the conversations are test, the next 1/15 validation, the rest train. Three groups
-    are enough for each split to have one.
+    in an order that only their name and the seed decide; along it, the first of
+    the conversations are test (4/15 by default), the next validation (1/15), the rest train.
+    Three groups are enough for each split to have one.
 
     Args:
         groups: For each group, its number of conversations by dataset.
         seed: Another seed gives another split.
+        parts: How much of the conversations each split gets, in any unit.
 
     Returns:
         The split of each group.
@@ -33,7 +36,7 @@ def assign(groups: Mapping[str, Mapping[str, int]], seed: int) -> dict[str, Spli
     for group, datasets in groups.items():
         strata.setdefault(tuple(sorted(datasets)), []).append(group)
 
-    whole = sum(PARTS.values())
+    whole = sum(parts.values())
     split: dict[str, Split] = {}
     for names in strata.values():
         names.sort(key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
@@ -41,8 +44,8 @@ def assign(groups: Mapping[str, Mapping[str, int]], seed: int) -> dict[str, Spli
         # A group counts where its middle lies, so a large one shifts neither side.
         middles = [end - size / 2 for end, size in zip(accumulate(sizes), sizes, strict=True)]
         shares = [middle / sum(sizes) * whole for middle in middles]
-        first = bisect(shares, PARTS["test"])
-        second = bisect(shares, PARTS["test"] + PARTS["validation"])
+        first = bisect(shares, parts["test"])
+        second = bisect(shares, parts["test"] + parts["validation"])
         if len(names) >= len(SPLITS):  # a few large groups: one for each split at least
             first = min(max(first, 1), len(names) - 2)
             second = min(max(second, first + 1), len(names) - 1)
