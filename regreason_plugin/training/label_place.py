@@ -129,7 +129,10 @@ def locate_labels(
         tokens = None if ambiguous else place.of(target)
         if tokens is None:
             ended = 0 if first else _end_tokens(target, tokenizer, special)
-            tokens = _read_label(target[: len(target) - ended], tokenizer, first, texts)
+            whole = target[: len(target) - _end_tokens(target, tokenizer, special)]
+            line = _label_line(tokenizer.decode(list(whole)), first)
+            wanted = {line} & set(texts) or set(texts)
+            tokens = _read_label(target[: len(target) - ended], tokenizer, first, wanted)
             after.add(ended)
             if tokens is None or len(after) > 1:
                 text = tokenizer.decode(target)
@@ -171,15 +174,9 @@ def _end_tokens(target: Sequence[int], tokenizer: Any, special: dict[int, str]) 
 
 
 def _read_label(
-    target: Sequence[int], tokenizer: Any, first: bool, texts: Sequence[str]
+    target: Sequence[int], tokenizer: Any, first: bool, wanted: set[str]
 ) -> Tokens | None:
-    """The tokens at the beginning or the end of a text that read as a label.
-
-    A label ends with its line, so of two labels of which one begins the other it is the one
-    that the whole line is.
-    """
-    line = _label_line(tokenizer.decode(list(target)), first)
-    wanted = {line} & set(texts) or set(texts)
+    """The tokens at the beginning or the end of a text that read as one of some labels."""
     for count in range(1, len(target) + 1):
         tokens = list(target[:count] if first else target[-count:])
         text = tokenizer.decode(tokens).strip()
@@ -192,7 +189,11 @@ def _read_label(
 
 
 def _label_line(target: str, first: bool) -> str:
-    """The line of a target that holds the label, without the cue before it."""
+    """The line of a target that holds the label, without the cue before it.
+
+    A label ends with its line, so of two labels of which one begins the other it is the one
+    that the whole line is.
+    """
     if first:
         return target.strip().partition("\n")[0].strip()
     return target.rpartition(LABEL_CUE.lstrip())[2].strip()
