@@ -267,6 +267,7 @@ def _lora(new: NewTask) -> str:
     )
     changes = (
         ("runs/demo/", f"runs/{name}/"),
+        (" or `regreason mini`\n", "\n"),
         ("regreason_arm: explanation\n", f"regreason_arm: {new.main_arm}\n"),
         (
             " This one ships with the project; base.yml says how it was made.\n# No default.\n"

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 def readme_words(new: NewTask) -> dict[str, str]:
     """What the README says of this task: its data, and the commands to type next."""
     task, name, dest = new.task, new.task.name, new.dest.as_posix()
-    build = "" if new.explained else " --arms label_only"
 
     def evaluation(model: str, results: str) -> str:
         return (
@@ -41,7 +40,7 @@ def readme_words(new: NewTask) -> dict[str, str]:
     steps = (
         (
             "Make the data folder: split, and a file an arm.",
-            f"regreason build {dest}/task.yml --out runs/{name}/data{build}",
+            f"regreason build {dest}/task.yml --out runs/{name}/data",
         ),
         (
             "Train an adapter for each arm.",
@@ -68,7 +67,7 @@ def readme_words(new: NewTask) -> dict[str, str]:
         if new.explained
         else "The texts have no explanations, so there is one arm, `label_only`. To train with "
         "explanations, add a column of them to the table, name it under `columns` in `task.yml`, "
-        "add `explanation` and `shuffled` to `arms.yml`, and build again without `--arms`."
+        "add `explanation` and `shuffled` to `arms.yml`, and build again."
     )
     table = task.data.path.name if task.data.path else task.data.hub
     return {

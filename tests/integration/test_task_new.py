@@ -1,0 +1,258 @@
+"""`regreason task new`: what it prints, the folder it writes, and when it writes none."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from labelled_data import LABELS, write_answers, write_scale, write_tickets
+from lm_eval import tasks as lm_eval_tasks
+from lm_eval.tasks import TaskManager
+
+from regreason_plugin.cli import main
+from regreason_plugin.labelled.task_file import read_task
+
+ROOT = Path(__file__).parents[2]
+LORA = ROOT / "axolotl_configs" / "cpu" / "lora.yml"
+TINY = str(ROOT / "axolotl_configs" / "cpu" / "tiny-base")
+NEW = {
+    "tickets": (write_tickets, "tickets.csv --text message --label queue --id ticket"),
+    "scale": (write_scale, "scale.parquet --text answer --label points --explanation reason"),
+    "answers": (
+        write_answers,
+        "answers.jsonl --text text --label verdict --explanation why --id id --group book",
+    ),
+}
+METRICS = {"acc", "macro_f1", "nll", "brier", "ece", "overconfidence", "majority_acc"} | {
+    "label_entropy"
+}
+ORDINAL = {"qwk", "mae", "spearman", "within_1"}
+
+
+@pytest.fixture(scope="module")
+def known_tasks() -> TaskManager:
+    return TaskManager()
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known_tasks: TaskManager) -> Path:
+    """Where the commands run; lm-eval's own tasks are listed once for all of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lm_eval_tasks, "TaskManager", lambda: known_tasks)
+    return tmp_path
+
+
+def new(name: str, *more: str) -> int:
+    make, arguments = NEW[name]
+    make(Path())
+    return main(["task", "new", name, "--data", *arguments.split(), "--model", TINY, *more])
+
+
+def files() -> set[str]:
+    return {str(path) for path in Path().rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_writes_one_folder(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert new(name) == 0
+    table = NEW[name][1].split()[0]
+    written = {"task.yml", "utils.py", "README.md", "arms.yml", f"{name}.yaml", f"{name}.lora.yml"}
+    assert files() == {table} | {f"{name}/{file}" for file in written}
+    assert not capsys.readouterr().err.count("regreason:")
+    # Neither machine nor working directory stands in it, but for the model that was named.
+    for file in written:
+        text = (Path(name) / file).read_text(encoding="utf-8").replace(TINY, "TINY")
+        assert str(place) not in text, file
+        assert str(ROOT) not in text, file
+
+
+def test_prints_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
+    with write_tickets(Path()).open("a", encoding="utf-8", newline="") as stream:
+        more = csv.writer(stream)
+        more.writerows([["A", "Once more.", "REFUND"], ["B", "Once more.", "REFUND"]])
+        more.writerows([["C", "", "REFUND"], ["D", "[bold]Nobody[/] knows.", ""]])
+        more.writerow(["E", "long " * 2000, LABELS[0]])
+    arguments = NEW["tickets"][1].split()
+    assert main(["task", "new", "tickets", "--data", *arguments, "--model", TINY]) == 0
+    said = capsys.readouterr().out
+    assert "tickets.csv: 305 rows, 12 labels, 302 groups" in said
+    assert re.search(r"REFUND +26 +8\.6% ", said)
+    assert re.search(r"Delivery, late +25 +8\.3% ", said)
+    assert re.search(r"text, words +12 +16 +2000\n", said.replace(" \n", "\n"))
+    assert "1 rows dropped: the same text with the same label" in said
+    assert "1 rows dropped: no text" in said
+    assert "1 rows dropped: no label" in said
+    assert "1 texts of one or two words" in said
+    assert "1 rows of more than 1024 tokens" in said
+    assert "taken for names" in said
+
+
+def test_labels_are_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.csv").write_text("text,label\n1,[red]a\n2,[/b]\n3,[red]a\n4,[/b]\n", encoding="utf-8")
+    assert main(["task", "new", "t", "--data", "t.csv", "--text", "text", "--label", "label"]) == 0
+    said = capsys.readouterr().out
+    assert "[red]a" in said
+    assert "[/b]" in said
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_the_task_is_read_back(name: str, place: Path) -> None:
+    assert new(name) == 0
+    task = read_task(Path(name) / "task.yml")
+    assert task.name == name
+    assert task.ordinal == (name == "scale")
+    labels = {
+        "tickets": set(LABELS),
+        "scale": set("1234567"),
+        "answers": {"right", "wrong"},
+    }
+    assert set(task.labels) == labels[name]
+    assert task.data.path is not None
+    assert task.data.path.resolve() == (place / NEW[name][1].split()[0]).resolve()
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_lm_eval_finds_the_task_with_its_metrics(name: str) -> None:
+    assert new(name) == 0
+    manager = TaskManager(include_path=name, include_defaults=False)
+    assert manager.all_tasks == [name]
+    found: dict[str, Any] = manager._get_config(name)
+    assert found["dataset_kwargs"] == {
+        "setting": [name, "label"],
+        "default_data_dir": f"runs/{name}/data",
+    }
+    built_in = (ROOT / "lm_eval_tasks" / "_label_first.yml").read_text(encoding="utf-8")
+    mine = (Path(name) / f"{name}.yaml").read_text(encoding="utf-8")
+    entries = [re.findall(r"^  - \{metric: .*", text, re.MULTILINE) for text in (built_in, mine)]
+    names = [re.findall(r"metric: (\w+),", " ".join(lines)) for lines in entries]
+    wanted = METRICS | (ORDINAL if name == "scale" else set())
+    wanted |= {"auroc"} if name == "answers" else set()
+    errors = {f"{metric}_stderr" for metric in wanted}
+    undefined = {"undefined"} if name == "scale" else set()
+    assert set(names[1]) == wanted | errors | undefined
+    assert len(names[1]) == len(set(names[1]))
+    # Each is reported as the built-in tasks report it.
+    assert {line for line in entries[1] if "auroc" not in line} <= set(entries[0])
+    # A standard error fills the cell of the metric before it.
+    assert [m for m in names[1] if m.endswith("_stderr")] == [
+        f"{before}_stderr"
+        for before, after in zip(names[1], names[1][1:], strict=False)
+        if after.endswith("_stderr")
+    ]
+    # And all else is as in the built-in tasks.
+    for key in re.findall(r"^\w+: .*", built_in, re.MULTILINE):
+        assert key in mine, key
+
+
+def test_the_config_is_the_shipped_one_with_its_folders() -> None:
+    assert new("answers") == 0
+    mine = Path("answers/answers.lora.yml").read_text(encoding="utf-8")
+    config = yaml.safe_load(mine)
+    shipped = yaml.safe_load(LORA.read_text(encoding="utf-8"))
+    changed = {key for key in shipped if config[key] != shipped[key]}
+    assert list(config) == list(shipped)
+    assert changed == {
+        "base_model",
+        "datasets",
+        "test_datasets",
+        "dataset_prepared_path",
+        "output_dir",
+        "num_epochs",
+        "logging_steps",
+    }
+    assert config["base_model"] == TINY
+    assert config["datasets"][0]["path"] == "runs/answers/data/train/{scope}/{arm}.jsonl"
+    assert config["output_dir"] == "runs/answers/models/{scope}/{variant}/{arm}"
+    assert "demo" not in mine
+    assert "mini" not in mine
+    _, _, comments = LORA.read_text(encoding="utf-8").partition("# --- The plugin")
+    lost = set(re.findall(r"^ *#.*", comments, re.MULTILINE)) - set(mine.splitlines())
+    assert len(lost) <= 4, lost
+    arms = yaml.safe_load(Path("answers/arms.yml").read_text(encoding="utf-8"))
+    assert arms == {"regreason_arm": ["label_only", "explanation", "shuffled"]}
+
+
+def test_without_explanations_there_is_one_arm() -> None:
+    assert new("tickets") == 0
+    config = yaml.safe_load(Path("tickets/tickets.lora.yml").read_text(encoding="utf-8"))
+    assert config["regreason_arm"] == "label_only"
+    arms = yaml.safe_load(Path("tickets/arms.yml").read_text(encoding="utf-8"))
+    assert arms == {"regreason_arm": ["label_only"]}
+    readme = Path("tickets/README.md").read_text(encoding="utf-8")
+    assert "base=runs/tickets/results/base" in readme
+
+
+def test_the_order_of_labels_is_what_ordinal_says(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.csv").write_text(
+        'text,label\n1,"so, so"\n2,good\n3,bad\n4,"so, so"\n5,bad\n6,good\n', encoding="utf-8"
+    )
+    columns = ["--text", "text", "--label", "label"]
+    command = ["task", "new", "t", "--data", "t.csv", *columns, "--ordinal"]
+    assert main([*command, 'bad,"so, so",good', "--dest", "deep/down"]) == 0
+    task = read_task(Path("deep/down/task.yml"))
+    assert (task.labels, task.ordinal) == (("bad", "so, so", "good"), True)
+    assert "qwk" in Path("deep/down/t.yaml").read_text(encoding="utf-8")
+    assert main([*command, "bad,good"]) == 2
+    assert "--ordinal leaves out 'so, so'" in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    assert new("scale") == 0
+    Path("scale/task.yml").write_text("mine", encoding="utf-8")
+    before = files()
+    assert new("scale") == 2
+    assert "scale: is there already; name another --dest" in capsys.readouterr().err
+    assert files() == before
+    assert Path("scale/task.yml").read_text(encoding="utf-8") == "mine"
+
+
+def test_nothing_is_written_when_a_write_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Path.write_text
+
+    def fails(path: Path, *args: Any, **kwargs: Any) -> int:
+        if path.name == "README.md":
+            raise OSError("no space left")
+        return write(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", fails)
+    with pytest.raises(OSError, match="no space"):
+        new("scale")
+    assert [path.name for path in Path().iterdir()] == ["scale.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("Scale --data scale.parquet --text answer --label points", "is no name for a task"),
+        ("regreason_a --data scale.parquet --text answer --label points", "built-in tasks'"),
+        ("boolq --data scale.parquet --text answer --label points", "task or group of lm-eval"),
+        ("mmlu --data scale.parquet --text answer --label points", "task or group of lm-eval"),
+        ("a --data scale.parquet --text points --label points", "label column is the text column"),
+        ("a --data scale.parquet --text answr --label points", "did you mean 'answer'?"),
+        ("a --data scale.parquet --text answer --label reason", "has one row (and "),
+        ("a --data none.csv --text answer --label points", "none.csv: no such file"),
+        ("a --data no/body --text answer --label points", "no/body/train: cannot be loaded from"),
+        ("a --data scale.parquet --text answer --label answer", "label column is the text column"),
+        ("a --data scale.parquet --text answer --label points --dest a;b", "--dest 'a;b' stands"),
+        ("a --data scale.parquet --text answer --label points --ordinal 1,2", "leaves out '3'"),
+        ("a --data odd.csv --text text --label label", "could be read as a special token"),
+        ("a --data one.csv --text text --label label", "all rows have the label 'a'"),
+    ],
+)
+def test_refuses_in_one_sentence(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scale(Path())
+    Path("odd.csv").write_text("text,label\n1,<s>\n2,b\n3,<s>\n4,b\n", encoding="utf-8")
+    Path("one.csv").write_text("text,label\n1,a\n2,a\n", encoding="utf-8")
+    before = files()
+    assert main(["task", "new", *arguments.split(), "--model", TINY]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len([line for line in error.splitlines() if line.startswith("regreason: ")]) == 1
+    assert files() == before
+    assert sorted(path.name for path in Path().iterdir()) == sorted(before)
