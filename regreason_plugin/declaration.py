@@ -7,6 +7,7 @@ reports know the labels of whatever data they are given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -55,11 +56,28 @@ def _label(text: str) -> str:
 Label = Annotated[str, AfterValidator(_label)]
 
 
+def check_beginnings(written: Sequence[str]) -> None:
+    """Refuse labels of which one is the beginning of another.
+
+    Raises:
+        ValueError: Two are so: whatever a model thinks, the longer one is the less likely.
+    """
+    for one in written:
+        for other in written:
+            if other != one and other.startswith(one):
+                raise ValueError(
+                    f"label {one!r} is the beginning of {other!r}, which could then never have "
+                    "the higher score; let all labels end with a mark, such as label_end: '.'"
+                )
+
+
 class Declaration(_Part):
     """The labels and settings of a task.
 
     Attributes:
         labels: What the model writes, label 1 first; low to high where `ordinal`.
+        label_end: Written after every label, as ``.``; needed where a label is the beginning of
+            another, whose score could otherwise never be the higher one.
         ordinal: Whether their order means something.
         normalise: How scores of labels with several tokens are made comparable: ``none``, the
             sum of their tokens' log-likelihoods; or ``characters``, that sum over the label's
@@ -73,6 +91,7 @@ class Declaration(_Part):
     """
 
     labels: tuple[Label, ...] = Field(min_length=2)
+    label_end: str = ""
     ordinal: bool
     normalise: Literal["none", "characters"] = "none"
     datasets: dict[str, Dataset]
@@ -85,12 +104,18 @@ class Declaration(_Part):
     def _check(self) -> Declaration:
         if twice := {label for label in self.labels if self.labels.count(label) > 1}:
             raise ValueError(f"label {min(twice)!r} stands twice")
+        check_beginnings(self.written)
         if self.prompt is not None:
             if self.prompt.count(TEXT) != 1:
                 raise ValueError(f"the prompt has to hold {TEXT} once")
             if self.prompt != self.prompt.strip():
                 raise ValueError("the prompt starts or ends with white space")
         return self
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The labels as the model reads and writes them."""
+        return tuple(label + self.label_end for label in self.labels)
 
     @property
     def settings(self) -> tuple[Setting, ...]:

@@ -69,6 +69,7 @@ def _new(args: argparse.Namespace) -> int:
         NewTask,
         check_dest,
         check_is_free,
+        default_end,
         default_prompt,
         write_task,
     )
@@ -92,6 +93,7 @@ def _new(args: argparse.Namespace) -> int:
             name=name,
             title=name.replace("_", " ").strip(),
             labels=order.labels,
+            label_end=default_end(order.labels),
             ordinal=order.ordinal,
             prompt=default_prompt(args.label, order.labels, order.ordinal),
             data=data,
@@ -106,6 +108,11 @@ def _new(args: argparse.Namespace) -> int:
     _show(seen, task)
     _show_too_long(seen, task, tokenizer, base)
     say(order.why)
+    if task.label_end:
+        say(
+            f"One label is the beginning of another, so {task.label_end!r} is written after every "
+            "label (label_end)."
+        )
     say("")
     say(f"{len(written)} files: {dest}")
     say(f"Next: read {dest / 'task.yml'}, its prompt above all, and type what {dest / 'README.md'}")

@@ -210,7 +210,7 @@ def _parsed(path: Path, sha256: str, name: str) -> dict[Setting, list[Document]]
     of_task: Document = {}
     if declared is not EIGHTEEN:
         of_task = {
-            "labels": list(declared.labels),
+            "labels": list(declared.written),
             "ordinal": declared.ordinal,
             "normalise": declared.normalise,
         }

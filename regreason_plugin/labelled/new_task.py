@@ -18,7 +18,7 @@ import yaml
 
 from regreason_plugin import markdown
 from regreason_plugin.configs import FOLDER, shipped
-from regreason_plugin.declaration import TEXT
+from regreason_plugin.declaration import TEXT, check_beginnings
 from regreason_plugin.errors import UserError
 from regreason_plugin.labelled.readme import readme_words
 from regreason_plugin.labelled.task_file import TaskFile, check_prompt
@@ -74,6 +74,23 @@ class NewTask:
     def main_arm(self) -> str:
         """The one that the commands use where they need one."""
         return "explanation" if self.explained else "label_only"
+
+
+def default_end(labels: Sequence[str]) -> str:
+    """What to write after every label: nothing, if none is the beginning of another.
+
+    Raises:
+        UserError: The labels hold every mark that could tell them apart.
+    """
+    for end in ("", ".", ";", "|", "#"):
+        try:
+            check_beginnings([label + end for label in labels])
+        except ValueError:
+            continue
+        return end
+    raise UserError(
+        "one label is the beginning of another, and no mark at their end tells them apart"
+    )
 
 
 def default_prompt(column: str, labels: Sequence[str], ordinal: bool) -> str:
@@ -220,6 +237,7 @@ def _task_words(new: NewTask) -> dict[str, str]:
         "data": "\n".join(f"  {key}: {scalar(value)}" for key, value in data.items() if value),
         "about_labels": about,
         "labels": "\n".join(f"  - {scalar(label)}" for label in task.labels),
+        "label_end": scalar(task.label_end),
         "ordinal": str(task.ordinal).lower(),
         "prompt": block(task.prompt),
     }

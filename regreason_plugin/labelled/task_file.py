@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from regreason_plugin.declaration import TEXT, Axis, Dataset, Declaration, Label
+from regreason_plugin.declaration import TEXT, Axis, Dataset, Declaration, Label, check_beginnings
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import validate
 from regreason_plugin.prompt import neutralise
@@ -191,6 +191,7 @@ class TaskFile(_Part):
         name: Of the lm-eval task, and of the dataset in every file.
         title: For a reader.
         labels: What the model writes; low to high where `ordinal`.
+        label_end: Written after every label (`declaration.Declaration`).
         ordinal: Whether their order means something.
         normalise: How labels of several tokens are compared (`declaration.Declaration`).
         prompt: With ``{text}`` where the text goes, the one thing that is replaced.
@@ -204,6 +205,7 @@ class TaskFile(_Part):
     name: Annotated[str, AfterValidator(check_name)]
     title: Annotated[str, Field(min_length=1)]
     labels: tuple[TaskLabel, ...] = Field(min_length=2)
+    label_end: str = ""
     ordinal: bool = False
     normalise: Literal["none", "characters"] = "none"
     prompt: Annotated[str, AfterValidator(check_prompt)]
@@ -231,11 +233,17 @@ class TaskFile(_Part):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> TaskFile:
+        check_beginnings([label + self.label_end for label in self.labels])
+        return self
+
     @property
     def declaration(self) -> Declaration:
         """The labels and the one setting, as everything downstream knows a task."""
         return Declaration(
             labels=self.labels,
+            label_end=self.label_end,
             ordinal=self.ordinal,
             normalise=self.normalise,
             datasets={self.name: Dataset(title=self.title)},

@@ -215,7 +215,7 @@ class _Writer:
             return words, False
 
         def fits(count: int) -> bool:
-            label = self.declaration.labels[rating.label - 1]
+            label = self.declaration.written[rating.label - 1]
             target = render_target(label, " ".join(words[:count]), self.options.order)
             return self.measure.target(target) <= limit
 
@@ -278,7 +278,7 @@ class _Writer:
         self._count_leaks(rating)
         for arm in self.options.arms:
             text = self._text(arm, entry, words)
-            label = self.declaration.labels[rating.label - 1]
+            label = self.declaration.written[rating.label - 1]
             target = render_target(label, text, self.options.order)
             messages = [user, {"role": "assistant", "content": target}]
             line = dumps({**row, "explanation": text, "messages": messages})

@@ -100,7 +100,7 @@ def _first_row(cfg: Any, sources: Sources, tokenizer: Any) -> tuple[list[int], l
     row = next(iter(sources.folder.rows(sources.files[0])))
     prompt, target = (turn.content for turn in row.messages)
     folder = sources.folder
-    before, label, _ = split_target(target, folder.order, folder.declaration.labels)
+    before, label, _ = split_target(target, folder.order, folder.declaration.written)
     strategy = load("chat_template", tokenizer, cfg, cfg.datasets[0])
     trained: list[int] = strategy.tokenize_prompt(row.model_dump())["input_ids"]
     reference = load_reference(cfg)

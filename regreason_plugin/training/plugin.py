@@ -141,7 +141,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
                 self._sources.labels(),
                 trainer.processing_class,
                 self._sources.folder.order,
-                self._sources.folder.declaration.labels,
+                self._sources.folder.declaration.written,
             )
         cuts = label_cuts(place, trainer.processing_class)
         say(check_label_cuts(cuts, cfg.axolotl_config_path))

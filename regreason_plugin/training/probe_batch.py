@@ -127,7 +127,7 @@ def load_batch(cfg: Any, sources: Sources, tokenizer: Any, template: dict[str, b
     reference.chat_template = tokenizer.chat_template
     chat = cfg.test_datasets[0].type == "chat_template"
     chosen = choose_rows(rows, cfg.regreason_probe_rows)
-    labels = folder.declaration.labels
+    labels = folder.declaration.written
     return make_batch(reference, chosen, folder.order, template if chat else None, labels)
 
 

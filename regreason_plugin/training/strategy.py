@@ -42,7 +42,7 @@ class RegReasonStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # axolo
         sequence_len: int | None = None,
     ) -> None:
         self._sequence_len = sequence_len
-        labels = folder.declaration.labels
+        labels = folder.declaration.written
         self._tokens = RowTokenizer(tokenizer, folder.order, labels)
         self._reference = RowTokenizer(reference, folder.order, labels)
 

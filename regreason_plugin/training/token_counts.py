@@ -102,7 +102,7 @@ def count_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> TokenCounts:
         lengths += row_lengths(tokenized)
         labels += tokenized["labels"]
     folder = sources.folder
-    texts = folder.declaration.labels
+    texts = folder.declaration.written
     place = locate_labels(labels, sources.labels(), tokenizer, folder.order, texts)
     label = other = 0
     for row in labels:

@@ -12,9 +12,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_data import LABELS
+from pydantic import ValidationError
 
+from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError
-from regreason_plugin.labelled.new_task import NewTask, default_prompt, write_task
+from regreason_plugin.labelled.new_task import NewTask, default_end, default_prompt, write_task
 from regreason_plugin.labelled.task_file import AXIS, TaskFile, check_prompt, read_task
 from regreason_plugin.prompt import neutralise
 
@@ -163,6 +165,7 @@ def test_labels_and_columns_survive_being_written(
                 "name": "mine",
                 "title": labels[0],
                 "labels": labels,
+                "label_end": default_end(labels),
                 "ordinal": ordinal,
                 "prompt": default_prompt(columns[1], labels, ordinal),
                 "data": {"path": table},
@@ -184,3 +187,13 @@ def test_labels_and_columns_survive_being_written(
 def test_a_default_prompt_is_one(labels: list[str], column: str) -> None:
     for ordinal in (True, False):
         assert check_prompt(default_prompt(column, labels, ordinal))
+
+
+def test_no_label_is_the_beginning_of_another_as_written() -> None:
+    assert default_end(["billing", "refund"]) == ""
+    assert default_end(["billing", "billing dispute"]) == "."
+    assert default_end(["billing", "billing. now"]) == ";"
+    with pytest.raises(UserError, match="no mark at their end"):
+        default_end(["a", *(f"a{mark}x" for mark in ".;|#")])
+    with pytest.raises(ValidationError, match="'a' is the beginning of 'ab'"):
+        Declaration(labels=("a", "ab"), ordinal=False, datasets={}, axes={})
