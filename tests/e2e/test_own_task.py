@@ -1,0 +1,95 @@
+"""The five commands of a task's own README, as typed: build, train, score, compare, predict."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from evaluation_help import PlainScorer
+from labelled_data import write_answers
+from test_train import environment
+
+from regreason_plugin.report.comparison import load
+
+ROOT = Path(__file__).parents[2]
+BASE = "axolotl_configs/cpu/tiny-base"
+ARMS = ("label_only", "explanation")
+
+
+def run(command: str, cwd: Path) -> str:
+    """A command line of the README, as bash runs it."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=cwd,
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Where the task was made, and what its README tells one to type."""
+    place = tmp_path_factory.mktemp("own")
+    (place / "axolotl_configs").symlink_to(ROOT / "axolotl_configs")
+    write_answers(place)
+    arguments = "--data answers.jsonl --text text --label verdict --explanation why --group book"
+    run(f"regreason task new answers {arguments} --id id", place)
+    readme = (place / "answers/README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL)
+    return place, [re.sub(r"^   ", "", block, flags=re.MULTILINE) for block in blocks]
+
+
+def test_the_readmes_commands_make_a_comparison_and_predictions(
+    commands: tuple[Path, list[str]],
+) -> None:
+    place, (build, train, score, compare, predict) = commands
+    run(build, place)
+    # Two of the three arms, in one process, which saves starts of Axolotl.
+    sweep = place / "answers/arms.yml"
+    sweep.write_text(f"regreason_arm: [{', '.join(ARMS)}]\n", encoding="utf-8")
+    run(train.strip() + " --num-epochs 1 --launcher python", place)
+    for arm in ARMS:
+        record = json.loads((place / f"runs/answers/models/{arm}/regreason.json").read_text())
+        assert (record["arm"], record["rows"]) == (arm, 78)
+    run(score.replace(" shuffled;", ";"), place)
+    run(compare.replace("shuffled=runs/answers/results/shuffled", ""), place)
+    comparison = load(place / "runs/answers/comparison.json")
+    (setting,) = comparison.settings
+    assert setting.task == "answers"
+    assert {"acc", "macro_f1", "nll", "ece"} <= set(comparison.metrics)
+    assert not {"qwk", "mae"} & set(comparison.metrics)
+    # A table without the labels, as new rows come.
+    test = [
+        json.loads(line)
+        for line in (place / "runs/answers/data/test.jsonl").read_text().splitlines()
+    ]
+    by_id = {row["id"]: row for row in map(json.loads, (place / "answers.jsonl").open())}
+    new = place / "NEW.csv"
+    texts = [by_id[row["id"]]["text"] for row in test]
+    new.write_text("text\n" + "".join(f'"{text}"\n' for text in texts), encoding="utf-8")
+    run(predict, place)
+    predicted = [
+        json.loads(line) for line in (place / "runs/answers/predicted.jsonl").open(encoding="utf-8")
+    ]
+    samples = {}
+    (file,) = (place / "runs/answers/results/explanation").rglob("samples_answers_*.jsonl")
+    for row in map(json.loads, file.open(encoding="utf-8")):
+        samples[row["doc"]["id"]] = row
+    scorer = PlainScorer(ROOT / BASE, place / "runs/answers/models/explanation")
+    for row, found in zip(test, predicted, strict=True):
+        sample = samples[row["id"]]
+        scores = [float(score) for score, _ in sample["filtered_resps"]]
+        assert found["label"] == sample["doc"]["labels"][scores.index(max(scores))]
+    # By transformers alone, without lm-eval.
+    sample = samples[test[0]["id"]]
+    label, prompt = sample["doc"]["labels"][0], test[0]["messages"][0]["content"]
+    expected = scorer.score(prompt, f" {label}")
+    assert float(sample["filtered_resps"][0][0]) == pytest.approx(expected, abs=1e-3)
