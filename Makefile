@@ -1,5 +1,5 @@
 # make setup   the environment: .venv with everything in it
-# make demo    the whole way on the built-in benchmark, on a CPU
+# make demo    the whole way on the built-in benchmark, on a CPU; ARMS=a,b for other arms than the paper's
 # make study   thirteen conditions x five seeds on that benchmark, on a CPU: hours
 # make test    linters, types and the whole test suite
 # make bench   benchmarks: scorer and probes, training, import, annotation, build, lm_eval start-up
@@ -32,7 +32,7 @@ $(VENV)/.installed: $(VENV)/.dependencies $(shell find lm_eval_tasks -type f 2>/
 	touch $@
 
 demo: setup
-	$(BIN)/regreason demo
+	$(BIN)/regreason demo $(if $(ARMS),--arms $(ARMS))
 
 study: setup
 	$(BIN)/regreason study
