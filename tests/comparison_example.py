@@ -8,10 +8,11 @@ import numpy as np
 
 from regreason_plugin.report import comparison as form
 from regreason_plugin.report.disagree import Disagreement
-from regreason_plugin.settings import SETTINGS, task_name
+from regreason_plugin.settings import EIGHTEEN, SETTINGS, task_name
 
 ARMS = ["explanation", "shuffled", "bag_of_words", "filler"]
-METRICS = list(form.METRICS)
+# (The area under the ROC curve is of two labels.)
+METRICS = [name for name in form.METRICS if name != "auroc"]
 HOSTILE = [
     "<script>alert(1)</script>",
     "</textarea></script><img src=x onerror=alert(2)>",
@@ -94,10 +95,14 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
                 task=task,
                 dataset=dataset,
                 axis=axis,
+                title=EIGHTEEN.datasets[dataset].title,
+                axis_title=EIGHTEEN.axes[axis].title,
                 documents=200,
                 groups=100,
                 majority_acc=0.3,
                 labels=[40] * 5,
+                label_names=list(EIGHTEEN.labels),
+                ordinal=True,
             )
             for task, (dataset, axis) in zip(tasks, SETTINGS, strict=True)
         ],
@@ -127,7 +132,17 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
         },
         "reliability": {arm: bins() for arm in everyone},
         "confusion": {
-            arm: [[90 if i == j else 10 * abs(i - j) for j in range(5)] for i in range(5)]
+            arm: {"all": [[90 if i == j else 10 * abs(i - j) for j in range(5)] for i in range(5)]}
+            for arm in everyone
+        },
+        "classes": {
+            arm: {
+                task: [
+                    form.Label(label=label, support=40, precision=0.6, recall=0.5, f1=0.55)
+                    for label in EIGHTEEN.labels
+                ]
+                for task in tasks
+            }
             for arm in everyone
         },
         "curves": {

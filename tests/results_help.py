@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,56 @@ ALL = [task_name(*setting) for setting in SETTINGS]
 SETTING_OF = dict(zip(ALL, SETTINGS, strict=True))
 
 
+@dataclass(frozen=True)
+class Task:
+    """A task of one's own, as the metadata of its results say what it is.
+
+    Attributes:
+        name: Its name, which is its dataset's.
+        labels: Their texts.
+        ordinal: Whether they have an order.
+        normalise: ``none`` or ``characters``.
+        title: Of the dataset.
+        twin: Whether it is the one for models that explain first.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    ordinal: bool = False
+    normalise: str = "none"
+    title: str = ""
+    twin: bool = False
+
+    @property
+    def task(self) -> str:
+        """What lm_eval calls it."""
+        return self.name + "-gen" * self.twin
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """``metadata.data`` of its results."""
+        return {
+            "sha256": _sha(self.name),
+            "origin": "own",
+            "setting": [self.name, "label"],
+            "labels": list(self.labels),
+            "ordinal": self.ordinal,
+            "normalise": self.normalise,
+            "title": self.title or self.name,
+            "question": "",
+            "axis_title": "label",
+        }
+
+
 def documents(
-    task: str, count: int, group_size: int = 1, texts: list[str] | None = None
+    task: str | Task, count: int, group_size: int = 1, texts: list[str] | None = None
 ) -> list[dict[str, Any]]:
     """A task's documents, the same at each call; axes of a dataset share ids and groups."""
-    dataset, axis = SETTING_OF[task]
-    random = np.random.default_rng([ALL.index(task), 1])
+    if isinstance(task, Task):
+        dataset, axis, labels = task.name, "label", len(task.labels)
+    else:
+        (dataset, axis), labels = SETTING_OF[task], 5
+    random = _random(task, 1)
     made = []
     for number in range(count):
         text = texts[number % len(texts)] if texts else f"Conversation {number}."
@@ -35,7 +80,7 @@ def documents(
                 "group": f"{dataset}-group-{number // group_size}",
                 "dataset": dataset,
                 "axis": axis,
-                "label": int(random.integers(1, 6)),
+                "label": int(random.integers(1, labels + 1)),
                 "score": 3.0,
                 "explanation": f"Why {text}",
                 "prompt": f"User: {text}\nAssistant: Yes.\n\nHow good?\nAssessment:",
@@ -46,7 +91,7 @@ def documents(
 
 def write_results(
     folder: Path,
-    scores: dict[str, NDArray[np.float64]],
+    scores: Mapping[str, NDArray[np.float64]] | Mapping[Task, NDArray[np.float64]],
     *,
     group_size: int = 1,
     texts: list[str] | None = None,
@@ -60,7 +105,7 @@ def write_results(
 
     Args:
         folder: What --output_path named.
-        scores: By task, the labels' log-likelihoods ``[documents, 5]``.
+        scores: By task, the labels' log-likelihoods ``[documents, labels]``.
         group_size: Documents a group.
         texts: Put into the documents in turn.
         probes: By name such as ``output_entropy``, one a document for every task alike.
@@ -74,14 +119,24 @@ def write_results(
     """
     place = folder / model.replace("/", "__")
     place.mkdir(parents=True, exist_ok=True)
-    accuracies = {}
-    for task, logits in scores.items():
-        rows = documents(task, len(logits), group_size, texts)
-        right = logits.argmax(axis=1) + 1 == [row["label"] for row in rows]
+    accuracies, names, own = {}, {}, {}
+    for given, logits in scores.items():
+        task = given.task if isinstance(given, Task) else given
+        names[task] = logits
+        rows = documents(given, len(logits), group_size, texts)
+        compared = logits
+        if isinstance(given, Task):
+            own[task] = given.data
+            if given.normalise == "characters":
+                compared = logits / [len(label) for label in given.labels]
+        right = compared.argmax(axis=1) + 1 == [row["label"] for row in rows]
         accuracies[task] = float(right.mean())
         if samples is None or task in set(samples):
             lines = [
-                json.dumps(_sample(number, row, logits[number], probes or {}), ensure_ascii=False)
+                json.dumps(
+                    _sample(number, row, logits[number], right[number], probes or {}),
+                    ensure_ascii=False,
+                )
                 for number, row in enumerate(rows)
             ]
             file = place / f"samples_{task}_{DATE}.jsonl"
@@ -93,13 +148,14 @@ def write_results(
             for task, accuracy in accuracies.items()
         },
         "configs": {
-            task: {"metadata": {"data": {"sha256": SHA, "origin": "generated"}}} for task in scores
+            task: {"metadata": {"data": own.get(task, {"sha256": SHA, "origin": "generated"})}}
+            for task in names
         },
-        "versions": dict.fromkeys(scores, 1.0),
-        "n-shot": dict.fromkeys(scores, 0),
+        "versions": dict.fromkeys(names, 1.0),
+        "n-shot": dict.fromkeys(names, 0),
         "n-samples": {
             task: {"original": len(logits), "effective": len(logits)}
-            for task, logits in scores.items()
+            for task, logits in names.items()
         },
         "config": {"model": "hf", "model_args": arguments, "limit": None, "random_seed": 0},
         "lm_eval_version": "0.4.11",
@@ -121,6 +177,7 @@ def _sample(
     number: int,
     document: dict[str, Any],
     logits: NDArray[np.float64],
+    right: bool,
     probes: dict[str, NDArray[np.float64]],
 ) -> dict[str, Any]:
     responses = [[str(float(score)), "False"] for score in logits]
@@ -130,7 +187,7 @@ def _sample(
         "target": str(document["label"] - 1),
         "arguments": {
             f"gen_args_{place}": {"arg_0": document["prompt"], "arg_1": f" {place + 1}"}
-            for place in range(5)
+            for place in range(len(logits))
         },
         "resps": [[response] for response in responses],
         "filtered_resps": responses,
@@ -138,7 +195,7 @@ def _sample(
         "doc_hash": _sha(json.dumps(document)),
         "prompt_hash": _sha(document["prompt"]),
         "target_hash": _sha(str(document["label"] - 1)),
-        "acc": float(logits.argmax() + 1 == document["label"]),
+        "acc": float(right),
         **{name: np.asarray(values)[number].tolist() for name, values in probes.items()},
     }
 
@@ -147,17 +204,22 @@ def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _random(task: str | Task, seed: int) -> np.random.Generator:
+    place = int(_sha(task.name)[:8], 16) if isinstance(task, Task) else ALL.index(task)
+    return np.random.default_rng([place, seed])
+
+
 def draw_scores(
-    task: str, count: int, accuracy: float, seed: int, *, sharpness: float = 1.0
+    task: str | Task, count: int, accuracy: float, seed: int, *, sharpness: float = 1.0
 ) -> NDArray[np.float64]:
-    """Label log-likelihoods ``[count, 5]`` of a model that is right about that often.
+    """Label log-likelihoods ``[count, labels]`` of a model that is right about that often.
 
     Models of one ``seed`` are right about the same documents, as far as accuracy lets them.
     """
-    random = np.random.default_rng([ALL.index(task), seed])
+    random, size = _random(task, seed), len(task.labels) if isinstance(task, Task) else 5
     labels = np.array([row["label"] for row in documents(task, count)])
-    ability, noise = random.random(count), random.normal(0, 0.3, (count, 5))
-    wrong = (labels - 1 + random.integers(1, 5, count)) % 5
+    ability, noise = random.random(count), random.normal(0, 0.3, (count, size))
+    wrong = (labels - 1 + random.integers(1, size, count)) % size
     favourite = np.where(ability < accuracy, labels - 1, wrong)
     logits = noise
     logits[np.arange(count), favourite] += 2.0

@@ -107,7 +107,8 @@ class MetricChange:
     Attributes:
         value: As `Change`.
         se: Its standard error, from the influence of each group: of a mean the cluster-robust
-            one, of macro-F1, kappa and ECE that of the delete-one-group jackknife.
+            one, of macro-F1, kappa, the area under the ROC curve and ECE that of the
+            delete-one-group jackknife.
         step: The size of a rare event.
         groups: How many.
     """

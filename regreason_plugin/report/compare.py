@@ -21,19 +21,20 @@ from regreason_plugin.report.estimates import BOOTSTRAP_SEED, DRAWS, Estimates, 
 from regreason_plugin.report.learning_curves import curves_of
 from regreason_plugin.report.power import needed
 from regreason_plugin.report.ratio import fieller
-from regreason_plugin.report.results import TASKS, Run, model_arguments
+from regreason_plugin.report.results import Run, model_arguments
 from regreason_plugin.report.same import (
     check_same_documents,
     check_same_protocol,
     check_same_setup,
+    data_of,
     is_generative,
     tasks_of,
 )
 from regreason_plugin.report.samples import LAYERS
 from regreason_plugin.report.seed_pairs import SeedPairs, pair_seeds
 from regreason_plugin.report.task_scores import TaskScores, read_tasks
+from regreason_plugin.report.task_setting import in_paper
 from regreason_plugin.report.verdict import answers, notes_of
-from regreason_plugin.settings import SETTINGS
 from regreason_plugin.targets.arms import ARMS
 
 # What the others are a part of.
@@ -87,8 +88,8 @@ def compare(
         "regreason": __version__,
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "command": command,
-        "data": first.tasks[tasks[0]].data,
-        "protocol": "explanation_first" if is_generative(tasks[0]) else "label_first",
+        "data": data_of(first.tasks[task] for task in tasks),
+        "protocol": "explanation_first" if is_generative(first) else "label_first",
         "baseline": baseline,
         "arms": table.others,
         "seeds": {name: [run.seed for run in arm] for name, arm in arms.items()},
@@ -98,7 +99,7 @@ def compare(
         "bootstrap_seed": BOOTSTRAP_SEED,
         "metrics": table.metrics,
         "settings": [_setting(scores) for scores in table.tasks],
-        "settings_in_paper": len(SETTINGS),
+        "settings_in_paper": in_paper(scores.setting for scores in table.tasks),
         "scores": table.scores(),
         "differences": table.differences(),
         "pooled_scores": table.pooled_scores(),
@@ -110,13 +111,15 @@ def compare(
         "layers": table.layers(),
         "reliability": {name: table.reliability(name) for name in arms},
         "confusion": {name: table.confusion(name) for name in arms},
+        "classes": {name: table.classes(name) for name in arms},
         "curves": {name: curves_of(arm) for name, arm in arms.items()},
         "answers": [],
         "notes": [],
         "runs": [_record(name, run, tasks) for name, arm in arms.items() for run in arm],
     }
     made = rounded(form.Comparison(**fields))
-    made = made.model_copy(update={"notes": notes_of(made, table.pairs, _left_out(arms, tasks))})
+    notes = notes_of(made, table.pairs, _left_out(arms, tasks), table.not_shared)
+    made = made.model_copy(update={"notes": notes})
     made = made.model_copy(update={"answers": answers(made)})
     chosen, count = choose(table.tasks, first, {name: table.models[name] for name in arms})
     return Compared(made, chosen, count)
@@ -165,16 +168,20 @@ def _left_out(arms: dict[str, list[Run]], tasks: list[str]) -> dict[str, list[st
 
 
 def _setting(scores: TaskScores) -> form.Setting:
-    dataset, axis = TASKS[scores.task]
+    setting = scores.setting
     labels = scores.confusion[0].sum(axis=1)
     return form.Setting(
         task=scores.task,
-        dataset=dataset,
-        axis=axis,
+        dataset=setting.dataset,
+        axis=setting.axis,
+        title=setting.title,
+        axis_title=setting.axis_title,
         documents=len(scores.ids),
         groups=len(scores.sums.groups),
         majority_acc=float(labels.max() / labels.sum()),
         labels=labels.tolist(),
+        label_names=list(setting.labels),
+        ordinal=setting.ordinal,
     )
 
 
@@ -214,6 +221,7 @@ class _Table:
         drawn = [*self._alone.values(), *self._against.values()]
         self._estimates = Estimates(tasks, drawn)
         self.metrics = self._estimates.metrics
+        self.not_shared = self._estimates.not_shared
 
     def _paired(self, name: str, places: Sequence[tuple[int, int]]) -> Models:
         ours, base = self.models[name], self.models[self.baseline]
@@ -347,7 +355,32 @@ class _Table:
             )
         return made
 
-    def confusion(self, name: str) -> list[list[int]]:
-        counts = sum(scores.confusion[self.models[name]].sum(axis=0) for scores in self.tasks)
-        table: list[list[int]] = np.asarray(counts).tolist()
-        return table
+    def confusion(self, name: str) -> dict[str, list[list[int]]]:
+        """Over seeds; over settings, too, where all have the same labels."""
+        by_task = {
+            scores.task: scores.confusion[self.models[name]].sum(axis=0) for scores in self.tasks
+        }
+        if len({scores.setting.labels for scores in self.tasks}) == 1:
+            return {form.ALL: np.sum(list(by_task.values()), axis=0).tolist()}
+        return {task: counts.tolist() for task, counts in by_task.items()}
+
+    def classes(self, name: str) -> dict[str, list[form.Label]]:
+        return {scores.task: _classes(scores, self.models[name]) for scores in self.tasks}
+
+
+def _classes(scores: TaskScores, models: list[int]) -> list[form.Label]:
+    """How each label fares with some models together."""
+    counts = scores.confusion[models].sum(axis=0)
+    made = []
+    for place, label in enumerate(scores.setting.labels):
+        hits, right, predicted = counts[place, place], counts[place].sum(), counts[:, place].sum()
+        made.append(
+            form.Label(
+                label=label,
+                support=int(right) // len(models),
+                precision=float(hits / predicted) if predicted else None,
+                recall=float(hits / right) if right else None,
+                f1=float(2 * hits / (right + predicted)) if right + predicted else None,
+            )
+        )
+    return made

@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer
 
-FORMAT: Literal[3] = 3
+FORMAT: Literal[4] = 4
 LEVEL = 0.95
+# The key of what is counted over all settings, which share their labels.
+ALL = "all"
 POWER = 0.80
 
 
@@ -33,12 +35,14 @@ class Metric(NamedTuple):
     unit: str = ""
 
 
-# Those that every result has, accuracy first; then what a probing model adds.
+# Accuracy first: those that every result has, with kappa and the absolute error of ordered labels
+# alone and the area of two labels alone; then what a probing model adds.
 METRICS = {
     "acc": Metric("accuracy", "higher"),
     "macro_f1": Metric("macro-F1", "higher"),
     "qwk": Metric("quadratic weighted kappa", "higher"),
     "mae": Metric("mean absolute error", "lower", "labels"),
+    "auroc": Metric("area under the ROC curve", "higher"),
     "ece": Metric("expected calibration error", "lower"),
     "nll": Metric("negative log-likelihood", "lower", "nats"),
     # Confidence minus accuracy: below zero is as wrong as above.
@@ -52,7 +56,7 @@ METRICS = {
     "matrix_entropy_mid": Metric("matrix entropy, middle blocks", None),
 }
 # Those of the issue's table; the others answer the third question.
-TABLED = ("acc", "macro_f1", "qwk", "mae", "ece", "nll", "overconfidence")
+TABLED = ("acc", "macro_f1", "qwk", "mae", "auroc", "ece", "nll", "overconfidence")
 
 
 class _Model(BaseModel):
@@ -141,10 +145,14 @@ class Setting(_Model):
     task: str
     dataset: str
     axis: str
+    title: str = Field(description="of the dataset, for a reader")
+    axis_title: str = Field(description="of the axis, likewise")
     documents: int
     groups: int
     majority_acc: float
     labels: list[int] = Field(description="how often each label is right, in their order")
+    label_names: list[str] = Field(description="what the model writes, in the same order")
+    ordinal: bool = Field(description="whether their order means something")
 
 
 class Bin(_Model):
@@ -155,6 +163,16 @@ class Bin(_Model):
     count: int
     confidence: float | None
     accuracy: float | None
+
+
+class Label(_Model):
+    """How one label fares with one arm, counted over its seeds."""
+
+    label: str
+    support: int = Field(description="documents of which it is right, in one seed")
+    precision: float | None = Field(description="null where it is never predicted")
+    recall: float | None = Field(description="null where it is never right")
+    f1: float | None = Field(description="null where both are; macro-F1 takes that as 0")
 
 
 class Answer(_Model):
@@ -189,11 +207,14 @@ class RunRecord(_Model):
 class Comparison(_Model):
     """Several arms held against one."""
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     regreason: str
     versions: dict[str, str] = Field(description="of the libraries that computed this")
     command: str
-    data: dict[str, Any] = Field(description="origin, sha256, raters, order of the data folder")
+    data: dict[str, Any] = Field(
+        description="origin, sha256, raters, order of the data folder; of several folders, what "
+        "differs stands as one text"
+    )
     protocol: Literal["label_first", "explanation_first"]
     baseline: str
     arms: list[str] = Field(description="the others, in their order")
@@ -204,7 +225,7 @@ class Comparison(_Model):
     bootstrap_seed: int
     metrics: list[str] = Field(description="those that all models have")
     settings: list[Setting]
-    settings_in_paper: int
+    settings_in_paper: int | None = Field(description="null where some settings are no part of it")
     scores: dict[str, dict[str, dict[str, Score]]] = Field(description="by arm, task, metric")
     differences: dict[str, dict[str, dict[str, Difference]]] = Field(
         description="by arm (never the baseline), task, metric"
@@ -222,9 +243,13 @@ class Comparison(_Model):
     layers: dict[str, dict[str, list[Interval]]] = Field(
         description="entropy by layer, by metric and arm; index 0 the embeddings"
     )
-    reliability: dict[str, list[Bin]] = Field(description="by arm")
-    confusion: dict[str, list[list[int]]] = Field(
-        description="by arm: a row a right label, a column a prediction; over settings and seeds"
+    reliability: dict[str, list[Bin]] = Field(description="by arm, whatever the labels are")
+    confusion: dict[str, dict[str, list[list[int]]]] = Field(
+        description="by arm; then all for all settings together where they share their labels, "
+        "else by task: a row a right label, a column a prediction; over seeds"
+    )
+    classes: dict[str, dict[str, list[Label]]] = Field(
+        description="by arm, task: how each label fares, in the order of the labels"
     )
     curves: dict[str, list[Curve]] = Field(description="by arm; empty without training records")
     answers: list[Answer]

@@ -24,7 +24,7 @@ from regreason_plugin.report.paired import (
     crossed,
     group_weights,
 )
-from regreason_plugin.report.sums import Array, Integers, Statistic, metrics_of
+from regreason_plugin.report.sums import Array, Integers, Statistic, drawing
 from regreason_plugin.report.task_scores import TaskScores
 
 DRAWS = 10_000
@@ -48,13 +48,19 @@ class Estimates:
 
     def __init__(self, tasks: Sequence[TaskScores], drawn: Sequence[Models]) -> None:
         self.tasks = tasks
-        names = sorted({name for task in tasks for name in task.sums.groups})
+        names = sorted({(task.folder, name) for task in tasks for name in task.sums.groups})
         place = {name: index for index, name in enumerate(names)}
         self._places = [
-            np.array([place[name] for name in task.sums.groups], dtype=np.int64) for task in tasks
+            np.array([place[task.folder, name] for name in task.sums.groups], dtype=np.int64)
+            for task in tasks
         ]
         self._groups = len(names)
-        self.metrics = [name for name in METRICS if all(name in task.statistics for task in tasks)]
+        have = [task.statistics.keys() for task in tasks]
+        self.metrics = [name for name in METRICS if all(name in of for of in have)]
+        # A mean over fewer settings would be another quantity.
+        self.not_shared = [
+            name for name in METRICS if name not in self.metrics and any(name in of for of in have)
+        ]
         self._drawn = list(dict.fromkeys(models for models in drawn if _few(models)))
         self._draws = self._bootstrap(self._drawn)
 
@@ -142,16 +148,13 @@ class Estimates:
         if not used:
             return found
         figures = _as_matrix(drawn, used)
-        rows = [_by_group_first(task.sums.rows[used]) for task in self.tasks]
-        known = [task.sums.known.astype(np.float32) for task in self.tasks]
+        draw = [drawing(task.sums, used) for task in self.tasks]
         columns = [_as_slice(places) for places in self._places]
         start = 0
         for weights in group_weights(self._strata(), DRAWS, BOOTSTRAP_SEED):
             stop = start + len(weights)
             for at, column in enumerate(columns):
-                chosen = weights[:, column]
-                sums = (chosen @ rows[at]).reshape(len(weights), len(used), -1)
-                metrics = metrics_of(sums, (chosen @ known[at])[:, None])
+                metrics = draw[at](weights[:, column])
                 by_model = np.stack([metrics[name] for name in self.metrics])
                 found[:, at, start:stop] = by_model @ figures
             start = stop
@@ -174,11 +177,6 @@ def _as_matrix(drawn: Sequence[Models], used: Sequence[int]) -> NDArray[np.float
             for model in side:
                 matrix[column[model], place] += sign / len(side)
     return matrix
-
-
-def _by_group_first(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """From ``[models, groups, summands]`` to ``[groups, models x summands]``."""
-    return np.ascontiguousarray(rows.transpose(1, 0, 2)).reshape(rows.shape[1], -1)
 
 
 def _as_slice(places: Integers) -> slice | Integers:

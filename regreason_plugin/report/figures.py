@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,18 +13,17 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
+from numpy.typing import NDArray
 
 from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.markdown import one_line
 from regreason_plugin.report import tables
-from regreason_plugin.report.comparison import Comparison, Difference
+from regreason_plugin.report.comparison import ALL, Comparison, Difference
 from regreason_plugin.report.look import (
     SHADE,
-    caption,
     floats,
     layers,
     legend,
@@ -33,11 +31,22 @@ from regreason_plugin.report.look import (
     png_and_svg,
     style,
 )
+from regreason_plugin.report.panels import (
+    LONGEST,
+    arm_panels,
+    new_figure,
+    rows_and_columns,
+    set_caption,
+    set_title,
+    setting_names,
+    short_difference,
+    shortened,
+    wrapped,
+)
 from regreason_plugin.report.probe_curves import PANELS
-from regreason_plugin.settings import AXES, LABELS
 
-# Panels side by side.
-ACROSS = 4
+# As many labels' cells have their number in them.
+NUMBERED = 20
 
 
 def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
@@ -81,7 +90,7 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
     values = np.array([floats(one.value for one in row) for row in by_row])
     # The pooled row stands apart.
     tops = [*range(len(rows)), len(rows) + 0.35]
-    figure = _figure(comparison, 3.2 + 1.05 * (1 + len(arms)), 2.2 + 0.34 * len(tops))
+    figure = new_figure(3.2 + 1.05 * (1 + len(arms)), 2.2 + 0.34 * len(tops))
     axes = figure.subplots()
     known = np.abs(values[np.isfinite(values)])
     limit = max(0.05, known.max() if known.size else 0)
@@ -96,7 +105,7 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
             axes.text(
                 column + 1.5,
                 top + 0.5,
-                f"{tables.number(number)}\n{_short(found)}",
+                f"{tables.number(number)}\n{short_difference(found)}",
                 ha="center",
                 va="center",
                 fontsize=7.5,
@@ -107,17 +116,17 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
     axes.set_xlim(0, len(arms) + 1)
     axes.set_ylim(tops[-1] + 1, 0)
     axes.tick_params(length=0)
-    names = [_wrapped(arm, 14) for arm in (comparison.baseline, *arms)]
+    names = [wrapped(arm, 14) for arm in (comparison.baseline, *arms)]
     axes.set_xticks(np.arange(len(names)) + 0.5, names)
     axes.xaxis.tick_top()
-    axes.set_yticks(np.array(tops) + 0.5, [*_settings(comparison), "pooled"])
+    axes.set_yticks(np.array(tops) + 0.5, [*setting_names(comparison), "pooled"])
     axes.spines[:].set_visible(False)
     shrink, aspect = (0.9, 10) if len(rows) < 9 else (0.5, 25)
     bar = figure.colorbar(ScalarMappable(norm, "RdBu"), ax=axes, shrink=shrink, aspect=aspect)
-    bar.set_label(_wrapped(f"difference to {comparison.baseline}", 40))
+    bar.set_label(wrapped(f"difference to {comparison.baseline}", 40))
     bar.outline.set_visible(False)
-    _title(figure, comparison, "Accuracy by setting")
-    _caption(
+    set_title(figure, comparison, "Accuracy by setting")
+    set_caption(
         figure,
         comparison,
         f"Below an accuracy: its difference to that of {comparison.baseline}. {tables.HOLM}: *.",
@@ -129,8 +138,8 @@ def differences(comparison: Comparison) -> Figure:
     """A forest plot: a panel an arm, a line a setting, the pooled difference below."""
     count = len(comparison.settings)
     panels = len(comparison.arms)
-    rows, columns = _grid(panels)
-    figure = _figure(comparison, 2.2 + 2.5 * columns, 1.6 + rows * (1.1 + 0.19 * (count + 2)))
+    rows, columns = rows_and_columns(panels)
+    figure = new_figure(2.2 + 2.5 * columns, 1.6 + rows * (1.1 + 0.19 * (count + 2)))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for number, arm in enumerate(comparison.arms):
         axes = grid.flat[number]
@@ -142,7 +151,7 @@ def differences(comparison: Comparison) -> Figure:
         _forest(axes, [comparison.pooled[arm]["acc"]], [count + 1], colour, "D", 7)
         pooled = tables.interval(comparison.pooled[arm]["acc"], sign=True)
         wins = tables.wins(comparison, arm)
-        axes.set_title(f"{_wrapped(arm, 31)}\n{pooled}\nwins: {wins}", loc="left", fontsize=8.5)
+        axes.set_title(f"{wrapped(arm, 31)}\n{pooled}\nwins: {wins}", loc="left", fontsize=8.5)
         axes.grid(visible=False)
         axes.grid(visible=True, axis="x")
         axes.tick_params(axis="y", length=0)
@@ -150,14 +159,14 @@ def differences(comparison: Comparison) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g}" if x else "0"))
     first = grid.flat[0]
     first.set_ylim(count + 1.7, -0.7)
-    first.set_yticks([*range(count), count + 1], [*_settings(comparison), "pooled"])
+    first.set_yticks([*range(count), count + 1], [*setting_names(comparison), "pooled"])
     for axes in grid.flat[panels:]:
         axes.set_axis_off()
     # What stands above an empty place has the bottom's numbers.
     for axes in grid.flat[max(0, panels - columns) : panels]:
         axes.tick_params(labelbottom=True)
-    _title(figure, comparison, f"Accuracy: difference to {comparison.baseline}")
-    _caption(
+    set_title(figure, comparison, f"Accuracy: difference to {comparison.baseline}")
+    set_caption(
         figure,
         comparison,
         f"Lines: {tables.over(comparison)}." if tables.over(comparison) else "",
@@ -188,8 +197,8 @@ def _forest(
 
 def reliability(comparison: Comparison) -> Figure:
     """Accuracy by confidence, a panel an arm."""
-    figure, panels = _panels(comparison, 2.6, 2.75)
-    for number, (arm, axes) in enumerate(panels.items()):
+    figure, panels = arm_panels(comparison, 2.6, {ALL: 2.75})
+    for number, ((_, arm), axes) in enumerate(panels.items()):
         bins = comparison.reliability[arm]
         total = sum(one.count for one in bins)
         shares = [one.count / total if total else 0 for one in bins]
@@ -207,9 +216,9 @@ def reliability(comparison: Comparison) -> Figure:
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         ece = comparison.pooled_scores[arm].get("ece")
         error = f"\nECE {tables.number(ece.value)}" if ece else ""
-        axes.set_title(f"{_wrapped(arm, 31)}{error}")
-    _title(figure, comparison, "Is a prediction as often right as it is confident?")
-    _caption(
+        axes.set_title(f"{wrapped(arm, 31)}{error}")
+    set_title(figure, comparison, "Is a prediction as often right as it is confident?")
+    set_caption(
         figure,
         comparison,
         "Confidence: probability of the predicted label. On the dotted line both are equal; below "
@@ -220,39 +229,65 @@ def reliability(comparison: Comparison) -> Figure:
 
 
 def confusion(comparison: Comparison) -> Figure:
-    """What is predicted for each right label, a panel an arm."""
-    figure, panels = _panels(comparison, 2.45, 2.65)
-    norm = Normalize(0, 1)
-    for arm, axes in panels.items():
-        counts = np.array(comparison.confusion[arm], dtype=float)
-        of = counts.sum(axis=1, keepdims=True)
-        shares = np.divide(counts, of, out=np.full_like(counts, math.nan), where=of > 0)
-        edges = np.arange(len(counts) + 1) + 0.5
-        mesh = axes.pcolormesh(edges, edges, shares, cmap="Blues", norm=norm)
-        mesh.set(edgecolor="white", linewidth=1)
-        for (row, column), share in np.ndenumerate(shares):
-            text = tables.NONE if math.isnan(share) else f"{share:.2f}"
-            colour = "white" if share > 0.55 else "black"
-            axes.text(column + 1, row + 1, text, ha="center", va="center", color=colour, fontsize=8)
-        axes.grid(visible=False)
-        axes.set_xticks(np.arange(len(counts)) + 1, LABELS[: len(counts)])
-        axes.set_yticks(np.arange(len(counts)) + 1, LABELS[: len(counts)])
-        axes.set(
-            aspect="equal",
-            ylim=(len(counts) + 0.5, 0.5),
-            xlabel="predicted label",
-            ylabel="right label",
-        )
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_title(_wrapped(arm, 31))
-    _title(figure, comparison, "What is predicted for each right label")
-    _caption(
+    """What is predicted for each right label: a panel an arm, and a task where labels differ."""
+    names = {one.task: one.label_names for one in comparison.settings}
+    titles = {
+        one.task: place
+        for one, place in zip(comparison.settings, setting_names(comparison), strict=True)
+    }
+    names[ALL] = comparison.settings[0].label_names
+    keys = list(comparison.confusion[comparison.baseline])
+    sizes = {key: len(names[key]) * _cell_size(names[key]) for key in keys}
+    beside = max(len(head) for key in keys for head in tables.heads(names[key])[0])
+    size = max(2.45, 0.9 + max(sizes.values())) + 0.055 * (min(beside, LONGEST) - 1)
+    heights = {key: max(2.65, 1.1 + side) for key, side in sizes.items()}
+    figure, panels = arm_panels(comparison, size, heights)
+    for (key, arm), axes in panels.items():
+        _shares(axes, np.array(comparison.confusion[arm][key], dtype=float), names[key])
+        title = wrapped(arm, 31)
+        axes.set_title(title if key == ALL else f"{titles[key]}\n{title}")
+    set_title(figure, comparison, "What is predicted for each right label")
+    over = "settings and seeds" if keys == [ALL] else "seeds"
+    set_caption(
         figure,
         comparison,
-        "Share of the documents with a right label, over all settings and seeds: rows add to 1.",
+        f"Share of the documents with a right label, over all {over}: rows add to 1.",
     )
     return figure
+
+
+def _cell_size(labels: list[str]) -> float:
+    """In inches; many labels leave no room for numbers."""
+    return 0.34 if len(labels) <= NUMBERED else 0.15
+
+
+def _shares(axes: Axes, counts: NDArray[np.float64], labels: list[str]) -> None:
+    """Draw one table, coloured by each row's shares."""
+    few = len(labels) <= NUMBERED
+    of = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, of, out=np.full_like(counts, math.nan), where=of > 0)
+    edges = np.arange(len(counts) + 1) + 0.5
+    mesh = axes.pcolormesh(edges, edges, shares, cmap="Blues", norm=Normalize(0, 1))
+    mesh.set(edgecolor="white", linewidth=1 if few else 0.3)
+    for (row, column), share in np.ndenumerate(shares) if few else ():
+        text = tables.NONE if math.isnan(share) else f"{share:.2f}"
+        colour = "white" if share > 0.55 else "black"
+        axes.text(column + 1, row + 1, text, ha="center", va="center", color=colour, fontsize=8)
+    rows, columns = tables.heads(labels)
+    axes.grid(visible=False)
+    axes.set_xticks(np.arange(len(counts)) + 1, columns)
+    axes.set_yticks(np.arange(len(counts)) + 1, [shortened(row) for row in rows])
+    axes.set(
+        aspect="equal",
+        ylim=(len(counts) + 0.5, 0.5),
+        xlabel="predicted label",
+        ylabel="right label",
+    )
+    axes.tick_params(length=0)
+    if not few:
+        axes.tick_params(labelsize=6)
+        axes.tick_params(axis="x", labelrotation=90)
+    axes.spines[:].set_visible(False)
 
 
 # --- layers and training ------------------------------------------------------------------
@@ -263,8 +298,8 @@ def entropy_by_layer(comparison: Comparison) -> Figure | None:
     if not comparison.layers:
         return None
     # One more, for the legend.
-    rows, columns = _grid(len(comparison.layers) + 1, across=3)
-    figure = _figure(comparison, 3.7 * columns, 1.4 + 2.75 * rows)
+    rows, columns = rows_and_columns(len(comparison.layers) + 1, across=3)
+    figure = new_figure(3.7 * columns, 1.4 + 2.75 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     everyone = [comparison.baseline, *comparison.arms]
     for axes, (metric, by_arm) in zip(grid.flat, comparison.layers.items(), strict=False):
@@ -278,8 +313,8 @@ def entropy_by_layer(comparison: Comparison) -> Figure | None:
         "middle blocks": Patch(color=SHADE),
     }
     legend(grid.flat[len(comparison.layers)], map(one_line, everyone), bands)
-    _title(figure, comparison, "Entropy by layer")
-    _caption(
+    set_title(figure, comparison, "Entropy by layer")
+    set_caption(
         figure,
         comparison,
         "Unweighted means over the settings. h: the hidden state of D units at the deciding "
@@ -292,7 +327,7 @@ def learning_curves(comparison: Comparison) -> Figure | None:
     """Accuracy on the validation labels by what was trained on."""
     if not any(comparison.curves.values()):
         return None
-    figure = _figure(comparison, 9.0, 4.6)
+    figure = new_figure(9.0, 4.6)
     axes, beside = figure.subplots(1, 2, width_ratios=[3, 1])
     shown = []
     for number, arm in enumerate((comparison.baseline, *comparison.arms)):
@@ -311,8 +346,8 @@ def learning_curves(comparison: Comparison) -> Figure | None:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     others: dict[str, Artist] = {"one seed": Line2D([], [], color="0.5", linewidth=0.8, alpha=0.6)}
     legend(beside, shown, others)
-    _title(figure, comparison, "Learning curves")
-    _caption(
+    set_title(figure, comparison, "Learning curves")
+    set_caption(
         figure,
         comparison,
         "Strong: the mean over the seeds of an arm where they were measured at the same tokens; "
@@ -329,51 +364,3 @@ PICTURES: dict[str, Callable[[Comparison], Figure | None]] = {
     "entropy_by_layer": entropy_by_layer,
     "learning_curves": learning_curves,
 }
-
-
-# --- what they share ----------------------------------------------------------------------
-
-
-def _figure(comparison: Comparison, width: float, height: float) -> Figure:
-    return Figure((max(width, 6.5), height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
-
-
-def _grid(panels: int, across: int = ACROSS) -> tuple[int, int]:
-    """Rows and columns, with as few empty places as that many rows can have."""
-    rows = math.ceil(panels / across)
-    return rows, math.ceil(panels / rows)
-
-
-def _panels(comparison: Comparison, width: float, height: float) -> tuple[Figure, dict[str, Axes]]:
-    """A panel an arm, the baseline first; width and height of each in inches."""
-    everyone = [comparison.baseline, *comparison.arms]
-    rows, columns = _grid(len(everyone))
-    figure = _figure(comparison, 0.6 + width * columns, 1.2 + height * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(everyone) :]:
-        axes.set_axis_off()
-    panels = dict(zip(everyone, grid.flat, strict=False))
-    return figure, panels
-
-
-def _wrapped(name: str, width: int) -> str:
-    return textwrap.fill(one_line(name), width) or " "
-
-
-def _settings(comparison: Comparison) -> list[str]:
-    return [f"{one.dataset}, {AXES[one.axis]}" for one in comparison.settings]
-
-
-def _short(found: Difference) -> str:
-    return f"{tables.signed(found.value)}{'*' if tables.is_shown(found) else ''}"
-
-
-def _title(figure: Figure, comparison: Comparison, text: str) -> None:
-    generated = " (GENERATED data)" if comparison.data.get("origin") == "generated" else ""
-    width = int(figure.get_figwidth() * 11)
-    figure.suptitle(_wrapped(text + generated, width), fontsize=12)
-
-
-def _caption(figure: Figure, comparison: Comparison, *lines: str) -> None:
-    told = [*filter(None, lines), f"{tables.caption(comparison)}."]
-    caption(figure, map(one_line, told), int(figure.get_figwidth() * 17))

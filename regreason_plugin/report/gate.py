@@ -16,7 +16,7 @@ from regreason_plugin.errors import UserError
 from regreason_plugin.report.change import Change, accuracy_change, metric_change, times_needed
 from regreason_plugin.report.comparison import METRICS
 from regreason_plugin.report.pairing import check_same_answers
-from regreason_plugin.report.results import TASKS, Run
+from regreason_plugin.report.results import Run, TaskResult
 from regreason_plugin.report.same import (
     check_same_documents,
     check_same_protocol,
@@ -25,9 +25,10 @@ from regreason_plugin.report.same import (
 )
 from regreason_plugin.report.samples import Answers, Array, read_answers
 from regreason_plugin.report.sums import statistics_of, sums_of
+from regreason_plugin.report.task_setting import TaskSetting
 
 # Those of which it can be said which way is better, and that need no probes.
-GATED = ("acc", "macro_f1", "qwk", "mae", "nll", "ece")
+GATED = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "ece")
 Verdict = Literal["pass", "fail", "undecided"]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "undecided": 3}
 
@@ -38,12 +39,14 @@ class _Pair:
 
     Attributes:
         answers: The baseline's and the candidate's.
+        members: The group of each document; of another data folder none is the same.
         groups: The names of the groups.
         values: The metric of each, ``[2]``.
         influence: Of each group, ``[2, groups]``, averaging zero.
     """
 
     answers: tuple[Answers, Answers]
+    members: list[str]
     groups: list[str]
     values: Array
     influence: Array
@@ -61,6 +64,8 @@ class Row:
     Attributes:
         dataset: Of the setting; "all" for all documents.
         axis: Likewise; empty for all documents.
+        title: Of the dataset, for a reader.
+        axis_title: Of the axis, likewise.
         documents: How many were answered.
         groups: In how many groups they come.
         baseline: The baseline's metric.
@@ -72,6 +77,8 @@ class Row:
 
     dataset: str
     axis: str
+    title: str
+    axis_title: str
     documents: int
     groups: int
     baseline: float
@@ -128,9 +135,11 @@ def decide(
     """
     pairs = _pairs(baseline, candidate, metric)
     _check_groups(baseline, list(pairs.values()), metric)
-    rows = [_row(*TASKS[task], [pair], metric, alpha) for task, pair in pairs.items()]
+    rows = [
+        _row([pair], metric, alpha, baseline.tasks[task].setting) for task, pair in pairs.items()
+    ]
     every = list(pairs.values())
-    overall = _row("all", "", every, metric, alpha)
+    overall = _row(every, metric, alpha)
     verdict = _verdict(overall, max_drop)
     return Decision(
         verdict=verdict,
@@ -162,7 +171,22 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> dict[str, _Pair]:
         check_same_documents(baseline, candidate, task)
     for task in tasks_of(candidate):
         check_same_documents(candidate, baseline, task)
+    for task in tasks_of(baseline):
+        _check_metric(baseline.tasks[task], metric)
     return {task: _pair(baseline, candidate, task, metric) for task in tasks_of(baseline)}
+
+
+def _check_metric(result: TaskResult, metric: str) -> None:
+    """Refuse a metric that the labels of a task do not have."""
+    count, lacks = len(result.setting.labels), ""
+    if metric in ("qwk", "mae") and not result.setting.ordinal:
+        lacks = f"needs labels with an order, and those of {result.task} have none"
+    if metric == "auroc" and count != 2:
+        lacks = f"needs two labels, and {result.task} has {count}"
+    if lacks:
+        raise UserError(
+            f"{metric} {lacks}; use --metric acc or --metric macro_f1", path=result.source
+        )
 
 
 def _pair(baseline: Run, candidate: Run, task: str, metric: str) -> _Pair:
@@ -176,7 +200,11 @@ def _pair(baseline: Run, candidate: Run, task: str, metric: str) -> _Pair:
             "use --metric acc",
             path=answers[1].source,
         )
-    return _Pair(answers, sums.groups, values, influence)
+    folder = baseline.tasks[task].data["sha256"]
+    members, groups = (
+        [f"{folder} {name}" for name in names] for names in (answers[0].groups, sums.groups)
+    )
+    return _Pair(answers, members, groups, values, influence)
 
 
 def _check_groups(baseline: Run, pairs: list[_Pair], metric: str) -> None:
@@ -200,7 +228,7 @@ def _check_groups(baseline: Run, pairs: list[_Pair], metric: str) -> None:
 
 def _change(pairs: list[_Pair], metric: str) -> Change:
     """The metric's change over some tasks, each counted by its documents."""
-    names = np.array([group for pair in pairs for group in pair.answers[0].groups])
+    names = np.array([group for pair in pairs for group in pair.members])
     groups, member = np.unique(names, return_inverse=True)
     sizes = np.bincount(member).astype(np.float64)
     if metric == "acc":
@@ -220,7 +248,7 @@ def _change(pairs: list[_Pair], metric: str) -> Change:
     return metric_change(np.asarray(value), influence, sizes)
 
 
-def _row(dataset: str, axis: str, pairs: list[_Pair], metric: str, alpha: float) -> Row:
+def _row(pairs: list[_Pair], metric: str, alpha: float, setting: TaskSetting | None = None) -> Row:
     documents = sum(pair.documents for pair in pairs)
     first, second = (
         float(sum(pair.values[place] * pair.documents for pair in pairs) / documents)
@@ -231,8 +259,10 @@ def _row(dataset: str, axis: str, pairs: list[_Pair], metric: str, alpha: float)
     if groups > 1:
         low, high = (float(bound) for bound in _change(pairs, metric).bounds(alpha))
     return Row(
-        dataset=dataset,
-        axis=axis,
+        dataset=setting.dataset if setting else "all",
+        axis=setting.axis if setting else "",
+        title=setting.title if setting else "all",
+        axis_title=setting.axis_title if setting else "",
         documents=documents,
         groups=groups,
         baseline=first,

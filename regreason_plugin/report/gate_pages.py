@@ -17,7 +17,7 @@ from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.markdown import block, escape
 from regreason_plugin.report.comparison import METRICS
 from regreason_plugin.report.gate import Decision, Row
-from regreason_plugin.settings import AXES, DATASETS
+from regreason_plugin.report.tables import printable
 
 _WORDS = {
     "pass": ("PASS", "not below", "bold green"),
@@ -42,7 +42,8 @@ def print_decision(decision: Decision) -> None:
         last = place == len(rows) - 1
         if last:
             table.add_section()
-        table.add_row(*cells, style="bold" if last else None)
+        # (As Text: a name with brackets is no markup.)
+        table.add_row(*map(Text, cells), style="bold" if last else None)
     width = Console(width=1000).measure(table).maximum
     console = Console(width=max(Console().width, width))
     console.print(
@@ -60,7 +61,7 @@ def advice(decision: Decision) -> list[str]:
             "Keep the baseline: a new one after every pass would let small drops add up unseen."
         ]
     if decision.verdict == "fail":
-        return ["Next: see where, setting by setting and conversation by conversation:"]
+        return ["Next: see where, setting by setting and document by document:"]
     documents = decision.overall.documents
     if decision.times is None:
         return [
@@ -200,8 +201,8 @@ def _cells(decision: Decision) -> tuple[list[str], list[list[str]]]:
 
 def _row_cells(row: Row) -> list[str]:
     return [
-        DATASETS.get(row.dataset, row.dataset),
-        AXES.get(row.axis, row.axis),
+        printable(row.title),
+        printable(row.axis_title),
         f"{row.documents:,}",
         f"{row.groups:,}",
         f"{row.baseline:.4f}",

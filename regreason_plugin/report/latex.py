@@ -7,7 +7,6 @@ import re
 from regreason_plugin.markdown import one_line
 from regreason_plugin.report import tables
 from regreason_plugin.report.comparison import Comparison, Difference
-from regreason_plugin.settings import AXES
 
 # TeX's own characters; a quotation mark, which babel makes active; brackets and a star, which a
 # line's end takes for its argument.
@@ -58,7 +57,7 @@ def to_latex(comparison: Comparison) -> str:
         previous = setting.dataset
         score = comparison.scores[comparison.baseline][setting.task]["acc"].value
         found = [comparison.differences[arm][setting.task]["acc"] for arm in arms]
-        cells = [name, escape(AXES[setting.axis]), tables.number(score)]
+        cells = [name, escape(setting.axis_title), tables.number(score)]
         body.append(_row([*cells, *(_cell(one, symmetric) for one in found)]))
     score = comparison.pooled_scores[comparison.baseline]["acc"].value
     pooled = [_cell(comparison.pooled[arm]["acc"], symmetric) for arm in arms]
@@ -130,6 +129,7 @@ def _comment(comparison: Comparison) -> list[str]:
         r"on a page of its own (package rotating, sidewaystable).",
     ]
     names = [comparison.baseline, *comparison.arms, tables.caption(comparison)]
+    names += [name for one in comparison.settings for name in (one.dataset, one.axis_title)]
     if not all(map(str.isascii, names)):
         told.append(
             "Has letters outside ASCII: take LuaLaTeX and a font with them if pdfLaTeX stops."

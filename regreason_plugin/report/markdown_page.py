@@ -37,6 +37,9 @@ def to_markdown(comparison: Comparison) -> str:
     lines += [f"- {_text(line)}" for line in tables.legend(comparison)]
     lines += ["", "## All metrics", "", "Means over the settings, and the differences to them.", ""]
     lines += _table(tables.pooled(comparison))
+    for setting in tables.of_ones_own(comparison):
+        lines += ["", f"## By label: {_text(setting.title)}", "", "Precision / recall.", ""]
+        lines += _table(tables.by_label(comparison, setting))
     lines += [*_gap(comparison), *_power(comparison), *_runs(comparison)]
     return "\n".join(lines) + "\n"
 

@@ -19,11 +19,15 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.markdown import block, code, escape
-from regreason_plugin.report.results import TASKS, Run, TaskResult, read_run
-from regreason_plugin.settings import SETTINGS
+from regreason_plugin.report.results import Run, TaskResult, read_run
+from regreason_plugin.report.same import tasks_of
+from regreason_plugin.report.tables import some_settings
+from regreason_plugin.report.task_setting import declaration_of, in_paper
 from regreason_plugin.training.record import read_record
 
-METRICS = ("acc", "macro_f1", "qwk", "nll", "ece")
+METRICS = ("acc", "macro_f1", "qwk", "auroc", "nll", "ece")
+# As many labels are named.
+_MOST = 20
 
 # What an arm puts after the label, or before it.
 _ARMS = {
@@ -76,9 +80,9 @@ def model_card(record: dict[str, Any], run: Run | None) -> str:
     parts = [
         _front_matter(record),
         f"# {escape(arm)}, seed {escape(record['seed'])}",
-        f"A {escape(kind)} on {code(base)} that rates the last message of a conversation from 1 "
-        "to 5. It was trained with [RegReason](https://arxiv.org/abs/2511.02044), an open "
-        "implementation of Regularization Through Reasoning, and Axolotl, in one arm of a "
+        f"A {escape(kind)} on {code(base)} that {_does(record['data'])}. It was "
+        "trained with [RegReason](https://arxiv.org/abs/2511.02044), an open implementation of "
+        "Regularization Through Reasoning, and Axolotl, in one arm of a "
         f"comparison: {code(arm)}, {_ARMS.get(arm, 'an arm of its own')}.",
         "## Training",
         _training(record),
@@ -93,6 +97,19 @@ def model_card(record: dict[str, Any], run: Run | None) -> str:
         f"The licence of the base model, {code(base)}, applies. The data have their own.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _does(data: dict[str, Any]) -> str:
+    """What the model is asked for."""
+    declared = declaration_of(data)
+    if not data.get("declaration"):
+        first, *_, last = declared.labels
+        return f"rates the last message of a conversation from {escape(first)} to {escape(last)}"
+    names = ", ".join(code(label) for label in declared.labels[:_MOST])
+    more = ", ..." if len(declared.labels) > _MOST else ""
+    titles = " and ".join(escape(dataset.title) for dataset in declared.datasets.values())
+    order = ", low to high" if declared.ordinal else ""
+    return f"gives a text ({titles}) one of {len(declared.labels)} labels{order}: {names}{more}"
 
 
 def _front_matter(record: dict[str, Any]) -> str:
@@ -148,26 +165,33 @@ def _data(data: dict[str, Any]) -> str:
 
 
 def _scores(run: Run) -> str:
-    tasks = [task for task in TASKS if task in run.tasks]
+    tasks = tasks_of(run)
+    settings = [run.tasks[task].setting for task in tasks]
+    several = some_settings(len(tasks), in_paper(settings))
+    lacking = {
+        *(() if any(one.ordinal for one in settings) else ("qwk",)),
+        *(() if all(len(one.labels) == 2 for one in settings) else ("auroc",)),
+    }
+    metrics = [metric for metric in METRICS if metric not in lacking]
     data = sorted({run.tasks[task].data["sha256"] for task in tasks})
     limit = run.config.get("limit")
     said = (
         f"On the test documents of the data folder {', '.join(map(code, data))}, "
-        f"{len(tasks)} of {len(SETTINGS)} settings, with lm-eval "
+        f"{several}, with lm-eval "
         f"{escape(run.environment['lm_eval_version'])}; ± is a standard error over groups of "
         "documents, of this one trained model."
     )
     if limit:
         said += f" **Only the first {limit:g} documents of each task: a trial.**"
-    head = ["task", "n", "majority", *METRICS]
+    head = ["task", "n", "majority", *metrics]
     lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)])]
     for task in tasks:
         result = run.tasks[task]
         majority = _number(result.metrics.get("majority_acc"))
-        cells = [_cell(result, metric) for metric in METRICS]
-        lines.append(" | ".join([task, str(result.documents), majority, *cells]))
-    means = [_mean(run, tasks, metric) for metric in ("majority_acc", *METRICS)]
-    lines.append(" | ".join([f"**mean, {len(tasks)} of {len(SETTINGS)}**", "", *means]))
+        cells = [_cell(result, metric) for metric in metrics]
+        lines.append(" | ".join([escape(task), str(result.documents), majority, *cells]))
+    means = [_mean(run, tasks, metric) for metric in ("majority_acc", *metrics)]
+    lines.append(" | ".join([f"**mean, {several.removesuffix(' settings')}**", "", *means]))
     return "\n".join([said, "", *(f"| {line} |" for line in lines)])
 
 
@@ -215,10 +239,16 @@ def _scoring(record: dict[str, Any]) -> str:
     if record.get("chat_template"):
         # The one with the template that was trained with.
         model["tokenizer"] = "."
-    tasks = "regreason-gen_*" if record["order"] == "explanation_first" else "regreason_*"
+    declared = declaration_of(record["data"])
+    name = declared.twin_name if record["order"] == "explanation_first" else declared.task_name
+    # (The eighteen are found by lm-eval itself; a task of one's own is where it is declared.)
+    own = bool(record["data"].get("declaration"))
+    every = ",".join(name(*setting) for setting in declared.settings)
+    tasks = every if own else name("*", "*").replace("*_*", "*")
     words = [
         *("regreason", "eval", "--model", "regreason-hf"),
         *("--model_args", json.dumps(model, ensure_ascii=False)),
+        *(["--include_path", "TASK"] if own else []),
         *("--tasks", tasks, "--metadata", '{"data_dir": "DATA"}', "--batch_size", "auto"),
         *(["--apply_chat_template"] if record.get("chat_template") else []),
     ]

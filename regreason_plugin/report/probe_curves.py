@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.layers import middle_blocks
-from regreason_plugin.report.results import TASKS, Run, TaskResult, model_arguments
+from regreason_plugin.report.results import Run, TaskResult, model_arguments
 from regreason_plugin.report.same import (
     check_names,
     check_same_documents,
@@ -18,7 +18,8 @@ from regreason_plugin.report.same import (
     is_generative,
     tasks_of,
 )
-from regreason_plugin.settings import SETTINGS
+from regreason_plugin.report.tables import some_settings
+from regreason_plugin.report.task_setting import in_paper
 
 Z = 1.96  # standard errors to either side that hold 95 % of a normal distribution
 FORCED = "forced_"
@@ -73,7 +74,7 @@ class Probes:
         curves: By metric, then by model.
         left_out: Metrics that some of the models have, and others do not.
         origin: Of the data; "generated" for the mini benchmark.
-        settings: How many of the eighteen.
+        settings: How many, in words.
         generative: Whether the models explain first.
         caption: What the numbers were made from and what the band is, a sentence each.
     """
@@ -81,12 +82,12 @@ class Probes:
     curves: dict[str, dict[str, Curve]]
     left_out: list[str]
     origin: str
-    settings: int
+    settings: str
     generative: bool
     caption: list[str]
 
 
-def pool(estimates: dict[str, Estimate]) -> Estimate:
+def pool(estimates: dict[str, Estimate], datasets: dict[str, str]) -> Estimate:
     """The unweighted mean over settings of the tasks' means.
 
     The standard error is over documents, with the trained models taken as they are. The
@@ -98,6 +99,7 @@ def pool(estimates: dict[str, Estimate]) -> Estimate:
     Args:
         estimates: By task; a mean that is None leaves the whole undefined, because a mean
             over fewer settings would be another quantity.
+        datasets: The dataset of each task.
     """
     means = [estimate.mean for estimate in estimates.values() if estimate.mean is not None]
     if len(means) < len(estimates):
@@ -107,7 +109,7 @@ def pool(estimates: dict[str, Estimate]) -> Estimate:
     for task, estimate in estimates.items():
         if estimate.se is None:
             return Estimate(mean, None)
-        dataset, _ = TASKS[task]
+        dataset = datasets[task]
         by_dataset[dataset] = by_dataset.get(dataset, 0.0) + estimate.se
     return Estimate(mean, math.hypot(*by_dataset.values()) / len(means))
 
@@ -127,7 +129,7 @@ def read_probes(runs: list[Run], wanted: list[str] | None = None) -> Probes:
     check_names(runs)
     tasks = _same_tasks(runs)
     present = {run.name: _curves(run, tasks) for run in runs}
-    if is_generative(tasks[0]) and len(runs) > 1:
+    if is_generative(runs[0]) and len(runs) > 1:
         # After explanations of their own, models have read different tokens.
         if own := [name for name in wanted or [] if not name.startswith(FORCED)]:
             raise UserError(
@@ -159,8 +161,8 @@ def read_probes(runs: list[Run], wanted: list[str] | None = None) -> Probes:
         curves=curves,
         left_out=[name for name in some if name not in shared] if wanted is None else [],
         origin="+".join(sorted({str(runs[0].tasks[task].data.get("origin")) for task in tasks})),
-        settings=len(tasks),
-        generative=is_generative(tasks[0]),
+        settings=_settings(runs[0], tasks),
+        generative=is_generative(runs[0]),
         caption=_caption(runs[0], tasks, curves),
     )
 
@@ -233,6 +235,7 @@ def _check_alpha(runs: list[Run]) -> None:
 def _curves(run: Run, tasks: list[str]) -> dict[str, Curve]:
     """A run's curves by metric: those that all its tasks have, with a value somewhere."""
     results = {task: run.tasks[task] for task in tasks}
+    datasets = {task: result.setting.dataset for task, result in results.items()}
     curves = {}
     for name in METRICS:
         key = f"{name}_by_layer"
@@ -240,7 +243,7 @@ def _curves(run: Run, tasks: list[str]) -> dict[str, Curve]:
             continue
         layers = {task: _estimates(result, key) for task, result in results.items()}
         pooled = [
-            pool(dict(zip(layers, at_layer, strict=True)))
+            pool(dict(zip(layers, at_layer, strict=True)), datasets)
             for at_layer in zip(*_same_length(run, key, layers), strict=True)
         ]
         middle = {
@@ -248,7 +251,7 @@ def _curves(run: Run, tasks: list[str]) -> dict[str, Curve]:
             for task, result in results.items()
         }
         if any(estimate.mean is not None for estimate in pooled):
-            curves[name] = Curve(pooled, pool(middle))
+            curves[name] = Curve(pooled, pool(middle, datasets))
     if not curves:
         # Of a folder that holds results of several models, some may have probes.
         lacking = next((task for task in tasks if not run.tasks[task].layers), tasks[0])
@@ -285,13 +288,17 @@ def _estimates(result: TaskResult, key: str) -> list[Estimate]:
     return [Estimate(*pair) for pair in zip(means, errors, strict=True)]
 
 
+def _settings(run: Run, tasks: list[str]) -> str:
+    return some_settings(len(tasks), in_paper(run.tasks[task].setting for task in tasks))
+
+
 def _caption(base: Run, tasks: list[str], curves: dict[str, dict[str, Curve]]) -> list[str]:
     results = [base.tasks[task] for task in tasks]
     data = {result.data["sha256"]: describe_data(result.data) for result in results}
     documents = sum(result.documents for result in results)
     without = sum(int(_without_probe(result) or 0) for result in results)
     caption = [
-        f"Made from {' and '.join(data.values())}; {len(tasks)} of {len(SETTINGS)} settings, "
+        f"Made from {' and '.join(data.values())}; {_settings(base, tasks)}, "
         f"n = {documents:,} documents" + (f", {without:,} without probes." if without else "."),
         "A curve is the unweighted mean over settings; its band, the 95 % interval over "
         "documents of these trained models; axes of a dataset taken as fully dependent, "
@@ -306,7 +313,7 @@ def _caption(base: Run, tasks: list[str], curves: dict[str, dict[str, Curve]]) -
     ]
     if middles:
         caption.append(f"Shaded: the middle blocks, {', '.join(middles)}.")
-    if is_generative(tasks[0]):
+    if is_generative(base):
         several = any(len(by_model) > 1 for by_model in curves.values())
         caption.append(
             "Generative protocol: several models are held side by side only where the label is "

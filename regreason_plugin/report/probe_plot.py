@@ -25,7 +25,6 @@ from regreason_plugin.report.probe_curves import (
     Estimate,
     Probes,
 )
-from regreason_plugin.settings import SETTINGS
 
 # --- the picture --------------------------------------------------------------------------
 
@@ -73,7 +72,7 @@ def _figure(probes: Probes) -> Figure:
     _legend(figure.add_subplot(free), next(iter(probes.curves.values())))
     generated = " (GENERATED data)" if "generated" in probes.origin else ""
     figure.suptitle(
-        f"Entropy by layer, mean over {probes.settings} of {len(SETTINGS)} settings{generated}",
+        f"Entropy by layer, mean over {probes.settings}{generated}",
         fontsize=12,
     )
     caption(figure, probes.caption, 64 * columns)

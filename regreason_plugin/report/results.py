@@ -10,13 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.settings import SETTINGS, generative_task_name, task_name
-
-TASKS: dict[str, tuple[str, str]] = {
-    make_name(*setting): setting
-    for make_name in (task_name, generative_task_name)
-    for setting in SETTINGS
-}
+from regreason_plugin.report.task_setting import TaskSetting, is_ours, setting_of
 
 _LAYERS = ("_by_layer", "_by_layer_se")
 _NO_NUMBERS = (*_LAYERS, "deciding_token")
@@ -33,7 +27,8 @@ class TaskResult:
         documents: How many were scored.
         fewshot: Examples in the prompt.
         version: The task's.
-        data: Origin, sha256 and more of the data folder.
+        data: Origin, sha256 and more of the data folder, and what the task asks.
+        setting: The latter, checked.
         source: The results file.
         layers: The metrics that have a value a layer, such as ``matrix_entropy_by_layer``
             and its standard errors ``matrix_entropy_by_layer_se``: index 0 the embeddings,
@@ -50,6 +45,7 @@ class TaskResult:
     fewshot: int
     version: str
     data: dict[str, Any]
+    setting: TaskSetting
     source: Path
     layers: dict[str, list[float | None]] = field(default_factory=dict)
     deciding_token: str | list[str] | None = None
@@ -139,7 +135,8 @@ def read_models(name: str, folder: Path) -> list[Run]:
             )
     if not by_model:
         raise UserError(
-            "holds results of other tasks only; run lm_eval with --tasks 'regreason_*'",
+            "holds results of other tasks only; run lm_eval with --tasks 'regreason_*' or with "
+            "your own task",
             path=folder,
         )
     if len(by_model) == 1:
@@ -240,7 +237,8 @@ def _load(file: Path) -> dict[str, Any]:
 def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
     found: dict[str, TaskResult] = {}
     for task, values in content["results"].items():
-        if task not in TASKS:
+        data = _data(content, task)
+        if not is_ours(task, data):
             continue
         metrics: dict[str, float | None] = {}
         stderrs: dict[str, float | None] = {}
@@ -264,7 +262,6 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
             raise UserError(
                 f"task {task} has no 'acc' (was it run with --predict_only?)", path=file
             )
-        data = content.get("configs", {}).get(task, {}).get("metadata", {}).get("data", {})
         if not data.get("sha256"):
             raise UserError(
                 f"task {task} does not say which data it was scored on; score it again",
@@ -278,6 +275,7 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
             fewshot=int(content.get("n-shot", {}).get(task, 0)),
             version=str(content.get("versions", {}).get(task, "")),
             data=data,
+            setting=setting_of(task, data, file),
             source=file,
             layers=layers,
             deciding_token=values.get(
@@ -285,6 +283,14 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
             ),
         )
     return found
+
+
+def _data(content: dict[str, Any], task: str) -> dict[str, Any]:
+    """What the metadata of a task say of its data; empty of other tasks, whose may be anything."""
+    found: Any = content
+    for key in ("configs", task, "metadata", "data"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _layers(value: Any, file: Path, place: str) -> list[float | None]:

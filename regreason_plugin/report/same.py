@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.report.results import TASKS, Run, TaskResult
+from regreason_plugin.report.results import Run, TaskResult
+from regreason_plugin.report.task_setting import OF_TASK
 
 
 def tasks_of(run: Run) -> list[str]:
-    """A run's tasks in the order of the settings.
+    """A run's tasks in the order of the eighteen settings, then others by name.
 
     Raises:
         UserError: Both label-first and generative tasks are among them.
     """
-    tasks = [task for task in TASKS if task in run.tasks]
-    if len({is_generative(task) for task in tasks}) > 1:
+    tasks = sorted(run.tasks, key=lambda task: _place(run.tasks[task]))
+    if len({run.tasks[task].setting.generative for task in tasks}) > 1:
         raise UserError(
             "holds both label-first and generative tasks, which are never mixed; "
             "keep them in two folders",
@@ -25,9 +26,18 @@ def tasks_of(run: Run) -> list[str]:
     return tasks
 
 
-def is_generative(task: str) -> bool:
-    """Whether it is the twin of a task for models that explain first."""
-    return task.startswith("regreason-gen_")
+def _place(result: TaskResult) -> tuple[bool, int, str]:
+    place = result.setting.place
+    return place is None, place or 0, result.task
+
+
+def is_generative(run: Run) -> bool:
+    """Whether a run's tasks are the twins for models that explain first.
+
+    Raises:
+        UserError: As `tasks_of`.
+    """
+    return run.tasks[tasks_of(run)[0]].setting.generative
 
 
 def check_same_protocol(base: Run, run: Run) -> None:
@@ -36,7 +46,7 @@ def check_same_protocol(base: Run, run: Run) -> None:
     Raises:
         UserError: One run has these, the other those.
     """
-    if is_generative(tasks_of(run)[0]) != is_generative(tasks_of(base)[0]):
+    if is_generative(run) != is_generative(base):
         raise UserError(
             f"one of {run.name!r} and {base.name!r} has label-first tasks and the other "
             "generative ones, which are never mixed; keep them apart",
@@ -46,9 +56,29 @@ def check_same_protocol(base: Run, run: Run) -> None:
 
 def describe_data(data: dict[str, Any]) -> str:
     """Where the documents come from, in a few words; generated ones are called so."""
-    what = "GENERATED data (mini benchmark)" if data.get("origin") == "generated" else "data"
+    what = "GENERATED data (mini benchmark)" if "generated" in str(data.get("origin")) else "data"
     raters = f" rated by {', '.join(data['raters'])}" if data.get("raters") else ""
-    return f"{what}{raters}, sha256 {data['sha256'][:12]}"
+    folders = " and ".join(sha256[:12] for sha256 in data["sha256"].split(", "))
+    return f"{what}{raters}, sha256 {folders}"
+
+
+def data_of(results: Iterable[TaskResult]) -> dict[str, Any]:
+    """What tasks say of their data folders: once what is alike, else every value, as text."""
+    told: dict[str, list[Any]] = {}
+    for result in results:
+        for key, value in result.data.items():
+            values = told.setdefault(key, [])
+            if key not in OF_TASK and value not in values:
+                values.append(value)
+    return {key: _in_one(values) for key, values in told.items() if values}
+
+
+def _in_one(values: list[Any]) -> Any:
+    if len(values) == 1:
+        return values[0]
+    if all(isinstance(value, list) for value in values):
+        return list(dict.fromkeys(inner for value in values for inner in value))
+    return ", ".join(map(str, values))
 
 
 def check_names(runs: list[Run]) -> None:
@@ -108,6 +138,7 @@ def check_same_documents(base: Run, run: Run, task: str) -> None:
 
 _DOCUMENTS: dict[str, Callable[[TaskResult], Any]] = {
     "data": lambda result: result.data["sha256"],
+    "labels": lambda result: result.setting.labels,
     "number of documents": lambda result: result.documents,
     "few-shot examples": lambda result: result.fewshot,
     "task version": lambda result: result.version,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.report.results import TaskResult
-from regreason_plugin.settings import LABELS
+from regreason_plugin.report.task_setting import TaskSetting
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -47,6 +47,7 @@ class Answers:
         log_probabilities: Over the labels, ``[N, labels]``.
         probes: By name, ``[N]``; NaN where undefined.
         layers: By name, ``[N, layers + 1]``, index 0 the embeddings; NaN where undefined.
+        ordinal: Whether the labels have an order.
     """
 
     task: str
@@ -58,6 +59,12 @@ class Answers:
     log_probabilities: Array
     probes: dict[str, Array]
     layers: dict[str, Array]
+    ordinal: bool = True
+
+    @cached_property
+    def count(self) -> int:
+        """How many labels there are."""
+        return int(self.log_probabilities.shape[1])
 
     @cached_property
     def predictions(self) -> Integers:
@@ -103,14 +110,15 @@ def read_answers(result: TaskResult) -> Answers:
             "lm_eval with --log_samples",
             path=result.source,
         )
-    rows = sorted(_rows(file), key=lambda row: row[0])
+    setting = result.setting
+    rows = sorted(_rows(file, len(setting.labels)), key=lambda row: row[0])
     if not rows:
         raise UserError("holds no documents", path=file)
     ids, hashes, groups, labels, scores, probes, layers = zip(*rows, strict=True)
     for one, next_one in pairwise(ids):
         if one == next_one:
             raise UserError(f"document {one!r} stands twice", path=file)
-    logits = np.array(scores, dtype=np.float64)
+    logits = _comparable(np.array(scores, dtype=np.float64), setting)
     answers = Answers(
         task=result.task,
         source=file,
@@ -121,6 +129,7 @@ def read_answers(result: TaskResult) -> Answers:
         log_probabilities=logits - np.logaddexp.reduce(logits, axis=1, keepdims=True),
         probes=_columns(PROBES, probes),
         layers=_columns(LAYERS, layers, file),
+        ordinal=setting.ordinal,
     )
     _check(answers, result)
     return answers
@@ -148,7 +157,7 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise UserError(f"is not JSON: {error}", path=file, line=number) from None
 
 
-def _rows(file: Path) -> Iterator[tuple[Any, ...]]:
+def _rows(file: Path, count: int) -> Iterator[tuple[Any, ...]]:
     for number, row in _lines(file):
         try:
             document = row["doc"]
@@ -157,7 +166,7 @@ def _rows(file: Path) -> Iterator[tuple[Any, ...]]:
                 _hash(row["doc_hash"], row["prompt_hash"]),
                 str(document["group"]),
                 int(document["label"]),
-                _scores(row["filtered_resps"]),
+                _scores(row["filtered_resps"], count),
                 [row.get(name) for name in PROBES],
                 [row.get(name) for name in LAYERS],
             )
@@ -173,12 +182,23 @@ def _hash(document: str, prompt: str) -> str:
     return hashlib.blake2b(f"{document} {prompt}".encode(), digest_size=16).hexdigest()
 
 
-def _scores(responses: list[Any]) -> list[float]:
+def _scores(responses: list[Any], count: int) -> list[float]:
     """The log-likelihoods of the labels; of a twin those after its own explanation."""
-    scores = [float(pair[0]) for pair in responses if not isinstance(pair, str)][: len(LABELS)]
-    if len(scores) < len(LABELS) or not np.isfinite(scores).all():
-        raise ValueError(f"label scores {scores}, not {len(LABELS)} finite numbers")
+    scores = [float(pair[0]) for pair in responses if not isinstance(pair, str)][:count]
+    if len(scores) < count or not np.isfinite(scores).all():
+        raise ValueError(f"label scores {scores}, not {count} finite numbers")
     return scores
+
+
+def _comparable(scores: Array, setting: TaskSetting) -> Array:
+    """The labels' log-likelihoods, by character where the task says so, as lm-eval's acc_norm.
+
+    (lm-eval divides by the characters of the choice, without the space before it.)
+    """
+    if setting.normalise == "none":
+        return scores
+    by_character: Array = scores / [len(label) for label in setting.labels]
+    return by_character
 
 
 def _columns(names: tuple[str, ...], rows: Any, file: Path | None = None) -> dict[str, Array]:
@@ -206,8 +226,8 @@ def _check(answers: Answers, result: TaskResult) -> None:
             f"{result.documents}; score the task again",
             path=answers.source,
         )
-    if not ((answers.labels >= 1) & (answers.labels <= len(LABELS))).all():
-        raise UserError(f"has a label that is none of 1 to {len(LABELS)}", path=answers.source)
+    if not ((answers.labels >= 1) & (answers.labels <= answers.count)).all():
+        raise UserError(f"has a label that is none of 1 to {answers.count}", path=answers.source)
     accuracy = float(answers.correct.mean())
     if result.metrics["acc"] is None or abs(accuracy - result.metrics["acc"]) > 1e-9:
         raise UserError(

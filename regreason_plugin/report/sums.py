@@ -1,13 +1,14 @@
 """One task's answers as sums by group, from which every metric follows.
 
-A metric is a function of sums over documents: of a 5 x 5 table, of the calibration's bins, of
-totals. So the metric itself, what it is without one group, and what it is in a bootstrap sample
-are all the same function of other sums.
+A metric is a function of sums over documents: of how often each label is right, predicted and
+both, of the calibration's bins, of totals. So the metric itself, what it is without one group, and
+what it is in a bootstrap sample are all the same function of other sums. The area under the ROC
+curve alone is none, and has `regreason_plugin.report.auroc`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,31 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from regreason_plugin.evaluation.metrics import (
-    ECE_BINS,
-    bins_of,
-    macro_f1_of_tables,
-    qwk_of_tables,
-)
+from regreason_plugin.evaluation.metrics import ECE_BINS, bins_of
+from regreason_plugin.report.auroc import Ranking, ranking_of
 from regreason_plugin.report.comparison import METRICS
 from regreason_plugin.report.paired import jackknife_influence, mean_influence
 from regreason_plugin.report.samples import LAYERS, PROBES, Answers
-from regreason_plugin.settings import LABELS
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 # Double precision, or single in a bootstrap.
 Numbers = NDArray[Any]
 
-COUNT = len(LABELS)
-# A document's summands: its cell of the table; by bin, confidence minus whether it is right;
-# then what is a mean of one number each.
-_TABLE = slice(0, COUNT * COUNT)
-_GAPS = slice(_TABLE.stop, _TABLE.stop + ECE_BINS)
+# A document's summands: by bin, confidence minus whether it is right; what is a mean of one number
+# each; how many labels, and their square, the prediction is off; then three times K: whether each
+# label is predicted and right, is right, is predicted.
+_GAPS = slice(0, ECE_BINS)
 _SUMMED = ("nll", "label_entropy", *PROBES)
 _TOTALS = slice(_GAPS.stop, _GAPS.stop + len(_SUMMED))
-_DISTANCE = np.abs(np.subtract.outer(range(COUNT), range(COUNT)))
-_NO_MEANS = ("macro_f1", "qwk", "ece")
+_OFF, _SQUARED = _TOTALS.stop, _TOTALS.stop + 1
+_COUNTS = slice(_SQUARED + 1, None)
+_NO_MEANS = ("macro_f1", "qwk", "auroc", "ece")
 
 
 class Statistic(NamedTuple):
@@ -67,6 +63,8 @@ class Sums:
         layers: By name such as ``matrix_entropy_by_layer``, ``[models, G, layers + 1]``: sums
             over the documents of which all models have values.
         layers_known: How many these are, by name, ``[G]``.
+        ordinal: Whether the labels have an order.
+        rankings: One a model, of two labels; empty of more.
     """
 
     groups: list[str]
@@ -75,6 +73,8 @@ class Sums:
     rows: NDArray[np.float32]
     layers: dict[str, Array]
     layers_known: dict[str, Array]
+    ordinal: bool
+    rankings: list[Ranking]
 
 
 def sums_of(models: Sequence[Answers]) -> Sums:
@@ -88,9 +88,14 @@ def sums_of(models: Sequence[Answers]) -> Sums:
     known = np.isfinite(np.stack(summed).sum(axis=0))
     rows = []
     for answers, values in zip(models, summed, strict=True):
-        documents = np.zeros((shape[1], _TOTALS.stop))
-        place = np.arange(shape[1])
-        documents[place, (answers.labels - 1) * COUNT + answers.predictions - 1] = 1
+        documents = np.zeros((shape[1], _COUNTS.start + 3 * answers.count))
+        place, off = np.arange(shape[1]), answers.predictions - answers.labels
+        counts = documents[:, _COUNTS].reshape(-1, 3, answers.count)
+        counts[place, 0, answers.labels - 1] = answers.correct
+        counts[place, 1, answers.labels - 1] = 1
+        counts[place, 2, answers.predictions - 1] = 1
+        documents[:, _COUNTS] = counts.reshape(shape[1], -1)
+        documents[:, _OFF], documents[:, _SQUARED] = np.abs(off), off**2
         confidence = confidences(answers)
         documents[place, _GAPS.start + bins_of(confidence)] = confidence - answers.correct
         documents[:, _TOTALS] = np.where(known, values, 0)
@@ -109,6 +114,10 @@ def sums_of(models: Sequence[Answers]) -> Sums:
         rows=np.stack(rows),
         layers=layers,
         layers_known=layers_known,
+        ordinal=first.ordinal,
+        rankings=[ranking_of(answers, member, len(groups)) for answers in models]
+        if first.count == 2
+        else [],
     )
 
 
@@ -130,41 +139,71 @@ def _summed(answers: Answers) -> Array:
     return np.stack(columns, axis=1)
 
 
-def metrics_of(rows: Numbers, known: Numbers) -> dict[str, Array]:
-    """All metrics of sums over documents.
+def metrics_of(rows: Numbers, known: Numbers, *, ordinal: bool) -> dict[str, Array]:
+    """All metrics that are of sums over documents.
 
     Args:
         rows: Summands, ``[..., summands]``.
         known: Of how many documents each total is, ``[..., len(_SUMMED)]``.
+        ordinal: Whether the labels have an order, which kappa and the absolute error need.
 
     Returns:
         By name, ``[...]``; NaN where undefined.
     """
-    tables = rows[..., _TABLE].reshape(*rows.shape[:-1], COUNT, COUNT)
-    documents = tables.sum(axis=(-2, -1))
-    means = _mean_summands(rows)
+    hits, right, predicted = _counts(rows)
+    documents = right.sum(axis=-1)
+    means = _mean_summands(rows, ordinal=ordinal)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = {
             name: total / (known[..., _SUMMED.index(name)] if name in _SUMMED else documents)
             for name, total in means.items()
         }
         found |= {
-            "macro_f1": macro_f1_of_tables(tables),
-            "qwk": qwk_of_tables(tables),
+            "macro_f1": (2 * hits / np.maximum(right + predicted, 1)).mean(axis=-1),
             "ece": np.abs(rows[..., _GAPS]).sum(axis=-1) / documents,
         }
-    return {name: found[name] for name in METRICS}
+        if ordinal:
+            found["qwk"] = _qwk(rows[..., _SQUARED], right, predicted)
+    return {name: found[name] for name in METRICS if name in found}
+
+
+def _qwk(squared: Numbers, right: Numbers, predicted: Numbers) -> Array:
+    """Quadratic weighted kappa: 1 less the squared errors over those of chance.
+
+    Args:
+        squared: Their sum, ``[...]``.
+        right: How often each label is right, ``[..., K]``.
+        predicted: How often each is predicted, likewise.
+
+    Returns:
+        ``[...]``; NaN of one right label only.
+    """
+    count = right.shape[-1]
+    distance = (np.subtract.outer(range(count), range(count)) ** 2).astype(right.dtype)
+    by_chance = ((right @ distance) * predicted).sum(axis=-1) / right.sum(axis=-1)
+    kappa: Array = np.where((right > 0).sum(axis=-1) > 1, 1 - squared / by_chance, np.nan)
+    return kappa
+
+
+def _counts(rows: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    """How often each label is predicted and right, is right, is predicted: ``[..., K]`` each."""
+    counts = rows[..., _COUNTS]
+    counts = counts.reshape(*counts.shape[:-1], 3, -1)
+    return counts[..., 0, :], counts[..., 1, :], counts[..., 2, :]
 
 
 def statistics_of(sums: Sums) -> dict[str, Statistic]:
     """Every metric of every model with its influences, by name, as far as there are any."""
     rows, known = sums.rows.astype(np.float64), sums.known
     whole, all_known = rows.sum(axis=1), known.sum(axis=0)
-    values = metrics_of(whole, all_known)
-    without = metrics_of(whole[:, None] - rows, (all_known - known)[None])
-    totals = _mean_summands(rows)
+    values = metrics_of(whole, all_known, ordinal=sums.ordinal)
+    without = metrics_of(whole[:, None] - rows, (all_known - known)[None], ordinal=sums.ordinal)
+    if sums.rankings:
+        values["auroc"] = np.array([ranking.value for ranking in sums.rankings])
+        without["auroc"] = np.stack([ranking.without for ranking in sums.rankings])
+    totals = _mean_summands(rows, ordinal=sums.ordinal)
     found = {}
-    for name in METRICS:
+    for name in (name for name in METRICS if name in values):
         if name in _NO_MEANS:
             influence = jackknife_influence(values[name], without[name])
             found[name] = Statistic(values[name], influence)
@@ -175,25 +214,52 @@ def statistics_of(sums: Sums) -> dict[str, Statistic]:
     return found
 
 
+def drawing(sums: Sums, models: Sequence[int]) -> Callable[[Numbers], dict[str, Numbers]]:
+    """What makes every metric of groups that are counted several times, as in bootstrap samples.
+
+    Args:
+        sums: Of the task.
+        models: Which of its models.
+
+    Returns:
+        A function of how often each group comes, ``[draws, G]``, to ``[draws, models]`` by name.
+    """
+    # Groups first, so that all models are one product.
+    rows = np.ascontiguousarray(sums.rows[list(models)].transpose(1, 0, 2))
+    rows = rows.reshape(len(rows), -1)
+    known = sums.known.astype(np.float32)
+
+    def draw(weights: Numbers) -> dict[str, Numbers]:
+        drawn = (weights @ rows).reshape(len(weights), len(models), -1)
+        found = metrics_of(drawn, (weights @ known)[:, None], ordinal=sums.ordinal)
+        if sums.rankings:
+            ranked = [sums.rankings[model].weighted(weights) for model in models]
+            found["auroc"] = np.stack(ranked, axis=1).astype(np.float32)
+        return found
+
+    return draw
+
+
 def document_values(answers: Answers) -> dict[str, Array]:
     """Each document's own value of what is a mean, ``[N]``; NaN where it has none."""
     confidence = confidences(answers)
     summed = _summed(answers)
+    off = np.abs(answers.predictions - answers.labels).astype(np.float64)
     return {
         "acc": answers.correct,
-        "mae": np.abs(answers.predictions - answers.labels).astype(np.float64),
+        **({"mae": off} if answers.ordinal else {}),
         "overconfidence": confidence - answers.correct,
         **{name: summed[:, place] for place, name in enumerate(_SUMMED)},
     }
 
 
-def _mean_summands(rows: Numbers) -> dict[str, Array]:
+def _mean_summands(rows: Numbers, *, ordinal: bool) -> dict[str, Array]:
     """Of each metric that is a mean, its sum over the documents, ``[...]``."""
-    tables = rows[..., _TABLE].reshape(*rows.shape[:-1], COUNT, COUNT)
+    hits, _, _ = _counts(rows)
     totals = rows[..., _TOTALS]
     return {
-        "acc": np.trace(tables, axis1=-2, axis2=-1),
-        "mae": (tables * _DISTANCE).sum(axis=(-2, -1)),
+        "acc": hits.sum(axis=-1),
+        **({"mae": rows[..., _OFF]} if ordinal else {}),
         "overconfidence": rows[..., _GAPS].sum(axis=-1),
         **{name: totals[..., place] for place, name in enumerate(_SUMMED)},
     }

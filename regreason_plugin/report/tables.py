@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from regreason_plugin.report.comparison import METRICS, Comparison, Difference, Gap, Interval
+from regreason_plugin.report.comparison import (
+    METRICS,
+    Comparison,
+    Difference,
+    Gap,
+    Interval,
+    Setting,
+)
 from regreason_plugin.report.same import describe_data
-from regreason_plugin.settings import AXES
 
 NONE = "-"
+# Characters of a label that is a column's head, and where there are few labels.
+SHORT = 3
+SHORT_OF_FEW = 9
+FEW = 3
 ALPHA = 0.05
 HOLM = f"p < {ALPHA:g} after Holm's correction"
 # What an interval speaks of.
 OVER = {
-    "seeds and groups": "over seeds and groups of conversations",
-    "groups": "over groups of conversations, of these trained models only",
+    "seeds and groups": "over seeds and groups of documents",
+    "groups": "over groups of documents, of these trained models only",
 }
 
 
@@ -51,6 +61,19 @@ class Cells:
 def printable(text: str) -> str:
     """Without what moves a cursor, ends a line, or changes colours or the writing's direction."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def heads(labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Heads of a table's rows and columns, a label each.
+
+    Short labels stand as they are; with longer ones the columns have their numbers alone, which
+    the rows explain.
+    """
+    rows = [printable(label) for label in labels]
+    if max(map(len, rows)) <= (SHORT_OF_FEW if len(rows) <= FEW else SHORT):
+        return rows, rows
+    numbers = [str(place) for place in range(1, len(rows) + 1)]
+    return [f"{number}. {row}" for number, row in zip(numbers, rows, strict=True)], numbers
 
 
 # --- numbers ------------------------------------------------------------------------------
@@ -104,9 +127,19 @@ def gap(found: Gap) -> str:
 
 def caption(comparison: Comparison) -> str:
     """Data, settings and seeds in one line."""
-    count = len(comparison.settings)
-    settings = f"{count} of {comparison.settings_in_paper} settings"
-    return f"{describe_data(comparison.data)}, {settings}, {_seeds(comparison)}"
+    return f"{describe_data(comparison.data)}, {settings_of(comparison)}, {_seeds(comparison)}"
+
+
+def settings_of(comparison: Comparison) -> str:
+    """How many there are: of the paper's, or how many tasks."""
+    return some_settings(len(comparison.settings), comparison.settings_in_paper)
+
+
+def some_settings(count: int, in_paper: int | None) -> str:
+    """Such as ``3 of 18 settings``; ``3 tasks`` where some are no part of the paper."""
+    if in_paper is None:
+        return f"{count} task{'s' * (count > 1)}"
+    return f"{count} of {in_paper} settings"
 
 
 def _seeds(comparison: Comparison) -> str:
@@ -152,7 +185,7 @@ def accuracy(comparison: Comparison) -> Cells:
         body.append(
             [
                 setting.dataset,
-                AXES[setting.axis],
+                setting.axis_title,
                 str(setting.documents),
                 number(setting.majority_acc),
                 number(comparison.scores[baseline][task]["acc"].value),
@@ -203,3 +236,23 @@ def pooled(comparison: Comparison) -> Cells:
         )
     header = ["pooled", "better", comparison.baseline, *comparison.arms]
     return Cells(header, body, [], words=2, fixed=3)
+
+
+def of_ones_own(comparison: Comparison) -> list[Setting]:
+    """The settings whose labels are shown one by one: none where all are the paper's."""
+    return comparison.settings if comparison.settings_in_paper is None else []
+
+
+def by_label(comparison: Comparison, setting: Setting) -> Cells:
+    """A row a label, of each arm its precision and recall, such as ``0.56 / 0.62``."""
+    everyone = [comparison.baseline, *comparison.arms]
+    found = [comparison.classes[arm][setting.task] for arm in everyone]
+    body = [
+        [name, str(count), *(f"{_share(of.precision)} / {_share(of.recall)}" for of in row)]
+        for name, count, *row in zip(setting.label_names, setting.labels, *found, strict=True)
+    ]
+    return Cells(["label", "n", *everyone], body, [], words=1, fixed=3)
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"

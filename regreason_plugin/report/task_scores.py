@@ -17,7 +17,6 @@ from regreason_plugin.report.pairing import check_same_answers
 from regreason_plugin.report.results import Run
 from regreason_plugin.report.samples import Answers, read_answers, samples_file
 from regreason_plugin.report.sums import (
-    COUNT,
     Array,
     Integers,
     Statistic,
@@ -27,6 +26,7 @@ from regreason_plugin.report.sums import (
     statistics_of,
     sums_of,
 )
+from regreason_plugin.report.task_setting import TaskSetting
 
 # Below this, starting processes takes longer than reading.
 _MUCH = 64 * 2**20
@@ -38,6 +38,8 @@ class TaskScores:
 
     Attributes:
         task: Its name.
+        setting: What it asks.
+        folder: The sha256 of its data folder, within which a group's name means one thing.
         ids: The documents, ``[N]``.
         labels: The right ones, ``[N]``.
         sums: By group.
@@ -50,13 +52,15 @@ class TaskScores:
     """
 
     task: str
+    setting: TaskSetting
+    folder: str
     ids: list[str]
     labels: Integers
     sums: Sums
     statistics: dict[str, Statistic] = field(repr=False)
     values: dict[str, NDArray[np.float32]] = field(repr=False)
     probabilities: NDArray[np.float32] = field(repr=False)
-    predictions: NDArray[np.int8] = field(repr=False)
+    predictions: NDArray[np.int16] = field(repr=False)
     bins: Array = field(repr=False)
     confusion: Integers = field(repr=False)
 
@@ -104,6 +108,8 @@ def score_task(runs: Sequence[Run], task: str) -> TaskScores:
     values = [document_values(answers) for answers in models]
     return TaskScores(
         task=task,
+        setting=runs[0].tasks[task].setting,
+        folder=runs[0].tasks[task].data["sha256"],
         ids=models[0].ids,
         labels=models[0].labels,
         sums=sums,
@@ -112,7 +118,7 @@ def score_task(runs: Sequence[Run], task: str) -> TaskScores:
             name: np.stack([of[name] for of in values]).astype(np.float32) for name in values[0]
         },
         probabilities=np.stack([np.exp(a.log_probabilities) for a in models]).astype(np.float32),
-        predictions=np.stack([a.predictions for a in models]).astype(np.int8),
+        predictions=np.stack([a.predictions for a in models]).astype(np.int16),
         bins=np.stack([_bins(answers) for answers in models]),
         confusion=np.stack([_confusion(answers) for answers in models]),
     )
@@ -127,6 +133,6 @@ def _bins(answers: Answers) -> Array:
 
 
 def _confusion(answers: Answers) -> Integers:
-    counts = np.zeros((COUNT, COUNT), dtype=np.int64)
+    counts = np.zeros((answers.count, answers.count), dtype=np.int64)
     np.add.at(counts, (answers.labels - 1, answers.predictions - 1), 1)
     return counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from regreason_plugin.report.comparison import (
     METRICS,
@@ -13,6 +13,7 @@ from regreason_plugin.report.comparison import (
 )
 from regreason_plugin.report.same import describe_data
 from regreason_plugin.report.seed_pairs import SeedPairs
+from regreason_plugin.report.tables import settings_of
 
 # Fewer than this, and an interval that rests on how they vary is a guess itself.
 FEW_GROUPS = 20
@@ -21,6 +22,15 @@ _ACTIVATION = (
     "activation_entropy_abs_mid",
     "activation_entropy_square_mid",
 )
+# By name, in a word.
+_OTHERS = {
+    "macro_f1": "macro-F1",
+    "qwk": "kappa",
+    "mae": "absolute error",
+    "auroc": "area under the ROC curve",
+    "ece": "calibration error",
+    "nll": "log-likelihood",
+}
 _OUTPUT = ("output_entropy", "label_entropy")
 
 
@@ -108,7 +118,7 @@ def _interval(found: Difference) -> str:
 def _others(comparison: Comparison, arm: str) -> list[str]:
     """Which other metrics move with it, against it, or cannot be told."""
     better, worse = [], []
-    for name in ("macro_f1", "qwk", "mae", "ece", "nll"):
+    for name in _OTHERS:
         found = comparison.pooled[arm].get(name)
         if found is None or found.low is None or found.high is None:
             continue
@@ -124,9 +134,10 @@ def _others(comparison: Comparison, arm: str) -> list[str]:
     if worse:
         said.append(f"worse in {_list(worse)}")
     if not said:
+        names = [short for name, short in _OTHERS.items() if name in comparison.pooled[arm]]
         return [
-            f"No other metric shows a difference of `{arm}`: macro-F1, kappa, absolute error, "
-            "calibration error and log-likelihood all have 0 in their intervals."
+            f"No other metric shows a difference of `{arm}`: {_list(names)} all have 0 in their "
+            "intervals."
         ]
     return [f"`{arm}` is " + "; ".join(said) + ". Of the others none shows a difference."]
 
@@ -228,14 +239,30 @@ def _list(items: list[str]) -> str:
 
 
 def notes_of(
-    comparison: Comparison, pairs: Mapping[str, SeedPairs], left_out: Mapping[str, list[str]]
+    comparison: Comparison,
+    pairs: Mapping[str, SeedPairs],
+    left_out: Mapping[str, list[str]],
+    not_shared: Sequence[str] = (),
 ) -> list[str]:
-    """What a reader of the numbers has to know, a sentence each."""
-    count, paper = len(comparison.settings), comparison.settings_in_paper
+    """What a reader of the numbers has to know, a sentence each.
+
+    Args:
+        comparison: The numbers.
+        pairs: Of the seeds, by arm.
+        left_out: Settings that an arm has and the baseline lacks, by arm.
+        not_shared: Metrics that some settings have and others lack.
+    """
+    count = len(comparison.settings)
     documents = sum(setting.documents for setting in comparison.settings)
     notes = [
-        f"{describe_data(comparison.data)}; {count} of {paper} settings, {documents:,} documents."
+        f"{describe_data(comparison.data)}; {settings_of(comparison)}, {documents:,} documents."
     ]
+    if not_shared:
+        names = _list([METRICS[name].title for name in not_shared])
+        notes.append(
+            f"Left out, as not all of these tasks have {'it' if len(not_shared) == 1 else 'them'}: "
+            f"{names}."
+        )
     few = [arm for arm in comparison.arms if len(pairs[arm].places) < 3]
     if few:
         notes.append(

@@ -186,7 +186,7 @@ def test_heat_maps_hold_the_numbers_marks_and_colours_of_the_comparison(show: An
       [...panel.querySelectorAll("tr:has(td)")].map((row) => [...row.querySelectorAll("td")].map(
         (cell) => [cell.firstChild.data, cell.className, cell.querySelector("b") !== null]))])"""
     maps = dict(chrome.execute_script(script))
-    assert list(maps) == list(form.TABLED)
+    assert list(maps) == [name for name in form.TABLED if name in comparison.metrics]
     for name, rows in maps.items():
         expected = [
             [comparison.differences[arm][s.task][name] for arm in ARMS] for s in comparison.settings
@@ -348,6 +348,133 @@ def test_a_conversation_shows_what_the_arms_made_of_it(show: Any) -> None:
             )
 
 
+QUEUES = [*HOSTILE, "Billing", "Billing & refunds, a long name of a queue", "支払い", "شكوى"]
+RATES = ["no", "yes"]
+
+
+def two_tasks() -> tuple[form.Comparison, list[Disagreement]]:
+    """One with twelve labels, one with two; a table each, its diagonal 50."""
+    whole = example()
+    names = {"tickets": QUEUES, "answers": RATES}
+
+    def table(size: int) -> list[list[int]]:
+        return [[50 if i == j else i for j in range(size)] for i in range(size)]
+
+    settings = [
+        one.model_copy(
+            update={
+                "task": task,
+                "dataset": task,
+                "axis": "label",
+                "title": f"The {task}",
+                "axis_title": "label",
+                "labels": [7 + place for place in range(len(labels))],
+                "label_names": labels,
+                "ordinal": False,
+            }
+        )
+        for one, (task, labels) in zip(whole.settings, names.items(), strict=False)
+    ]
+    renamed = dict(zip((one.task for one in whole.settings), names, strict=False))
+
+    def of(found: dict[str, Any]) -> dict[str, Any]:
+        return {new: found[old] for old, new in renamed.items()}
+
+    comparison = whole.model_copy(
+        update={
+            "settings": settings,
+            "settings_in_paper": None,
+            "scores": {arm: of(found) for arm, found in whole.scores.items()},
+            "differences": {arm: of(found) for arm, found in whole.differences.items()},
+            "confusion": {
+                arm: {task: table(len(labels)) for task, labels in names.items()}
+                for arm in EVERYONE
+            },
+            "classes": {
+                arm: {
+                    task: [
+                        form.Label(
+                            label=label, support=7, precision=None, recall=place / 20, f1=0.5
+                        )
+                        for place, label in enumerate(labels)
+                    ]
+                    for task, labels in names.items()
+                }
+                for arm in EVERYONE
+            },
+        }
+    )
+    rows = []
+    for number, row in enumerate(disagreements(120)):
+        task = list(names)[number % 2]
+        size = len(names[task])
+        probabilities = {arm: [0.3 / (size - 1)] * size for arm in EVERYONE}
+        for place, arm in enumerate(EVERYONE):
+            probabilities[arm][(number + place) % size] = 0.7
+        rows.append(
+            replace(
+                row,
+                task=task,
+                label=number % size + 1,
+                predictions={
+                    arm: (number + place) % size + 1 for place, arm in enumerate(EVERYONE)
+                },
+                probabilities=probabilities,
+            )
+        )
+    return comparison, rows
+
+
+def test_labels_have_their_names_whatever_task_they_are_of(show: Any, tmp_path: Path) -> None:
+    comparison, rows = two_tasks()
+    chrome = show(comparison, rows, width=360)
+    chrome.execute_script(UNFOLD)
+    wide, room = chrome.execute_script(WIDE)
+    assert wide == room
+    assert "2 tasks" in _text(chrome, ".facts li")
+    assert _text(chrome, "#confusion h3") == ["The tickets", "The answers"]
+    counted = """return [...document.querySelectorAll(".confusion")].map((table) => [
+      [...table.querySelectorAll("thead th")].slice(1).map((n) => n.textContent),
+      [...table.querySelectorAll("tbody th")].map((n) => n.textContent),
+      [...table.querySelectorAll("td")].map((n) => Number(n.textContent))]);"""
+    twelve, *_, two = chrome.execute_script(counted)
+    assert twelve[0] == [str(number) for number in range(1, 13)]
+    assert twelve[1] == [f"{number}. {name}" for number, name in enumerate(QUEUES, start=1)]
+    assert twelve[2][13] == 50
+    assert twelve[2][12:24].count(1) == 11
+    assert two == [RATES, RATES, [50, 0, 1, 50]]
+    by_label = """return [...document.querySelectorAll(".labels")].map((table) =>
+      [...table.querySelectorAll("tbody tr")].map((row) =>
+        [...row.children].map((n) => n.textContent)));"""
+    first, second = chrome.execute_script(by_label)
+    assert [row[0] for row in first] == QUEUES
+    assert first[3][1:5] == ["10", "\N{EN DASH}", "0.15", "0.50"]
+    assert [row[0] for row in second] == RATES
+    bodies = chrome.find_elements(By.CSS_SELECTOR, "#conversations-table tbody")
+    for row, body in list(zip(rows, bodies, strict=False))[:6]:
+        names = QUEUES if row.task == "tickets" else RATES
+        said = [
+            body.find_element(By.CLASS_NAME, name).get_property("textContent")
+            for name in ("label", "rated", "chosen")
+        ]
+        first_arm = names[row.predictions["label_only"] - 1]
+        assert said == [names[row.label - 1], names[row.label - 1], first_arm]
+        bars = body.find_elements(By.CSS_SELECTOR, ".answer:nth-of-type(2) rect")
+        assert len(bars) == len(names)
+        picks = [bar.get_attribute("class") for bar in bars]
+        assert picks.index("pick") == row.predictions["label_only"] - 1
+    # The script makes them as the template does.
+    script = """
+    const still = new DOMParser().parseFromString(arguments[0], "text/html");
+    const rows = (root) => [...root.querySelectorAll("#conversations-table tbody")].map(
+      (body) => body.outerHTML.replace(/>\\s+</g, "><").replaceAll(' open=""', ""));
+    return [rows(still), rows(document)];"""
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    still, live = chrome.execute_script(script, text)
+    assert len(still) == 50
+    assert still == live
+
+
 def test_without_the_script_the_first_conversations_are_the_same(show: Any, tmp_path: Path) -> None:
     chrome = show(example(), disagreements(60))
     script = """
@@ -427,7 +554,13 @@ def test_hostile_text_is_text_wherever_it_comes_from(show: Any) -> None:
             "data": {bad: bad, "origin": "generated"},
             "versions": {bad: bad},
             "settings": [
-                s.model_copy(update={"dataset": bad, "axis": bad}) for s in whole.settings
+                s.model_copy(
+                    update={
+                        **dict.fromkeys(("dataset", "axis", "title", "axis_title"), bad),
+                        "label_names": [f"{number} {bad}" for number in range(5)],
+                    }
+                )
+                for s in whole.settings
             ],
             "answers": [form.Answer(question=bad, short=bad, sentences=HOSTILE)],
             "notes": HOSTILE,
@@ -455,6 +588,12 @@ def test_hostile_text_is_text_wherever_it_comes_from(show: Any) -> None:
     assert chrome.execute_script(count, "a:not([href^='#']), [onerror], [onload], [onclick]") == 0
     assert _text(chrome, "#verdict article p:not(.short)") == HOSTILE
     assert _text(chrome, "#verdict .notes p") == HOSTILE
+    assert _text(chrome, "#scores th[scope=rowgroup] span:first-child")[0] == f"{bad}: {bad}"
+    # (What is not printed stands as a sign for it.)
+    heads = _text(chrome, "#confusion .confusion")
+    assert all("5. 4 <script>alert(1)</script>" in head for head in heads)
+    assert {row.split(" ")[0] for row in _text(chrome, ".chosen")} <= {"0", "1", "2", "3", "4"}
+    assert all(row.endswith(bad) for row in _text(chrome, ".chosen"))
     assert _text(chrome, ".command") == [bad]
     assert _text(chrome, "#conversations-table thead .arm") == ["label_only", *arms]
     assert set(_text(chrome, "#conversations-table .id")) == {bad}

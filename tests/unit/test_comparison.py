@@ -24,8 +24,8 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "comparison.json"
     save(example(), file)
     content = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**content, "format": 2}), encoding="utf-8")
-    with pytest.raises(UserError, match="is no comparison of format 3"):
+    file.write_text(json.dumps({**content, "format": 3}), encoding="utf-8")
+    with pytest.raises(UserError, match="is no comparison of format 4"):
         load(file)
 
 

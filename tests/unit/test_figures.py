@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -58,7 +59,7 @@ def whole() -> Comparison:
             "reliability": {arm: bins(arm) for arm in EVERYONE},
             "curves": {arm: curves(arm) for arm in EVERYONE},
             "confusion": {
-                arm: [[20 * (i == j) + i + place[arm] for j in range(5)] for i in range(5)]
+                arm: {"all": [[20 * (i == j) + i + place[arm] for j in range(5)] for i in range(5)]}
                 for arm in EVERYONE
             },
         }
@@ -160,13 +161,13 @@ def test_reliability_is_accuracy_by_confidence_with_the_shares() -> None:
 
 def test_confusion_is_a_share_of_each_right_label() -> None:
     one = whole()
-    never = [[0] * 5, *one.confusion["filler"][1:]]
-    one = one.model_copy(update={"confusion": {**one.confusion, "filler": never}})
+    never = [[0] * 5, *one.confusion["filler"]["all"][1:]]
+    one = one.model_copy(update={"confusion": {**one.confusion, "filler": {"all": never}}})
     figure = figures.confusion(one)
     for arm, axes in zip(EVERYONE, figure.axes, strict=False):
         (mesh,) = [child for child in axes.get_children() if isinstance(child, QuadMesh)]
         drawn = np.ma.filled(mesh.get_array(), math.nan)
-        counts = np.array(one.confusion[arm], dtype=float)
+        counts = np.array(one.confusion[arm]["all"], dtype=float)
         for row in range(5):
             total = counts[row].sum()
             expected = counts[row] / total if total else [math.nan] * 5
@@ -291,7 +292,7 @@ def nothing(one: Comparison) -> Comparison:
                 arm: [Bin(low=0, high=1, count=0, confidence=None, accuracy=None)]
                 for arm in one.scores
             },
-            "confusion": {arm: [[0] * 5] * 5 for arm in one.scores},
+            "confusion": {arm: {"all": [[0] * 5] * 5} for arm in one.scores},
             "layers": {"matrix_entropy": {arm: [layer] * 3 for arm in one.scores}},
             "curves": {},
         }
@@ -334,3 +335,50 @@ def test_any_number_of_arms_and_settings_has_its_place(arms: int, settings: int)
         for number, box in enumerate(boxes):
             assert box.width * width > 0.5, name
             assert not any(box.overlaps(other) for other in boxes[number + 1 :]), name
+
+
+def test_confusion_of_long_labels_and_of_several_tasks() -> None:
+    one = whole()
+    names = [*(f"label {n}, so long that no column has room for it" for n in range(11)), "$x$ 中文"]
+    first = one.settings[0].model_copy(update={"label_names": names, "labels": [3] * 12})
+    second = one.settings[1].model_copy(update={"label_names": ["no", "yes"], "labels": [9, 9]})
+    counts = np.arange(144).reshape(12, 12)
+    tables = {first.task: counts.tolist(), second.task: [[3, 1], [0, 2]]}
+    one = one.model_copy(
+        update={"settings": [first, second], "confusion": dict.fromkeys(EVERYONE, tables)}
+    )
+    figure = figures.confusion(one)
+    assert len(panels(figure)) == 2 * len(EVERYONE)
+    twelve, two = panels(figure)[0], panels(figure)[-1]
+    assert [label.get_text() for label in twelve.get_xticklabels()] == [
+        str(number) for number in range(1, 13)
+    ]
+    heads = [label.get_text() for label in twelve.get_yticklabels()]
+    assert heads[0] == "1. label 0, so long tha…"
+    assert heads[-1] == "12. $x$ 中文"
+    assert [label.get_text() for label in two.get_yticklabels()] == ["no", "yes"]
+    assert two.get_title() == f"{second.dataset}, {second.axis_title}\nfiller"
+    shown = {text.get_position(): text.get_text() for text in twelve.texts}
+    assert shown[3, 2] == f"{counts[1, 2] / counts[1].sum():.2f}"
+    # Nothing stands on its neighbour.
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in twelve.get_yticklabels()]
+    assert all(high.y0 >= low.y1 for high, low in pairwise(sorted(boxes, key=lambda b: -b.y0)))
+    widths = [text.get_window_extent() for text in twelve.texts[:12]]
+    assert all(left.x1 <= right.x0 for left, right in pairwise(widths))
+
+
+def test_many_labels_are_colours_without_numbers() -> None:
+    one = whole()
+    names = [f"intent {number}" for number in range(40)]
+    setting = one.settings[0].model_copy(update={"label_names": names, "labels": [3] * 40})
+    table = {"all": np.eye(40, dtype=int).tolist()}
+    one = one.model_copy(
+        update={"settings": [setting], "confusion": dict.fromkeys(EVERYONE, table)}
+    )
+    figure = figures.confusion(one)
+    axes = panels(figure)[0]
+    assert [text for text in axes.texts if text.get_text()] == []
+    (mesh,) = (child for child in axes.get_children() if isinstance(child, QuadMesh))
+    np.testing.assert_array_equal(mesh.get_array(), np.eye(40))
+    assert max(figure.get_size_inches()) < 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from markdown_it import MarkdownIt
 from test_compare import FIRST, SECOND, results
 
 from regreason_plugin.report.model_card import write_card
+from tests.results_help import Task, draw_scores, write_results
 
 SHA = "ef" * 32
 RECORD: dict[str, Any] = {
@@ -139,3 +141,33 @@ def test_a_name_is_never_markup(tmp_path: Path, base: str) -> None:
     (line,) = re.findall(r"^base = .*$", python, re.MULTILINE)
     exec(line, values)
     assert values["base"] == base
+
+
+def test_a_task_of_ones_own_names_its_labels_and_how_to_score_it(tmp_path: Path) -> None:
+    declaration = {
+        "labels": ["Billing", "<b>Sales</b> | `x`", "支払い"],
+        "ordinal": False,
+        "datasets": {"tickets": {"title": "Tickets *of* 2026"}},
+        "axes": {"label": {"title": "label"}},
+        "prompt": "Which queue? {text}",
+    }
+    data = {"path": "d", "sha256": SHA, "origin": "own", "declaration": declaration}
+    task = Task("tickets", tuple(declaration["labels"]))
+    (tmp_path / "scored").mkdir()
+    file = write_results(tmp_path / "scored", {task: draw_scores(task, 40, 0.5, 1)})
+    body, _ = card(tmp_path, json.loads(file.read_text(encoding="utf-8")), data=data)
+    tokens = MarkdownIt("commonmark").enable("table").parse(body)
+    parts = [part for token in tokens for part in token.children or []]
+    assert not [one for one in (*tokens, *parts) if one.type.startswith("html")]
+    assert not [one for one in parts if one.type == "em_open"]
+    spans = {part.content.replace("\\|", "|") for part in parts if part.type == "code_inline"}
+    assert {"Billing", "<b>Sales</b> | `x`", "支払い"} <= spans
+    assert "from 1 to 5" not in body
+    assert "one of 3 labels" in body
+    (shell,) = (t.content for t in tokens if t.type == "fence" and t.info == "bash")
+    words = shlex.split(shell)
+    assert words[words.index("--tasks") + 1] == "tickets"
+    rows = table(body)
+    assert "mean, 1 task" in rows
+    # No kappa without an order, no area of three labels.
+    assert len(rows["tickets"]) == 6

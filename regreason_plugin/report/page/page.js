@@ -44,8 +44,9 @@ if (document.getElementById("conversations-data")) {
     const body = blank.cloneNode(true);
     text(body, ".where", data.settings[setting]);
     text(body, ".id", id);
-    text(body, ".label", label);
-    text(body, ".rated", label);
+    const names = data.labels[setting];
+    text(body, ".label", names[label - 1]);
+    text(body, ".rated", names[label - 1]);
     text(body, "summary", Array.from(prompt.slice(0, 400)).slice(0, 160).join(""));
     text(body, ".prompt", prompt);
     text(body, ".explanation", explanation);
@@ -53,10 +54,16 @@ if (document.getElementById("conversations-data")) {
       const chosen = predictions[arm];
       const bars = probabilities[arm];
       cell.className = `answer ${chosen === label ? "right" : "wrong"}`;
-      text(cell, ".chosen", chosen);
-      text(cell, "title", bars.map((p, i) => `${i + 1}: ${(p / 1000).toFixed(3)}`).join(", "));
-      cell.querySelectorAll("rect").forEach((bar, i) => {
-        const height = Math.floor(bars[i] / 50);
+      text(cell, ".chosen", names[chosen - 1]);
+      text(cell, "title", bars.map((p, i) => `${names[i]}: ${(p / 1000).toFixed(3)}`).join(", "));
+      const chart = cell.querySelector("svg");
+      chart.setAttribute("viewBox", `0 0 ${7 * bars.length} 22`);
+      chart.setAttribute("width", Math.min(7 * bars.length, 112));
+      const rect = chart.querySelector("rect");
+      bars.forEach((p, i) => {
+        const bar = i === 0 ? rect : chart.appendChild(rect.cloneNode());
+        const height = Math.floor(p / 50);
+        bar.setAttribute("x", 7 * i + 1);
         bar.setAttribute("y", 20 - height);
         bar.setAttribute("height", 2 + height);
         bar.setAttribute("class", i + 1 === chosen ? "pick" : i + 1 === label ? "truth" : "other");
@@ -71,7 +78,7 @@ if (document.getElementById("conversations-data")) {
     table.querySelectorAll("tbody").forEach((body) => body.remove());
     table.append(...shown.map(drawn));
     $("filter-count").textContent =
-      `${number.format(found.length)} of ${number.format(data.rows.length)} conversations`;
+      `${number.format(found.length)} of ${number.format(data.rows.length)} ${data.noun}`;
     $("place").textContent = `Page ${number.format(page + 1)} of ${number.format(pages)}`;
     $("previous").disabled = page === 0;
     $("next").disabled = page + 1 >= pages;

@@ -6,7 +6,15 @@ import json
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from regreason_plugin.report.comparison import METRICS, TABLED, Comparison, Difference, Metric
+from regreason_plugin.report.comparison import (
+    ALL,
+    METRICS,
+    TABLED,
+    Comparison,
+    Difference,
+    Metric,
+    Setting,
+)
 from regreason_plugin.report.disagree import Disagreement
 from regreason_plugin.report.page import charts
 from regreason_plugin.report.page.numbers import (
@@ -21,7 +29,7 @@ from regreason_plugin.report.page.numbers import (
     tick_text,
 )
 from regreason_plugin.report.probe_curves import FORCED, PANELS
-from regreason_plugin.settings import AXES, DATASETS
+from regreason_plugin.report.tables import heads, settings_of
 
 ALPHA = 0.05
 # Steps of colour to either side of zero.
@@ -56,7 +64,8 @@ def view(
         "everyone": [c.baseline, *c.arms],
         "generated": "generated" in str(c.data.get("origin", "")),
         "level": f"{100 * c.level:g} %",
-        "titles": {s.task: _title(s.dataset, s.axis) for s in c.settings},
+        "titles": {s.task: _title(s) for s in c.settings},
+        "settings_of": settings_of(c),
         "metric_title": lambda name: METRICS.get(name, Metric(name, None)).title,
         "documents": sum(s.documents for s in c.settings),
         "over": sorted({d.over for by in c.pooled.values() if (d := by.get("acc")) and d.over}),
@@ -68,7 +77,8 @@ def view(
             for arm, bins in c.reliability.items()
             if any(part.count for part in bins)
         },
-        "confusion": {arm: _confusion(rows) for arm, rows in c.confusion.items()},
+        "confusion": _confusions(c),
+        "classes": _classes(c),
         "layers": _layers(c),
         "look": {arm: charts.look(n) for n, arm in enumerate([c.baseline, *c.arms])},
         "learning": _learning(c),
@@ -77,8 +87,9 @@ def view(
     }
 
 
-def _title(dataset: str, axis: str) -> str:
-    return f"{DATASETS.get(dataset, dataset)}: {AXES.get(axis, axis)}"
+def _title(setting: Setting) -> str:
+    # A task of one's own has no other axis.
+    return setting.title if setting.axis == "label" else f"{setting.title}: {setting.axis_title}"
 
 
 def _key_figures(c: Comparison, arm: str) -> dict[str, Any]:
@@ -144,8 +155,8 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
 def _by_dataset(c: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
     """The datasets' titles, each with its axes' titles and tasks."""
     return [
-        (DATASETS.get(dataset, dataset), [(AXES.get(s.axis, s.axis), s.task) for s in members])
-        for dataset, members in groupby(c.settings, key=lambda setting: setting.dataset)
+        (title, [(s.axis_title, s.task) for s in members])
+        for (_, title), members in groupby(c.settings, key=lambda one: (one.dataset, one.title))
     ]
 
 
@@ -190,6 +201,22 @@ def _ends(differences: list[Difference]) -> tuple[float, float]:
     return limits([v for d in differences for v in (d.value, d.low, d.high)], 0.0)
 
 
+def _confusions(c: Comparison) -> list[Any]:
+    """By what is counted together: its title, heads of rows and columns, and tables by arm."""
+    arms = [arm for arm in (c.baseline, *c.arms) if arm in c.confusion]
+    told = {s.task: (_title(s), s.label_names) for s in c.settings}
+    if c.settings:
+        told[ALL] = ("", c.settings[0].label_names)
+    return [
+        (
+            *told[key][:1],
+            *heads(told[key][1]),
+            [(arm, _confusion(c.confusion[arm][key])) for arm in arms],
+        )
+        for key in (c.confusion[arms[0]] if arms else ())
+    ]
+
+
 def _confusion(rows: list[list[int]]) -> list[list[tuple[int, str, str]]]:
     """By right label and prediction: the count, its shade and its share of the right label."""
     table = []
@@ -199,6 +226,22 @@ def _confusion(rows: list[list[int]]) -> list[list[tuple[int, str, str]]]:
             [(n, _shade(n / total, 1, 1), f"{100 * n / total:.0f} % of the row") for n in row]
         )
     return table
+
+
+def _classes(c: Comparison) -> list[Any]:
+    """By setting: its title, and by label its name, documents and how it fares with each arm."""
+    arms = [arm for arm in (c.baseline, *c.arms) if arm in c.classes]
+    return [
+        (
+            _title(s),
+            [
+                (name, s.labels[place], [c.classes[arm][s.task][place] for arm in arms])
+                for place, name in enumerate(s.label_names)
+            ],
+        )
+        for s in c.settings
+        if arms
+    ]
 
 
 def _layers(c: Comparison) -> list[Any]:
@@ -234,9 +277,9 @@ def _conversations(
     predictions and the probabilities in thousandths.
     """
     arms = [c.baseline, *c.arms]
-    titles = {s.task: _title(s.dataset, s.axis) for s in c.settings}
-    tasks = [s.task for s in c.settings if any(d.task == s.task for d in disagreements)]
-    places = {task: place for place, task in enumerate(tasks)}
+    there = {d.task for d in disagreements}
+    settings = [s for s in c.settings if s.task in there]
+    places = {s.task: place for place, s in enumerate(settings)}
     rows = [
         (
             places[d.task],
@@ -249,15 +292,16 @@ def _conversations(
         )
         for d in disagreements
     ]
-    labels = len(rows[0][6][0]) if rows else 0
     return {
         "conversations": {
             "page": PAGE,
-            "settings": [titles[task] for task in tasks],
+            "noun": "conversations" if c.settings_in_paper is not None else "documents",
+            "settings": [_title(s) for s in settings],
+            "labels": [s.label_names for s in settings],
             "arms": arms,
             "rows": rows,
         },
-        "blank": (0, "", 0, "", "", [0] * len(arms), [[0] * labels] * len(arms)),
+        "blank": (0, "", 1, "", "", [1] * len(arms), [[0]] * len(arms)),
         "disagreeing": disagreeing,
     }
 
@@ -269,7 +313,18 @@ _PARTS = ("environment", "evaluation", "training")
 
 def _runs(c: Comparison) -> dict[str, Any]:
     """What all models have alike, told once, and of each model only the rest."""
-    told = [{part: _flat(getattr(run, part)) for part in _PARTS} for run in c.runs]
+    told = [
+        # (The declaration is as long as its prompt, and the data's hash holds it.)
+        {
+            part: {
+                key: value
+                for key, value in _flat(getattr(run, part)).items()
+                if not key.startswith("data.declaration.")
+            }
+            for part in _PARTS
+        }
+        for run in c.runs
+    ]
     alike = {
         part: {
             key: value

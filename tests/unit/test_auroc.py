@@ -1,0 +1,110 @@
+"""The area under the ROC curve: its value, jackknife and bootstrap against scikit-learn's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from sklearn.metrics import roc_auc_score
+
+from regreason_plugin.report.auroc import ranking_of
+from regreason_plugin.report.paired import group_weights, jackknife_influence
+from regreason_plugin.report.samples import Answers
+
+Array = NDArray[np.float64]
+
+
+def answers(labels: Array, scores: Array) -> Answers:
+    """Answers whose log odds of the second label are these scores."""
+    return Answers(
+        task="answers",
+        source=Path("samples.jsonl"),
+        ids=[],
+        hashes=[],
+        groups=[],
+        labels=np.asarray(labels),
+        log_probabilities=np.stack([np.zeros(len(scores)), scores], axis=1),
+        probes={},
+        layers={},
+        ordinal=False,
+    )
+
+
+def area(labels: Array, scores: Array, weights: Array | None = None) -> float:
+    """scikit-learn's; NaN where a label is missing or weighs nothing."""
+    there = np.ones(len(labels)) if weights is None else weights
+    if len({*labels[there > 0].tolist()}) < 2:
+        return np.nan
+    return float(roc_auc_score(labels == 2, scores, sample_weight=weights))
+
+
+documents = st.lists(
+    # Few scores, so that many are equal.
+    st.tuples(st.integers(1, 2), st.integers(-3, 3), st.integers(0, 4)),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(documents)
+def test_value_jackknife_and_weights_are_scikit_learns(
+    drawn: list[tuple[int, int, int]],
+) -> None:
+    labels, scores, groups = (np.array(column) for column in zip(*drawn, strict=True))
+    names, member = np.unique(groups, return_inverse=True)
+    found = ranking_of(answers(labels, scores.astype(float)), member, len(names))
+    assert found.value == pytest.approx(area(labels, scores), nan_ok=True)
+    without = [area(labels[groups != name], scores[groups != name]) for name in names]
+    assert found.without == pytest.approx(np.array(without), nan_ok=True)
+    weights = np.random.default_rng(len(drawn)).integers(0, 3, (4, len(names)))
+    expected = [area(labels, scores, row[member].astype(float)) for row in weights]
+    assert found.weighted(weights) == pytest.approx(np.array(expected), nan_ok=True)
+
+
+def test_the_standard_error_of_a_difference_is_delongs() -> None:
+    random = np.random.default_rng(3)
+    labels = random.integers(1, 3, 400)
+    truth = labels + random.normal(0, 1, 400)
+    scores = [truth + random.normal(0, noise, 400) for noise in (0.5, 1.5)]
+    influences = []
+    for one in scores:
+        ranking = ranking_of(answers(labels, one), np.arange(400), 400)
+        influences.append(jackknife_influence(np.array([ranking.value]), ranking.without[None])[0])
+    difference = influences[0] - influences[1]
+    se = np.sqrt((difference**2).sum() / (400 * 399))
+    # DeLong, DeLong and Clarke-Pearson (1988), equations 4 to 6, pair by pair.
+    second, first = ([one[labels == label] for one in scores] for label in (2, 1))
+    wins = [
+        (x[:, None] > y).astype(float) + 0.5 * (x[:, None] == y)
+        for x, y in zip(second, first, strict=True)
+    ]
+    components = [wins[0].mean(axis=axis) - wins[1].mean(axis=axis) for axis in (1, 0)]
+    delong = np.sqrt(sum(one.var(ddof=1) / len(one) for one in components))
+    assert se == pytest.approx(delong, rel=0.01)
+
+
+def test_probabilities_that_round_to_one_are_no_ties() -> None:
+    labels, scores = np.array([1, 2, 2]), np.array([40.0, 50.0, 60.0])
+    logs = log_softmax(np.stack([np.zeros(3), scores], axis=1), axis=1)
+    assert (np.exp(logs[:, 1]) == 1).all()
+    assert ranking_of(answers(labels, scores), np.arange(3), 3).value == 1
+
+
+def test_a_bootstrap_draws_documents_of_a_group_together() -> None:
+    random = np.random.default_rng(4)
+    labels, member = random.integers(1, 3, 60), np.arange(60) // 3
+    scores = labels + random.normal(0, 1.5, 60)
+    ranking = ranking_of(answers(labels, scores), member, 20)
+    (weights,) = group_weights(np.zeros(20, dtype=np.int64), 30, 0)
+    expected = []
+    for row in weights:
+        rows = np.concatenate(
+            [np.flatnonzero(member == group) for group in np.repeat(np.arange(20), row.astype(int))]
+        )
+        expected.append(area(labels[rows], scores[rows]))
+    assert ranking.weighted(weights) == pytest.approx(np.array(expected))
