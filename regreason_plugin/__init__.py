@@ -5,8 +5,21 @@ token-exact prompt, the metrics and the comparison of arms.
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from regreason_plugin.prediction.classifier import Classifier as Classifier
 
 try:
     __version__ = version("regreason")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> object:
+    """`Classifier`, which needs torch, once it is asked for."""
+    if name == "Classifier":
+        from regreason_plugin.prediction.classifier import Classifier
+
+        return Classifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

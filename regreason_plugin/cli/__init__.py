@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from regreason_plugin import __version__
-from regreason_plugin.cli import data, gating, models, task
+from regreason_plugin.cli import data, gating, models, predict
 from regreason_plugin.errors import UserError
 
 
@@ -50,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    task.add_commands(command)
     data.add_commands(command)
     models.add_commands(command)
     gating.add_commands(command)
+    predict.add_commands(command)
     return parser

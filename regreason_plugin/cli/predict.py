@@ -1,0 +1,163 @@
+"""The command that labels new rows."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len
+
+from regreason_plugin.cli.console import AddCommand, errors, positive, progress, say
+
+if TYPE_CHECKING:
+    from regreason_plugin.prediction.progress import Progress
+    from regreason_plugin.prediction.question import Question
+
+_EPILOG = (
+    "The output is written in the order of the rows, and a command that was stopped goes on where "
+    "it stopped when it is typed again; F.progress.json beside the output says how far it is and "
+    "what it was made from. A row without a text gets no label but an error. The probabilities "
+    "are a softmax over the labels' log-likelihoods, each divided by the label's length in "
+    "characters where the task says `normalise: characters`."
+)
+
+
+def add_commands(command: AddCommand) -> None:
+    """Add it to the parser."""
+    predict = command("predict", _predict, "labels, probabilities and explanations for new rows")
+    predict.epilog = _EPILOG
+    predict.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="CSV with a header, .jsonl (both also with .gz) or .parquet",
+    )
+    predict.add_argument(
+        "--out", type=Path, required=True, metavar="F", help="ends with .jsonl or .csv"
+    )
+    predict.add_argument(
+        "--model_args",
+        required=True,
+        metavar="ARGS",
+        help="as of lm_eval: pretrained=BASE,peft=ADAPTER[,dtype=...]",
+    )
+    what = predict.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--data", type=Path, metavar="DATA", help="the data folder that the model was trained on"
+    )
+    what.add_argument(
+        "--task", type=Path, metavar="task.yml", help="in its place; label first, no limits"
+    )
+    predict.add_argument(
+        "--setting", nargs=2, metavar=("DATASET", "AXIS"), help="where the data hold several"
+    )
+    predict.add_argument(
+        "--text", metavar="COL", help="the text's column; default: the task's, or text"
+    )
+    predict.add_argument(
+        "--id", metavar="COL", help="the id's column; default: the task's, or id, or the line"
+    )
+    predict.add_argument(
+        "--explain",
+        action="store_true",
+        help="let the model explain each label; one that explains first always does",
+    )
+    predict.add_argument(
+        "--apply_chat_template", action="store_true", help="as of lm_eval, for models so trained"
+    )
+    predict.add_argument(
+        "--batch_size", type=_batch_size, default="auto", metavar="N", help="default: auto"
+    )
+    predict.add_argument(
+        "--device", metavar="D", help="cpu, cuda, ...; default: a GPU where there is one"
+    )
+    predict.add_argument("--limit", type=positive, metavar="N", help="the first N rows alone")
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from regreason_plugin.jsonl import file_sha256
+    from regreason_plugin.prediction.loading import model_facts, read_model_args
+    from regreason_plugin.prediction.output import Lines, kind_of
+    from regreason_plugin.prediction.progress import progress_path, read_progress
+    from regreason_plugin.prediction.question import find_question
+    from regreason_plugin.prediction.rows import read_rows
+    from regreason_plugin.prediction.run import predict_file
+
+    kind = kind_of(args.out)
+    setting = tuple(args.setting) if args.setting else None
+    question = find_question(args.data, args.task, setting)
+    arguments = read_model_args(args.model_args)
+    column = args.text or question.text
+    # All of it is read once before the model is loaded, so that what is broken shows at once.
+    identifier = args.id or question.identifier
+    total = sum(1 for _ in read_rows(args.file, column, args.limit, identifier))
+    explains = args.explain or question.order == "explanation_first"
+    made_from = {
+        "input_sha256": file_sha256(args.file),
+        "text": column,
+        "id": identifier,
+        "limit": args.limit,
+        "model_args": args.model_args,
+        **model_facts(arguments),
+        "apply_chat_template": args.apply_chat_template,
+        "explain": explains,
+        **question.facts(),
+    }
+    done = read_progress(args.out, made_from)
+    if done.finished:
+        say(f"Nothing is left to do: all {done.rows:,} rows are in {args.out}")
+        return 0
+    if done.rows:
+        say(f"Going on after row {done.rows:,} of {total:,}")
+    with errors.status("loading the model"):
+        from regreason_plugin.prediction.classifier import Classifier
+
+        classifier = Classifier(
+            args.model_args,
+            args.data,
+            args.task,
+            setting=setting,
+            batch_size=args.batch_size,
+            device=args.device,
+            apply_chat_template=args.apply_chat_template,
+        )
+    before, started = done.rows, time.monotonic()
+    with progress(total) as advance:
+        advance("predict", before)
+        done = predict_file(
+            read_rows(args.file, column, args.limit, identifier),
+            lambda texts: classifier(texts, explain=args.explain),
+            Lines(kind, question.declaration.labels, explains),
+            args.out,
+            made_from,
+            on_rows=lambda rows: advance("predict", rows),
+        )
+    _say_summary(done, question, (done.rows - before) / (time.monotonic() - started))
+    say(f"Written: {args.out}")
+    say(f"What it was made from: {progress_path(args.out)}")
+    return 0
+
+
+def _say_summary(done: Progress, question: Question, speed: float) -> None:
+    counts: dict[str, Any] = {label: done.labels[label] for label in question.declaration.labels}
+    if done.errors:
+        counts["(no label: see error)"] = done.errors
+    # (Some characters are two columns wide.)
+    width = max(map(cell_len, counts))
+    for label, count in counts.items():
+        space = " " * (width - cell_len(label))
+        say(f"{label}{space}  {count:>9,}  {count / done.rows:>6.1%}")
+    if done.cut:
+        say(f"Shortened to fit: {done.cut:,} texts")
+    scores = {
+        "none": "log-likelihoods",
+        "characters": "log-likelihoods over their lengths in characters",
+    }[question.declaration.normalise]
+    say(f"Probabilities: a softmax over the labels' {scores}")
+    say(f"Speed: {speed:,.1f} rows a second")
+
+
+def _batch_size(text: str) -> int | str:
+    return text if text == "auto" else positive(text)

@@ -1,0 +1,1 @@
+"""A trained classifier on new rows: labels, probabilities and, on request, explanations."""

@@ -1,0 +1,88 @@
+"""A model for predictions: lm-eval's arguments, and what tells one trained model from another."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regreason_plugin.errors import UserError, user_errors_passed_on
+
+if TYPE_CHECKING:
+    from regreason_plugin.evaluation.model import RegReasonHF
+
+# Folders among the model's arguments.
+_FOLDERS = ("pretrained", "peft", "tokenizer")
+_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.jinja")
+_ENDS = 1 << 20
+
+
+def read_model_args(given: str) -> dict[str, Any]:
+    """``pretrained=BASE,peft=ADAPTER`` as lm-eval reads it.
+
+    Raises:
+        UserError: There is no ``pretrained``, or a folder does not exist.
+    """
+    from lm_eval.utils import simple_parse_args_string
+
+    # It takes a word without = for one with nothing after it.
+    arguments: dict[str, Any] = simple_parse_args_string(given)
+    if not arguments.get("pretrained"):
+        raise UserError("--model_args has no pretrained=; write pretrained=BASE,peft=ADAPTER")
+    for name in _FOLDERS:
+        path = str(arguments.get(name, ""))
+        # An id of the Hub has one slash and does not begin like a path.
+        if (path.startswith(("/", ".", "~")) or path.count("/") > 1) and not Path(path).is_dir():
+            raise UserError(f"--model_args {name}={path}: no such folder")
+    return arguments
+
+
+def model_facts(arguments: dict[str, Any]) -> dict[str, str]:
+    """A digest of each folder of a model, so that one trained anew does not pass for the same.
+
+    Of a large file only the ends are read.
+    """
+    facts = {}
+    for name in _FOLDERS:
+        folder = Path(str(arguments.get(name, "")))
+        if name not in arguments or not folder.is_dir():
+            continue
+        digest = hashlib.sha256()
+        for path in sorted({path for pattern in _FILES for path in folder.glob(pattern)}):
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size} ".encode())
+            with path.open("rb") as stream:
+                digest.update(stream.read(_ENDS))
+                stream.seek(max(0, size - _ENDS))
+                digest.update(stream.read(_ENDS))
+        facts[f"{name}_digest"] = digest.hexdigest()[:16]
+    return facts
+
+
+def load_model(arguments: dict[str, Any], batch_size: int | str, device: str | None) -> RegReasonHF:
+    """The model as ``regreason eval`` has it, without probes unless they are asked for.
+
+    Args:
+        arguments: As `read_model_args` gives them.
+        batch_size: Rows a batch, or ``auto``.
+        device: None for a GPU where there is one, else the CPU; lm-eval would insist on the GPU.
+
+    Raises:
+        UserError: It cannot be loaded.
+    """
+    import torch
+
+    from regreason_plugin.evaluation.model import RegReasonHF
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with user_errors_passed_on():
+        try:
+            model: RegReasonHF = RegReasonHF.create_from_arg_obj(
+                {"probe": "none", **arguments}, {"batch_size": batch_size, "device": device}
+            )
+        except (OSError, ValueError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"the model cannot be loaded: {lines[0]}") from error
+    return model

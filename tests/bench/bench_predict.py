@@ -1,0 +1,128 @@
+"""What a row costs `regreason predict`, and that memory does not grow with the rows.
+
+    python tests/bench/bench_predict.py               100,000 rows without a model, 20,000 with
+    python tests/bench/bench_predict.py model 100000  so many with one
+
+Memory is what the process holds (RSS) when so many rows are written. The model is a Llama of two
+layers of 64 with random weights: what is measured is all that is around a model.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from regreason_plugin.prediction.output import Lines, Prediction
+from regreason_plugin.prediction.rows import read_rows
+from regreason_plugin.prediction.run import predict_file
+
+LABELS = ["billing", "delivery", "delivery, late", "something else"]
+WORDS = "the invoice of my parcel is late and nobody knows why it has two lines"
+LOOKS = 10
+
+
+def write_rows(path: Path, count: int) -> None:
+    """Texts of 5 to 60 words."""
+    draw, words = random.Random(0), WORDS.split()
+    with path.open("w", encoding="utf-8") as stream:
+        for number in range(count):
+            text = " ".join(draw.choices(words, k=draw.randint(5, 60)))
+            stream.write(json.dumps({"id": f"row-{number}", "text": f"{number} {text}"}) + "\n")
+
+
+def resident() -> float:
+    """MiB that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+def stub(values: Sequence[Any]) -> list[Prediction]:
+    """Without a model."""
+    shares = dict.fromkeys(LABELS, 1 / len(LABELS))
+    return [Prediction(LABELS[len(value) % len(LABELS)], shares) for value in values]
+
+
+def model(folder: Path) -> Any:
+    """A random one, behind a task of its own."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from regreason_plugin import Classifier
+
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    pieces.train_from_iterator([WORDS, *LABELS], trainer)
+    known = PreTrainedTokenizerFast(tokenizer_object=pieces, eos_token="</s>", pad_token="</s>")
+    config = LlamaConfig(
+        vocab_size=len(known),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=2048,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    known.save_pretrained(folder / "model")
+    task = {
+        "name": "tickets",
+        "title": "Tickets",
+        "labels": LABELS,
+        "prompt": "What is this about?\n\n{text}\n\nAnswer:",
+        "data": {"path": "rows.jsonl"},
+        "columns": {"text": "text", "label": "label"},
+    }
+    (folder / "task.yml").write_text(yaml.safe_dump(task))
+    return Classifier(f"pretrained={folder / 'model'}", task=folder / "task.yml", device="cpu")
+
+
+def main(kinds: Sequence[str], count: int | None) -> None:
+    """Print a table a kind."""
+    for kind in kinds:
+        rows = count or {"stub": 100_000, "model": 20_000}[kind]
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            write_rows(folder / "rows.jsonl", rows)
+            classify = stub if kind == "stub" else model(folder)
+            print(f"\n{kind}\n\n| rows | MiB | rows/s |\n| ---: | ---: | ---: |")
+            for line in looks(folder, classify, rows):
+                print(line, flush=True)
+
+
+def looks(folder: Path, classify: Any, rows: int) -> Iterator[str]:
+    """Lines of a table, at tenths of the rows."""
+    found: list[str] = []
+    done, started = 0, time.monotonic()
+
+    def on_rows(step: int) -> None:
+        nonlocal done
+        before, done = done, done + step
+        if before * LOOKS // rows != done * LOOKS // rows:
+            speed = done / (time.monotonic() - started)
+            found.append(f"| {done:,} | {resident():.0f} | {speed:,.0f} |")
+
+    predict_file(
+        read_rows(folder / "rows.jsonl", "text"),
+        classify,
+        Lines("jsonl", LABELS, False),
+        folder / "out.jsonl",
+        {},
+        on_rows=on_rows,
+    )
+    yield from found
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    main(given[:1] or ("stub", "model"), int(given[1]) if len(given) > 1 else None)
