@@ -85,7 +85,7 @@ def tasks_hash() -> str:
 
 
 def _stages(out: Path, arms: tuple[str, ...], seed: int) -> list[Stage]:
-    from regreason_plugin.targets.mini import mini_fingerprint
+    from regreason_plugin.targets.mini import mini_fingerprint, mini_tasks
 
     data = out / "data"
     config = _config_for(out)
@@ -119,7 +119,7 @@ def _stages(out: Path, arms: tuple[str, ...], seed: int) -> list[Stage]:
         stages.append(
             Stage(
                 f"eval {arm}",
-                eval_command(model, data, results, "regreason_*", "all"),
+                eval_command(model, data, results, mini_tasks(), "all"),
                 hash_of(trained_from, arm, tasks),
                 lambda results=results: any(results.rglob("results_*.json")),  # type: ignore[misc]
                 after=(f"train {arm}",),

@@ -13,9 +13,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from regreason_plugin.annotation.prompts import STYLES
 from regreason_plugin.annotation.raters import PROMPTS
-from regreason_plugin.annotation.rules import RULE_RATERS
+from regreason_plugin.annotation.rules import RULE_RATERS, RULES
 from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.jsonl import validate
+from regreason_plugin.settings import AXES
 
 Structured = Literal["json_schema", "json_object", "none"]
 
@@ -234,6 +235,14 @@ def _check(config: AnnotateConfig, path: Path) -> None:
                 path=path,
                 field="raters",
             )
+    unruled = [axis for axis in AXES if axis not in RULES]
+    if unruled and len(config.servers) < len(config.raters):
+        raise UserError(
+            f"the built-in rules have no rule for {', '.join(unruled)}; name raters behind a "
+            "server, or write the rule in regreason_plugin/annotation/rules.py",
+            path=path,
+            field="raters",
+        )
     if config.aggregate not in AGGREGATORS:
         raise UserError(
             f"unknown aggregator {config.aggregate!r}; "

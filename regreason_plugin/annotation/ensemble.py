@@ -12,7 +12,9 @@ from regreason_plugin.settings import AXES
 
 
 def collect(
-    conversations: Iterable[Conversation], raters: Sequence[Rater] = RULE_RATERS
+    conversations: Iterable[Conversation],
+    raters: Sequence[Rater] = RULE_RATERS,
+    axes: Sequence[str] = tuple(AXES),
 ) -> Iterator[Rated]:
     """What every rater says of conversations as they come, with each of its prompts.
 
@@ -21,7 +23,7 @@ def collect(
     """
     for conversation in conversations:
         fields = dict(conversation)
-        for axis in AXES:
+        for axis in axes:
             scores = [
                 rater.rate(conversation, axis, prompt)
                 for rater in raters
@@ -31,14 +33,16 @@ def collect(
 
 
 def rate(
-    conversations: Iterable[Conversation], raters: Sequence[Rater] = RULE_RATERS
+    conversations: Iterable[Conversation],
+    raters: Sequence[Rater] = RULE_RATERS,
+    axes: Sequence[str] = tuple(AXES),
 ) -> Iterator[Rating]:
     """Rate conversations as they come, by the mean of all scores.
 
     Yields:
         A rating a conversation and axis; none where no rater gave a score.
     """
-    for rated in collect(conversations, raters):
+    for rated in collect(conversations, raters, axes):
         verdict = aggregate(rated.ratings)
         if verdict is not None:
             yield Rating(**dict(rated), **verdict._asdict())

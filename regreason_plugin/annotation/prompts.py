@@ -130,11 +130,14 @@ def copy_prompts(destination: Path) -> list[Path]:
     Raises:
         UserError: One of the files is there already.
     """
-    names = [f"{style}/{axis}.txt" for style in STYLES for axis in AXES] + [f"{MERGE}.txt"]
+    ours = files("regreason_plugin.annotation")
+    asked = [f"{style}/{axis}.txt" for style in STYLES for axis in AXES]
+    # An axis may have been declared that nobody has written a prompt for.
+    names = [name for name in asked if ours.joinpath("prompts").joinpath(name).is_file()]
+    names.append(f"{MERGE}.txt")
     for name in [*names, CONFIG]:
         if (destination / name).exists():
             raise UserError("is there already; name another --dest", path=destination / name)
-    ours = files("regreason_plugin.annotation")
     texts = {name: ours.joinpath("prompts").joinpath(name).read_bytes() for name in names}
     texts[CONFIG] = ours.joinpath(CONFIG).read_bytes()
     for name, text in texts.items():

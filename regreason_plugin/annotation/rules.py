@@ -49,7 +49,7 @@ class RuleRater:
     def rate(self, conversation: Conversation, axis: str, prompt: RatingPrompt) -> RaterScore:
         """Score the last message; the same text always gets the same score."""
         reading = read(tuple(conversation.conversation), conversation.context)
-        quality, say = _AXES[axis]
+        quality, say = RULES[axis]
         drawn = hashlib.sha256(
             "\0".join((self.name, prompt.name, conversation.id, axis)).encode()
         ).digest()
@@ -178,7 +178,8 @@ def _say_on_topic(reading: Reading, drawn: bytes) -> str:
     )
 
 
-_AXES: dict[str, tuple[Callable[[Reading, float], float], Callable[[Reading, bytes], str]]] = {
+# By axis: how good a message is, from 0 to 1, and what is said of it.
+RULES: dict[str, tuple[Callable[[Reading, float], float], Callable[[Reading, bytes], str]]] = {
     "naturalness": (_naturalness, _say_naturalness),
     "comprehensiveness": (_comprehensiveness, _say_comprehensiveness),
     "on_topic": (_on_topic, _say_on_topic),

@@ -21,7 +21,7 @@ from regreason_plugin.cli.console import (
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import count_lines
 from regreason_plugin.prompt import ORDERS
-from regreason_plugin.settings import AXES, DATASETS, SETTINGS, SOURCES
+from regreason_plugin.settings import AXES, DATASETS, SOURCES
 from regreason_plugin.targets.arms import ARMS
 from regreason_plugin.targets.build import BuildOptions, build
 from regreason_plugin.targets.card import CARD
@@ -89,9 +89,10 @@ def add_commands(command: AddCommand) -> None:
 
 
 def _mini(args: argparse.Namespace) -> int:
+    from regreason_plugin.conversations.mini import MINI_SETTINGS
     from regreason_plugin.targets.mini import build_mini
 
-    with progress(args.per_dataset * len(SETTINGS)) as advance:
+    with progress(args.per_dataset * len(MINI_SETTINGS)) as advance:
         folder = build_mini(
             args.out, _build_options(args), per_dataset=args.per_dataset, on_progress=advance
         )

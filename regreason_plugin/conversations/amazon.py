@@ -111,6 +111,7 @@ def _type(kind: Any) -> str | None:
 
 
 IMPORTER = Importer(
+    datasets=("amazon_qa",),
     convert=convert,
     forms=(
         frozenset({"query", "answer"}),

@@ -73,6 +73,7 @@ def _outcome(winner: Any, side: str) -> str | None:
 
 
 IMPORTER = Importer(
+    datasets=("chatbot_arena",),
     convert=convert,
     forms=(frozenset({"conversation_a", "conversation_b"}),),
     also=frozenset({"model_a", "model_b", "winner", "language"}),

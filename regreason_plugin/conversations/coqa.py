@@ -98,6 +98,7 @@ def _texts(entries: list[Any], field: str) -> dict[int, str]:
 
 
 IMPORTER = Importer(
+    datasets=("coqa",),
     convert=convert,
     forms=(frozenset({"story", "questions", "answers"}),),
     also=frozenset({"source"}),

@@ -206,6 +206,7 @@ def _chain(utterances: list[_Utterance]) -> list[_Utterance] | None:
 
 
 IMPORTER = Importer(
+    datasets=("cornell",),
     convert=convert,
     forms=tuple(
         frozenset({"id", "text", speaker, conversation})

@@ -17,11 +17,11 @@ from typing import Any
 
 import yaml
 
-from regreason_plugin.conversations.mini import mini_conversations
+from regreason_plugin.conversations.mini import MINI_AXES, mini_conversations
 from regreason_plugin.jsonl import atomic_writer, dumps
 from regreason_plugin.prompt import CUE, render_conversation
 from regreason_plugin.schema import Conversation
-from regreason_plugin.settings import AXES, QUESTIONS
+from regreason_plugin.settings import QUESTIONS
 
 _TEXT: dict[str, Any] = yaml.safe_load(
     files("regreason_plugin.conversations").joinpath("corpus.yml").read_text(encoding="utf-8")
@@ -69,18 +69,18 @@ def _remarks(conversation: Conversation, random: Random) -> str:
     meta = conversation.meta or {}
     answered, strayed = meta["answered"], meta["strayed"]
     counts = {
-        "naturalness": meta["garbled"],
-        "comprehensiveness": len(answered),
-        "on_topic": len(strayed),
+        "garbled": meta["garbled"],
+        "answered": len(answered),
+        "strayed": len(strayed),
     }
     remarks = []
-    for axis in AXES:
+    for axis, way in MINI_AXES.items():
         degree = meta["degrees"][axis] - 1
         values = {
             "word": _TEXT["words"][degree].capitalize(),
             "letter": _TEXT["letters"][degree],
             "seventh": _TEXT["sevenths"][degree].capitalize(),
-            "count": _TEXT["counts"][counts[axis]],
+            "count": _TEXT["counts"][counts[way]],
             "topic": meta["topic"],
             "answered": " and ".join(answered) or "nothing",
             "missing": " or ".join(thing for thing in meta["asked"] if thing not in answered)

@@ -81,6 +81,7 @@ def _pair(conversation: Conversation) -> str:
 
 
 IMPORTER = Importer(
+    datasets=tuple(_SIDES),
     convert=convert,
     forms=(frozenset({"chosen", "rejected"}),),
     hub={name: Hub("Anthropic/hh-rlhf", folder=name) for name in _SUBSETS},

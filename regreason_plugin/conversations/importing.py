@@ -1,6 +1,6 @@
 """Import a dataset: open its source, turn rows into conversations, write them.
 
-The one place that knows which importer belongs to which dataset.
+Each importer knows the datasets that it reads; here they are put together.
 """
 
 from __future__ import annotations
@@ -21,12 +21,9 @@ from regreason_plugin.jsonl import write_records
 from regreason_plugin.schema import Conversation
 
 IMPORTERS: Mapping[str, Importer] = {
-    "chatbot_arena": arena.IMPORTER,
-    "hh_chosen": hh.IMPORTER,
-    "hh_rejected": hh.IMPORTER,
-    "amazon_qa": amazon.IMPORTER,
-    "coqa": coqa.IMPORTER,
-    "cornell": cornell.IMPORTER,
+    dataset: module.IMPORTER
+    for module in (arena, hh, amazon, coqa, cornell)
+    for dataset in module.IMPORTER.datasets
 }
 
 
@@ -56,14 +53,20 @@ def open_source(
     """Open a local file, or the Hub without one.
 
     Args:
-        dataset: One of the six.
+        dataset: One that has an importer.
         path: A file in one of the dataset's formats; for Cornell also a folder.
         subset: A subset on the Hub; the dataset's first by default.
         split: A split on the Hub; ``train`` by default.
 
     Raises:
-        UserError: It cannot be reached, is not what it should be, or is another dataset's.
+        UserError: It cannot be reached, is not what it should be, or is another dataset's; or
+            there is no importer for the dataset.
     """
+    if dataset not in IMPORTERS:
+        raise UserError(
+            f"there is no importer for {dataset}; write its conversations yourself, one JSON "
+            "object a line, or add an importer as CONTRIBUTING.md says"
+        )
     importer = IMPORTERS[dataset]
     if path is None:
         source = subset or next(iter(importer.hub))
@@ -104,7 +107,7 @@ def import_dataset(
     """Write a dataset's conversations, whole or not at all.
 
     Args:
-        dataset: One of the six.
+        dataset: One that has an importer.
         source: From `open_source`.
         out: The file to write.
         limit: At most so many conversations: the first, or with a seed a sample, which

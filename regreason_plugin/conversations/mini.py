@@ -3,12 +3,13 @@
 Three degrees are drawn for every conversation, each on its own, and each shows in the
 response in a way of its own:
 
-    naturalness         how many of its sentences are garbled or stilted
-    comprehensiveness   how many of the four things asked about get an answer
-    on_topic            how many of its sentences speak of something else
+    garbled    how many of its sentences are garbled or stilted
+    answered   how many of the four things asked about get an answer
+    strayed    how many of its sentences speak of something else
 
-The number of sentences is always the same, so none of them shows in the length. The
-degrees are kept in ``meta`` for whoever wants to study the raters; raters read the text.
+``mini.yml`` says which axis shows in which, and what each dataset is made of. The number of
+sentences is always the same, so none of them shows in the length. The degrees are kept in
+``meta`` for whoever wants to study the raters; raters read the text.
 """
 
 from __future__ import annotations
@@ -33,28 +34,21 @@ _TEXT: dict[str, Any] = yaml.safe_load(
     files("regreason_plugin.conversations").joinpath("mini.yml").read_text(encoding="utf-8")
 )
 
-# How often each degree 1..5 is drawn. Which of the three a setting has is arbitrary but
-# for HH-RLHF, where people preferred the chosen answer.
+# How often each degree 1..5 is drawn.
 _SHARES = {
     "low": (18, 29, 24, 16, 13),
     "middle": (15, 20, 29, 21, 15),
     "high": (13, 16, 24, 29, 18),
 }
-_PROFILES = {
-    "chatbot_arena": ("middle", "high", "middle"),
-    "hh_chosen": ("high", "high", "high"),
-    "hh_rejected": ("middle", "low", "low"),
-    "amazon_qa": ("middle", "middle", "high"),
-    "coqa": ("high", "middle", "middle"),
-    "cornell": ("low", "middle", "middle"),
-}
-# Conversations of one film, and of one story.
-_PER_FILM = 10
-_PER_STORY = 2
+# Those of the declared that the benchmark is made for, and in what each axis shows.
+MINI_AXES: dict[str, str] = {axis: _TEXT["axes"][axis] for axis in AXES if axis in _TEXT["axes"]}
+MINI_SETTINGS = tuple(
+    (dataset, axis) for dataset in DATASETS if dataset in _TEXT["datasets"] for axis in MINI_AXES
+)
 
 _ASKED = 4
 _OTHER_SENTENCES = 4
-# How many of the six sentences are garbled for a naturalness of 1..5.
+# How many of the six sentences are garbled for each degree.
 _GARBLED = {1: (6,), 2: (4, 5), 3: (3,), 4: (1, 2), 5: (0,)}
 
 # What may follow an article's noun for the misplaced article to be seen: "lamp the is".
@@ -75,7 +69,7 @@ def mini_conversations(seed: int = 0, per_dataset: int = 1000) -> Iterator[Conve
         Conversations, dataset by dataset, with unique ids.
     """
     seen: set[str] = set()
-    for dataset in DATASETS:
+    for dataset in dict(MINI_SETTINGS):
         for number in range(per_dataset):
             conversation = _conversation(dataset, number, seed, attempt=0)
             attempt = 0
@@ -88,12 +82,11 @@ def mini_conversations(seed: int = 0, per_dataset: int = 1000) -> Iterator[Conve
 
 def _conversation(dataset: str, number: int, seed: int, attempt: int) -> Conversation:
     material = _TEXT["datasets"][dataset]
-    # Both answers of an HH-RLHF pair are to the same request.
-    family = "hh" if dataset.startswith("hh_") else dataset
+    family = material.get("family", dataset)
     asking = Random(f"{seed}/{family}/{number}/request")
     scene = asking
-    if dataset == "coqa":
-        scene = Random(f"{seed}/{family}/{number // _PER_STORY}/story")
+    if "per_scene" in material:
+        scene = Random(f"{seed}/{family}/{number // material['per_scene']}/story")
     words = _scene(material, scene)
     asked = asking.sample(material["facets"], _ASKED)
     words["facets"] = ", ".join(asked[:-1]) + f" and {asked[-1]}"
@@ -103,9 +96,10 @@ def _conversation(dataset: str, number: int, seed: int, attempt: int) -> Convers
     answering = Random(f"{seed}/{dataset}/{number}/response/{attempt}")
     degrees = {
         axis: answering.choices((1, 2, 3, 4, 5), _SHARES[profile])[0]
-        for axis, profile in zip(AXES, _PROFILES[dataset], strict=True)
+        for axis, profile in material["profile"].items()
     }
-    response, made_of = _response(material, words["topic"], asked, degrees, answering)
+    shown = {way: degrees[axis] for axis, way in _TEXT["axes"].items()}
+    response, made_of = _response(material, words["topic"], asked, shown, answering)
     roles = ("user", "assistant")
     turns = [
         Turn.model_validate({"role": roles[place % 2], "content": text})
@@ -118,8 +112,8 @@ def _conversation(dataset: str, number: int, seed: int, attempt: int) -> Convers
         "asked": asked,
         **made_of,
     }
-    if dataset == "cornell":
-        meta["film"] = f"film {seed}-{number // _PER_FILM}"
+    if "per_film" in material:
+        meta["film"] = f"film {seed}-{number // material['per_film']}"
         group = text_group(meta["film"])
     elif context is not None:
         group = text_group(context)
@@ -153,9 +147,9 @@ def _response(
     degrees: Mapping[str, int],
     random: Random,
 ) -> tuple[str, dict[str, Any]]:
-    given = random.sample(asked, degrees["comprehensiveness"] - 1)
+    given = random.sample(asked, degrees["answered"] - 1)
     answers = _answers(material, topic, asked, given, random)
-    strayed = 5 - degrees["on_topic"]
+    strayed = 5 - degrees["strayed"]
     others = [other for other in material["topics"] if other != topic]
     subjects = [topic] * (_OTHER_SENTENCES - strayed)
     # Some of what is strayed to is another conversation's topic: no word list tells it.
@@ -168,7 +162,7 @@ def _response(
         pattern.format(topic=subject) for pattern, subject in zip(patterns, subjects, strict=True)
     ]
     random.shuffle(sentences)
-    garbled = random.choice(_GARBLED[degrees["naturalness"]])
+    garbled = random.choice(_GARBLED[degrees["garbled"]])
     for place in random.sample(range(len(sentences)), garbled):
         sentences[place] = _garble(sentences[place], random)
     if random.random() < 0.5:

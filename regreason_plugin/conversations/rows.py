@@ -128,9 +128,10 @@ class Hub(NamedTuple):
 
 
 class Importer(NamedTuple):
-    """How one dataset is read.
+    """How a dataset is read.
 
     Attributes:
+        datasets: The names of those that are read so.
         convert: The conversations of a row, given the dataset's name; what is not used
             of it is yielded or raised as `LeftOut`.
         forms: The fields that a row must have, one set for each format there is.
@@ -143,6 +144,7 @@ class Importer(NamedTuple):
         drawn_by: What a sample is drawn by; the conversation's id where None.
     """
 
+    datasets: tuple[str, ...]
     convert: Callable[[str, dict[str, Any]], Iterator[Conversation | LeftOut]]
     forms: tuple[frozenset[str], ...]
     hub: Mapping[str, Hub]

@@ -149,6 +149,8 @@ class Plan:
     def _train_and_score(
         self, condition: Condition, setting: Setting, seed: int
     ) -> Iterator[Stage]:
+        from regreason_plugin.targets.mini import mini_tasks
+
         name = f"{condition.name} {seed}"
         train = self._train(f"train {name}", condition, setting, seed, self.model(condition, seed))
         yield train
@@ -160,7 +162,7 @@ class Plan:
                 self.model(condition, seed),
                 self.data(condition.order),
                 results,
-                "regreason_*" if first else "regreason-gen_*",
+                mini_tasks(generative=not first),
                 "output+label+activation",
             ),
             hash_of(train.inputs, tasks_hash()),

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from regreason_plugin import __version__
 from regreason_plugin.annotation.ensemble import rate
-from regreason_plugin.conversations.mini import mini_conversations
+from regreason_plugin.conversations.mini import MINI_AXES, MINI_SETTINGS, mini_conversations
 from regreason_plugin.jsonl import write_records
 from regreason_plugin.schema import Rating
+from regreason_plugin.settings import SETTINGS, generative_task_name, task_name
 from regreason_plugin.targets.build import BuildOptions, Progress, build
 from regreason_plugin.targets.folder import DataFolder
 
@@ -56,6 +57,14 @@ def build_mini(
         return build(ratings, out, options, on_progress=on_progress)
 
 
+def mini_tasks(*, generative: bool = False) -> str:
+    """All tasks of the mini benchmark, as ``--tasks`` names them."""
+    if MINI_SETTINGS == SETTINGS:
+        return "regreason-gen_*" if generative else "regreason_*"
+    make = generative_task_name if generative else task_name
+    return ",".join(make(*setting) for setting in MINI_SETTINGS)
+
+
 def write_mini_ratings(
     path: Path, seed: int, per_dataset: int = 1000, on_row: Callable[[], object] = lambda: None
 ) -> int:
@@ -66,7 +75,7 @@ def write_mini_ratings(
     """
 
     def counted() -> Iterator[Rating]:
-        for rating in rate(mini_conversations(seed, per_dataset)):
+        for rating in rate(mini_conversations(seed, per_dataset), axes=tuple(MINI_AXES)):
             on_row()
             yield rating
 

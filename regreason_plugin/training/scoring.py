@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 import torch
 
 from regreason_plugin.errors import UserError
+from regreason_plugin.evaluation.task_files import task_groups
 from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.targets.folder import TEST, DataFolder, open_data_folder
 from regreason_plugin.training.record import RECORD
@@ -72,11 +73,8 @@ def known_tasks() -> dict[str, list[str]]:
     make_names = (EIGHTEEN.task_name, EIGHTEEN.twin_name)
     settings, name = EIGHTEEN.settings, EIGHTEEN.task_name
     tasks = {make(*setting): [make(*setting)] for make in make_names for setting in settings}
-    groups = {
-        f"regreason-{part}": [name(*setting) for setting in settings if part in setting]
-        for part in (*EIGHTEEN.datasets, *EIGHTEEN.axes)
-    }
-    return {**tasks, "regreason": [name(*setting) for setting in settings], **groups}
+    groups = {group: [name(*setting) for setting in members] for group, members in task_groups()}
+    return {**tasks, **groups}
 
 
 def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
@@ -130,7 +128,7 @@ def _check_tasks(scoring: Scoring) -> None:
         if not found:
             if name.startswith("regreason") or not _known_to_lm_eval(name):
                 close = difflib.get_close_matches(name, ["regreason_*", *known], n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "'regreason_*' is all eighteen"
+                hint = f"did you mean {close[0]!r}?" if close else "'regreason_*' is all of them"
                 raise UserError(f"unknown task {name!r}; {hint}")
             others.append(name)
     for task, times in wanted.items():

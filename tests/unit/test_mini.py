@@ -18,8 +18,10 @@ from regreason_plugin.conversations.mini import mini_conversations
 from regreason_plugin.jsonl import dumps
 from regreason_plugin.prompt import neutralise, render_prompt
 from regreason_plugin.schema import Conversation, Rating
-from regreason_plugin.settings import AXES, DATASETS, SETTINGS
 
+SETTINGS = mini.MINI_SETTINGS
+AXES = tuple(mini.MINI_AXES)
+DATASETS = tuple(dict(SETTINGS))
 Ratings = dict[tuple[str, str], list[Rating]]
 
 
@@ -50,7 +52,7 @@ def labels(ratings: list[Rating]) -> list[int]:
 
 def test_six_thousand_conversations_with_their_own_ids(conversations: list[Conversation]) -> None:
     assert Counter(c.dataset for c in conversations) == dict.fromkeys(DATASETS, 1000)
-    assert len({c.id for c in conversations}) == 6000
+    assert len({c.id for c in conversations}) == len(conversations) == 6000
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process() -> None:
