@@ -156,15 +156,15 @@ def _show(seen: Look, task: TaskFile) -> None:
     say(f"{task.data}: {counts.rows} rows, {len(task.labels)} labels, {counts.groups} groups")
     console.print(_labels_table(seen, task.labels))
     console.print(_lengths_table(seen))
-    for number, what in (
-        (counts.duplicates, "rows dropped: the same text with the same label stands earlier"),
-        (counts.blank, "rows dropped: no text"),
-        (counts.unlabelled, "rows dropped: no label"),
-        (seen.near_empty, "texts of one or two words"),
+    for what, number in (
+        ("dropped, as the same text and label stand earlier", counts.duplicates),
+        ("dropped, as they have no text", counts.blank),
+        ("dropped, as they have no label", counts.unlabelled),
+        ("of one or two words", seen.near_empty),
     ):
-        say(f"  {number} {what}")
+        say(f"  {what}: {number}")
     if task.columns.explanation:
-        say(f"  {counts.kept - counts.explained} rows without an explanation")
+        say(f"  without an explanation: {counts.kept - counts.explained}")
 
 
 def _show_too_long(seen: Look, task: TaskFile, tokenizer: Tokenizer | None, base: str) -> None:
@@ -173,7 +173,7 @@ def _show_too_long(seen: Look, task: TaskFile, tokenizer: Tokenizer | None, base
         return
     limit = min(_SEQUENCE_LEN, tokenizer.window or _SEQUENCE_LEN)
     number = seen.too_long(task.prompt, task.labels, tokenizer.length, limit)
-    say(f"  {number} rows of more than {limit} tokens, prompt and label included")
+    say(f"  of more than {limit} tokens with prompt, label and explanation: {number}")
     if number:
         say("    these stop the training; raise sequence_len if the model reads more, or cut them")
         say(f"    with regreason build --tokenizer {base} --max-prompt-tokens N")

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -139,10 +140,15 @@ def check_is_free(name: str) -> None:
     Raises:
         UserError: It is one.
     """
+    if name in _lm_eval_names():
+        raise UserError(f"{name!r} is a task or group of lm-eval already; choose another name")
+
+
+@cache
+def _lm_eval_names() -> frozenset[str]:
     from lm_eval.tasks import TaskManager
 
-    if name in set(TaskManager().all_tasks):
-        raise UserError(f"{name!r} is a task or group of lm-eval already; choose another name")
+    return frozenset(TaskManager().all_tasks)
 
 
 def write_task(new: NewTask) -> list[Path]:
@@ -185,9 +191,11 @@ def block(text: str) -> str:
 
 def _contents(new: NewTask) -> dict[str, str]:
     task = new.task
+    words = {**_names(new), **_metric_words(task)}
     return {
         "task.yml": _filled("task.yml", _task_words(new)),
-        f"{task.name}.yaml": _filled("lm_eval.yaml", {**_names(new), **_metric_words(task)}),
+        f"{task.name}.yaml": _filled("lm_eval.yaml", words),
+        f"{task.name}-gen.yaml": _filled("lm_eval_gen.yaml", words),
         "utils.py": _text("utils.py"),
         f"{task.name}.lora.yml": _lora(new),
         "arms.yml": (
@@ -244,27 +252,31 @@ def _task_words(new: NewTask) -> dict[str, str]:
 
 
 def _metric_words(task: TaskFile) -> dict[str, str]:
-    metrics = [*_ANY]
     about = "No order, so nothing that measures how far off a label is."
     if task.ordinal:
-        metrics[2:2] = _ORDINAL
         about = "The labels have an order, so there are also qwk, mae, spearman and within_1."
     if len(task.labels) == 2:
-        metrics[2:2] = _TWO
         about += " AUROC takes the second label for the positive one."
+    return {
+        "about_metrics": about,
+        "metrics": _metric_lines(task, ""),
+        "forced_metrics": _metric_lines(task, "forced_"),
+    }
+
+
+def _metric_lines(task: TaskFile, prefix: str) -> str:
+    metrics = [*_ANY]
+    metrics[2:2] = [*(_ORDINAL if task.ordinal else ()), *(_TWO if len(task.labels) == 2 else ())]
     lines = []
     for metric, function, higher in metrics:
-        lines += [
-            f"{{metric: {metric}, aggregation: !function utils.{function}, "
-            f"higher_is_better: {higher}}}",
-            f"{{metric: {metric}_stderr, aggregation: !function utils.{function}_stderr, "
-            "higher_is_better: false}",
-        ]
+        lines += [(metric, function, higher), (f"{metric}_stderr", f"{function}_stderr", "false")]
     if task.ordinal:
-        lines.append(
-            "{metric: undefined, aggregation: !function utils.undefined, higher_is_better: false}"
-        )
-    return {"about_metrics": about, "metrics": "\n".join(f"  - {line}" for line in lines)}
+        lines.append(("undefined", "undefined", "false"))
+    return "\n".join(
+        f"  - {{metric: {prefix}{metric}, aggregation: !function utils.{function}, "
+        f"higher_is_better: {higher}}}"
+        for metric, function, higher in lines
+    )
 
 
 def _lora(new: NewTask) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -88,7 +89,7 @@ def found_order(found: Collection[str]) -> Order:
             scale,
             False,
             "The labels look like a scale but are taken for names; if their order means "
-            f"something, add --ordinal {csv_line(scale)}",
+            f"something, add --ordinal {shlex.quote(csv_line(scale))}",
         )
     return Order(
         tuple(sorted(found, key=lambda label: (label.casefold(), label))),

@@ -65,9 +65,18 @@ def readme_words(new: NewTask) -> dict[str, str]:
         f"{markdown.code(task.columns.explanation)}. The arm `explanation` learns to write it "
         "after the label, `shuffled` the same words in another order, `label_only` the label alone."
         if new.explained
-        else "The texts have no explanations, so there is one arm, `label_only`. To train with "
-        "explanations, add a column of them to the table, name it under `columns` in `task.yml`, "
-        "add `explanation` and `shuffled` to `arms.yml`, and build again."
+        else "The texts have no explanations, so there is one arm, `label_only`. If somebody wrote "
+        "them down, add their column to the table and name it under `columns` in `task.yml`; or "
+        "let language models write them for the labels that are given, after a look at the config "
+        "that the first command copies:\n\n"
+        + markdown.block(
+            "regreason prompts --dest annotation\n"
+            f"regreason explain {dest}/task.yml annotation/explain.yml \\\n"
+            f"  --out {dest}/explained.jsonl --task-out {dest}/explained.yml",
+            "sh",
+        )
+        + f"\n\nThen build from `{dest}/explained.yml`, and write `regreason_arm: [label_only, "
+        "explanation, shuffled]` into `arms.yml`."
     )
     table = task.data.path.name if task.data.path else task.data.hub
     return {

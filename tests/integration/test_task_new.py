@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 from labelled_data import LABELS, write_answers, write_scale, write_tickets
-from lm_eval import tasks as lm_eval_tasks
 from lm_eval.tasks import TaskManager
 
 from regreason_plugin.cli import main
@@ -27,22 +26,13 @@ NEW = {
         "answers.jsonl --text text --label verdict --explanation why --id id --group book",
     ),
 }
-METRICS = {"acc", "macro_f1", "nll", "brier", "ece", "overconfidence", "majority_acc"} | {
-    "label_entropy"
-}
-ORDINAL = {"qwk", "mae", "spearman", "within_1"}
-
-
-@pytest.fixture(scope="module")
-def known_tasks() -> TaskManager:
-    return TaskManager()
+ORDINAL = ("qwk", "mae", "spearman", "within_1", "undefined")
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known_tasks: TaskManager) -> Path:
-    """Where the commands run; lm-eval's own tasks are listed once for all of them."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the commands run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lm_eval_tasks, "TaskManager", lambda: known_tasks)
     return tmp_path
 
 
@@ -60,7 +50,8 @@ def files() -> set[str]:
 def test_writes_one_folder(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert new(name) == 0
     table = NEW[name][1].split()[0]
-    written = {"task.yml", "utils.py", "README.md", "arms.yml", f"{name}.yaml", f"{name}.lora.yml"}
+    written = {"task.yml", "utils.py", "README.md", "arms.yml"}
+    written |= {f"{name}.yaml", f"{name}-gen.yaml", f"{name}.lora.yml"}
     assert files() == {table} | {f"{name}/{file}" for file in written}
     assert not capsys.readouterr().err.count("regreason:")
     # Neither machine nor working directory stands in it, but for the model that was named.
@@ -83,11 +74,11 @@ def test_prints_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"REFUND +26 +8\.6% ", said)
     assert re.search(r"Delivery, late +25 +8\.3% ", said)
     assert re.search(r"text, words +12 +16 +2000\n", said.replace(" \n", "\n"))
-    assert "1 rows dropped: the same text with the same label" in said
-    assert "1 rows dropped: no text" in said
-    assert "1 rows dropped: no label" in said
-    assert "1 texts of one or two words" in said
-    assert "1 rows of more than 1024 tokens" in said
+    assert "  dropped, as the same text and label stand earlier: 1\n" in said
+    assert "  dropped, as they have no text: 1\n" in said
+    assert "  dropped, as they have no label: 1\n" in said
+    assert "  of one or two words: 1\n" in said
+    assert "  of more than 1024 tokens with prompt, label and explanation: 1\n" in said
     assert "taken for names" in said
 
 
@@ -115,37 +106,36 @@ def test_the_task_is_read_back(name: str, place: Path) -> None:
     assert task.data.path.resolve() == (place / NEW[name][1].split()[0]).resolve()
 
 
+def metrics(text: str) -> list[str]:
+    return re.findall(r"^  - \{metric: .*", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("name", NEW)
 def test_lm_eval_finds_the_task_with_its_metrics(name: str) -> None:
     assert new(name) == 0
     manager = TaskManager(include_path=name, include_defaults=False)
-    assert manager.all_tasks == [name]
-    found: dict[str, Any] = manager._get_config(name)
-    assert found["dataset_kwargs"] == {
-        "setting": [name, "label"],
-        "default_data_dir": f"runs/{name}/data",
-    }
-    built_in = (ROOT / "lm_eval_tasks" / "_label_first.yml").read_text(encoding="utf-8")
-    mine = (Path(name) / f"{name}.yaml").read_text(encoding="utf-8")
-    entries = [re.findall(r"^  - \{metric: .*", text, re.MULTILINE) for text in (built_in, mine)]
-    names = [re.findall(r"metric: (\w+),", " ".join(lines)) for lines in entries]
-    wanted = METRICS | (ORDINAL if name == "scale" else set())
-    wanted |= {"auroc"} if name == "answers" else set()
-    errors = {f"{metric}_stderr" for metric in wanted}
-    undefined = {"undefined"} if name == "scale" else set()
-    assert set(names[1]) == wanted | errors | undefined
-    assert len(names[1]) == len(set(names[1]))
-    # Each is reported as the built-in tasks report it.
-    assert {line for line in entries[1] if "auroc" not in line} <= set(entries[0])
-    # A standard error fills the cell of the metric before it.
-    assert [m for m in names[1] if m.endswith("_stderr")] == [
-        f"{before}_stderr"
-        for before, after in zip(names[1], names[1][1:], strict=False)
-        if after.endswith("_stderr")
-    ]
-    # And all else is as in the built-in tasks.
-    for key in re.findall(r"^\w+: .*", built_in, re.MULTILINE):
-        assert key in mine, key
+    tasks = {name: "_label_first", f"{name}-gen": "_explanation_first"}
+    assert manager.all_tasks == sorted(tasks)
+    for task, like in tasks.items():
+        config: dict[str, Any] = manager._get_config(task)
+        assert config["dataset_kwargs"] == {
+            "setting": [name, "label"],
+            "default_data_dir": f"runs/{name}/data",
+        }
+        built_in = (ROOT / "lm_eval_tasks" / f"{like}.yml").read_text(encoding="utf-8")
+        mine = (Path(name) / f"{task}.yaml").read_text(encoding="utf-8")
+        # The metrics that fit the labels, each as the built-in tasks report it.
+        lines = [line for line in metrics(mine) if "auroc" not in line]
+        assert lines == [
+            line
+            for line in metrics(built_in)
+            if name == "scale" or not re.search(rf"({'|'.join(ORDINAL)})[,_]", line)
+        ]
+        auroc = [line for line in metrics(mine) if "auroc" in line]
+        assert len(auroc) == (name == "answers") * (2 if task == name else 4)
+        # And all else is as in the built-in tasks.
+        for key in re.findall(r"^\w+: .*", built_in, re.MULTILINE):
+            assert key in mine, key
 
 
 def test_the_config_is_the_shipped_one_with_its_folders() -> None:
@@ -184,6 +174,7 @@ def test_without_explanations_there_is_one_arm() -> None:
     assert arms == {"regreason_arm": ["label_only"]}
     readme = Path("tickets/README.md").read_text(encoding="utf-8")
     assert "base=runs/tickets/results/base" in readme
+    assert "regreason explain tickets/task.yml annotation/explain.yml" in readme
 
 
 def test_the_order_of_labels_is_what_ordinal_says(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def test_only_integers_in_a_row_are_taken_for_a_scale(
     order = found_order(set(found.split()))
     assert (order.labels, order.ordinal) == (tuple(labels.split()), ordinal)
     assert said in order.why
+
+
+def test_a_hint_can_be_typed() -> None:
+    hint = found_order({"very low", "high", "low"}).why
+    (typed,) = shlex.split(hint.partition("--ordinal")[2])
+    assert given_order(typed, {"very low", "high", "low"}).labels == ("very low", "low", "high")
 
 
 def test_the_order_that_is_given_is_kept() -> None:

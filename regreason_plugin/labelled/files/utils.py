@@ -1,13 +1,16 @@
-"""What the task file here calls. lm-eval 0.4.11 looks for it in this folder only."""
+"""What the task files here call. lm-eval 0.4.11 looks for it in this folder only."""
 
 from regreason_plugin.evaluation.documents import (
     TrainSampler,
+    explanation_first_documents,
+    explanation_then_label,
     label_first_documents,
     label_index,
     labels,
     prompt,
     score_labels,
 )
+from regreason_plugin.evaluation.explanation_first import ExplanationFirstTask, score_both
 from regreason_plugin.evaluation.metrics import (
     auroc,
     auroc_stderr,
@@ -28,12 +31,15 @@ from regreason_plugin.evaluation.metrics import (
 from regreason_plugin.evaluation.task import RegReasonTask
 
 __all__ = [
+    "ExplanationFirstTask",
     "RegReasonTask",
     "TrainSampler",
     "auroc",
     "auroc_stderr",
     "ece",
     "ece_stderr",
+    "explanation_first_documents",
+    "explanation_then_label",
     "label_first_documents",
     "label_index",
     "labels",
@@ -46,6 +52,7 @@ __all__ = [
     "prompt",
     "qwk",
     "qwk_stderr",
+    "score_both",
     "score_labels",
     "spearman",
     "spearman_stderr",
