@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from regreason_plugin import __version__
-from regreason_plugin.cli import data, gating, models, predict
+from regreason_plugin.cli import baselines, data, gating, models, predict, task
 from regreason_plugin.errors import UserError
 
 
@@ -54,4 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     models.add_commands(command)
     gating.add_commands(command)
     predict.add_commands(command)
+    baselines.add_commands(command)
+    task.add_commands(command)
     return parser

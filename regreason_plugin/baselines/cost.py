@@ -1,0 +1,124 @@
+"""What a method took, on the machine that it ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from regreason_plugin.jsonl import atomic_writer
+
+COST = "cost.json"
+_PACKAGES = ("regreason", "lm_eval", "scikit-learn", "torch", "transformers", "peft")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Machine(_Part):
+    """Where it ran; seconds and memory are of this machine alone.
+
+    Attributes:
+        system: Operating system and processor.
+        cores: Of the CPU.
+        threads: That PyTorch may use; scikit-learn's fits use one.
+        gpu: Its name; None on a CPU.
+    """
+
+    system: str
+    cores: int
+    threads: int
+    gpu: str | None
+
+
+class Cost(_Part):
+    """What one method took, in a process of its own.
+
+    Attributes:
+        method: Its name.
+        seed: Of its training; None of a method without a random draw.
+        training_seconds: Reading rows, every candidate that validation chose among, and that
+            choice; not loading a model. 0 of what is not trained.
+        training_tokens: Tokens read in training, padding and validation left out, as often as
+            they were read; None of a method without a tokenizer.
+        training_rows: Rows read in training, likewise.
+        documents: How many were scored.
+        scoring_ms: Milliseconds a document in the model; not loading it, nor the metrics.
+        peak_memory_mib: The most main memory of the whole process, libraries included.
+        peak_gpu_mib: The most memory of PyTorch's tensors on the GPU; None on a CPU.
+        machine: Where it ran.
+        versions: Of the packages that matter.
+    """
+
+    method: str
+    seed: int | None = None
+    training_seconds: float
+    training_tokens: int | None
+    training_rows: int
+    documents: int
+    scoring_ms: float
+    peak_memory_mib: float
+    peak_gpu_mib: float | None
+    machine: Machine
+    versions: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write ``cost.json``, which comes last: where it is, the method has finished."""
+        with atomic_writer(folder / COST) as stream:
+            stream.write(self.model_dump_json(indent=2).encode("utf-8") + b"\n")
+
+
+def measured(
+    method: str,
+    *,
+    seed: int | None = None,
+    training_seconds: float = 0.0,
+    training_tokens: int | None = 0,
+    training_rows: int = 0,
+    documents: int,
+    scoring_seconds: float,
+) -> Cost:
+    """The cost of a method, with this process's memory and this machine."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    return Cost(
+        method=method,
+        seed=seed,
+        training_seconds=training_seconds,
+        training_tokens=training_tokens,
+        training_rows=training_rows,
+        documents=documents,
+        scoring_ms=1000 * scoring_seconds / documents,
+        peak_memory_mib=_peak_memory() / 2**20,
+        peak_gpu_mib=torch.cuda.max_memory_allocated() / 2**20 if gpu else None,
+        machine=Machine(
+            system=f"{platform.system()} {platform.machine()}",
+            cores=os.cpu_count() or 1,
+            threads=torch.get_num_threads(),
+            gpu=torch.cuda.get_device_name() if gpu else None,
+        ),
+        versions={package: version(package) for package in _PACKAGES},
+    )
+
+
+def read_cost(folder: Path) -> Cost:
+    """Read ``cost.json`` of a finished method."""
+    return Cost.model_validate_json((folder / COST).read_bytes())
+
+
+def _peak_memory() -> int:
+    """The most main memory that this process has had, in bytes."""
+    status = Path("/proc/self/status")
+    # Linux counts into ru_maxrss what the parent had when it started the child.
+    if status.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

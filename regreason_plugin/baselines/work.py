@@ -1,0 +1,209 @@
+"""One method in this process: learn, score, say what it took."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from regreason_plugin.baselines import SHOTS
+from regreason_plugin.baselines.cost import Cost, measured
+from regreason_plugin.baselines.rows import read_rows, tasks_of
+from regreason_plugin.errors import UserError
+from regreason_plugin.targets.folder import DataFolder, open_data_folder
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one method is to do.
+
+    Attributes:
+        method: Its name.
+        data: The data folder.
+        out: Where results and ``cost.json`` go.
+        tasks: To score; None for all that the data has.
+        model: The base model; None of a method without one.
+        seed: Of a method with a random draw.
+        epochs: Of ``head``.
+        learning_rate: Of ``head``.
+        batch_size: Of ``head``.
+        include_path: A folder of more task files.
+        apply_chat_template: Prompts in the base model's chat template.
+    """
+
+    method: str
+    data: Path
+    out: Path
+    tasks: tuple[str, ...] | None = None
+    model: str | None = None
+    seed: int | None = None
+    epochs: int = 3
+    learning_rate: float = 2e-4
+    batch_size: int = 16
+    include_path: Path | None = None
+    apply_chat_template: bool = False
+
+    def arguments(self) -> list[str]:
+        """As `parser` reads them."""
+        given = [self.method, str(self.data), "--out", str(self.out)]
+        if self.tasks is not None:
+            given += ["--tasks", ",".join(self.tasks)]
+        if self.model is not None:
+            given += ["--model", self.model]
+        if self.seed is not None:
+            given += ["--seed", str(self.seed), "--epochs", str(self.epochs)]
+            given += ["--learning_rate", str(self.learning_rate)]
+            given += ["--batch_size", str(self.batch_size)]
+        if self.include_path is not None:
+            given += ["--include_path", str(self.include_path)]
+        return given + ["--apply_chat_template"] * self.apply_chat_template
+
+
+def parser() -> ArgumentParser:
+    """Of ``python -m regreason_plugin.baselines``, which `regreason baselines` starts."""
+    parser = ArgumentParser(prog="python -m regreason_plugin.baselines", description=__doc__)
+    parser.add_argument("method", choices=DO)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tasks", type=lambda text: tuple(text.split(",")))
+    parser.add_argument("--model")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--epochs", type=int, default=Work.epochs)
+    parser.add_argument("--learning_rate", type=float, default=Work.learning_rate)
+    parser.add_argument("--batch_size", type=int, default=Work.batch_size)
+    parser.add_argument("--include_path", type=Path)
+    parser.add_argument("--apply_chat_template", action="store_true")
+    return parser
+
+
+def do(work: Work) -> Cost:
+    """Do it, and leave ``cost.json`` last.
+
+    Raises:
+        UserError: The data or the model will not do.
+    """
+    cost = DO[work.method](work, open_data_folder(work.data))
+    cost.write(work.out)
+    return cost
+
+
+def _tfidf(work: Work, folder: DataFolder) -> Cost:
+    from regreason_plugin.baselines.answering import ClassifierLM, in_template
+    from regreason_plugin.baselines.scoring import score_classifier, timed
+    from regreason_plugin.baselines.tfidf import fit
+
+    declared = folder.declaration
+    tasks = tasks_of(folder, work.tasks)
+    tokenizer = None
+    if work.apply_chat_template:
+        from regreason_plugin.baselines.head import load_tokenizer
+
+        tokenizer = load_tokenizer(_model_of(work))
+    started = time.perf_counter()
+    rows = read_rows(folder, list(tasks.values()))
+    if tokenizer is not None:
+        for examples in (*rows.train.values(), *rows.validation.values()):
+            examples.prompts = [
+                in_template(tokenizer, [{"role": "user", "content": text}])
+                for text in examples.prompts
+            ]
+    classifier = fit(rows, len(declared.labels))
+    seconds = time.perf_counter() - started
+    names = {setting: task for task, setting in tasks.items()}
+    with timed(ClassifierLM) as clock:
+        score_classifier(
+            ClassifierLM(classifier, declared, tasks, tokenizer),
+            "tfidf",
+            {"pretrained": "tfidf", **classifier.hyperparameters(names)},
+            work.data,
+            list(tasks),
+            work.out,
+            work.include_path,
+            work.apply_chat_template,
+        )
+    return measured(
+        "tfidf",
+        training_seconds=seconds,
+        training_tokens=None,
+        training_rows=sum(len(examples.labels) for examples in rows.train.values()),
+        documents=clock.documents,
+        scoring_seconds=clock.seconds,
+    )
+
+
+def _head(work: Work, folder: DataFolder) -> Cost:
+    from regreason_plugin.baselines.answering import ClassifierLM
+    from regreason_plugin.baselines.head import HeadOptions, train, write_record
+    from regreason_plugin.baselines.scoring import score_classifier, timed
+
+    declared = folder.declaration
+    base = _model_of(work)
+    assert work.seed is not None
+    options = HeadOptions(
+        work.seed, work.epochs, work.learning_rate, work.batch_size, work.apply_chat_template
+    )
+    # Of all settings, whichever are scored: the arms learn from all of them too.
+    rows = read_rows(folder, folder.settings())
+    trained = train(base, rows, len(declared.labels), work.out, options)
+    write_record(trained, work.out, folder, base, options)
+    tasks = tasks_of(folder, work.tasks)
+    with timed(ClassifierLM) as clock:
+        score_classifier(
+            ClassifierLM(
+                trained.head,
+                declared,
+                tasks,
+                trained.head.tokenizer if work.apply_chat_template else None,
+            ),
+            "head",
+            {"pretrained": base, "peft": str(work.out), "head": "sequence classification"},
+            work.data,
+            list(tasks),
+            work.out,
+            work.include_path,
+            work.apply_chat_template,
+        )
+    return measured(
+        "head",
+        seed=work.seed,
+        training_seconds=trained.seconds,
+        training_tokens=trained.tokens,
+        training_rows=trained.rows,
+        documents=clock.documents,
+        scoring_seconds=clock.seconds,
+    )
+
+
+def _untrained(shots: int) -> Callable[[Work, DataFolder], Cost]:
+    def score(work: Work, folder: DataFolder) -> Cost:
+        from regreason_plugin.baselines.scoring import eval_arguments, score_base
+
+        arguments = eval_arguments(
+            _model_of(work),
+            folder.path,
+            list(tasks_of(folder, work.tasks)),
+            work.out,
+            shots=shots,
+            include=work.include_path,
+            chat=work.apply_chat_template,
+        )
+        clock = score_base(work.method, arguments)
+        return measured(work.method, documents=clock.documents, scoring_seconds=clock.seconds)
+
+    return score
+
+
+def _model_of(work: Work) -> str:
+    if work.model is None:
+        raise UserError(f"{work.method} needs --model BASE")
+    return work.model
+
+
+DO: dict[str, Callable[[Work, DataFolder], Cost]] = {
+    "tfidf": _tfidf,
+    "head": _head,
+    "zero_shot": _untrained(0),
+    "few_shot": _untrained(SHOTS),
+}

@@ -1,0 +1,82 @@
+"""`regreason baselines`: what people would pick instead."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from regreason_plugin.baselines import METHODS
+from regreason_plugin.cli.console import AddCommand, console, names, positive, say
+from regreason_plugin.errors import UserError
+
+
+def add_commands(command: AddCommand) -> None:
+    """Add it to the parser."""
+    baselines = command("baselines", _baselines, "what people would pick instead, on the same rows")
+    baselines.add_argument("data", type=Path, metavar="DATA")
+    baselines.add_argument("--out", type=Path, required=True, metavar="RESULTS")
+    baselines.add_argument(
+        "--methods", default="all", metavar="A,B", help=f"default: {','.join(METHODS)}"
+    )
+    baselines.add_argument(
+        "--model", metavar="BASE", help="the model that the arms were trained from"
+    )
+    baselines.add_argument("--tasks", metavar="A,B", help="default: all of the data")
+    baselines.add_argument(
+        "--seeds", type=_seeds, default=(1, 2, 3), metavar="1,2,3", help="of head; default: 1,2,3"
+    )
+    baselines.add_argument("--epochs", type=positive, default=3, help="of head, at most; default 3")
+    baselines.add_argument("--learning_rate", type=float, default=2e-4, help="of head")
+    baselines.add_argument("--batch_size", type=positive, default=16, help="of head")
+    baselines.add_argument(
+        "--include_path", type=Path, metavar="DIR", help="your own task files, as for lm_eval"
+    )
+    baselines.add_argument(
+        "--apply_chat_template", action="store_true", help="where the arms were scored with it"
+    )
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    seeds = tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
+    if min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"{min(seeds)} is less than 0")
+    return seeds
+
+
+def _baselines(args: argparse.Namespace) -> int:
+    from regreason_plugin.baselines.rows import tasks_of
+    from regreason_plugin.baselines.run import run_baselines
+    from regreason_plugin.baselines.table import print_outcomes, read_outcome
+    from regreason_plugin.baselines.work import Work
+    from regreason_plugin.targets.folder import open_data_folder
+
+    methods = names(args.methods, "method", list(METHODS))
+    folder = open_data_folder(args.data)
+    asked = args.tasks and tuple(name.strip() for name in args.tasks.split(","))
+    tasks = list(tasks_of(folder, asked))
+    if args.include_path is not None and not args.include_path.is_dir():
+        raise UserError("--include_path names no folder", path=args.include_path)
+    work = Work(
+        method="",
+        data=args.data,
+        out=args.out,
+        tasks=tuple(tasks) if asked else None,
+        model=args.model,
+        epochs=args.epochs,
+        learning_rate=args.learning_rate,
+        batch_size=args.batch_size,
+        include_path=args.include_path,
+        apply_chat_template=args.apply_chat_template,
+    )
+    if not run_baselines(folder, args.out, methods, args.seeds, work):
+        return 1
+    console.print()
+    print_outcomes([read_outcome(args.out, name, tasks) for name in methods], len(tasks), console)
+    pairs = [f"{name}={args.out / name}" for name in methods if name != "few_shot"]
+    if pairs:
+        say(
+            f"Next: regreason compare label_only=YOUR_RESULTS {shlex.join(pairs)} "
+            "--baseline label_only --out comparison"
+        )
+    return 0
