@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,8 +64,6 @@ def add_commands(command: AddCommand) -> None:
 
 
 def _new(args: argparse.Namespace) -> int:
-    from pydantic import ValidationError
-
     from regreason_plugin.labelled.look import local_tokenizer, look
     from regreason_plugin.labelled.new_task import (
         NewTask,
@@ -76,19 +76,20 @@ def _new(args: argparse.Namespace) -> int:
     from regreason_plugin.labelled.order import found_order, given_order
     from regreason_plugin.labelled.task_file import TaskFile, check_name
 
-    try:
+    with _said_in_one_sentence():
         name, data, columns = check_name(args.name), _data(args), _columns(args)
-        dest = args.dest or Path(name)
-        base = args.model or _tiny_base()
-        check_dest(dest)
-        with console.status("the names of lm-eval's tasks, the tokenizer"):
-            check_is_free(name)
-            tokenizer = local_tokenizer(base)
-        with progress() as advance:
-            length = tokenizer.length if tokenizer else None
-            seen = look(data, columns, length, lambda: advance("read", 1))
-        found = seen.counts.labels
-        order = given_order(args.ordinal, found) if args.ordinal else found_order(found)
+    dest = args.dest or Path(name)
+    base = args.model or _tiny_base()
+    check_dest(dest)
+    with console.status("the names of lm-eval's tasks, the tokenizer"):
+        check_is_free(name)
+        tokenizer = local_tokenizer(base)
+    with progress() as advance:
+        length = tokenizer.length if tokenizer else None
+        seen = look(data, columns, length, lambda: advance("read", 1))
+    found = seen.counts.labels
+    order = given_order(args.ordinal, found) if args.ordinal else found_order(found)
+    with _said_in_one_sentence():
         task = TaskFile(
             name=name,
             title=name.replace("_", " ").strip(),
@@ -99,11 +100,6 @@ def _new(args: argparse.Namespace) -> int:
             data=data,
             columns=columns,
         )
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(first["msg"].removeprefix("Value error, ")) from None
-    except ValueError as error:
-        raise UserError(str(error)) from None
     written = write_task(NewTask(task, dest, base, seen.counts.kept, seen.counts.explained))
     _show(seen, task)
     _show_too_long(seen, task, tokenizer, base)
@@ -118,6 +114,20 @@ def _new(args: argparse.Namespace) -> int:
     say(f"Next: read {dest / 'task.yml'}, its prompt above all, and type what {dest / 'README.md'}")
     say(f"      says; first regreason build {dest / 'task.yml'} --out runs/{name}/data")
     return 0
+
+
+@contextmanager
+def _said_in_one_sentence() -> Iterator[None]:
+    """What a task's own checks refuse, as a user's mistake."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(first["msg"].removeprefix("Value error, ")) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _tiny_base() -> str:

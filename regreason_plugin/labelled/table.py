@@ -301,7 +301,7 @@ def _check_whole(data: Data, columns: Columns, counts: Counts) -> None:
         more = f" (and {len(single) - 1} more such labels)" if len(single) > 1 else ""
         raise wrong(
             f"label {single[0]!r} has one row{more}, too few to train on and test on; add rows, "
-            "take it out, or map it to another label under `values`",
+            "take it out, or give it another label, in the table or under `values` in a task.yml",
             columns.label,
         )
     if columns.explanation and not counts.explained:

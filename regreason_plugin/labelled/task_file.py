@@ -69,7 +69,7 @@ def check_label(label: str) -> str:
     if neutralise(label)[1]:
         raise ValueError(
             f"label {label!r} could be read as a special token or a turn marker; write another "
-            "word for it, and under `values` which of the data's values it stands for"
+            "word for it, in the table or under `values` in a task.yml"
         )
     return label
 

@@ -7,12 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import yaml
 from labelled_data import LABELS, write_answers, write_scale, write_tickets
 from lm_eval.tasks import TaskManager
 
 from regreason_plugin.cli import main
+from regreason_plugin.labelled.table import read_labelled
 from regreason_plugin.labelled.task_file import read_task
 
 ROOT = Path(__file__).parents[2]
@@ -189,6 +191,38 @@ def test_the_order_of_labels_is_what_ordinal_says(capsys: pytest.CaptureFixture[
     assert "qwk" in Path("deep/down/t.yaml").read_text(encoding="utf-8")
     assert main([*command, "bad,good"]) == 2
     assert "--ordinal leaves out 'so, so'" in capsys.readouterr().err
+
+
+def test_a_table_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    rows = [{"text": f"t{n}", "label": n % 2} for n in range(6)]
+    stream = datasets.Dataset.from_list(rows, features=features).to_iterable_dataset()
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    command = ["task", "new", "t", "--data", "org/name", "--text", "text", "--label", "label"]
+    assert main([*command, "--config", "main", "--split", "dev", "--model", TINY]) == 0
+    task = read_task(Path("t/task.yml"))
+    assert (task.data.hub, task.data.config, task.data.split) == ("org/name", "main", "dev")
+    assert task.data.path is None
+    assert task.labels == ("no", "yes")
+    assert [row.label for row in read_labelled(task)] == [1, 2, 1, 2, 1, 2]
+
+
+def test_a_gated_table_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuses(*_: Any, **__: Any) -> None:
+        raise datasets.exceptions.DatasetNotFoundError("Dataset is a gated dataset on the Hub.")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuses)
+    command = ["task", "new", "t", "--data", "org/name", "--text", "text", "--label", "label"]
+    assert main(command) == 2
+    assert "org/name/train: is gated on the Hub: accept its terms" in (
+        said := capsys.readouterr().err
+    )
+    assert said.strip().endswith("or download the file and name it with --data")
+    assert not files()
 
 
 def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
