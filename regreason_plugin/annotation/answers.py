@@ -61,8 +61,8 @@ def read_rating(text: str, scale: int) -> Answer:
     return Answer(score, _explanation(found.get("explanation")))
 
 
-def read_merged(text: str) -> str:
-    """Read a merged explanation.
+def read_explanation(text: str) -> str:
+    """Read an explanation that comes without a score.
 
     Raises:
         Unreadable: As `read_rating`, without the scores' names.

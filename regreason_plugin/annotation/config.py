@@ -1,4 +1,7 @@
-"""The file that `regreason annotate` reads; README's "Raters" shows one with every key."""
+"""The files that `regreason annotate` and `regreason explain` read.
+
+`regreason prompts` copies one of each with every key explained.
+"""
 
 from __future__ import annotations
 
@@ -194,15 +197,70 @@ class AnnotateConfig(_Part):
     @property
     def store_path(self) -> Path:
         """Where the store is."""
-        return self.store or self.out.with_name(self.out.name.split(".jsonl")[0] + ".calls.db")
+        return self.store or _beside(self.out)
+
+
+def _explainer(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(
+            f"{value!r} cannot explain a label; a language model needs the keys name, model and "
+            "base_url"
+        )
+    return value
+
+
+class ExplainConfig(_Part):
+    """Who explains the labels of a table; paths as seen from where it is run.
+
+    Attributes:
+        raters: Asked in this order: each only for rows that all before it have failed on.
+        store: The store of calls; by default beside the file that is written.
+        prompts: A folder with an ``explain.txt`` to use in place of the package's.
+        max_words: The longest explanation; a longer one is cut, at the end of a sentence if
+            there is one.
+    """
+
+    raters: list[Annotated[ServerRater, BeforeValidator(_explainer)]] = Field(min_length=1)
+    store: Path | None = None
+    prompts: Path | None = None
+    max_words: Annotated[int, Field(ge=5)] = 60
+
+    def store_path(self, out: Path) -> Path:
+        """Where the store is.
+
+        Args:
+            out: The file that is written.
+        """
+        return self.store or _beside(out)
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(out.name.split(".jsonl")[0] + ".calls.db")
 
 
 def read_config(path: Path) -> AnnotateConfig:
-    """Read and check the file.
+    """Read and check the config of `regreason annotate`.
 
     Raises:
         UserError: It is not there, no YAML mapping, or a key or rater is unknown.
     """
+    config = validate(AnnotateConfig, _mapping(path, "the keys conversations and out"), path, 1)
+    _check(config, path)
+    return config
+
+
+def read_explain_config(path: Path) -> ExplainConfig:
+    """Read and check the config of `regreason explain`.
+
+    Raises:
+        UserError: As `read_config`.
+    """
+    config = validate(ExplainConfig, _mapping(path, "the key raters"), path, 1)
+    _check_names([rater.name for rater in config.raters], path)
+    return config
+
+
+def _mapping(path: Path, needed: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -218,16 +276,11 @@ def read_config(path: Path) -> AnnotateConfig:
         line = mark.line + 1 if mark else None
         raise UserError(f"is not YAML: {problem}", path=path, line=line) from None
     if not isinstance(value, dict):
-        raise UserError("is no mapping; it needs the keys conversations and out", path=path)
-    config = validate(AnnotateConfig, value, path, 1)
-    _check(config, path)
-    return config
+        raise UserError(f"is no mapping; it needs {needed}", path=path)
+    return value
 
 
-def _check(config: AnnotateConfig, path: Path) -> None:
-    from regreason_plugin.annotation.aggregate import AGGREGATORS
-
-    names = [rater if isinstance(rater, str) else rater.name for rater in config.raters]
+def _check_names(names: list[str], path: Path) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UserError(
@@ -235,6 +288,12 @@ def _check(config: AnnotateConfig, path: Path) -> None:
                 path=path,
                 field="raters",
             )
+
+
+def _check(config: AnnotateConfig, path: Path) -> None:
+    from regreason_plugin.annotation.aggregate import AGGREGATORS
+
+    _check_names([rater if isinstance(rater, str) else rater.name for rater in config.raters], path)
     unruled = [axis for axis in AXES if axis not in RULES]
     if unruled and len(config.servers) < len(config.raters):
         raise UserError(

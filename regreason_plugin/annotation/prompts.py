@@ -27,13 +27,21 @@ from regreason_plugin.settings import AXES, QUESTIONS
 
 STYLES = ("scale-1-4", "scale-1-4-examples", "scale-1-5", "scale-1-5-examples")
 MERGE = "merge"
-CONFIG = "annotate.yml"
+EXPLAIN = "explain"
+CONFIGS = ("explain.yml", "annotate.yml")
 CONVERSATION = "{conversation}"
 EXPLANATIONS = "{explanations}"
+TEXT = "{text}"
+LABEL = "{label}"
 
 _STYLE = re.compile(r"scale-1-([1-9]\d?)(?:-[a-z0-9-]+)?")
 # Of any kind: `</conversation>`, `< / Message from="x"`, `<explanations`.
 _MARK = re.compile(r"<(?=\s*/?\s*(?:conversation|context|message|explanations?)\b)", re.IGNORECASE)
+# The same, with the marks of the prompt that asks why a text has its label.
+_EXPLAIN_MARK = re.compile(
+    r"<(?=\s*/?\s*(?:conversation|context|message|explanations?|task|text|label)\b)",
+    re.IGNORECASE,
+)
 # Part of every prompt's hash: a change of how a block is written asks again.
 _BLOCK_VERSION = "1"
 
@@ -111,6 +119,44 @@ def render_merge(
     return "".join(values.get(part, part) for part in parts)
 
 
+def load_explain_prompt(folder: Path | None) -> str:
+    """The text that asks why a text has its label.
+
+    Raises:
+        UserError: As `load_prompts`.
+    """
+    return _read(f"{EXPLAIN}.txt", (TEXT, LABEL), folder)
+
+
+def render_explain(template: str, task: str, text: str, label: str, words: int) -> str:
+    """The whole question why a text has its label.
+
+    Args:
+        template: As `load_explain_prompt` gives it.
+        task: The prompt of the task, with ``{text}`` in the place of a text.
+        text: The text.
+        label: The text of its label.
+        words: The most that the explanation may have.
+    """
+    values = {
+        "{task}": _block("task", task.replace(TEXT, "(the text)")),
+        TEXT: _block("text", text),
+        LABEL: _block("label", label),
+        "{words}": str(words),
+    }
+    parts = re.split(r"(\{task\}|\{text\}|\{label\}|\{words\})", template)
+    return "".join(values.get(part, part) for part in parts)
+
+
+def explain_sha256(template: str, task: str, label: str, words: int) -> str:
+    """What an explanation of a label is determined by beside the text; 16 digits."""
+    return text_sha256(template, task, label, str(words))
+
+
+def _block(name: str, text: str) -> str:
+    return f"<{name}>\n{_material(text, _EXPLAIN_MARK)}\n</{name}>"
+
+
 def conversation_block(conversation: Conversation) -> str:
     """A conversation between its marks; nothing inside it can be taken for a mark."""
     lines = ["<conversation>"]
@@ -122,10 +168,10 @@ def conversation_block(conversation: Conversation) -> str:
 
 
 def copy_prompts(destination: Path) -> list[Path]:
-    """Copy the package's prompts and a config with every key, to be changed.
+    """Copy the package's prompts and configs with every key, to be changed.
 
     Returns:
-        What was written.
+        What was written; the `CONFIGS` come last.
 
     Raises:
         UserError: One of the files is there already.
@@ -134,20 +180,20 @@ def copy_prompts(destination: Path) -> list[Path]:
     asked = [f"{style}/{axis}.txt" for style in STYLES for axis in AXES]
     # An axis may have been declared that nobody has written a prompt for.
     names = [name for name in asked if ours.joinpath("prompts").joinpath(name).is_file()]
-    names.append(f"{MERGE}.txt")
-    for name in [*names, CONFIG]:
+    names += [f"{MERGE}.txt", f"{EXPLAIN}.txt"]
+    for name in [*names, *CONFIGS]:
         if (destination / name).exists():
             raise UserError("is there already; name another --dest", path=destination / name)
     texts = {name: ours.joinpath("prompts").joinpath(name).read_bytes() for name in names}
-    texts[CONFIG] = ours.joinpath(CONFIG).read_bytes()
+    texts.update({name: ours.joinpath(name).read_bytes() for name in CONFIGS})
     for name, text in texts.items():
         with atomic_writer(destination / name) as stream:
             stream.write(text)
     return [destination / name for name in texts]
 
 
-def _material(text: str) -> str:
-    return _MARK.sub("\u2039", neutralise(text.replace("\r\n", "\n").strip())[0])
+def _material(text: str, mark: re.Pattern[str] = _MARK) -> str:
+    return mark.sub("\u2039", neutralise(text.replace("\r\n", "\n").strip())[0])
 
 
 def _read(name: str, places: Sequence[str], folder: Path | None) -> str:

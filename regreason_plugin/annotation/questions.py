@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from regreason_plugin.annotation.answers import read_merged, read_rating
+from regreason_plugin.annotation.answers import read_explanation, read_rating
 from regreason_plugin.annotation.config import ServerRater
 from regreason_plugin.annotation.prompts import (
+    EXPLAIN,
     MERGE,
     AskingPrompt,
+    explain_sha256,
     load_prompts,
     merge_sha256,
+    render_explain,
     render_merge,
 )
 from regreason_plugin.annotation.store import OK, Call, CallKey, Outcome, Store, conversation_key
@@ -186,7 +189,44 @@ def merge_question(
         conversation.id,
         lambda: render_merge(template, conversation, axis, explanations, words),
         _schema({"explanation": _EXPLANATION}),
-        lambda said: (None, read_merged(said)),
+        lambda said: (None, read_explanation(said)),
+    )
+
+
+def explain_question(
+    config: ServerRater,
+    template: str,
+    words: int,
+    task: str,
+    conversation: Conversation,
+    axis: str,
+    label: str,
+) -> Question:
+    """The call that says why a text has its label.
+
+    Args:
+        config: Who is asked.
+        template: The prompt (`prompts.load_explain_prompt`).
+        words: The most that the explanation may have.
+        task: The prompt of the task.
+        conversation: The text, as its last message.
+        axis: What the label is of.
+        label: Its text.
+    """
+    return Question(
+        CallKey(
+            conversation_key(conversation),
+            config.name,
+            axis,
+            EXPLAIN,
+            explain_sha256(template, task, label, words),
+            config.model,
+            sampling(config),
+        ),
+        conversation.id,
+        lambda: render_explain(template, task, conversation.conversation[-1].content, label, words),
+        _schema({"explanation": _EXPLANATION}),
+        lambda said: (None, read_explanation(said)),
     )
 
 

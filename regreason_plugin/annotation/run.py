@@ -88,10 +88,10 @@ def annotate(
     Raises:
         UserError: A conversation, a prompt or a key is wrong, or a server does nothing but fail.
     """
-    _check_budget(config, budget)
+    check_budget(config.servers, budget)
     if not config.servers:
         return _Run(config, watcher, None).write()
-    _check_installed()
+    check_installed()
     with Store(config.store_path) as store:
         # Also where nothing is left to ask, for the files of killed processes.
         store.take_over()
@@ -114,7 +114,12 @@ def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
             return estimate(store, _Run(config, None, store).lanes(), retry=retry)
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Refuse to start without the packages that a client needs.
+
+    Raises:
+        UserError: One is missing.
+    """
     for package in ("openai", "tenacity", "aiohttp"):
         if find_spec(package) is None:
             raise UserError(
@@ -123,10 +128,41 @@ def _check_installed() -> None:
             )
 
 
-def _check_budget(config: AnnotateConfig, budget: float | None) -> None:
-    for server in config.servers if budget is not None else ():
-        if server.price is None:
-            raise UserError(f"--budget needs the price of rater {server.name!r}", field="price")
+def check_budget(raters: Iterable[ServerRater], budget: float | None) -> None:
+    """Refuse a budget where a price is unknown.
+
+    Raises:
+        UserError: So it is.
+    """
+    for rater in raters if budget is not None else ():
+        if rater.price is None:
+            raise UserError(f"--budget needs the price of rater {rater.name!r}", field="price")
+
+
+def ask(
+    store: Store, lanes: list[Lane], watcher: Watcher, what: str, retry: bool, budget: float | None
+) -> int:
+    """Make the calls that are left, shown under the name of what is done.
+
+    Returns:
+        How many calls the budget did not allow.
+
+    Raises:
+        UserError: As `annotate`.
+    """
+    if not any(lane.tally.left for lane in lanes):
+        return 0
+    # Here, because rules need no client.
+    from regreason_plugin.annotation.asking import ask_all
+
+    with watcher.asking(what, [lane.tally for lane in lanes]):
+        return ask_all(store, lanes, retry=retry, budget=budget)
+
+
+def spent(store: Store, raters: Iterable[ServerRater]) -> float | None:
+    """What all calls in the store have cost; None where no rater has a price."""
+    # Rounded: a sum of floats depends on the order in which the answers came.
+    return round(store.spent(), 6) if any(rater.price for rater in raters) else None
 
 
 class _Run:
@@ -153,7 +189,7 @@ class _Run:
     def lanes(self) -> list[Lane]:
         """One for each of them."""
         return [
-            Lane(rater.config, partial(self._questions, rater), _tally(rater.config))
+            Lane(rater.config, partial(self._questions, rater), tally(rater.config))
             for rater in self.asked()
         ]
 
@@ -176,7 +212,7 @@ class _Run:
         unaffordable = self._ask("Rating", self.counted_lanes(retry), retry, budget)
         merger = self._merger()
         if merger and not unaffordable:
-            lane = Lane(merger, self._merge_questions, _tally(merger))
+            lane = Lane(merger, self._merge_questions, tally(merger))
             count(self._store, [lane], retry=retry)
             unaffordable = self._ask("Merging explanations", [lane], retry, budget)
         return Finished(unaffordable=unaffordable, cost=self._cost()) if unaffordable else None
@@ -184,13 +220,7 @@ class _Run:
     def _ask(self, what: str, lanes: list[Lane], retry: bool, budget: float | None) -> int:
         assert self._store is not None
         assert self._watcher is not None
-        if not any(lane.tally.left for lane in lanes):
-            return 0
-        # Here, because rules need no client.
-        from regreason_plugin.annotation.asking import ask_all
-
-        with self._watcher.asking(what, [lane.tally for lane in lanes]):
-            return ask_all(self._store, lanes, retry=retry, budget=budget)
+        return ask(self._store, lanes, self._watcher, what, retry, budget)
 
     def write(self) -> Finished:
         """Write the ratings, and beside them what is said of them."""
@@ -259,9 +289,7 @@ class _Run:
         return next((s for s in self._config.servers if merge and s.name == merge.rater), None)
 
     def _cost(self) -> float | None:
-        priced = any(server.price for server in self._config.servers)
-        # Rounded: a sum of floats depends on the order in which the answers came.
-        return round(self._store.spent(), 6) if self._store and priced else None
+        return spent(self._store, self._config.servers) if self._store else None
 
     def _about(self, finished: Finished, notes: Counter[str], conversations: Counter[str]) -> About:
         config = self._config
@@ -296,7 +324,8 @@ def _counting(ratings: Iterable[Rating], on_rating: Callable[[], object]) -> Ite
         yield rating
 
 
-def _tally(rater: ServerRater) -> Tally:
+def tally(rater: ServerRater) -> Tally:
+    """A rater's, with nothing counted yet."""
     return Tally(rater.name, rater.model, priced=rater.price is not None)
 
 

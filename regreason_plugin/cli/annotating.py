@@ -1,4 +1,4 @@
-"""What `regreason annotate` prints."""
+"""What `regreason annotate` prints, and `regreason explain` while it asks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Watcher:
 
     Args:
         where: The console they are shown on.
-        ratings: How many ratings there will be.
+        ratings: How many ratings there will be, if that is known.
     """
 
-    def __init__(self, where: Console, ratings: int) -> None:
+    def __init__(self, where: Console, ratings: int | None) -> None:
         self._where = where
         self._ratings = ratings
 
@@ -41,11 +41,17 @@ class Watcher:
     def writing(self) -> Iterator[Callable[[], object]]:
         """Around the time in which ratings are written; yields what is told of each."""
         with progress(self._ratings) as advance:
-            yield lambda: advance("rate", 1)
+            yield lambda: advance("write", 1)
 
 
-def show_plan(config: AnnotateConfig, plans: Sequence[LanePlan]) -> None:
-    """What `--dry-run` found, and one whole prompt."""
+def show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False) -> None:
+    """What `--dry-run` found, and one whole prompt.
+
+    Args:
+        plans: One a rater.
+        store: Where the store is or would be.
+        merging: Whether explanations are to be merged, which is not in the plans.
+    """
     if not plans:
         say("All raters are built-in rules: nothing is asked and nothing costs.")
         return
@@ -67,10 +73,10 @@ def show_plan(config: AnnotateConfig, plans: Sequence[LanePlan]) -> None:
         )
     # As wide as it needs to be: one cut by the terminal hides numbers.
     console.print(table, width=max(console.width, console.measure(table).maximum))
-    if config.merge:
+    if merging:
         say("Merging the explanations is not in it: one more call a conversation and axis.")
-    if config.store_path.is_file():
-        say(f"Store: {config.store_path}")
+    if store.is_file():
+        say(f"Store: {store}")
     say(f"\nA prompt of {plans[0].name}, whole:\n")
     say(plans[0].example)
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from regreason_plugin.cli import aggregate
+from regreason_plugin.cli import aggregate, explaining
 from regreason_plugin.cli.console import (
     AddCommand,
     amount,
@@ -69,11 +69,12 @@ def add_commands(command: AddCommand) -> None:
     )
 
     prompts = command(
-        "prompts", _prompts, "the raters' prompts, and a config for `annotate`, as files"
+        "prompts", _prompts, "the raters' prompts, and configs for `annotate` and `explain`"
     )
     prompts.add_argument("--dest", type=Path, default=Path("prompts"), metavar="DIR")
 
     aggregate.add_command(command)
+    explaining.add_command(command)
 
     build = command("build", _build, "ratings to a data folder: split, and one file an arm")
     build.add_argument(
@@ -145,7 +146,8 @@ def _annotate(args: argparse.Namespace) -> int:
 
     config = read_config(args.config)
     if args.dry_run:
-        show_plan(config, dry_run(config, retry=args.retry_failed))
+        plans = dry_run(config, retry=args.retry_failed)
+        show_plan(plans, config.store_path, merging=config.merge is not None)
         return 0
     rows = sum(map(count_lines, config.conversations)) * len(AXES)
     finished = annotate(config, Watcher(errors, rows), retry=args.retry_failed, budget=args.budget)
@@ -155,9 +157,9 @@ def _annotate(args: argparse.Namespace) -> int:
 def _prompts(args: argparse.Namespace) -> int:
     from regreason_plugin.annotation.prompts import copy_prompts
 
-    *prompts, config = copy_prompts(args.dest)
+    *prompts, explain, config = copy_prompts(args.dest)
     say(f"{len(prompts)} prompts: {args.dest}")
-    say(f"A config with every key explained: {config}")
+    say(f"A config with every key explained: {config}; for `regreason explain`: {explain}")
     say(f"Next: change them, write `prompts: {args.dest}` into the config, and")
     say(f"      regreason annotate {config} --dry-run")
     return 0

@@ -15,7 +15,7 @@ from regreason_plugin.annotation.answers import (
     LONGEST_ANSWER,
     LONGEST_EXPLANATION,
     Unreadable,
-    read_merged,
+    read_explanation,
     read_rating,
 )
 
@@ -199,7 +199,7 @@ def test_any_text_is_read_or_refused_by_name(text: str, scale: int) -> None:
         assert 1 <= answer.score <= scale
         said = answer.explanation
         assert said.encode("utf-8").decode() == " ".join(said.split()) != ""
-    assert outcome(read_merged, text).encode("utf-8")
+    assert outcome(read_explanation, text).encode("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_model_that_runs_on_costs_no_time(unit: str, start: str) -> None:
     text = (start + unit * (LONGEST_ANSWER // len(unit)))[:LONGEST_ANSWER]
     started = time.process_time()
     for whole in (text, text[:-9] + '"}'):
-        for read in (lambda said: read_rating(said, 5), read_merged):
+        for read in (lambda said: read_rating(said, 5), read_explanation):
             assert outcome(read, whole)
     assert time.process_time() - started < 5  # a pattern that backtracks takes minutes
 
@@ -228,7 +228,7 @@ def test_a_model_that_runs_on_costs_no_time(unit: str, start: str) -> None:
     ],
 )
 def test_a_merged_explanation_is_read(text: str, merged: str) -> None:
-    assert read_merged(text) == merged
+    assert read_explanation(text) == merged
 
 
 @pytest.mark.parametrize(
@@ -242,4 +242,4 @@ def test_a_merged_explanation_is_read(text: str, merged: str) -> None:
 )
 def test_a_merged_explanation_that_cannot_be_read(text: str, name: str) -> None:
     with pytest.raises(Unreadable, match=name):
-        read_merged(text)
+        read_explanation(text)

@@ -216,8 +216,8 @@ def test_what_decides_a_merged_explanation() -> None:
 
 def test_copied_prompts_are_the_same(tmp_path: Path) -> None:
     written = copy_prompts(tmp_path / "mine")
-    # Twelve, the one for merging, and a config.
-    assert len(written) == 14
+    # Twelve, those for merging and explaining, and two configs.
+    assert len(written) == 16
     assert load_prompts(STYLES, tmp_path / "mine") == load_prompts(STYLES, None)
     assert load_merge_prompt(tmp_path / "mine") == load_merge_prompt(None)
     with pytest.raises(UserError, match="there already"):
