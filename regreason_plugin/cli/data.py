@@ -271,7 +271,7 @@ def _show_folder(folder: DataFolder) -> None:
         done = "removed" if manifest.leaks == "remove" else "kept; --leaks remove takes them out"
         say(f"  {leaking} explanations name a label, {own} their own: {done}")
     if dropped := manifest.leaked["dropped"]:
-        say(f"  {dropped} rows dropped: their explanation does nothing but name a label")
+        say(f"  {dropped} rows dropped: no explanation is left to learn from")
     if manifest.note:
         say(f"  {manifest.note}")
     say(f"Manifest: {folder.path / 'manifest.json'}")

@@ -14,7 +14,8 @@ _EXITS = (
     "the input is wrong. The change is over all documents of the tasks, which both folders must "
     "have. Accuracy has Tango's score interval for paired shares, widened for groups of documents; "
     "nll and mae a t interval of the mean difference over groups; macro_f1, qwk and ece (the mean "
-    "over settings, each counted by its documents) one by the delete-one-group jackknife."
+    "over settings, each counted by its documents) one by the delete-one-group jackknife, and "
+    "so does auroc, of two labels."
 )
 
 
@@ -34,7 +35,7 @@ def add_commands(command: AddCommand) -> None:
     gate.add_argument("--candidate", type=Path, required=True, metavar="FOLDER", help="likewise")
     gate.add_argument(
         "--metric",
-        choices=("acc", "macro_f1", "qwk", "mae", "nll", "ece"),
+        choices=("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "ece"),
         default="acc",
         help="default: acc",
     )

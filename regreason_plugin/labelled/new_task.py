@@ -48,6 +48,9 @@ _ORDINAL = (
 _TWO = (("auroc", "auroc", "true"),)
 
 
+TWIN = "explanation_first"
+
+
 @dataclass(frozen=True)
 class NewTask:
     """What the files are made from.
@@ -167,6 +170,7 @@ def write_task(new: NewTask) -> list[Path]:
         written = Path(scratch) / "new"
         written.mkdir()
         for name, text in contents.items():
+            (written / name).parent.mkdir(exist_ok=True)
             (written / name).write_text(text, encoding="utf-8", newline="\n")
         written.rename(new.dest)
     return [new.dest / name for name in contents]
@@ -195,8 +199,10 @@ def _contents(new: NewTask) -> dict[str, str]:
     return {
         "task.yml": _filled("task.yml", _task_words(new)),
         f"{task.name}.yaml": _filled("lm_eval.yaml", words),
-        f"{task.name}-gen.yaml": _filled("lm_eval_gen.yaml", words),
         "utils.py": _text("utils.py"),
+        # Where `--tasks NAME` is also a folder's name, lm-eval runs every YAML file right in it.
+        f"{TWIN}/{task.name}-gen.yaml": _filled("lm_eval_gen.yaml", words),
+        f"{TWIN}/utils.py": _text("utils.py"),
         f"{task.name}.lora.yml": _lora(new),
         "arms.yml": (
             "# One training an arm: what follows the label in what the model learns to write.\n"

@@ -13,6 +13,7 @@ from typing import Any
 from typing_extensions import Self
 
 from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.targets.folder import DataFolder
 from regreason_plugin.training.findings import Finding, finding
 from regreason_plugin.training.sources import Sources
 
@@ -60,6 +61,12 @@ def read_record(output_dir: Path) -> dict[str, Any] | None:
     return record
 
 
+def _declared(folder: DataFolder) -> dict[str, Any]:
+    """The labels of a task of one's own; nothing of the eighteen settings."""
+    declaration = folder.manifest.declaration
+    return {"declaration": declaration.model_dump(mode="json")} if declaration else {}
+
+
 def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: str) -> None:
     """Write the record of a finished run into its output_dir."""
     record = {
@@ -70,6 +77,7 @@ def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: 
             "path": str(sources.folder.path),
             "sha256": sources.folder.sha256,
             "origin": sources.folder.origin,
+            **_declared(sources.folder),
         },
         "base_model": cfg.base_model,
         "adapter": cfg.adapter,

@@ -53,7 +53,8 @@ def test_writes_one_folder(name: str, place: Path, capsys: pytest.CaptureFixture
     assert new(name) == 0
     table = NEW[name][1].split()[0]
     written = {"task.yml", "utils.py", "README.md", "arms.yml"}
-    written |= {f"{name}.yaml", f"{name}-gen.yaml", f"{name}.lora.yml"}
+    written |= {f"{name}.yaml", f"{name}.lora.yml"}
+    written |= {f"explanation_first/{name}-gen.yaml", "explanation_first/utils.py"}
     assert files() == {table} | {f"{name}/{file}" for file in written}
     assert not capsys.readouterr().err.count("regreason:")
     # Neither machine nor working directory stands in it, but for the model that was named.
@@ -125,7 +126,8 @@ def test_lm_eval_finds_the_task_with_its_metrics(name: str) -> None:
             "default_data_dir": f"runs/{name}/data",
         }
         built_in = (ROOT / "lm_eval_tasks" / f"{like}.yml").read_text(encoding="utf-8")
-        mine = (Path(name) / f"{task}.yaml").read_text(encoding="utf-8")
+        (file,) = Path(name).rglob(f"{task}.yaml")
+        mine = file.read_text(encoding="utf-8")
         # The metrics that fit the labels, each as the built-in tasks report it.
         lines = [line for line in metrics(mine) if "auroc" not in line]
         assert lines == [
