@@ -75,7 +75,9 @@ class Classifier:
         arguments = read_model_args(model_args)
         self._lm = load_model(arguments, batch_size, device)
         if apply_chat_template and not self._lm.tokenizer.chat_template:
-            raise UserError("the model's tokenizer has no chat template; leave it out")
+            raise UserError(
+                "the model's tokenizer has no chat template; leave out --apply_chat_template"
+            )
         self._chat = apply_chat_template
         self._new_tokens = min(MAX_NEW_TOKENS, self._lm.max_length // 2)
         room = self._lm.max_length - self._check_labels()
@@ -119,7 +121,8 @@ class Classifier:
         answers = [self._answer(scores) for scores in self._scores(contexts, delimiter)]
         if explain:
             labelled = [number for number, answer in enumerate(answers) if answer.label is not None]
-            continued = [f"{contexts[n]}{delimiter}{answers[n].label}\n" for n in labelled]
+            end = self.question.declaration.label_end
+            continued = [f"{contexts[n]}{delimiter}{answers[n].label}{end}\n" for n in labelled]
             # An explanation is one line.
             for number, text in zip(labelled, self._generate(continued, "\n"), strict=True):
                 answers[number] = replace(answers[number], explanation=" ".join(text.split()))
@@ -147,7 +150,7 @@ class Classifier:
             return Prediction(
                 None, {}, error="the model's scores are not finite; dtype=float32 may help"
             )
-        document = {"labels": declared.labels, "normalise": declared.normalise}
+        document = {"labels": declared.written, "normalise": declared.normalise}
         logits = np.asarray(comparable(scores, document), dtype=np.float64)
         probabilities = np.exp(logits - np.logaddexp.reduce(logits))
         return Prediction(
@@ -157,7 +160,7 @@ class Classifier:
 
     def _scores(self, contexts: Sequence[str], delimiter: str) -> list[list[float]]:
         """The labels' log-likelihoods after each context, in the order of the labels."""
-        labels = self.question.declaration.labels
+        labels = self.question.declaration.written
         requests = [
             Instance("loglikelihood", {}, (context, delimiter + label), index)
             for context in contexts
@@ -237,7 +240,7 @@ class Classifier:
         if self.question.order == "explanation_first":
             delimiter = TARGET_DELIMITER
         known: dict[tuple[int, ...], str] = {}
-        for label in self.question.declaration.labels:
+        for label in self.question.declaration.written:
             context = self._context("Label:")
             tokens = tuple(self._lm._encode_pair(context, delimiter + label)[1])
             if not tokens:

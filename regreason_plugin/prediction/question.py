@@ -61,7 +61,7 @@ class Question:
     def facts(self) -> dict[str, Any]:
         """All of it that a prediction depends on, for a reader and for comparing."""
         return {
-            "labels": list(self.declaration.labels),
+            "labels": list(self.declaration.written),
             "normalise": self.declaration.normalise,
             "prompt": self.declaration.prompt or self.declaration.axes[self.axis].question,
             "dataset": self.dataset,

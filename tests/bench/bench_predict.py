@@ -14,7 +14,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ def model(folder: Path) -> Any:
         "name": "tickets",
         "title": "Tickets",
         "labels": LABELS,
+        "label_end": ".",
         "prompt": "What is this about?\n\n{text}\n\nAnswer:",
         "data": {"path": "rows.jsonl"},
         "columns": {"text": "text", "label": "label"},
@@ -95,14 +96,12 @@ def main(kinds: Sequence[str], count: int | None) -> None:
             folder = Path(scratch)
             write_rows(folder / "rows.jsonl", rows)
             classify = stub if kind == "stub" else model(folder)
-            print(f"\n{kind}\n\n| rows | MiB | rows/s |\n| ---: | ---: | ---: |")
-            for line in looks(folder, classify, rows):
-                print(line, flush=True)
+            print(f"\n{kind}\n\n| rows | MiB | rows/s |\n| ---: | ---: | ---: |", flush=True)
+            run(folder, classify, rows)
 
 
-def looks(folder: Path, classify: Any, rows: int) -> Iterator[str]:
-    """Lines of a table, at tenths of the rows."""
-    found: list[str] = []
+def run(folder: Path, classify: Any, rows: int) -> None:
+    """Print a line at every tenth of the rows."""
     done, started = 0, time.monotonic()
 
     def on_rows(step: int) -> None:
@@ -110,7 +109,7 @@ def looks(folder: Path, classify: Any, rows: int) -> Iterator[str]:
         before, done = done, done + step
         if before * LOOKS // rows != done * LOOKS // rows:
             speed = done / (time.monotonic() - started)
-            found.append(f"| {done:,} | {resident():.0f} | {speed:,.0f} |")
+            print(f"| {done:,} | {resident():.0f} | {speed:,.0f} |", flush=True)
 
     predict_file(
         read_rows(folder / "rows.jsonl", "text"),
@@ -120,7 +119,6 @@ def looks(folder: Path, classify: Any, rows: int) -> Iterator[str]:
         {},
         on_rows=on_rows,
     )
-    yield from found
 
 
 if __name__ == "__main__":

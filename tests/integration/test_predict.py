@@ -53,6 +53,7 @@ def texts(count: int, seed: int = 0) -> list[str]:
 def declared(**changes: Any) -> Declaration:
     return Declaration(
         labels=LABELS,
+        label_end=".",
         ordinal=False,
         datasets={"replies": Dataset(title="Replies")},
         axes={"label": Axis(title="label")},
@@ -170,7 +171,7 @@ def check_same(
             resps = resps[1 : 1 + len(declaration.labels)]
         scores = [float(score) for score, _ in resps]
         if declaration.normalise == "characters":
-            scores = [s / len(label) for s, label in zip(scores, declaration.labels, strict=True)]
+            scores = [s / len(label) for s, label in zip(scores, declaration.written, strict=True)]
         norm = max(scores) + math.log(sum(math.exp(score - max(scores)) for score in scores))
         assert prediction.label == declaration.labels[scores.index(max(scores))]
         assert list(prediction.probabilities) == list(declaration.labels)
@@ -256,7 +257,7 @@ def test_explanation_goes_on_after_the_label(
     assert [one.label for one in found] == [one.label for one in classifier(asked)]
     plain = PlainScorer(tiny_model)
     for text, prediction in zip(asked, found, strict=True):
-        context = f"{PROMPT.replace('{text}', text)} {prediction.label}\n"
+        context = f"{PROMPT.replace('{text}', text)} {prediction.label}.\n"
         expected = plain.generate(context, 256).split("\n")[0]
         assert prediction.explanation == " ".join(expected.split())
 
@@ -406,6 +407,7 @@ def test_a_task_file_in_place_of_the_data(
                 "name": "replies",
                 "title": "Replies",
                 "labels": list(LABELS),
+                "label_end": ".",
                 "prompt": PROMPT,
                 "data": {"path": "in.csv"},
                 "columns": {"text": "said", "label": "verdict", "id": "number"},
@@ -518,9 +520,9 @@ def test_labels_that_the_tokenizer_cannot_tell_apart(
         ).save_pretrained(place)
         return f"{model_args(tiny_model)},tokenizer={place}"
 
-    with pytest.raises(UserError, match="makes no tokens of label '🙂 =fine'"):
+    with pytest.raises(UserError, match="makes no tokens of label '🙂 =fine.'"):
         Classifier(arguments("wroad,", None), custom.path, device="cpu")
-    with pytest.raises(UserError, match="the same tokens of labels 'wrong' and 'wrong, so'"):
+    with pytest.raises(UserError, match="the same tokens of labels 'wrong.' and 'wrong, so.'"):
         Classifier(arguments(":", "[U]"), custom.path, device="cpu")
 
 
