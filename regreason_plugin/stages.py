@@ -28,6 +28,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from regreason_plugin.jsonl import atomic_writer
 
 console = Console()
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def _only_one(out: Path) -> Iterator[IO[str]]:
     one beside it would write the same folder.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
+    with (out / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

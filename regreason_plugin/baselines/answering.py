@@ -42,11 +42,12 @@ class ClassifierLM(LM):  # type: ignore[misc]
         super().__init__()
         self._classifier = classifier
         self._setting = dict(tasks)
-        self._place = {label: place for place, label in enumerate(declaration.labels)}
+        # Whether a space comes before it is between the task and the chat template.
+        self._place = {label.strip(): at for at, label in enumerate(declaration.written)}
         # The task divides a score by its label's length, which is none of a classifier's business.
         self._length = [
             len(label) if declaration.normalise == "characters" else 1
-            for label in declaration.labels
+            for label in declaration.written
         ]
         self._tokenizer = tokenizer
 

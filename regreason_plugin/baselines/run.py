@@ -15,7 +15,7 @@ from regreason_plugin.baselines.work import Work
 from regreason_plugin.errors import UserError
 from regreason_plugin.evaluation.run import checkout_tasks
 from regreason_plugin.jsonl import file_sha256
-from regreason_plugin.stages import Stage, hash_of, run_stages
+from regreason_plugin.stages import LOCK, Stage, hash_of, run_stages
 from regreason_plugin.targets.folder import DataFolder
 
 _OF_A_MODEL = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
@@ -39,9 +39,12 @@ def run_baselines(
         False when one failed, which has been said.
 
     Raises:
-        UserError: A task, the model or the data will not do; nothing is run.
+        UserError: A task, the model, the data or ``out`` will not do; nothing is run.
     """
     check(folder, methods, work)
+    # Half-finished work is cleared away, and nothing else may be.
+    if out.exists() and not (out / LOCK).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError("holds something else than baselines; name another --out", path=out)
     return run_stages(out, stages(folder, out, methods, seeds, work))
 
 
@@ -65,7 +68,7 @@ def check(folder: DataFolder, methods: Sequence[str], work: Work) -> None:
     if "head" in methods:
         read_rows(folder, folder.settings())
     if asking:
-        _check_model(str(work.model), head="head" in methods)
+        _check_model(str(work.model), "head" in methods, work.apply_chat_template)
 
 
 def stages(
@@ -119,15 +122,16 @@ def _state(folder: Path | None) -> list[str]:
     return state
 
 
-def _check_model(model: str, head: bool) -> None:
+def _check_model(model: str, head: bool, chat: bool) -> None:
     from huggingface_hub import snapshot_download
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, AutoTokenizer
 
     try:
         # The stages are kept off the Hub, and a download is no cost of theirs.
         if not Path(model).is_dir():
             snapshot_download(model, allow_patterns=_OF_A_MODEL)
         config = AutoConfig.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--model {model!r} cannot be loaded ({reason})") from None
@@ -136,3 +140,5 @@ def _check_model(model: str, head: bool) -> None:
             f"transformers has no classification head for {config.model_type} models; leave head "
             "out of --methods"
         )
+    if chat and tokenizer.chat_template is None:
+        raise UserError(f"{model!r} has no chat template; leave --apply_chat_template out")

@@ -273,11 +273,24 @@ def test_a_label_without_a_train_row_keeps_a_chance() -> None:
     assert found[:, [0, 2]] == pytest.approx(6 / 7 * fitted)
 
 
-@pytest.mark.parametrize("normalise", ["none", "characters"])
-def test_a_label_scores_its_probability_however_scores_are_normalised(normalise: Any) -> None:
+def test_validation_rows_choose_the_penalty() -> None:
+    """Held-out labels that contradict what is learnt ask for the strongest one."""
+    setting = ("coqa", "on_topic")
+    texts = ["a red one", "a blue one", "the red", "the blue"]
+    train, against = Examples(texts, [1, 2, 1, 2]), Examples(texts, [2, 1, 2, 1])
+    for held_out, strength in ((train, 1000.0), (against, 0.01)):
+        fitted = tfidf.fit(Rows({setting: train}, {setting: held_out}), 2).fitted[setting]
+        assert strength == fitted.regression.C
+
+
+@pytest.mark.parametrize(("normalise", "end"), [("none", ""), ("characters", ""), ("none", ".")])
+def test_a_label_scores_its_probability_however_scores_are_normalised(
+    normalise: Any, end: str
+) -> None:
     labels = ("no", "yes, always", "it depends")
     declaration = Declaration(
         labels=labels,
+        label_end=end,
         ordinal=False,
         normalise=normalise,
         datasets={"one": {"title": "One"}},
@@ -291,7 +304,7 @@ def test_a_label_scores_its_probability_however_scores_are_normalised(normalise:
 
     lm = ClassifierLM(Fixed(), declaration, {"one": ("one", "label")})
     requests = [
-        Instance("loglikelihood", {}, ("Well?", f" {label}"), place, metadata=("one", 0, 1))
+        Instance("loglikelihood", {}, ("Well?", f" {label}{end}"), place, metadata=("one", 0, 1))
         for place, label in enumerate(labels)
     ]
     answers = lm.loglikelihood(requests)
@@ -299,6 +312,18 @@ def test_a_label_scores_its_probability_however_scores_are_normalised(normalise:
     document = {"labels": labels, "normalise": normalise}
     scores = comparable([score for score, _ in answers], document)
     assert scores == pytest.approx(expected[0])
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    data_folder: DataFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "tfidf" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    command = ["baselines", str(data_folder.path), "--out", str(tmp_path), "--methods", "tfidf"]
+    assert main(command) == 2
+    assert "holds something else than baselines" in capsys.readouterr().err
+    assert mine.read_text() == "mine"
 
 
 def test_what_a_method_is_made_from_decides_whether_it_is_done(
