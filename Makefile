@@ -2,7 +2,9 @@
 # make demo    the whole way on the built-in benchmark, on a CPU; ARMS=a,b for other arms than the paper's
 # make study   thirteen conditions x five seeds on that benchmark, on a CPU: hours
 # make test    linters, types and the whole test suite
-# make bench   benchmarks: scorer and probes, training, import, annotation, build, lm_eval start-up
+# make tasks   lm-eval's task files and the sweeps, after an edit of settings.yml
+# make bench   benchmarks: scorer and probes, training, import, annotation, build, compare, predict,
+#              lm_eval start-up
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +13,7 @@ export HF_HUB_OFFLINE := 1
 export AXOLOTL_DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study test bench lint format clean
+.PHONY: help setup demo study test bench tasks lint format clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -55,7 +57,13 @@ bench: setup
 	$(BIN)/python tests/bench/bench_import.py
 	$(BIN)/python tests/bench/bench_annotate.py
 	$(BIN)/python tests/bench/bench_build.py
+	$(BIN)/python tests/bench/bench_compare.py
+	$(BIN)/python tests/bench/bench_predict.py
 	$(BIN)/python tests/bench/bench_startup.py
+
+# Needs no installation of the task files, which it makes.
+tasks: $(VENV)/.dependencies
+	$(BIN)/python -m regreason_plugin.evaluation.task_files
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from regreason_plugin.annotation.prompts import STYLES
 from regreason_plugin.annotation.raters import PROMPTS
-from regreason_plugin.annotation.rules import RULE_RATERS, RULES
+from regreason_plugin.annotation.rules import RULE_RATERS, RULED_AXES
 from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.jsonl import validate
 from regreason_plugin.settings import AXES
@@ -294,7 +294,7 @@ def _check(config: AnnotateConfig, path: Path) -> None:
     from regreason_plugin.annotation.aggregate import AGGREGATORS
 
     _check_names([rater if isinstance(rater, str) else rater.name for rater in config.raters], path)
-    unruled = [axis for axis in AXES if axis not in RULES]
+    unruled = [axis for axis in AXES if axis not in RULED_AXES]
     if unruled and len(config.servers) < len(config.raters):
         raise UserError(
             f"the built-in rules have no rule for {', '.join(unruled)}; name raters behind a "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from regreason_plugin.annotation.aggregate import aggregate
 from regreason_plugin.annotation.raters import Rater
-from regreason_plugin.annotation.rules import RULE_RATERS
+from regreason_plugin.annotation.rules import RULE_RATERS, RULED_AXES
 from regreason_plugin.schema import Conversation, Rated, Rating
 from regreason_plugin.settings import AXES
 
@@ -35,9 +35,9 @@ def collect(
 def rate(
     conversations: Iterable[Conversation],
     raters: Sequence[Rater] = RULE_RATERS,
-    axes: Sequence[str] = tuple(AXES),
+    axes: Sequence[str] = RULED_AXES,
 ) -> Iterator[Rating]:
-    """Rate conversations as they come, by the mean of all scores.
+    """Rate conversations as they come, by the mean of all scores; by default as the rules do.
 
     Yields:
         A rating a conversation and axis; none where no rater gave a score.

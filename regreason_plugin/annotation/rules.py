@@ -14,6 +14,7 @@ from regreason_plugin.annotation.aggregate import round_half_up
 from regreason_plugin.annotation.raters import PROMPTS, Rater, RatingPrompt
 from regreason_plugin.annotation.reading import Reading, read
 from regreason_plugin.schema import Conversation, RaterScore
+from regreason_plugin.settings import AXES
 
 RULES_NOTE = (
     "Labels and explanations come from the built-in rules (raters named rules-*), which count "
@@ -184,6 +185,7 @@ RULES: dict[str, tuple[Callable[[Reading, float], float], Callable[[Reading, byt
     "comprehensiveness": (_comprehensiveness, _say_comprehensiveness),
     "on_topic": (_on_topic, _say_on_topic),
 }
+RULED_AXES = tuple(axis for axis in AXES if axis in RULES)
 
 
 def _pick(drawn: bytes, *wordings: str) -> str:

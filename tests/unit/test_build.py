@@ -201,7 +201,7 @@ def test_limits_cut_once_and_for_all_arms(tmp_path: Path, tiny_model: Path) -> N
 
     rows = ratings()
     rows[0]["conversation"][1]["content"] = "endless " * 3000
-    for row in rows[1:3]:
+    for row in rows[1 : len(AXES)]:
         row["conversation"] = rows[0]["conversation"]
     path = write(tmp_path / "ratings.jsonl", rows)
     options = BuildOptions(tokenizer=str(tiny_model), max_prompt=300, max_target=60)
@@ -346,7 +346,7 @@ def change(rows: list[dict[str, Any]], number: int, **fields: Any) -> list[dict[
             change(ratings(), 1, conversation=[{"role": "assistant", "content": "?"}]),
             "line 2, field conversation.*another conversation",
         ),
-        (ratings() + ratings()[:1], "line 181.*stands on line 1 too"),
+        (ratings() + ratings()[:1], f"line {len(ratings()) + 1}.*stands on line 1 too"),
         (ratings(4), "leave none for (train|validation|test)"),
         ([{**row, "explanation": "the same"} for row in ratings()], "mismatched cannot be made"),
     ],

@@ -113,7 +113,7 @@ ROWS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("given", ROWS)
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", IMPORTERS)
 def test_a_file_of_another_dataset_is_recognised(tmp_path: Path, dataset: str, given: str) -> None:
     path = write_lines(tmp_path / "in.jsonl", ROWS[given])
     parquet = write_parquet(tmp_path / "in.parquet", ROWS[given])
@@ -133,7 +133,7 @@ def test_coqa_json_given_as_amazon_qa(tmp_path: Path) -> None:
         open_source("amazon_qa", path=path)
 
 
-@pytest.mark.parametrize("dataset", list(DATASETS))
+@pytest.mark.parametrize("dataset", IMPORTERS)
 def test_out_of_reach_is_one_sentence(dataset: str) -> None:
     # HF_HUB_OFFLINE is set for all tests.
     home = f"https://huggingface.co/datasets/{next(iter(IMPORTERS[dataset].hub.values()))[0]}"

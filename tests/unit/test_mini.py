@@ -33,7 +33,7 @@ def conversations() -> list[Conversation]:
 @pytest.fixture(scope="module")
 def ratings(conversations: list[Conversation]) -> Ratings:
     by_setting: Ratings = defaultdict(list)
-    for rating in rate(conversations):
+    for rating in rate(conversations, axes=AXES):
         by_setting[rating.dataset, rating.axis].append(rating)
     return by_setting
 

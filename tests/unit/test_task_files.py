@@ -39,8 +39,8 @@ def scopes(checkout: Path, name: str) -> list[str]:
 def with_more() -> Declaration:
     return EIGHTEEN.model_copy(
         update={
-            "datasets": {**EIGHTEEN.datasets, "forum": Dataset(title="Forum")},
-            "axes": {**EIGHTEEN.axes, "politeness": Axis(title="politeness", question="Polite?")},
+            "datasets": {**EIGHTEEN.datasets, "seventh": Dataset(title="Another")},
+            "axes": {**EIGHTEEN.axes, "fourth": Axis(title="another", question="How?")},
         }
     )
 
@@ -67,22 +67,23 @@ def test_a_dataset_and_an_axis_more_come_and_go(checkout: Path) -> None:
     sweeps = {path: path.read_bytes() for path in (checkout / SWEEPS).iterdir()}
     written, removed = write_task_files(checkout, with_more())
     assert not removed
-    # 7 x 4 settings beside 6 x 3, twice each; the groups: two new ones, that of all, those of
-    # the six old datasets and of the three old axes; two sweeps.
-    assert len(written) == 2 * (28 - 18) + 2 + 1 + 6 + 3 + 2
-    assert {"forum/gen_politeness.yaml", "groups/regreason-forum.yaml"} <= set(places(checkout))
+    more = len(with_more().settings) - len(EIGHTEEN.settings)
+    # The twins; the groups of both, of all, and of the old ones, which have one more; two sweeps.
+    old = len(EIGHTEEN.datasets) + len(EIGHTEEN.axes)
+    assert len(written) == 2 * more + 2 + 1 + old + 2
+    assert {"seventh/gen_fourth.yaml", "groups/regreason-seventh.yaml"} <= set(places(checkout))
     every = yaml.safe_load(places(checkout)["groups/regreason.yaml"])["task"]
-    assert len(set(every)) == len(every) == 28
-    of_axis = yaml.safe_load(places(checkout)["groups/regreason-politeness.yaml"])["task"]
-    assert of_axis[-1] == "regreason_forum_politeness"
-    assert len(of_axis) == 7
-    assert scopes(checkout, "axes.yml")[-1] == "politeness"
-    assert scopes(checkout, "settings.yml")[-1] == "forum_politeness"
+    assert len(set(every)) == len(every) == len(with_more().settings)
+    of_axis = yaml.safe_load(places(checkout)["groups/regreason-fourth.yaml"])["task"]
+    assert of_axis[-1] == "regreason_seventh_fourth"
+    assert len(of_axis) == len(EIGHTEEN.datasets) + 1
+    assert scopes(checkout, "axes.yml")[-1] == "fourth"
+    assert scopes(checkout, "settings.yml")[-1] == "seventh_fourth"
     _, removed = write_task_files(checkout)
-    assert len(removed) == 2 * (28 - 18) + 2
+    assert len(removed) == 2 * more + 2
     assert places(checkout) == before
     assert {path: path.read_bytes() for path in sweeps} == sweeps
-    assert not (checkout / TASKS / "forum").exists()
+    assert not (checkout / TASKS / "seventh").exists()
 
 
 def test_what_it_did_not_write_stays(checkout: Path) -> None:
