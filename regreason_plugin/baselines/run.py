@@ -15,6 +15,7 @@ from regreason_plugin.baselines.work import Work
 from regreason_plugin.errors import UserError
 from regreason_plugin.evaluation.run import checkout_tasks
 from regreason_plugin.jsonl import file_sha256
+from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.stages import LOCK, Stage, hash_of, run_stages
 from regreason_plugin.targets.folder import DataFolder
 
@@ -41,10 +42,13 @@ def run_baselines(
     Raises:
         UserError: A task, the model, the data or ``out`` will not do; nothing is run.
     """
+    work = replace(work, include_path=work.include_path or _own_tasks(folder))
     check(folder, methods, work)
     # Half-finished work is cleared away, and nothing else may be.
-    if out.exists() and not (out / LOCK).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError("holds something else than baselines; name another --out", path=out)
+    if not (out / LOCK).is_file():
+        for place in (out / method for method in methods):
+            if place.exists() and (not place.is_dir() or any(place.iterdir())):
+                raise UserError("is there and no baseline; name another --out", path=place)
     return run_stages(out, stages(folder, out, methods, seeds, work))
 
 
@@ -103,6 +107,25 @@ def stages(
                 )
             )
     return found
+
+
+def _own_tasks(folder: DataFolder) -> Path | None:
+    """Where `regreason task new` puts the task files of the data; None for the eighteen.
+
+    Raises:
+        UserError: They are not there.
+    """
+    declared = folder.declaration
+    if declared is EIGHTEEN:
+        return None
+    place = Path(next(iter(declared.datasets)))
+    if not any(place.glob("*.yaml")):
+        raise UserError(
+            f"the data is of a task of its own, and {place}/ has no task file here; name its "
+            "folder with --include_path",
+            path=folder.path,
+        )
+    return place
 
 
 def _versions() -> list[str]:

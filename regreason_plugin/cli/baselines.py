@@ -30,7 +30,10 @@ def add_commands(command: AddCommand) -> None:
     baselines.add_argument("--learning_rate", type=float, default=2e-4, help="of head")
     baselines.add_argument("--batch_size", type=positive, default=16, help="of head")
     baselines.add_argument(
-        "--include_path", type=Path, metavar="DIR", help="your own task files, as for lm_eval"
+        "--include_path",
+        type=Path,
+        metavar="DIR",
+        help="the task files of a task of your own; default: NAME/ here",
     )
     baselines.add_argument(
         "--apply_chat_template", action="store_true", help="where the arms were scored with it"

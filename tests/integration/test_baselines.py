@@ -322,8 +322,16 @@ def test_a_folder_of_something_else_is_left_alone(
     mine.write_text("mine")
     command = ["baselines", str(data_folder.path), "--out", str(tmp_path), "--methods", "tfidf"]
     assert main(command) == 2
-    assert "holds something else than baselines" in capsys.readouterr().err
+    assert "tfidf: is there and no baseline" in capsys.readouterr().err
     assert mine.read_text() == "mine"
+
+
+def test_a_task_of_its_own_needs_its_files(
+    tickets: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["baselines", str(tickets[0]), "--out", str(tmp_path), "--methods", "tfidf"]
+    assert main(command) == 2
+    assert "name its folder with --include_path" in capsys.readouterr().err
 
 
 def test_what_a_method_is_made_from_decides_whether_it_is_done(
