@@ -152,6 +152,7 @@ def _about(declared: Declaration, dataset: str, axis: str) -> dict[str, Any]:
         "title": declared.datasets[dataset].title,
         "axis_title": declared.axes[axis].title,
         "labels": list(declared.labels),
+        "label_end": declared.label_end,
         "ordinal": declared.ordinal,
         "normalise": declared.normalise,
     }

@@ -308,22 +308,30 @@ class _Table:
             found[name] = form.Needed(difference=difference, groups=groups, seeds=seeds)
         return found
 
+    def _seed(self, name: str, arm: int, base: int) -> Any:
+        """The training seed of a pair; where the baseline has none, the arm's."""
+        seed = self.seeds[self.baseline][base]
+        return self.seeds[name][arm] if seed is None else seed
+
     def gaps(self) -> dict[str, form.Gap]:
         """Of models whose seeds the arm, the explanation's and the baseline all have."""
         if WHOLE_GAIN not in self.others:
             return {}
-        whole = {j: i for i, j in self.pairs[WHOLE_GAIN].places}
+        whole = {self._seed(WHOLE_GAIN, i, j): i for i, j in self.pairs[WHOLE_GAIN].places}
         found = {}
         for name in self.others:
             if name == WHOLE_GAIN:
                 continue
-            places = [(i, j) for i, j in self.pairs[name].places if j in whole]
+            places = [(i, j) for i, j in self.pairs[name].places if self._seed(name, i, j) in whole]
             if not places:
                 continue
             parts = [
                 self._estimates.statistic("acc", self._paired(name, places)),
                 self._estimates.statistic(
-                    "acc", self._paired(WHOLE_GAIN, [(whole[j], j) for _, j in places])
+                    "acc",
+                    self._paired(
+                        WHOLE_GAIN, [(whole[self._seed(name, i, j)], j) for i, j in places]
+                    ),
                 ),
             ]
             values = np.stack([part.values for part in parts])

@@ -197,7 +197,7 @@ def _comparable(scores: Array, setting: TaskSetting) -> Array:
     """
     if setting.normalise == "none":
         return scores
-    by_character: Array = scores / [len(label) for label in setting.labels]
+    by_character: Array = scores / [len(label + setting.label_end) for label in setting.labels]
     return by_character
 
 

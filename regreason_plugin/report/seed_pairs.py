@@ -23,6 +23,9 @@ class SeedPairs(NamedTuple):
 def pair_seeds(arm: Sequence[Any], baseline: Sequence[Any]) -> SeedPairs:
     """Pair models by their seed, or in their order where the arms have no seed in common.
 
+    A single model without a seed, which no training made or no chance had a part in, stands
+    against every model of the other arm.
+
     Models of one seed saw the same rows in the same order from the same start, which makes
     their difference less noisy. Pairs of unequal seeds gain nothing from pairing, and are as
     valid: the seeds' own spread is then that of both arms.
@@ -30,6 +33,10 @@ def pair_seeds(arm: Sequence[Any], baseline: Sequence[Any]) -> SeedPairs:
     place = {seed: index for index, seed in enumerate(baseline)}
     shared = [(index, place[seed]) for index, seed in enumerate(arm) if seed in place]
     alone = len(arm) == len(baseline) == 1
+    if not alone and list(arm) == [None]:
+        return SeedPairs([(0, index) for index in range(len(baseline))], True, [])
+    if not alone and list(baseline) == [None]:
+        return SeedPairs([(index, 0) for index in range(len(arm))], True, [])
     if shared and not alone:
         ours, theirs = ({pair[side] for pair in shared} for side in (0, 1))
         left = [f"{seed} of the arm" for i, seed in enumerate(arm) if i not in ours]

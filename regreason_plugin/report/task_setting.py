@@ -26,7 +26,16 @@ _EIGHTEEN = {
     for place, setting in enumerate(EIGHTEEN.settings)
 }
 # Keys of ``data`` that speak of the task; the others are of the data folder.
-OF_TASK = ("setting", "labels", "ordinal", "normalise", "title", "question", "axis_title")
+OF_TASK = (
+    "setting",
+    "labels",
+    "label_end",
+    "ordinal",
+    "normalise",
+    "title",
+    "question",
+    "axis_title",
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class TaskSetting:
         title: Of the dataset, for a reader.
         axis_title: Of the axis, likewise.
         labels: The K labels' texts, label 1 first.
+        label_end: Written after each of them.
         ordinal: Whether their order means something.
         normalise: How scores of labels of unequal length are made comparable, as
             `regreason_plugin.declaration.Declaration.normalise`.
@@ -51,6 +61,7 @@ class TaskSetting:
     title: str
     axis_title: str
     labels: tuple[str, ...]
+    label_end: str
     ordinal: bool
     normalise: Normalise
     generative: bool
@@ -73,6 +84,7 @@ class _Said(BaseModel):
 
     setting: tuple[str, str]
     labels: tuple[Label, ...] = Field(min_length=2)
+    label_end: str = ""
     ordinal: bool
     normalise: Normalise = "none"
     title: str = ""
@@ -108,6 +120,7 @@ def setting_of(task: str, data: dict[str, Any], file: Path) -> TaskSetting:
             title=EIGHTEEN.datasets[dataset].title,
             axis_title=EIGHTEEN.axes[axis].title,
             labels=EIGHTEEN.labels,
+            label_end=EIGHTEEN.label_end,
             ordinal=EIGHTEEN.ordinal,
             normalise=EIGHTEEN.normalise,
             generative=twin,
@@ -129,6 +142,7 @@ def setting_of(task: str, data: dict[str, Any], file: Path) -> TaskSetting:
         title=said.title or dataset,
         axis_title=said.axis_title or axis,
         labels=said.labels,
+        label_end=said.label_end,
         ordinal=said.ordinal,
         normalise=said.normalise,
         generative=twin if place is not None else task == f"{dataset}-gen",

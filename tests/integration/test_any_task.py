@@ -17,6 +17,7 @@ import pytest
 from evaluation_help import PlainScorer
 from labelled_data import write_answers, write_scale, write_tickets
 from lm_eval import simple_evaluate
+from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
@@ -25,6 +26,8 @@ from transformers import AutoTokenizer
 from regreason_plugin.cli import main
 from regreason_plugin.labelled import new_task
 from regreason_plugin.prompt import TARGET_DELIMITER
+from regreason_plugin.report.results import read_run
+from regreason_plugin.report.samples import read_answers
 from regreason_plugin.targets.folder import DataFolder, open_data_folder
 from regreason_plugin.training.label_place import IGNORE, locate_labels
 from regreason_plugin.training.probe_batch import make_batch
@@ -155,14 +158,25 @@ def test_a_probe_batch_stops_where_the_labels_part(made: Made, tiny_model: Path)
         assert len({whole[len(prompt)] for whole in wholes}) > 1
 
 
-def evaluate(made: Made, lm: Any, data: Path, limit: int | None = None) -> dict[str, Any]:
+def evaluate(
+    made: Made, lm: Any, data: Path, limit: int | None = None, out: Path | None = None
+) -> dict[str, Any]:
+    tracker = EvaluationTracker(output_path=str(out)) if out else None
     manager = TaskManager(
         include_path=str(made.folder), include_defaults=False, metadata={"data_dir": str(data)}
     )
     results = simple_evaluate(
-        model=lm, tasks=[made.name], task_manager=manager, limit=limit, log_samples=True
+        model=lm,
+        tasks=[made.name],
+        task_manager=manager,
+        limit=limit,
+        log_samples=True,
+        evaluation_tracker=tracker,
     )
     assert results is not None
+    if tracker:
+        tracker.save_results_aggregated(results=results, samples=results["samples"])
+        tracker.save_results_samples(made.name, results["samples"][made.name])
     return dict(results)
 
 
@@ -224,7 +238,8 @@ def test_length_normalisation_is_a_choice(made: Made, tiny_model: Path, tmp_path
     written = made.data.declaration.written
     by_choice = {}
     for name, data in (("none", made.data.path), ("characters", tmp_path / "data")):
-        samples = evaluate(made, lm, data, limit=20)["samples"][made.name]
+        results = evaluate(made, lm, data, limit=20, out=tmp_path / name)
+        samples = results["samples"][made.name]
         by_choice[name] = [sample["macro_f1"][1] for sample in samples]
         for sample in samples:
             scores = np.array([float(score) for score, _ in sample["filtered_resps"]])
@@ -233,4 +248,8 @@ def test_length_normalisation_is_a_choice(made: Made, tiny_model: Path, tmp_path
             assert sample["macro_f1"][1] == int(np.argmax(scores)) + 1
             log_probability = scores - np.logaddexp.reduce(scores)
             assert sample["nll"] == pytest.approx(-log_probability[sample["doc"]["label"] - 1])
+        # A report divides by the same lengths, the mark at a label's end included.
+        read = read_answers(read_run(name, tmp_path / name).tasks[made.name])
+        logs = read.log_probabilities[np.arange(20), read.labels - 1]
+        assert -logs.mean() == pytest.approx(results["results"][made.name]["nll,none"])
     assert by_choice["none"] != by_choice["characters"]

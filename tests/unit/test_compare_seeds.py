@@ -136,6 +136,23 @@ def test_arms_without_a_common_seed_are_paired_in_order_and_it_is_said(tmp_path:
     assert any("no seed in common" in note for note in comparison.notes)
 
 
+def test_a_model_without_a_seed_stands_against_every_seed(tmp_path: Path) -> None:
+    grid = grid_of(tmp_path / "grid", {arm: THREE[arm] for arm in ("explanation", "shuffled")})
+    save(tmp_path / "plain", results({FIRST: 0.3, SECOND: 0.5}, config__model_args="pretrained=p"))
+    runs = read_arms([str(grid), f"plain={tmp_path / 'plain'}"])
+    comparison = comparison_of(runs, "plain")
+    found = comparison.differences["explanation"][FIRST]["acc"]
+    assert found.value == pytest.approx((0.45 + 0.43 + 0.55) / 3 - 0.3)
+    assert found.over == "seeds and groups"
+    assert not any("partner" in note or "no seed" in note for note in comparison.notes)
+    pooled = [comparison.pooled[arm]["acc"].value or 0 for arm in ("shuffled", "explanation")]
+    assert comparison.gap["shuffled"].value == pytest.approx(pooled[0] / pooled[1])
+    # The other way round as well.
+    turned = comparison_of(runs, "shuffled").differences["plain"][FIRST]["acc"]
+    assert turned.value == pytest.approx(0.3 - (0.30 + 0.38 + 0.31) / 3)
+    assert turned.over == "seeds and groups"
+
+
 def test_configurations_of_an_arm_are_arms_of_their_own(tmp_path: Path) -> None:
     for seed in (1, 2):
         model(tmp_path, "explanation", seed, TWO)
