@@ -126,7 +126,9 @@ def build(
         with index.reader() as read:
             manifest = _Writer(index, read, options, measure).write(written, on_progress)
         with atomic_writer(written / MANIFEST) as stream:
-            stream.write(dumps(manifest.model_dump()).encode("utf-8") + b"\n")
+            # (The eighteen settings are not declared in it: their folders keep their hash.)
+            without = {"declaration"} if manifest.declaration is None else None
+            stream.write(dumps(manifest.model_dump(exclude=without)).encode("utf-8") + b"\n")
         card = data_card(manifest, file_sha256(written / MANIFEST), agreement(index.scores), about)
         with atomic_writer(written / CARD) as stream:
             stream.write(card.encode("utf-8"))
