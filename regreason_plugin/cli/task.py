@@ -66,7 +66,6 @@ def add_commands(command: AddCommand) -> None:
 def _new(args: argparse.Namespace) -> int:
     from regreason_plugin.labelled.look import local_tokenizer, look
     from regreason_plugin.labelled.new_task import (
-        NewTask,
         check_dest,
         check_is_free,
         default_end,
@@ -74,6 +73,7 @@ def _new(args: argparse.Namespace) -> int:
         write_task,
     )
     from regreason_plugin.labelled.order import found_order, given_order
+    from regreason_plugin.labelled.plan import NewTask
     from regreason_plugin.labelled.task_file import TaskFile, check_name
 
     with _said_in_one_sentence():

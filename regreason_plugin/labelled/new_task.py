@@ -10,7 +10,6 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +20,7 @@ from regreason_plugin import markdown
 from regreason_plugin.configs import FOLDER, shipped
 from regreason_plugin.declaration import TEXT, check_beginnings
 from regreason_plugin.errors import UserError
+from regreason_plugin.labelled.plan import NewTask
 from regreason_plugin.labelled.readme import readme_words
 from regreason_plugin.labelled.task_file import TaskFile, check_prompt
 
@@ -49,35 +49,6 @@ _TWO = (("auroc", "auroc", "true"),)
 
 
 TWIN = "explanation_first"
-
-
-@dataclass(frozen=True)
-class NewTask:
-    """What the files are made from.
-
-    Attributes:
-        task: With the path of its data as seen from where one stands.
-        dest: The folder to make.
-        base: The model to train, a folder or a Hub name.
-        rows: How many rows the table has.
-        explained: How many of them have an explanation.
-    """
-
-    task: TaskFile
-    dest: Path
-    base: str
-    rows: int
-    explained: int
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """What can be trained."""
-        return ("label_only", "explanation", "shuffled") if self.explained else ("label_only",)
-
-    @property
-    def main_arm(self) -> str:
-        """The one that the commands use where they need one."""
-        return "explanation" if self.explained else "label_only"
 
 
 def default_end(labels: Sequence[str]) -> str:

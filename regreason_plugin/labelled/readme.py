@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
 from regreason_plugin import markdown
-
-if TYPE_CHECKING:
-    from regreason_plugin.labelled.new_task import NewTask
+from regreason_plugin.labelled.plan import NewTask
 
 
 def readme_words(new: NewTask) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +35,7 @@ from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.targets import arms as arm_words
 from regreason_plugin.targets.arms import ARMS, Mismatched, Vocabulary, row_random
 from regreason_plugin.targets.card import CARD, data_card
+from regreason_plugin.targets.counts import split_count
 from regreason_plugin.targets.folder import (
     MANIFEST,
     TEST,
@@ -43,7 +44,6 @@ from regreason_plugin.targets.folder import (
     Length,
     Limits,
     Manifest,
-    SplitCount,
     open_data_folder,
 )
 from regreason_plugin.targets.index import Entry, Index, index_ratings
@@ -343,7 +343,7 @@ class _Writer:
         totals[3] = max(totals[3], tokens)
 
     def _manifest(self, files: dict[str, str]) -> Manifest:
-        counts = {str(split): _split_count(self.index, split) for split in SPLITS}
+        counts = {str(split): split_count(self.index, split) for split in SPLITS}
         rows = counts["train"].rows
         by_tokens = self.measure.unit == "tokens"
         return Manifest(
@@ -387,21 +387,3 @@ def _note(index: Index) -> str:
     if any(rater.startswith("rules-") for rater in index.raters):
         notes.append(RULES_NOTE)
     return " ".join(notes)
-
-
-def _entries_of(index: Index, split: Split) -> Iterator[Entry]:
-    return (entry for entry in index.entries if index.split[entry.group] == split)
-
-
-def _split_count(index: Index, split: Split) -> SplitCount:
-    labels: dict[str, dict[str, int]] = {}
-    for entry in _entries_of(index, split):
-        name = index.declaration.task_name(entry.dataset, entry.axis)
-        by_label = labels.setdefault(name, {})
-        by_label[str(entry.label)] = by_label.get(str(entry.label), 0) + 1
-    return SplitCount(
-        rows=sum(1 for _ in _entries_of(index, split)),
-        conversations=len({entry.id for entry in _entries_of(index, split)}),
-        groups=len({entry.group for entry in _entries_of(index, split)}),
-        labels={name: dict(sorted(count.items())) for name, count in sorted(labels.items())},
-    )

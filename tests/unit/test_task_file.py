@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError
-from regreason_plugin.labelled.new_task import NewTask, default_end, default_prompt, write_task
+from regreason_plugin.labelled.new_task import default_end, default_prompt, write_task
+from regreason_plugin.labelled.plan import NewTask
 from regreason_plugin.labelled.task_file import AXIS, TaskFile, check_prompt, read_task
 from regreason_plugin.prompt import neutralise
 
