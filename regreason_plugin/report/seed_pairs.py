@@ -11,13 +11,15 @@ class SeedPairs(NamedTuple):
 
     Attributes:
         places: Places in the arm's seeds and in the baseline's, a pair each.
-        same: Whether the two of a pair share their seed.
+        same: Whether the two of a pair share their seed, as far as both have one.
         left_out: Seeds of either arm that have no partner, as text.
+        repeated: Whether one model without a seed stands in every pair.
     """
 
     places: list[tuple[int, int]]
     same: bool
     left_out: list[str]
+    repeated: bool = False
 
 
 def pair_seeds(arm: Sequence[Any], baseline: Sequence[Any]) -> SeedPairs:
@@ -33,10 +35,10 @@ def pair_seeds(arm: Sequence[Any], baseline: Sequence[Any]) -> SeedPairs:
     place = {seed: index for index, seed in enumerate(baseline)}
     shared = [(index, place[seed]) for index, seed in enumerate(arm) if seed in place]
     alone = len(arm) == len(baseline) == 1
-    if not alone and list(arm) == [None]:
-        return SeedPairs([(0, index) for index in range(len(baseline))], True, [])
-    if not alone and list(baseline) == [None]:
-        return SeedPairs([(index, 0) for index in range(len(arm))], True, [])
+    if list(arm) == [None]:
+        return SeedPairs([(0, i) for i in range(len(baseline))], True, [], not alone)
+    if list(baseline) == [None]:
+        return SeedPairs([(i, 0) for i in range(len(arm))], True, [], not alone)
     if shared and not alone:
         ours, theirs = ({pair[side] for pair in shared} for side in (0, 1))
         left = [f"{seed} of the arm" for i, seed in enumerate(arm) if i not in ours]

@@ -117,8 +117,8 @@ def _interval(found: Difference) -> str:
 
 def _others(comparison: Comparison, arm: str) -> list[str]:
     """Which other metrics move with it, against it, or cannot be told."""
-    better, worse = [], []
-    for name in _OTHERS:
+    better, worse, unclear = [], [], []
+    for name, short in _OTHERS.items():
         found = comparison.pooled[arm].get(name)
         if found is None or found.low is None or found.high is None:
             continue
@@ -128,18 +128,18 @@ def _others(comparison: Comparison, arm: str) -> list[str]:
             better.append(shown)
         elif max(sign * found.low, sign * found.high) < 0:
             worse.append(shown)
+        else:
+            unclear.append(short)
     said = []
     if better:
         said.append(f"better in {_list(better)}")
     if worse:
         said.append(f"worse in {_list(worse)}")
-    if not said:
-        names = [short for name, short in _OTHERS.items() if name in comparison.pooled[arm]]
-        return [
-            f"No other metric shows a difference of `{arm}`: {_list(names)} all have 0 in their "
-            "intervals."
-        ]
-    return [f"`{arm}` is " + "; ".join(said) + ". Of the others none shows a difference."]
+    sentences = [f"`{arm}` is {'; '.join(said)}."] if said else []
+    if unclear:
+        have = "has 0 in its interval" if len(unclear) == 1 else "have 0 in their intervals"
+        sentences.append(f"No difference is shown in {_list(unclear)}, which {have}.")
+    return sentences
 
 
 def _keeps(comparison: Comparison) -> Answer:
@@ -279,6 +279,11 @@ def notes_of(
             notes.append(
                 f"`{arm}` and `{comparison.baseline}` have no seed in common; their models are "
                 "paired in order."
+            )
+        if pairs[arm].repeated:
+            notes.append(
+                f"Of `{arm}` and `{comparison.baseline}`, the one without a training seed stands "
+                "against every seed of the other."
             )
         if pairs[arm].left_out:
             notes.append(

@@ -95,9 +95,8 @@ def test_the_arms_have_the_same_rows_and_no_group_is_on_two_sides(made: Made) ->
     assert len({row["label"] for row in made.rows("train/label_only.jsonl")}) == len(written)
 
 
+@pytest.mark.parametrize("made", ["tickets"], indirect=True)
 def test_the_order_of_the_rows_changes_nothing(made: Made, tmp_path: Path) -> None:
-    if made.name != "tickets":
-        pytest.skip("one table is enough")
     task = (made.folder / "task.yml").read_text(encoding="utf-8")
     table = made.folder.parent / "tickets.csv"
     with table.open(encoding="utf-8", newline="") as stream:
@@ -223,9 +222,8 @@ def test_scores_are_hfs_and_the_metrics_are_scikit_learns(made: Made, tiny_model
     assert data["sha256"] == made.data.sha256
 
 
+@pytest.mark.parametrize("made", ["tickets"], indirect=True)
 def test_length_normalisation_is_a_choice(made: Made, tiny_model: Path, tmp_path: Path) -> None:
-    if made.name != "tickets":
-        pytest.skip("one task is enough")
     (tmp_path / "tickets").mkdir()
     text = (made.folder / "task.yml").read_text(encoding="utf-8")
     text = text.replace("normalise: none", "normalise: characters").replace(

@@ -144,7 +144,8 @@ def test_a_model_without_a_seed_stands_against_every_seed(tmp_path: Path) -> Non
     found = comparison.differences["explanation"][FIRST]["acc"]
     assert found.value == pytest.approx((0.45 + 0.43 + 0.55) / 3 - 0.3)
     assert found.over == "seeds and groups"
-    assert not any("partner" in note or "no seed" in note for note in comparison.notes)
+    assert not any("partner" in note or "no seed in" in note for note in comparison.notes)
+    assert sum("stands against every seed" in note for note in comparison.notes) == 2
     pooled = [comparison.pooled[arm]["acc"].value or 0 for arm in ("shuffled", "explanation")]
     assert comparison.gap["shuffled"].value == pytest.approx(pooled[0] / pooled[1])
     # The other way round as well.
