@@ -20,6 +20,7 @@ from regreason_plugin.annotation.rules import RULE_RATERS, RULED_AXES
 from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.jsonl import validate
 from regreason_plugin.settings import AXES
+from regreason_plugin.yaml_file import told_in_one_sentence
 
 Structured = Literal["json_schema", "json_object", "none"]
 
@@ -261,20 +262,8 @@ def read_explain_config(path: Path) -> ExplainConfig:
 
 
 def _mapping(path: Path, needed: str) -> dict[str, Any]:
-    try:
+    with told_in_one_sentence(path):
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError("no such file", path=path) from None
-    except IsADirectoryError:
-        raise UserError("is a folder; name a file in it", path=path) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not YAML: {error}", path=path) from None
-    except yaml.YAMLError as error:
-        # Without the line itself, in which a key may stand.
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it has signs that YAML does not know"
-        line = mark.line + 1 if mark else None
-        raise UserError(f"is not YAML: {problem}", path=path, line=line) from None
     if not isinstance(value, dict):
         raise UserError(f"is no mapping; it needs {needed}", path=path)
     return value

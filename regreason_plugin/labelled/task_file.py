@@ -26,6 +26,7 @@ from regreason_plugin.declaration import TEXT, Axis, Dataset, Declaration, Label
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import validate
 from regreason_plugin.prompt import neutralise
+from regreason_plugin.yaml_file import told_in_one_sentence
 
 AXIS = "label"
 
@@ -263,22 +264,10 @@ def read_task(path: Path) -> TaskFile:
     Raises:
         UserError: With file, line and field.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        loader = yaml.BaseLoader(text)
+    with told_in_one_sentence(path, "name the task.yml in it"):
+        loader = yaml.BaseLoader(path.read_text(encoding="utf-8-sig"))
         node = loader.get_single_node()
         value = loader.construct_document(node) if node is not None else None
-    except FileNotFoundError:
-        raise UserError("no such file", path=path) from None
-    except IsADirectoryError:
-        raise UserError("is a folder; name the task.yml in it", path=path) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not YAML: {error}", path=path) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it has signs that YAML does not know"
-        line = mark.line + 1 if mark else None
-        raise UserError(f"is not YAML: {problem}", path=path, line=line) from None
     if node is None or not isinstance(value, dict):
         raise UserError("is no task; `regreason task new` writes one", path=path)
     for key in _twice(node):
