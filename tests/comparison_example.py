@@ -156,6 +156,17 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
             ]
             for arm in everyone
         },
+        "costs": {
+            arm: form.Cost(
+                training_seconds=100.0 + place,
+                training_tokens=1_000_000.0 * (1 + place),
+                scoring_ms=1.25,
+                peak_memory_mib=1536.0,
+                peak_gpu_mib=None,
+                machines=["Linux x86_64, 2 of 2 cores"],
+            )
+            for place, arm in enumerate(everyone)
+        },
         "answers": [
             form.Answer(
                 question="Does the explanation help?",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from lm_eval.api.model import LM
 
 from regreason_plugin.declaration import Declaration, Setting
+from regreason_plugin.evaluation.clock import Clock
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -40,6 +41,7 @@ class ClassifierLM(LM):  # type: ignore[misc]
         tokenizer: Any = None,
     ) -> None:
         super().__init__()
+        self.clock = Clock()
         self._classifier = classifier
         self._setting = dict(tasks)
         # Whether a space comes before it is between the task and the chat template.
@@ -53,6 +55,10 @@ class ClassifierLM(LM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
         """The log-probability of each label after its prompt, and whether it is the best one."""
+        with self.clock.on(requests):
+            return self._answers(requests)
+
+    def _answers(self, requests: list[Any]) -> list[tuple[float, bool]]:
         prompts: dict[Setting, dict[str, None]] = {}
         for request in requests:
             prompts.setdefault(self._setting[request.task_name], {})[request.args[0]] = None

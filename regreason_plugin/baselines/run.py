@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from regreason_plugin.baselines import WITH_MODEL
-from regreason_plugin.baselines.cost import COST
 from regreason_plugin.baselines.rows import read_rows, tasks_of
 from regreason_plugin.baselines.work import Work
+from regreason_plugin.cost import COST
 from regreason_plugin.errors import UserError
 from regreason_plugin.evaluation.run import checkout_tasks
 from regreason_plugin.jsonl import file_sha256

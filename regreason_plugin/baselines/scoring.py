@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from regreason_plugin.baselines.answering import ClassifierLM
+from regreason_plugin.cost import ScoringCost
 from regreason_plugin.errors import UserError
+from regreason_plugin.evaluation.clock import SCORING
 from regreason_plugin.evaluation.run import checkout_tasks
 
 
@@ -94,42 +94,21 @@ def eval_arguments(
     return arguments
 
 
-class Clock:
-    """Time spent in a model, and the documents it was spent on."""
+def score_base(method: str, arguments: list[str], out: Path) -> ScoringCost:
+    """Run `regreason eval` in this process.
 
-    seconds = 0.0
-    documents = 0
-
-
-@contextmanager
-def timed(model: type[Any]) -> Iterator[Clock]:
-    """Within it, ``loglikelihood`` of a class of models is timed."""
-    clock, original = Clock(), model.loglikelihood
-
-    def loglikelihood(self: Any, requests: list[Any], *given: Any, **named: Any) -> Any:
-        started = time.perf_counter()
-        answers = original(self, requests, *given, **named)
-        clock.seconds += time.perf_counter() - started
-        clock.documents += len({(request.task_name, request.doc_id) for request in requests})
-        return answers
-
-    model.loglikelihood = loglikelihood
-    try:
-        yield clock
-    finally:
-        model.loglikelihood = original
-
-
-def score_base(method: str, arguments: list[str]) -> Clock:
-    """Run `regreason eval` in this process, and time the model.
+    Args:
+        method: Of which an error speaks.
+        arguments: As `eval_arguments`.
+        out: Where they have the results written.
 
     Raises:
         UserError: It ended with an error, which it has said.
     """
-    from regreason_plugin.evaluation.model import RegReasonHF
     from regreason_plugin.evaluation.run import main
 
-    with timed(RegReasonHF) as clock:
-        if main(arguments):
-            raise UserError(f"{method}: lm_eval ended with the error above")
-    return clock
+    if main(arguments):
+        raise UserError(f"{method}: lm_eval ended with the error above")
+    newest = max(out.rglob("results_*.json"), key=lambda file: file.name)
+    results = json.loads(newest.read_text(encoding="utf-8"))
+    return ScoringCost.model_validate(results["config"][SCORING])

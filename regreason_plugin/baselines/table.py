@@ -11,7 +11,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from regreason_plugin.baselines.cost import COST, Cost, read_cost
+from regreason_plugin.cost import COST, MethodCost, read_cost
 
 METRICS = {"acc": "acc", "macro_f1": "macro-F1", "nll": "NLL", "ece": "ECE"}
 
@@ -30,7 +30,7 @@ class Outcome:
     method: str
     metrics: dict[str, float]
     majority: float
-    costs: list[Cost]
+    costs: list[MethodCost]
 
     def mean(self, key: str) -> float | None:
         """Of a cost over seeds; None where it has none."""
@@ -82,10 +82,10 @@ def print_outcomes(outcomes: Sequence[Outcome], tasks: int, console: Console) ->
     table.add_row("majority", f"{outcomes[0].majority:.3f}", style="dim")
     console.print(table)
     machine = outcomes[0].costs[0].machine
-    where = machine.gpu or f"{machine.system}, {machine.threads} of {machine.cores} cores"
     console.print(
         f"Means over {tasks} task{'s' * (tasks > 1)} and, where there are several, seeds (x). "
-        f"Seconds, milliseconds and memory are of this machine ({where}), measured once.",
+        "Seconds, milliseconds and memory are of this machine "
+        f"({machine.describe()}), measured once.",
         highlight=False,
     )
 

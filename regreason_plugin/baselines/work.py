@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regreason_plugin.baselines import SHOTS
-from regreason_plugin.baselines.cost import Cost, measured
 from regreason_plugin.baselines.rows import read_rows, tasks_of
+from regreason_plugin.cost import MethodCost, measured
 from regreason_plugin.errors import UserError
 from regreason_plugin.targets.folder import DataFolder, open_data_folder
 
@@ -78,7 +78,7 @@ def parser() -> ArgumentParser:
     return parser
 
 
-def do(work: Work) -> Cost:
+def do(work: Work) -> MethodCost:
     """Do it, and leave ``cost.json`` last.
 
     Raises:
@@ -89,9 +89,9 @@ def do(work: Work) -> Cost:
     return cost
 
 
-def _tfidf(work: Work, folder: DataFolder) -> Cost:
+def _tfidf(work: Work, folder: DataFolder) -> MethodCost:
     from regreason_plugin.baselines.answering import ClassifierLM, in_template
-    from regreason_plugin.baselines.scoring import score_classifier, timed
+    from regreason_plugin.baselines.scoring import score_classifier
     from regreason_plugin.baselines.tfidf import fit
 
     declared = folder.declaration
@@ -112,31 +112,31 @@ def _tfidf(work: Work, folder: DataFolder) -> Cost:
     classifier = fit(rows, len(declared.labels))
     seconds = time.perf_counter() - started
     names = {setting: task for task, setting in tasks.items()}
-    with timed(ClassifierLM) as clock:
-        score_classifier(
-            ClassifierLM(classifier, declared, tasks, tokenizer),
-            "tfidf",
-            {"pretrained": "tfidf", **classifier.hyperparameters(names)},
-            work.data,
-            list(tasks),
-            work.out,
-            work.include_path,
-            work.apply_chat_template,
-        )
+    lm = ClassifierLM(classifier, declared, tasks, tokenizer)
+    score_classifier(
+        lm,
+        "tfidf",
+        {"pretrained": "tfidf", **classifier.hyperparameters(names)},
+        work.data,
+        list(tasks),
+        work.out,
+        work.include_path,
+        work.apply_chat_template,
+    )
     return measured(
         "tfidf",
         training_seconds=seconds,
         training_tokens=None,
         training_rows=sum(len(examples.labels) for examples in rows.train.values()),
-        documents=clock.documents,
-        scoring_seconds=clock.seconds,
+        documents=lm.clock.documents,
+        scoring_seconds=lm.clock.seconds,
     )
 
 
-def _head(work: Work, folder: DataFolder) -> Cost:
+def _head(work: Work, folder: DataFolder) -> MethodCost:
     from regreason_plugin.baselines.answering import ClassifierLM
     from regreason_plugin.baselines.head import HeadOptions, train, write_record
-    from regreason_plugin.baselines.scoring import score_classifier, timed
+    from regreason_plugin.baselines.scoring import score_classifier
 
     declared = folder.declaration
     base = _model_of(work)
@@ -149,35 +149,31 @@ def _head(work: Work, folder: DataFolder) -> Cost:
     trained = train(base, rows, len(declared.labels), work.out, options)
     write_record(trained, work.out, folder, base, options)
     tasks = tasks_of(folder, work.tasks)
-    with timed(ClassifierLM) as clock:
-        score_classifier(
-            ClassifierLM(
-                trained.head,
-                declared,
-                tasks,
-                trained.head.tokenizer if work.apply_chat_template else None,
-            ),
-            "head",
-            {"pretrained": base, "peft": str(work.out), "head": "sequence classification"},
-            work.data,
-            list(tasks),
-            work.out,
-            work.include_path,
-            work.apply_chat_template,
-        )
+    tokenizer = trained.head.tokenizer if work.apply_chat_template else None
+    lm = ClassifierLM(trained.head, declared, tasks, tokenizer)
+    score_classifier(
+        lm,
+        "head",
+        {"pretrained": base, "peft": str(work.out), "head": "sequence classification"},
+        work.data,
+        list(tasks),
+        work.out,
+        work.include_path,
+        work.apply_chat_template,
+    )
     return measured(
         "head",
         seed=work.seed,
         training_seconds=trained.seconds,
         training_tokens=trained.tokens,
         training_rows=trained.rows,
-        documents=clock.documents,
-        scoring_seconds=clock.seconds,
+        documents=lm.clock.documents,
+        scoring_seconds=lm.clock.seconds,
     )
 
 
-def _untrained(shots: int) -> Callable[[Work, DataFolder], Cost]:
-    def score(work: Work, folder: DataFolder) -> Cost:
+def _untrained(shots: int) -> Callable[[Work, DataFolder], MethodCost]:
+    def score(work: Work, folder: DataFolder) -> MethodCost:
         from regreason_plugin.baselines.scoring import eval_arguments, score_base
 
         arguments = eval_arguments(
@@ -189,8 +185,8 @@ def _untrained(shots: int) -> Callable[[Work, DataFolder], Cost]:
             include=work.include_path,
             chat=work.apply_chat_template,
         )
-        clock = score_base(work.method, arguments)
-        return measured(work.method, documents=clock.documents, scoring_seconds=clock.seconds)
+        took = score_base(work.method, arguments, work.out)
+        return measured(work.method, documents=took.documents, scoring_seconds=took.seconds)
 
     return score
 
@@ -201,7 +197,7 @@ def _model_of(work: Work) -> str:
     return work.model
 
 
-DO: dict[str, Callable[[Work, DataFolder], Cost]] = {
+DO: dict[str, Callable[[Work, DataFolder], MethodCost]] = {
     "tfidf": _tfidf,
     "head": _head,
     "zero_shot": _untrained(0),

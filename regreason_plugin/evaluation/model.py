@@ -20,6 +20,7 @@ from transformers import BitsAndBytesConfig
 
 from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.evaluation.asked import Asked, Context
+from regreason_plugin.evaluation.clock import SCORING, Clock
 from regreason_plugin.evaluation.prefix_tree import shared_prefix
 from regreason_plugin.evaluation.scored import Scored
 from regreason_plugin.evaluation.scorer import Scorer, say
@@ -68,6 +69,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             # hf shares the work among processes only where it sees several GPUs.
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
+        self.clock = Clock()
         self._scorer = Scorer(
             self.model,
             self.device,
@@ -101,6 +103,20 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             return int(min(_CPU_BATCH, self.max_batch_size or _CPU_BATCH))
         found: int = super()._detect_batch_size(requests, pos)
         return found
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+        """As hf, timed."""
+        with self.clock.on(requests):
+            return super().loglikelihood(requests, disable_tqdm)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+        """As hf, timed."""
+        with self.clock.on(requests):
+            return super().generate_until(requests, disable_tqdm)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What hf says of the model, and what it took to score with it."""
+        return {**super().get_model_info(), SCORING: self.clock.cost().model_dump()}
 
     @stop_on_user_error(of_one_rank=True)
     def _loglikelihood_tokens(

@@ -15,6 +15,7 @@ from regreason_plugin.errors import UserError
 from regreason_plugin.evaluation.metrics import ECE_BINS
 from regreason_plugin.report import comparison as form
 from regreason_plugin.report.arms import by_name
+from regreason_plugin.report.costs import cost_of
 from regreason_plugin.report.differences import difference_of, holm, interval_of, rounded
 from regreason_plugin.report.disagree import Disagreement, choose
 from regreason_plugin.report.estimates import BOOTSTRAP_SEED, DRAWS, Estimates, Models
@@ -113,6 +114,7 @@ def compare(
         "confusion": {name: table.confusion(name) for name in arms},
         "classes": {name: table.classes(name) for name in arms},
         "curves": {name: curves_of(arm) for name, arm in arms.items()},
+        "costs": {name: cost_of(arm) for name, arm in arms.items()},
         "answers": [],
         "notes": [],
         "runs": [_record(name, run, tasks) for name, arm in arms.items() for run in arm],

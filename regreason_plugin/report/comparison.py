@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer
 
-FORMAT: Literal[4] = 4
+FORMAT: Literal[5] = 5
 LEVEL = 0.95
 # The key of what is counted over all settings, which share their labels.
 ALL = "all"
@@ -191,6 +191,21 @@ class Curve(_Model):
     accuracy: list[float]
 
 
+class Cost(_Model):
+    """What an arm took, the mean of its models; null where not all of them say so."""
+
+    training_seconds: float | None
+    training_tokens: float | None = Field(
+        description="read in training, padding left out, as often as they were read"
+    )
+    scoring_ms: float | None = Field(description="a test document, in the model")
+    peak_memory_mib: float | None = Field(
+        description="the most main memory that one of its processes had: training, or scoring"
+    )
+    peak_gpu_mib: float | None = Field(description="likewise of PyTorch's tensors on a GPU")
+    machines: list[str] = Field(description="that all this was measured on")
+
+
 class RunRecord(_Model):
     """What one model is and how it was scored."""
 
@@ -207,7 +222,7 @@ class RunRecord(_Model):
 class Comparison(_Model):
     """Several arms held against one."""
 
-    format: Literal[4] = FORMAT
+    format: Literal[5] = FORMAT
     regreason: str
     versions: dict[str, str] = Field(description="of the libraries that computed this")
     command: str
@@ -252,6 +267,7 @@ class Comparison(_Model):
         description="by arm, task: how each label fares, in the order of the labels"
     )
     curves: dict[str, list[Curve]] = Field(description="by arm; empty without training records")
+    costs: dict[str, Cost] = Field(description="by arm")
     answers: list[Answer]
     notes: list[str] = Field(description="what has to be known to read the numbers")
     runs: list[RunRecord]

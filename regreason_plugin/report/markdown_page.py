@@ -40,7 +40,7 @@ def to_markdown(comparison: Comparison) -> str:
     for setting in tables.of_ones_own(comparison):
         lines += ["", f"## By label: {_text(setting.title)}", "", "Precision / recall.", ""]
         lines += _table(tables.by_label(comparison, setting))
-    lines += [*_gap(comparison), *_power(comparison), *_runs(comparison)]
+    lines += [*_gap(comparison), *_power(comparison), *_costs(comparison), *_runs(comparison)]
     return "\n".join(lines) + "\n"
 
 
@@ -133,6 +133,14 @@ def _needed(comparison: Comparison, arm: str) -> list[str]:
     # Of fewer than three seeds nothing is known about how they vary.
     few = comparison.pooled[arm]["acc"].over != "seeds and groups"
     return [tables.number(found.difference), groups, NONE if few else seeds]
+
+
+def _costs(comparison: Comparison) -> list[str]:
+    costs = tables.costs(comparison)
+    if not costs.body:
+        return []
+    about = _text(tables.about_costs(comparison))
+    return ["", "## What it took", "", about, "", *_table(costs)]
 
 
 def _runs(comparison: Comparison) -> list[str]:

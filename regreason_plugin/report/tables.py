@@ -238,6 +238,49 @@ def pooled(comparison: Comparison) -> Cells:
     return Cells(header, body, [], words=2, fixed=3)
 
 
+# By field of a `Cost`: what a row is called, and how many of the field's unit are one of the row's.
+_COSTS = {
+    "training_seconds": ("training (seconds)", 1),
+    "training_tokens": ("tokens read in training", 1),
+    "scoring_ms": ("scoring (ms a document)", 1),
+    "peak_memory_mib": ("memory (GiB)", 1024),
+    "peak_gpu_mib": ("GPU memory (GiB)", 1024),
+}
+
+
+def costs(comparison: Comparison) -> Cells:
+    """A row a kind of cost that any arm's records have; without rows where there are none."""
+    everyone = [comparison.baseline, *comparison.arms]
+    found = {
+        title: [getattr(comparison.costs[arm], field) for arm in everyone]
+        for field, (title, _) in _COSTS.items()
+    }
+    units = dict(_COSTS.values())
+    body = [
+        [title, *(_amount(value, units[title]) for value in values)]
+        for title, values in found.items()
+        if any(value is not None for value in values)
+    ]
+    return Cells(["of one model", *everyone], body, [], words=1, fixed=2)
+
+
+def _amount(value: float | None, unit: int) -> str:
+    """To three digits, whole from a hundred on."""
+    if value is None:
+        return NONE
+    value /= unit
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def about_costs(comparison: Comparison) -> str:
+    """How the costs were measured."""
+    machines = sorted({one for cost in comparison.costs.values() for one in cost.machines})
+    return (
+        "Costs are means over an arm's models, measured once, on "
+        f"{' and '.join(machines)}; what ran side by side on one machine was slower for it."
+    )
+
+
 def of_ones_own(comparison: Comparison) -> list[Setting]:
     """The settings whose labels are shown one by one: none where all are the paper's."""
     return comparison.settings if comparison.settings_in_paper is None else []

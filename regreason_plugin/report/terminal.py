@@ -35,6 +35,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     _print(console, tables.accuracy(comparison), title)
     title = f"Means over the settings of {baseline}, and differences to them."
     _print(console, tables.pooled(comparison), title)
+    costs = tables.costs(comparison)
+    if costs.body:
+        _print(console, costs, tables.about_costs(comparison))
     for setting in tables.of_ones_own(comparison):
         title = f"Precision / recall by label of {setting.title}"
         _print(console, tables.by_label(comparison, setting), title)

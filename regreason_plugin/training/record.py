@@ -12,6 +12,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from regreason_plugin.cost import TrainingCost
 from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.targets.folder import DataFolder
 from regreason_plugin.training.findings import Finding, finding
@@ -31,6 +32,7 @@ class Progress:
         label_tokens: Tokens of labels that the loss was taken on, counted as they came.
         target_tokens: All tokens that it was taken on.
         processes: How many shared the work.
+        cost: What it took.
     """
 
     steps: int
@@ -38,6 +40,7 @@ class Progress:
     label_tokens: int
     target_tokens: int
     processes: int
+    cost: TrainingCost
 
     @classmethod
     def of(cls, trainer: Any) -> Self:
@@ -49,6 +52,7 @@ class Progress:
             seen["label_tokens_seen"],
             seen["target_tokens_seen"],
             int(trainer.accelerator.num_processes),
+            trainer.meter.cost(trainer.accelerator),
         )
 
 
@@ -96,6 +100,7 @@ def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: 
         "label_tokens": progress.label_tokens,
         "target_tokens": progress.target_tokens,
         "processes": progress.processes,
+        "cost": progress.cost.model_dump(),
         "config_sha256": config_sha256,
         "versions": {package: version(package) for package in _PACKAGES},
     }

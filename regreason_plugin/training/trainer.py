@@ -20,6 +20,7 @@ from regreason_plugin.training.cpu_processes import several_on_a_cpu
 from regreason_plugin.training.curves import LineFile
 from regreason_plugin.training.label_loss import count_tokens, shared_loss, token_sums
 from regreason_plugin.training.label_place import LabelPlace
+from regreason_plugin.training.meter import Meter
 from regreason_plugin.training.packing import WholeEpochSampler
 from regreason_plugin.training.tally import Tally
 from regreason_plugin.training.tokens import IGNORE
@@ -32,6 +33,7 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
 
     Attributes:
         tally: Of the steps since the last line of the log.
+        meter: Of what the training takes.
     """
 
     _place: LabelPlace | None = None
@@ -68,6 +70,7 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         self._file = file
         self.tally = Tally(place)
         self._evaluated = Tally(place)
+        self.meter = Meter(resumed and resumed["took"])
         if resumed is not None:
             self.tally.restore(resumed["tally"], self.accelerator)
         if share is not None:
@@ -133,6 +136,8 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
     ) -> Any:
         """Axolotl's loss or ours; what it says of the label goes into the tally."""
         labels = inputs["labels"]
+        if self._place is not None and model.training:
+            self.meter.add(inputs)
         loss, outputs = super().compute_loss(
             model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
         )
@@ -194,8 +199,13 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
     def _save_checkpoint(self, model: nn.Module, trial: Any, **kwargs: Any) -> Any:
         """Save a checkpoint, our counts with it."""
         if self._place is not None:
-            step, tally = self.state.global_step, self.tally.state(self.accelerator)
-            state = {"step": step, **self._about, "tally": tally}
+            step = self.state.global_step
+            state = {
+                "step": step,
+                **self._about,
+                "tally": self.tally.state(self.accelerator),
+                "took": self.meter.state(self.accelerator),
+            }
             if self.args.should_save:
                 write_state(Path(self.args.output_dir) / f"checkpoint-{step}", state)
         return super()._save_checkpoint(model, trial, **kwargs)

@@ -131,12 +131,22 @@ def runs(base: dict[str, Any], data: DataFolder) -> dict[str, Trained]:
 def target_tokens(data: DataFolder, model: Path, arm: str = "explanation") -> list[int]:
     """Of each train row, what follows the prompt, the end of text among it."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    counts = []
-    for row in read_rows(data.path, f"train/{arm}.jsonl"):
-        prompt, target = (turn["content"] for turn in row["messages"])
-        ids = tokenizer(f"{prompt} {target}").input_ids
-        counts.append(len(ids) + 1 - len(tokenizer(prompt).input_ids))
-    return counts
+    prompts = [len(tokenizer(prompt).input_ids) for prompt, _ in _texts(data, arm)]
+    whole = all_tokens(data, model, arm)
+    return [count - prompt for count, prompt in zip(whole, prompts, strict=True)]
+
+
+def all_tokens(data: DataFolder, model: Path, arm: str = "explanation") -> list[int]:
+    """Of each train row, prompt and target."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return [
+        len(tokenizer(f"{prompt} {target}").input_ids) + 1 for prompt, target in _texts(data, arm)
+    ]
+
+
+def _texts(data: DataFolder, arm: str) -> list[tuple[str, str]]:
+    rows = [row["messages"] for row in read_rows(data.path, f"train/{arm}.jsonl")]
+    return [(asked["content"], answered["content"]) for asked, answered in rows]
 
 
 def test_probes_are_those_of_the_checkpoint(
@@ -211,6 +221,8 @@ def test_epochs_are_whole_and_every_line_says_how_far_it_is(
         epoch, 2 * epoch, 3 * epoch
     ]  # fmt: skip
     assert run.record["target_tokens"] == 3 * epoch
+    assert run.record["cost"]["tokens"] == 3 * sum(all_tokens(data, tiny_model))
+    assert run.record["cost"]["peak_memory_mib"] > 300  # PyTorch alone
     assert run.record["label_tokens"] == steps[36]["label_tokens_seen"]
     labels = Counter(row["label"] for row in read_rows(data.path, "train/explanation.jsonl"))
     assert run.record["label_tokens"] == 3 * (45 + labels[4])
@@ -256,6 +268,7 @@ def test_packing_keeps_every_row(
         last[int(line["epoch"] - 1e-6)] = line["target_tokens_seen"]
     assert list(last.values()) == [epoch, 2 * epoch, 3 * epoch, 4 * epoch]
     assert run.record["steps"] <= 4 * 45 / 3
+    assert run.record["cost"]["tokens"] == 4 * sum(all_tokens(data, tiny_model))
 
 
 def test_two_processes_count_every_row_once(
@@ -272,6 +285,7 @@ def test_two_processes_count_every_row_once(
     assert two.record["processes"] == 2
     epoch = sum(target_tokens(data, tiny_model))
     assert two.record["target_tokens"] == 2 * epoch
+    assert two.record["cost"]["tokens"] == 2 * sum(all_tokens(data, tiny_model))
     # 5 validation rows fill no batches of two processes: three would count twice.
     evaluated, expected = two.of("eval_loss")[0], one.of("eval_loss")[0]
     for name in ("eval_label_loss", "eval_explanation_loss", "eval_label_acc"):
@@ -328,6 +342,13 @@ def test_a_killed_training_goes_on_where_it_was(
     adapter = whole.adapter()
     for name, values in run.adapter().items():
         assert torch.allclose(values, adapter[name], atol=1e-6), name
+    costs = [record.pop("cost") for record in (run.record, whole.record)]
+    assert costs[0]["tokens"] == costs[1]["tokens"]
+    state = json.loads((run.folder / f"checkpoint-{SAVED}/regreason_state.json").read_text())
+    runtime = next(line["train_runtime"] for line in run.log if "train_runtime" in line)
+    # What came before the checkpoint, and the part since, which Trainer has timed itself.
+    assert costs[0]["seconds"] > state["took"]["seconds"] + runtime
+    assert costs[0]["seconds"] < state["took"]["seconds"] + runtime + 30
     # (The whole run also logs to TensorBoard.)
     for record in (run.record, whole.record):
         assert record.pop("config_sha256")

@@ -238,6 +238,7 @@ def test_scored_resumed_and_compared(
         cost = json.loads((out / name / "cost.json").read_text(encoding="utf-8"))
         assert cost["documents"] == len(samples)
         assert cost["scoring_ms"] > 0
+        assert comparison["costs"][name]["scoring_ms"] == pytest.approx(cost["scoring_ms"])
     assert comparison["differences"]["tfidf"][TASK]["acc"]["se"] > 0
 
 

@@ -11,6 +11,8 @@ from evaluation_help import evaluate
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 
+from regreason_plugin.cost import ScoringCost
+from regreason_plugin.evaluation.clock import SCORING
 from regreason_plugin.evaluation.model import RegReasonHF, register
 from regreason_plugin.evaluation.run import main
 from regreason_plugin.targets.folder import DataFolder
@@ -46,7 +48,11 @@ def test_same_figures_as_hf_and_tasks_found_beside_the_users_own(
     )
     assert code == 0
     (file,) = tmp_path.glob("out/*/results_*.json")
-    found = json.loads(file.read_text(encoding="utf-8"))["results"][TASK]
+    content = json.loads(file.read_text(encoding="utf-8"))
+    took = ScoringCost.model_validate(content["config"][SCORING])
+    assert took.documents == 5
+    assert 0 < took.seconds < float(content["total_evaluation_time_seconds"])
+    found = content["results"][TASK]
     hf = HFLM(pretrained=str(tiny_model), device="cpu", batch_size=4)
     expected = evaluate(hf, [TASK], data_folder.path, limit=5)["results"][TASK]
     for key, value in expected.items():

@@ -10,6 +10,7 @@ import torch
 from axolotl.core.trainers import AxolotlTrainer
 
 from regreason_plugin.training.label_place import LabelPlace
+from regreason_plugin.training.meter import Meter
 from regreason_plugin.training.tally import Tally
 from regreason_plugin.training.trainer import RegReasonTrainer
 
@@ -33,6 +34,7 @@ def trainer(accelerator: Alone, *, packed: bool = False) -> Any:
     found: Any = object.__new__(RegReasonTrainer)
     found._place = PLACE
     found.tally, found._evaluated = Tally(PLACE), Tally(PLACE)
+    found.meter = Meter()
     found.accelerator = accelerator
     found.args = SimpleNamespace(sample_packing=packed, eval_sample_packing=packed)
     found.is_world_process_zero = lambda: True

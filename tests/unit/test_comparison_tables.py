@@ -82,7 +82,10 @@ def renamed(name: str) -> Comparison:
     def new(by_arm: dict[str, Any]) -> dict[str, Any]:
         return {name if arm == "x" else arm: value for arm, value in by_arm.items()}
 
-    by_arm = ("seeds", "scores", "differences", "pooled_scores", "pooled", "wins", "needed", "gap")
+    by_arm = (
+        *("seeds", "scores", "differences", "pooled_scores", "pooled", "wins", "needed", "gap"),
+        "costs",
+    )
     changes = {field: new(getattr(one, field)) for field in by_arm}
     return one.model_copy(update={**changes, "arms": [name]})
 
@@ -152,7 +155,7 @@ def test_no_name_moves_the_cursor_or_is_markup() -> None:
     one = renamed(name).model_copy(update={"answers": [answer], "notes": [name]})
     text = printed(one, 200, terminal=False)
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
-    assert text.count("[31m[red]a[/red]") == 6
+    assert text.count("[31m[red]a[/red]") == 7
 
 
 # --- Markdown -----------------------------------------------------------------------------
@@ -200,7 +203,7 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
     text = to_markdown(one)
     tokens = parse(text)
     assert kinds(tokens) <= HARMLESS
-    accuracy, pooled, power, runs = tables_of(tokens)
+    accuracy, pooled, power, costs, runs = tables_of(tokens)
     names = [plain(name) for name in HOSTILE]
     assert accuracy[0] == ["dataset", "axis", "n", "majority", "label_only", *names]
     assert pooled[0] == ["pooled", "better", "label_only", *names]
@@ -212,6 +215,9 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
     assert accuracy[-2][5:] == ["12 of 18 (2 tied)"] * len(HOSTILE)
     assert [row[0] for row in power[1:]] == names
     assert power[1][1:] == ["0.028", "0.020", "900", "no number is enough"]
+    assert costs[0] == ["of one model", "label_only", *names]
+    tokens_read = [f"{place},000,000" for place in range(1, len(names) + 2)]
+    assert costs[2] == ["tokens read in training", *tokens_read]
     assert len(runs) == 1 + 3 * (1 + len(HOSTILE))
     assert runs[-1][0] == names[-1]
     # Of one table, all lines have as many cells.
@@ -486,7 +492,7 @@ def test_what_is_undefined_everywhere_is_written_as_such() -> None:
             "gap": {},
         }
     )
-    accuracy, pooled, power, _ = tables_of(parse(to_markdown(empty)))
+    accuracy, pooled, power, *_ = tables_of(parse(to_markdown(empty)))
     assert {row[4] for row in accuracy[1 : 2 + len(SHAPES)]} == {"-"}
     assert pooled[1][2:] == ["-", "-"]
     assert power == [["arm", "detectable"], ["x", "-"]]

@@ -29,7 +29,7 @@ from regreason_plugin.report.page.numbers import (
     tick_text,
 )
 from regreason_plugin.report.probe_curves import FORCED, PANELS
-from regreason_plugin.report.tables import heads, settings_of
+from regreason_plugin.report.tables import about_costs, costs, heads, settings_of
 
 ALPHA = 0.05
 # Steps of colour to either side of zero.
@@ -79,6 +79,8 @@ def view(
         },
         "confusion": _confusions(c),
         "classes": _classes(c),
+        "costs": costs(c),
+        "about_costs": about_costs(c),
         "layers": _layers(c),
         "look": {arm: charts.look(n) for n, arm in enumerate([c.baseline, *c.arms])},
         "learning": _learning(c),
@@ -314,12 +316,13 @@ _PARTS = ("environment", "evaluation", "training")
 def _runs(c: Comparison) -> dict[str, Any]:
     """What all models have alike, told once, and of each model only the rest."""
     told = [
-        # (The declaration is as long as its prompt, and the data's hash holds it.)
+        # (The declaration is as long as its prompt, and the data's hash holds it; costs have a
+        # table of their own.)
         {
             part: {
                 key: value
                 for key, value in _flat(getattr(run, part)).items()
-                if not key.startswith("data.declaration.")
+                if not key.startswith(("data.declaration.", "cost."))
             }
             for part in _PARTS
         }

@@ -1,4 +1,4 @@
-"""What a method took, on the machine that it ran on."""
+"""What work takes: time and memory, and the machine that they are of."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from pydantic import BaseModel, ConfigDict
 
 from regreason_plugin.jsonl import atomic_writer
 
+# Beside the results of a method of `regreason baselines`.
 COST = "cost.json"
 _PACKAGES = ("regreason", "lm_eval", "scikit-learn", "torch", "transformers", "peft")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Part(BaseModel):
+    """Of a record: unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Machine(_Part):
+class Machine(Part):
     """Where it ran; seconds and memory are of this machine alone.
 
     Attributes:
@@ -37,9 +40,78 @@ class Machine(_Part):
     threads: int
     gpu: str | None
 
+    @classmethod
+    def here(cls) -> Machine:
+        """This one."""
+        import torch
 
-class Cost(_Part):
-    """What one method took, in a process of its own.
+        return cls(
+            system=f"{platform.system()} {platform.machine()}",
+            cores=os.cpu_count() or 1,
+            threads=torch.get_num_threads(),
+            gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        )
+
+    def describe(self) -> str:
+        """For a reader."""
+        return self.gpu or f"{self.system}, {self.threads} of {self.cores} cores"
+
+
+class Memory(Part):
+    """The most that a process had.
+
+    Attributes:
+        peak_memory_mib: Main memory of the whole process, libraries included.
+        peak_gpu_mib: Memory of PyTorch's tensors on the process's GPU; None on a CPU.
+    """
+
+    peak_memory_mib: float
+    peak_gpu_mib: float | None
+
+    @classmethod
+    def so_far(cls) -> Memory:
+        """Of this process."""
+        import torch
+
+        gpu = torch.cuda.is_available()
+        return cls(
+            peak_memory_mib=_peak_memory() / 2**20,
+            peak_gpu_mib=torch.cuda.max_memory_allocated() / 2**20 if gpu else None,
+        )
+
+
+class TrainingCost(Memory):
+    """What a training took; of several processes, memory is that of the first.
+
+    Attributes:
+        seconds: From the first step to the last, validation and checkpoints included; of a
+            resumed training, of all its parts as far as they were kept. Not loading a model.
+        tokens: Of prompts and targets that were read, as often as they were, padding left out;
+            None where the batches do not tell padding from text.
+        machine: Where it ran, or ended.
+    """
+
+    seconds: float
+    tokens: int | None
+    machine: Machine
+
+
+class ScoringCost(Memory):
+    """What scoring took; of several processes, the first one's part.
+
+    Attributes:
+        seconds: In the model; not loading it, nor the metrics.
+        documents: How many were scored in them.
+        machine: Where it ran.
+    """
+
+    seconds: float
+    documents: int
+    machine: Machine
+
+
+class MethodCost(Memory):
+    """What a method of `regreason baselines` took, in a process of its own.
 
     Attributes:
         method: Its name.
@@ -51,8 +123,6 @@ class Cost(_Part):
         training_rows: Rows read in training, likewise.
         documents: How many were scored.
         scoring_ms: Milliseconds a document in the model; not loading it, nor the metrics.
-        peak_memory_mib: The most main memory of the whole process, libraries included.
-        peak_gpu_mib: The most memory of PyTorch's tensors on the GPU; None on a CPU.
         machine: Where it ran.
         versions: Of the packages that matter.
     """
@@ -64,8 +134,6 @@ class Cost(_Part):
     training_rows: int
     documents: int
     scoring_ms: float
-    peak_memory_mib: float
-    peak_gpu_mib: float | None
     machine: Machine
     versions: dict[str, str]
 
@@ -84,12 +152,9 @@ def measured(
     training_rows: int = 0,
     documents: int,
     scoring_seconds: float,
-) -> Cost:
+) -> MethodCost:
     """The cost of a method, with this process's memory and this machine."""
-    import torch
-
-    gpu = torch.cuda.is_available()
-    return Cost(
+    return MethodCost(
         method=method,
         seed=seed,
         training_seconds=training_seconds,
@@ -97,21 +162,15 @@ def measured(
         training_rows=training_rows,
         documents=documents,
         scoring_ms=1000 * scoring_seconds / documents,
-        peak_memory_mib=_peak_memory() / 2**20,
-        peak_gpu_mib=torch.cuda.max_memory_allocated() / 2**20 if gpu else None,
-        machine=Machine(
-            system=f"{platform.system()} {platform.machine()}",
-            cores=os.cpu_count() or 1,
-            threads=torch.get_num_threads(),
-            gpu=torch.cuda.get_device_name() if gpu else None,
-        ),
+        machine=Machine.here(),
         versions={package: version(package) for package in _PACKAGES},
+        **Memory.so_far().model_dump(),
     )
 
 
-def read_cost(folder: Path) -> Cost:
+def read_cost(folder: Path) -> MethodCost:
     """Read ``cost.json`` of a finished method."""
-    return Cost.model_validate_json((folder / COST).read_bytes())
+    return MethodCost.model_validate_json((folder / COST).read_bytes())
 
 
 def _peak_memory() -> int:
