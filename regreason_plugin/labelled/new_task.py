@@ -282,6 +282,7 @@ def _lora(new: NewTask) -> str:
             f" No default.\nbase_model: {scalar(new.base)}\n",
         ),
         ("# as 'regreason_*'; the results", f"# as {name}; the results"),
+        ("regreason_eval_include_path:\n", f"regreason_eval_include_path: {scalar(dest)}\n"),
         ("num_epochs: 1\n", "num_epochs: 3\n"),
         ("logging_steps: 50", "logging_steps: 10"),
     )

@@ -17,6 +17,7 @@ import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from regreason_plugin.cost import TrainingCost
 from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.markdown import block, code, escape
 from regreason_plugin.report.results import Run, TaskResult, read_run
@@ -48,7 +49,7 @@ _TITLES = {
     "config_sha256": "sha256 of the config",
 }
 # Told elsewhere in the card, or a place on a machine.
-_ELSEWHERE = {"arm", "base_model", "adapter", "data", "versions"}
+_ELSEWHERE = {"arm", "base_model", "adapter", "data", "versions", "cost"}
 
 
 def write_card(output_dir: Path, results: Path | None = None) -> None:
@@ -138,8 +139,18 @@ def _training(record: dict[str, Any]) -> str:
             continue
         title = _TITLES.get(key, key.replace("_", " "))
         lines.append(f"| {escape(title)} | {_value(key, value)} |")
+    if cost := record.get("cost"):
+        lines += _cost(TrainingCost.model_validate(cost))
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     return "\n".join([*lines, f"| versions | {escape(versions)} |"])
+
+
+def _cost(cost: TrainingCost) -> list[str]:
+    tokens = [] if cost.tokens is None else [f"| tokens read | {cost.tokens:,} |"]
+    kinds = (("memory", cost.peak_memory_mib), ("GPU memory", cost.peak_gpu_mib))
+    memory = [f"| {kind} at most (GiB) | {mib / 1024:.3g} |" for kind, mib in kinds if mib]
+    took = f"| time (seconds) | {cost.seconds:,.0f}, on {escape(cost.machine.describe())} |"
+    return [*tokens, took, *memory]
 
 
 def _value(key: str, value: Any) -> str:

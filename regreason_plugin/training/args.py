@@ -38,6 +38,8 @@ class RegReasonArgs(BaseModel):
         regreason_probe_rows: How many validation rows the probe batch has; all of them if they
             are fewer.
         regreason_eval: lm-eval tasks to score the trained model on; None for none.
+        regreason_eval_include_path: A folder of more task files, such as that of a task of one's
+            own; None for none.
         regreason_eval_limit: Documents a task, for trials; None for all.
         regreason_checked_config: For the plugin alone, which tells Ray's workers with it that
             the config was checked, and its sha256 as written.
@@ -84,6 +86,10 @@ class RegReasonArgs(BaseModel):
     regreason_eval: str | list[str] | None = Field(
         default=None,
         json_schema_extra={"description": "lm-eval tasks to score the trained model on"},
+    )
+    regreason_eval_include_path: str | None = Field(
+        default=None,
+        json_schema_extra={"description": "A folder of more task files"},
     )
     regreason_eval_limit: int | None = Field(
         default=None,

@@ -16,14 +16,16 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import yaml
 
+from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError
 from regreason_plugin.evaluation.task_files import task_groups
 from regreason_plugin.settings import EIGHTEEN
@@ -53,26 +55,31 @@ class Scoring:
         tasks: lm-eval tasks, groups and globs, as the config names them.
         limit: Documents a task; None for all.
         folder: The data folder that is trained on.
+        include_path: A folder of more task files; None for none.
     """
 
     tasks: tuple[str, ...]
     limit: int | None
     folder: DataFolder
+    include_path: Path | None = None
 
     @property
     def has_ours(self) -> bool:
         """Whether tasks of ours are among them."""
-        return any(fnmatch.filter(known_tasks(), name) for name in self.tasks)
+        known = known_tasks(self.folder.declaration)
+        return any(fnmatch.filter(known, name) for name in self.tasks)
 
 
 # --- before the training ------------------------------------------------------------------
 
 
-def known_tasks() -> dict[str, list[str]]:
-    """Our tasks and groups by name, each with the tasks that it stands for."""
-    make_names = (EIGHTEEN.task_name, EIGHTEEN.twin_name)
-    settings, name = EIGHTEEN.settings, EIGHTEEN.task_name
-    tasks = {make(*setting): [make(*setting)] for make in make_names for setting in settings}
+def known_tasks(declared: Declaration = EIGHTEEN) -> dict[str, list[str]]:
+    """Tasks and groups of a declaration by name, each with the tasks that it stands for."""
+    make_names = (declared.task_name, declared.twin_name)
+    tasks = {make(*one): [make(*one)] for make in make_names for one in declared.settings}
+    if declared is not EIGHTEEN:
+        return tasks
+    name = declared.task_name
     groups = {group: [name(*setting) for setting in members] for group, members in task_groups()}
     return {**tasks, **groups}
 
@@ -109,7 +116,15 @@ def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
             path=config,
             field="regreason_eval",
         )
-    scoring = Scoring(tuple(name.strip() for name in names), limit, folder)
+    include = cfg.get("regreason_eval_include_path")
+    if include is not None and not (isinstance(include, str) and Path(include).is_dir()):
+        raise UserError(
+            "is no folder; name the one with the task files, or leave it out",
+            path=config,
+            field="regreason_eval_include_path",
+        )
+    tasks = tuple(name.strip() for name in names)
+    scoring = Scoring(tasks, limit, folder, Path(include) if include else None)
     try:
         _check_tasks(scoring)
     except UserError as error:
@@ -119,55 +134,90 @@ def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
 
 
 def _check_tasks(scoring: Scoring) -> None:
-    known, folder = known_tasks(), scoring.folder
+    folder = scoring.folder
+    declared = folder.declaration
+    known = known_tasks(declared)
     wanted: Counter[str] = Counter()
     others = []
     for name in scoring.tasks:
         found = fnmatch.filter(known, name)
         wanted.update(task for one in found for task in known[one])
         if not found:
-            if name.startswith("regreason") or not _known_to_lm_eval(name):
-                close = difflib.get_close_matches(name, ["regreason_*", *known], n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "'regreason_*' is all of them"
-                raise UserError(f"unknown task {name!r}; {hint}")
+            if name.startswith("regreason") or not _known_to_lm_eval(name, scoring.include_path):
+                raise UserError(_unknown(name, declared))
             others.append(name)
     for task, times in wanted.items():
         if times > 1:
             raise UserError(f"names {task} {times} times; a glob may match a group and its tasks")
-    generative = [task for task in wanted if task.startswith("regreason-gen_")]
-    first = [task for task in wanted if task not in generative]
+    # (In a task of one's own, a glob may match the task and its twin.)
+    twins = {declared.twin_name(*setting) for setting in declared.settings}
+    generative = [task for task in wanted if task in twins]
+    first = [task for task in wanted if task not in twins]
     if first and folder.order == "explanation_first":
         raise UserError(
             f"{first[0]} asks for the label at once, but {folder.path} has the explanation "
-            "first; write 'regreason-gen_*'"
+            f"first; write {_every(declared, twins=True)}"
         )
     if generative and folder.order == "label_first":
         raise UserError(
             f"{generative[0]} lets the model explain first, but {folder.path} has the label "
-            "first; write 'regreason_*'"
+            f"first; write {_every(declared)}"
         )
     if generative and others:
-        raise UserError(f"the regreason-gen_ tasks run by themselves; leave out {others[0]}")
+        raise UserError(f"{generative[0]} runs by itself; leave out {others[0]}")
     has = folder.settings()
-    if wanted and folder.declaration is not EIGHTEEN:
-        raise UserError(
-            f"{folder.path} is of another task than the eighteen settings; leave it out, and run "
-            "lm_eval with --include_path and the folder of the task after the training"
-        )
-    make = EIGHTEEN.twin_name if generative else EIGHTEEN.task_name
+    make = declared.twin_name if generative else declared.task_name
     absent = wanted.keys() - {make(*setting) for setting in has}
     if absent:
         raise UserError(
             f"{folder.path} has no test rows for {min(absent)}; the tasks it has are "
             + ",".join(make(*setting) for setting in has)
         )
+    if declared is not EIGHTEEN:
+        _check_own_files(wanted, scoring.include_path)
 
 
-def _known_to_lm_eval(name: str) -> bool:
+def _unknown(name: str, declared: Declaration) -> str:
+    known = known_tasks(declared)
+    if declared is not EIGHTEEN:
+        return f"unknown task {name!r}; those of the data are {', '.join(known)}"
+    close = difflib.get_close_matches(name, ["regreason_*", *known], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "'regreason_*' is all of them"
+    return f"unknown task {name!r}; {hint}"
+
+
+def _every(declared: Declaration, *, twins: bool = False) -> str:
+    if declared is EIGHTEEN:
+        return "'regreason-gen_*'" if twins else "'regreason_*'"
+    make = declared.twin_name if twins else declared.task_name
+    return ",".join(make(*setting) for setting in declared.settings)
+
+
+def _check_own_files(wanted: Collection[str], include: Path | None) -> None:
+    """Refuse tasks of one's own whose files lm-eval would not find."""
+    there = set()
+    for file in sorted(include.rglob("*.yaml")) if include else ():
+        try:
+            # (It makes nothing but text, lists and mappings, and takes lm-eval's `!function`.)
+            content = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)  # noqa: S506
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # lm-eval will say what is wrong with it, if it needs it
+        if isinstance(content, dict):
+            there.add(content.get("task"))
+    if absent := sorted(set(wanted) - there):
+        where = f"{include} has no task file of it" if include else "its task file is not named"
+        raise UserError(
+            f"{absent[0]} is a task of your own, and {where}; let regreason_eval_include_path "
+            "name the folder that `regreason task new` wrote"
+        )
+
+
+def _known_to_lm_eval(name: str, include: Path | None) -> bool:
     # It takes seconds, so only for a name that is none of ours.
     from lm_eval.tasks import TaskManager
 
-    return bool(TaskManager().match_tasks([name]))
+    more = str(include) if include else None
+    return bool(TaskManager(include_path=more).match_tasks([name]))
 
 
 def clear(output_dir: Path) -> None:
@@ -209,6 +259,8 @@ def command(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> list[str]:
     ]
     if scoring.limit is not None:
         arguments += ["--limit", str(scoring.limit)]
+    if scoring.include_path is not None:
+        arguments += ["--include_path", str(scoring.include_path)]
     if cfg.datasets[0].type == "chat_template":
         arguments.append("--apply_chat_template")
     return arguments

@@ -13,6 +13,7 @@ from labelled_data import write_answers
 from test_train import environment
 
 from regreason_plugin.report.comparison import load
+from regreason_plugin.report.results import read_run
 
 ROOT = Path(__file__).parents[2]
 BASE = "axolotl_configs/cpu/tiny-base"
@@ -55,6 +56,12 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
     # Two of the three arms, in one process, which saves starts of Axolotl.
     sweep = place / "answers/arms.yml"
     sweep.write_text(f"regreason_arm: [{', '.join(ARMS)}]\n", encoding="utf-8")
+    # And score each after its training, with our own model.
+    config = place / "answers/answers.lora.yml"
+    asked = config.read_text(encoding="utf-8").replace(
+        "\nregreason_eval:\n", "\nregreason_eval: answers\n"
+    )
+    config.write_text(asked, encoding="utf-8")
     run(train.strip() + " --num-epochs 1 --launcher python", place)
     for arm in ARMS:
         record = json.loads((place / f"runs/answers/models/{arm}/regreason.json").read_text())
@@ -62,6 +69,18 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
     run(score.replace(" shuffled;", ";"), place)
     run(compare.replace("shuffled=runs/answers/results/shuffled", ""), place)
     comparison = load(place / "runs/answers/comparison.json")
+    for arm in ARMS:
+        after = read_run(arm, place / f"runs/answers/models/{arm}/eval")
+        for metric in ("acc", "nll", "ece"):
+            value = comparison.scores[arm]["answers"][metric].value
+            assert after.tasks["answers"].metrics[metric] == pytest.approx(value, abs=1e-6)
+        card = (place / f"runs/answers/models/{arm}/README.md").read_text(encoding="utf-8")
+        assert "| time (seconds) | " in card
+        assert "Not scored yet" not in card
+        # `lm_eval --model hf` says nothing of what scoring took.
+        cost = comparison.costs[arm]
+        assert cost.training_seconds
+        assert cost.scoring_ms is None
     (setting,) = comparison.settings
     assert setting.task == "answers"
     assert {"acc", "macro_f1", "nll", "ece"} <= set(comparison.metrics)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from evaluation_help import PlainScorer
 from labelled_data import write_answers, write_scale, write_tickets
 from lm_eval import simple_evaluate
@@ -24,6 +25,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 from transformers import AutoTokenizer
 
 from regreason_plugin.cli import main
+from regreason_plugin.errors import UserError
 from regreason_plugin.labelled import new_task
 from regreason_plugin.prompt import TARGET_DELIMITER
 from regreason_plugin.report.results import read_run
@@ -31,6 +33,7 @@ from regreason_plugin.report.samples import read_answers
 from regreason_plugin.targets.folder import DataFolder, open_data_folder
 from regreason_plugin.training.label_place import IGNORE, locate_labels
 from regreason_plugin.training.probe_batch import make_batch
+from regreason_plugin.training.scoring import Scoring, command, read_scoring
 from regreason_plugin.training.tokens import RowTokenizer
 
 TASKS: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -93,6 +96,40 @@ def test_the_arms_have_the_same_rows_and_no_group_is_on_two_sides(made: Made) ->
             assert label == written[row["label"] - 1]
             assert (newline == "") == (text == "") == (arm == "label_only")
     assert len({row["label"] for row in made.rows("train/label_only.jsonl")}) == len(written)
+
+
+def test_a_config_has_its_task_scored_after_the_training(made: Made) -> None:
+    config = yaml.safe_load((made.folder / f"{made.name}.lora.yml").read_text(encoding="utf-8"))
+    assert config["regreason_eval_include_path"] == made.name
+
+    def read(**changes: str | None) -> Scoring:
+        asked = {"regreason_eval": made.name, "regreason_eval_include_path": str(made.folder)}
+        found = read_scoring({**asked, **changes}, made.data, "c.yml")
+        assert found is not None
+        return found
+
+    scoring = read()
+    assert scoring.has_ours
+    cfg = Values(adapter=None, output_dir="model", torch_dtype="float32", datasets=[Values()])
+    words = command(cfg, scoring, {})
+    assert words[words.index("--include_path") + 1] == str(made.folder)
+    assert words[words.index("--tasks") + 1] == made.name
+    for changes, expected in (
+        ({"regreason_eval_include_path": None}, "its task file is not named; let"),
+        ({"regreason_eval_include_path": str(made.data.path)}, "has no task file of it; let"),
+        ({"regreason_eval_include_path": "nowhere"}, "regreason_eval_include_path: is no folder"),
+        ({"regreason_eval": f"{made.name}-gen"}, f"has the label first; write {made.name}$"),
+        ({"regreason_eval": f"{made.name}*"}, "lets the model explain first"),
+        ({"regreason_eval": "regreason_*"}, f"those of the data are {made.name}, {made.name}-gen"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            read(**changes)
+
+
+class Values(dict[str, Any]):
+    """A config as Axolotl completes it: a key that it lacks is None."""
+
+    __getattr__ = dict.get
 
 
 @pytest.mark.parametrize("made", ["tickets"], indirect=True)

@@ -155,6 +155,7 @@ def test_the_config_is_the_shipped_one_with_its_folders() -> None:
         "test_datasets",
         "dataset_prepared_path",
         "output_dir",
+        "regreason_eval_include_path",
         "num_epochs",
         "logging_steps",
     }

@@ -36,6 +36,13 @@ RECORD: dict[str, Any] = {
     "target_tokens": 1234567,
     "processes": 8,
     "config_sha256": "12" * 32,
+    "cost": {
+        "seconds": 4321.4,
+        "tokens": 7654321,
+        "peak_memory_mib": 1536.0,
+        "peak_gpu_mib": 20480.0,
+        "machine": {"system": "Linux x86_64", "cores": 16, "threads": 8, "gpu": "<NVIDIA> H100"},
+    },
     "versions": {"regreason": "0.1.0", "torch": "2.13.0"},
 }
 
@@ -82,6 +89,9 @@ def test_it_says_how_the_model_was_trained(tmp_path: Path) -> None:
     assert said["target tokens"] == "1,234,567"
     assert said["versions"] == "regreason 0.1.0, torch 2.13.0"
     assert said["sha256 of the config"] == "12" * 32
+    assert said["tokens read"] == "7,654,321"
+    assert said["time (seconds)"] == "4,321, on <NVIDIA> H100"
+    assert (said["memory at most (GiB)"], said["GPU memory at most (GiB)"]) == ("1.5", "20")
     assert SHA in body
     assert "`shuffled`, the label and the words of its explanation in another order" in body
     assert "Not scored yet." in body

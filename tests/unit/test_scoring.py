@@ -15,12 +15,16 @@ import torch
 import yaml
 from training_data import build_data
 
+from regreason_plugin.cost import Machine, TrainingCost
 from regreason_plugin.errors import UserError
 from regreason_plugin.targets.folder import DataFolder, open_data_folder
 from regreason_plugin.training import scoring
 from regreason_plugin.training.plugin import RegReasonPlugin
 from regreason_plugin.training.scoring import Scoring, clear, command, known_tasks, read_scoring
 
+COST = TrainingCost(
+    seconds=61.2, tokens=1234, peak_memory_mib=512.0, peak_gpu_mib=None, machine=Machine.here()
+)
 TASK_FILES = Path(__file__).parents[2] / "lm_eval_tasks"
 
 
@@ -108,7 +112,7 @@ def test_the_tasks_have_to_suit_the_data(
     with pytest.raises(UserError, match="has the explanation first; write 'regreason-gen_"):
         read_scoring({"regreason_eval": "regreason_*"}, explanation_first_folder, "c.yml")
     assert read_scoring({"regreason_eval": "regreason-gen_*"}, explanation_first_folder, "c.yml")
-    with pytest.raises(UserError, match="run by themselves; leave out arc_easy"):
+    with pytest.raises(UserError, match="runs by itself; leave out arc_easy"):
         given = {"regreason_eval": "regreason-gen_*,arc_easy"}
         read_scoring(given, explanation_first_folder, "c.yml")
     build_data(tmp_path / "DATA", rows=30)
@@ -186,7 +190,7 @@ def trained(folder: DataFolder) -> RegReasonPlugin:
     """The plugin as it is when a training is over."""
     plugin: Any = RegReasonPlugin()
     plugin._sources = SimpleNamespace(arm="explanation", scope=None, folder=folder, rows=20)
-    counts = {"label_tokens": 20, "target_tokens": 60}
+    counts = {"label_tokens": 20, "target_tokens": 60, "cost": COST}
     plugin._progress = SimpleNamespace(steps=3, epochs=1.0, processes=1, **counts)
     plugin._scoring = Scoring(("regreason_*",), None, folder)
     return plugin  # type: ignore[no-any-return]
