@@ -41,6 +41,7 @@ def _explain(args: argparse.Namespace) -> int:
     from regreason_plugin.cli.annotating import Watcher, show_plan
     from regreason_plugin.labelled.explaining import (
         as_yaml,
+        authors,
         changes,
         check_files,
         dry_run,
@@ -76,14 +77,14 @@ def _explain(args: argparse.Namespace) -> int:
         say("Next: the same command with a higher --budget goes on from here")
         return 3
     _show(done, args.out)
-    built = args.task
+    built, by = args.task, authors(task, config, done)
     if args.task_out is not None:
-        write_task(task, args.out, args.task_out)
+        write_task(task, args.out, args.task_out, by)
         say(f"The task that reads it: {args.task_out}")
         built = args.task_out
     else:
         say(f"\nIn {args.task}, write in place of what stands there (--task-out makes a copy):\n")
-        say(as_yaml(changes(task, args.out, args.task.parent)))
+        say(as_yaml(changes(task, args.out, args.task.parent, by)))
     if task.columns.explanation is None:
         say("To train with them, in arms.yml: regreason_arm: [label_only, explanation, shuffled]")
     remove = " --leaks remove" if done.leaking else ""

@@ -57,6 +57,7 @@ def build_task(
         options = replace(
             options,
             seed=share.seed if seed is None else seed,
+            explained_by=task.explained_by,
             parts={
                 "train": 1 - share.test - share.validation,
                 "validation": share.validation,

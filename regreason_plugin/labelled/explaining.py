@@ -155,23 +155,34 @@ def check_files(task: TaskFile, task_file: Path, out: Path, task_out: Path | Non
         raise UserError("is the task that is read; name another --task-out", path=task_out)
 
 
-def changes(task: TaskFile, out: Path, there: Path) -> dict[str, Any]:
+def authors(task: TaskFile, config: ExplainConfig, done: Explained) -> tuple[str, ...]:
+    """Who wrote explanations of the table that came of it, by name and model."""
+    asked = [f"{rater.name} ({rater.model})" for rater in config.raters if done.by[rater.name]]
+    return tuple(dict.fromkeys([*task.explained_by, *asked]))
+
+
+def changes(task: TaskFile, out: Path, there: Path, by: tuple[str, ...]) -> dict[str, Any]:
     """The keys of a ``task.yml`` that differ once it reads the table with explanations.
 
     Args:
         task: The task.
         out: That table.
         there: The folder of the ``task.yml``, from where its path is seen.
+        by: From `authors`.
     """
     path = Path(os.path.relpath(out.resolve(), there.resolve())).as_posix()
     names = ("text", "label", "explanation", "id", "group")
-    changed: dict[str, Any] = {"data": {"path": path}, "columns": {name: name for name in names}}
+    changed: dict[str, Any] = {
+        "data": {"path": path},
+        "columns": {name: name for name in names},
+        "explained_by": list(by),
+    }
     return {**changed, "values": {}} if task.values else changed  # labels stand there by now
 
 
-def write_task(task: TaskFile, out: Path, task_out: Path) -> None:
+def write_task(task: TaskFile, out: Path, task_out: Path, by: tuple[str, ...]) -> None:
     """Write the task that reads the table with explanations, whole or not at all."""
-    keys = {**task.model_dump(mode="json"), **changes(task, out, task_out.parent)}
+    keys = {**task.model_dump(mode="json"), **changes(task, out, task_out.parent, by)}
     head = f"# As the task.yml that it comes from, with the explanations of {out.name}.\n"
     with atomic_writer(task_out) as stream:
         stream.write((head + as_yaml(keys)).encode("utf-8"))

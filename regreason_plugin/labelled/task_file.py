@@ -200,6 +200,7 @@ class TaskFile(_Part):
         columns: What its columns are called.
         values: Which label a value of the label column stands for, where it is not the label
             itself.
+        explained_by: Who wrote explanations that the table did not have from its own makers.
         split: How many documents are for what.
     """
 
@@ -215,6 +216,7 @@ class TaskFile(_Part):
     values: Annotated[dict[str, str], BeforeValidator(lambda given: given or {})] = Field(
         default_factory=dict
     )
+    explained_by: Annotated[tuple[str, ...], BeforeValidator(lambda given: given or ())] = ()
     split: SplitRule = SplitRule()
 
     @field_validator("labels")

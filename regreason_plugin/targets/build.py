@@ -70,6 +70,7 @@ class BuildOptions:
         max_target: The longest target, in tokens or words.
         scopes: Also a file a scope of these kinds (`scopes.SCOPE_KINDS`).
         leaks: Whether what names a label in an explanation is kept or removed (`leaks`).
+        explained_by: Who wrote explanations that did not come with the texts, for the card.
         parts: How much of the conversations each split gets.
     """
 
@@ -82,6 +83,7 @@ class BuildOptions:
     max_target: int | None = None
     scopes: tuple[str, ...] = ()
     leaks: Leaks = "keep"
+    explained_by: tuple[str, ...] = ()
     parts: Mapping[Split, float] = field(default_factory=lambda: PARTS)
 
 
@@ -127,7 +129,8 @@ def build(
             manifest = _Writer(index, read, options, measure).write(written, on_progress)
         with atomic_writer(written / MANIFEST) as stream:
             # (The eighteen settings are not declared in it: their folders keep their hash.)
-            without = {"declaration"} if manifest.declaration is None else None
+            optional = ("declaration", "explained_by")
+            without = {name for name in optional if getattr(manifest, name) is None}
             stream.write(dumps(manifest.model_dump(exclude=without)).encode("utf-8") + b"\n")
         card = data_card(manifest, file_sha256(written / MANIFEST), agreement(index.scores), about)
         with atomic_writer(written / CARD) as stream:
@@ -376,6 +379,7 @@ class _Writer:
             leaked=dict(self.leaked),
             source={"file": self.index.path.name, "sha256_of_sorted_rows": self.index.sha256},
             declaration=None if self.declaration is EIGHTEEN else self.declaration,
+            explained_by=list(self.options.explained_by) or None,
             files=files,
             versions={"regreason": __version__},
         )

@@ -179,7 +179,11 @@ def _sources(manifest: Manifest) -> str:
 
 def _labels(manifest: Manifest, about: About | None) -> str:
     if manifest.declaration is not None:
-        return f"{', '.join(map(code, manifest.declaration.labels))}, as the table has them."
+        said = f"{', '.join(map(code, manifest.declaration.labels))}, as the table has them."
+        if manifest.explained_by:
+            authors = ", ".join(map(code, manifest.explained_by))
+            said += f" Explanations that did not come with the texts were written by {authors}."
+        return said
     if about is None:
         raters = ", ".join(map(code, manifest.raters)) or "not stated"
         return f"Raters: {raters}. How they were asked and how their scores became one is unknown."

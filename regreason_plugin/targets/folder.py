@@ -78,6 +78,7 @@ class Manifest(_Part):
             else was left of it. Empty in folders from before it was counted.
         source: Name and sha256 of the ratings file.
         declaration: The labels and settings of the task; None for the eighteen settings.
+        explained_by: Who wrote explanations that the table did not have; None where nobody.
         files: sha256 of every data file.
     """
 
@@ -99,6 +100,7 @@ class Manifest(_Part):
     leaked: dict[str, int] = Field(default_factory=dict)
     source: dict[str, str]
     declaration: Declaration | None = None
+    explained_by: list[str] | None = None
     files: dict[str, str]
     versions: dict[str, str]
 

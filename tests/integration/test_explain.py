@@ -178,7 +178,7 @@ def test_from_a_table_to_the_arms(
     old, new = read_task(place.task), read_task(copy)
     assert new.data.path is not None
     assert new.data.path.resolve() == place.out
-    same = {"data": new.data, "columns": new.columns}
+    same = {"data": new.data, "columns": new.columns, "explained_by": ("rater-1 (model-1)",)}
     assert old.model_copy(update=same) == new
 
     bare, full = tmp_path / "bare", tmp_path / "full"
@@ -189,6 +189,14 @@ def test_from_a_table_to_the_arms(
     manifest = open_data_folder(full).manifest
     assert manifest.counts == open_data_folder(bare).manifest.counts
     assert manifest.counts["train"].rows > 40
+    assert (manifest.explained_by, open_data_folder(bare).manifest.explained_by) == (
+        ["rater-1 (model-1)"],
+        None,
+    )
+    card = (full / "README.md").read_text(encoding="utf-8")
+    assert (
+        "Explanations that did not come with the texts were written by `rater-1 (model-1)`" in card
+    )
     for arm in ("explanation", "shuffled"):
         path = full / "train" / f"{arm}.jsonl"
         trained = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -461,6 +469,13 @@ def test_rows_with_an_explanation_keep_it(server: Server, tmp_path: Path) -> Non
     # The labels stand there as the task has them.
     assert {row["label"] for row in rows} == {"yes", "wrong"}
     assert read_task(copy).values == {}
+    assert read_task(copy).explained_by == ("rater-1 (model-1)",)
+    # Those that were asked and explained nothing wrote nothing; who wrote before stays.
+    again = place.folder / "again.yml"
+    place.write_config([{}, {"name": "spare"}])
+    asked = [str(copy), str(place.config), "--out", str(place.folder / "more.jsonl")]
+    assert main(["explain", *asked, "--task-out", str(again)]) == 0
+    assert read_task(again).explained_by == ("rater-1 (model-1)",)
 
 
 def test_budget_and_dry_run(
