@@ -7,12 +7,17 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from regreason_plugin.baselines import SHOTS
 from regreason_plugin.baselines.rows import read_rows, tasks_of
 from regreason_plugin.cost import MethodCost, measured
 from regreason_plugin.errors import UserError
 from regreason_plugin.targets.folder import DataFolder, open_data_folder
+
+if TYPE_CHECKING:
+    from regreason_plugin.baselines.answering import Classifier
+    from regreason_plugin.evaluation.clock import Clock
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,9 @@ def do(work: Work) -> MethodCost:
 
 
 def _tfidf(work: Work, folder: DataFolder) -> MethodCost:
-    from regreason_plugin.baselines.answering import ClassifierLM, in_template
-    from regreason_plugin.baselines.scoring import score_classifier
+    from regreason_plugin.baselines.answering import in_template
     from regreason_plugin.baselines.tfidf import fit
 
-    declared = folder.declaration
     tasks = tasks_of(folder, work.tasks)
     tokenizer = None
     if work.apply_chat_template:
@@ -109,36 +112,24 @@ def _tfidf(work: Work, folder: DataFolder) -> MethodCost:
                 in_template(tokenizer, [{"role": "user", "content": text}])
                 for text in examples.prompts
             ]
-    classifier = fit(rows, len(declared.labels))
+    classifier = fit(rows, len(folder.declaration.labels))
     seconds = time.perf_counter() - started
     names = {setting: task for task, setting in tasks.items()}
-    lm = ClassifierLM(classifier, declared, tasks, tokenizer)
-    score_classifier(
-        lm,
-        "tfidf",
-        {"pretrained": "tfidf", **classifier.hyperparameters(names)},
-        work.data,
-        list(tasks),
-        work.out,
-        work.include_path,
-        work.apply_chat_template,
-    )
+    model_args = {"pretrained": "tfidf", **classifier.hyperparameters(names)}
+    clock = _score(work, folder, classifier, model_args, tokenizer)
     return measured(
         "tfidf",
         training_seconds=seconds,
         training_tokens=None,
         training_rows=sum(len(examples.labels) for examples in rows.train.values()),
-        documents=lm.clock.documents,
-        scoring_seconds=lm.clock.seconds,
+        documents=clock.documents,
+        scoring_seconds=clock.seconds,
     )
 
 
 def _head(work: Work, folder: DataFolder) -> MethodCost:
-    from regreason_plugin.baselines.answering import ClassifierLM
     from regreason_plugin.baselines.head import HeadOptions, train, write_record
-    from regreason_plugin.baselines.scoring import score_classifier
 
-    declared = folder.declaration
     base = _model_of(work)
     assert work.seed is not None
     options = HeadOptions(
@@ -146,30 +137,46 @@ def _head(work: Work, folder: DataFolder) -> MethodCost:
     )
     # Of all settings, whichever are scored: the arms learn from all of them too.
     rows = read_rows(folder, folder.settings())
-    trained = train(base, rows, len(declared.labels), work.out, options)
+    trained = train(base, rows, len(folder.declaration.labels), work.out, options)
     write_record(trained, work.out, folder, base, options)
-    tasks = tasks_of(folder, work.tasks)
+    model_args = {"pretrained": base, "peft": str(work.out), "head": "sequence classification"}
     tokenizer = trained.head.tokenizer if work.apply_chat_template else None
-    lm = ClassifierLM(trained.head, declared, tasks, tokenizer)
-    score_classifier(
-        lm,
-        "head",
-        {"pretrained": base, "peft": str(work.out), "head": "sequence classification"},
-        work.data,
-        list(tasks),
-        work.out,
-        work.include_path,
-        work.apply_chat_template,
-    )
+    clock = _score(work, folder, trained.head, model_args, tokenizer)
     return measured(
         "head",
         seed=work.seed,
         training_seconds=trained.seconds,
         training_tokens=trained.tokens,
         training_rows=trained.rows,
-        documents=lm.clock.documents,
-        scoring_seconds=lm.clock.seconds,
+        documents=clock.documents,
+        scoring_seconds=clock.seconds,
     )
+
+
+def _score(
+    work: Work,
+    folder: DataFolder,
+    classifier: Classifier,
+    model_args: dict[str, Any],
+    tokenizer: Any,
+) -> Clock:
+    """Have lm-eval score a classifier, which has learnt; what it took is in the clock."""
+    from regreason_plugin.baselines.answering import ClassifierLM
+    from regreason_plugin.baselines.scoring import score_classifier
+
+    tasks = tasks_of(folder, work.tasks)
+    lm = ClassifierLM(classifier, folder.declaration, tasks, tokenizer)
+    score_classifier(
+        lm,
+        work.method,
+        model_args,
+        work.data,
+        list(tasks),
+        work.out,
+        work.include_path,
+        work.apply_chat_template,
+    )
+    return lm.clock
 
 
 def _untrained(shots: int) -> Callable[[Work, DataFolder], MethodCost]:
