@@ -15,7 +15,7 @@ from regreason_plugin.targets.arms import ARMS
 # What came of a training, or tells its seeds apart; all else in a record is how it was done.
 _OUTCOME = {
     *("arm", "seed", "config_sha256", "versions", "rows", "steps", "epochs", "processes"),
-    *("label_tokens", "target_tokens"),
+    *("label_tokens", "target_tokens", "cost"),
 }
 # What a config without the key stands for; nothing (None, 0) goes without saying.
 _DEFAULTS = {"order": "label_first", "budget": "rows"}

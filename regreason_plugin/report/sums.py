@@ -35,7 +35,8 @@ _SUMMED = ("nll", "label_entropy", *PROBES)
 _TOTALS = slice(_GAPS.stop, _GAPS.stop + len(_SUMMED))
 _OFF, _SQUARED = _TOTALS.stop, _TOTALS.stop + 1
 _COUNTS = slice(_SQUARED + 1, None)
-_NO_MEANS = ("macro_f1", "qwk", "auroc", "ece")
+# No means over documents: what a few documents say of them is off to one side.
+NO_MEANS = ("macro_f1", "qwk", "auroc", "ece")
 
 
 class Statistic(NamedTuple):
@@ -204,7 +205,7 @@ def statistics_of(sums: Sums) -> dict[str, Statistic]:
     totals = _mean_summands(rows, ordinal=sums.ordinal)
     found = {}
     for name in (name for name in METRICS if name in values):
-        if name in _NO_MEANS:
+        if name in NO_MEANS:
             influence = jackknife_influence(values[name], without[name])
             found[name] = Statistic(values[name], influence)
             continue

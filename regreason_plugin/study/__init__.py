@@ -11,6 +11,7 @@ from pathlib import Path
 from regreason_plugin.demo import check_surroundings, default_jobs
 from regreason_plugin.stages import console, run_stages
 from regreason_plugin.study.choice import choose
+from regreason_plugin.study.figures import compare_label_first, read_figures
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.study.report import print_report, write_report
 
@@ -44,8 +45,10 @@ def run_plan(plan: Plan, jobs: int) -> int:
     console.print(choice.describe(), highlight=False)
     if not run_stages(plan.out, plan.choosing() + plan.training(choice), jobs):
         return 1
-    written = write_report(plan, choice)
-    print_report(plan)
+    figures = read_figures(plan)
+    compared = compare_label_first(plan, figures)
+    written = write_report(plan, choice, figures, compared)
+    print_report(compared.comparison)
     for path in written:
         console.print(f"Written: {path}", highlight=False, markup=False)
     return 0

@@ -1,4 +1,7 @@
-"""What the study found, by condition and seed."""
+"""What the study found: every condition's scores, and the label-first ones held against the first.
+
+Differences, their intervals and the verdict are those of `regreason compare`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from regreason_plugin.report.compare import Compared, compare
 from regreason_plugin.report.results import Run, read_run
 from regreason_plugin.report.seeds import half_width
 from regreason_plugin.study.plan import Condition, Plan
@@ -60,21 +64,25 @@ class Figures:
         """Of a metric, over seeds."""
         return Mean.of(self.values[metric])
 
-    def minus(self, other: Figures, metric: str) -> Mean:
-        """The mean difference to another condition, seed by seed."""
-        pairs = zip(self.values[metric], other.values[metric], strict=True)
-        return Mean.of([own - others for own, others in pairs])
-
 
 def read_figures(plan: Plan) -> dict[str, Figures]:
     """Every condition's, by its name."""
     return {condition.name: _read(plan, condition) for condition in plan.conditions}
 
 
+def compare_label_first(plan: Plan, figures: dict[str, Figures]) -> Compared:
+    """All label-first conditions against the first one."""
+    runs = [
+        run
+        for found in figures.values()
+        if found.condition.order == "label_first"
+        for run in found.runs
+    ]
+    return compare(runs, plan.conditions[0].name, command=plan.command)
+
+
 def _read(plan: Plan, condition: Condition) -> Figures:
-    runs = tuple(
-        read_run(f"{condition.name} {seed}", plan.results(condition, seed)) for seed in plan.seeds
-    )
+    runs = tuple(read_run(condition.name, plan.results(condition, seed)) for seed in plan.seeds)
     names = [*SCORES, *ENTROPIES]
     if condition.order == "explanation_first":
         # Of the probes, only the forced ones have the same text before them in every model.

@@ -79,8 +79,8 @@ class Plan:
         out: The folder of it all.
         seeds: Of the trainings; the data have one seed, so that only the training varies.
         per_dataset: Conversations a dataset.
-        conditions: What is trained; the first is what the others are compared with, and what
-            the hyperparameters are chosen for.
+        conditions: What is trained; the first is what the other label-first ones, of which there
+            is one at least, are compared with, and what the hyperparameters are chosen for.
         settings: The hyperparameters to choose from.
     """
 
@@ -89,6 +89,11 @@ class Plan:
     per_dataset: int
     conditions: tuple[Condition, ...] = CONDITIONS
     settings: tuple[Setting, ...] = SETTINGS
+
+    @property
+    def command(self) -> str:
+        """What makes it."""
+        return f"regreason study --seeds {len(self.seeds)}"
 
     def describe(self) -> str:
         """What is going to happen, in a sentence."""

@@ -11,40 +11,47 @@ from typing import Any
 from rich.table import Table
 
 from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.report import tables
+from regreason_plugin.report.compare import Compared
+from regreason_plugin.report.comparison import Comparison
+from regreason_plugin.report.writing import write
 from regreason_plugin.stages import console
 from regreason_plugin.study.choice import Choice
 from regreason_plugin.study.curves import draw
-from regreason_plugin.study.figures import ENTROPIES, FORCED, SCORES, Figures, Mean, read_figures
+from regreason_plugin.study.figures import ENTROPIES, FORCED, SCORES, Figures, Mean
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.targets.folder import DataFolder, open_data_folder
 
-# Better is higher, but for these.
-_LOWER = ("nll", "ece")
 
+def write_report(
+    plan: Plan, choice: Choice, figures: dict[str, Figures], compared: Compared
+) -> list[Path]:
+    """Write ``study.md``, ``study.json``, ``curves.png`` and all files of a comparison.
 
-def write_report(plan: Plan, choice: Choice) -> list[Path]:
-    """Write ``study.md``, ``study.json`` and ``curves.png``.
+    Args:
+        plan: The finished study.
+        choice: The hyperparameters.
+        figures: Of every condition.
+        compared: The label-first conditions against the first.
 
     Returns:
         Their paths.
     """
-    figures = read_figures(plan)
     contents = {
-        plan.out / "study.md": _markdown(plan, choice, figures).encode("utf-8"),
+        plan.out / "study.md": _markdown(plan, choice, figures, compared.comparison),
         plan.out / "study.json": _numbers(plan, choice, figures),
         plan.out / "curves.png": draw(plan),
     }
     for path, content in contents.items():
         with atomic_writer(path) as stream:
             stream.write(content)
-    return list(contents)
+    return [*contents, *write(compared, plan.out)]
 
 
-def print_report(plan: Plan) -> None:
+def print_report(comparison: Comparison) -> None:
     """The main table, for a terminal."""
-    figures = read_figures(plan)
-    header, rows = _against_baseline(figures, SCORES)
-    table = Table(title=f"Mean over {len(plan.seeds)} seeds and all settings (GENERATED data)")
+    header, rows = _against_baseline(comparison, SCORES)
+    table = Table(title=f"Means over all settings. {tables.caption(comparison)}")
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in rows:
@@ -54,20 +61,16 @@ def print_report(plan: Plan) -> None:
 
 
 def _against_baseline(
-    figures: dict[str, Figures], metrics: Iterable[str]
+    comparison: Comparison, metrics: Iterable[str]
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows: the baseline's means, of the others the differences to it."""
     metrics = list(metrics)
-    baseline, *others = figures
-    base = figures[baseline]
-    header = ["condition", *metrics]
-    rows = [[f"{baseline} (mean)", *(_number(base.mean(metric)) for metric in metrics)]]
-    for name in others:
-        found = figures[name]
-        if found.condition.order == "label_first":
-            differences = [found.minus(base, metric) for metric in metrics]
-            rows.append([name, *(_number(one, signed=True) for one in differences)])
-    return header, rows
+    base = comparison.pooled_scores[comparison.baseline]
+    rows = [[f"{comparison.baseline} (mean)", *(tables.interval(base[name]) for name in metrics)]]
+    for arm in comparison.arms:
+        pooled = comparison.pooled[arm]
+        rows.append([arm, *(tables.difference(pooled[name]) for name in metrics)])
+    return ["condition", *metrics], rows
 
 
 def _explanation_first(figures: dict[str, Figures]) -> tuple[list[str], list[list[str]]]:
@@ -84,14 +87,16 @@ def _explanation_first(figures: dict[str, Figures]) -> tuple[list[str], list[lis
     return header, rows
 
 
-def _number(mean: Mean, *, signed: bool = False) -> str:
-    value = f"{mean.value:+.3f}" if signed else f"{mean.value:.3f}"
+def _number(mean: Mean) -> str:
+    value = f"{mean.value:.3f}"
     return value if mean.half_width is None else f"{value} ± {mean.half_width:.3f}"
 
 
-def _markdown(plan: Plan, choice: Choice, figures: dict[str, Figures]) -> str:
+def _markdown(
+    plan: Plan, choice: Choice, figures: dict[str, Figures], comparison: Comparison
+) -> bytes:
     data = open_data_folder(plan.data("label_first"))
-    baseline = plan.conditions[0].name
+    baseline = comparison.baseline
     lines = ["## Set-up", "", *_setup(plan, choice, data, figures), ""]
     lines += ["## Choosing the hyperparameters", ""]
     lines += [
@@ -106,29 +111,33 @@ def _markdown(plan: Plan, choice: Choice, figures: dict[str, Figures]) -> str:
             for one, loss in choice.losses
         ],
     )
+    lines += ["", "## Verdict", "", f"Of `{plan.command}`, by rule, from the numbers below.", ""]
+    for answer in comparison.answers:
+        lines += [f"**{answer.question}** {answer.short}", ""]
+        lines += [*(f"- {sentence}" for sentence in answer.sentences), ""]
     lines += [
-        "",
         "## Label first",
         "",
-        f"The first line is the mean of `{baseline}`; all others are differences to it, seed by "
-        f"seed. Of {' and '.join(_LOWER)} lower is better. ± is half of a 95 % t interval over "
-        "the training seeds, for these test documents only, and not corrected for the number of "
-        "comparisons.",
+        f"The first line is the mean of `{baseline}` over the settings; all others are differences "
+        f"to it. Of nll and ece lower is better. In brackets: {tables.over(comparison)}. "
+        f"`*`: {tables.HOLM}, over the conditions of one metric.",
         "",
-        *_table(*_against_baseline(figures, SCORES)),
+        *_table(*_against_baseline(comparison, SCORES)),
         "",
         "## Entropies",
         "",
         "The same, of the entropies where the label is decided; `_mid` is the mean over the middle "
         "blocks, by three definitions of the activation entropy.",
         "",
-        *_table(*_against_baseline(figures, ENTROPIES)),
+        *_table(*_against_baseline(comparison, ENTROPIES)),
         "",
+    ]
+    lines += [
         "## Explanation first",
         "",
         "Scored by the generative twins: after the model's own explanation, and with the label "
-        "forced at once. Means over seeds. Never to be read against the tables above: it is "
-        "another protocol.",
+        "forced at once. Means over seeds; ± is half of a 95 % t interval over them, for these "
+        "test documents only. Never to be read against the tables above: it is another protocol.",
         "",
         *_table(*_explanation_first(figures)),
         "",
@@ -137,7 +146,7 @@ def _markdown(plan: Plan, choice: Choice, figures: dict[str, Figures]) -> str:
         "![Accuracy on the validation labels by tokens trained on](curves.png)",
         "",
     ]
-    return "\n".join(lines)
+    return "\n".join(lines).encode("utf-8")
 
 
 def _setup(plan: Plan, choice: Choice, data: DataFolder, figures: dict[str, Figures]) -> list[str]:

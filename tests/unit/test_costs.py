@@ -10,6 +10,7 @@ import pytest
 
 from regreason_plugin.cost import Machine, MethodCost
 from regreason_plugin.errors import UserError
+from regreason_plugin.report.arms import by_name, read_arms
 from regreason_plugin.report.costs import cost_of
 from regreason_plugin.report.results import read_run
 from regreason_plugin.report.tables import about_costs, costs
@@ -37,6 +38,9 @@ def test_the_mean_over_an_arms_seeds(tmp_path: Path) -> None:
         read_run("x", model(tmp_path, "x", seed, FIRST, scored(float(seed)), cost=cost))
         for seed, cost in ((1, trained(10.0)), (2, trained(20.0, peak_memory_mib=1100.0)))
     ]
+    # What a training took is no other way to train: these are seeds of one arm.
+    (arm,) = by_name(read_arms([str(tmp_path)])).values()
+    assert [run.seed for run in arm] == [1, 2]
     cost = cost_of(runs)
     assert (cost.training_seconds, cost.training_tokens) == (15.0, 1000.0)
     # 1 and 2 seconds for 200 documents each.
