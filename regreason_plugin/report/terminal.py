@@ -32,20 +32,21 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print()
     baseline = comparison.baseline
     title = f"Accuracy of {baseline}, and differences to it. {tables.caption(comparison)}"
-    _print(console, tables.accuracy(comparison), title)
+    print_table(console, tables.accuracy(comparison), title)
     title = f"Means over the settings of {baseline}, and differences to them."
-    _print(console, tables.pooled(comparison), title)
+    print_table(console, tables.pooled(comparison), title)
     costs = tables.costs(comparison)
     if costs.body:
-        _print(console, costs, tables.about_costs(comparison))
+        print_table(console, costs, tables.about_costs(comparison))
     for setting in tables.of_ones_own(comparison):
         title = f"Precision / recall by label of {setting.title}"
-        _print(console, tables.by_label(comparison, setting), title)
+        print_table(console, tables.by_label(comparison, setting), title)
     for line in (*tables.legend(comparison), *comparison.notes):
         console.print(Text(printable(line)))
 
 
-def _print(console: Console, cells: Cells, title: str) -> None:
+def print_table(console: Console, cells: Cells, title: str) -> None:
+    """Print a table under its title, in parts where the terminal is too narrow for it."""
     # A file or a pipe has no width, and its reader scrolls.
     room = console.width if console.is_terminal else _width(cells)
     for part in _parts(cells, room):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.report import tables
 from regreason_plugin.report.compare import Compared
 from regreason_plugin.report.comparison import Comparison
+from regreason_plugin.report.tables import Cells
+from regreason_plugin.report.terminal import print_table
 from regreason_plugin.report.writing import write
 from regreason_plugin.stages import console
 from regreason_plugin.study.choice import Choice
@@ -50,30 +50,22 @@ def write_report(
 
 def print_report(comparison: Comparison) -> None:
     """The main table, for a terminal."""
-    header, rows = _against_baseline(comparison, SCORES)
-    table = Table(title=f"Means over all settings. {tables.caption(comparison)}")
-    for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
+    title = f"Means over all settings. {tables.caption(comparison)}"
     console.print()
-    console.print(table, width=max(console.width, console.measure(table).maximum))
+    print_table(console, _against_baseline(comparison, SCORES), title)
 
 
-def _against_baseline(
-    comparison: Comparison, metrics: Iterable[str]
-) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: the baseline's means, of the others the differences to it."""
-    metrics = list(metrics)
+def _against_baseline(comparison: Comparison, metrics: Sequence[str]) -> Cells:
+    """A row a condition: the baseline's means, of the others the differences to it."""
     base = comparison.pooled_scores[comparison.baseline]
     rows = [[f"{comparison.baseline} (mean)", *(tables.interval(base[name]) for name in metrics)]]
     for arm in comparison.arms:
         pooled = comparison.pooled[arm]
         rows.append([arm, *(tables.difference(pooled[name]) for name in metrics)])
-    return ["condition", *metrics], rows
+    return Cells(["condition", *metrics], rows, [], words=1, fixed=1)
 
 
-def _explanation_first(figures: dict[str, Figures]) -> tuple[list[str], list[list[str]]]:
+def _explanation_first(figures: dict[str, Figures]) -> Cells:
     header = ["condition", *SCORES, *(f"{name}, forced" for name in SCORES)]
     rows = [
         [
@@ -84,7 +76,7 @@ def _explanation_first(figures: dict[str, Figures]) -> tuple[list[str], list[lis
         for name, found in figures.items()
         if found.condition.order == "explanation_first"
     ]
-    return header, rows
+    return Cells(header, rows, [], words=1, fixed=1)
 
 
 def _number(mean: Mean) -> str:
@@ -104,13 +96,11 @@ def _markdown(
         f"`{baseline}`, a seed of its own.",
         "",
     ]
-    lines += _table(
-        ["learning rate", "epochs", "validation loss"],
-        [
-            [f"{one.learning_rate:g}", str(one.num_epochs), f"{loss:.4f}"]
-            for one, loss in choice.losses
-        ],
-    )
+    losses = [
+        [f"{one.learning_rate:g}", str(one.num_epochs), f"{loss:.4f}"]
+        for one, loss in choice.losses
+    ]
+    lines += _table(Cells(["learning rate", "epochs", "validation loss"], losses, [], 1, 1))
     lines += ["", "## Verdict", "", f"Of `{plan.command}`, by rule, from the numbers below.", ""]
     for answer in comparison.answers:
         lines += [f"**{answer.question}** {answer.short}", ""]
@@ -122,14 +112,14 @@ def _markdown(
         f"to it. Of nll and ece lower is better. In brackets: {tables.over(comparison)}. "
         f"`*`: {tables.HOLM}, over the conditions of one metric.",
         "",
-        *_table(*_against_baseline(comparison, SCORES)),
+        *_table(_against_baseline(comparison, SCORES)),
         "",
         "## Entropies",
         "",
         "The same, of the entropies where the label is decided; `_mid` is the mean over the middle "
         "blocks, by three definitions of the activation entropy.",
         "",
-        *_table(*_against_baseline(comparison, ENTROPIES)),
+        *_table(_against_baseline(comparison, ENTROPIES)),
         "",
     ]
     lines += [
@@ -139,7 +129,7 @@ def _markdown(
         "forced at once. Means over seeds; ± is half of a 95 % t interval over them, for these "
         "test documents only. Never to be read against the tables above: it is another protocol.",
         "",
-        *_table(*_explanation_first(figures)),
+        *_table(_explanation_first(figures)),
         "",
         "## Learning curves",
         "",
@@ -166,12 +156,9 @@ def _setup(plan: Plan, choice: Choice, data: DataFolder, figures: dict[str, Figu
     ]
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(header) + " |",
-        "|" + "|".join(" ---: " if number else " --- " for number in range(len(header))) + "|",
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
+def _table(cells: Cells) -> list[str]:
+    sides = [":---" if place < cells.words else "---:" for place in range(len(cells.header))]
+    return [f"| {' | '.join(row)} |" for row in (cells.header, sides, *cells.body)]
 
 
 def _numbers(plan: Plan, choice: Choice, figures: dict[str, Figures]) -> bytes:

@@ -1,8 +1,9 @@
-"""The study's own way, with two conditions and small data: every number from what was trained."""
+"""The study's own way, with three conditions and small data: every number from what was trained."""
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -11,20 +12,21 @@ import yaml
 from scipy import stats
 from test_train import ROOT
 
+from regreason_plugin.cli import main
+from regreason_plugin.report.comparison import load
 from regreason_plugin.study import run_plan
 from regreason_plugin.study.figures import Mean
 from regreason_plugin.study.plan import CONDITIONS, Plan, Setting
 
 SETTINGS = (Setting(0.001, 1), Setting(1e-9, 1))
-TWO = tuple(
-    one for one in CONDITIONS if one.name in ("label_only", "explanation-explanation_first")
-)
+NAMES = ("label_only", "explanation", "explanation-explanation_first")
+THREE = tuple(one for one in CONDITIONS if one.name in NAMES)
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """A finished study of one seed."""
-    plan = Plan(tmp_path_factory.mktemp("study"), (1,), 30, TWO, SETTINGS)
+    plan = Plan(tmp_path_factory.mktemp("study"), (1,), 30, THREE, SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         assert run_plan(plan, jobs=2) == 0
@@ -73,7 +75,7 @@ def test_the_lowest_validation_loss_is_chosen_and_used(plan: Plan) -> None:
     assert study["learning_rate"] == 0.001
     losses = [one["loss"] for one in study["choice"]]
     assert losses[0] < losses[1] - 1
-    for condition in TWO:
+    for condition in THREE:
         record = json.loads((plan.model(condition, 1) / "regreason.json").read_text())
         assert (record["arm"], record["order"]) == (condition.arm, condition.order)
         assert record["seed"] == 1
@@ -83,7 +85,7 @@ def test_the_lowest_validation_loss_is_chosen_and_used(plan: Plan) -> None:
 
 def test_its_figures_are_means_over_the_scored_documents(plan: Plan) -> None:
     study = json.loads((plan.out / "study.json").read_text())["conditions"]
-    label_only, explained = TWO
+    label_only, _, explained = THREE
     for condition, task, metric in (
         (label_only, "regreason_", "acc"),
         (explained, "regreason-gen_", "acc"),
@@ -99,14 +101,31 @@ def test_its_figures_are_means_over_the_scored_documents(plan: Plan) -> None:
     assert 0 < study["label_only"]["by_seed"]["activation_entropy_mid"][0] < 1
 
 
+def test_differences_and_intervals_are_those_of_compare(plan: Plan) -> None:
+    out = plan.out / "compared"
+    folders = [f"{name}={plan.out / 'results' / name}" for name in NAMES[:2]]
+    assert main(["compare", *folders, "--baseline", "label_only", "--out", str(out)]) == 0
+    theirs, ours = load(out / "comparison.json"), load(plan.out / "comparison.json")
+    assert (ours.pooled, ours.pooled_scores) == (theirs.pooled, theirs.pooled_scores)
+    assert (plan.out / "report.html").is_file()
+    text = (plan.out / "study.md").read_text()
+    found = theirs.pooled["explanation"]["nll"]
+    assert found.low is not None
+    (row,) = re.findall(r"^\| explanation \| .*", text.split("## Label first")[1], re.MULTILINE)[:1]
+    assert f"{found.value:+.3f}" in row
+    assert f"({found.low:+.3f} to {found.high:+.3f})" in row
+
+
 def test_the_report_says_what_it_is(plan: Plan) -> None:
     text = (plan.out / "study.md").read_text()
     assert "GENERATED" in text
+    assert "of these trained models only" in text
     assert "| label_only (mean) |" in text
-    assert "explanation-explanation_first" in text.split("## Explanation first")[1]
-    assert "explanation-explanation_first" not in text.split("## Explanation first")[0]
-    # One seed has no interval.
-    assert "±" not in text.split("## Label first")[1].split("|")[8]
+    before, after = text.split("## Explanation first")
+    assert "explanation-explanation_first" in after
+    assert "explanation-explanation_first" not in before
+    # One seed has no interval over seeds.
+    assert "±" not in after.split("| condition")[1]
     assert (plan.out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
