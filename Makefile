@@ -1,6 +1,6 @@
 # make setup   the environment: .venv with everything in it
 # make demo    the whole way on the built-in benchmark, on a CPU; ARMS=a,b for other arms than the paper's
-# make study   thirteen conditions x five seeds on that benchmark, on a CPU: hours
+# make study   thirteen conditions x five seeds on that benchmark, on a CPU: about two hours
 # make test    linters, types and the whole test suite
 # make tasks   lm-eval's task files and the sweeps, after an edit of settings.yml
 # make bench   benchmarks: scorer and probes, training, import, annotation, build, compare, predict,
