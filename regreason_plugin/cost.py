@@ -83,6 +83,9 @@ class Memory(Part):
 class TrainingCost(Memory):
     """What a training took; of several processes, memory is that of the first.
 
+    A sweep in one process (Axolotl's ``--launcher python``) has the memory of all its trainings so
+    far.
+
     Attributes:
         seconds: From the first step to the last, validation and checkpoints included; of a
             resumed training, of all its parts as far as they were kept. Not loading a model.

@@ -242,7 +242,8 @@ def test_ray_trains_the_same(trained: dict[str, Trained]) -> None:
     ((other_name, other),) = plain.runs().items()
     assert name == other_name
     # All of it but use_ray itself, which is in the config.
-    same = {"config_sha256": None}
+    same = {"config_sha256": None, "cost": None}
+    assert record_of(run)["cost"]["tokens"] == record_of(other)["cost"]["tokens"]
     assert {**record_of(run), **same} == {**record_of(other), **same}
     ours, theirs = adapter_of(run), adapter_of(other)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)

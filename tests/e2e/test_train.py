@@ -157,6 +157,8 @@ def test_the_sweep_of_all_arms_gives_a_folder_each_and_the_same_seed_the_same_ad
         assert (record["target_tokens"] > 5 * again.record["target_tokens"]) == (
             arm != "label_only"
         )
+    costs = [record.pop("cost") for record in (again.record, single.record)]
+    assert costs[0]["tokens"] == costs[1]["tokens"]
     assert again.record == single.record
     assert all((again.adapter[name] == single.adapter[name]).all() for name in single.adapter)
 
