@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from regreason_plugin.training import RegReasonPlugin as Ours
+from regreason_plugin.training.meter import Meter
 
 
 class RegReasonPlugin(Ours):
@@ -17,7 +18,7 @@ class RegReasonPlugin(Ours):
         """Check as ours does; Axolotl's trainer has nothing to prepare, and counts nothing."""
         trainer.prepare = lambda *_: None
         super().post_trainer_create(cfg, trainer)
-        trainer.tally = _NoTally()
+        trainer.tally, trainer.meter = _NoTally(), Meter()
 
 
 class _NoTally:
