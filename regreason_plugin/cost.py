@@ -19,13 +19,11 @@ COST = "cost.json"
 _PACKAGES = ("regreason", "lm_eval", "scikit-learn", "torch", "transformers", "peft")
 
 
-class Part(BaseModel):
-    """Of a record: unknown keys are mistakes."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Machine(Part):
+class Machine(_Part):
     """Where it ran; seconds and memory are of this machine alone.
 
     Attributes:
@@ -57,7 +55,7 @@ class Machine(Part):
         return self.gpu or f"{self.system}, {self.threads} of {self.cores} cores"
 
 
-class Memory(Part):
+class Memory(_Part):
     """The most that a process had.
 
     Attributes:
@@ -87,7 +85,7 @@ class TrainingCost(Memory):
     far.
 
     Attributes:
-        seconds: From the first step to the last, validation and checkpoints included; of a
+        seconds: From just before the first step to the last, validation and checkpoints included; of a
             resumed training, of all its parts as far as they were kept. Not loading a model.
         tokens: Of prompts and targets that were read, as often as they were, padding left out;
             None where the batches do not tell padding from text.
