@@ -85,7 +85,7 @@ class TrainingCost(Memory):
     far.
 
     Attributes:
-        seconds: From just before the first step to the last, validation and checkpoints included; of a
+        seconds: From the first step to the last, validation and checkpoints included; of a
             resumed training, of all its parts as far as they were kept. Not loading a model.
         tokens: Of prompts and targets that were read, as often as they were, padding left out;
             None where the batches do not tell padding from text.
