@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -74,6 +75,13 @@ def stop_on_user_error(*, of_one_rank: bool = False) -> Iterator[None]:
         if of_one_rank or os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"regreason: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+
+
+@lru_cache(maxsize=64)
+def say_once(text: str) -> None:
+    """Say something once a process on standard error; of several processes the first says it."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"regreason: {text}", file=sys.stderr, flush=True)
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -27,14 +27,18 @@ from transformers import (
     set_seed,
 )
 
+from regreason_plugin.base_weights import read_base_weights
 from regreason_plugin.baselines.answering import Array, in_template
 from regreason_plugin.baselines.rows import Examples, Rows
 from regreason_plugin.declaration import Setting
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.model_use import RECORD, ModelUse, prompt_hashes
 from regreason_plugin.targets.folder import DataFolder
 
 HISTORY = "history.json"
+# What a record and results call it.
+HEAD = "sequence classification"
 # As in the shipped config of the tiny base.
 RANK = 32
 ALPHA = 64
@@ -210,6 +214,12 @@ def write_record(
         "base_model": base,
         "adapter": "lora",
         "chat_template": options.chat,
+        "use": ModelUse(
+            labels=folder.declaration.written,
+            prompts=prompt_hashes(folder.declaration),
+            head=HEAD,
+            weights=read_base_weights(base),
+        ).model_dump(mode="json", exclude_none=True),
         **{key: value for key, value in asdict(options).items() if key != "chat"},
         "lora_r": RANK,
         "lora_alpha": ALPHA,
@@ -219,7 +229,7 @@ def write_record(
             name: version(name) for name in ("regreason", "torch", "transformers", "peft")
         },
     }
-    for name, content in ((HISTORY, trained.history), ("regreason.json", record)):
+    for name, content in ((HISTORY, trained.history), (RECORD, record)):
         with atomic_writer(out / name) as stream:
             stream.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 

@@ -13,8 +13,9 @@ from regreason_plugin.baselines.rows import read_rows, tasks_of
 from regreason_plugin.baselines.work import Work
 from regreason_plugin.cost import COST
 from regreason_plugin.errors import UserError
-from regreason_plugin.evaluation.run import checkout_tasks
+from regreason_plugin.evaluation.run import checkout_tasks, own_tasks
 from regreason_plugin.jsonl import file_sha256
+from regreason_plugin.model_use import find_record
 from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.stages import LOCK, Stage, hash_of, run_stages
 from regreason_plugin.targets.folder import DataFolder
@@ -42,7 +43,8 @@ def run_baselines(
     Raises:
         UserError: A task, the model, the data or ``out`` will not do; nothing is run.
     """
-    work = replace(work, include_path=work.include_path or _own_tasks(folder))
+    if folder.declaration is not EIGHTEEN:
+        work = replace(work, include_path=own_tasks(folder, work.include_path))
     check(folder, methods, work)
     # Half-finished work is cleared away, and nothing else may be.
     if not (out / LOCK).is_file():
@@ -72,6 +74,7 @@ def check(folder: DataFolder, methods: Sequence[str], work: Work) -> None:
     if "head" in methods:
         read_rows(folder, folder.settings())
     if asking:
+        _check_untrained(str(work.model), folder)
         _check_model(str(work.model), "head" in methods, work.apply_chat_template)
 
 
@@ -109,25 +112,6 @@ def stages(
     return found
 
 
-def _own_tasks(folder: DataFolder) -> Path | None:
-    """Where `regreason task new` puts the task files of the data; None for the eighteen.
-
-    Raises:
-        UserError: They are not there.
-    """
-    declared = folder.declaration
-    if declared is EIGHTEEN:
-        return None
-    place = Path(next(iter(declared.datasets)))
-    if not any(place.glob("*.yaml")):
-        raise UserError(
-            f"the data is of a task of its own, and {place}/ has no task file here; name its "
-            "folder with --include_path",
-            path=folder.path,
-        )
-    return place
-
-
 def _versions() -> list[str]:
     return [version(name) for name in ("regreason", "lm_eval")]
 
@@ -143,6 +127,15 @@ def _state(folder: Path | None) -> list[str]:
         state.append(f"{path.name} {about.st_size}")
         state.append(file_sha256(path) if small else str(about.st_mtime_ns))
     return state
+
+
+def _check_untrained(model: str, folder: DataFolder) -> None:
+    found = find_record({"pretrained": model})
+    if found and found[1].get("data", {}).get("sha256") == folder.sha256:
+        raise UserError(
+            f"--model {model} was trained on {folder.path}; name the model that it was trained "
+            f"from, {found[1].get('base_model')}"
+        )
 
 
 def _check_model(model: str, head: bool, chat: bool) -> None:

@@ -128,7 +128,7 @@ def _tfidf(work: Work, folder: DataFolder) -> MethodCost:
 
 
 def _head(work: Work, folder: DataFolder) -> MethodCost:
-    from regreason_plugin.baselines.head import HeadOptions, train, write_record
+    from regreason_plugin.baselines.head import HEAD, HeadOptions, train, write_record
 
     base = _model_of(work)
     assert work.seed is not None
@@ -139,7 +139,7 @@ def _head(work: Work, folder: DataFolder) -> MethodCost:
     rows = read_rows(folder, folder.settings())
     trained = train(base, rows, len(folder.declaration.labels), work.out, options)
     write_record(trained, work.out, folder, base, options)
-    model_args = {"pretrained": base, "peft": str(work.out), "head": "sequence classification"}
+    model_args = {"pretrained": base, "peft": str(work.out), "head": HEAD}
     tokenizer = trained.head.tokenizer if work.apply_chat_template else None
     clock = _score(work, folder, trained.head, model_args, tokenizer)
     return measured(

@@ -68,6 +68,12 @@ def add_commands(command: AddCommand) -> None:
         "--apply_chat_template", action="store_true", help="as of lm_eval, for models so trained"
     )
     predict.add_argument(
+        "--allow-misfit",
+        action="store_true",
+        help="use a model on another base or prompt than it was trained for; F.progress.json "
+        "then says so",
+    )
+    predict.add_argument(
         "--batch_size", type=_batch_size, default="auto", metavar="N", help="default: auto"
     )
     predict.add_argument(
@@ -103,6 +109,7 @@ def _predict(args: argparse.Namespace) -> int:
         **model_facts(arguments),
         "apply_chat_template": args.apply_chat_template,
         "explain": explains,
+        "allow_misfit": args.allow_misfit,
         **question.facts(),
     }
     done = read_progress(args.out, made_from)
@@ -122,6 +129,7 @@ def _predict(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
             device=args.device,
             apply_chat_template=args.apply_chat_template,
+            allow_misfit=args.allow_misfit,
         )
     before, started = done.rows, time.monotonic()
     with progress(total) as advance:

@@ -6,7 +6,6 @@ Nothing of a document is rendered as a template: every ``doc_to_...`` is a funct
 from __future__ import annotations
 
 import os
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -19,9 +18,10 @@ import datasets
 from lm_eval.api.samplers import ContextSampler
 
 from regreason_plugin.declaration import Declaration
-from regreason_plugin.errors import UserError, stop_on_user_error
+from regreason_plugin.errors import UserError, say_once, stop_on_user_error
 from regreason_plugin.evaluation.metrics import document_metrics
 from regreason_plugin.evaluation.truncation import refuse_truncation
+from regreason_plugin.model_use import prompt_hashes
 from regreason_plugin.prompt import Order, render_target
 from regreason_plugin.settings import EIGHTEEN, LABELS
 from regreason_plugin.targets.folder import (
@@ -155,6 +155,7 @@ def _about(declared: Declaration, dataset: str, axis: str) -> dict[str, Any]:
         "label_end": declared.label_end,
         "ordinal": declared.ordinal,
         "normalise": declared.normalise,
+        "prompt_sha256": prompt_hashes(declared)[axis],
     }
 
 
@@ -172,7 +173,7 @@ def _check_key(key: str) -> None:
 def _folder(data_dir: object) -> DataFolder:
     source = data_dir if data_dir is not None else os.environ.get(ENVIRONMENT)
     if source is None:
-        _say_once(
+        say_once(
             f"no data folder is named ({data_dir_example()}), so these are numbers from the "
             "built-in mini benchmark: generated conversations"
         )
@@ -184,14 +185,8 @@ def _folder(data_dir: object) -> DataFolder:
         raise UserError(f"{where} is {source!r}, which names no folder")
     folder = open_data_folder(Path(str(source)))
     if folder.origin == "generated":
-        _say_once(f"the conversations in {folder.path} are generated")
+        say_once(f"the conversations in {folder.path} are generated")
     return folder
-
-
-@lru_cache(maxsize=8)
-def _say_once(text: str) -> None:
-    """Say something once for all tasks of a run."""
-    print(f"regreason: {text}", file=sys.stderr)
 
 
 def _documents(folder: DataFolder, name: str) -> dict[Setting, list[Document]]:

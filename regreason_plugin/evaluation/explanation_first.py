@@ -65,6 +65,8 @@ class LabelAfterExplanation(Instance):  # type: ignore[misc]
 class ExplanationFirstTask(RegReasonTask):
     """A task of the explanation_first protocol on any model that lm-eval has."""
 
+    order = "explanation_first"
+
     def label_answers(self, results: list[Any]) -> dict[str, list[tuple[float, bool]]]:
         """After the model's own explanation, and forced at once."""
         count = (len(results) - 1) // 2

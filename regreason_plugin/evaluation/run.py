@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import regreason_plugin
+from regreason_plugin.errors import UserError
+from regreason_plugin.targets.folder import DataFolder
 
 
 def main(argv: list[str]) -> int:
@@ -30,16 +32,49 @@ def main(argv: list[str]) -> int:
         args = cli.parse_args()
         if hasattr(args, "include_path"):
             args.include_path = _include_paths(args.include_path)
+            _check_model(args)
         cli.execute(args)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
 
+def _check_model(args: Any) -> None:
+    """Refuse an adapter on another base or tokenizer than its own, whatever the tasks.
+
+    (What only our tasks prescribe, such as the prompt, they check themselves.)
+    """
+    from regreason_plugin.model_use import ALLOW, ModelUse, check_use
+
+    allow = bool((args.metadata or {}).get(ALLOW))
+    allowing = f"""add --metadata '{{"{ALLOW}": true}}'"""
+    check_use(ModelUse(), args.model_args or {}, allow=allow, allowing=allowing)
+
+
 def checkout_tasks() -> Path | None:
     """The task files of a checkout; None once installed, where lm-eval finds them itself."""
     tasks = Path(regreason_plugin.__file__).parents[1] / "lm_eval_tasks"
     return tasks if tasks.is_dir() else None
+
+
+def own_tasks(folder: DataFolder, named: str | Path | None = None) -> Path:
+    """The folder with the task files of a task of one's own.
+
+    Args:
+        folder: The data that was built from it.
+        named: By the user; None for where `regreason task new` puts them.
+
+    Raises:
+        UserError: They are not there.
+    """
+    place = Path(named or next(iter(folder.declaration.datasets)))
+    if not any(place.rglob("*.yaml")):
+        raise UserError(
+            f"the data is of a task of its own, and {place}/ has no task file here; name its "
+            "folder with --include_path",
+            path=folder.path,
+        )
+    return place
 
 
 def _include_paths(given: Any) -> Any:

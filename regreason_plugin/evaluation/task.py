@@ -10,28 +10,62 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
-from regreason_plugin.errors import stop_on_user_error
+from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.evaluation.metrics import macro_f1, macro_f1_stderr
 from regreason_plugin.evaluation.probe_metrics import (
     AGGREGATIONS,
     document_probes,
     probe_names,
 )
+from regreason_plugin.model_use import ALLOW, ModelUse, check_use
+from regreason_plugin.prompt import Order
 
 
 class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
     """A task of YAML that also reports the probes of a model that attaches them.
 
     Attributes:
+        order: Which comes first in what a model writes for it, label or explanation.
         probes: Which probes the answers have; None of a model without probes.
     """
 
+    order: Order = "label_first"
     probes: list[str] | None = None
 
     def __init__(self, config: dict[str, Any]) -> None:
         config = {key: value for key, value in config.items() if key != "class"}
         config["metadata"] = {**config["metadata"], **_task_manager_metadata()}
         super().__init__(config=config)
+
+    @stop_on_user_error()
+    def build_all_requests(self, **how: Any) -> None:
+        """Check that the model is used as it was trained, then make lm-eval's requests."""
+        self._check_model(how)
+        super().build_all_requests(**how)
+
+    def _check_model(self, how: dict[str, Any]) -> None:
+        metadata = self.config.metadata
+        allow = metadata.get(ALLOW, False)
+        if not isinstance(allow, bool):
+            raise UserError(f"metadata {ALLOW} is {allow!r}; write true, or leave it out")
+        data = metadata["data"]
+        differing = check_use(
+            ModelUse(
+                order=self.order,
+                labels=tuple(label + data["label_end"] for label in data["labels"]),
+                prompts={data["setting"][1]: data["prompt_sha256"]},
+                chat_template=bool(how.get("apply_chat_template")),
+                examples=self.config.num_fewshot or 0,
+                system_instruction=bool(how.get("system_instruction")),
+            ),
+            # (A model that Python code hands to lm-eval leaves no arguments here.)
+            metadata,
+            render=how.get("chat_template") if how.get("apply_chat_template") else None,
+            allow=allow,
+            allowing=f"""add "{ALLOW}": true to --metadata, and the results will say so""",
+        )
+        if differing is not None:
+            data["misfit"] = differing
 
     def label_answers(self, results: list[Any]) -> dict[str, list[tuple[float, bool]]]:
         """A document's answers for the five labels, by the prefix of their metrics."""

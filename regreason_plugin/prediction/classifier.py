@@ -20,6 +20,7 @@ from regreason_plugin.errors import UserError, user_errors_passed_on
 from regreason_plugin.evaluation.documents import comparable
 from regreason_plugin.evaluation.explanation_first import before_label, split_generation
 from regreason_plugin.evaluation.scorer import say
+from regreason_plugin.model_use import ModelUse, check_use, prompt_hashes
 from regreason_plugin.prediction.loading import load_model, read_model_args
 from regreason_plugin.prediction.output import Prediction
 from regreason_plugin.prediction.question import find_question
@@ -52,12 +53,15 @@ class Classifier:
         batch_size: Rows a batch, or ``auto``.
         device: Such as ``cpu``; None for a GPU where there is one.
         apply_chat_template: As of ``regreason eval``.
+        allow_misfit: Use a model otherwise than it was trained.
 
     Attributes:
         question: What is asked.
+        misfit: What is otherwise than in the model's training; empty but for ``allow_misfit``.
 
     Raises:
-        UserError: Something of it is not there, or does not fit the rest.
+        UserError: Something of it is not there, does not fit the rest, or the model was trained
+            for other prompts, labels or another base model.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Classifier:
         batch_size: int | str = "auto",
         device: str | None = None,
         apply_chat_template: bool = False,
+        allow_misfit: bool = False,
     ) -> None:
         self.question = find_question(data, task, setting)
         arguments = read_model_args(model_args)
@@ -79,6 +84,7 @@ class Classifier:
                 "the model's tokenizer has no chat template; leave out --apply_chat_template"
             )
         self._chat = apply_chat_template
+        self.misfit = self._check_use(arguments, allow_misfit)
         self._new_tokens = min(MAX_NEW_TOKENS, self._lm.max_length // 2)
         room = self._lm.max_length - self._check_labels()
         if self.question.order == "explanation_first":
@@ -87,6 +93,23 @@ class Classifier:
         self._limits: list[tuple[int, Callable[[str], int]]] = [(room, self._tokens)]
         if (limit := self.question.max_prompt) is not None:
             self._limits.insert(0, (limit, self._training_measure()))
+
+    def _check_use(self, arguments: dict[str, Any], allow: bool) -> list[str]:
+        declared = self.question.declaration
+        differing = check_use(
+            ModelUse(
+                order=self.question.order,
+                labels=declared.written,
+                prompts=prompt_hashes(declared),
+                chat_template=self._chat,
+            ),
+            arguments,
+            render=self._lm.apply_chat_template if self._chat else None,
+            tokenizer=self._lm.tokenizer,
+            allow=allow,
+            allowing="add --allow-misfit (allow_misfit=True in Python)",
+        )
+        return differing or []
 
     def __call__(
         self, texts: Iterable[str | Conversation | dict[str, Any]], *, explain: bool = False

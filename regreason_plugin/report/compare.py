@@ -121,6 +121,7 @@ def compare(
     }
     made = rounded(form.Comparison(**fields))
     notes = notes_of(made, table.pairs, _left_out(arms, tasks), table.not_shared)
+    notes += [note for arm in arms.values() for run in arm for note in run.misfit_notes]
     made = made.model_copy(update={"notes": notes})
     made = made.model_copy(update={"answers": answers(made)})
     chosen, count = choose(table.tasks, first, {name: table.models[name] for name in arms})

@@ -55,7 +55,11 @@ def print_decision(decision: Decision) -> None:
 
 
 def advice(decision: Decision) -> list[str]:
-    """What to do next, in sentences."""
+    """What the numbers hide, and what to do next, in sentences."""
+    return [*decision.baseline.misfit_notes, *decision.candidate.misfit_notes, *_next(decision)]
+
+
+def _next(decision: Decision) -> list[str]:
     if decision.verdict == "pass":
         return [
             "Keep the baseline: a new one after every pass would let small drops add up unseen."

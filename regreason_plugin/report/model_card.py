@@ -49,7 +49,9 @@ _TITLES = {
     "config_sha256": "sha256 of the config",
 }
 # Told elsewhere in the card, or a place on a machine.
-_ELSEWHERE = {"arm", "base_model", "adapter", "data", "versions", "cost"}
+_ELSEWHERE = {
+    *("arm", "base_model", "adapter", "data", "versions", "cost", "use", "template_arguments")
+}
 
 
 def write_card(output_dir: Path, results: Path | None = None) -> None:
@@ -92,7 +94,7 @@ def model_card(record: dict[str, Any], run: Run | None) -> str:
         _scores(run) if run else "Not scored yet.",
         "## Use",
         _loading(record),
-        "To score it on a data folder of RegReason (`DATA`), standing in the folder of this card:",
+        _where_to_score(record),
         block(_scoring(record), "bash"),
         "## Licence",
         f"The licence of the base model, {code(base)}, applies. The data have their own.",
@@ -203,7 +205,8 @@ def _scores(run: Run) -> str:
         lines.append(" | ".join([escape(task), str(result.documents), majority, *cells]))
     means = [_mean(run, tasks, metric) for metric in ("majority_acc", *metrics)]
     lines.append(" | ".join([f"**mean, {several.removesuffix(' settings')}**", "", *means]))
-    return "\n".join([said, "", *(f"| {line} |" for line in lines)])
+    table = "\n".join([said, "", *(f"| {line} |" for line in lines)])
+    return "\n\n".join([table, *(f"**{escape(note)}**" for note in run.misfit_notes)])
 
 
 def _cell(result: TaskResult, metric: str) -> str:
@@ -243,13 +246,21 @@ def _loading(record: dict[str, Any]) -> str:
     )
 
 
+def _where_to_score(record: dict[str, Any]) -> str:
+    task = " and the folder that `regreason task new` wrote (`TASK`)"
+    return (
+        f"To score it on a data folder of RegReason (`DATA`)"
+        f"{task if record['data'].get('declaration') else ''}, standing in the folder of this card:"
+    )
+
+
 def _scoring(record: dict[str, Any]) -> str:
-    model = {"pretrained": str(record["base_model"]), "peft": "."}
+    model: dict[str, Any] = {"pretrained": str(record["base_model"]), "peft": "."}
     if not record["adapter"]:
         model = {"pretrained": "."}
     if record.get("chat_template"):
         # The one with the template that was trained with.
-        model["tokenizer"] = "."
+        model |= {"tokenizer": ".", **record.get("template_arguments", {})}
     declared = declaration_of(record["data"])
     name = declared.twin_name if record["order"] == "explanation_first" else declared.task_name
     # (The eighteen are found by lm-eval itself; a task of one's own is where it is declared.)

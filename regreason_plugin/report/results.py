@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from regreason_plugin.base_weights import read_base_weights
 from regreason_plugin.errors import UserError
+from regreason_plugin.model_use import RECORD, ModelUse, differences
 from regreason_plugin.report.task_setting import TaskSetting, is_ours, setting_of
 
 _LAYERS = ("_by_layer", "_by_layer_se")
@@ -65,6 +67,8 @@ class Run:
             data and more; empty for a model that it did not train.
         trained_in: The folder of that record; None of a model that it did not train.
         superseded: Older results of the same tasks, which were left out.
+        misfit: What the model was used for otherwise than it was trained, where whoever scored
+            it allowed that.
         inputs: What else decides which tokens a model reads, of the newest file and as far
             as lm_eval says: the tokenizer's tokens for the beginning and the end of a text,
             and the system instruction's hash.
@@ -79,11 +83,20 @@ class Run:
     trained_in: Path | None = None
     superseded: list[Path] = field(default_factory=list)
     inputs: dict[str, Any] = field(default_factory=dict)
+    misfit: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
         """The adapter that was scored, or the model without one, as lm_eval was told."""
         return _model(self.config)
+
+    @property
+    def misfit_notes(self) -> list[str]:
+        """What a reader of its numbers has to know of `misfit`, a sentence each."""
+        return [
+            f"{self.name}: {self.model} {clause}; it was scored all the same, as was asked for."
+            for clause in self.misfit
+        ]
 
     @property
     def seed(self) -> Any:
@@ -157,7 +170,7 @@ def _merge(name: str, folder: Path, contents: list[tuple[Path, dict[str, Any]]])
     file, content = contents[-1]
     config = content.get("config", {})
     trained_in = _record_folder(config, file)
-    return Run(
+    run = Run(
         name=name,
         folder=folder,
         tasks=tasks,
@@ -166,7 +179,7 @@ def _merge(name: str, folder: Path, contents: list[tuple[Path, dict[str, Any]]])
             key: content.get(key)
             for key in ("lm_eval_version", "transformers_version", "chat_template_sha", "date")
         },
-        training=_load_json(trained_in / "regreason.json") if trained_in else {},
+        training=_load_json(trained_in / RECORD) if trained_in else {},
         trained_in=trained_in,
         superseded=superseded,
         # Not the padding token: training may set one, and padding is never read.
@@ -176,6 +189,40 @@ def _merge(name: str, folder: Path, contents: list[tuple[Path, dict[str, Any]]])
             if key in content
         },
     )
+    misfits = [clause for result in tasks.values() for clause in _misfit(run, result)]
+    return replace(run, misfit=tuple(dict.fromkeys(misfits)))
+
+
+def _misfit(run: Run, result: TaskResult) -> list[str]:
+    """What was otherwise than in the model's training, where that was allowed.
+
+    A task says it of a model that lm-eval was told by name; of others the results do.
+
+    Raises:
+        UserError: Something was, and nobody allowed it.
+    """
+    if "misfit" in result.data or not run.training:
+        return list(result.data.get("misfit", []))
+    setting, arguments = result.setting, model_arguments(run.config)
+    prompt, template = result.data.get("prompt_sha256"), run.environment["chat_template_sha"]
+    use = ModelUse(
+        order="explanation_first" if setting.generative else "label_first",
+        labels=tuple(label + setting.label_end for label in setting.labels),
+        prompts={setting.axis: prompt} if prompt else None,
+        chat_template=bool(template),
+        template_sha256=template,
+        examples=result.fewshot,
+        system_instruction=bool(run.inputs.get("system_instruction_sha")),
+        head=arguments.get("head"),
+        weights=read_base_weights(str(arguments.get("pretrained", ""))),
+    )
+    wrong = differences(run.training, use, arguments).wrong
+    if wrong:
+        raise UserError(
+            f"{result.task}: {run.model} {'; it '.join(wrong)}. Score it again as it was trained",
+            path=result.source,
+        )
+    return []
 
 
 def model_arguments(config: dict[str, Any]) -> dict[str, Any]:
@@ -214,7 +261,7 @@ def _record_folder(config: dict[str, Any], file: Path) -> Path | None:
     """
     model = Path(_model(config))
     around = [folder for folder in file.absolute().parents if folder.name == model.name]
-    return next((f for f in [*around, model] if (f / "regreason.json").is_file()), None)
+    return next((f for f in [*around, model] if (f / RECORD).is_file()), None)
 
 
 def _load_json(file: Path) -> dict[str, Any]:

@@ -35,6 +35,8 @@ OF_TASK = (
     "title",
     "question",
     "axis_title",
+    "prompt_sha256",
+    "misfit",
 )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from regreason_plugin.base_weights import read_base_weights
 from regreason_plugin.errors import UserError
+from regreason_plugin.model_use import ModelUse, prompt_hashes, reading
 from regreason_plugin.prompt import split_target
 from regreason_plugin.training.findings import Finding, finding
 from regreason_plugin.training.sources import Sources
@@ -115,6 +117,40 @@ def _first_row(cfg: Any, sources: Sources, tokenizer: Any) -> tuple[list[int], l
         )
         scored.append(encode_like_lm_eval(reference, rendered + before + label))
     return trained, scored
+
+
+def use_in_training(
+    cfg: Any, sources: Sources, tokenizer: Any, template: dict[str, bool]
+) -> ModelUse:
+    """What the model reads in training, as lm-eval would make it, and the base it is on.
+
+    Args:
+        cfg: The config as Axolotl has validated it.
+        sources: What it trains on.
+        tokenizer: As Axolotl loads it.
+        template: As `template_arguments`.
+    """
+    reference = load_reference(cfg)
+    chat = uses_chat_template(cfg)
+    if chat:
+        reference.chat_template = tokenizer.chat_template
+
+    def render(messages: list[dict[str, str]]) -> str:
+        return str(
+            reference.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **template
+            )
+        )
+
+    declared = sources.folder.declaration
+    base = read_base_weights(cfg.base_model, cfg.revision_of_model) if cfg.adapter else None
+    return reading(reference, render if chat else None).model_copy(
+        update={
+            "labels": declared.written,
+            "prompts": prompt_hashes(declared),
+            "weights": base,
+        }
+    )
 
 
 def encode_like_lm_eval(tokenizer: Any, text: str) -> list[int]:

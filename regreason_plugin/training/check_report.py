@@ -6,13 +6,15 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from regreason_plugin.evaluation.run import checkout_tasks
+from regreason_plugin.errors import UserError
+from regreason_plugin.evaluation.run import checkout_tasks, own_tasks
 from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.training.chat import uses_chat_template
 from regreason_plugin.training.check import Checked
@@ -177,11 +179,19 @@ def scoring_command(one: Checked) -> list[str] | None:
     arguments = (
         f"pretrained={cfg.base_model},peft={output}" if cfg.adapter else f"pretrained={output}"
     )
+    if cfg.adapter and uses_chat_template(cfg):
+        # The one with the template that was trained with.
+        arguments += f",tokenizer={output}"
     arguments += "".join(f",{name}={value}" for name, value in one.template.items())
     command = ["lm_eval", "--model", "hf", "--model_args", arguments]
     if uses_chat_template(cfg):
         command.append("--apply_chat_template")
     tasks = checkout_tasks()
+    if sources.folder.declaration is not EIGHTEEN:
+        try:
+            tasks = own_tasks(sources.folder, cfg.regreason_eval_include_path)
+        except UserError:
+            tasks = Path("TASK")  # for the user to fill in
     if tasks is not None:
         command += ["--include_path", str(tasks)]
     command += ["--tasks", ",".join(_tasks(one))]

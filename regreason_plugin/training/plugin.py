@@ -9,9 +9,14 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 
 from regreason_plugin.errors import UserError, stop_on_user_error
+from regreason_plugin.model_use import ModelUse
 from regreason_plugin.training import cpu_processes
 from regreason_plugin.training.budget import set_length
-from regreason_plugin.training.chat import check_special_tokens, template_arguments
+from regreason_plugin.training.chat import (
+    check_special_tokens,
+    template_arguments,
+    use_in_training,
+)
 from regreason_plugin.training.checkpoint import read_state
 from regreason_plugin.training.checks import check_config
 from regreason_plugin.training.comparison import check_comparison
@@ -46,6 +51,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self._progress: Progress | None = None
         self._scoring: Scoring | None = None
         self._template: dict[str, bool] = {}
+        self._use = ModelUse()
 
     def get_input_args(self) -> str:
         """Our keys in Axolotl's config."""
@@ -94,6 +100,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             found = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
             found += check_comparison(cfg, self._sources.arm)
             self._template = template_arguments(cfg, self._sources, tokenizer)
+            self._use = use_in_training(cfg, self._sources, tokenizer, self._template)
         say(found)
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
@@ -173,7 +180,14 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         assert self._sources is not None
         assert self._progress is not None
         if _is_first_process():
-            write_record(cfg, self._sources, self._progress, self._config_sha256)
+            write_record(
+                cfg,
+                self._sources,
+                self._progress,
+                self._config_sha256,
+                self._use,
+                self._template,
+            )
             output = Path(cfg.output_dir)
             write_card(output)
             if self._scoring is not None:

@@ -14,11 +14,11 @@ from typing_extensions import Self
 
 from regreason_plugin.cost import TrainingCost
 from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.model_use import RECORD, ModelUse
 from regreason_plugin.targets.folder import DataFolder
 from regreason_plugin.training.findings import Finding, finding
 from regreason_plugin.training.sources import Sources
 
-RECORD = "regreason.json"
 _PACKAGES = ("regreason", "axolotl", "torch", "transformers", "peft")
 
 
@@ -71,8 +71,24 @@ def _declared(folder: DataFolder) -> dict[str, Any]:
     return {"declaration": declaration.model_dump(mode="json")} if declaration else {}
 
 
-def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: str) -> None:
-    """Write the record of a finished run into its output_dir."""
+def write_record(
+    cfg: Any,
+    sources: Sources,
+    progress: Progress,
+    config_sha256: str,
+    use: ModelUse,
+    template: Mapping[str, bool],
+) -> None:
+    """Write the record of a finished run into its output_dir.
+
+    Args:
+        cfg: The config as Axolotl has completed it.
+        sources: What was trained on.
+        progress: How far.
+        config_sha256: Of the config as written.
+        use: What the model read, and its base.
+        template: What lm-eval's ``--model_args`` need for the chat template.
+    """
     record = {
         "arm": sources.arm,
         "scope": sources.scope,
@@ -86,6 +102,8 @@ def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: 
         "base_model": cfg.base_model,
         "adapter": cfg.adapter,
         "chat_template": cfg.datasets[0].type == "chat_template",
+        "template_arguments": dict(template),
+        "use": use.model_dump(mode="json", exclude_none=True),
         "seed": cfg.seed,
         "learning_rate": cfg.learning_rate,
         "label_share": cfg.regreason_label_share,

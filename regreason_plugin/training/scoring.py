@@ -28,9 +28,9 @@ import yaml
 from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError
 from regreason_plugin.evaluation.task_files import task_groups
+from regreason_plugin.model_use import RECORD
 from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.targets.folder import TEST, DataFolder, open_data_folder
-from regreason_plugin.training.record import RECORD
 
 RESULTS = "eval"
 LOG = "eval.log"
