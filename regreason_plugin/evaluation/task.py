@@ -43,6 +43,13 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
         self._check_model(how)
         super().build_all_requests(**how)
 
+    def dump_config(self) -> dict[str, Any]:
+        """The config for the results, whose metadata may still be filled.
+
+        lm-eval asks for it before it tells how the model is used.
+        """
+        return {**super().dump_config(), "metadata": self.config.metadata}
+
     def _check_model(self, how: dict[str, Any]) -> None:
         metadata = self.config.metadata
         allow = metadata.get(ALLOW, False)
