@@ -17,6 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from training_data import HOSTILE, build_data
 
+from regreason_plugin.errors import say_once
 from regreason_plugin.evaluation import documents
 from regreason_plugin.settings import (
     AXES,
@@ -40,7 +41,7 @@ def lm(tiny_model: Path) -> Any:
 def _forget_folders() -> Iterator[None]:
     """Tests change folders and the environment within one process; users do not."""
     yield
-    documents._say_once.cache_clear()
+    say_once.cache_clear()
     documents._parsed.cache_clear()
 
 
