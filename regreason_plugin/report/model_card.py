@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 import statistics
 from pathlib import Path
@@ -66,17 +67,19 @@ def write_card(output_dir: Path, results: Path | None = None) -> None:
     """
     record = read_record(output_dir)
     assert record is not None, "the record is written first"
-    text = model_card(record, read_run(output_dir.name, results) if results else None)
+    run = read_run(output_dir.name, results) if results else None
+    text = model_card(record, run, output_dir)
     with atomic_writer(output_dir / "README.md") as stream:
         stream.write(text.encode("utf-8"))
 
 
-def model_card(record: dict[str, Any], run: Run | None) -> str:
+def model_card(record: dict[str, Any], run: Run | None, folder: Path = Path()) -> str:
     """The card's text.
 
     Args:
         record: What ``regreason.json`` holds.
         run: The model's results; None where it was not scored.
+        folder: Of the card, as seen from where a local base model's path starts.
     """
     base, arm = record["base_model"], record["arm"]
     kind = f"{record['adapter']} adapter" if record["adapter"] else "fully fine-tuned model"
@@ -95,7 +98,7 @@ def model_card(record: dict[str, Any], run: Run | None) -> str:
         "## Use",
         _loading(record),
         _where_to_score(record),
-        block(_scoring(record), "bash"),
+        block(_scoring(record, folder), "bash"),
         "## Licence",
         f"The licence of the base model, {code(base)}, applies. The data have their own.",
     ]
@@ -254,8 +257,11 @@ def _where_to_score(record: dict[str, Any]) -> str:
     )
 
 
-def _scoring(record: dict[str, Any]) -> str:
-    model: dict[str, Any] = {"pretrained": str(record["base_model"]), "peft": "."}
+def _scoring(record: dict[str, Any], folder: Path) -> str:
+    base = str(record["base_model"])
+    if Path(base).is_dir() and not Path(base).is_absolute():
+        base = os.path.relpath(base, folder)
+    model: dict[str, Any] = {"pretrained": base, "peft": "."}
     if not record["adapter"]:
         model = {"pretrained": "."}
     if record.get("chat_template"):

@@ -48,6 +48,23 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
     return place, [re.sub(r"^   ", "", block, flags=re.MULTILINE) for block in blocks]
 
 
+def check_what_is_printed(place: Path, train: str) -> None:
+    """The commands to score a model that `regreason check` and its card print, as typed."""
+    check = train.strip().replace("axolotl train", "regreason check")
+    printed = run(f"{check} --num-epochs 1 2>&-", place).partition("To score them:\n")[2]
+    assert "--include_path answers " in printed
+    run(printed, place)
+    model = place / "runs/answers/models/explanation"
+    card = (model / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"```bash\n(.*?)```", card, flags=re.DOTALL)
+    command = command.replace("TASK", str(place / "answers")).replace("DATA", "../../data")
+    run(f"{command.strip()} --device cpu --output_path card", model)
+    results = [read_run("checked", model / "results"), read_run("card", model / "card")]
+    checked, card_says = (one.tasks["answers"].metrics["nll"] for one in results)
+    # (One in the precision of the model as kept, both on the same documents.)
+    assert checked == pytest.approx(card_says, abs=1e-4)
+
+
 def test_the_readmes_commands_make_a_comparison_and_predictions(
     commands: tuple[Path, list[str]],
 ) -> None:
@@ -67,6 +84,7 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
         record = json.loads((place / f"runs/answers/models/{arm}/regreason.json").read_text())
         assert (record["arm"], record["rows"]) == (arm, 78)
     run(score.replace(" shuffled;", ";"), place)
+    check_what_is_printed(place, train)
     run(compare.replace("shuffled=runs/answers/results/shuffled", ""), place)
     comparison = load(place / "runs/answers/comparison.json")
     for arm in ARMS:
