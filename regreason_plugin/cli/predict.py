@@ -32,7 +32,7 @@ def add_commands(command: AddCommand) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="CSV with a header, .jsonl (both also with .gz) or .parquet",
+        help="CSV with a header, .tsv, .jsonl, .json or .parquet, each also with .gz",
     )
     predict.add_argument(
         "--out", type=Path, required=True, metavar="F", help="ends with .jsonl or .csv"

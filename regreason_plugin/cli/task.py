@@ -43,7 +43,7 @@ def add_commands(command: AddCommand) -> None:
         "--data",
         required=True,
         metavar="FILE_OR_HUB_ID",
-        help=".csv, .tsv, .jsonl, .json (each also with .gz) or .parquet; or a dataset's id",
+        help=".csv, .tsv, .jsonl, .json or .parquet, each also with .gz; or a dataset's id",
     )
     new.add_argument("--text", required=True, metavar="COL", help="what is classified")
     new.add_argument("--label", required=True, metavar="COL", help="its class")
@@ -138,13 +138,12 @@ def _tiny_base() -> str:
 
 def _data(args: argparse.Namespace) -> Data:
     """A file, or what can only be a dataset's id."""
-    from regreason_plugin.conversations.sources import FORMATS
-    from regreason_plugin.labelled.table import CSV
+    from regreason_plugin.labelled.table_file import ENDINGS
     from regreason_plugin.labelled.task_file import Data
 
     path = Path(args.data)
     hub_like = args.data.count("/") <= 1 and not args.data.startswith((".", "/", "~"))
-    if os.path.lexists(path) or args.data.endswith((*CSV, *FORMATS)) or not hub_like:
+    if os.path.lexists(path) or args.data.lower().endswith(ENDINGS) or not hub_like:
         return Data(path=path)
     return Data(hub=args.data, config=args.config, split=args.split)
 

@@ -111,7 +111,8 @@ def test_a_score_that_is_no_number_is_refused(tmp_path: Path, constant: str) -> 
         (json.dumps(GOOD).encode() + b'\n{"id": "b', "line 2.*is the file cut off"),
         (b'{"id": "\xff"}\n', "line 1.*not UTF-8"),
         (b"[1]\n", "line 1.*not a JSON object"),
-        (json.dumps(GOOD).encode() + b"\n\n", "line 2"),
+        (json.dumps(GOOD).encode() + b"\n\xef\xbb\xbf\n", "line 2"),
+        (b"\xef\xbb\xbf\n \n", "is empty"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, raw: bytes, expected: str) -> None:
