@@ -14,6 +14,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import reduce
 from itertools import islice
+from math import isfinite
 from typing import Any
 
 from regreason_plugin.conversations.rows import LeftOut, Rows
@@ -40,7 +41,7 @@ def whole_number(text: str) -> str | None:
     """A whole number without its ``.0``; None for any other text, ``01`` and ``+1`` among them."""
     if match := _WHOLE.fullmatch(text):
         return "0" if match[1] == "-0" else match[1]
-    if _POWER.fullmatch(text):
+    if _POWER.fullmatch(text) and isfinite(float(text)):
         number = Decimal(text)
         return str(int(number)) if number == int(number) else None
     return None

@@ -64,8 +64,9 @@ def read_rows(
         yield InputRow(row_id, row.value if column is None else row.value[column])
     if row is None:
         raise UserError("has no rows", path=path)
-    counted, numbers = np.unique(np.array(hashes, dtype=np.uint64), return_counts=True)
-    if again := set(counted[numbers > 1].tolist()):
+    ordered = np.frombuffer(hashes, dtype=np.uint64)
+    ordered.sort()
+    if again := set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()):
         _refuse_same(_identified(path, wanted, limit, identifier), again, identifier)
 
 
@@ -113,7 +114,10 @@ def _refuse_same(
         elif not first_given:
             said = f"id {row_id!r} is also the number of {row.unit} {number}, which has no id"
         raise row.error(
-            LeftOut(f"{said}; ids must be unique: change them, or name another column with --id")
+            LeftOut(
+                f"{said}; ids must be unique: change them, or name another column with --id",
+                field=identifier,
+            )
         )
 
 
