@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from regreason_plugin.conversations.groups import text_group
 from regreason_plugin.conversations.rows import Hub, LeftOut, Row, Rows
@@ -20,6 +20,9 @@ from regreason_plugin.errors import UserError, nearest
 from regreason_plugin.labelled.cells import Kind, find_kinds, read_as, text_of, written
 from regreason_plugin.labelled.table_file import CSV, table_rows
 from regreason_plugin.labelled.task_file import Columns, Data, TaskFile
+from regreason_plugin.labelled.twins import check_twins, difference, find_twins, merged
+
+Twins = Literal["refuse", "merge", "keep"]
 
 _LINES = (".jsonl", ".jsonl.gz")
 # So many objects of JSON may lack a key before no object is thought to have it.
@@ -73,6 +76,7 @@ class Counts:
         duplicates: Dropped, since the same text stands earlier with the same label.
         explained: Kept rows with an explanation.
         groups: Of the kept rows.
+        merged: Which label another was counted as, since they look the same.
     """
 
     rows: int = 0
@@ -82,6 +86,13 @@ class Counts:
     duplicates: int = 0
     explained: int = 0
     groups: int = 0
+    merged: dict[str, str] = field(default_factory=dict)
+
+    def merge(self, merged: dict[str, str]) -> None:
+        """Count labels as others."""
+        self.merged = merged
+        for label, other in merged.items():
+            self.labels[other] += self.labels.pop(label)
 
     @property
     def kept(self) -> int:
@@ -108,7 +119,7 @@ def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[Labe
         if record.label not in number:
             raise UserError(
                 f"label {record.label!r} is none of the task's; "
-                f"{nearest(record.label, list(task.labels))}; add it to `labels`, or say under "
+                f"{_likest(record.label, task.labels)}; add it to `labels`, or say under "
                 "`values` which label it stands for",
                 path=_place(task.data, record.line),
                 field=task.columns.label,
@@ -130,6 +141,7 @@ def read_records(
     counts: Counts,
     values: Mapping[str, str] | None = None,
     option: str = "`data: {path: FILE}`",
+    twins: Twins = "keep",
 ) -> Iterator[Record]:
     """Stream the rows of a table whose labels are not known yet.
 
@@ -139,6 +151,8 @@ def read_records(
         counts: Filled while it is read.
         values: Which label a value stands for, where it is not the label itself.
         option: What names a local file in place of a dataset of the Hub, for messages.
+        twins: What to do about labels that look the same: refuse them, merge them into the one
+            with the most rows (which shows at the end, in the counts), or keep them apart.
 
     Raises:
         UserError: As `read_labelled`, but for labels that a task does not have.
@@ -185,7 +199,11 @@ def read_records(
                 )
             yield record
     counts.groups = len(seen.groups)
-    seen.check_end()
+    if twins == "refuse":
+        _refuse_twins(data, columns, counts)
+    elif twins == "merge":
+        counts.merge(merged(counts.labels))
+    seen.check_end(counts.merged)
     _check_whole(data, columns, counts)
 
 
@@ -269,8 +287,8 @@ class _Seen:
         self.texts: dict[bytes, tuple[str, int]] = {}
         self.ids: dict[bytes, int] = {}
         self.groups: set[bytes] = set()
-        self.contradictions = 0
-        self.first = ""
+        # By two labels of one text: how many rows, and what the first of them is.
+        self.contradictions: dict[tuple[str, str], tuple[int, str]] = {}
 
     def before(self, text: str, label: str, row: Row) -> bool:
         """Whether this text was there with this label; with another, it is remembered."""
@@ -279,11 +297,12 @@ class _Seen:
         if line == row.number:
             return False
         if known != label:
-            self.contradictions += 1
-            self.first = self.first or (
-                f"the first, {text[:60]!r}, is {known!r} in {row.unit} {line} and {label!r} in "
-                f"{row.unit} {row.number}"
+            first = (
+                f"{text[:60]!r}, is {known!r} in {row.unit} {line} and {label!r} in {row.unit} "
+                f"{row.number}"
             )
+            number, first = self.contradictions.get((known, label), (0, first))
+            self.contradictions[known, label] = number + 1, first
         return True
 
     def new_id(self, given: str, text: str, row: Row) -> str:
@@ -301,14 +320,32 @@ class _Seen:
                 )
         return row_id
 
-    def check_end(self) -> None:
-        if self.contradictions:
-            rows = "row repeats" if self.contradictions == 1 else "rows repeat"
+    def check_end(self, merged: Mapping[str, str]) -> None:
+        """Refuse texts with two labels that are not one after all."""
+        found = [
+            contradiction
+            for labels, contradiction in self.contradictions.items()
+            if len({merged.get(label, label) for label in labels}) > 1
+        ]
+        if found:
+            number = sum(rows for rows, _ in found)
+            rows = "row repeats" if number == 1 else "rows repeat"
             raise UserError(
-                f"{self.contradictions} {rows} an earlier text with another label; {self.first}; "
+                f"{number} {rows} an earlier text with another label; the first, {found[0][1]}; "
                 "keep one of each",
                 path=str(self.data),
             )
+
+
+def _refuse_twins(data: Data, columns: Columns, counts: Counts) -> None:
+    try:
+        check_twins(
+            counts.labels,
+            "add --merge-labels if they are one, which then has the spelling of the most rows, or "
+            "--keep-labels if they are not",
+        )
+    except ValueError as error:
+        raise UserError(str(error), path=str(data), field=columns.label) from None
 
 
 def _check_whole(data: Data, columns: Columns, counts: Counts) -> None:
@@ -338,6 +375,13 @@ def _check_whole(data: Data, columns: Columns, counts: Counts) -> None:
         raise wrong(
             f"is empty in all {counts.kept} rows; name no explanation column", columns.explanation
         )
+
+
+def _likest(label: str, known: Sequence[str]) -> str:
+    for one in known:
+        if find_twins([one, label]):
+            return f"it looks the same as one: {difference(label, one)}"
+    return nearest(label, list(known))
 
 
 def _place(data: Data, number: int) -> str:
