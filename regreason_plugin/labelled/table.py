@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
@@ -92,7 +92,7 @@ class Counts:
         """Count labels as others."""
         self.merged = merged
         for label, other in merged.items():
-            self.labels[other] += self.labels.pop(label)
+            self.labels[other] += self.labels.pop(label, 0)
 
     @property
     def kept(self) -> int:
@@ -199,10 +199,13 @@ def read_records(
                 )
             yield record
     counts.groups = len(seen.groups)
+    # Also labels of which every row repeats a text.
+    repeated = (label for pair in seen.contradictions for label in pair)
+    labels = {**dict.fromkeys(repeated, 0), **counts.labels}
     if twins == "refuse":
-        _refuse_twins(data, columns, counts)
+        _refuse_twins(data, columns, labels)
     elif twins == "merge":
-        counts.merge(merged(counts.labels))
+        counts.merge(merged(labels))
     seen.check_end(counts.merged)
     _check_whole(data, columns, counts)
 
@@ -337,10 +340,10 @@ class _Seen:
             )
 
 
-def _refuse_twins(data: Data, columns: Columns, counts: Counts) -> None:
+def _refuse_twins(data: Data, columns: Columns, labels: Iterable[str]) -> None:
     try:
         check_twins(
-            counts.labels,
+            labels,
             "add --merge-labels if they are one, which then has the spelling of the most rows, or "
             "--keep-labels if they are not",
         )
