@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -17,6 +19,8 @@ from regreason_plugin.evaluation.probe_metrics import (
     document_probes,
     probe_names,
 )
+from regreason_plugin.label_tokens import check_label_tokens
+from regreason_plugin.prompt import TARGET_DELIMITER
 
 
 class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
@@ -59,6 +63,28 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
                 items |= document_probes(answers, self.probes, doc["group"], prefix)
         return items
 
+    @stop_on_user_error()
+    def doc_iterator(self, *args: Any, **kwargs: Any) -> Any:
+        """As lm-eval, which asks for the documents before it makes the requests.
+
+        Raises:
+            UserError: The model's tokenizer cannot keep the labels apart.
+        """
+        from transformers import PreTrainedTokenizerBase
+
+        declared = self.config.metadata.get("data", {})
+        lm = _model()
+        tokenizer = getattr(lm, "tokenizer", None)
+        if declared and isinstance(tokenizer, PreTrainedTokenizerBase):
+            end = declared["label_end"]
+
+            def encode(label: str) -> list[int]:
+                tokens: list[int] = lm._encode_pair("Label:", TARGET_DELIMITER + label)[1]
+                return tokens
+
+            check_label_tokens([label + end for label in declared["labels"]], tokenizer, encode)
+        return super().doc_iterator(*args, **kwargs)
+
     def aggregation(self) -> dict[str, Any]:
         """The aggregations of the task file's metrics and of the probes'."""
         probes = {
@@ -88,10 +114,24 @@ def _task_manager_metadata() -> dict[str, Any]:
     a data folder named by --metadata would be passed over without a word. Nothing
     that it hands to the class leads there, so the caller is looked for on the stack.
     """
-    frame = inspect.currentframe()
-    while frame is not None:
+    for frame in _callers():
         manager = frame.f_locals.get("self")
         if isinstance(manager, TaskManager):
             return dict(manager.metadata or {})
-        frame = frame.f_back
     return {}
+
+
+def _model() -> Any:
+    """The model that lm-eval runs a task on, which it does not tell the task; None outside it."""
+    for frame in _callers():
+        model = frame.f_locals.get("lm")
+        if hasattr(model, "_encode_pair"):
+            return model
+    return None
+
+
+def _callers() -> Iterator[FrameType]:
+    frame = inspect.currentframe()
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
