@@ -57,7 +57,9 @@ def add_commands(command: AddCommand) -> None:
         "--text", metavar="COL", help="the text's column; default: the task's, or text"
     )
     predict.add_argument(
-        "--id", metavar="COL", help="the id's column; default: the task's, or id, or the line"
+        "--id",
+        metavar="COL",
+        help="the id's column, unique; default: the task's, or id, or the line",
     )
     predict.add_argument(
         "--explain",
