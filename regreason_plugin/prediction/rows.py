@@ -64,9 +64,7 @@ def read_rows(
         yield InputRow(row_id, row.value if column is None else row.value[column])
     if row is None:
         raise UserError("has no rows", path=path)
-    ordered = np.frombuffer(hashes, dtype=np.uint64)
-    ordered.sort()
-    if again := set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()):
+    if hashes and (again := _repeated(hashes)):
         _refuse_same(_identified(path, wanted, limit, identifier), again, identifier)
 
 
@@ -91,6 +89,13 @@ def _identified(
 
 def _hash(row_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest(), "big")
+
+
+def _repeated(hashes: array[int]) -> set[int]:
+    """Those that stand there twice; sorts them in place."""
+    ordered = np.frombuffer(hashes, dtype=np.uint64)
+    ordered.sort()
+    return set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
 
 
 def _refuse_same(
