@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -27,14 +28,23 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def parse_object(raw: bytes, path: Path, line: int) -> dict[str, Any]:
+def parse_object(
+    raw: bytes, path: Path, line: int, constant: Callable[[str], object] = _no_constant
+) -> dict[str, Any]:
     """Parse one line into a JSON object.
+
+    Args:
+        raw: The line; a byte order mark may begin the first one.
+        path: The file, for messages.
+        line: Of the file.
+        constant: What NaN and Infinity, which JSON does not have, become; refused by default.
 
     Raises:
         UserError: Not UTF-8, not JSON (half a line, NaN), or not an object.
     """
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
+        value = json.loads(text, parse_constant=constant)
     except UnicodeDecodeError as error:
         raise UserError(
             f"byte {error.start + 1} is not UTF-8; save the file as UTF-8", path=path, line=line
@@ -87,7 +97,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         with ExitStack() as stack:
-            if path.suffix == ".gz":
+            if path.suffix.lower() == ".gz":
                 yield cast(BinaryIO, stack.enter_context(gzip.open(path, "rb")))
             else:
                 yield stack.enter_context(path.open("rb"))
@@ -109,7 +119,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Stream a file's objects.
+    """Stream a file's objects; lines of white space alone are passed over.
 
     Yields:
         Line number from 1, byte offset of the line, and the object.
@@ -118,23 +128,30 @@ def read_objects(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
         UserError: Missing or empty file, or a line that is no JSON object.
     """
     offset = 0
-    number = 0
+    found = False
     with open_bytes(path) as stream:
         for number, raw in enumerate(stream, start=1):
-            yield number, offset, parse_object(raw, path, number)
+            if not is_blank(raw, number):
+                found = True
+                yield number, offset, parse_object(raw, path, number)
             offset += len(raw)
-    if number == 0:
+    if not found:
         raise UserError("is empty; expected one JSON object a line", path=path)
 
 
+def is_blank(raw: bytes, line: int) -> bool:
+    """Whether a line holds nothing: white space alone, or a file's byte order mark."""
+    return not (raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw).strip()
+
+
 def count_lines(path: Path) -> int:
-    """The number of lines, for a progress bar.
+    """The number of lines that hold something, for a progress bar.
 
     Raises:
         UserError: As `open_bytes`.
     """
     with open_bytes(path) as stream:
-        return sum(1 for _ in stream)
+        return sum(not is_blank(raw, number) for number, raw in enumerate(stream, start=1))
 
 
 def read_records(

@@ -140,14 +140,23 @@ def adapter_of(arguments: Mapping[str, Any]) -> str | None:
     return next((str(arguments[key]) for key in _ADAPTER if arguments.get(key)), None)
 
 
+def tokenizer_of(arguments: Mapping[str, Any]) -> Any:
+    """The tokenizer that lm-eval's model arguments name.
+
+    Returns:
+        None where they name none, it is not on this machine, or it runs code of its own.
+    """
+    name = str(arguments.get("tokenizer") or arguments.get("pretrained") or "")
+    return _local_tokenizer(name, str(arguments.get("revision") or "main")) if name else None
+
+
 @lru_cache(maxsize=8)
-def local_tokenizer(model: str, revision: str | None = None) -> Any:
-    """A model's tokenizer if it is on this machine and runs no code of its own; else None."""
+def _local_tokenizer(model: str, revision: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(
-            model, revision=revision or "main", local_files_only=True, trust_remote_code=False
+            model, revision=revision, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, ImportError):
         return None
@@ -213,7 +222,7 @@ def check_use(
     model, record = found
     base = str(arguments.get("pretrained", ""))
     revision, subfolder = (str(arguments.get(key) or "") or None for key in _PLACE)
-    tokenizer = tokenizer or local_tokenizer(str(arguments.get("tokenizer") or base), revision)
+    tokenizer = tokenizer or tokenizer_of(arguments)
     known: dict[str, Any] = {"head": arguments.get("head")}
     if tokenizer is not None:
         add_bos = arguments.get("add_bos_token")

@@ -32,7 +32,7 @@ def add_commands(command: AddCommand) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="CSV with a header, .jsonl (both also with .gz) or .parquet",
+        help="CSV with a header, .tsv, .jsonl, .json or .parquet, each also with .gz",
     )
     predict.add_argument(
         "--out", type=Path, required=True, metavar="F", help="ends with .jsonl or .csv"
@@ -57,7 +57,9 @@ def add_commands(command: AddCommand) -> None:
         "--text", metavar="COL", help="the text's column; default: the task's, or text"
     )
     predict.add_argument(
-        "--id", metavar="COL", help="the id's column; default: the task's, or id, or the line"
+        "--id",
+        metavar="COL",
+        help="the id's column, unique; default: the task's, or id, or the line",
     )
     predict.add_argument(
         "--explain",

@@ -21,6 +21,7 @@ from regreason_plugin.markdown import one_line
 
 if TYPE_CHECKING:
     from regreason_plugin.labelled.look import Look, Tokenizer
+    from regreason_plugin.labelled.table import Twins
     from regreason_plugin.labelled.task_file import Columns, Data, TaskFile
 
 # Rows of the table of labels.
@@ -43,7 +44,7 @@ def add_commands(command: AddCommand) -> None:
         "--data",
         required=True,
         metavar="FILE_OR_HUB_ID",
-        help=".csv, .tsv, .jsonl, .json (each also with .gz) or .parquet; or a dataset's id",
+        help=".csv, .tsv, .jsonl, .json or .parquet, each also with .gz; or a dataset's id",
     )
     new.add_argument("--text", required=True, metavar="COL", help="what is classified")
     new.add_argument("--label", required=True, metavar="COL", help="its class")
@@ -54,6 +55,16 @@ def add_commands(command: AddCommand) -> None:
     )
     new.add_argument(
         "--ordinal", metavar="LABEL,LABEL,...", help="the labels are a scale: all, low to high"
+    )
+    alike = new.add_mutually_exclusive_group()
+    alike.add_argument(
+        "--merge-labels",
+        action="store_true",
+        help="labels that look the same (Good and good, a letter of another script) are one, which "
+        "has the spelling of the most rows; without this or the next they are refused",
+    )
+    alike.add_argument(
+        "--keep-labels", action="store_true", help="labels that look the same are different classes"
     )
     new.add_argument("--dest", type=Path, metavar="DIR", help="default: NAME")
     new.add_argument(
@@ -75,6 +86,7 @@ def _new(args: argparse.Namespace) -> int:
     from regreason_plugin.labelled.order import found_order, given_order
     from regreason_plugin.labelled.plan import NewTask
     from regreason_plugin.labelled.task_file import TaskFile, check_name
+    from regreason_plugin.labelled.twins import difference
 
     with _said_in_one_sentence():
         name, data, columns = check_name(args.name), _data(args), _columns(args)
@@ -84,9 +96,10 @@ def _new(args: argparse.Namespace) -> int:
     with console.status("the names of lm-eval's tasks, the tokenizer"):
         check_is_free(name)
         tokenizer = local_tokenizer(base)
+    twins: Twins = "merge" if args.merge_labels else "keep" if args.keep_labels else "refuse"
     with progress() as advance:
         length = tokenizer.length if tokenizer else None
-        seen = look(data, columns, length, lambda: advance("read", 1))
+        seen = look(data, columns, length, lambda: advance("read", 1), twins)
     found = seen.counts.labels
     order = given_order(args.ordinal, found) if args.ordinal else found_order(found)
     with _said_in_one_sentence():
@@ -99,11 +112,15 @@ def _new(args: argparse.Namespace) -> int:
             prompt=default_prompt(args.label, order.labels, order.ordinal),
             data=data,
             columns=columns,
+            values=seen.counts.merged,
+            look_alikes="keep" if args.keep_labels else "refuse",
         )
     written = write_task(NewTask(task, dest, base, seen.counts.kept, seen.counts.explained))
     _show(seen, task)
     _show_too_long(seen, task, tokenizer, base)
     say(order.why)
+    for label, other in seen.counts.merged.items():
+        say(f"Merged, as they look the same: {difference(label, other)}; it stands for {other!r}.")
     if task.label_end:
         say(
             f"One label is the beginning of another, so {task.label_end!r} is written after every "
@@ -138,13 +155,12 @@ def _tiny_base() -> str:
 
 def _data(args: argparse.Namespace) -> Data:
     """A file, or what can only be a dataset's id."""
-    from regreason_plugin.conversations.sources import FORMATS
-    from regreason_plugin.labelled.table import CSV
+    from regreason_plugin.labelled.table_file import ENDINGS
     from regreason_plugin.labelled.task_file import Data
 
     path = Path(args.data)
     hub_like = args.data.count("/") <= 1 and not args.data.startswith((".", "/", "~"))
-    if os.path.lexists(path) or args.data.endswith((*CSV, *FORMATS)) or not hub_like:
+    if os.path.lexists(path) or args.data.lower().endswith(ENDINGS) or not hub_like:
         return Data(path=path)
     return Data(hub=args.data, config=args.config, split=args.split)
 

@@ -111,12 +111,14 @@ class Rows(NamedTuple):
         rows: Read as they are asked for.
         fields: What all of them have, where the source says so.
         classes: The names behind the numbers of a field, by field.
+        integers: Fields that hold integers alone, where the source says so.
     """
 
     total: int | None
     rows: Iterator[Row]
     fields: frozenset[str] | None = None
     classes: Mapping[str, Sequence[str]] = {}
+    integers: frozenset[str] = frozenset()
 
 
 class Hub(NamedTuple):

@@ -1,20 +1,24 @@
 """Where rows come from: local files in the formats of the datasets, and the Hub.
 
-Lines of JSON, parquet and the Hub are streams; a ``.json`` file is read whole.
+Lines of JSON, parquet and the Hub are streams; a ``.json`` file and a gzipped parquet file are
+read whole.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from regreason_plugin.conversations.rows import Hub, LeftOut, Row, Rows
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import count_lines, open_bytes, parse_object
+from regreason_plugin.jsonl import count_lines, is_blank, open_bytes, parse_object
 
-FORMATS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+FORMATS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".parquet.gz")
 # A row of Chatbot Arena or CoQA has some kilobytes.
 _BATCH = 256
 _HUB = "https://huggingface.co/datasets"
@@ -32,12 +36,12 @@ def file_rows(path: Path, read: frozenset[str]) -> Rows:
     """
     if path.is_dir():
         raise UserError("is a folder; name a file in it", path=path)
-    name = path.name.removesuffix(".gz")
+    name = path.name.lower().removesuffix(".gz")
     if name.endswith(".jsonl"):
         return _lines(path)
     if name.endswith(".json"):
         return _json(path)
-    if path.name.endswith(".parquet"):
+    if name.endswith(".parquet"):
         return _parquet(path, read)
     if not path.exists():
         raise UserError("no such file", path=path)
@@ -53,14 +57,16 @@ def _lines(path: Path) -> Rows:
     def rows() -> Iterator[Row]:
         with open_bytes(path) as stream:
             for number, raw in enumerate(stream, start=1):
-                yield Row(str(path), number, _object(raw, path, number))
+                if not is_blank(raw, number):
+                    yield Row(str(path), number, _object(raw, path, number))
 
     return Rows(total, rows())
 
 
 def _object(raw: bytes, path: Path, line: int) -> dict[str, Any] | LeftOut:
     try:
-        return parse_object(raw, path, line)
+        # NaN is how Python writes a missing cell, in lines as in a .json file.
+        return parse_object(raw, path, line, constant=float)
     except UserError as error:
         return LeftOut("no JSON object", error=error)
     except RecursionError:
@@ -104,14 +110,27 @@ def _parquet(path: Path, read: frozenset[str]) -> Rows:
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(path)
+        if path.suffix.lower() == ".gz":
+            with open_bytes(path) as stream:
+                file = parquet.ParquetFile(pa.BufferReader(stream.read()))
+        else:
+            file = parquet.ParquetFile(path)
     except FileNotFoundError:
         raise UserError("no such file", path=path) from None
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"is not a parquet file: {_first_line(error)}", path=path) from None
-    there = frozenset(file.schema_arrow.names)
+    schema = file.schema_arrow
+    there = frozenset(schema.names)
     # Chatbot Arena's moderation scores are most of its file.
     columns = sorted(there & read)
+    types = {name: schema.field(name).type for name in columns}
+    # (A dictionary holds the values of a column of categories.)
+    types = {n: t.value_type if pa.types.is_dictionary(t) else t for n, t in types.items()}
+    shortened = {
+        name: np.dtype(kind.to_pandas_dtype())
+        for name, kind in types.items()
+        if pa.types.is_float16(kind) or pa.types.is_float32(kind)
+    }
 
     def rows() -> Iterator[Row]:
         number = 0
@@ -119,12 +138,37 @@ def _parquet(path: Path, read: frozenset[str]) -> Rows:
             for batch in file.iter_batches(_BATCH, columns=columns):
                 for value in batch.to_pylist():
                     number += 1
-                    yield Row(str(path), number, value, unit="row")
+                    yield Row(str(path), number, _shortened(value, shortened), unit="row")
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             place = f"{path}, after row {number}"
             raise UserError(f"cannot be read on: {_first_line(error)}", path=place) from None
 
-    return Rows(file.metadata.num_rows, rows(), there)
+    integers = {name for name, kind in types.items() if pa.types.is_integer(kind)}
+    classes = _classes(schema.metadata or {})
+    return Rows(
+        file.metadata.num_rows, rows(), there, classes, frozenset(integers.difference(classes))
+    )
+
+
+def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, Sequence[str]]:
+    """The names of the classes that `datasets` writes into the schema of a file."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {
+        name: kind["names"]
+        for name, kind in (features.items() if isinstance(features, dict) else ())
+        if isinstance(kind, dict) and kind.get("_type") == "ClassLabel" and kind.get("names")
+    }
+
+
+def _shortened(value: dict[str, Any], columns: Mapping[str, np.dtype[Any]]) -> dict[str, Any]:
+    """Floats of 16 and 32 bits as the shortest decimals that name them, as 0.1."""
+    for name, kind in columns.items():
+        if isinstance(value.get(name), float):
+            value[name] = float(str(kind.type(value[name])))
+    return value
 
 
 def hub_rows(hub: Hub, split: str, option: str = "--path") -> Rows:
@@ -150,20 +194,28 @@ def hub_rows(hub: Hub, split: str, option: str = "--path") -> Rows:
     except Exception as error:  # datasets raises a dozen unrelated types here
         raise hub_error(name, hub, error, option) from error
 
+    features = stream.info.features or {}
+    classes = {name: kind.names for name, kind in features.items() if hasattr(kind, "names")}
+    types = {name: str(getattr(kind, "dtype", "")) for name, kind in features.items()}
+    shortened = {
+        name: np.dtype(kind) for name, kind in types.items() if kind in ("float16", "float32")
+    }
+
     def rows() -> Iterator[Row]:
         try:
-            yield from _numbered(name, stream)
+            for number, value in enumerate(stream, start=1):
+                yield Row(name, number, _shortened(dict(value), shortened), unit="row")
         except Exception as error:
             raise hub_error(name, hub, error, option) from error
 
-    features = stream.info.features or {}
-    classes = {name: kind.names for name, kind in features.items() if hasattr(kind, "names")}
-    return Rows(total or None, rows(), frozenset(stream.column_names or ()) or None, classes)
-
-
-def _numbered(name: str, values: Iterable[Any]) -> Iterator[Row]:
-    for number, value in enumerate(values, start=1):
-        yield Row(name, number, dict(value), unit="row")
+    integers = {name for name, kind in types.items() if re.fullmatch(r"u?int\d+", kind)}
+    return Rows(
+        total or None,
+        rows(),
+        frozenset(stream.column_names or ()) or None,
+        classes,
+        frozenset(integers.difference(classes)),
+    )
 
 
 def hub_error(name: str, hub: Hub, error: Exception, option: str = "--path") -> UserError:

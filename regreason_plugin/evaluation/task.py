@@ -17,7 +17,8 @@ from regreason_plugin.evaluation.probe_metrics import (
     document_probes,
     probe_names,
 )
-from regreason_plugin.model_use import ALLOW, ModelUse, check_use
+from regreason_plugin.label_tokens import check_label_tokens
+from regreason_plugin.model_use import ALLOW, ModelUse, check_use, tokenizer_of
 from regreason_plugin.prompt import Order
 
 
@@ -39,7 +40,12 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
 
     @stop_on_user_error()
     def build_all_requests(self, **how: Any) -> None:
-        """Check that the model is used as it was trained, then make lm-eval's requests."""
+        """Check that the model fits the task, then make lm-eval's requests.
+
+        Raises:
+            UserError: It was trained for something else, or its tokenizer cannot keep the
+                labels apart.
+        """
         self._check_model(how)
         super().build_all_requests(**how)
 
@@ -56,16 +62,19 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
         if not isinstance(allow, bool):
             raise UserError(f"metadata {ALLOW} is {allow!r}; write true, or leave it out")
         data = metadata["data"]
+        labels = tuple(label + data["label_end"] for label in data["labels"])
+        # (A model that Python code hands to lm-eval leaves no arguments here.)
+        if (tokenizer := tokenizer_of(metadata)) is not None:
+            check_label_tokens(labels, tokenizer)
         differing = check_use(
             ModelUse(
                 order=self.order,
-                labels=tuple(label + data["label_end"] for label in data["labels"]),
+                labels=labels,
                 prompts={data["setting"][1]: data["prompt_sha256"]},
                 chat_template=bool(how.get("apply_chat_template")),
                 examples=self.config.num_fewshot or 0,
                 system_instruction=bool(how.get("system_instruction")),
             ),
-            # (A model that Python code hands to lm-eval leaves no arguments here.)
             metadata,
             render=how.get("chat_template") if how.get("apply_chat_template") else None,
             allow=allow,

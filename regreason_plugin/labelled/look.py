@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from regreason_plugin.declaration import TEXT
-from regreason_plugin.labelled.table import Counts, read_records
+from regreason_plugin.labelled.table import Counts, Twins, read_records
 from regreason_plugin.labelled.task_file import Columns, Data
 from regreason_plugin.prompt import TARGET_DELIMITER
 
@@ -71,7 +71,13 @@ class Look:
         return int((np.array(self.row_tokens, dtype=np.int64) + around > limit).sum())
 
 
-def look(data: Data, columns: Columns, length: Length | None, on_row: Callable[[], object]) -> Look:
+def look(
+    data: Data,
+    columns: Columns,
+    length: Length | None,
+    on_row: Callable[[], object],
+    twins: Twins = "refuse",
+) -> Look:
     """Read a table once.
 
     Args:
@@ -79,12 +85,13 @@ def look(data: Data, columns: Columns, length: Length | None, on_row: Callable[[
         columns: What to read of it.
         length: Measures in tokens; None to do without.
         on_row: Called for each row that is kept.
+        twins: As of `table.read_records`.
 
     Raises:
         UserError: As `table.read_records`.
     """
     seen = Look()
-    for record in read_records(data, columns, seen.counts, option="--data"):
+    for record in read_records(data, columns, seen.counts, option="--data", twins=twins):
         words = len(record.text.split())
         seen.words.append(words)
         seen.near_empty += words < FEW_WORDS

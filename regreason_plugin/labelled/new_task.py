@@ -225,6 +225,11 @@ def _task_words(new: NewTask) -> dict[str, str]:
         "label_end": scalar(task.label_end),
         "ordinal": str(task.ordinal).lower(),
         "prompt": block(task.prompt),
+        "values": "".join(
+            f"\n  {scalar(value)}: {scalar(label)}" for value, label in task.values.items()
+        )
+        or " {}",
+        "look_alikes": task.look_alikes,
     }
 
 

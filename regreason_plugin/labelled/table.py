@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from regreason_plugin.conversations.groups import text_group
 from regreason_plugin.conversations.rows import Hub, LeftOut, Row, Rows
-from regreason_plugin.conversations.sources import FORMATS, file_rows, hub_rows
+from regreason_plugin.conversations.sources import hub_rows
 from regreason_plugin.conversations.text import clean
 from regreason_plugin.errors import UserError, nearest
-from regreason_plugin.labelled.csv_rows import csv_rows
+from regreason_plugin.labelled.cells import Kind, find_kinds, read_as, text_of, written
+from regreason_plugin.labelled.table_file import CSV, table_rows
 from regreason_plugin.labelled.task_file import Columns, Data, TaskFile
+from regreason_plugin.labelled.twins import check_twins, difference, find_twins, merged
 
-CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+Twins = Literal["refuse", "merge", "keep"]
+
 _LINES = (".jsonl", ".jsonl.gz")
 # So many objects of JSON may lack a key before no object is thought to have it.
 _LOOKED_AT = 100
+# Cells that are read by the kind of their column; of the others each by itself.
+_BY_COLUMN = ("label", "id", "group")
 # More classes than this is a column of texts or of numbers.
 MOST_LABELS = 1000
 
@@ -71,6 +76,7 @@ class Counts:
         duplicates: Dropped, since the same text stands earlier with the same label.
         explained: Kept rows with an explanation.
         groups: Of the kept rows.
+        merged: Which label another was counted as, since they look the same.
     """
 
     rows: int = 0
@@ -80,6 +86,13 @@ class Counts:
     duplicates: int = 0
     explained: int = 0
     groups: int = 0
+    merged: dict[str, str] = field(default_factory=dict)
+
+    def merge(self, merged: dict[str, str]) -> None:
+        """Count labels as others."""
+        self.merged = merged
+        for label, other in merged.items():
+            self.labels[other] += self.labels.pop(label, 0)
 
     @property
     def kept(self) -> int:
@@ -101,11 +114,12 @@ def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[Labe
     """
     counts = counts if counts is not None else Counts()
     number = {label: place for place, label in enumerate(task.labels, start=1)}
-    for record in read_records(task.data, task.columns, counts, task.values):
+    values = {**dict(zip(task.labels, task.labels, strict=True)), **task.values}
+    for record in read_records(task.data, task.columns, counts, values):
         if record.label not in number:
             raise UserError(
                 f"label {record.label!r} is none of the task's; "
-                f"{nearest(record.label, list(task.labels))}; add it to `labels`, or say under "
+                f"{_likest(record.label, task.labels)}; add it to `labels`, or say under "
                 "`values` which label it stands for",
                 path=_place(task.data, record.line),
                 field=task.columns.label,
@@ -127,6 +141,7 @@ def read_records(
     counts: Counts,
     values: Mapping[str, str] | None = None,
     option: str = "`data: {path: FILE}`",
+    twins: Twins = "keep",
 ) -> Iterator[Record]:
     """Stream the rows of a table whose labels are not known yet.
 
@@ -136,36 +151,38 @@ def read_records(
         counts: Filled while it is read.
         values: Which label a value stands for, where it is not the label itself.
         option: What names a local file in place of a dataset of the Hub, for messages.
+        twins: What to do about labels that look the same: refuse them, merge them into the one
+            with the most rows (which shows at the end, in the counts), or keep them apart.
 
     Raises:
         UserError: As `read_labelled`, but for labels that a task does not have.
     """
     rows = _opened(data, columns, option)
-    names = rows.classes.get(columns.label)
+    named = columns.named()
+    # Of the whole columns, so the table is read once before.
+    by_column = [named[what] for what in _BY_COLUMN if what in named]
+    kinds = find_kinds(rows, by_column, lambda: _source(data, columns, option))
+    reader = _Reader(columns, rows.classes, kinds)
+    values = reader.of_values(values or {}, data)
     seen = _Seen(data, columns)
     for row in rows.rows:
         if isinstance(row.value, LeftOut):
             raise row.error(row.value)
         counts.rows += 1
-        cells = {what: row.value.get(name) for what, name in columns.named().items()}
-        text = clean(_cell(row, columns.text, cells["text"]))
-        value = clean(_cell(row, columns.label, cells["label"]))
-        if names and value.isdecimal() and int(value) < len(names):
-            value = names[int(value)]
-        label = (values or {}).get(value, value)
+        cells = reader.cells(row, row.value)
+        text = cells["text"]
+        label = values.get(cells["label"], cells["label"])
         if not text:
             counts.blank += 1
-        elif not label or (names and value == "-1"):  # what the Hub writes for no class
+        elif not label:
             counts.unlabelled += 1
         elif seen.before(text, label, row):
             counts.duplicates += 1
         else:
-            explanation = clean(_cell(row, columns.explanation or "", cells.get("explanation")))
+            explanation = cells["explanation"]
             record = Record(
-                id=seen.new_id(_cell(row, columns.id or "", cells.get("id")).strip(), row)
-                or f"text-{hashlib.sha256(text.encode()).hexdigest()[:16]}",
-                group=_cell(row, columns.group or "", cells.get("group")).strip()
-                or text_group(text),
+                id=seen.new_id(cells["id"], text, row),
+                group=cells["group"] or text_group(text),
                 text=text,
                 label=label,
                 explanation=explanation or None,
@@ -182,22 +199,27 @@ def read_records(
                 )
             yield record
     counts.groups = len(seen.groups)
-    seen.check_end()
+    # Also labels of which every row repeats a text.
+    repeated = (label for pair in seen.contradictions for label in pair)
+    labels = {**dict.fromkeys(repeated, 0), **counts.labels}
+    if twins == "refuse":
+        _refuse_twins(data, columns, labels)
+    elif twins == "merge":
+        counts.merge(merged(labels))
+    seen.check_end(counts.merged)
     _check_whole(data, columns, counts)
+
+
+def _source(data: Data, columns: Columns, option: str) -> Rows:
+    if data.path is not None:
+        return table_rows(data.path, frozenset(columns.named().values()))
+    assert data.hub is not None
+    return hub_rows(Hub(data.hub, data.config), data.split, option)
 
 
 def _opened(data: Data, columns: Columns, option: str) -> Rows:
     """The rows, once every column is known to be there."""
-    wanted = frozenset(columns.named().values())
-    if data.path is None:
-        assert data.hub is not None
-        rows = hub_rows(Hub(data.hub, data.config), data.split, option)
-    elif data.path.name.lower().endswith(CSV):
-        rows = csv_rows(data.path, wanted)
-    elif data.path.is_file() and not data.path.name.endswith(FORMATS):
-        raise UserError(f"has none of the endings {', '.join((*CSV, *FORMATS))}", path=data.path)
-    else:
-        rows = file_rows(data.path, wanted)
+    rows = _source(data, columns, option)
     first = []
     fields = rows.fields
     if fields is None:
@@ -214,21 +236,49 @@ def _opened(data: Data, columns: Columns, option: str) -> Rows:
     return rows._replace(rows=chain(first, rows.rows))
 
 
-def _cell(row: Row, column: str, value: Any) -> str:
-    """A cell as text, the same in every format a table is kept in."""
-    if value is None or value != value:  # pandas keeps a missing text as NaN
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # one missing cell makes a column of integers one of floats
-    if isinstance(value, str | int | float):
-        return str(value)
-    place = row.number if row.unit == "line" else None
-    source = row.source if place else f"{row.source}, {row.unit} {row.number}"
-    raise UserError(
-        f"is no text and no number (got {str(value)!r:.60})", path=source, line=place, field=column
-    )
+class _Reader(NamedTuple):
+    """What a row's cells say, by the kind of their columns."""
+
+    columns: Columns
+    classes: Mapping[str, Sequence[str]]
+    kinds: Mapping[str, Kind]
+
+    def cells(self, row: Row, value: Mapping[str, Any]) -> dict[str, str]:
+        """By what they are; empty where they are missing or have no column.
+
+        Raises:
+            UserError: A cell is no text and no number.
+        """
+        cells = dict.fromkeys(("explanation", "id", "group"), "")
+        for what, name in self.columns.named().items():
+            try:
+                cells[what] = self._cell(what, name, value.get(name))
+            except ValueError as error:
+                raise row.error(LeftOut(str(error), field=name)) from None
+        return cells
+
+    def _cell(self, what: str, name: str, value: Any) -> str:
+        if what not in _BY_COLUMN:
+            return text_of(value)
+        text = read_as(self.kinds[name], written(value, self.classes.get(name, ())))
+        if what == "label":
+            return clean(text)
+        return text.strip() if what == "group" else text
+
+    def of_values(self, values: Mapping[str, str], data: Data) -> dict[str, str]:
+        """The values of a task as this table has them: ``1`` where the task says ``1.0``."""
+        kind = self.kinds[self.columns.label]
+        read: dict[str, str] = {}
+        for value, label in values.items():
+            plain = read_as(kind, value)
+            if plain and read.setdefault(plain, label) != label:
+                raise UserError(
+                    f"all labels are {kind.value}, so {value!r} is {plain!r}, which cannot stand "
+                    f"for both {read[plain]!r} and {label!r}; change `labels` or `values`",
+                    path=str(data),
+                    field=self.columns.label,
+                )
+        return read
 
 
 class _Seen:
@@ -240,8 +290,8 @@ class _Seen:
         self.texts: dict[bytes, tuple[str, int]] = {}
         self.ids: dict[bytes, int] = {}
         self.groups: set[bytes] = set()
-        self.contradictions = 0
-        self.first = ""
+        # By two labels of one text: how many rows, and what the first of them is.
+        self.contradictions: dict[tuple[str, str], tuple[int, str]] = {}
 
     def before(self, text: str, label: str, row: Row) -> bool:
         """Whether this text was there with this label; with another, it is remembered."""
@@ -250,35 +300,55 @@ class _Seen:
         if line == row.number:
             return False
         if known != label:
-            self.contradictions += 1
-            self.first = self.first or (
-                f"the first, {text[:60]!r}, is {known!r} in {row.unit} {line} and {label!r} in "
-                f"{row.unit} {row.number}"
+            first = (
+                f"{text[:60]!r}, is {known!r} in {row.unit} {line} and {label!r} in {row.unit} "
+                f"{row.number}"
             )
+            number, first = self.contradictions.get((known, label), (0, first))
+            self.contradictions[known, label] = number + 1, first
         return True
 
-    def new_id(self, given: str, row: Row) -> str:
-        """The id, which no earlier row has."""
-        if given:
-            digest = hashlib.sha256(given.encode("utf-8", "replace")).digest()[:16]
+    def new_id(self, given: str, text: str, row: Row) -> str:
+        """The id, which no earlier row has: the given one, or a hash of the text."""
+        row_id = given or f"text-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        if self.columns.id is not None:
+            digest = hashlib.sha256(row_id.encode()).digest()[:16]
             line = self.ids.setdefault(digest, row.number)
             if line != row.number:
                 raise UserError(
-                    f"id {given!r} stands in {row.unit} {line} too, with another text; ids must "
+                    f"id {row_id!r} stands in {row.unit} {line} too, with another text; ids must "
                     "be unique",
                     path=f"{self.data}, {row.unit} {row.number}",
                     field=self.columns.id,
                 )
-        return given
+        return row_id
 
-    def check_end(self) -> None:
-        if self.contradictions:
-            rows = "row repeats" if self.contradictions == 1 else "rows repeat"
+    def check_end(self, merged: Mapping[str, str]) -> None:
+        """Refuse texts with two labels that are not one after all."""
+        found = [
+            contradiction
+            for labels, contradiction in self.contradictions.items()
+            if len({merged.get(label, label) for label in labels}) > 1
+        ]
+        if found:
+            number = sum(rows for rows, _ in found)
+            rows = "row repeats" if number == 1 else "rows repeat"
             raise UserError(
-                f"{self.contradictions} {rows} an earlier text with another label; {self.first}; "
+                f"{number} {rows} an earlier text with another label; the first, {found[0][1]}; "
                 "keep one of each",
                 path=str(self.data),
             )
+
+
+def _refuse_twins(data: Data, columns: Columns, labels: Iterable[str]) -> None:
+    try:
+        check_twins(
+            labels,
+            "add --merge-labels if they are one, which then has the spelling of the most rows, or "
+            "--keep-labels if they are not",
+        )
+    except ValueError as error:
+        raise UserError(str(error), path=str(data), field=columns.label) from None
 
 
 def _check_whole(data: Data, columns: Columns, counts: Counts) -> None:
@@ -310,6 +380,13 @@ def _check_whole(data: Data, columns: Columns, counts: Counts) -> None:
         )
 
 
+def _likest(label: str, known: Sequence[str]) -> str:
+    for one in known:
+        if find_twins([one, label]):
+            return f"it looks the same as one: {difference(label, one)}"
+    return nearest(label, list(known))
+
+
 def _place(data: Data, number: int) -> str:
-    unit = "line" if data.path and data.path.name.endswith((*CSV, *_LINES)) else "row"
+    unit = "line" if data.path and data.path.name.lower().endswith((*CSV, *_LINES)) else "row"
     return f"{data}, {unit} {number}"

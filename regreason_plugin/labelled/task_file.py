@@ -25,6 +25,7 @@ from pydantic import (
 from regreason_plugin.declaration import TEXT, Axis, Dataset, Declaration, Label, check_beginnings
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import validate
+from regreason_plugin.labelled.twins import check_twins
 from regreason_plugin.prompt import neutralise
 from regreason_plugin.yaml_file import told_in_one_sentence
 
@@ -200,6 +201,7 @@ class TaskFile(_Part):
         columns: What its columns are called.
         values: Which label a value of the label column stands for, where it is not the label
             itself.
+        look_alikes: Whether labels that look the same are refused or kept apart.
         explained_by: Who wrote explanations that the table did not have from its own makers.
         split: How many documents are for what.
     """
@@ -216,6 +218,7 @@ class TaskFile(_Part):
     values: Annotated[dict[str, str], BeforeValidator(lambda given: given or {})] = Field(
         default_factory=dict
     )
+    look_alikes: Literal["refuse", "keep"] = "refuse"
     explained_by: Annotated[tuple[str, ...], BeforeValidator(lambda given: given or ())] = ()
     split: SplitRule = SplitRule()
 
@@ -238,6 +241,12 @@ class TaskFile(_Part):
 
     @model_validator(mode="after")
     def _can_be_told_apart(self) -> TaskFile:
+        if self.look_alikes == "refuse":
+            check_twins(
+                self.labels,
+                "take one out of `labels` and say under `values` which label it stands for, or "
+                "write look_alikes: keep",
+            )
         check_beginnings([label + self.label_end for label in self.labels])
         return self
 

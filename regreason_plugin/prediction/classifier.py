@@ -20,6 +20,7 @@ from regreason_plugin.errors import UserError, user_errors_passed_on
 from regreason_plugin.evaluation.documents import comparable
 from regreason_plugin.evaluation.explanation_first import before_label, split_generation
 from regreason_plugin.evaluation.scorer import say
+from regreason_plugin.label_tokens import check_label_tokens
 from regreason_plugin.model_use import ModelUse, check_use, prompt_hashes
 from regreason_plugin.prediction.loading import load_model, read_model_args
 from regreason_plugin.prediction.output import Prediction
@@ -257,21 +258,15 @@ class Classifier:
         """The longest label's tokens.
 
         Raises:
-            UserError: Of two labels the tokenizer makes the same, or of one nothing.
+            UserError: As `check_label_tokens`.
         """
         delimiter = "" if self._chat else TARGET_DELIMITER
         if self.question.order == "explanation_first":
             delimiter = TARGET_DELIMITER
-        known: dict[tuple[int, ...], str] = {}
-        for label in self.question.declaration.written:
-            context = self._context("Label:")
-            tokens = tuple(self._lm._encode_pair(context, delimiter + label)[1])
-            if not tokens:
-                raise UserError(f"the model's tokenizer makes no tokens of label {label!r}")
-            if tokens in known:
-                raise UserError(
-                    f"the model's tokenizer makes the same tokens of labels {known[tokens]!r} "
-                    f"and {label!r}, which the model cannot tell apart"
-                )
-            known[tokens] = label
-        return max(map(len, known))
+        context = self._context("Label:")
+
+        def encode(label: str) -> list[int]:
+            tokens: list[int] = self._lm._encode_pair(context, delimiter + label)[1]
+            return tokens
+
+        return check_label_tokens(self.question.declaration.written, self._lm.tokenizer, encode)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.conversations.text import clean
 from regreason_plugin.declaration import Declaration, Setting
 from regreason_plugin.errors import UserError, nearest
+from regreason_plugin.labelled.cells import text_of
 from regreason_plugin.prediction.rows import ID
 from regreason_plugin.prompt import Order
 from regreason_plugin.schema import Conversation
@@ -74,18 +74,13 @@ class Question:
 
 def _text(value: Any) -> str:
     """A text as a task's table has it."""
-    if value is None or value != value:  # pandas keeps a missing text as NaN
-        value = ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # one missing text makes a column of integers one of floats
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise ValueError(f"the text is {value!r:.60}, which is none")
-    cleaned = clean(value)
-    if not cleaned:
+    try:
+        text = text_of(value)
+    except ValueError as error:
+        raise ValueError(f"the text {error}") from None
+    if not text:
         raise ValueError("the text is empty")
-    return cleaned
+    return text
 
 
 def find_question(

@@ -82,7 +82,7 @@ class Index:
 @contextmanager
 def _seekable(path: Path) -> Iterator[BinaryIO]:
     # Seeking back in a gzip stream starts from its beginning each time.
-    if path.suffix != ".gz":
+    if path.suffix.lower() != ".gz":
         with path.open("rb") as stream:
             yield stream
         return

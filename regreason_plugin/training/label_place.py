@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from regreason_plugin.errors import UserError
+from regreason_plugin.label_tokens import check_label_tokens
 from regreason_plugin.prompt import LABEL_CUE, Order
 from regreason_plugin.settings import LABELS
 from regreason_plugin.training.tokens import IGNORE, special_tokens
@@ -111,8 +112,9 @@ def locate_labels(
 
     Raises:
         UserError: A row's target is not one run, it has no label at the place, or the
-            labels found there are not those of the data.
+            labels found there are not those of the data; or as `check_label_tokens`.
     """
+    check_label_tokens(texts, tokenizer)
     first = order == "label_first"
     special = special_tokens(tokenizer)
     place = LabelPlace((), first)

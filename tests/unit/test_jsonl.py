@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer, read_records, write_records
+from regreason_plugin.jsonl import (
+    atomic_writer,
+    count_lines,
+    read_objects,
+    read_records,
+    write_records,
+)
 from regreason_plugin.schema import Conversation, Rating, Turn
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -111,7 +117,8 @@ def test_a_score_that_is_no_number_is_refused(tmp_path: Path, constant: str) -> 
         (json.dumps(GOOD).encode() + b'\n{"id": "b', "line 2.*is the file cut off"),
         (b'{"id": "\xff"}\n', "line 1.*not UTF-8"),
         (b"[1]\n", "line 1.*not a JSON object"),
-        (json.dumps(GOOD).encode() + b"\n\n", "line 2"),
+        (json.dumps(GOOD).encode() + b"\n\xef\xbb\xbf\n", "line 2"),
+        (b"\xef\xbb\xbf\n \n", "is empty"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, raw: bytes, expected: str) -> None:
@@ -119,6 +126,18 @@ def test_a_broken_file_is_named(tmp_path: Path, raw: bytes, expected: str) -> No
     path.write_bytes(raw)
     with pytest.raises(UserError, match=expected):
         list(read_records(path, Rating))
+
+
+def test_a_byte_order_mark_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    other = json.dumps({**GOOD, "id": "b"})
+    path = tmp_path / "RATINGS.JSONL.GZ"
+    raw = f"\ufeff{json.dumps(GOOD)}\r\n\n{other}\n \t\n".encode()
+    path.write_bytes(gzip.compress(raw))
+    assert [record.id for record in read_records(path, Rating)] == ["a", "b"]
+    offsets = [(line, offset) for line, offset, _ in read_objects(path)]
+    assert [line for line, _ in offsets] == [1, 3]
+    assert all(raw[offset:].split(b"{", 1)[0] in (b"", b"\xef\xbb\xbf") for _, offset in offsets)
+    assert count_lines(path) == 2
 
 
 def test_a_second_id_is_refused_but_not_on_another_axis(tmp_path: Path) -> None:

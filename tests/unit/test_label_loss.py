@@ -144,7 +144,11 @@ class Words:
     all_special_tokens = ("<end>", "<turn>")
     added_tokens_decoder: dict[int, Any] = {}  # noqa: RUF012
 
-    def decode(self, ids: Any) -> str:
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        assert not add_special_tokens
+        return [*map(ord, text)]
+
+    def decode(self, ids: Any, **_: bool) -> str:
         names = {1: "<end>", 2: "<turn>"}
         return "".join(names.get(one, chr(one)) for one in ([ids] if isinstance(ids, int) else ids))
 
