@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from regreason_plugin.cli.console import (
+    SPREADSHEET_SAFE,
     AddCommand,
     console,
     errors,
@@ -49,6 +50,7 @@ def add_commands(command: AddCommand) -> None:
         metavar="X",
         help="say what it takes to find this difference in pooled accuracy; default: 0.02",
     )
+    compare.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
 
     probe_plot = command("probe-plot", _probe_plot, "entropies by layer of several models, drawn")
     probe_plot.add_argument(
@@ -56,6 +58,7 @@ def add_commands(command: AddCommand) -> None:
     )
     probe_plot.add_argument("--metric", metavar="A,B", help="default: all that every model has")
     probe_plot.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
+    probe_plot.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
 
     demo = command("demo", _demo, "all of it, on the mini benchmark, on a CPU")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
@@ -132,7 +135,7 @@ def _compare(args: argparse.Namespace) -> int:
             advance=lambda done: advance("read", done),
         )
     with errors.status("writing the page and the figures"):
-        written = write(compared, args.out)
+        written = write(compared, args.out, spreadsheet_safe=args.spreadsheet_safe)
     print_comparison(compared.comparison, console)
     for run in runs:
         for old in run.superseded:
@@ -161,7 +164,7 @@ def _probe_plot(args: argparse.Namespace) -> int:
         runs.append(read_run(name, path))
     metrics = None if args.metric is None else [name.strip() for name in args.metric.split(",")]
     probes = read_probes(runs, metrics)
-    written = write(probes, args.out)
+    written = write(probes, args.out, spreadsheet_safe=args.spreadsheet_safe)
     print_middles(probes)
     if probes.left_out:
         console.print(f"Left out, not in every model: {', '.join(probes.left_out)}")

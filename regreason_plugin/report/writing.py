@@ -14,8 +14,13 @@ from regreason_plugin.report.markdown_page import to_markdown
 from regreason_plugin.report.page import write_page
 
 
-def write(compared: Compared, out: Path) -> list[Path]:
+def write(compared: Compared, out: Path, *, spreadsheet_safe: bool = False) -> list[Path]:
     """Write all files, each whole or not at all.
+
+    Args:
+        compared: What they say.
+        out: The folder.
+        spreadsheet_safe: As of `csv_line`, for the CSV file.
 
     Returns:
         Their paths, the page first.
@@ -27,10 +32,11 @@ def write(compared: Compared, out: Path) -> list[Path]:
     save(comparison, numbers)
     texts = {
         out / "comparison.md": to_markdown(comparison),
-        out / "comparison.csv": to_csv(comparison),
+        out / "comparison.csv": to_csv(comparison, spreadsheet_safe=spreadsheet_safe),
         out / "settings.tex": to_latex(comparison),
     }
     for path, text in texts.items():
         with atomic_writer(path) as stream:
-            stream.write(text.encode("utf-8"))
+            # (A name on the command line may hold bytes that are no UTF-8.)
+            stream.write(text.encode("utf-8", "backslashreplace"))
     return [page, numbers, *texts, *write_figures(comparison, out / "figures")]
