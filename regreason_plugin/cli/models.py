@@ -149,14 +149,15 @@ def _compare(args: argparse.Namespace) -> int:
 def _probe_plot(args: argparse.Namespace) -> int:
     from regreason_plugin.report.probe_curves import read_probes
     from regreason_plugin.report.probe_plot import print_middles, write
-    from regreason_plugin.report.results import read_run
+    from regreason_plugin.report.results import names_results, read_run
 
     runs = []
     for given in args.results:
         name, equals, folder = given.partition("=")
-        if not equals or Path(given).exists():
+        if not equals or names_results(Path(given)):
             path = Path(given)
-            name = (path.parent if path.is_file() else path).resolve().name
+            place = path.parent if path.is_file() else path
+            name = (place if place.is_dir() else place.with_suffix("")).resolve().name
         elif not name or not folder:
             raise UserError(f"{given!r} is not NAME=RESULTS, such as label_only=runs/label_only")
         else:

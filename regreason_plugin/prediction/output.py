@@ -81,7 +81,7 @@ class Lines:
         """A prediction with the id of its row.
 
         Probabilities have eight digits. Every text stands as it is, but for half of a character
-        (a lone surrogate), which UTF-8 cannot hold: it is written as the escape \\uXXXX.
+        (a lone surrogate), which UTF-8 cannot hold: an escape stands for it.
         """
         probabilities = {
             label: float(f"{value:.8g}") for label, value in prediction.probabilities.items()

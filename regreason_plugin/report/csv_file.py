@@ -54,7 +54,7 @@ def to_csv(comparison: Comparison, *, spreadsheet_safe: bool = False) -> str:
         spreadsheet_safe: As of `csv_line`.
     """
     rows = list(_rows(comparison))
-    lines = (rows[0].keys(), *(row.values() for row in rows))
+    lines = [list(rows[0]), *([*row.values()] for row in rows)]
     return "".join(csv_line(line, spreadsheet_safe=spreadsheet_safe) for line in lines)
 
 

@@ -349,7 +349,12 @@ def test_names_in_the_csv_are_as_they_were_given(name: str) -> None:
 
 
 def test_a_harmless_name_stays_as_it_is() -> None:
-    for name in ("label-only", "a=b", "lr 1e-4, 3 epochs", "O'Brien", "Ünïcode, 中文", "-3", "=x", "+1", "@me", "a\rb"):
+    for name in ("label-only", "a=b", "lr 1e-4, 3 epochs", "O'Brien", "Ünïcode, 中文"):
+        assert set(read(to_csv(renamed(name), spreadsheet_safe=True))["arm"]) == {
+            "label_only",
+            name,
+        }
+    for name in ("-3", "=x", "+1", "@me", "a\rb"):
         assert set(read(to_csv(renamed(name)))["arm"]) == {"label_only", name}
 
 
