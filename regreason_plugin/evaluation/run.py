@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import regreason_plugin
+from regreason_plugin.errors import UserError
 
 
 def main(argv: list[str]) -> int:
@@ -15,6 +16,9 @@ def main(argv: list[str]) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        UserError: As `_parsed`.
     """
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
@@ -27,13 +31,31 @@ def main(argv: list[str]) -> int:
     sys.argv = ["lm_eval", *argv]
     try:
         cli = HarnessCLI()
-        args = cli.parse_args()
+        args = _parsed(cli, argv)
         if hasattr(args, "include_path"):
             args.include_path = _include_paths(args.include_path)
         cli.execute(args)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+def _parsed(cli: Any, argv: list[str]) -> Any:
+    """The arguments as lm-eval reads them.
+
+    Raises:
+        UserError: Pairs of names and values are none; lm-eval 0.4.11 ends in a traceback.
+    """
+    try:
+        return cli.parse_args()
+    except ValueError as error:
+        parts = [part for word in argv if "=" in word for part in word.split(",")]
+        wrong = next((f"{part!r} is no name=value" for part in parts if "=" not in part), error)
+        raise UserError(
+            f"{wrong}: pairs as in --model_args pretrained=BASE,peft=ADAPTER have commas between "
+            "them, so a value holds none; one that does goes into a JSON object, as in "
+            '--model_args \'{"pretrained": "BASE", "peft": "a,b"}\''
+        ) from None
 
 
 def checkout_tasks() -> Path | None:

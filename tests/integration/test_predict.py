@@ -527,6 +527,8 @@ def test_a_finished_file_is_not_done_again_and_another_not_overwritten(
         ("[1]\n", (), "line 1: not a JSON object"),
         ('{"text": "a"}\n{"text": "b', (), "line 2: not a JSON object"),
         ('{"text": "a"}\n', ("--out", "out.txt"), "--out has to end with .jsonl or .csv"),
+        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft=a,c"), "'c' is no name=value"),
+        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft"), "'peft' is no name=value"),
         ('{"text": "a"}\n', ("--setting", "replies", "labels"), "did you mean 'replies label'?"),
         ('{"text": "a"}\n', ("--model_args", "peft=x"), "has no pretrained="),
         ('{"text": "a"}\n', ("--model_args", "pretrained=./none"), "./none: no such folder"),
