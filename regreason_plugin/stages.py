@@ -25,7 +25,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.whole_files import atomic_writer, writing
 
 console = Console()
 LOCK = ".lock"
@@ -163,7 +163,9 @@ class _Runner:
 
     def _child(self, stage: Stage, bars: Progress) -> _Running:
         log = self._out / "logs" / f"{stage.name.replace(' ', '-')}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        with writing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
         # axolotl looks for accelerate on the path; this environment may not be activated.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         given = {**os.environ, **settings(self._jobs), "PATH": path, "PYTHONUNBUFFERED": "1"}
@@ -241,7 +243,9 @@ def _only_one(out: Path) -> Iterator[IO[str]]:
     Work that was killed outright may leave a training run behind; starting a second
     one beside it would write the same folder.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out / LOCK):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / LOCK).touch()
     with (out / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

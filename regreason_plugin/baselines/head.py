@@ -31,8 +31,8 @@ from regreason_plugin.baselines.answering import Array, in_template
 from regreason_plugin.baselines.rows import Examples, Rows
 from regreason_plugin.declaration import Setting
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.whole_files import atomic_writer, together
 
 HISTORY = "history.json"
 # As in the shipped config of the tiny base.
@@ -219,9 +219,10 @@ def write_record(
             name: version(name) for name in ("regreason", "torch", "transformers", "peft")
         },
     }
-    for name, content in ((HISTORY, trained.history), ("regreason.json", record)):
-        with atomic_writer(out / name) as stream:
-            stream.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+    with together():
+        for name, content in ((HISTORY, trained.history), ("regreason.json", record)):
+            with atomic_writer(out / name) as stream:
+                stream.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def load_tokenizer(base: str) -> Any:

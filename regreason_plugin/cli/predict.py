@@ -18,6 +18,7 @@ from regreason_plugin.cli.console import (
     say,
 )
 from regreason_plugin.errors import UserError
+from regreason_plugin.whole_files import check_not_input
 
 if TYPE_CHECKING:
     from regreason_plugin.prediction.progress import Progress
@@ -101,6 +102,8 @@ def _predict(args: argparse.Namespace) -> int:
     kind = kind_of(args.out)
     if args.spreadsheet_safe and kind != "csv":
         raise UserError("--spreadsheet-safe is for CSV; leave it out, or end --out with .csv")
+    for written in (args.out, progress_path(args.out)):
+        check_not_input(written, [args.file, args.task])
     setting = tuple(args.setting) if args.setting else None
     question = find_question(args.data, args.task, setting)
     arguments = read_model_args(args.model_args)

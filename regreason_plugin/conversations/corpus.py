@@ -18,10 +18,11 @@ from typing import Any
 import yaml
 
 from regreason_plugin.conversations.mini import MINI_AXES, mini_conversations
-from regreason_plugin.jsonl import atomic_writer, dumps
+from regreason_plugin.jsonl import dumps
 from regreason_plugin.prompt import CUE, render_conversation
 from regreason_plugin.schema import Conversation
 from regreason_plugin.settings import QUESTIONS
+from regreason_plugin.whole_files import atomic_writer
 
 _TEXT: dict[str, Any] = yaml.safe_load(
     files("regreason_plugin.conversations").joinpath("corpus.yml").read_text(encoding="utf-8")

@@ -31,8 +31,8 @@ def read_model_args(given: str) -> dict[str, Any]:
     for part in given.split(","):
         if part.strip() and "=" not in part:
             raise UserError(
-                f"--model_args {given}: {part.strip()!r} is no name=value; pairs have commas between "
-                "them, so a value holds none: rename a folder whose name does"
+                f"--model_args {given}: {part.strip()!r} is no name=value; pairs have commas "
+                "between them, so a value holds none: rename a folder whose name does"
             )
     arguments: dict[str, Any] = simple_parse_args_string(given)
     if not arguments.get("pretrained"):

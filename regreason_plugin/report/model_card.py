@@ -18,7 +18,6 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from regreason_plugin.cost import TrainingCost
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.markdown import block, code, escape
 from regreason_plugin.report.results import Run, TaskResult, read_run
 from regreason_plugin.report.same import tasks_of
@@ -26,6 +25,7 @@ from regreason_plugin.report.samples import documents_of
 from regreason_plugin.report.tables import some_settings
 from regreason_plugin.report.task_setting import declaration_of, in_paper
 from regreason_plugin.training.record import read_record
+from regreason_plugin.whole_files import atomic_writer
 
 METRICS = ("acc", "macro_f1", "qwk", "auroc", "nll", "ece")
 # As many labels are named.

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.report.csv_file import csv_line
 from regreason_plugin.report.look import SHADE, caption, layers, legend, png_and_svg, style
 from regreason_plugin.report.probe_curves import (
@@ -24,6 +23,7 @@ from regreason_plugin.report.probe_curves import (
     Estimate,
     Probes,
 )
+from regreason_plugin.whole_files import atomic_writer, together
 
 # --- the picture --------------------------------------------------------------------------
 
@@ -138,9 +138,10 @@ def write(probes: Probes, out: Path, *, spreadsheet_safe: bool = False) -> list[
         out / "probes.svg": svg,
         out / "probes.csv": to_csv(probes, spreadsheet_safe=spreadsheet_safe).encode("utf-8"),
     }
-    for path, content in contents.items():
-        with atomic_writer(path) as stream:
-            stream.write(content)
+    with together():
+        for path, content in contents.items():
+            with atomic_writer(path) as stream:
+                stream.write(content)
     return list(contents)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.report.compare import Compared
 from regreason_plugin.report.comparison import save
 from regreason_plugin.report.csv_file import to_csv
@@ -12,10 +11,11 @@ from regreason_plugin.report.figures import write_figures
 from regreason_plugin.report.latex import to_latex
 from regreason_plugin.report.markdown_page import to_markdown
 from regreason_plugin.report.page import write_page
+from regreason_plugin.whole_files import atomic_writer, together
 
 
 def write(compared: Compared, out: Path, *, spreadsheet_safe: bool = False) -> list[Path]:
-    """Write all files, each whole or not at all.
+    """Write all files, or none.
 
     Args:
         compared: What they say.
@@ -25,6 +25,11 @@ def write(compared: Compared, out: Path, *, spreadsheet_safe: bool = False) -> l
     Returns:
         Their paths, the page first.
     """
+    with together():
+        return _write(compared, out, spreadsheet_safe)
+
+
+def _write(compared: Compared, out: Path, spreadsheet_safe: bool) -> list[Path]:
     comparison = compared.comparison
     page = out / "report.html"
     write_page(comparison, compared.disagreements, compared.disagreeing, page)

@@ -13,10 +13,10 @@ from typing import Any
 from typing_extensions import Self
 
 from regreason_plugin.cost import TrainingCost
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.targets.folder import DataFolder
 from regreason_plugin.training.findings import Finding, finding
 from regreason_plugin.training.sources import Sources
+from regreason_plugin.whole_files import atomic_writer
 
 RECORD = "regreason.json"
 _PACKAGES = ("regreason", "axolotl", "torch", "transformers", "peft")
