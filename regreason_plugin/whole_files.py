@@ -16,7 +16,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,9 +152,7 @@ class _Partial:
         if self.path.exists():
             _remove(self.path)
         os.close(self.file)
-        for folder in reversed(self.made):
-            with suppress(OSError):  # not empty: something whole stands in it
-                folder.rmdir()
+        remove_folders(self.made)
 
 
 _together: ContextVar[list[_Partial] | None] = ContextVar("_together", default=None)
@@ -224,22 +222,22 @@ def append(path: Path, content: bytes) -> None:
     Raises:
         UserError: As `atomic_writer`.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with writing(path), ExitStack() as undo:
+        made = make_folders(path)
+        undo.callback(remove_folders, made)
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            before = os.fstat(file).st_size
-            try:
-                # At once where the system can, so that a killed process leaves no part of it.
-                left = memoryview(content)
-                while left:
-                    left = left[os.write(file, left) :]
-            except OSError:
-                if stat.S_ISREG(os.fstat(file).st_mode):
-                    os.ftruncate(file, before)
-                raise
-        finally:
-            os.close(file)
+        with os.fdopen(file, "wb", buffering=0) as stream:
+            before = os.fstat(file)
+            if new:
+                undo.callback(path.unlink)
+            elif stat.S_ISREG(before.st_mode):
+                undo.callback(os.truncate, path, before.st_size)
+            # At once where the system can, so that a killed process leaves no part of it.
+            left = memoryview(content)
+            while left:
+                left = left[stream.write(left) :]
+        undo.pop_all()
 
 
 # --- a folder -----------------------------------------------------------------------------
@@ -287,12 +285,8 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 
 def _begin(place: Path, *, folder: bool) -> _Partial:
     """Make and lock what a file or folder is written to."""
-    made: list[Path] = []
     with writing(place):
-        for parent in reversed([place.parent, *place.parent.parents]):
-            if not parent.is_dir():
-                parent.mkdir(exist_ok=True)
-                made.append(parent)
+        made = make_folders(place)
         try:
             _remove_leftovers(place.parent)
             while True:
@@ -308,10 +302,29 @@ def _begin(place: Path, *, folder: bool) -> _Partial:
                         return _Partial(path, place, file, made)
                     os.close(file)
         except BaseException:
-            for parent in reversed(made):
-                with suppress(OSError):
-                    parent.rmdir()
+            remove_folders(made)
             raise
+
+
+def make_folders(place: Path) -> list[Path]:
+    """Make the folders that a file or folder is in; those that were made, the outermost first."""
+    made: list[Path] = []
+    try:
+        for parent in reversed([place.parent, *place.parent.parents]):
+            if not parent.is_dir():
+                parent.mkdir(exist_ok=True)
+                made.append(parent)
+    except BaseException:
+        remove_folders(made)
+        raise
+    return made
+
+
+def remove_folders(made: list[Path]) -> None:
+    """Remove what `make_folders` made, but for what something stands in by now."""
+    for folder in reversed(made):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _locked(file: int) -> bool | None:

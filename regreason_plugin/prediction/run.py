@@ -18,7 +18,7 @@ from regreason_plugin.errors import UserError
 from regreason_plugin.prediction.output import Lines, Prediction
 from regreason_plugin.prediction.progress import Progress, progress_path, read_progress
 from regreason_plugin.prediction.rows import InputRow
-from regreason_plugin.whole_files import append, writing
+from regreason_plugin.whole_files import append, make_folders, remove_folders, writing
 
 # A step ends with whichever comes first.
 STEP_ROWS = 256
@@ -58,7 +58,7 @@ def predict_file(
     # (In this mode it is made where there is none, and whatever is written goes to its end.)
     new = not out.exists()
     with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+        made = make_folders(out)
         stream = out.open("a+b", buffering=0)
     with stream:
         try:
@@ -92,6 +92,7 @@ def predict_file(
             if new and not progress.bytes:
                 out.unlink(missing_ok=True)
                 progress_path(out).unlink(missing_ok=True)
+                remove_folders(made)
             raise
     return progress
 

@@ -516,7 +516,30 @@ def test_a_finished_file_is_not_done_again_and_another_not_overwritten(
     write_input(source, texts(4))
     assert "was made with input_sha256" in refused()
     progress_path(out).unlink()
-    assert "exists and has no out.jsonl.progress.json beside it" in refused()
+    said = refused()
+    assert "is not of this command, as it has no out.jsonl.progress.json beside it" in said
+    assert said.endswith("name another --out")
+
+
+@pytest.mark.parametrize("out", ["in.jsonl", "link.jsonl", "sub/../in.jsonl"])
+def test_the_input_is_never_the_output(
+    tiny_model: Path,
+    custom: DataFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    out: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = write_input(Path("in.jsonl"), texts(3))
+    Path("link.jsonl").symlink_to(source)
+    Path("sub").mkdir()
+    before = source.read_bytes()
+    assert command(source, Path(out), tiny_model, custom) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line == f"regreason: {out}: is both read and written; name another --out"
+    assert source.read_bytes() == before
+    assert sorted(path.name for path in Path().iterdir()) == ["in.jsonl", "link.jsonl", "sub"]
 
 
 @pytest.mark.parametrize(
