@@ -29,6 +29,8 @@ from regreason_plugin.whole_files import atomic_writer, writing
 
 console = Console()
 LOCK = ".lock"
+# Bytes on a disk below which what failed there is told that it is full.
+_LITTLE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -271,5 +273,7 @@ def _show_failure(stage: Stage, code: int, log: Path) -> None:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     print(*lines[-25:], sep="\n", file=sys.stderr)
     why = f"exited with {code}" if code else "exited with 0 but left no result"
+    if shutil.disk_usage(log.parent).free < _LITTLE:
+        why += ", and the disk is full: free some space"
     print(f"regreason: {stage.name} {why}; its whole output: {log}", file=sys.stderr)
     print("Run the same command again to go on from here.", file=sys.stderr)

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import io
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -73,11 +74,19 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        said = refusal(error, path)
+    except Exception as error:
+        said = refusal(_of_system(error), path)
         if said is None:
             raise
         raise said from error
+
+
+def _of_system(error: Exception) -> OSError:
+    """The system's error; safetensors raises one of its own, which names the system's number."""
+    if isinstance(error, OSError):
+        return error
+    number = re.search(r"I/O error: .*\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), str(error)) if number else OSError()
 
 
 def check_not_input(out: Path, inputs: Iterable[Path | None], flag: str = "--out") -> None:
@@ -102,11 +111,12 @@ def check_not_input(out: Path, inputs: Iterable[Path | None], flag: str = "--out
 
 
 def _shown(path: Path) -> Path:
-    """Where a file will be once its folder is whole."""
+    """Where a file will be once its folder is whole, or what it is needed for until then."""
     parts = path.parts
     for place, part in enumerate(parts[:-1]):
-        if part.endswith(_SUFFIX) and parts[place + 1] == _NEW:
-            return Path(*parts[:place], _name(part), *parts[place + 2 :])
+        if part.endswith(_SUFFIX):
+            inside = parts[place + 2 :] if parts[place + 1] == _NEW else ()
+            return Path(*parts[:place], _name(part), *inside)
     return path
 
 

@@ -32,7 +32,7 @@ from regreason_plugin.baselines.rows import Examples, Rows
 from regreason_plugin.declaration import Setting
 from regreason_plugin.errors import UserError
 from regreason_plugin.targets.folder import DataFolder
-from regreason_plugin.whole_files import atomic_writer, together
+from regreason_plugin.whole_files import atomic_writer, together, writing
 
 HISTORY = "history.json"
 # As in the shipped config of the tiny base.
@@ -185,10 +185,11 @@ def train(base: str, rows: Rows, labels: int, out: Path, options: HeadOptions) -
         data_collator=DataCollatorWithPadding(head.tokenizer),
     )
     started = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - started
-    shutil.rmtree(out / "checkpoints")
-    head.model.save_pretrained(out)
+    with writing(out):
+        trainer.train()
+        seconds = time.perf_counter() - started
+        shutil.rmtree(out / "checkpoints")
+        head.model.save_pretrained(out)
     return Trained(
         head,
         seconds,

@@ -280,3 +280,27 @@ def test_a_lock_ends_with_its_file(tmp_path: Path) -> None:
         with whole_folder(tmp_path / "c"):
             time.sleep(0)
     assert len([*Path("/proc/self/fd").iterdir()]) == before
+
+
+MODEL = """
+import resource, sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from regreason_plugin.errors import UserError
+from regreason_plugin.whole_files import writing
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+out = Path(sys.argv[1])
+try:
+    with writing(out):
+        save_file({"a": torch.zeros(10_000)}, out / "model.safetensors")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_model_that_does_not_fit_is_a_sentence_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MODEL, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith(f"{tmp_path}: cannot be written: files may not be that large")
