@@ -113,9 +113,9 @@ def check_not_input(out: Path, inputs: Iterable[Path | None], flag: str = "--out
 def _shown(path: Path) -> Path:
     """Where a file will be once its folder is whole, or what it is needed for until then."""
     parts = path.parts
-    for place, part in enumerate(parts[:-1]):
+    for place, part in enumerate(parts):
         if part.endswith(_SUFFIX):
-            inside = parts[place + 2 :] if parts[place + 1] == _NEW else ()
+            inside = parts[place + 2 :] if parts[place + 1 : place + 2] == (_NEW,) else ()
             return Path(*parts[:place], _name(part), *inside)
     return path
 
