@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.whole_files import atomic_writer, together
 
 # How the configs name their own folder, relative to where the user stands.
 FOLDER = "axolotl_configs"
@@ -60,9 +60,10 @@ def copy_configs(dest: Path) -> list[Path]:
             path=changed[0],
         )
     written = [path for path in files if not path.exists()]
-    for path in written:
-        with atomic_writer(path) as stream:
-            stream.write(files[path])
+    with together():
+        for path in written:
+            with atomic_writer(path) as stream:
+                stream.write(files[path])
     return written
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.whole_files import atomic_writer
 
 # Beside the results of a method of `regreason baselines`.
 COST = "cost.json"

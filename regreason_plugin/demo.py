@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer, file_sha256
+from regreason_plugin.jsonl import file_sha256
 from regreason_plugin.stages import Stage, console, hash_of, program, run_stages
+from regreason_plugin.whole_files import atomic_writer
 
 CONFIGS = Path("axolotl_configs")
 TASKS = Path("lm_eval_tasks")

@@ -6,7 +6,6 @@ import codecs
 import gzip
 import hashlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError
+from regreason_plugin.whole_files import atomic_writer
 
 Model = TypeVar("Model", bound=BaseModel)
 # Fields whose value no message repeats: it may be a key, or an address with a password in it.
@@ -203,25 +203,6 @@ def check_unique(
 def dumps(value: dict[str, Any]) -> str:
     """One JSON object on one line, as every file here has it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-@contextmanager
-def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears whole or not at all.
-
-    It is written beside its place and renamed when the block ends well; on an
-    error nothing is left.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_records(path: Path, records: Iterable[BaseModel]) -> int:

@@ -25,10 +25,12 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.whole_files import atomic_writer, writing
 
 console = Console()
 LOCK = ".lock"
+# Bytes on a disk below which what failed there is told that it is full.
+_LITTLE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,9 @@ class _Runner:
 
     def _child(self, stage: Stage, bars: Progress) -> _Running:
         log = self._out / "logs" / f"{stage.name.replace(' ', '-')}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        with writing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
         # axolotl looks for accelerate on the path; this environment may not be activated.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         given = {**os.environ, **settings(self._jobs), "PATH": path, "PYTHONUNBUFFERED": "1"}
@@ -241,7 +245,9 @@ def _only_one(out: Path) -> Iterator[IO[str]]:
     Work that was killed outright may leave a training run behind; starting a second
     one beside it would write the same folder.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out / LOCK):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / LOCK).touch()
     with (out / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -267,5 +273,7 @@ def _show_failure(stage: Stage, code: int, log: Path) -> None:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     print(*lines[-25:], sep="\n", file=sys.stderr)
     why = f"exited with {code}" if code else "exited with 0 but left no result"
+    if shutil.disk_usage(log.parent).free < _LITTLE:
+        why += ", and the disk is full: free some space"
     print(f"regreason: {stage.name} {why}; its whole output: {log}", file=sys.stderr)
     print("Run the same command again to go on from here.", file=sys.stderr)

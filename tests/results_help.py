@@ -100,8 +100,10 @@ def write_results(
     adapter: str | None = None,
     changes: dict[str, Any] | None = None,
     samples: Iterable[str] | None = None,
+    chosen: Iterable[int] | None = None,
+    version: str = "0.4.11",
 ) -> Path:
-    """Write one model's results as lm_eval 0.4.11 does.
+    """Write one model's results as lm_eval does.
 
     Args:
         folder: What --output_path named.
@@ -113,13 +115,16 @@ def write_results(
         adapter: Its ``peft``, if any.
         changes: To the results file, the path to a key with ``/`` between.
         samples: The tasks whose samples are written; all if None.
+        chosen: The documents that ``--samples`` chose, in any order; all if None.
+        version: 0.4.11, which counts all documents of a task whatever was chosen, or 0.4.13,
+            which counts those that it scored.
 
     Returns:
         The results file.
     """
     place = folder / model.replace("/", "__")
     place.mkdir(parents=True, exist_ok=True)
-    accuracies, names, own = {}, {}, {}
+    accuracies, names, own, hashes, scored = {}, {}, {}, {}, {}
     for given, logits in scores.items():
         task = given.task if isinstance(given, Task) else given
         names[task] = logits
@@ -130,15 +135,18 @@ def write_results(
             if given.normalise == "characters":
                 compared = logits / [len(label) for label in given.labels]
         right = compared.argmax(axis=1) + 1 == [row["label"] for row in rows]
-        accuracies[task] = float(right.mean())
+        # (Whatever the order of the choice, lm_eval keeps that of the documents.)
+        places = [n for n in range(len(rows)) if chosen is None or n in set(chosen)]
+        accuracies[task] = float(right[places].mean())
+        scored[task] = len(places)
+        written = [
+            _sample(number, rows[number], logits[number], right[number], probes or {})
+            for number in places
+        ]
+        keys = ("doc_hash", "prompt_hash", "target_hash")
+        hashes[task] = _sha("".join(row[key] for row in written for key in keys))
         if samples is None or task in set(samples):
-            lines = [
-                json.dumps(
-                    _sample(number, row, logits[number], right[number], probes or {}),
-                    ensure_ascii=False,
-                )
-                for number, row in enumerate(rows)
-            ]
+            lines = [json.dumps(row, ensure_ascii=False) for row in written]
             file = place / f"samples_{task}_{DATE}.jsonl"
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     arguments = f"pretrained={model}" + (f",peft={adapter}" if adapter else "")
@@ -154,11 +162,15 @@ def write_results(
         "versions": dict.fromkeys(names, 1.0),
         "n-shot": dict.fromkeys(names, 0),
         "n-samples": {
-            task: {"original": len(logits), "effective": len(logits)}
+            task: {
+                "original": len(logits),
+                "effective": len(logits) if version == "0.4.11" else scored[task],
+            }
             for task, logits in names.items()
         },
         "config": {"model": "hf", "model_args": arguments, "limit": None, "random_seed": 0},
-        "lm_eval_version": "0.4.11",
+        "task_hashes": hashes,
+        "lm_eval_version": version,
         "transformers_version": "5.16.1",
         "chat_template_sha": None,
     }

@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer, parse_object, validate
+from regreason_plugin.jsonl import parse_object, validate
+from regreason_plugin.whole_files import atomic_writer
 
 
 class _Part(BaseModel):

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from regreason_plugin.whole_files import writing
+
 
 class WorkerLock:
     """This process's, held until it is released.
@@ -75,7 +77,8 @@ def _hold(path: Path) -> IO[str]:
     Raises:
         BlockingIOError: Another process holds it.
     """
-    stream = path.open("w")
+    with writing(path):
+        stream = path.open("w")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from regreason_plugin.annotation.raters import RatingPrompt
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.prompt import neutralise
 from regreason_plugin.schema import Conversation
 from regreason_plugin.settings import AXES, QUESTIONS
+from regreason_plugin.whole_files import atomic_writer, together
 
 STYLES = ("scale-1-4", "scale-1-4-examples", "scale-1-5", "scale-1-5-examples")
 MERGE = "merge"
@@ -186,9 +186,10 @@ def copy_prompts(destination: Path) -> list[Path]:
             raise UserError("is there already; name another --dest", path=destination / name)
     texts = {name: ours.joinpath("prompts").joinpath(name).read_bytes() for name in names}
     texts.update({name: ours.joinpath(name).read_bytes() for name in CONFIGS})
-    for name, text in texts.items():
-        with atomic_writer(destination / name) as stream:
-            stream.write(text)
+    with together():
+        for name, text in texts.items():
+            with atomic_writer(destination / name) as stream:
+                stream.write(text)
     return [destination / name for name in texts]
 
 

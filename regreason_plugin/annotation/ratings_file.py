@@ -20,6 +20,7 @@ from regreason_plugin.jsonl import (
     write_records,
 )
 from regreason_plugin.schema import Rated, Rating
+from regreason_plugin.whole_files import check_not_input, pending, together
 
 OnRow = Callable[[], object]
 
@@ -106,6 +107,7 @@ def write_aggregated(
     Raises:
         UserError: As `read_rated` and `aggregate_rows`; no row is left; nothing is written.
     """
+    check_not_input(out, [ratings])
     if out.suffix == ".gz":
         raise UserError("is written as plain text; give it a name that ends on .jsonl", path=out)
     source = read_about(ratings, sha256)
@@ -123,27 +125,30 @@ def write_aggregated(
         if rating is None:
             raise UserError(f"no row has {minimum} usable ratings; lower --minimum", path=ratings)
 
-    count = write_records(out, counted())
-    about = source or About(
-        ratings_sha256="",
-        raters=[AboutRater(name=name) for name in sorted(raters)],
-        aggregator=by,
-        minimum=minimum,
-        conversations=dict(sorted(Counter(conversations.values()).items())),
-        versions={},
-    )
-    chosen = {"golden rows that the aggregator was chosen on": golden_rows} if golden_rows else {}
-    write_about(
-        out,
-        about.model_copy(
-            update={
-                "ratings_sha256": file_sha256(out),
-                "aggregator": by,
-                "minimum": minimum,
-                "dropped": dict(Counter(about.dropped) + dropped),
-                "notes": about.notes | chosen,
-                "versions": about.versions | {"regreason": __version__},
-            }
-        ),
-    )
+    with together():
+        count = write_records(out, counted())
+        about = source or About(
+            ratings_sha256="",
+            raters=[AboutRater(name=name) for name in sorted(raters)],
+            aggregator=by,
+            minimum=minimum,
+            conversations=dict(sorted(Counter(conversations.values()).items())),
+            versions={},
+        )
+        chosen = (
+            {"golden rows that the aggregator was chosen on": golden_rows} if golden_rows else {}
+        )
+        write_about(
+            out,
+            about.model_copy(
+                update={
+                    "ratings_sha256": file_sha256(pending(out)),
+                    "aggregator": by,
+                    "minimum": minimum,
+                    "dropped": dict(Counter(about.dropped) + dropped),
+                    "notes": about.notes | chosen,
+                    "versions": about.versions | {"regreason": __version__},
+                }
+            ),
+        )
     return count, dropped

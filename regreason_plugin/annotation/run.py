@@ -36,6 +36,7 @@ from regreason_plugin.annotation.store import OK, Outcome, Store
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import file_sha256, write_records
 from regreason_plugin.schema import Merged, Rated, Rating
+from regreason_plugin.whole_files import pending, together
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")
 
@@ -245,9 +246,10 @@ class _Run:
         assert self._watcher is not None
         with self._watcher.writing() as written:
             counted = _counting(chain([first], ratings), written)
-            finished.ratings = write_records(config.out, counted)
-        about = self._about(finished, notes, conversations)
-        finished.written = [config.out, write_about(config.out, about)]
+            with together():
+                finished.ratings = write_records(config.out, counted)
+                about = self._about(finished, notes, conversations)
+                finished.written = [config.out, write_about(config.out, about)]
         return finished
 
     def _rated(self, notes: Counter[str]) -> Iterator[Rated]:
@@ -298,7 +300,7 @@ class _Run:
         from regreason_plugin.settings import AXES
 
         return About(
-            ratings_sha256=file_sha256(config.out),
+            ratings_sha256=file_sha256(pending(config.out)),
             raters=[_about_rater(rater) for rater in self._raters],
             merged_by=_about_merger(merger, self._template) if merger else None,
             aggregator=config.aggregate,

@@ -4,7 +4,6 @@ A row's key is what determines the answer: the conversation's text, rater, model
 sampling. A changed prompt is another call; an unchanged one is never made twice, in one run, in
 the next, or by two processes at once: a process claims calls before it makes them, and holds a
 lock that ends with it, so that claims of a killed process are taken over at once.
-
 WAL needs all processes on one machine, and a local disk.
 """
 
@@ -20,9 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
+from regreason_plugin.annotation.disk_room import check_room, store_refusal
 from regreason_plugin.annotation.locks import WorkerLock, if_ended, worker_names
 from regreason_plugin.errors import UserError
 from regreason_plugin.schema import Conversation
@@ -32,10 +31,8 @@ ASKING = "asking"
 # Claimed by a process that ended before the answer came, after an earlier answer had failed.
 _GIVEN_BACK = "given_back"
 _UNFINISHED = (ASKING, _GIVEN_BACK)
-# Seconds to wait for another process that writes.
-_BUSY = 60.0
-# So much of an answer that could not be read is kept, in characters.
-_KEPT = 2_000
+_BUSY = 60.0  # seconds to wait for another process that writes
+_KEPT = 2_000  # characters of an answer that could not be read
 _VERSION = 1
 # "RgRs", so that `file` and this program know the file.
 _APPLICATION = 0x52675273
@@ -134,31 +131,32 @@ class Store:
             raise UserError(f"cannot be used as a store: {error}", path=path) from None
         try:
             self._open_in_turn()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UserError) as error:
             self._database.close()
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"cannot be used as a store: {error}", path=path) from None
-        except UserError:
-            self._database.close()
-            raise
         self._lock = WorkerLock(path)
         self._worker = self._lock.name
 
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        if said := store_refusal(error, self.path):
+            raise said from error
 
     def close(self) -> None:
         """Give back what is claimed and not finished, and close."""
-        self._give_back(self._worker)
-        self._lock.release()
-        self._database.close()
+        try:
+            self._give_back(self._worker)
+        except sqlite3.OperationalError as error:
+            if not store_refusal(error, self.path):
+                raise  # (on a full disk the next run frees the claims: by then the lock is gone)
+        finally:
+            self._lock.release()
+            self._database.close()
 
     # --- making calls -------------------------------------------------------------------
 
@@ -176,6 +174,7 @@ class Store:
         left = [call for call in calls if _is_left(known.get(call.key), retry)]
         if not left:
             return Claimed([], self._elsewhere(known), 0)
+        check_room(self.path)
         mine, unaffordable = [], 0
         with self._transaction():
             known = self._states(calls)
@@ -355,8 +354,8 @@ class Store:
         return sum(worker not in (None, self._worker) for _, worker in known.values())
 
     def _committed(self) -> float:
-        row = self._database.execute("SELECT spent + reserved FROM spending").fetchone()
-        return float(row[0])
+        query = "SELECT spent + reserved FROM spending"
+        return float(self._database.execute(query).fetchone()[0])
 
     def _give_back(self, worker: str) -> None:
         with self._transaction():
@@ -373,7 +372,8 @@ class Store:
         try:
             yield
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:  # a full disk has ended it already
+                self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
 

@@ -32,9 +32,9 @@ from regreason_plugin.baselines.answering import Array, in_template
 from regreason_plugin.baselines.rows import Examples, Rows
 from regreason_plugin.declaration import Setting
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.model_use import RECORD, ModelUse, prompt_hashes
 from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.whole_files import atomic_writer, together, writing
 
 HISTORY = "history.json"
 # What a record and results call it.
@@ -189,10 +189,11 @@ def train(base: str, rows: Rows, labels: int, out: Path, options: HeadOptions) -
         data_collator=DataCollatorWithPadding(head.tokenizer),
     )
     started = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - started
-    shutil.rmtree(out / "checkpoints")
-    head.model.save_pretrained(out)
+    with writing(out):
+        trainer.train()
+        seconds = time.perf_counter() - started
+        shutil.rmtree(out / "checkpoints")
+        head.model.save_pretrained(out)
     return Trained(
         head,
         seconds,
@@ -229,9 +230,10 @@ def write_record(
             name: version(name) for name in ("regreason", "torch", "transformers", "peft")
         },
     }
-    for name, content in ((HISTORY, trained.history), (RECORD, record)):
-        with atomic_writer(out / name) as stream:
-            stream.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+    with together():
+        for name, content in ((HISTORY, trained.history), (RECORD, record)):
+            with atomic_writer(out / name) as stream:
+                stream.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def load_tokenizer(base: str) -> Any:

@@ -19,6 +19,7 @@ from regreason_plugin.model_use import find_record
 from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.stages import LOCK, Stage, hash_of, run_stages
 from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.whole_files import check_not_input
 
 _OF_A_MODEL = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 # Rough guesses, until a stage of the kind has run.
@@ -69,6 +70,10 @@ def check(folder: DataFolder, methods: Sequence[str], work: Work) -> None:
             f"{', '.join(asking)} needs --model BASE, the model that the arms were trained from; "
             "--methods tfidf needs none"
         )
+    for method in methods:
+        # Whatever is in it goes before the method begins.
+        inputs = [folder.path, work.include_path, Path(work.model) if work.model else None]
+        check_not_input(work.out / method, inputs)
     if "tfidf" in methods:
         read_rows(folder, list(tasks.values()))
     if "head" in methods:

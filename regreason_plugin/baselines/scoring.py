@@ -12,6 +12,8 @@ from regreason_plugin.cost import ScoringCost
 from regreason_plugin.errors import UserError
 from regreason_plugin.evaluation.clock import SCORING
 from regreason_plugin.evaluation.run import checkout_tasks
+from regreason_plugin.report.results import read_run
+from regreason_plugin.report.samples import scored_ids
 
 
 def score_classifier(
@@ -55,6 +57,24 @@ def score_classifier(
     tracker.save_results_aggregated(results=results, samples=samples)
     for task in tasks:
         tracker.save_results_samples(task_name=task, samples=samples[task])
+    _check_written(out)
+
+
+def _check_written(out: Path) -> None:
+    """Refuse to go on with results that lm-eval could not write: it only logs that.
+
+    Raises:
+        UserError: A file is missing or cut off.
+    """
+    if any(out.rglob("results_*.json")) and not any(
+        scored_ids(result) is None for result in read_run(out.name, out).tasks.values()
+    ):
+        return
+    raise UserError(
+        "lm_eval could not write all its results there; see that the disk is not full and that it "
+        "may be written to, and run the command again",
+        path=out,
+    )
 
 
 def task_manager(data: Path, include: Path | None) -> Any:
@@ -109,6 +129,7 @@ def score_base(method: str, arguments: list[str], out: Path) -> ScoringCost:
 
     if main(arguments):
         raise UserError(f"{method}: lm_eval ended with the error above")
+    _check_written(out)
     newest = max(out.rglob("results_*.json"), key=lambda file: file.name)
     results = json.loads(newest.read_text(encoding="utf-8"))
     return ScoringCost.model_validate(results["config"][SCORING])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from regreason_plugin import __version__
 from regreason_plugin.cli import baselines, data, gating, models, predict, task
 from regreason_plugin.errors import UserError
+from regreason_plugin.whole_files import refusal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(parsed)
     except UserError as error:
         print(f"regreason: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # Of a library that writes by itself: our own writers name the file.
+        if (said := refusal(error)) is None:
+            raise
+        print(f"regreason: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("regreason: stopped", file=sys.stderr)

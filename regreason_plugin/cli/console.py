@@ -24,6 +24,11 @@ from regreason_plugin.errors import UserError, nearest
 console = Console()
 # Progress and errors go to standard error, so that what a command prints can be piped.
 errors = Console(stderr=True)
+# The help of the flag of every command that writes CSV.
+SPREADSHEET_SAFE = (
+    "put an apostrophe before text in the CSV file that a spreadsheet would run as a formula, and "
+    "U+FFFD in place of control characters; without it text is written as it is"
+)
 # All but the tab and the end of a line.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

@@ -27,6 +27,7 @@ from regreason_plugin.targets.build import BuildOptions, build
 from regreason_plugin.targets.card import CARD
 from regreason_plugin.targets.folder import DataFolder, Leaks, open_data_folder
 from regreason_plugin.targets.scopes import SCOPE_KINDS
+from regreason_plugin.whole_files import check_not_input
 
 
 def add_commands(command: AddCommand) -> None:
@@ -115,8 +116,7 @@ def _import(args: argparse.Namespace) -> int:
 
     if args.seed is not None and args.limit is None:
         raise UserError("--seed draws a sample; say with --limit how many conversations")
-    if args.path and args.path.exists() and args.out.exists() and args.path.samefile(args.out):
-        raise UserError("is also what --path reads; name another file", path=args.out)
+    check_not_input(args.out, [args.path])
     source = open_source(args.dataset, path=args.path, subset=args.subset, split=args.split)
     first = args.limit if args.seed is None else None
     with progress(first or source.total) as advance:
@@ -140,11 +140,14 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _annotate(args: argparse.Namespace) -> int:
+    from regreason_plugin.annotation.about import about_path
     from regreason_plugin.annotation.config import read_config
     from regreason_plugin.annotation.run import annotate, dry_run
     from regreason_plugin.cli.annotating import Watcher, show_finished, show_plan
 
     config = read_config(args.config)
+    for file in (config.out, config.store_path, about_path(config.out)):
+        check_not_input(file, [args.config, *config.conversations], "out in the config")
     if args.dry_run:
         plans = dry_run(config, retry=args.retry_failed)
         show_plan(plans, config.store_path, merging=config.merge is not None)

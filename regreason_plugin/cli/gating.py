@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from regreason_plugin.cli.console import AddCommand, amount, say
+from regreason_plugin.whole_files import check_not_input
 
 _EXITS = (
     "Exit code 0: not worse by more than --max-drop, shown by the lower bound of the change; 1: "
@@ -67,6 +68,9 @@ def _gate(args: argparse.Namespace) -> int:
     from regreason_plugin.report.gate_pages import print_decision, write
     from regreason_plugin.report.results import read_run
 
+    for flag, written in (("--junit", args.junit), ("--summary", args.summary)):
+        if written:
+            check_not_input(written, [args.baseline, args.candidate], flag)
     runs = read_run("baseline", args.baseline), read_run("candidate", args.candidate)
     decision = decide(*runs, args.metric, args.max_drop, args.alpha)
     step = os.environ.get("GITHUB_STEP_SUMMARY")

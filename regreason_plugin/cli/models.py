@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from regreason_plugin.cli.console import (
+    SPREADSHEET_SAFE,
     AddCommand,
     console,
     errors,
@@ -49,6 +50,7 @@ def add_commands(command: AddCommand) -> None:
         metavar="X",
         help="say what it takes to find this difference in pooled accuracy; default: 0.02",
     )
+    compare.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
 
     probe_plot = command("probe-plot", _probe_plot, "entropies by layer of several models, drawn")
     probe_plot.add_argument(
@@ -56,6 +58,7 @@ def add_commands(command: AddCommand) -> None:
     )
     probe_plot.add_argument("--metric", metavar="A,B", help="default: all that every model has")
     probe_plot.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
+    probe_plot.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
 
     demo = command("demo", _demo, "all of it, on the mini benchmark, on a CPU")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
@@ -132,7 +135,7 @@ def _compare(args: argparse.Namespace) -> int:
             advance=lambda done: advance("read", done),
         )
     with errors.status("writing the page and the figures"):
-        written = write(compared, args.out)
+        written = write(compared, args.out, spreadsheet_safe=args.spreadsheet_safe)
     print_comparison(compared.comparison, console)
     for run in runs:
         for old in run.superseded:
@@ -146,14 +149,15 @@ def _compare(args: argparse.Namespace) -> int:
 def _probe_plot(args: argparse.Namespace) -> int:
     from regreason_plugin.report.probe_curves import read_probes
     from regreason_plugin.report.probe_plot import print_middles, write
-    from regreason_plugin.report.results import read_run
+    from regreason_plugin.report.results import names_results, read_run
 
     runs = []
     for given in args.results:
         name, equals, folder = given.partition("=")
-        if not equals or Path(given).exists():
+        if not equals or names_results(Path(given)):
             path = Path(given)
-            name = (path.parent if path.is_file() else path).resolve().name
+            place = path.parent if path.is_file() else path
+            name = (place if place.is_dir() else place.with_suffix("")).resolve().name
         elif not name or not folder:
             raise UserError(f"{given!r} is not NAME=RESULTS, such as label_only=runs/label_only")
         else:
@@ -161,7 +165,7 @@ def _probe_plot(args: argparse.Namespace) -> int:
         runs.append(read_run(name, path))
     metrics = None if args.metric is None else [name.strip() for name in args.metric.split(",")]
     probes = read_probes(runs, metrics)
-    written = write(probes, args.out)
+    written = write(probes, args.out, spreadsheet_safe=args.spreadsheet_safe)
     print_middles(probes)
     if probes.left_out:
         console.print(f"Left out, not in every model: {', '.join(probes.left_out)}")

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
-from regreason_plugin.cli.console import AddCommand, errors, positive, progress, say
+from regreason_plugin.cli.console import (
+    SPREADSHEET_SAFE,
+    AddCommand,
+    errors,
+    positive,
+    progress,
+    say,
+)
+from regreason_plugin.errors import UserError
+from regreason_plugin.whole_files import check_not_input
 
 if TYPE_CHECKING:
     from regreason_plugin.prediction.progress import Progress
@@ -81,6 +90,11 @@ def add_commands(command: AddCommand) -> None:
     predict.add_argument(
         "--device", metavar="D", help="cpu, cuda, ...; default: a GPU where there is one"
     )
+    predict.add_argument(
+        "--spreadsheet-safe",
+        action="store_true",
+        help=f"{SPREADSHEET_SAFE}; for --out F.csv. Such ids no longer equal those of the input",
+    )
     predict.add_argument("--limit", type=positive, metavar="N", help="the first N rows alone")
 
 
@@ -94,6 +108,10 @@ def _predict(args: argparse.Namespace) -> int:
     from regreason_plugin.prediction.run import predict_file
 
     kind = kind_of(args.out)
+    if args.spreadsheet_safe and kind != "csv":
+        raise UserError("--spreadsheet-safe is for CSV; leave it out, or end --out with .csv")
+    for written in (args.out, progress_path(args.out)):
+        check_not_input(written, [args.file, args.task])
     setting = tuple(args.setting) if args.setting else None
     question = find_question(args.data, args.task, setting)
     arguments = read_model_args(args.model_args)
@@ -113,6 +131,7 @@ def _predict(args: argparse.Namespace) -> int:
         "explain": explains,
         "allow_misfit": args.allow_misfit,
         **question.facts(),
+        **({"spreadsheet_safe": args.spreadsheet_safe} if kind == "csv" else {}),
     }
     done = read_progress(args.out, made_from)
     if done.finished:
@@ -139,7 +158,12 @@ def _predict(args: argparse.Namespace) -> int:
         done = predict_file(
             read_rows(args.file, column, args.limit, identifier),
             lambda texts: classifier(texts, explain=args.explain),
-            Lines(kind, question.declaration.labels, explains),
+            Lines(
+                kind,
+                question.declaration.labels,
+                explains,
+                spreadsheet_safe=args.spreadsheet_safe,
+            ),
             args.out,
             made_from,
             on_rows=lambda rows: advance("predict", rows),

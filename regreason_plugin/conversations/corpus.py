@@ -18,10 +18,11 @@ from typing import Any
 import yaml
 
 from regreason_plugin.conversations.mini import MINI_AXES, mini_conversations
-from regreason_plugin.jsonl import atomic_writer, dumps
+from regreason_plugin.jsonl import dumps
 from regreason_plugin.prompt import CUE, render_conversation
 from regreason_plugin.schema import Conversation
 from regreason_plugin.settings import QUESTIONS
+from regreason_plugin.whole_files import atomic_writer, scratch_folder, writing
 
 _TEXT: dict[str, Any] = yaml.safe_load(
     files("regreason_plugin.conversations").joinpath("corpus.yml").read_text(encoding="utf-8")
@@ -104,11 +105,23 @@ def make_untrained_base(
         destination: Gets ``corpus.jsonl`` and what a model folder holds.
         seed: Of the corpus and of the weights.
         per_dataset: Size of the corpus, as for `base_corpus`.
+
+    Raises:
+        UserError: It cannot be written; then nothing is.
     """
+    with scratch_folder(destination) as scratch:
+        _write_untrained(scratch, seed, per_dataset)
+        with writing(destination):
+            destination.mkdir(exist_ok=True)
+            for path in sorted(scratch.iterdir()):
+                path.replace(destination / path.name)
+
+
+def _write_untrained(folder: Path, seed: int, per_dataset: int) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    with atomic_writer(destination / "corpus.jsonl") as stream:
+    with atomic_writer(folder / "corpus.jsonl") as stream:
         for text in base_corpus(seed, per_dataset):
             stream.write(dumps({"text": text}).encode() + b"\n")
     # A part of the corpus has all of its words.
@@ -123,8 +136,9 @@ def make_untrained_base(
             **_SHAPE,
         )
     )
-    model.save_pretrained(destination)
-    tokenizer.save_pretrained(destination)
+    with writing(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _tokenizer(texts: Iterator[str]) -> Any:

@@ -17,6 +17,9 @@ def main(argv: list[str]) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        UserError: As `_parsed`.
     """
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
@@ -29,7 +32,7 @@ def main(argv: list[str]) -> int:
     sys.argv = ["lm_eval", *argv]
     try:
         cli = HarnessCLI()
-        args = cli.parse_args()
+        args = _parsed(cli, argv)
         if hasattr(args, "include_path"):
             args.include_path = _include_paths(args.include_path)
             _check_model(args)
@@ -49,6 +52,24 @@ def _check_model(args: Any) -> None:
     allow = bool((args.metadata or {}).get(ALLOW))
     allowing = f"""add --metadata '{{"{ALLOW}": true}}'"""
     check_use(ModelUse(), args.model_args or {}, allow=allow, allowing=allowing)
+
+
+def _parsed(cli: Any, argv: list[str]) -> Any:
+    """The arguments as lm-eval reads them.
+
+    Raises:
+        UserError: Pairs of names and values are none; lm-eval 0.4.11 ends in a traceback.
+    """
+    try:
+        return cli.parse_args()
+    except ValueError as error:
+        parts = [part for word in argv if "=" in word for part in word.split(",")]
+        wrong = next((f"{part!r} is no name=value" for part in parts if "=" not in part), error)
+        raise UserError(
+            f"{wrong}: pairs as in --model_args pretrained=BASE,peft=ADAPTER have commas between "
+            "them, so a value holds none; one that does goes into a JSON object, as in "
+            '--model_args \'{"pretrained": "BASE", "peft": "a,b"}\''
+        ) from None
 
 
 def checkout_tasks() -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from regreason_plugin.labelled.task_file import read_task
 from regreason_plugin.targets.arms import ARMS
 from regreason_plugin.targets.build import BuildOptions, Progress, build
 from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.whole_files import check_not_input, scratch_folder
 
 
 def build_task(
@@ -40,9 +40,9 @@ def build_task(
         UserError: The task or its table is wrong, or there are no explanations for the arms.
     """
     task = read_task(path)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        rows = Path(scratch) / f"{task.name}.jsonl"
+    check_not_input(out, [path, task.data.path])
+    with scratch_folder(out) as scratch:
+        rows = scratch / f"{task.name}.jsonl"
         counts = write_rows(task, rows, lambda: on_progress("read", 1))
         if not counts.explained:
             if options.arms not in (ARMS, ("label_only",)):

@@ -32,11 +32,12 @@ from regreason_plugin.annotation.run import (
 )
 from regreason_plugin.annotation.store import OK, Outcome, Store
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer, dumps
+from regreason_plugin.jsonl import dumps
 from regreason_plugin.labelled.table import Labelled, read_labelled
 from regreason_plugin.labelled.task_file import AXIS, TaskFile
 from regreason_plugin.schema import Conversation
 from regreason_plugin.targets.leaks import find_leaks, names_label
+from regreason_plugin.whole_files import atomic_writer, check_not_input
 
 
 @dataclass
@@ -147,12 +148,12 @@ def check_files(task: TaskFile, task_file: Path, out: Path, task_out: Path | Non
             "as it was before",
             path=out,
         )
+    check_not_input(out, [task_file])
     if task_out is None:
         return
     if task_out.suffix not in {".yml", ".yaml"}:
         raise UserError("is to be a task; name it .yml", path=task_out)
-    if task_out.exists() and task_out.samefile(task_file):
-        raise UserError("is the task that is read; name another --task-out", path=task_out)
+    check_not_input(task_out, [task_file, table], "--task-out")
 
 
 def authors(task: TaskFile, config: ExplainConfig, done: Explained) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -23,6 +22,7 @@ from regreason_plugin.errors import UserError
 from regreason_plugin.labelled.plan import NewTask
 from regreason_plugin.labelled.readme import readme_words
 from regreason_plugin.labelled.task_file import TaskFile, check_prompt
+from regreason_plugin.whole_files import atomic_writer, whole_folder
 
 _PLACE = re.compile(r"@(\w+)@")
 _PLAIN = re.compile(r"[\w./~+-]+")
@@ -132,18 +132,14 @@ def write_task(new: NewTask) -> list[Path]:
         Its files.
 
     Raises:
-        UserError: The folder is there.
+        UserError: The folder is there, or cannot be written.
     """
     check_dest(new.dest)
     contents = _contents(new)
-    new.dest.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{new.dest.name}.", dir=new.dest.parent) as scratch:
-        written = Path(scratch) / "new"
-        written.mkdir()
+    with whole_folder(new.dest) as written:
         for name, text in contents.items():
-            (written / name).parent.mkdir(exist_ok=True)
-            (written / name).write_text(text, encoding="utf-8", newline="\n")
-        written.rename(new.dest)
+            with atomic_writer(written / name) as stream:
+                stream.write(text.encode("utf-8"))
     return [new.dest / name for name in contents]
 
 

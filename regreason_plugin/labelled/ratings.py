@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from regreason_plugin.jsonl import atomic_writer, dumps
+from regreason_plugin.jsonl import dumps
 from regreason_plugin.labelled.table import Counts, read_labelled
 from regreason_plugin.labelled.task_file import AXIS, TaskFile
+from regreason_plugin.whole_files import atomic_writer
 
 
 def write_rows(task: TaskFile, out: Path, on_row: Callable[[], object] = lambda: None) -> Counts:

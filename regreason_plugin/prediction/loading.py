@@ -23,11 +23,17 @@ def read_model_args(given: str) -> dict[str, Any]:
     """``pretrained=BASE,peft=ADAPTER`` as lm-eval reads it.
 
     Raises:
-        UserError: There is no ``pretrained``, or a folder does not exist.
+        UserError: There is no ``pretrained``, a part is no pair, or a folder does not exist.
     """
     from lm_eval.utils import simple_parse_args_string
 
-    # It takes a word without = for one with nothing after it.
+    # It takes a word without = for a name with nothing after it.
+    for part in given.split(","):
+        if part.strip() and "=" not in part:
+            raise UserError(
+                f"--model_args {given}: {part.strip()!r} is no name=value; pairs have commas "
+                "between them, so a value holds none: rename a folder whose name does"
+            )
     arguments: dict[str, Any] = simple_parse_args_string(given)
     if not arguments.get("pretrained"):
         raise UserError("--model_args has no pretrained=; write pretrained=BASE,peft=ADAPTER")

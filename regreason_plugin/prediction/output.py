@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any, Literal
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.jsonl import dumps
-from regreason_plugin.report.csv_file import text as cell
+from regreason_plugin.report.csv_file import csv_line
 
 Kind = Literal["jsonl", "csv"]
 
@@ -55,12 +53,21 @@ class Lines:
         kind: What it is.
         labels: The task's, in their order.
         explains: Whether there are explanations.
+        spreadsheet_safe: As of `csv_line`, for CSV.
     """
 
-    def __init__(self, kind: Kind, labels: Sequence[str], explains: bool) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        labels: Sequence[str],
+        explains: bool,
+        *,
+        spreadsheet_safe: bool = False,
+    ) -> None:
         self.kind = kind
         self.labels = labels
         self.explains = explains
+        self.spreadsheet_safe = spreadsheet_safe
 
     def header(self) -> bytes:
         """What stands above the first prediction."""
@@ -68,13 +75,13 @@ class Lines:
             return b""
         probabilities = [f"p({label})" for label in self.labels]
         explanation = ["explanation"] if self.explains else []
-        return _csv(["id", "label", *probabilities, *explanation, "cut", "error"])
+        return self._csv(["id", "label", *probabilities, *explanation, "cut", "error"])
 
     def line(self, name: str, prediction: Prediction) -> bytes:
         """A prediction with the id of its row.
 
-        Probabilities have eight digits. In CSV an apostrophe stands before what a spreadsheet
-        would run, U+FFFD for a control character; JSON lines have every text as it is.
+        Probabilities have eight digits. Every text stands as it is, but for half of a character
+        (a lone surrogate), which UTF-8 cannot hold: an escape stands for it.
         """
         probabilities = {
             label: float(f"{value:.8g}") for label, value in prediction.probabilities.items()
@@ -89,7 +96,7 @@ class Lines:
                 record["explanation"] = prediction.explanation
             record |= {"cut": prediction.cut, "error": prediction.error}
             return dumps(record).encode("utf-8", "backslashreplace") + b"\n"
-        return _csv(
+        return self._csv(
             [
                 name,
                 prediction.label,
@@ -100,9 +107,6 @@ class Lines:
             ]
         )
 
-
-def _csv(values: Sequence[str | float | None]) -> bytes:
-    line = io.StringIO()
-    cells = [cell(value) if isinstance(value, str) else value for value in values]
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue().encode("utf-8", "backslashreplace")
+    def _csv(self, values: Sequence[str | float | None]) -> bytes:
+        line = csv_line(values, spreadsheet_safe=self.spreadsheet_safe)
+        return line.encode("utf-8", "backslashreplace")

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer, dumps, parse_object, validate
+from regreason_plugin.jsonl import dumps, parse_object, validate
 from regreason_plugin.prediction.output import Prediction
+from regreason_plugin.whole_files import atomic_writer
 
 
 class Progress(BaseModel):
@@ -73,7 +74,9 @@ def read_progress(out: Path, made_from: dict[str, Any]) -> Progress:
         return Progress(made_from=made_from)
     if not place.is_file():
         raise UserError(
-            f"exists and has no {place.name} beside it; name another --out or remove it", path=out
+            f"exists and is not of this command, as it has no {place.name} beside it; name "
+            "another --out",
+            path=out,
         )
     found = validate(Progress, parse_object(place.read_bytes(), place, 1), place, 1)
     changed = [

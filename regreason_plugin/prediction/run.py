@@ -16,8 +16,9 @@ from typing import Any
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.prediction.output import Lines, Prediction
-from regreason_plugin.prediction.progress import Progress, read_progress
+from regreason_plugin.prediction.progress import Progress, progress_path, read_progress
 from regreason_plugin.prediction.rows import InputRow
+from regreason_plugin.whole_files import append, make_folders, remove_folders, writing
 
 # A step ends with whichever comes first.
 STEP_ROWS = 256
@@ -51,11 +52,15 @@ def predict_file(
         The progress, finished.
 
     Raises:
-        UserError: The file was made from something else, or another process writes it.
+        UserError: The file was made from something else, another process writes it, or it
+            cannot be written; then it has whole steps, and can be gone on with.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     # (In this mode it is made where there is none, and whatever is written goes to its end.)
-    with out.open("a+b") as stream:
+    new = not out.exists()
+    with writing(out):
+        made = make_folders(out)
+        stream = out.open("a+b", buffering=0)
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -63,23 +68,32 @@ def predict_file(
         progress = read_progress(out, made_from)
         if progress.finished:
             return progress
-        stream.truncate(progress.bytes)
-        # Before anything else, so that what was begun can be gone on with.
-        progress.write(out)
-        for step in _steps(islice(rows, progress.rows, None), step_rows):
-            predictions = classify([row.value for row in step])
-            if not progress.rows:
-                stream.write(lines.header())
-            for row, prediction in zip(step, predictions, strict=True):
-                stream.write(lines.line(row.id, prediction))
-                progress.count(prediction)
-            stream.flush()
-            os.fsync(stream.fileno())
-            progress.bytes = stream.tell()
+        try:
+            with writing(out):
+                stream.truncate(progress.bytes)
+            # Before anything else, so that what was begun can be gone on with.
             progress.write(out)
-            on_rows(len(step))
-        progress.finished = True
-        progress.write(out)
+            for step in _steps(islice(rows, progress.rows, None), step_rows):
+                predictions = classify([row.value for row in step])
+                written = [] if progress.rows else [lines.header()]
+                for row, prediction in zip(step, predictions, strict=True):
+                    written.append(lines.line(row.id, prediction))
+                    progress.count(prediction)
+                content = b"".join(written)
+                append(out, content)
+                with writing(out):
+                    os.fsync(stream.fileno())
+                progress.bytes += len(content)
+                progress.write(out)
+                on_rows(len(step))
+            progress.finished = True
+            progress.write(out)
+        except UserError:
+            if new and not progress.bytes:
+                out.unlink(missing_ok=True)
+                progress_path(out).unlink(missing_ok=True)
+                remove_folders(made)
+            raise
     return progress
 
 

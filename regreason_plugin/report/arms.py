@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.report.results import Run, read_models, some_of
+from regreason_plugin.report.results import Run, names_results, read_models, some_of
 from regreason_plugin.targets.arms import ARMS
 
 # What came of a training, or tells its seeds apart; all else in a record is how it was done.
@@ -38,7 +38,7 @@ def read_arms(given: list[str]) -> list[Run]:
     unnamed: list[Run] = []
     for text in given:
         name, equals, folder = text.partition("=")
-        if text and Path(text).exists():
+        if text and names_results(Path(text)):
             unnamed += read_models(Path(text).name, Path(text))
         elif not equals or not name or not folder:
             raise UserError(

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.whole_files import atomic_writer
 
 FORMAT: Literal[5] = 5
 LEVEL = 0.95

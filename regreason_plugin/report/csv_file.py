@@ -1,12 +1,12 @@
-"""A comparison as a long table for pandas, R or a spreadsheet."""
+"""Lines of CSV, and a comparison as a long table for pandas, R or a spreadsheet."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
-
-import pandas as pd
 
 from regreason_plugin.report.comparison import Comparison, Difference, Score
 from regreason_plugin.report.tables import printable
@@ -18,19 +18,44 @@ Size = dict[str, int | None]
 _FORMULA = re.compile(r"(?:^|(?<=[;,|\"]))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
-def to_csv(comparison: Comparison) -> str:
+def csv_line(values: Iterable[str | float | None], *, spreadsheet_safe: bool = False) -> str:
+    """One line of CSV, which ends with LF; None is an empty cell.
+
+    Text is written as it is, so that it can be joined and compared with where it came from.
+
+    Args:
+        values: The cells.
+        spreadsheet_safe: Put an apostrophe before text that a spreadsheet would run as a formula,
+            and U+FFFD in place of control characters.
+    """
+    safe = _for_spreadsheets if spreadsheet_safe else str
+    line = io.StringIO(newline="")
+    # Python below 3.13 quotes only those ends of a line that are in its terminator, and a reader
+    # takes a carriage return without quotes for one.
+    csv.writer(line, lineterminator="\r\n").writerow(
+        safe(value) if isinstance(value, str) else value for value in values
+    )
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _for_spreadsheets(text: str) -> str:
+    return _FORMULA.sub("'", printable(text))
+
+
+def to_csv(comparison: Comparison, *, spreadsheet_safe: bool = False) -> str:
     """A row a setting, arm and metric; the baseline among the arms, the pooled figures last.
 
-    Lines end with LF. Numbers have all their digits; what is undefined is empty. An apostrophe
-    stands before a name that a spreadsheet would run, U+FFFD for a control character.
-    ``diff_...`` to ``over`` are of the
+    Numbers have all their digits; what is undefined is empty. ``diff_...`` to ``over`` are of the
     difference to the baseline, whose own are empty; ``seeds`` counts the arm's. ``documents``
     of the pooled figures is a sum; their ``groups`` are empty, as settings share groups.
+
+    Args:
+        comparison: Whose figures.
+        spreadsheet_safe: As of `csv_line`.
     """
-    frame = pd.DataFrame(list(_rows(comparison)))
-    counts = ["documents", "groups", "seeds"]
-    frame[counts] = frame[counts].astype("Int64")
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+    rows = list(_rows(comparison))
+    lines = [list(rows[0]), *([*row.values()] for row in rows)]
+    return "".join(csv_line(line, spreadsheet_safe=spreadsheet_safe) for line in lines)
 
 
 def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -57,9 +82,10 @@ def _of(
         for metric in comparison.metrics:
             score = scores[arm].get(metric)
             found = differences.get(arm, {}).get(metric)
-            names = {**place, "arm": arm, "metric": metric}
             yield {
-                **{column: text(name) for column, name in names.items()},
+                **place,
+                "arm": arm,
+                "metric": metric,
                 **size,
                 "seeds": len(comparison.seeds[arm]),
                 **{key: score and getattr(score, key) for key in ("value", "low", "high")},
@@ -72,8 +98,3 @@ def _of(
                 },
                 "over": found and found.over,
             }
-
-
-def text(name: str) -> str:
-    """Such that no spreadsheet runs it; without tabs and line ends."""
-    return _FORMULA.sub("'", printable(name))

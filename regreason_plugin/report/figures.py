@@ -18,7 +18,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.markdown import one_line
 from regreason_plugin.report import tables
 from regreason_plugin.report.comparison import ALL, Comparison, Difference
@@ -44,6 +43,7 @@ from regreason_plugin.report.panels import (
     wrapped,
 )
 from regreason_plugin.report.probe_curves import PANELS
+from regreason_plugin.whole_files import atomic_writer
 
 # As many labels' cells have their number in them.
 NUMBERED = 20

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack
-from errno import EISDIR
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.markdown import block, escape
 from regreason_plugin.report.comparison import METRICS
 from regreason_plugin.report.gate import Decision, Row
 from regreason_plugin.report.tables import printable
+from regreason_plugin.whole_files import append, atomic_writer, together
 
 _WORDS = {
     "pass": ("PASS", "not below", "bold green"),
@@ -121,19 +118,12 @@ def write(decision: Decision, junit: Path | None, summary: Path | None) -> None:
     Raises:
         UserError: One cannot be written.
     """
-    path = junit
-    try:
-        with ExitStack() as stack:
-            if junit:
-                if junit.is_dir():
-                    raise IsADirectoryError(EISDIR, "it is a folder")
-                stack.enter_context(atomic_writer(junit)).write(to_junit(decision))
-            if path := summary:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("ab") as stream:
-                    stream.write(to_markdown(decision).encode("utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", path=path) from None
+    with together():
+        if junit:
+            with atomic_writer(junit) as stream:
+                stream.write(to_junit(decision))
+        if summary:
+            append(summary, to_markdown(decision).encode("utf-8"))
 
 
 def to_junit(decision: Decision) -> bytes:

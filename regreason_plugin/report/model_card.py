@@ -19,13 +19,14 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from regreason_plugin.cost import TrainingCost
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.markdown import block, code, escape
 from regreason_plugin.report.results import Run, TaskResult, read_run
 from regreason_plugin.report.same import tasks_of
+from regreason_plugin.report.samples import documents_of
 from regreason_plugin.report.tables import some_settings
 from regreason_plugin.report.task_setting import declaration_of, in_paper
 from regreason_plugin.training.record import read_record
+from regreason_plugin.whole_files import atomic_writer
 
 METRICS = ("acc", "macro_f1", "qwk", "auroc", "nll", "ece")
 # As many labels are named.
@@ -191,6 +192,7 @@ def _scores(run: Run) -> str:
     metrics = [metric for metric in METRICS if metric not in lacking]
     data = sorted({run.tasks[task].data["sha256"] for task in tasks})
     limit = run.config.get("limit")
+    counts = {task: documents_of(run.tasks[task]) for task in tasks}
     said = (
         f"On the test documents of the data folder {', '.join(map(code, data))}, "
         f"{several}, with lm-eval "
@@ -199,13 +201,15 @@ def _scores(run: Run) -> str:
     )
     if limit:
         said += f" **Only the first {limit:g} documents of each task: a trial.**"
+    elif any(counts[task] < run.tasks[task].original for task in tasks):
+        said += " **Only chosen documents (lm_eval's `--samples`): a trial.**"
     head = ["task", "n", "majority", *metrics]
     lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)])]
     for task in tasks:
         result = run.tasks[task]
         majority = _number(result.metrics.get("majority_acc"))
         cells = [_cell(result, metric) for metric in metrics]
-        lines.append(" | ".join([escape(task), str(result.documents), majority, *cells]))
+        lines.append(" | ".join([escape(task), str(counts[task]), majority, *cells]))
     means = [_mean(run, tasks, metric) for metric in ("majority_acc", *metrics)]
     lines.append(" | ".join([f"**mean, {several.removesuffix(' settings')}**", "", *means]))
     table = "\n".join([said, "", *(f"| {line} |" for line in lines)])

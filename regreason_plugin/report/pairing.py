@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.report.samples import Answers
+
+# How many ids a message names.
+_SHOWN = 3
 
 
 def check_same_answers(base: Answers, other: Answers, names: tuple[str, str]) -> None:
@@ -21,13 +25,7 @@ def check_same_answers(base: Answers, other: Answers, names: tuple[str, str]) ->
         UserError: They differ in the documents' ids, contents or prompts, labels or groups;
             names the first such document.
     """
-    if base.ids != other.ids:
-        first, name = _only_in_one(base, other, names)
-        raise UserError(
-            f"{base.task} of {names[1]!r} and of {names[0]!r} have other documents: {first!r} is "
-            f"in {name!r} alone; score both on the same data with the same --limit",
-            path=other.source,
-        )
+    check_same_ids(base.task, base.ids, other.ids, names, other.source)
     for what, of in _ALIKE.items():
         ours, theirs = of(base), of(other)
         different = [i for i, (one, two) in enumerate(zip(ours, theirs, strict=True)) if one != two]
@@ -40,17 +38,41 @@ def check_same_answers(base: Answers, other: Answers, names: tuple[str, str]) ->
             )
 
 
+def check_same_ids(
+    task: str, base: Sequence[str], other: Sequence[str], names: tuple[str, str], source: Path
+) -> None:
+    """Refuse results of a task that are of different documents.
+
+    Args:
+        task: Its name.
+        base: The ids of the documents that the one model answered.
+        other: Those of the other.
+        names: What the two are called in a message, in this order.
+        source: A file of the other, for the message.
+
+    Raises:
+        UserError: They differ; it counts them and names the first.
+    """
+    alone = ((names[0], {*base} - {*other}), (names[1], {*other} - {*base}))
+    if said := [_alone(name, sorted(ids)) for name, ids in alone if ids]:
+        raise UserError(
+            f"{task} of {names[1]!r} and of {names[0]!r} have other documents: "
+            f"{' and '.join(said)}; score both on the same data with the same --limit, or "
+            "choose the same documents with --samples",
+            path=source,
+        )
+
+
+def _alone(name: str, ids: list[str]) -> str:
+    shown = ", ".join(map(repr, ids[:_SHOWN]))
+    if len(ids) == 1:
+        return f"{shown} is in {name!r} alone"
+    return f"{len(ids)} are in {name!r} alone ({shown}{', ...' if len(ids) > _SHOWN else ''})"
+
+
 # The label before the content, which it is a part of: the message says what it is.
 _ALIKE: dict[str, Callable[[Answers], Sequence[Any]]] = {
     "the label": lambda answers: answers.labels.tolist(),
     "the group": lambda answers: answers.groups,
     "the content or the prompt": lambda answers: answers.hashes,
 }
-
-
-def _only_in_one(base: Answers, other: Answers, names: tuple[str, str]) -> tuple[str, str]:
-    """The first document that one of the two lacks, and which one has it."""
-    only = dict.fromkeys(set(base.ids) - set(other.ids), names[0])
-    only.update(dict.fromkeys(set(other.ids) - set(base.ids), names[1]))
-    first = min(only)
-    return first, only[first]

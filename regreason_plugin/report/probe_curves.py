@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.layers import middle_blocks
+from regreason_plugin.report.pairing import check_same_ids
 from regreason_plugin.report.results import Run, TaskResult, model_arguments
 from regreason_plugin.report.same import (
     check_names,
@@ -18,6 +19,7 @@ from regreason_plugin.report.same import (
     is_generative,
     tasks_of,
 )
+from regreason_plugin.report.samples import documents_of, scored_ids
 from regreason_plugin.report.tables import some_settings
 from regreason_plugin.report.task_setting import in_paper
 
@@ -182,6 +184,7 @@ def _same_tasks(runs: list[Run]) -> list[str]:
         check_same_setup(base, run)
         for task in tasks:
             check_same_documents(base, run, task)
+            _check_same_documents_scored(base, run, task)
             _check_same_probes(base, run, task)
         for task in tasks_of(run):
             check_same_documents(run, base, task)
@@ -195,6 +198,21 @@ def _same_tasks(runs: list[Run]) -> list[str]:
                     path=run.folder,
                 )
     return tasks
+
+
+def _check_same_documents_scored(base: Run, run: Run, task: str) -> None:
+    """Refuse results of other documents: which ones, where there are samples, else how many."""
+    ours, theirs = base.tasks[task], run.tasks[task]
+    ids = scored_ids(ours), scored_ids(theirs)
+    if ids[0] is not None and ids[1] is not None:
+        check_same_ids(task, ids[0], ids[1], (base.name, run.name), theirs.source)
+    elif ours.documents != theirs.documents:
+        raise UserError(
+            f"{task} of {run.name!r} and of {base.name!r} differ in number of documents "
+            f"({theirs.documents} and {ours.documents}); score both on the same data with the "
+            "same --limit",
+            path=theirs.source,
+        )
 
 
 def _check_same_probes(base: Run, run: Run, task: str) -> None:
@@ -295,7 +313,7 @@ def _settings(run: Run, tasks: list[str]) -> str:
 def _caption(base: Run, tasks: list[str], curves: dict[str, dict[str, Curve]]) -> list[str]:
     results = [base.tasks[task] for task in tasks]
     data = {result.data["sha256"]: describe_data(result.data) for result in results}
-    documents = sum(result.documents for result in results)
+    documents = sum(documents_of(result) for result in results)
     without = sum(int(_without_probe(result) or 0) for result in results)
     caption = [
         f"Made from {' and '.join(data.values())}; {_settings(base, tasks)}, "

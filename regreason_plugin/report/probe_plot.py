@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 from matplotlib.artist import Artist
@@ -16,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.report.csv_file import csv_line
 from regreason_plugin.report.look import SHADE, caption, layers, legend, png_and_svg, style
 from regreason_plugin.report.probe_curves import (
     FORCED,
@@ -25,6 +23,7 @@ from regreason_plugin.report.probe_curves import (
     Estimate,
     Probes,
 )
+from regreason_plugin.whole_files import atomic_writer, together
 
 # --- the picture --------------------------------------------------------------------------
 
@@ -99,21 +98,31 @@ def _legend(axes: Axes, curves: dict[str, Curve]) -> None:
 # --- files and the terminal ---------------------------------------------------------------
 
 
-def to_csv(probes: Probes) -> str:
-    """The plotted numbers, a row a model, metric and layer; empty where undefined."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("model", "metric", "layer", "depth", "mean", "se", "lower", "upper", "origin"))
+def to_csv(probes: Probes, *, spreadsheet_safe: bool = False) -> str:
+    """The plotted numbers, a row a model, metric and layer; empty where undefined.
+
+    Args:
+        probes: What is plotted.
+        spreadsheet_safe: As of `csv_line`.
+    """
+    rows: list[tuple[str | float | None, ...]] = [
+        ("model", "metric", "layer", "depth", "mean", "se", "lower", "upper", "origin")
+    ]
     for metric, curves in probes.curves.items():
         for model, curve in curves.items():
             for layer, estimate in enumerate(curve.layers):
                 place = (model, metric, layer, layer / curve.blocks)
-                writer.writerow((*place, *estimate, *estimate.interval, probes.origin))
-    return stream.getvalue()
+                rows.append((*place, *estimate, *estimate.interval, probes.origin))
+    return "".join(csv_line(row, spreadsheet_safe=spreadsheet_safe) for row in rows)
 
 
-def write(probes: Probes, out: Path) -> list[Path]:
+def write(probes: Probes, out: Path, *, spreadsheet_safe: bool = False) -> list[Path]:
     """Write ``probes.png``, ``probes.svg`` and ``probes.csv``.
+
+    Args:
+        probes: What is plotted.
+        out: The folder.
+        spreadsheet_safe: As of `csv_line`.
 
     Returns:
         Their paths.
@@ -127,11 +136,12 @@ def write(probes: Probes, out: Path) -> list[Path]:
     contents = {
         out / "probes.png": png,
         out / "probes.svg": svg,
-        out / "probes.csv": to_csv(probes).encode("utf-8"),
+        out / "probes.csv": to_csv(probes, spreadsheet_safe=spreadsheet_safe).encode("utf-8"),
     }
-    for path, content in contents.items():
-        with atomic_writer(path) as stream:
-            stream.write(content)
+    with together():
+        for path, content in contents.items():
+            with atomic_writer(path) as stream:
+                stream.write(content)
     return list(contents)
 
 

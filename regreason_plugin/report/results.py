@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from regreason_plugin.report.task_setting import TaskSetting, is_ours, setting_o
 
 _LAYERS = ("_by_layer", "_by_layer_se")
 _NO_NUMBERS = (*_LAYERS, "deciding_token")
+# How lm_eval ends the names of its files: a date as in 2026-01-31T10-20-30.123456.
+_DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?)$")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,9 @@ class TaskResult:
         task: Its name.
         metrics: By key, None where undefined.
         stderrs: The standard errors, likewise.
-        documents: How many were scored.
+        documents: How many were scored, as lm_eval says: 0.4.11 says all of the task's also where
+            ``--samples`` chose some (`samples.scored_ids` counts them).
+        original: How many the task has.
         fewshot: Examples in the prompt.
         version: The task's.
         data: Origin, sha256 and more of the data folder, and what the task asks.
@@ -38,12 +43,14 @@ class TaskResult:
         deciding_token: The input token at which a model with probes decides, several where
             documents differ; of a generative twin the one where the label is forced,
             which comes after the same text for every model.
+        samples_hash: lm_eval's hash of all samples, None without.
     """
 
     task: str
     metrics: dict[str, float | None]
     stderrs: dict[str, float | None]
     documents: int
+    original: int
     fewshot: int
     version: str
     data: dict[str, Any]
@@ -51,6 +58,7 @@ class TaskResult:
     source: Path
     layers: dict[str, list[float | None]] = field(default_factory=dict)
     deciding_token: str | list[str] | None = None
+    samples_hash: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,19 +137,20 @@ def read_models(name: str, folder: Path) -> list[Run]:
     Raises:
         UserError: The folder holds no results of our tasks, or a file is broken.
     """
-    if not folder.exists():
+    files = _files(folder)
+    if not files and not folder.exists():
         raise UserError(f"no such results folder for {name!r}", path=folder)
-    files = [folder] if folder.is_file() else sorted(folder.rglob("results_*.json"))
-    if not files:
+    # lm_eval puts the date into the file's name; the folder is the model's.
+    files.sort(key=lambda file: (date_of(file), file.name))
+    by_model: dict[tuple[str, ...], list[tuple[Path, dict[str, Any]]]] = {}
+    # (A file of another program may have such a date in its name.)
+    contents = [(file, _load(file)) for file in files if _is_results(file, folder)]
+    if not contents:
         raise UserError(
             "holds no results_*.json; name the folder that lm_eval's --output_path named",
             path=folder,
         )
-    # lm_eval puts the date into the file's name; the folder is the model's.
-    files.sort(key=lambda file: file.name)
-    by_model: dict[tuple[str, ...], list[tuple[Path, dict[str, Any]]]] = {}
-    for file in files:
-        content = _load(file)
+    for file, content in contents:
         if _tasks_of(content, file):
             by_model.setdefault(_identity(content.get("config", {}), file), []).append(
                 (file, content)
@@ -157,6 +166,43 @@ def read_models(name: str, folder: Path) -> list[Run]:
     return [
         _merge(name, by_model[model][-1][0].parent, by_model[model]) for model in sorted(by_model)
     ]
+
+
+def names_results(path: Path) -> bool:
+    """Whether a path is a folder or file that is there, or what ``--output_path`` was given."""
+    return path.exists() or bool(_files(path))
+
+
+def date_of(file: Path) -> str:
+    """The date in the name of a file of lm_eval's, which results and their samples share."""
+    match = _DATE.search(file.stem)
+    return match[1] if match else file.stem.removeprefix("results_")
+
+
+def _files(path: Path) -> list[Path]:
+    """The files that may be results.
+
+    With ``--output_path out.json`` lm_eval writes ``out_<date>.json`` beside it.
+    """
+    if path.is_dir():
+        every = set(path.rglob("*.json"))
+        return sorted(f for f in every if f.match("results_*.json") or _DATE.search(f.stem))
+    if path.is_file():
+        return [path]
+    if path.suffix != ".json" or not path.parent.is_dir():
+        return []
+    beside = [file for file in path.parent.iterdir() if file.suffix == ".json"]
+    return sorted(file for file in beside if _DATE.sub("", file.stem) == path.stem)
+
+
+def _is_results(file: Path, given: Path) -> bool:
+    if not given.is_dir() or file.match("results_*.json"):
+        return True
+    try:
+        content = _load_json(file)
+    except UserError:
+        return False
+    return isinstance(content.get("results"), dict) and "n-samples" in content
 
 
 def _merge(name: str, folder: Path, contents: list[tuple[Path, dict[str, Any]]]) -> Run:
@@ -314,11 +360,13 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
                 f"task {task} does not say which data it was scored on; score it again",
                 path=file,
             )
+        counts = content.get("n-samples", {}).get(task, {})
         found[task] = TaskResult(
             task=task,
             metrics=metrics,
             stderrs=stderrs,
-            documents=int(content.get("n-samples", {}).get(task, {}).get("effective", 0)),
+            documents=int(counts.get("effective", 0)),
+            original=int(counts.get("original", 0)),
             fewshot=int(content.get("n-shot", {}).get(task, 0)),
             version=str(content.get("versions", {}).get(task, "")),
             data=data,
@@ -328,6 +376,7 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
             deciding_token=values.get(
                 "forced_deciding_token,none", values.get("deciding_token,none")
             ),
+            samples_hash=content.get("task_hashes", {}).get(task),
         )
     return found
 

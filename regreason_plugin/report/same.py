@@ -119,8 +119,8 @@ def check_same_documents(base: Run, run: Run, task: str) -> None:
     """Refuse a task that two runs did not score on the same documents.
 
     Raises:
-        UserError: ``run`` has no such task, or they differ in data, number of documents,
-            few-shot examples or the task's version.
+        UserError: ``run`` has no such task, or they differ in data, labels, few-shot examples
+            or the task's version. (Which documents were scored is `pairing`'s to check.)
     """
     if task not in run.tasks:
         raise UserError(
@@ -139,7 +139,6 @@ def check_same_documents(base: Run, run: Run, task: str) -> None:
 _DOCUMENTS: dict[str, Callable[[TaskResult], Any]] = {
     "data": lambda result: result.data["sha256"],
     "labels": lambda result: result.setting.labels,
-    "number of documents": lambda result: result.documents,
     "few-shot examples": lambda result: result.fewshot,
     "task version": lambda result: result.version,
 }

@@ -15,7 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.report.results import TaskResult
+from regreason_plugin.report.results import TaskResult, date_of
 from regreason_plugin.report.task_setting import TaskSetting
 
 Array = NDArray[np.float64]
@@ -92,8 +92,7 @@ class Document:
 
 def samples_file(result: TaskResult) -> Path:
     """Where lm_eval puts the samples of a task that a results file is of."""
-    date = result.source.stem.removeprefix("results_")
-    return result.source.with_name(f"samples_{result.task}_{date}.jsonl")
+    return result.source.with_name(f"samples_{result.task}_{date_of(result.source)}.jsonl")
 
 
 def read_answers(result: TaskResult) -> Answers:
@@ -107,11 +106,12 @@ def read_answers(result: TaskResult) -> Answers:
     if not file.is_file():
         raise UserError(
             f"has no {file.name} beside it, and only single documents can be paired; run "
-            "lm_eval with --log_samples",
+            "lm_eval with --log_samples, and keep both files together under the names it gave",
             path=result.source,
         )
     setting = result.setting
-    rows = sorted(_rows(file, len(setting.labels)), key=lambda row: row[0])
+    digest = hashlib.sha256()
+    rows = sorted(_rows(file, len(setting.labels), digest), key=lambda row: row[0])
     if not rows:
         raise UserError("holds no documents", path=file)
     ids, hashes, groups, labels, scores, probes, layers = zip(*rows, strict=True)
@@ -131,8 +131,43 @@ def read_answers(result: TaskResult) -> Answers:
         layers=_columns(LAYERS, layers, file),
         ordinal=setting.ordinal,
     )
+    _check_count(len(rows), digest.hexdigest(), result)
     _check(answers, result)
     return answers
+
+
+def scored_ids(result: TaskResult) -> list[str] | None:
+    """The ids of the documents that a result was made from, in their order.
+
+    Returns:
+        None where it has no samples beside it.
+
+    Raises:
+        UserError: They are broken, or not those that the result was made from.
+    """
+    file = samples_file(result)
+    if not file.is_file():
+        return None
+    digest = hashlib.sha256()
+    ids = []
+    for number, row in _lines(file):
+        try:
+            ids.append(str(row["doc"]["id"]))
+            digest.update(_hashes(row))
+        except (KeyError, TypeError) as error:
+            raise _no_sample(error, file, number) from None
+    _check_count(len(ids), digest.hexdigest(), result)
+    return sorted(ids)
+
+
+def documents_of(result: TaskResult) -> int:
+    """How many documents a result was made from, counted where it has samples beside it.
+
+    Raises:
+        UserError: As `scored_ids`.
+    """
+    ids = scored_ids(result)
+    return result.documents if ids is None else len(ids)
 
 
 def read_documents(file: Path, wanted: Iterable[str]) -> dict[str, Document]:
@@ -157,10 +192,11 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise UserError(f"is not JSON: {error}", path=file, line=number) from None
 
 
-def _rows(file: Path, count: int) -> Iterator[tuple[Any, ...]]:
+def _rows(file: Path, count: int, digest: hashlib._Hash) -> Iterator[tuple[Any, ...]]:
     for number, row in _lines(file):
         try:
             document = row["doc"]
+            digest.update(_hashes(row))
             yield (
                 str(document["id"]),
                 _hash(row["doc_hash"], row["prompt_hash"]),
@@ -171,11 +207,18 @@ def _rows(file: Path, count: int) -> Iterator[tuple[Any, ...]]:
                 [row.get(name) for name in LAYERS],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"is no line of our tasks' samples ({type(error).__name__}: {error})",
-                path=file,
-                line=number,
-            ) from None
+            raise _no_sample(error, file, number) from None
+
+
+def _no_sample(error: Exception, file: Path, line: int) -> UserError:
+    return UserError(
+        f"is no line of our tasks' samples ({type(error).__name__}: {error})", path=file, line=line
+    )
+
+
+def _hashes(row: dict[str, Any]) -> bytes:
+    """What lm_eval hashes of all samples in their order, for ``task_hashes`` of its results."""
+    return f"{row['doc_hash']}{row['prompt_hash']}{row.get('target_hash', '')}".encode()
 
 
 def _hash(document: str, prompt: str) -> str:
@@ -218,14 +261,21 @@ def _columns(names: tuple[str, ...], rows: Any, file: Path | None = None) -> dic
     return columns
 
 
+def _check_count(count: int, digest: str, result: TaskResult) -> None:
+    """Refuse a file that lacks lines.
+
+    (With ``--samples`` lm_eval 0.4.11 still says that all documents were scored; the hash tells.)
+    """
+    if count != result.documents and digest != result.samples_hash:
+        raise UserError(
+            f"holds {count} documents and {result.source.name} says {result.documents}; "
+            "score the task again",
+            path=samples_file(result),
+        )
+
+
 def _check(answers: Answers, result: TaskResult) -> None:
     """Refuse samples that the result was not made from."""
-    if len(answers.ids) != result.documents:
-        raise UserError(
-            f"holds {len(answers.ids)} documents and {result.source.name} says "
-            f"{result.documents}; score the task again",
-            path=answers.source,
-        )
     if not ((answers.labels >= 1) & (answers.labels <= answers.count)).all():
         raise UserError(f"has a label that is none of 1 to {answers.count}", path=answers.source)
     accuracy = float(answers.correct.mean())

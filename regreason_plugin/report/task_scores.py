@@ -102,7 +102,7 @@ def score_task(runs: Sequence[Run], task: str) -> TaskScores:
     for run in runs:
         answers = read_answers(run.tasks[task])
         if models:
-            check_same_answers(models[0], answers, (runs[0].name, run.name))
+            check_same_answers(models[0], answers, _names(runs[0], run))
         models.append(answers)
     sums = sums_of(models)
     values = [document_values(answers) for answers in models]
@@ -122,6 +122,13 @@ def score_task(runs: Sequence[Run], task: str) -> TaskScores:
         bins=np.stack([_bins(answers) for answers in models]),
         confusion=np.stack([_confusion(answers) for answers in models]),
     )
+
+
+def _names(base: Run, other: Run) -> tuple[str, str]:
+    """What two models are called in a message; seeds of one arm share its name."""
+    if base.name != other.name:
+        return base.name, other.name
+    return f"{base.name}, {base.model}", f"{other.name}, {other.model}"
 
 
 def _bins(answers: Answers) -> Array:

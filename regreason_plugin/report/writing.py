@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.report.compare import Compared
 from regreason_plugin.report.comparison import save
 from regreason_plugin.report.csv_file import to_csv
@@ -12,14 +11,25 @@ from regreason_plugin.report.figures import write_figures
 from regreason_plugin.report.latex import to_latex
 from regreason_plugin.report.markdown_page import to_markdown
 from regreason_plugin.report.page import write_page
+from regreason_plugin.whole_files import atomic_writer, together
 
 
-def write(compared: Compared, out: Path) -> list[Path]:
-    """Write all files, each whole or not at all.
+def write(compared: Compared, out: Path, *, spreadsheet_safe: bool = False) -> list[Path]:
+    """Write all files, or none.
+
+    Args:
+        compared: What they say.
+        out: The folder.
+        spreadsheet_safe: As of `csv_line`, for the CSV file.
 
     Returns:
         Their paths, the page first.
     """
+    with together():
+        return _write(compared, out, spreadsheet_safe)
+
+
+def _write(compared: Compared, out: Path, spreadsheet_safe: bool) -> list[Path]:
     comparison = compared.comparison
     page = out / "report.html"
     write_page(comparison, compared.disagreements, compared.disagreeing, page)
@@ -27,10 +37,11 @@ def write(compared: Compared, out: Path) -> list[Path]:
     save(comparison, numbers)
     texts = {
         out / "comparison.md": to_markdown(comparison),
-        out / "comparison.csv": to_csv(comparison),
+        out / "comparison.csv": to_csv(comparison, spreadsheet_safe=spreadsheet_safe),
         out / "settings.tex": to_latex(comparison),
     }
     for path, text in texts.items():
         with atomic_writer(path) as stream:
-            stream.write(text.encode("utf-8"))
+            # (A name on the command line may hold bytes that are no UTF-8.)
+            stream.write(text.encode("utf-8", "backslashreplace"))
     return [page, numbers, *texts, *write_figures(comparison, out / "figures")]

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from regreason_plugin.demo import LORA, base_hash, eval_command, tasks_hash
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.prompt import Order
 from regreason_plugin.stages import Stage, hash_of
 from regreason_plugin.targets.arms import ARMS
+from regreason_plugin.whole_files import atomic_writer
 
 # Where the choice of hyperparameters starts the adapter; none of the study's own seeds.
 CHOICE_SEED = 0

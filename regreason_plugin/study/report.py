@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.report import tables
 from regreason_plugin.report.compare import Compared
 from regreason_plugin.report.comparison import Comparison
@@ -21,6 +20,7 @@ from regreason_plugin.study.curves import draw
 from regreason_plugin.study.figures import ENTROPIES, FORCED, SCORES, Figures, Mean
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.targets.folder import DataFolder, open_data_folder
+from regreason_plugin.whole_files import atomic_writer, together
 
 
 def write_report(
@@ -42,10 +42,11 @@ def write_report(
         plan.out / "study.json": _numbers(plan, choice, figures),
         plan.out / "curves.png": draw(plan),
     }
-    for path, content in contents.items():
-        with atomic_writer(path) as stream:
-            stream.write(content)
-    return [*contents, *write(compared, plan.out)]
+    with together():
+        for path, content in contents.items():
+            with atomic_writer(path) as stream:
+                stream.write(content)
+        return [*contents, *write(compared, plan.out)]
 
 
 def print_report(comparison: Comparison) -> None:

@@ -6,7 +6,6 @@ sorts (`index`), the second writes every row to all arms at once.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -21,7 +20,7 @@ from regreason_plugin.annotation.agreement import agreement
 from regreason_plugin.annotation.rules import RULES_NOTE
 from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer, dumps, file_sha256
+from regreason_plugin.jsonl import dumps, file_sha256
 from regreason_plugin.prompt import (
     Order,
     cut,
@@ -51,6 +50,7 @@ from regreason_plugin.targets.leaks import find_leaks, kinds_of, names_label, wi
 from regreason_plugin.targets.measure import Measure
 from regreason_plugin.targets.scopes import write_scopes
 from regreason_plugin.targets.split import PARTS, SPLITS, Split
+from regreason_plugin.whole_files import atomic_writer, check_not_input, whole_folder
 
 Progress = Callable[[str, int], object]
 
@@ -105,9 +105,11 @@ def build(
         on_progress: Called with ``check`` or ``write`` and a number of rows done.
 
     Raises:
-        UserError: The ratings are wrong, or ``out`` holds something else.
+        UserError: The ratings are wrong, or ``out`` holds them or something else, or cannot be
+            written.
     """
     options = options or BuildOptions()
+    check_not_input(out, [ratings])
     if out.exists() and (
         not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())
     ):
@@ -122,9 +124,7 @@ def build(
         declaration,
         options.parts,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        written = Path(scratch) / "new"
+    with whole_folder(out) as written:
         with index.reader() as read:
             manifest = _Writer(index, read, options, measure).write(written, on_progress)
         with atomic_writer(written / MANIFEST) as stream:
@@ -135,9 +135,6 @@ def build(
         card = data_card(manifest, file_sha256(written / MANIFEST), agreement(index.scores), about)
         with atomic_writer(written / CARD) as stream:
             stream.write(card.encode("utf-8"))
-        if out.exists():
-            out.rename(Path(scratch) / "old")
-        written.rename(out)
     return open_data_folder(out)
 
 

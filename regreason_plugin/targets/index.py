@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from regreason_plugin.jsonl import check_unique, parse_object, read_objects, val
 from regreason_plugin.schema import Rating
 from regreason_plugin.settings import EIGHTEEN
 from regreason_plugin.targets.split import PARTS, SPLITS, Split, assign
+from regreason_plugin.whole_files import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,11 @@ def _seekable(path: Path) -> Iterator[BinaryIO]:
             yield stream
         return
     with gzip.open(path) as packed, tempfile.TemporaryFile() as plain:
-        shutil.copyfileobj(packed, plain)
+        while block := packed.read(1 << 20):
+            with writing(Path(tempfile.gettempdir())):
+                plain.write(block)
+        with writing(Path(tempfile.gettempdir())):
+            plain.flush()
         yield plain
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +15,7 @@ from regreason_plugin.schema import Rating
 from regreason_plugin.settings import SETTINGS, generative_task_name, task_name
 from regreason_plugin.targets.build import BuildOptions, Progress, build
 from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.whole_files import scratch_folder
 
 
 def mini_fingerprint() -> str:
@@ -51,8 +51,8 @@ def build_mini(
         UserError: As `build`.
     """
     options = options or BuildOptions()
-    with tempfile.TemporaryDirectory() as scratch:
-        ratings = Path(scratch) / "ratings.jsonl"
+    with scratch_folder(out) as scratch:
+        ratings = scratch / "ratings.jsonl"
         write_mini_ratings(ratings, options.seed, per_dataset, lambda: on_progress("rate", 1))
         return build(ratings, out, options, on_progress=on_progress)
 

@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from regreason_plugin.errors import UserError
 from regreason_plugin.targets.card import CARD
 from regreason_plugin.targets.folder import MANIFEST, DataFolder
+from regreason_plugin.whole_files import refusal
 
 _MEANINGS = {
     401: "it does not take the token; `hf auth login`, or another HF_TOKEN",
@@ -76,6 +77,9 @@ def push(folder: DataFolder, repo: str, *, private: bool = False) -> Pushed:
         meaning = _MEANINGS.get(status, "push again later")
         raise UserError(f"the Hub refused {repo} with {status}: {meaning}") from None
     except (httpx.HTTPError, OSError) as error:
+        # (The client keeps notes on what it has uploaded, in the folder and in its cache.)
+        if isinstance(error, OSError) and (said := refusal(error)):
+            raise said from None
         raise UserError(
             f"the Hub at {api.endpoint} cannot be reached ({type(error).__name__}); is there a "
             "network?"

@@ -15,8 +15,8 @@ from typing import BinaryIO, NamedTuple
 
 from regreason_plugin.declaration import Declaration
 from regreason_plugin.errors import UserError, nearest
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.settings import EIGHTEEN
+from regreason_plugin.whole_files import atomic_writer
 
 SCOPE_KINDS = ("axis", "setting")
 

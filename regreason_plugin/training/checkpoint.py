@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer
+from regreason_plugin.whole_files import atomic_writer
 
 STATE = "regreason_state.json"
 # Trainer writes it last, so it stands for a whole checkpoint.

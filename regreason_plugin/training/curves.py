@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import atomic_writer, dumps
+from regreason_plugin.jsonl import dumps
+from regreason_plugin.whole_files import append, atomic_writer
 
 LOG = "log.jsonl"
 
@@ -70,13 +70,7 @@ class LineFile:
             return
         self._known.add(key)
         line = dumps({"step": step, **{name: _number(value) for name, value in values.items()}})
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # One write to the end of the file: a killed process leaves all of it or nothing.
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            os.write(file, line.encode() + b"\n")
-        finally:
-            os.close(file)
+        append(self._path, line.encode() + b"\n")
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

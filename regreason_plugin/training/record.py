@@ -13,11 +13,11 @@ from typing import Any
 from typing_extensions import Self
 
 from regreason_plugin.cost import TrainingCost
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.model_use import RECORD, ModelUse
 from regreason_plugin.targets.folder import DataFolder
 from regreason_plugin.training.findings import Finding, finding
 from regreason_plugin.training.sources import Sources
+from regreason_plugin.whole_files import atomic_writer
 
 _PACKAGES = ("regreason", "axolotl", "torch", "transformers", "peft")
 

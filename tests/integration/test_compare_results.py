@@ -47,17 +47,22 @@ class Guessing(WithGaps):
         ]
 
 
-def score(model: Any, tasks: list[str], data: DataFolder, out: Path) -> dict[str, Any]:
+def score(
+    model: Any, tasks: list[str], data: DataFolder, out: Path, **arguments: Any
+) -> dict[str, Any]:
     """What `lm_eval --log_samples --output_path` does with a model."""
     from lm_eval.loggers import EvaluationTracker
 
     tracker = EvaluationTracker(output_path=str(out))
-    results = evaluate(model, tasks, data.path, log_samples=True, evaluation_tracker=tracker)
+    results = evaluate(
+        model, tasks, data.path, log_samples=True, evaluation_tracker=tracker, **arguments
+    )
     samples = results.pop("samples")
     tracker.save_results_aggregated(results=results, samples=samples)
     for task in tasks:
         tracker.save_results_samples(task_name=task, samples=samples[task])
-    (file,) = out.rglob("results_*.json")
+    pattern = f"{out.stem}_*.json" if out.suffix else "results_*.json"
+    (file,) = (out.parent if out.suffix else out).rglob(pattern)
     return dict(json.loads(file.read_text(encoding="utf-8"))["results"])
 
 
@@ -207,3 +212,106 @@ def test_what_cannot_be_paired_writes_nothing(
     best = label if row["acc"] == 0 else label % 5 + 1
     wrong += [[str(-0.1 if one == best else -9.0), "False"] for one in range(1, 6)]
     assert "they are not of one run" in refused(changed(filtered_resps=wrong))
+
+
+# --- chosen documents, and a file as --output_path -----------------------------------------
+
+TASK = PROTOCOLS["label_first"][0]
+
+
+def scored_documents(folder: Path) -> dict[str, tuple[int, list[float]]]:
+    """Label and the labels' scores of the documents in lm_eval's samples file, by their ids."""
+    (file,) = folder.rglob(f"samples_{TASK}_*.jsonl")
+    rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    return {
+        row["doc"]["id"]: (row["doc"]["label"], [float(pair[0]) for pair in row["filtered_resps"]])
+        for row in rows
+    }
+
+
+def test_chosen_documents_are_paired_in_whatever_order_they_were_named(
+    tmp_path: Path, data_folder: DataFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, (name, chosen) in enumerate({"a": [5, 2, 9, 0], "b": [0, 9, 2, 5]}.items()):
+        score(Guessing(seed), [TASK], data_folder, tmp_path / name, samples={TASK: chosen})
+    documents = {name: scored_documents(tmp_path / name) for name in "ab"}
+    assert len(documents["a"]) == 4
+    assert documents["a"].keys() == documents["b"].keys()
+    right = {
+        name: [1 + int(np.argmax(scores)) == label for label, scores in of.values()]
+        for name, of in documents.items()
+    }
+    runs = [f"{name}={tmp_path / name}" for name in "ab"]
+    assert main(["compare", *runs, "--baseline", "a", "--out", str(tmp_path / "out")]) == 0
+    made = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert [setting["documents"] for setting in made["settings"]] == [4]
+    for name in "ab":
+        assert made["scores"][name][TASK]["acc"]["value"] == np.mean(right[name])
+    gate = ["gate", "--baseline", str(tmp_path / "a"), "--candidate", str(tmp_path / "b")]
+    capsys.readouterr()
+    assert main(gate) in (0, 1, 3)
+    change = np.mean(right["b"]) - np.mean(right["a"])
+    assert f"accuracy changed by {change:+.4f}" in capsys.readouterr().out
+
+
+def test_other_chosen_documents_are_named(
+    tmp_path: Path, data_folder: DataFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = {"a": [0, 1, 2], "b": [2, 3, 4, 5, 6, 7]}
+    for seed, (name, places) in enumerate(chosen.items()):
+        score(Guessing(seed), [TASK], data_folder, tmp_path / name, samples={TASK: places})
+    ids = {name: set(scored_documents(tmp_path / name)) for name in "ab"}
+    runs = [f"{name}={tmp_path / name}" for name in "ab"]
+    for command in (
+        ["compare", *runs, "--baseline", "a", "--out", str(tmp_path / "out")],
+        ["gate", "--baseline", str(tmp_path / "a"), "--candidate", str(tmp_path / "b")],
+        ["probe-plot", *runs, "--out", str(tmp_path / "out")],
+    ):
+        assert main(command) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "2 are in" in error
+        assert "5 are in" in error
+        assert all(repr(one) in error for one in ids["a"] - ids["b"])
+        assert repr(min(ids["b"] - ids["a"])) in error
+        assert "--samples" in error
+        assert not (tmp_path / "out").exists()
+
+
+def test_chosen_documents_that_lack_a_line(
+    tmp_path: Path, data_folder: DataFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate("ab"):
+        score(Guessing(seed), [TASK], data_folder, tmp_path / name, samples={TASK: [0, 3, 4]})
+        (file,) = (tmp_path / name).rglob("samples_*.jsonl")
+        file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
+    runs = [f"{name}={tmp_path / name}" for name in "ab"]
+    assert main(["compare", *runs, "--baseline", "a", "--out", str(tmp_path / "out")]) == 2
+    assert "holds 2 documents" in capsys.readouterr().err
+
+
+def test_a_file_as_output_path_is_found_by_the_name_that_was_typed(
+    tmp_path: Path, data_folder: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("one.json", "two.json")):
+        score(Guessing(seed), [TASK], data_folder, Path("runs", name))
+    assert not Path("runs/one.json").exists()
+    command = ["compare", "a=runs/one.json", "b=runs/two.json", "--baseline", "a", "--out", "out"]
+    assert main(command) == 0
+    made = json.loads(Path("out/comparison.json").read_text(encoding="utf-8"))
+    said = {
+        arm: json.loads(next(Path("runs").glob(f"{stem}_*.json")).read_text(encoding="utf-8"))
+        for arm, stem in {"a": "one", "b": "two"}.items()
+    }
+    for arm, content in said.items():
+        value = content["results"][TASK]["acc,none"]
+        assert made["scores"][arm][TASK]["acc"]["value"] == pytest.approx(value, abs=1e-6)
+    assert main(["gate", "--baseline", "runs/one.json", "--candidate", "runs/two.json"]) in (
+        0,
+        1,
+        3,
+    )
+    assert main(["probe-plot", "runs/one.json", "runs/two.json", "--out", "plot"]) == 0
+    assert {"one", "two"} == {
+        line.split(",")[0] for line in Path("plot/probes.csv").read_text().splitlines()[1:]
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -73,3 +74,27 @@ def test_a_mistake_is_its_exit_code(
     assert code == 2
     assert "no such data folder" in capsys.readouterr().err
     assert main(["--no-such-flag", "x"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("pretrained=x,peft=a,b", "'b'"),
+        ("pretrained=x,peft", "'peft'"),
+        ("pretrained", "--model_args"),
+        ('{"pretrained":', "JSON"),
+    ],
+)
+def test_model_arguments_that_are_no_pairs_are_one_sentence(
+    given: str, says: str, tmp_path: Path
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "regreason_plugin", "eval", "--tasks", TASK, "--model_args", given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    assert says in run.stderr.strip().splitlines()[-1]

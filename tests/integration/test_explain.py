@@ -504,7 +504,7 @@ def test_budget_and_dry_run(
     [
         ({"out": "table.txt"}, "name it .jsonl"),
         ({"out": "rows.jsonl", "data": "rows.jsonl"}, "is the table that the task reads"),
-        ({"task_out": "task.yml"}, "is the task that is read"),
+        ({"task_out": "task.yml"}, "is both read and written; name another --task-out"),
         ({"task_out": "task.json"}, "name it .yml"),
         ({"config": {"raters": ["rules-even"]}}, "'rules-even' cannot explain a label"),
         ({"config": {"raters": []}}, "raters"),

@@ -117,5 +117,5 @@ def test_the_source_is_never_overwritten(
     before = path.read_bytes()
     for out in (path, tmp_path / "same"):
         assert main(["import", "hh_chosen", "--path", str(path), "--out", str(out)]) == 2
-        assert "is also what --path reads" in capsys.readouterr().err
+        assert "is both read and written; name another --out" in capsys.readouterr().err
         assert path.read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import random
@@ -352,8 +353,7 @@ def test_jsonl_and_csv_agree(
     with table.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [record["id"] for record in records] == [f"=row,{n}" for n in range(len(given))]
-    # As a spreadsheet does not run them.
-    assert [row["id"] for row in rows] == [f"'=row,{n}" for n in range(len(given))]
+    assert [row["id"] for row in rows] == [record["id"] for record in records]
     assert list(rows[0])[:5] == ["id", "label", "p(wrong)", "p(wrong, so)", "p(🙂 =fine)"]
     for record, row in zip(records, rows, strict=True):
         assert row["label"] == (record["label"] or "")
@@ -377,6 +377,72 @@ def test_jsonl_and_csv_agree(
     assert kept["errors"] == 1
     assert kept["made_from"]["normalise"] == "characters"
     assert kept["bytes"] == lines.stat().st_size
+
+
+# What a reader of CSV, a spreadsheet or a terminal may take for something else than text.
+AWKWARD = [
+    *("-3", "=1+1", "+4", "@me", " =1", "'quoted", '"', 'say "x", y', ",", ";=1"),
+    *(" both ends ", "\t", "a\rb", "\r", "a\nb", "\r\n", "\x1b[2J", "\x0b", "\x85", "\u2028"),
+    *("\ufeffmark", "\\", "\uff1d1", "007", "1e3", "ünï"),
+]
+
+
+def test_csv_gives_back_what_went_in(tmp_path: Path) -> None:
+    import pandas as pd
+
+    out = tmp_path / "out.csv"
+
+    def classify(values: Sequence[Any]) -> list[Prediction]:
+        share = 1 / len(AWKWARD)
+        return [Prediction(text, dict.fromkeys(AWKWARD, share), text) for text in values]
+
+    rows = [InputRow(text, text) for text in AWKWARD]
+    predict_file(rows, classify, Lines("csv", AWKWARD, True), out, {})
+    header = ["id", "label", *(f"p({text})" for text in AWKWARD), "explanation", "cut", "error"]
+    with out.open(encoding="utf-8", newline="") as stream:
+        given_back = list(csv.reader(stream))
+    assert given_back[0] == header
+    frame = pd.read_csv(out, dtype=str, keep_default_na=False)
+    assert list(frame.columns) == header
+    joined = pd.DataFrame({"id": AWKWARD}).merge(frame, on="id", validate="one_to_one")
+    assert len(joined) == len(AWKWARD)
+    for column in ("id", "label", "explanation"):
+        assert [row[header.index(column)] for row in given_back[1:]] == AWKWARD, column
+        assert list(frame[column]) == AWKWARD, column
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="csv of Python 3.10 reads no NUL")
+def test_csv_gives_back_a_nul(tmp_path: Path) -> None:
+    lines = Lines("csv", ["a"], False)
+    written = (lines.header() + lines.line("x\0y", Prediction("a", {"a": 1.0}))).decode()
+    assert [row["id"] for row in csv.DictReader(io.StringIO(written, newline=""))] == ["x\0y"]
+
+
+def test_csv_for_spreadsheets_is_a_flag_and_another_file(
+    tiny_model: Path, custom: DataFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_input(tmp_path / "in.jsonl", ["a river", "a town"])
+    plain, safe = tmp_path / "plain.csv", tmp_path / "safe.csv"
+    flag = "--spreadsheet-safe"
+    assert command(source, plain, tiny_model, custom) == 0
+    assert command(source, safe, tiny_model, custom, flag) == 0
+    ids = [
+        [row["id"] for row in csv.DictReader(io.StringIO(out.read_text("utf-8"), newline=""))]
+        for out in (plain, safe)
+    ]
+    assert ids == [["=row,0", "=row,1"], ["'=row,0", "'=row,1"]]
+    for out, flags in ((plain, [flag]), (safe, [])):
+        kept = out.read_bytes()
+        assert command(source, out, tiny_model, custom, *flags) == 2
+        assert "was made with spreadsheet_safe" in capsys.readouterr().err
+        assert out.read_bytes() == kept
+    assert command(source, tmp_path / "out.jsonl", tiny_model, custom, flag) == 2
+    assert "--spreadsheet-safe is for CSV" in capsys.readouterr().err
+    # A file begun by a version that had no such flag put quotes into it.
+    record = json.loads(progress_path(plain).read_text("utf-8"))
+    del record["made_from"]["spreadsheet_safe"]
+    progress_path(plain).write_text(json.dumps(record))
+    assert command(source, plain, tiny_model, custom) == 2
 
 
 def test_the_same_rows_from_every_format(
@@ -450,7 +516,30 @@ def test_a_finished_file_is_not_done_again_and_another_not_overwritten(
     write_input(source, texts(4))
     assert "was made with input_sha256" in refused()
     progress_path(out).unlink()
-    assert "exists and has no out.jsonl.progress.json beside it" in refused()
+    said = refused()
+    assert "is not of this command, as it has no out.jsonl.progress.json beside it" in said
+    assert said.endswith("name another --out")
+
+
+@pytest.mark.parametrize("out", ["in.jsonl", "link.jsonl", "sub/../in.jsonl"])
+def test_the_input_is_never_the_output(
+    tiny_model: Path,
+    custom: DataFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    out: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = write_input(Path("in.jsonl"), texts(3))
+    Path("link.jsonl").symlink_to(source)
+    Path("sub").mkdir()
+    before = source.read_bytes()
+    assert command(source, Path(out), tiny_model, custom) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line == f"regreason: {out}: is both read and written; name another --out"
+    assert source.read_bytes() == before
+    assert sorted(path.name for path in Path().iterdir()) == ["in.jsonl", "link.jsonl", "sub"]
 
 
 @pytest.mark.parametrize(
@@ -461,6 +550,8 @@ def test_a_finished_file_is_not_done_again_and_another_not_overwritten(
         ("[1]\n", (), "line 1: not a JSON object"),
         ('{"text": "a"}\n{"text": "b', (), "line 2: not a JSON object"),
         ('{"text": "a"}\n', ("--out", "out.txt"), "--out has to end with .jsonl or .csv"),
+        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft=a,c"), "'c' is no name=value"),
+        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft"), "'peft' is no name=value"),
         ('{"text": "a"}\n', ("--setting", "replies", "labels"), "did you mean 'replies label'?"),
         ('{"text": "a"}\n', ("--model_args", "peft=x"), "has no pretrained="),
         ('{"text": "a"}\n', ("--model_args", "pretrained=./none"), "./none: no such folder"),

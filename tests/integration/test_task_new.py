@@ -238,20 +238,6 @@ def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("scale/task.yml").read_text(encoding="utf-8") == "mine"
 
 
-def test_nothing_is_written_when_a_write_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = Path.write_text
-
-    def fails(path: Path, *args: Any, **kwargs: Any) -> int:
-        if path.name == "README.md":
-            raise OSError("no space left")
-        return write(path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "write_text", fails)
-    with pytest.raises(OSError, match="no space"):
-        new("scale")
-    assert [path.name for path in Path().iterdir()] == ["scale.parquet"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from results_help import documents, draw_scores, write_results
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.report import estimates
 from regreason_plugin.report.compare import compare
 from regreason_plugin.report.comparison import Comparison, Wins, load
 from regreason_plugin.report.markdown_page import to_markdown
-from regreason_plugin.report.results import Run, read_run
+from regreason_plugin.report.results import Run, read_models, read_run
+from regreason_plugin.report.samples import documents_of, read_answers
 from regreason_plugin.report.writing import write
 from regreason_plugin.settings import SETTINGS, task_name
 
@@ -152,7 +154,7 @@ def test_who_rated_the_data_is_said(tmp_path: Path) -> None:
     ("changes", "expected"),
     [
         ({"configs__" + FIRST: {"metadata": {"data": {"sha256": "cd" * 32}}}}, "differ in data"),
-        ({"n-samples__" + FIRST: {"effective": 100}}, "differ in number of documents"),
+        ({"n-samples__" + FIRST: {"effective": 100}}, "have other documents: "),
         ({"n-shot__" + FIRST: 3}, "differ in few-shot"),
         ({"versions__" + FIRST: 2.0}, "differ in task version"),
         ({"config__limit": 10.0}, "differ in --limit"),
@@ -308,3 +310,52 @@ def test_samples_in_any_order_are_the_same(tmp_path: Path) -> None:
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines[1::2], *lines[::2]]))
     assert comparison_of(runs, "a") == before
+
+
+# As lm_eval 0.4.11 and 0.4.13 write what `--samples` chose; the former counts all documents.
+@pytest.mark.parametrize("version", ["0.4.11", "0.4.13"])
+def test_chosen_documents_of_either_version(tmp_path: Path, version: str) -> None:
+    count, right = 40, {}
+    for seed, (name, chosen) in enumerate({"a": [31, 2, 17, 8], "b": [8, 31, 2, 17]}.items()):
+        scores = draw_scores(FIRST, count, 0.5, seed)
+        labels = [row["label"] for row in documents(FIRST, count)]
+        right[name] = sum(scores[n].argmax() + 1 == labels[n] for n in chosen) / 4
+        write_results(tmp_path / name, {FIRST: scores}, chosen=chosen, version=version)
+    runs = [read_run(name, tmp_path / name) for name in "ab"]
+    comparison = comparison_of(runs, "a")
+    assert comparison.settings[0].documents == 4
+    assert {n: comparison.scores[n][FIRST]["acc"].value for n in "ab"} == right
+    assert [documents_of(run.tasks[FIRST]) for run in runs] == [4, 4]
+    write_results(tmp_path / "c", {FIRST: scores}, chosen=[8, 31, 3], version=version)
+    with pytest.raises(UserError) as caught:
+        comparison_of([runs[0], read_run("c", tmp_path / "c")], "a")
+    ids = [row["id"] for row in documents(FIRST, count)]
+    assert f"2 are in 'a' alone ({ids[2]!r}, {ids[17]!r})" in str(caught.value)
+    assert f"{ids[3]!r} is in 'c' alone" in str(caught.value)
+
+
+def test_files_of_one_folder_as_output_path(tmp_path: Path) -> None:
+    """As lm_eval writes them with ``--output_path tmp/one.json``, of two models and dates."""
+    content, folder = results({FIRST: 0.4}), tmp_path / "kept"
+    for stem, date, acc in (
+        ("one", "2026-03-01", 0.5),
+        ("one", "2026-02-01", 0.4),
+        ("one_more", "2026-04-01", 0.3),
+    ):
+        content["results"][FIRST]["acc,none"] = acc
+        content["config"]["model_args"] = f"pretrained={stem}"
+        save(folder, content, date)
+        name = f"{date}T00-00-00.json"
+        (folder / f"results_{name}").rename(folder / f"{stem}_{name}")
+    (folder / "other_2026-05-01T00-00-00.json").write_text("[]")  # of another program
+    one, more = read_run("a", folder / "one.json"), read_run("b", folder / "one_more.json")
+    assert one.tasks[FIRST].metrics["acc"] == 0.5
+    assert [old.name for old in one.superseded] == ["one_2026-02-01T00-00-00.json"]
+    assert read_answers(more.tasks[FIRST]).correct.mean() == 0.3
+    assert [run.model for run in read_models("x", folder)] == ["one", "one_more"]
+    with pytest.raises(UserError, match="no such results folder"):
+        read_run("c", folder / "two.json")
+    for file in folder.glob("samples_*2026-03*"):
+        file.unlink()
+    with pytest.raises(UserError, match="has no samples_.*_2026-03-01T00-00-00.jsonl beside it"):
+        read_answers(one.tasks[FIRST])

@@ -236,7 +236,7 @@ def test_what_is_of_no_one_arm_is_refused(
     ("changes", "expected"),
     [
         ({"config__limit": 5.0}, "differ in --limit"),
-        ({"n-samples__" + FIRST: {"effective": 100}}, "differ in number of documents"),
+        ({"n-samples__" + FIRST: {"effective": 100}}, "have other documents: "),
         ({"configs__" + FIRST: {"metadata": {"data": {"sha256": "cd" * 32}}}}, "differ in data"),
     ],
 )

@@ -324,8 +324,8 @@ def test_csv_leaves_what_is_undefined_empty_and_negative_numbers_numbers() -> No
 
 @settings(max_examples=300, deadline=None)
 @given(NAMES)
-def test_no_cell_of_the_csv_runs_in_a_spreadsheet(name: str) -> None:
-    text = to_csv(renamed(name))
+def test_no_cell_of_a_csv_for_spreadsheets_runs_in_one(name: str) -> None:
+    text = to_csv(renamed(name), spreadsheet_safe=True)
     # Whatever character the spreadsheet takes for a separator.
     for delimiter in ",;\t|":
         for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
@@ -340,8 +340,21 @@ def test_no_cell_of_the_csv_runs_in_a_spreadsheet(name: str) -> None:
     assert {arm.replace("'", "") for arm in arms} == {"label_only", kept.replace("'", "")}
 
 
+@settings(max_examples=300, deadline=None)
+@given(NAMES)
+def test_names_in_the_csv_are_as_they_were_given(name: str) -> None:
+    text = to_csv(renamed(name))
+    arms = {row["arm"] for row in csv.DictReader(io.StringIO(text, newline=""))}
+    assert arms == {"label_only", name}
+
+
 def test_a_harmless_name_stays_as_it_is() -> None:
     for name in ("label-only", "a=b", "lr 1e-4, 3 epochs", "O'Brien", "Ünïcode, 中文"):
+        assert set(read(to_csv(renamed(name), spreadsheet_safe=True))["arm"]) == {
+            "label_only",
+            name,
+        }
+    for name in ("-3", "=x", "+1", "@me", "a\rb"):
         assert set(read(to_csv(renamed(name)))["arm"]) == {"label_only", name}
 
 

@@ -123,6 +123,13 @@ def test_the_scores_are_those_of_lm_eval(tmp_path: Path) -> None:
     assert "**Only the first 40 documents of each task: a trial.**" in body
 
 
+def test_the_scores_of_chosen_documents_are_called_so(tmp_path: Path) -> None:
+    chosen = {"original": 200, "effective": 50}
+    body, _ = card(tmp_path, results({FIRST: 0.5}, **{"n-samples__" + FIRST: chosen}))
+    assert table(body)[FIRST][0] == "50"
+    assert "**Only chosen documents (lm_eval's `--samples`): a trial.**" in body
+
+
 @pytest.mark.parametrize(
     "base",
     [

@@ -17,11 +17,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from regreason_plugin.jsonl import atomic_writer
 from regreason_plugin.report.comparison import Comparison
 from regreason_plugin.report.disagree import Disagreement
 from regreason_plugin.report.page import numbers
 from regreason_plugin.report.page.view import view
+from regreason_plugin.whole_files import atomic_writer
 
 
 def write_page(
