@@ -19,6 +19,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import BitsAndBytesConfig
 
 from regreason_plugin.errors import UserError, stop_on_user_error
+from regreason_plugin.evaluation.adapter import load_adapter
 from regreason_plugin.evaluation.asked import Asked, Context
 from regreason_plugin.evaluation.clock import SCORING, Clock
 from regreason_plugin.evaluation.prefix_tree import shared_prefix
@@ -82,16 +83,26 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             softmax_dtype=self.softmax_dtype,
         )
 
-    def _create_model(self, *args: Any, quantization_config: Any = None, **others: Any) -> None:
+    def _create_model(
+        self,
+        *args: Any,
+        quantization_config: Any = None,
+        peft: str | None = None,
+        **others: Any,
+    ) -> None:
         """Load the model.
 
         hf hands ``load_in_4bit`` and its like on as they are; transformers 5 takes them
-        in a config only.
+        in a config only. And it fits the base to the tokenizer before it loads an adapter.
         """
+        if peft and others.get("delta"):
+            raise UserError("--model_args has both peft= and delta=; leave one out")
         bits = {name: others.pop(name) for name in list(others) if name.startswith(_BITSANDBYTES)}
         if bits.get("load_in_4bit") or bits.get("load_in_8bit"):
             quantization_config = BitsAndBytesConfig(**bits)  # type: ignore[no-untyped-call]
         super()._create_model(*args, quantization_config=quantization_config, **others)
+        if peft:
+            self._model = load_adapter(self._model, peft, self.tokenizer, others.get("revision"))
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
         """What ``auto`` stands for where text is generated.
