@@ -14,13 +14,13 @@ from typing import Any
 from peft import PeftConfig, PeftModel
 from peft.utils import load_peft_weights
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer
 
 from regreason_plugin.errors import UserError
 
 
 def load_adapter(
-    model: PreTrainedModel, adapter: str, tokenizer: Any, revision: str | None = None
+    model: Any, adapter: str, tokenizer: Any, revision: str | None = None
 ) -> PeftModel:
     """A base with its adapter.
 
@@ -28,7 +28,7 @@ def load_adapter(
     none they stay as they are, unless the tokenizer has more tokens than they have rows.
 
     Args:
-        model: The base.
+        model: The base, a model of transformers.
         adapter: Its folder or its name on the Hub.
         tokenizer: The one in use.
         revision: Of the adapter on the Hub.
@@ -51,7 +51,7 @@ def load_adapter(
     return adapted
 
 
-def _saved_rows(weights: Mapping[str, Tensor], model: PreTrainedModel) -> int | None:
+def _saved_rows(weights: Mapping[str, Tensor], model: Any) -> int | None:
     """How many rows the embeddings or the head had in training, where the adapter saved any."""
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     # By their last name: what stands before it differs between versions of transformers.

@@ -20,6 +20,7 @@ from transformers import BitsAndBytesConfig
 
 from regreason_plugin.errors import UserError, stop_on_user_error
 from regreason_plugin.evaluation.adapter import load_adapter
+from regreason_plugin.evaluation.answer_cache import answers_digest
 from regreason_plugin.evaluation.asked import Asked, Context
 from regreason_plugin.evaluation.clock import SCORING, Clock
 from regreason_plugin.evaluation.prefix_tree import shared_prefix
@@ -65,6 +66,14 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         if several_on_a_cpu():
             # Or accelerate finds no backend, and every process takes itself for the only one.
             os.environ["ACCELERATE_USE_CPU"] = "true"
+        # All that decides an answer, for a cache.
+        self._told = {
+            "pretrained": pretrained,
+            "probes": sorted(self.probes),
+            "renyi_alpha": self.alpha,
+            "optional_probes": probe is None,
+            **others,
+        }
         super().__init__(pretrained, **others)
         if hasattr(self, "accelerator"):
             # hf shares the work among processes only where it sees several GPUs.
@@ -102,7 +111,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             quantization_config = BitsAndBytesConfig(**bits)  # type: ignore[no-untyped-call]
         super()._create_model(*args, quantization_config=quantization_config, **others)
         if peft:
-            self._model = load_adapter(self._model, peft, self.tokenizer, others.get("revision"))
+            self._model = load_adapter(self.model, peft, self.tokenizer, others.get("revision"))
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
         """What ``auto`` stands for where text is generated.
@@ -128,6 +137,19 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
     def get_model_info(self) -> dict[str, Any]:
         """What hf says of the model, and what it took to score with it."""
         return {**super().get_model_info(), SCORING: self.clock.cost().model_dump()}
+
+    @stop_on_user_error()
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """As hf, with a table of the cache's file for this model alone.
+
+        Its keys hold the text that is asked, so another model would answer for this one.
+        """
+        if (answers := cache_hook.dbdict) is not None:
+            table = answers_digest(NAME, self._told)
+            answers.commit()
+            type(answers)(answers.filename, tablename=table).close()
+            answers.tablename = table
+        super().set_cache_hook(cache_hook)
 
     @stop_on_user_error(of_one_rank=True)
     def _loglikelihood_tokens(

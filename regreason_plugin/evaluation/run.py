@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
         if hasattr(args, "include_path"):
             args.include_path = _include_paths(args.include_path)
             _check_model(args)
+            args.use_cache = _own_cache(vars(args))
         cli.execute(args)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -49,6 +50,33 @@ def _check_model(args: Any) -> None:
     allow = bool((args.metadata or {}).get(ALLOW))
     allowing = f"""add --metadata '{{"{ALLOW}": true}}'"""
     check_use(ModelUse(), args.model_args or {}, allow=allow, allowing=allowing)
+
+
+def _own_cache(given: dict[str, Any]) -> str | None:
+    """A path of ``--use_cache`` for this model alone; lm-eval's keys do not hold the model.
+
+    ``regreason-hf`` keeps models apart itself, also where another command calls it.
+
+    Args:
+        given: The command line, which goes before a file of ``--config``.
+    """
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+    from lm_eval.utils import simple_parse_args_string
+
+    from regreason_plugin.evaluation.answer_cache import answers_digest
+    from regreason_plugin.evaluation.model import NAME
+
+    typed = {name: value for name, value in given.items() if value}
+    if typed.get("config"):
+        typed = {**EvaluatorConfig.load_yaml_config(typed["config"]), **typed}
+    path: str | None = typed.get("use_cache")
+    model = typed.get("model", "hf")
+    if path is None or model == NAME:
+        return path
+    arguments = typed.get("model_args") or {}
+    if isinstance(arguments, str):
+        arguments = simple_parse_args_string(arguments)
+    return f"{path}_{answers_digest(model, arguments)}"
 
 
 def checkout_tasks() -> Path | None:

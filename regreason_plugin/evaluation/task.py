@@ -78,6 +78,20 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
         """A document's answers for the five labels, by the prefix of their metrics."""
         return {"": results}
 
+    @stop_on_user_error()
+    def build_all_requests(self, *, cache_requests: bool = False, **others: Any) -> None:
+        """As lm-eval, but never from prompts that it kept.
+
+        Raises:
+            UserError: ``--cache_requests``, which tells prompts apart by the task's name.
+        """
+        if cache_requests:
+            raise UserError(
+                "--cache_requests keeps prompts by the task's name alone and would score those of "
+                "other data; leave it out"
+            )
+        super().build_all_requests(**others)
+
     @stop_on_user_error(of_one_rank=True)
     def apply_filters(self) -> list[Instance] | None:
         """The model has answered; what lm-eval does next, and which probes there are."""

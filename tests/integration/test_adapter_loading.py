@@ -29,9 +29,9 @@ TEXTS = ["A man sleeps. Someone is awake.", "The shop is closed. Nobody buys.", 
 ADDED = ["<|verdict|>", "<|premise|>"]
 
 
-def adapter(folder: Path, *, tokens: list[str] | None = None, **config: Any) -> Path:
+def adapter(folder: Path, *, tokens: list[str] | None = None, seed: int = 1, **config: Any) -> Path:
     """A random adapter of the tiny base, with its tokenizer, as a training leaves one."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     if tokens:
