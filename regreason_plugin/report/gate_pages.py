@@ -50,7 +50,7 @@ def print_decision(decision: Decision) -> None:
         Text(headline(decision), style=_WORDS[decision.verdict][2]), soft_wrap=True, highlight=False
     )
     console.print(table)
-    for line in [*advice(decision), *commands(decision)]:
+    for line in [*notes(decision), *advice(decision), *commands(decision)]:
         console.print(Text(line), soft_wrap=True)
 
 
@@ -78,6 +78,11 @@ def _next(decision: Decision) -> list[str]:
     ]
 
 
+def notes(decision: Decision) -> list[str]:
+    """What the way the two were scored does to the numbers, in sentences."""
+    return [_clean(note.replace("`", "")) for note in decision.notes]
+
+
 def commands(decision: Decision) -> list[str]:
     """The command that shows more, where there is something to see."""
     if decision.verdict != "fail":
@@ -103,7 +108,7 @@ def to_markdown(decision: Decision) -> str:
         *("| " + " | ".join(map(escape, cells)) + " |" for cells in rows[:-1]),
         "| " + " | ".join(f"**{escape(cell)}**" if cell else "" for cell in rows[-1]) + " |",
         "",
-        *map(escape, advice(decision)),
+        *map(escape, [*notes(decision), *advice(decision)]),
     ]
     if shown := commands(decision):
         lines += ["", block("\n".join(shown), "sh")]
@@ -152,9 +157,10 @@ def to_junit(decision: Decision) -> bytes:
         failure = ElementTree.SubElement(
             case, "failure", {"message": headline(decision), "type": kind}
         )
-        failure.text = "\n".join([*advice(decision), *commands(decision)])
+        failure.text = "\n".join([*notes(decision), *advice(decision), *commands(decision)])
     else:
-        ElementTree.SubElement(case, "system-out").text = headline(decision)
+        shown = "\n".join([headline(decision), *notes(decision)])
+        ElementTree.SubElement(case, "system-out").text = shown
     header, cells = _cells(decision)
     for row, line in zip(decision.settings, cells, strict=False):
         case = _case(suite, f"{row.dataset} {row.axis}", "regreason.gate.settings")
