@@ -1,8 +1,9 @@
 """``regreason-hf``: lm-eval's ``hf``, with another way to score and with probes.
 
-It takes the arguments of ``hf`` and two of its own, and gives the same numbers. What
-``hf`` computes three times it computes once (`scorer`), and where a document's answer is
-decided it can measure entropies (`regreason_plugin.probes`).
+It takes the arguments of ``hf`` and two of its own, and gives the same numbers, but for
+adapters, whose base it does not resize (`adapter`). What ``hf`` computes three times it
+computes once (`scorer`), and where a document's answer is decided it can measure entropies
+(`regreason_plugin.probes`).
 """
 
 from __future__ import annotations
