@@ -38,8 +38,18 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
         super().__init__(config=config)
 
     @stop_on_user_error()
-    def build_all_requests(self, **how: Any) -> None:
-        """Check that the model is used as it was trained, then make lm-eval's requests."""
+    def build_all_requests(self, *, cache_requests: bool = False, **how: Any) -> None:
+        """Check that the model is used as it was trained, then make lm-eval's requests.
+
+        Raises:
+            UserError: It is not; or ``--cache_requests``, which tells prompts apart by the
+                task's name.
+        """
+        if cache_requests:
+            raise UserError(
+                "--cache_requests keeps prompts by the task's name alone and would score those of "
+                "other data; leave it out"
+            )
         self._check_model(how)
         super().build_all_requests(**how)
 
@@ -77,20 +87,6 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
     def label_answers(self, results: list[Any]) -> dict[str, list[tuple[float, bool]]]:
         """A document's answers for the five labels, by the prefix of their metrics."""
         return {"": results}
-
-    @stop_on_user_error()
-    def build_all_requests(self, *, cache_requests: bool = False, **others: Any) -> None:
-        """As lm-eval, but never from prompts that it kept.
-
-        Raises:
-            UserError: ``--cache_requests``, which tells prompts apart by the task's name.
-        """
-        if cache_requests:
-            raise UserError(
-                "--cache_requests keeps prompts by the task's name alone and would score those of "
-                "other data; leave it out"
-            )
-        super().build_all_requests(**others)
 
     @stop_on_user_error(of_one_rank=True)
     def apply_filters(self) -> list[Instance] | None:

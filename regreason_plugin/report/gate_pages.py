@@ -50,13 +50,18 @@ def print_decision(decision: Decision) -> None:
         Text(headline(decision), style=_WORDS[decision.verdict][2]), soft_wrap=True, highlight=False
     )
     console.print(table)
-    for line in [*notes(decision), *advice(decision), *commands(decision)]:
+    for line in [*advice(decision), *commands(decision)]:
         console.print(Text(line), soft_wrap=True)
 
 
 def advice(decision: Decision) -> list[str]:
     """What the numbers hide, and what to do next, in sentences."""
-    return [*decision.baseline.misfit_notes, *decision.candidate.misfit_notes, *_next(decision)]
+    return [*_hidden(decision), *_next(decision)]
+
+
+def _hidden(decision: Decision) -> list[str]:
+    misfits = [*decision.baseline.misfit_notes, *decision.candidate.misfit_notes]
+    return [*misfits, *(_clean(note.replace("`", "")) for note in decision.notes)]
 
 
 def _next(decision: Decision) -> list[str]:
@@ -76,11 +81,6 @@ def _next(decision: Decision) -> list[str]:
         f"About {decision.times:.1f} times as many documents ({documents * decision.times:,.0f} in "
         f"place of {documents:,}) would decide it, if the change stays what it is."
     ]
-
-
-def notes(decision: Decision) -> list[str]:
-    """What the way the two were scored does to the numbers, in sentences."""
-    return [_clean(note.replace("`", "")) for note in decision.notes]
 
 
 def commands(decision: Decision) -> list[str]:
@@ -108,7 +108,7 @@ def to_markdown(decision: Decision) -> str:
         *("| " + " | ".join(map(escape, cells)) + " |" for cells in rows[:-1]),
         "| " + " | ".join(f"**{escape(cell)}**" if cell else "" for cell in rows[-1]) + " |",
         "",
-        *map(escape, [*notes(decision), *advice(decision)]),
+        *map(escape, advice(decision)),
     ]
     if shown := commands(decision):
         lines += ["", block("\n".join(shown), "sh")]
@@ -157,9 +157,9 @@ def to_junit(decision: Decision) -> bytes:
         failure = ElementTree.SubElement(
             case, "failure", {"message": headline(decision), "type": kind}
         )
-        failure.text = "\n".join([*notes(decision), *advice(decision), *commands(decision)])
+        failure.text = "\n".join([*advice(decision), *commands(decision)])
     else:
-        shown = "\n".join([headline(decision), *notes(decision)])
+        shown = "\n".join([headline(decision), *_hidden(decision)])
         ElementTree.SubElement(case, "system-out").text = shown
     header, cells = _cells(decision)
     for row, line in zip(decision.settings, cells, strict=False):
