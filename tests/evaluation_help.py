@@ -50,9 +50,11 @@ def lm_eval_command(
 class PlainScorer:
     """Scores continuations with transformers alone, one at a time, nothing padded."""
 
-    def __init__(self, folder: Path, adapter: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, adapter: Path | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         if adapter is not None:
             from peft import PeftModel
 
@@ -70,7 +72,7 @@ class PlainScorer:
         ids = self.tokenizer(context + continuation).input_ids
         start = len(self.tokenizer(context).input_ids)
         with torch.no_grad():
-            logits = self.model(torch.tensor([ids])).logits[0].float()
+            logits = self.model(torch.tensor([ids])).logits[0]
         log_probabilities = torch.log_softmax(logits, dim=-1)
         return float(sum(log_probabilities[at - 1, ids[at]] for at in range(start, len(ids))))
 

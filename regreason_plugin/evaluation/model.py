@@ -1,8 +1,9 @@
 """``regreason-hf``: lm-eval's ``hf``, with another way to score and with probes.
 
-It takes the arguments of ``hf`` and two of its own, and gives the same numbers. What
-``hf`` computes three times it computes once (`scorer`), and where a document's answer is
-decided it can measure entropies (`regreason_plugin.probes`).
+It takes the arguments of ``hf`` and two of its own, and gives the same numbers, but for
+adapters, whose base it does not resize (`adapter`). What ``hf`` computes three times it
+computes once (`scorer`), and where a document's answer is decided it can measure entropies
+(`regreason_plugin.probes`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import BitsAndBytesConfig
 
 from regreason_plugin.errors import UserError, stop_on_user_error
+from regreason_plugin.evaluation.adapter import load_adapter
+from regreason_plugin.evaluation.answer_cache import answers_digest
 from regreason_plugin.evaluation.asked import Asked, Context
 from regreason_plugin.evaluation.clock import SCORING, Clock
 from regreason_plugin.evaluation.prefix_tree import shared_prefix
@@ -64,6 +67,14 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         if several_on_a_cpu():
             # Or accelerate finds no backend, and every process takes itself for the only one.
             os.environ["ACCELERATE_USE_CPU"] = "true"
+        # All that decides an answer, for a cache.
+        self._told = {
+            "pretrained": pretrained,
+            "probes": sorted(self.probes),
+            "renyi_alpha": self.alpha,
+            "optional_probes": probe is None,
+            **others,
+        }
         super().__init__(pretrained, **others)
         if hasattr(self, "accelerator"):
             # hf shares the work among processes only where it sees several GPUs.
@@ -82,16 +93,26 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             softmax_dtype=self.softmax_dtype,
         )
 
-    def _create_model(self, *args: Any, quantization_config: Any = None, **others: Any) -> None:
+    def _create_model(
+        self,
+        *args: Any,
+        quantization_config: Any = None,
+        peft: str | None = None,
+        **others: Any,
+    ) -> None:
         """Load the model.
 
         hf hands ``load_in_4bit`` and its like on as they are; transformers 5 takes them
-        in a config only.
+        in a config only. And it fits the base to the tokenizer before it loads an adapter.
         """
+        if peft and others.get("delta"):
+            raise UserError("--model_args has both peft= and delta=; leave one out")
         bits = {name: others.pop(name) for name in list(others) if name.startswith(_BITSANDBYTES)}
         if bits.get("load_in_4bit") or bits.get("load_in_8bit"):
             quantization_config = BitsAndBytesConfig(**bits)  # type: ignore[no-untyped-call]
         super()._create_model(*args, quantization_config=quantization_config, **others)
+        if peft:
+            self._model = load_adapter(self.model, peft, self.tokenizer, others.get("revision"))
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
         """What ``auto`` stands for where text is generated.
@@ -117,6 +138,19 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
     def get_model_info(self) -> dict[str, Any]:
         """What hf says of the model, and what it took to score with it."""
         return {**super().get_model_info(), SCORING: self.clock.cost().model_dump()}
+
+    @stop_on_user_error()
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """As hf, with a table of the cache's file for this model alone.
+
+        Its keys hold the text that is asked, so another model would answer for this one.
+        """
+        if (answers := cache_hook.dbdict) is not None:
+            table = answers_digest(NAME, self._told)
+            answers.commit()
+            type(answers)(answers.filename, tablename=table).close()
+            answers.tablename = table
+        super().set_cache_hook(cache_hook)
 
     @stop_on_user_error(of_one_rank=True)
     def _loglikelihood_tokens(

@@ -54,8 +54,8 @@ def probe_names(answers: Iterable[tuple[float, bool]]) -> list[str] | None:
     }
     if len(found) > 1:
         raise UserError(
-            "the model's answers do not all have the same entropy probes, as happens with a "
-            "--use_cache path of a run with another probe= in --model_args; name a new one"
+            "the model's answers do not all have the same entropy probes, as happens with the "
+            "--use_cache path of another model; name a new one"
         )
     # Nothing is found where answers could have probes and none of them does.
     names = found.pop() if found else frozenset[str]()

@@ -35,23 +35,38 @@ def main(argv: list[str]) -> int:
         args = _parsed(cli, argv)
         if hasattr(args, "include_path"):
             args.include_path = _include_paths(args.include_path)
-            _check_model(args)
+            told = _told(args)
+            _check_model(told)
+            args.use_cache = _own_cache(told)
         cli.execute(args)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
 
-def _check_model(args: Any) -> None:
+def _told(args: Any) -> dict[str, Any]:
+    """What lm-eval will go by: the command line, which goes before a file of ``--config``."""
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+    from lm_eval.utils import simple_parse_args_string
+
+    told = {name: value for name, value in vars(args).items() if value}
+    if told.get("config"):
+        told = {**EvaluatorConfig.load_yaml_config(told["config"]), **told}
+    if isinstance(arguments := told.get("model_args"), str):
+        told["model_args"] = simple_parse_args_string(arguments)
+    return told
+
+
+def _check_model(told: dict[str, Any]) -> None:
     """Refuse an adapter on another base or tokenizer than its own, whatever the tasks.
 
     (What only our tasks prescribe, such as the prompt, they check themselves.)
     """
     from regreason_plugin.model_use import ALLOW, ModelUse, check_use
 
-    allow = bool((args.metadata or {}).get(ALLOW))
+    allow = bool(told.get("metadata", {}).get(ALLOW))
     allowing = f"""add --metadata '{{"{ALLOW}": true}}'"""
-    check_use(ModelUse(), args.model_args or {}, allow=allow, allowing=allowing)
+    check_use(ModelUse(), told.get("model_args", {}), allow=allow, allowing=allowing)
 
 
 def _parsed(cli: Any, argv: list[str]) -> Any:
@@ -70,6 +85,21 @@ def _parsed(cli: Any, argv: list[str]) -> Any:
             "them, so a value holds none; one that does goes into a JSON object, as in "
             '--model_args \'{"pretrained": "BASE", "peft": "a,b"}\''
         ) from None
+
+
+def _own_cache(told: dict[str, Any]) -> str | None:
+    """A path of ``--use_cache`` for this model alone; lm-eval's keys do not hold the model.
+
+    ``regreason-hf`` keeps models apart itself, also where another command calls it.
+    """
+    from regreason_plugin.evaluation.answer_cache import answers_digest
+    from regreason_plugin.evaluation.model import NAME
+
+    path: str | None = told.get("use_cache")
+    model = told.get("model", "hf")
+    if path is None or model == NAME:
+        return path
+    return f"{path}_{answers_digest(model, told.get('model_args', {}))}"
 
 
 def checkout_tasks() -> Path | None:

@@ -39,13 +39,19 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
         super().__init__(config=config)
 
     @stop_on_user_error()
-    def build_all_requests(self, **how: Any) -> None:
+    def build_all_requests(self, *, cache_requests: bool = False, **how: Any) -> None:
         """Check that the model fits the task, then make lm-eval's requests.
 
         Raises:
-            UserError: It was trained for something else, or its tokenizer cannot keep the
-                labels apart.
+            UserError: It was trained for something else, its tokenizer cannot keep the labels
+                apart, or there is ``--cache_requests``, which tells prompts apart by the task's
+                name.
         """
+        if cache_requests:
+            raise UserError(
+                "--cache_requests keeps prompts by the task's name alone and would score those of "
+                "other data; leave it out"
+            )
         self._check_model(how)
         super().build_all_requests(**how)
 

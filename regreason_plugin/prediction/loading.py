@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regreason_plugin.errors import UserError, user_errors_passed_on
+from regreason_plugin.evaluation.answer_cache import folder_digest
 
 if TYPE_CHECKING:
     from regreason_plugin.evaluation.model import RegReasonHF
 
 # Folders among the model's arguments.
 _FOLDERS = ("pretrained", "peft", "tokenizer")
-_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.jinja")
-_ENDS = 1 << 20
 
 
 def read_model_args(given: str) -> dict[str, Any]:
@@ -46,24 +44,13 @@ def read_model_args(given: str) -> dict[str, Any]:
 
 
 def model_facts(arguments: dict[str, Any]) -> dict[str, str]:
-    """A digest of each folder of a model, so that one trained anew does not pass for the same.
-
-    Of a large file only the ends are read.
-    """
+    """The `folder_digest` of each folder of a model."""
     facts = {}
     for name in _FOLDERS:
         folder = Path(str(arguments.get(name, "")))
         if name not in arguments or not folder.is_dir():
             continue
-        digest = hashlib.sha256()
-        for path in sorted({path for pattern in _FILES for path in folder.glob(pattern)}):
-            size = path.stat().st_size
-            digest.update(f"{path.name} {size} ".encode())
-            with path.open("rb") as stream:
-                digest.update(stream.read(_ENDS))
-                stream.seek(max(0, size - _ENDS))
-                digest.update(stream.read(_ENDS))
-        facts[f"{name}_digest"] = digest.hexdigest()[:16]
+        facts[f"{name}_digest"] = folder_digest(folder)
     return facts
 
 

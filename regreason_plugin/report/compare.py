@@ -32,6 +32,7 @@ from regreason_plugin.report.same import (
     tasks_of,
 )
 from regreason_plugin.report.samples import LAYERS
+from regreason_plugin.report.scoring_notes import scoring_notes
 from regreason_plugin.report.seed_pairs import SeedPairs, pair_seeds
 from regreason_plugin.report.task_scores import TaskScores, read_tasks
 from regreason_plugin.report.task_setting import in_paper
@@ -122,6 +123,7 @@ def compare(
     made = rounded(form.Comparison(**fields))
     notes = notes_of(made, table.pairs, _left_out(arms, tasks), table.not_shared)
     notes += [note for arm in arms.values() for run in arm for note in run.misfit_notes]
+    notes += scoring_notes(ordered, [list(scores.probabilities) for scores in table.tasks])
     made = made.model_copy(update={"notes": notes})
     made = made.model_copy(update={"answers": answers(made)})
     chosen, count = choose(table.tasks, first, {name: table.models[name] for name in arms})

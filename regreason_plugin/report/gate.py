@@ -24,6 +24,7 @@ from regreason_plugin.report.same import (
     tasks_of,
 )
 from regreason_plugin.report.samples import Answers, Array, read_answers
+from regreason_plugin.report.scoring_notes import scoring_notes
 from regreason_plugin.report.sums import statistics_of, sums_of
 from regreason_plugin.report.task_setting import TaskSetting
 
@@ -104,6 +105,7 @@ class Decision:
             number is enough.
         baseline: Which model it is.
         candidate: Likewise.
+        notes: What the way they were scored does to the numbers, a sentence each.
     """
 
     verdict: Verdict
@@ -115,6 +117,7 @@ class Decision:
     times: float | None
     baseline: Run
     candidate: Run
+    notes: list[str]
 
 
 def decide(
@@ -153,6 +156,10 @@ def decide(
         else None,
         baseline=baseline,
         candidate=candidate,
+        notes=scoring_notes(
+            (baseline, candidate),
+            [[answers.log_probabilities for answers in pair.answers] for pair in every],
+        ),
     )
 
 

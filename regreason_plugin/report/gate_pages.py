@@ -53,7 +53,12 @@ def print_decision(decision: Decision) -> None:
 
 def advice(decision: Decision) -> list[str]:
     """What the numbers hide, and what to do next, in sentences."""
-    return [*decision.baseline.misfit_notes, *decision.candidate.misfit_notes, *_next(decision)]
+    return [*_hidden(decision), *_next(decision)]
+
+
+def _hidden(decision: Decision) -> list[str]:
+    misfits = [*decision.baseline.misfit_notes, *decision.candidate.misfit_notes]
+    return [*misfits, *(_clean(note.replace("`", "")) for note in decision.notes)]
 
 
 def _next(decision: Decision) -> list[str]:
@@ -144,7 +149,8 @@ def to_junit(decision: Decision) -> bytes:
         )
         failure.text = "\n".join([*advice(decision), *commands(decision)])
     else:
-        ElementTree.SubElement(case, "system-out").text = headline(decision)
+        shown = "\n".join([headline(decision), *_hidden(decision)])
+        ElementTree.SubElement(case, "system-out").text = shown
     header, cells = _cells(decision)
     for row, line in zip(decision.settings, cells, strict=False):
         case = _case(suite, f"{row.dataset} {row.axis}", "regreason.gate.settings")

@@ -302,11 +302,4 @@ def notes_of(
             f"{len(small)} of {count} settings have fewer than {FEW_GROUPS} groups of documents "
             f"(the least: {fewest}): their own intervals are rough."
         )
-    for arm in comparison.arms:
-        found = [of["nll"] for of in comparison.differences[arm].values()]
-        if all(one.value == 0 and one.se in (0, None) for one in found):
-            notes.append(
-                f"`{arm}` answers exactly as `{comparison.baseline}` does: are they two names of "
-                "one model?"
-            )
     return notes
