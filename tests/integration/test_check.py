@@ -455,3 +455,22 @@ def test_as_a_process(data: DataFolder, tiny_model: Path, tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("regreason.json", "a model trained with another config; put the keys"),
+        ("regreason_state.json", "an unfinished training with another config (regreason_st"),
+        ("checkpoint-4/regreason_state.json", "an unfinished training with another config (chec"),
+        ("model-00001-of-00002.safetensors", "model-00001-of-00002.safetensors, and no regrea"),
+    ],
+)
+def test_a_fixed_folder_of_another_run(file: str, what: str, check: Check, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    (model / file).parent.mkdir(parents=True)
+    (model / file).write_text('{"config_sha256": "0123"}')
+    found = check(output_dir=str(model))
+    assert found.code == 2
+    (error,) = found.of("error")
+    assert error.startswith(f"output_dir: {model} holds {what}")
