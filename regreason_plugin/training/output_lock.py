@@ -25,7 +25,7 @@ class OutputLock:
         config: What to call the config in an error.
 
     Raises:
-        UserError: Another process holds the lock.
+        UserError: Another process holds the lock, or the folder cannot be written to.
     """
 
     def __init__(self, output_dir: Path, config: str) -> None:
@@ -33,9 +33,16 @@ class OutputLock:
         self._made = [folder for folder in self._path.parents if not folder.exists()]
         self._process = os.getpid()
         self._stream: IO[str] | None = None
-        output_dir.mkdir(parents=True, exist_ok=True)
         while self._stream is None:
-            stream = self._path.open("a")
+            try:
+                output_dir.mkdir(parents=True, exist_ok=True)
+                stream = self._path.open("a")
+            except OSError as error:
+                raise UserError(
+                    f"{output_dir} cannot be written to ({error.strerror}); name another folder",
+                    path=config,
+                    field="output_dir",
+                ) from None
             try:
                 # (Not flock: processes that are forked from this one would hold that, too.)
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
