@@ -142,7 +142,7 @@ def _check(
         yield finding("not checked", "what follows from the config: Axolotl refuses it as it is")
         return
     arm = one.sources.arm if one.sources else one.cfg.regreason_arm
-    yield from check_comparison(one.cfg, arm, cfg)
+    yield from check_comparison(one.cfg, arm, processes, cfg)
     shape = _shape(one.cfg, shapes)
     if isinstance(shape, Finding):
         yield shape

@@ -109,7 +109,8 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         with stop_on_user_error():
             tokenizer = load_tokenizer(cfg)
             found = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
-            found += check_comparison(cfg, self._sources.arm)
+            processes = int(os.environ.get("WORLD_SIZE", "1"))
+            found += check_comparison(cfg, self._sources.arm, processes)
             self._template = template_arguments(cfg, self._sources, tokenizer)
         say(found)
 
@@ -159,6 +160,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
                 trainer.processing_class,
                 self._sources.folder.order,
                 self._sources.folder.declaration.written,
+                self._sources.folder.declaration.normalise,
             )
         cuts = label_cuts(place, trainer.processing_class)
         say(check_label_cuts(cuts, cfg.axolotl_config_path))
@@ -168,7 +170,8 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         file, probes = (
             LineFile(output / name, step) if first else None for name in (LOG, PROBES_FILE)
         )
-        trainer.prepare(place, cfg.regreason_label_share, about, file, resumed)
+        by_step = cfg.regreason_loss_mean == "step"
+        trainer.prepare(place, cfg.regreason_label_share, by_step, about, file, resumed)
         if cfg.regreason_probe_steps:
             batch = load_batch(cfg, self._sources, trainer.processing_class, self._template)
             trainer.add_callback(ProbeCallback(trainer, batch, cfg.regreason_probe_steps, probes))

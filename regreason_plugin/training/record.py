@@ -92,6 +92,7 @@ def write_record(cfg: Any, sources: Sources, progress: Progress, config_sha256: 
         "seed": cfg.seed,
         "learning_rate": cfg.learning_rate,
         "label_share": cfg.regreason_label_share,
+        "loss_mean": cfg.regreason_loss_mean,
         "label_smoothing": cfg.regreason_label_smoothing,
         "lora_dropout": cfg.lora_dropout,
         "weight_decay": cfg.weight_decay,

@@ -81,6 +81,7 @@ def path(name: str, file: str) -> Change:
 UNKNOWN = "Axolotl knows no such key and would ignore it; "
 ARM_MISSING = "{arm} needs the key regreason_arm, on the top level or from --sweep"
 NOT_TRAIN = "must be a file of train/, not of "
+BY_STEP, MICRO_BATCH = {"regreason_loss_mean": "step"}, {"regreason_loss_mean": "micro_batch"}
 NO_TEST = "the test set chooses nothing"
 CUT = "axolotl.integrations.cut_cross_entropy"
 
@@ -126,6 +127,40 @@ CUT = "axolotl.integrations.cut_cross_entropy"
         (
             lambda values: values.update(regreason_label_share=0.5, use_eaft=True),
             "use_eaft: must be false with regreason_label_share",
+        ),
+        (
+            key("regreason_loss_mean", "steps"),
+            "regreason_loss_mean: must be step or micro_batch, or left out, which is micro_batch",
+        ),
+        (
+            lambda values: values.update(regreason_label_share=0.5, **MICRO_BATCH),
+            "regreason_loss_mean: must be step, or left out, with regreason_label_share, whose",
+        ),
+        (
+            lambda values: values.update(**BY_STEP, context_parallel_size=2),
+            "context_parallel_size: must be 1 with regreason_loss_mean: step: a row cut",
+        ),
+        (
+            lambda values: values.update(
+                **BY_STEP, plugins=[*values["plugins"], f"{CUT}.CutCrossEntropyPlugin"]
+            ),
+            "cut_cross_entropy: must be false with regreason_loss_mean: step, which computes",
+        ),
+        (
+            lambda values: values.update(
+                **BY_STEP,
+                plugins=[*values["plugins"], "axolotl.integrations.liger.LigerPlugin"],
+                liger_fused_linear_cross_entropy=True,
+            ),
+            "liger_fused_linear_cross_entropy: must be false with regreason_loss_mean: step",
+        ),
+        (
+            lambda values: values.update(**BY_STEP, use_eaft=True),
+            "use_eaft: must be false with regreason_loss_mean: step",
+        ),
+        (
+            lambda values: values.update(**MICRO_BATCH, use_eaft=True),
+            "use_eaft: must be false with regreason_loss_mean: micro_batch",
         ),
         (key("regreason_budget", "row"), "regreason_budget: must be rows, steps or tokens"),
         (key("max_steps", 9), "max_steps: is for regreason_budget: steps, but the budget is rows"),
@@ -404,6 +439,15 @@ def test_two_trainings_at_once_do_not_write_one_folder(
     values = config(tmp_path, data.path, tmp_path)
     register(values, tmp_path / "config.yml")
     assert [path.name for path in output.iterdir()] == []
+
+
+def test_a_folder_that_cannot_be_written_to(
+    data: DataFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file/model"
+    line = refused(config(tmp_path, data.path, tmp_path, output_dir=str(output)), tmp_path, capfd)
+    assert line.startswith(f"output_dir: {output} cannot be written to (Not a directory); name")
 
 
 def test_other_processes_of_a_run_do_not_lock(
