@@ -123,7 +123,7 @@ def runs(base: dict[str, Any], data: DataFolder) -> dict[str, Trained]:
     ]
     file = write_config(folder / "base.yml", base)
     sweep = write_config(folder / "sweep.yml", {"_": pairs})
-    done = axolotl_train(file, "--sweep", sweep, "--launcher", "python", cwd=folder)
+    done = axolotl_train(file, "--sweep", sweep, "--launcher", "python", cwd=folder, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     found = {}
     for name, values in changes.items():
