@@ -18,7 +18,7 @@ _OUTCOME = {
     *("label_tokens", "target_tokens", "cost"),
 }
 # What a config without the key stands for; nothing (None, 0) goes without saying.
-_DEFAULTS = {"order": "label_first", "budget": "rows"}
+_DEFAULTS = {"order": "label_first", "budget": "rows", "loss_mean": "micro_batch"}
 
 
 def read_arms(given: list[str]) -> list[Run]:

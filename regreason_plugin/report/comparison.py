@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from regreason_plugin.errors import UserError
 from regreason_plugin.whole_files import atomic_writer
 
-FORMAT: Literal[5] = 5
+FORMAT: Literal[6] = 6
 LEVEL = 0.95
 # The key of what is counted over all settings, which share their labels.
 ALL = "all"
@@ -184,9 +184,14 @@ class Answer(_Model):
 
 
 class Curve(_Model):
-    """Accuracy on the validation labels while one model was trained."""
+    """How well the validation labels were predicted while one model was trained."""
 
     seed: int | None
+    metric: str = Field(
+        default="label_acc",
+        description="label_acc: as scoring predicts; label_acc_after_explanation: after the true "
+        "explanation; label_token_acc: the label's tokens, each given the true ones before it",
+    )
     tokens: list[int] = Field(description="target tokens seen")
     accuracy: list[float]
 
@@ -222,7 +227,7 @@ class RunRecord(_Model):
 class Comparison(_Model):
     """Several arms held against one."""
 
-    format: Literal[5] = FORMAT
+    format: Literal[6] = FORMAT
     regreason: str
     versions: dict[str, str] = Field(description="of the libraries that computed this")
     command: str

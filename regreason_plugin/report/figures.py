@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from regreason_plugin.markdown import one_line
 from regreason_plugin.report import tables
 from regreason_plugin.report.comparison import ALL, Comparison, Difference
+from regreason_plugin.report.learning_curves import what_is_drawn
 from regreason_plugin.report.look import (
     SHADE,
     floats,
@@ -324,7 +325,7 @@ def entropy_by_layer(comparison: Comparison) -> Figure | None:
 
 
 def learning_curves(comparison: Comparison) -> Figure | None:
-    """Accuracy on the validation labels by what was trained on."""
+    """How well the validation labels are predicted, by what was trained on."""
     if not any(comparison.curves.values()):
         return None
     figure = new_figure(9.0, 4.6)
@@ -341,7 +342,7 @@ def learning_curves(comparison: Comparison) -> Figure | None:
         if same:
             by_step = zip(*(curve.accuracy for curve in curves), strict=True)
             axes.plot(curves[0].tokens, [statistics.fmean(step) for step in by_step], **drawn)
-    axes.set(xlabel="target tokens trained on", ylabel="accuracy on the validation labels")
+    axes.set(xlabel="target tokens trained on", ylabel=what_is_drawn(comparison.curves))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     others: dict[str, Artist] = {"one seed": Line2D([], [], color="0.5", linewidth=0.8, alpha=0.6)}

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regreason_plugin.report.comparison import Curve
 from regreason_plugin.report.results import Run
-from regreason_plugin.training.curves import LOG, read_log
+from regreason_plugin.training.curves import ACCURACIES, LOG, evaluated_accuracy, read_log
 
 
 def curves_of(arm: Sequence[Run]) -> list[Curve]:
     """A curve for each model of an arm whose log is beside it; none of one evaluation only."""
     found = []
     for run in arm:
-        lines = [line for line in _log(run) if "eval_label_acc" in line]
-        lines = [line for line in lines if line["eval_label_acc"] is not None]
-        if len(lines) > 1:
+        points = [
+            (int(line["target_tokens_seen"]), *accuracy)
+            for line in _log(run)
+            if (accuracy := evaluated_accuracy(line)) is not None
+        ]
+        if len(points) > 1:
+            tokens, metrics, values = zip(*points, strict=True)
             found.append(
                 Curve(
                     seed=run.seed if isinstance(run.seed, int) else None,
-                    tokens=[int(line["target_tokens_seen"]) for line in lines],
-                    accuracy=[float(line["eval_label_acc"]) for line in lines],
+                    metric=metrics[0],
+                    tokens=list(tokens),
+                    accuracy=list(values),
                 )
             )
     return found
+
+
+def what_is_drawn(curves: Mapping[str, Sequence[Curve]]) -> str:
+    """What the curves of all arms show, for a reader."""
+    metrics = {curve.metric for arm in curves.values() for curve in arm}
+    return " / ".join(title for name, title in ACCURACIES.items() if name in metrics)
 
 
 def _log(run: Run) -> list[dict[str, Any]]:

@@ -52,7 +52,8 @@ _TITLES = {
 }
 # Told elsewhere in the card, or a place on a machine.
 _ELSEWHERE = {
-    *("arm", "base_model", "adapter", "data", "versions", "cost", "use", "template_arguments")
+    *("arm", "base_model", "adapter", "data", "versions", "cost"),
+    *("use", "template_arguments", "loss_mean"),
 }
 
 
@@ -145,6 +146,10 @@ def _training(record: dict[str, Any]) -> str:
             continue
         title = _TITLES.get(key, key.replace("_", " "))
         lines.append(f"| {escape(title)} | {_value(key, value)} |")
+        if key == "label_share":
+            by_step = value is not None or record.get("loss_mean") == "step"
+            mean = "a whole step" if by_step else "each micro-batch (Axolotl's own loss)"
+            lines.append(f"| loss is a mean over | {mean} |")
     if cost := record.get("cost"):
         lines += _cost(TrainingCost.model_validate(cost))
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
@@ -161,7 +166,7 @@ def _cost(cost: TrainingCost) -> list[str]:
 
 def _value(key: str, value: Any) -> str:
     if key == "label_share":
-        return "none: Axolotl's own loss" if value is None else escape(value)
+        return "none: its part of the target tokens" if value is None else escape(value)
     if key == "order":
         return "label" if value == "label_first" else "explanation"
     if isinstance(value, bool):

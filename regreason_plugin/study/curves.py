@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from regreason_plugin.report.look import COLOURS, DASHES, MARKERS, style
 from regreason_plugin.study.plan import Condition, Plan
 from regreason_plugin.targets.arms import ARMS
-from regreason_plugin.training.curves import read_log
+from regreason_plugin.training.curves import evaluated_accuracy, read_log
 
 AXES = {
     "label_tokens_seen": "label tokens trained on",
@@ -65,8 +65,9 @@ def _curve(axes: Axes, plan: Plan, condition: Condition, key: str) -> None:
     for seed in plan.seeds:
         for line in read_log(plan.model(condition, seed)):
             # (Before the first step nothing was trained on, and a logarithm has no zero.)
-            if "eval_label_acc" in line and line["step"]:
-                by_step.setdefault(line["step"], []).append((line[key], line["eval_label_acc"]))
+            accuracy = evaluated_accuracy(line)
+            if accuracy is not None and line["step"]:
+                by_step.setdefault(line["step"], []).append((line[key], accuracy[1]))
     points = [
         tuple(statistics.fmean(values) for values in zip(*found, strict=True))
         for _, found in sorted(by_step.items())

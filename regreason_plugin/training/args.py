@@ -21,7 +21,10 @@ class RegReasonArgs(BaseModel):
     Attributes:
         regreason_arm: The arm to train; fills ``{arm}`` in paths.
         regreason_label_share: The label's share of the loss, above 0 and at most 1; None for
-            Axolotl's own loss, the mean over all target tokens.
+            none: the longer the text after the label, the smaller its part.
+        regreason_loss_mean: What the loss is the mean over: ``step``, the target tokens of a
+            whole optimizer step and all processes; None or ``micro_batch``, Axolotl's own loss,
+            a mean over each micro-batch.
         regreason_label_smoothing: The share of probability that the loss spreads evenly over
             the vocabulary, at least 0 and below 1.
         regreason_scope: The axis or the setting (``<dataset>_<axis>``) that a model is trained
@@ -52,8 +55,12 @@ class RegReasonArgs(BaseModel):
     regreason_label_share: float | None = Field(
         default=None,
         json_schema_extra={
-            "description": "The label's share of the loss; without it Axolotl's own loss"
+            "description": "The label's share of the loss; without it that of its tokens"
         },
+    )
+    regreason_loss_mean: Literal["micro_batch", "step"] | None = Field(
+        default=None,
+        json_schema_extra={"description": "What the loss is the mean over"},
     )
     regreason_label_smoothing: float = Field(
         default=0.0,

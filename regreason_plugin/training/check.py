@@ -130,21 +130,19 @@ def _check(
     written = config_sha256(cfg)
     yield from register_plugins(cfg, config)
     yield from check_config(cfg, config)
-    given = cfg.get("output_dir")
     yield from _find_data(one, config)
     if one.sources:
         folder = one.sources.folder
         yield from error_of(lambda: read_scoring(cfg, folder, config))
         yield from check_same_rows(one.sources, all_arms=True)
-    if cfg.get("output_dir") != given:
-        yield from check_other_run(cfg, config, written)
+    yield from check_other_run(cfg, config, written)
     one.cfg, refused = validate(without_refused(cfg), config, processes)
     yield from refused
     if one.cfg is None:
         yield finding("not checked", "what follows from the config: Axolotl refuses it as it is")
         return
     arm = one.sources.arm if one.sources else one.cfg.regreason_arm
-    yield from check_comparison(one.cfg, arm, cfg)
+    yield from check_comparison(one.cfg, arm, processes, cfg)
     shape = _shape(one.cfg, shapes)
     if isinstance(shape, Finding):
         yield shape

@@ -136,8 +136,11 @@ def _facts(one: Checked) -> Iterator[tuple[str, str]]:
         yield "Other target tokens", f"{counts.other:,}"
         yield "Label's part", f"{counts.label / counts.target:.1%}"
     share = cfg.regreason_label_share
-    own = "its part of the target tokens (Axolotl's own loss)"
+    own = "its part of the target tokens"
     yield "Label's share of loss", own if share is None else f"{share:.1%} (regreason_label_share)"
+    by_step = share is not None or cfg.regreason_loss_mean == "step"
+    step, micro_batch = "a whole step", "each micro-batch (Axolotl's own loss)"
+    yield "Loss is a mean over", step if by_step else micro_batch
     if one.memory is not None:
         yield _MEMORY, f"about {_gib(sum(one.memory.values()))} GiB"
         yield _PARTS, ", ".join(f"{n} {_gib(b)}" for n, b in one.memory.items())

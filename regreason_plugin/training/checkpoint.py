@@ -2,12 +2,14 @@
 
 A checkpoint is only resumed from by the same config, data and number of processes: with
 others, Axolotl would train on, or not at all, and the record would speak of a training that
-never was.
+never was. Until a training has its record, such a file also stands in output_dir itself and says
+whose the weights there are.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,9 @@ STATE = "regreason_state.json"
 _LAST = "trainer_state.json"
 
 
-def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Write our part of a checkpoint, before Trainer writes its own."""
-    with atomic_writer(checkpoint / STATE) as stream:
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write our part of a checkpoint, before Trainer writes its own; or of output_dir."""
+    with atomic_writer(folder / STATE) as stream:
         stream.write(json.dumps(state, indent=2).encode() + b"\n")
 
 
@@ -56,3 +58,9 @@ def read_state(checkpoint: Path, expected: dict[str, Any]) -> dict[str, Any]:
                 path=checkpoint,
             )
     return state
+
+
+def read_config_hashes(output_dir: Path) -> Iterator[tuple[Path, str]]:
+    """The ``config_sha256`` of each unfinished training in output_dir, with its file."""
+    for file in sorted([*output_dir.glob(STATE), *output_dir.glob(f"checkpoint-*/{STATE}")]):
+        yield file, json.loads(file.read_text(encoding="utf-8"))["config_sha256"]

@@ -38,7 +38,12 @@ _RULES = (
     _Rule(
         "regreason_label_share",
         lambda value: value is None or (_is_number(value) and 0 < value <= 1),
-        "must be a number above 0 and at most 1, or left out for Axolotl's own loss",
+        "must be a number above 0 and at most 1, or left out for no share",
+    ),
+    _Rule(
+        "regreason_loss_mean",
+        lambda value: value in (None, "micro_batch", "step"),
+        "must be step or micro_batch, or left out, which is micro_batch: Axolotl's own loss",
     ),
     _Rule(
         "regreason_label_smoothing",
@@ -124,16 +129,7 @@ def check_config(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
     yield from _check_plugins(cfg, config)
     yield from _check_keys(cfg, _known_keys(), config, "")
     yield from _check_rules(cfg, _RULES, config, "")
-    if cfg.get("regreason_label_share") is not None and (cfg.get("context_parallel_size") or 1) > 1:
-        yield finding(
-            "error",
-            "must be 1 with regreason_label_share: a row cut over several devices does not show "
-            "where its label is",
-            path=config,
-            field="context_parallel_size",
-        )
-    if cfg.get("regreason_label_share") is not None:
-        yield from error_of(lambda: _refuse_fused_losses(cfg, config))
+    yield from error_of(lambda: _check_loss(cfg, config))
     yield from error_of(lambda: check_budget(cfg, config))
     yield from error_of(lambda: _check_probes(cfg, config))
     known_in_entry = _names_of(SFTDataset)
@@ -150,8 +146,32 @@ def check_config(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
                 )
 
 
-def _refuse_fused_losses(cfg: Mapping[str, Any], config: str) -> None:
-    """A label's share needs logits, and no other loss beside it."""
+def _check_loss(cfg: Mapping[str, Any], config: str) -> None:
+    """A loss of ours needs all logits of a row, and no other loss beside it."""
+    mean, share = cfg.get("regreason_loss_mean"), cfg.get("regreason_label_share")
+    if mean == "micro_batch" and share is not None:
+        raise UserError(
+            "must be step, or left out, with regreason_label_share, whose means are those of a "
+            "whole step",
+            path=config,
+            field="regreason_loss_mean",
+        )
+    ours = "regreason_label_share" if share is not None else f"regreason_loss_mean: {mean}"
+    if share is None and mean != "step":
+        if mean == "micro_batch" and cfg.get("use_eaft"):
+            raise UserError(
+                f"must be false with {ours}: it is another loss than the mean over a micro-batch",
+                path=config,
+                field="use_eaft",
+            )
+        return
+    if (cfg.get("context_parallel_size") or 1) > 1:
+        raise UserError(
+            f"must be 1 with {ours}: a row cut over several devices does not show where its "
+            "label is",
+            path=config,
+            field="context_parallel_size",
+        )
     plugins = cfg.get("plugins") or []
     # (On by default where its plugin is.)
     cut = any(name.endswith("CutCrossEntropyPlugin") for name in plugins)
@@ -162,8 +182,7 @@ def _refuse_fused_losses(cfg: Mapping[str, Any], config: str) -> None:
     ):
         if on:
             raise UserError(
-                "must be false with regreason_label_share, which computes the loss itself, from "
-                "the logits",
+                f"must be false with {ours}, which computes the loss itself, from the logits",
                 path=config,
                 field=key,
             )

@@ -15,12 +15,15 @@ _REGULARISERS = (
 )
 
 
-def check_comparison(cfg: Any, arm: str | None, written: Any | None = None) -> Iterator[Finding]:
+def check_comparison(
+    cfg: Any, arm: str | None, processes: int, written: Any | None = None
+) -> Iterator[Finding]:
     """Settings that would make arms differ in more than their text.
 
     Args:
         cfg: The config as Axolotl has validated it.
         arm: The arm that is trained; None if not known.
+        processes: How many train.
         written: As the user wrote it, to tell what was left out; None if not known.
     """
 
@@ -37,6 +40,16 @@ def check_comparison(cfg: Any, arm: str | None, written: Any | None = None) -> I
                 )
     if written is not None and written.get("seed") is None:
         yield warn("seed", f"is left out; every run will have Axolotl's, {cfg.seed}")
+    if cfg.regreason_label_share is None and cfg.regreason_loss_mean != "step":
+        accumulated = cfg.gradient_accumulation_steps or 1
+        apart = processes // (cfg.context_parallel_size or 1) // (cfg.tensor_parallel_size or 1)
+        if accumulated * apart > 1:
+            yield warn(
+                "regreason_loss_mean",
+                "is not step, so the loss is a mean over each micro-batch, and depends on how a "
+                f"step is cut, here in {accumulated} accumulated x {apart} processes; set it to "
+                "step in every arm",
+            )
     if cfg.sample_packing and cfg.regreason_budget == "rows":
         yield warn(
             "sample_packing",

@@ -5,9 +5,9 @@
 - ``step``: optimizer steps done; ``epoch``; ``label_tokens_seen`` and ``target_tokens_seen``:
   tokens trained on until then, over all processes. Any of them can be a curve's x-axis.
 - a line of the training: ``loss``, ``learning_rate``, ``grad_norm``, ``label_loss``,
-  ``explanation_loss``, ``label_acc``, over the steps since the line before;
-- a line of an evaluation: ``eval_loss``, ``eval_label_loss``, ``eval_explanation_loss``,
-  ``eval_label_acc``, over all validation rows;
+  ``explanation_loss`` and one of `ACCURACIES`, over the steps since the line before;
+- a line of an evaluation: ``eval_loss``, ``eval_label_loss``, ``eval_explanation_loss`` and one
+  of `ACCURACIES` after ``eval_``, over all validation rows;
 - a line of the probe batch: ``probe/<name>``, as of `regreason_plugin.training.probe_batch`;
 - at the end ``train_loss``, ``train_runtime``.
 
@@ -30,6 +30,15 @@ from regreason_plugin.jsonl import dumps
 from regreason_plugin.whole_files import append, atomic_writer
 
 LOG = "log.jsonl"
+# How well the labels are predicted, by the name that a log has of it. Only the first is what
+# scoring finds: the labels differ in one token, and nothing but the prompt stands before them.
+ACCURACIES = {
+    "label_acc": "accuracy on the validation labels",
+    "label_acc_after_explanation": (
+        "accuracy on the validation labels, after the true explanation"
+    ),
+    "label_token_acc": "validation label tokens predicted, given the true ones before",
+}
 
 
 class LineFile:
@@ -87,6 +96,15 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
             except ValueError as error:
                 raise UserError(f"is not JSON: {error}", path=folder / LOG, line=number) from None
     return lines
+
+
+def evaluated_accuracy(line: Mapping[str, Any]) -> tuple[str, float] | None:
+    """Which of `ACCURACIES` an evaluation has logged, and its value; None of other lines."""
+    for name in ACCURACIES:
+        value = line.get(f"eval_{name}")
+        if value is not None:
+            return name, float(value)
+    return None
 
 
 def _kind(values: Mapping[str, Any]) -> str:

@@ -1,12 +1,14 @@
-"""The loss on the label and on what follows it, apart, and with a fixed share each.
+"""The loss as means over a whole optimizer step, and the label's share of it.
 
-Axolotl's own loss is the mean over all target tokens, so the longer an explanation, the
-smaller the label's part in it. With a share r the loss is
+Axolotl's own loss is the mean over the target tokens of a micro-batch, and then the mean over
+the micro-batches of a step and over the processes. So a token weighs less where its micro-batch
+has more of them, and the loss depends on how the rows of a step are cut. Here all means are taken
+over the step, whatever its micro-batches, packs and processes: over all of its target tokens,
+each of which has the same weight, or with a share r
 
     r * mean over label tokens + (1 - r) * mean over the other target tokens
 
-each mean taken over a whole optimizer step and all processes, so that it does not depend on
-how rows are packed, batched or spread.
+Without a share, the longer an explanation, the smaller the label's part of the loss.
 """
 
 from __future__ import annotations
@@ -72,14 +74,16 @@ def token_sums(
     return TokenSums(losses[label].sum(), losses[~label].sum(), counts)
 
 
-def shared_loss(sums: TokenSums, counts: Tensor, share: float) -> Tensor:
+def step_loss(sums: TokenSums, counts: Tensor, share: float | None) -> Tensor:
     """The part of an optimizer step's loss that one batch has; a scalar.
 
     Args:
         sums: Of the batch.
         counts: Of the whole step and all processes, as `count_tokens`.
-        share: r above.
+        share: r above; None for the mean over all target tokens.
     """
+    if share is None:
+        return (sums.label + sums.other) / counts.sum().clamp(min=1)
     label, other = counts.clamp(min=1)
     loss: Tensor = share * sums.label / label + (1 - share) * sums.other / other
     return loss

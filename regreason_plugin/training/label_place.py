@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,17 +34,15 @@ class LabelPlace:
             first, since one may begin (or end) with another.
         first: Whether a run begins with its label; else it ends with it.
         after: How many tokens follow it where the run ends with it, such as the end of text.
+        choices: The last tokens of all labels that the data declare, label 1 first, if they are
+            the same up to there: then the likeliest of these is the label that scoring predicts.
+            Empty if labels part earlier, so that no one position decides between them.
     """
 
     labels: tuple[Tokens, ...]
     first: bool
     after: int = 0
-
-    @property
-    def choices(self) -> list[int]:
-        """The tokens between which a label is decided, if all labels part at their last."""
-        alike = len({tokens[:-1] for tokens in self.labels}) == 1
-        return sorted(tokens[-1] for tokens in self.labels) if alike else []
+    choices: Tokens = ()
 
     def mask(self, labels: Tensor) -> Tensor:
         """Which positions hold a token of a label.
@@ -100,6 +98,7 @@ def locate_labels(
     tokenizer: Any,
     order: Order,
     texts: Sequence[str] = LABELS,
+    normalise: str = "none",
 ) -> LabelPlace:
     """Find the place of the label, and hold it against every row.
 
@@ -109,6 +108,7 @@ def locate_labels(
         tokenizer: What made them.
         order: Whether label or explanation comes first.
         texts: The labels, label 1 first.
+        normalise: How scoring compares them, as `declaration.Declaration`.
 
     Raises:
         UserError: A row's target is not one run, it has no label at the place, or the
@@ -146,14 +146,29 @@ def locate_labels(
             place = LabelPlace(tuple(longest_first), first, ended)
         found[tokens] += 1
     labels: Counter[int] = Counter()
+    cuts: dict[int, set[Tokens]] = {number: set() for number in range(1, len(texts) + 1)}
     for tokens, count in found.items():
-        labels[list(texts).index(tokenizer.decode(list(tokens)).strip()) + 1] += count
+        number = list(texts).index(tokenizer.decode(list(tokens)).strip()) + 1
+        labels[number] += count
+        cuts[number].add(tokens)
     if labels != expected:
         raise UserError(
             f"the labels found in the tokenized rows are {_counts(labels)}, those of the train "
             f"files {_counts(expected)}; remove the folder dataset_prepared_path and try again"
         )
+    if normalise == "none" or len({len(text) for text in texts}) == 1:
+        place = replace(place, choices=_choices(list(cuts.values())))
     return place
+
+
+def _choices(cuts: Sequence[set[Tokens]]) -> Tokens:
+    """Each label's last token, if it has one cut and all labels differ in that token only."""
+    if any(len(found) != 1 for found in cuts):
+        return ()
+    labels = [tokens for (tokens,) in cuts]
+    last = tuple(tokens[-1] for tokens in labels)
+    alike = len({tokens[:-1] for tokens in labels}) == 1 and len(set(last)) == len(last)
+    return last if alike else ()
 
 
 def _target(row: Sequence[int], number: int) -> list[int]:

@@ -17,14 +17,16 @@ from regreason_plugin.training.chat import (
     template_arguments,
     use_in_training,
 )
-from regreason_plugin.training.checkpoint import read_state
+from regreason_plugin.training.checkpoint import read_state, write_state
 from regreason_plugin.training.checks import check_config
 from regreason_plugin.training.comparison import check_comparison
 from regreason_plugin.training.curves import LOG, LineFile
 from regreason_plugin.training.findings import raise_first, say
 from regreason_plugin.training.label_place import locate_labels
+from regreason_plugin.training.output_lock import OutputLock
 from regreason_plugin.training.probe_batch import PROBES_FILE, ProbeCallback, load_batch
 from regreason_plugin.training.record import (
+    DEFAULT_OUTPUT,
     Progress,
     check_other_run,
     config_sha256,
@@ -38,6 +40,8 @@ from regreason_plugin.training.token_counts import check_label_cuts, label_cuts
 from regreason_plugin.training.trainer import RegReasonTrainer
 
 _HANDED_OVER = "regreason_checked_config"
+# What Axolotl's commands that train nothing put in a config.
+_READING = ("is_preprocess", "merge_lora")
 
 
 class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
@@ -52,6 +56,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self._scoring: Scoring | None = None
         self._template: dict[str, bool] = {}
         self._use = ModelUse()
+        self._lock: OutputLock | None = None
 
     def get_input_args(self) -> str:
         """Our keys in Axolotl's config."""
@@ -66,19 +71,31 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         config = config_name(cfg)
         with stop_on_user_error():
             raise_first(check_config(cfg, config))
-            given = cfg.get("output_dir")
             fill_placeholders(cfg, config)
             self._sources = find_sources(cfg, config)
             self._scoring = read_scoring(cfg, self._sources.folder, config)
             say(raise_first(check_same_rows(self._sources, all_arms=False)))
-            if cfg.get("output_dir") != given:
-                raise_first(check_other_run(cfg, config, self._config_sha256))
+            if not any(cfg.get(key) for key in _READING):
+                self._take_output(cfg, config)
         if cfg.get("num_epochs", 1) is None:
             # How a sweep leaves it out, which Axolotl does not take.
             del cfg["num_epochs"]
         if cfg.get("use_ray"):
             cfg[_HANDED_OVER] = self._config_sha256
         cpu_processes.join(cfg)
+
+    def _take_output(self, cfg: Any, config: str) -> None:
+        """Lock output_dir for this run, and refuse it if another has written to it."""
+        lock = None
+        if _is_first_process():
+            lock = OutputLock(Path(cfg.get("output_dir") or DEFAULT_OUTPUT), config)
+        try:
+            raise_first(check_other_run(cfg, config, self._config_sha256))
+        except UserError:
+            if lock is not None:
+                lock.release()
+            raise
+        self._lock = lock
 
     def _register_in_ray_worker(self, cfg: Any) -> None:
         # Axolotl registers plugins in the process that starts Ray, and once more in each worker,
@@ -98,7 +115,8 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         with stop_on_user_error():
             tokenizer = load_tokenizer(cfg)
             found = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
-            found += check_comparison(cfg, self._sources.arm)
+            processes = int(os.environ.get("WORLD_SIZE", "1"))
+            found += check_comparison(cfg, self._sources.arm, processes)
             self._template = template_arguments(cfg, self._sources, tokenizer)
             self._use = use_in_training(cfg, self._sources, tokenizer, self._template)
         say(found)
@@ -149,6 +167,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
                 trainer.processing_class,
                 self._sources.folder.order,
                 self._sources.folder.declaration.written,
+                self._sources.folder.declaration.normalise,
             )
         cuts = label_cuts(place, trainer.processing_class)
         say(check_label_cuts(cuts, cfg.axolotl_config_path))
@@ -158,12 +177,14 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         file, probes = (
             LineFile(output / name, step) if first else None for name in (LOG, PROBES_FILE)
         )
-        trainer.prepare(place, cfg.regreason_label_share, about, file, resumed)
+        by_step = cfg.regreason_loss_mean == "step"
+        trainer.prepare(place, cfg.regreason_label_share, by_step, about, file, resumed)
         if cfg.regreason_probe_steps:
             batch = load_batch(cfg, self._sources, trainer.processing_class, self._template)
             trainer.add_callback(ProbeCallback(trainer, batch, cfg.regreason_probe_steps, probes))
         self._trainer = trainer
         if first:
+            write_state(output, about)
             clear(output)
 
     def post_train(self, cfg: Any, model: Any) -> None:
@@ -195,6 +216,8 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
                 if self._scoring.has_ours:
                     with stop_on_user_error():
                         write_card(output, output / RESULTS)
+        if self._lock is not None:
+            self._lock.release()
 
 
 def _is_first_process() -> bool:

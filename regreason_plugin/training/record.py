@@ -15,10 +15,13 @@ from typing_extensions import Self
 from regreason_plugin.cost import TrainingCost
 from regreason_plugin.model_use import RECORD, ModelUse
 from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.training.checkpoint import STATE, read_config_hashes
 from regreason_plugin.training.findings import Finding, finding
 from regreason_plugin.training.sources import Sources
 from regreason_plugin.whole_files import atomic_writer
 
+# Where Axolotl writes without an output_dir.
+DEFAULT_OUTPUT = "./model-out"
 _PACKAGES = ("regreason", "axolotl", "torch", "transformers", "peft")
 
 
@@ -107,6 +110,7 @@ def write_record(
         "seed": cfg.seed,
         "learning_rate": cfg.learning_rate,
         "label_share": cfg.regreason_label_share,
+        "loss_mean": cfg.regreason_loss_mean,
         "label_smoothing": cfg.regreason_label_smoothing,
         "lora_dropout": cfg.lora_dropout,
         "weight_decay": cfg.weight_decay,
@@ -124,6 +128,7 @@ def write_record(
     }
     with atomic_writer(Path(cfg.output_dir) / RECORD) as stream:
         stream.write(json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
+    (Path(cfg.output_dir) / STATE).unlink(missing_ok=True)
 
 
 def config_sha256(cfg: Mapping[str, Any]) -> str:
@@ -142,22 +147,41 @@ def config_sha256(cfg: Mapping[str, Any]) -> str:
 
 
 def check_other_run(cfg: Mapping[str, Any], config: str, sha256: str) -> Iterator[Finding]:
-    """A finished model of another config in output_dir.
+    """A model of another config in output_dir, finished or not.
 
-    A sweep over a key that output_dir does not name would train every run into the same
-    folder, the last one winning.
+    Two arms with the same output_dir, or a sweep over a key that it does not name, would train
+    every run into the same folder, the last one winning.
 
     Args:
         cfg: The config, its placeholders filled.
         config: What to call it in a finding.
         sha256: Of the config as written, as `config_sha256`.
     """
-    record = read_record(Path(cfg.get("output_dir") or "./model-out"))
+    output = Path(cfg.get("output_dir") or DEFAULT_OUTPUT)
+    record = read_record(output)
+    states = dict(read_config_hashes(output))
     if record and record.get("config_sha256") != sha256:
-        yield finding(
-            "error",
-            f"{cfg['output_dir']} holds a model trained with another config; put the keys that "
-            "differ into it, as in {arm}-{learning_rate}, or remove the folder",
-            path=config,
-            field="output_dir",
-        )
+        what = "a model trained with another config"
+    elif others := [file for file, found in states.items() if found != sha256]:
+        what = f"an unfinished training with another config ({others[0].relative_to(output)})"
+    elif not record and not states and (weights := _weights(output)):
+        what = f"{weights}, and no {RECORD} says what it was trained with"
+    else:
+        return
+    yield finding(
+        "error",
+        f"{output} holds {what}; put the keys that differ into output_dir, as in "
+        "{arm}-{learning_rate}, or remove the folder",
+        path=config,
+        field="output_dir",
+    )
+
+
+def _weights(folder: Path) -> str | None:
+    """The name of a file of weights in a folder; None without one."""
+    names = (
+        path.name
+        for pattern in ("adapter_model*", "model*", "pytorch_model*")
+        for path in sorted(folder.glob(pattern))
+    )
+    return next((name for name in names if name.endswith((".safetensors", ".bin"))), None)

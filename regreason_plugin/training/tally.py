@@ -23,6 +23,13 @@ class Tally:
     def __init__(self, place: LabelPlace) -> None:
         self._place = place
         self._choices = torch.tensor(place.choices, dtype=torch.long)
+        self._accuracy_name = (
+            "label_token_acc"
+            if not place.choices
+            else "label_acc"
+            if place.first
+            else "label_acc_after_explanation"
+        )
         self._label_tokens = 0
         self._target_tokens = 0
         self.reset()
@@ -45,26 +52,28 @@ class Tally:
             batch[2:4] = count_tokens(labels, self._place)
         else:
             sums = token_sums(logits, labels, self._place)
-            right, rows = self._accuracy(logits, labels)
-            batch = torch.stack([sums.label, sums.other, *sums.counts, right, rows]).double()
+            right, predicted = self._accuracy(logits, labels)
+            batch = torch.stack([sums.label, sums.other, *sums.counts, right, predicted]).double()
         self._sums = batch if self._sums is None else self._sums + batch
 
     def _accuracy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """How many of the labels are predicted, given what precedes their last token.
+        """How many labels are predicted, of how many; of their tokens, if no one token decides.
 
-        Between the labels, if they part there; else among all tokens.
+        A label is predicted among the labels; a token among all tokens, given the label's true
+        ones before it. That says less: the first of them may already have given the label away.
         """
         label = self._place.mask(labels)
+        if not len(self._choices):
+            wanted = label[..., 1:]
+            scores, target = logits[..., :-1, :][wanted], labels[..., 1:][wanted]
+            return (scores.argmax(dim=-1) == target).sum(), wanted.sum()
         # The last token of each label, where the labels differ.
         last = label.clone()
         last[..., :-1] &= ~label[..., 1:]
         wanted = last[..., 1:]
         scores, target = logits[..., :-1, :][wanted], labels[..., 1:][wanted]
-        if len(self._choices):
-            choices = self._choices.to(scores.device)
-            predicted = choices[scores[:, choices].argmax(dim=-1)]
-        else:
-            predicted = scores.argmax(dim=-1)
+        choices = self._choices.to(scores.device)
+        predicted = choices[scores[:, choices].argmax(dim=-1)]
         return (predicted == target).sum(), wanted.sum()
 
     def take(self, accelerator: Any) -> dict[str, float]:
@@ -75,15 +84,15 @@ class Tally:
         """
         summed = self._summed(accelerator)
         self.reset()
-        label, other, labels, others, right, rows = summed
+        label, other, labels, others, right, predicted = summed
         self._label_tokens += round(labels)
         self._target_tokens += round(labels + others)
-        if not rows:
+        if not predicted:
             return {}
         return {
             "label_loss": label / max(labels, 1),
             "explanation_loss": other / max(others, 1),
-            "label_acc": right / rows,
+            self._accuracy_name: right / predicted,
         }
 
     def seen(self, accelerator: Any) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Axolotl's trainer with our loss, and a log of how the label is learnt.
 
-Without ``regreason_label_share`` and ``regreason_label_smoothing`` the loss is Axolotl's own,
-untouched: what is logged beside it is read off the logits that were made for it.
+The loss is ours with ``regreason_label_share`` or ``regreason_loss_mean: step``. Otherwise it is
+Axolotl's own, untouched: what is logged beside it is read off the logits that were made for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from regreason_plugin.training.checkpoint import write_state
 from regreason_plugin.training.cpu_processes import several_on_a_cpu
 from regreason_plugin.training.curves import LineFile
-from regreason_plugin.training.label_loss import count_tokens, shared_loss, token_sums
+from regreason_plugin.training.label_loss import TokenSums, count_tokens, step_loss, token_sums
 from regreason_plugin.training.label_place import LabelPlace
 from regreason_plugin.training.meter import Meter
 from regreason_plugin.training.packing import WholeEpochSampler
@@ -38,6 +38,8 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
 
     _place: LabelPlace | None = None
     _share: float | None = None
+    _by_step = False
+    _eval_sums: TokenSums | None = None
     _says_no_logits = True
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -51,21 +53,25 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         self,
         place: LabelPlace,
         share: float | None,
+        by_step: bool,
         about: dict[str, Any],
         file: LineFile | None = None,
         resumed: dict[str, Any] | None = None,
     ) -> None:
-        """Say where the label is, which share of the loss it has, and where the log goes.
+        """Say where the label is, what the loss is, and where the log goes.
 
         Args:
             place: Of the label in a row's target.
-            share: r of `label_loss`; None for Axolotl's own loss.
+            share: r of `label_loss`, whose means are those of a step; None for none.
+            by_step: Take the loss's mean over a step without a share, too; else it is
+                Axolotl's own.
             about: What a checkpoint says of the training, beside our counts.
             file: A copy of the log; None in all processes but the first.
             resumed: What the checkpoint to go on from says.
         """
         self._place = place
         self._share = share
+        self._by_step = by_step or share is not None
         self._about = about
         self._file = file
         self.tally = Tally(place)
@@ -73,10 +79,10 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         self.meter = Meter(resumed and resumed["took"])
         if resumed is not None:
             self.tally.restore(resumed["tally"], self.accelerator)
-        if share is not None:
+        if self._by_step:
             # With a loss function of its own, Trainer takes no other loss, and leaves the
             # mean over accumulated batches to it.
-            self.compute_loss_func = self._shared_loss
+            self.compute_loss_func = self._step_loss
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """A loader whose processes come to its end together."""
@@ -106,26 +112,28 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         """The batches of one optimizer step, and how many tokens it has.
 
         Returns:
-            The batches, and with a label share ``[2]``, as of `count_tokens`, over all
-            batches and processes; without, what Trainer counts.
+            The batches, and for a loss of ours ``[2]``, as of `count_tokens`, over all batches
+            and processes; for Axolotl's, what Trainer counts.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self._share is None or not batches:
+        if not self._by_step or not batches:
             return batches, items
         assert self._place is not None
         counts = torch.stack([count_tokens(batch["labels"], self._place) for batch in batches])
         return batches, self.accelerator.reduce(counts.sum(dim=0).to(device), reduction="sum")
 
-    def _shared_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+    def _step_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
         assert self._place is not None
-        assert self._share is not None
         smoothing = self.args.label_smoothing_factor
-        sums = token_sums(outputs.logits, labels, self._place, smoothing)
         if self.model.training:
+            sums = token_sums(outputs.logits, labels, self._place, smoothing)
             # Gradients are averaged over processes, but the counts are those of all.
-            share: Tensor = shared_loss(sums, num_items_in_batch, self._share)
-            return share * int(self.accelerator.num_processes)
-        return shared_loss(sums, sums.counts, self._share)
+            loss: Tensor = step_loss(sums, num_items_in_batch, self._share)
+            return loss * int(self.accelerator.num_processes)
+        sums = token_sums(outputs.logits, self._each_row_once(labels), self._place, smoothing)
+        before = self._eval_sums
+        self._eval_sums = sums if before is None else TokenSums(*map(torch.add, before, sums))
+        return step_loss(sums, sums.counts, self._share)
 
     def compute_loss(
         self,
@@ -155,7 +163,7 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         if self._says_no_logits and self.is_world_process_zero():
             print(
                 "regreason: this loss makes no logits, so the log has no label_loss, "
-                "explanation_loss and label_acc",
+                "explanation_loss and accuracy of labels",
                 file=sys.stderr,
                 flush=True,
             )
@@ -185,10 +193,20 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
             self._file.add(self.state.global_step, logs)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Evaluate; the metrics say how the label is predicted."""
+        """Evaluate; the metrics say how the label is predicted.
+
+        A loss of ours is that of all rows at once: Trainer's mean over batches would depend on
+        how they are cut.
+        """
         if self._place is not None:
             self._evaluated.reset()
+            self._eval_sums = None
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self._eval_sums is not None:
+            parts = (self.accelerator.reduce(one, reduction="sum") for one in self._eval_sums)
+            sums = TokenSums(*parts)
+            loss = step_loss(sums, sums.counts, self._share)
+            output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
         if self._place is not None:
             found = self._evaluated.take(self.accelerator)
             output.metrics.update(

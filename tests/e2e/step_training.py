@@ -24,7 +24,7 @@ STEPS = 3
 LEARNING_RATE = 0.5
 TWO = ("--launcher", "torchrun", "--", "--nproc_per_node=2")
 PLUGINS = ["regreason_plugin.training.RegReasonPlugin", "watching_plugin.WatchingPlugin"]
-LEARNT = ("loss", "grad_norm", "label_loss", "explanation_loss", "label_acc")
+LEARNT = ("loss", "grad_norm", "label_loss", "explanation_loss", "label_token_acc")
 LOGGED = (*LEARNT, "label_tokens_seen", "target_tokens_seen")
 
 
@@ -63,13 +63,14 @@ class Trainings:
     Args:
         model: The base.
         folder: Where the data and the models go.
+        texts: What the conversations are about, of which the explanations are as long.
     """
 
-    def __init__(self, model: Path, folder: Path) -> None:
+    def __init__(self, model: Path, folder: Path, texts: list[str] | None = None) -> None:
         self.model = model
         self._folder = folder
         self._done: dict[str, Trained] = {}
-        self.data = build_data(folder / "data", rows=24)
+        self.data = build_data(folder / "data", rows=24, texts=texts)
         self.rows = self.data.manifest.counts["train"].rows
         assert self.rows % 4 == 0
 

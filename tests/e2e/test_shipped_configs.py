@@ -184,7 +184,7 @@ def test_a_config_trains(name: str, trained: dict[str, Trained]) -> None:
     assert seen[-1] == sum(labels)
     assert seen == sorted(seen)
     assert len(seen) == STEPS
-    measured = "eval_label_acc" in found.output
+    measured = "eval_label_loss" in found.output
     assert measured == bool(values.get("evals_per_epoch") or values.get("eval_strategy"))
 
 

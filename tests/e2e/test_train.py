@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from training_data import build_data, config, read_rows, write_config
 from transformers import AutoTokenizer
 
+from regreason_plugin.cli import main
 from regreason_plugin.conversations.corpus import make_untrained_base
 from regreason_plugin.targets.arms import ARMS, PAPER_ARMS
 from regreason_plugin.targets.folder import open_data_folder
@@ -189,8 +190,8 @@ def test_the_base_config_trains_from_random_weights(tmp_path: Path) -> None:
     assert all((before[name] != after[name]).any() for name in before)
 
 
-def test_a_killed_training_leaves_no_record(
-    checkout: Path, tiny_model: Path, tmp_path: Path
+def test_a_killed_training_leaves_no_record_and_no_other_takes_its_folder(
+    checkout: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Where a finished one was before: its record must not stand for the new one.
     record = tmp_path / "models/explanation/regreason.json"
@@ -200,6 +201,7 @@ def test_a_killed_training_leaves_no_record(
     values = config(tiny_model, data, tmp_path, num_epochs=10_000, output_dir=str(record.parent))
     file = write_config(tmp_path / "config.yml", values)
     arguments = ["axolotl", "train", str(file), "--launcher", "python"]
+    other = write_config(tmp_path / "other.yml", {**values, "regreason_arm": "shuffled"})
     with subprocess.Popen(
         arguments, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
@@ -207,9 +209,18 @@ def test_a_killed_training_leaves_no_record(
         for line in process.stdout:
             if "'loss'" in line:
                 break
+        begun = (record.parent / "log.jsonl").stat().st_ino
+        at_once = axolotl_train(other, "--launcher", "python", cwd=tmp_path)
+        assert process.poll() is None
         process.kill()
+    assert at_once.returncode == 2
+    assert f"another run of Axolotl works in {record.parent} now" in at_once.stderr
+    assert (record.parent / "log.jsonl").stat().st_ino == begun
     assert (record.parent / "adapter_config.json").is_file()
     assert not record.exists()
+    assert main(["check", str(file)]) == 0
+    assert main(["check", str(other)]) == 2
+    assert f"{record.parent} holds an unfinished training with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("launcher", "code"), [("python", 2), ("accelerate", 1)])

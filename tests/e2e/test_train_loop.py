@@ -18,15 +18,19 @@ from typing import Any
 
 import pytest
 import torch
+from evaluation_help import PlainScorer
 from peft import PeftModel
 from safetensors.torch import load_file
-from test_train import axolotl_train, environment
+from test_train import ROOT, axolotl_train, environment
 from training_data import build_data, config, read_rows, write_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from regreason_plugin.prediction.classifier import Classifier
 from regreason_plugin.probes import measure
 from regreason_plugin.targets.folder import DataFolder
 
+# Its tokenizer has a token for each label, that of the random model two for one of them.
+TINY_BASE = ROOT / "axolotl_configs/cpu/tiny-base"
 # Of the run that is probed, and of the one that is killed.
 EVERY = 5
 SAVED = 20
@@ -112,13 +116,14 @@ def runs(base: dict[str, Any], data: DataFolder) -> dict[str, Trained]:
         "tokens explanation": BY_TOKENS,
         "tokens label_only": {**BY_TOKENS, "regreason_arm": "label_only"},
         "packed": PACKED,
+        "single tokens": {"base_model": str(TINY_BASE), "eval_strategy": "epoch"},
     }
     pairs = [
         {**values, "output_dir": str(folder / name / "{arm}")} for name, values in changes.items()
     ]
     file = write_config(folder / "base.yml", base)
     sweep = write_config(folder / "sweep.yml", {"_": pairs})
-    done = axolotl_train(file, "--sweep", sweep, "--launcher", "python", cwd=folder)
+    done = axolotl_train(file, "--sweep", sweep, "--launcher", "python", cwd=folder, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     found = {}
     for name, values in changes.items():
@@ -184,6 +189,54 @@ def test_probes_are_those_of_the_checkpoint(
     }  # fmt: skip
 
 
+def test_the_accuracy_of_labels_is_that_of_scoring(
+    runs: dict[str, Trained], data: DataFolder
+) -> None:
+    """With one token a label; regreason's own scoring and transformers alone find the same."""
+    run = runs["single tokens"]
+    last = list(run.of("eval_label_acc").values())[-1]
+    assert last["step"] == run.record["steps"]
+    rows = read_rows(data.path, "validation/explanation.jsonl")
+    scorer = PlainScorer(TINY_BASE, run.folder)
+    classifier = Classifier(
+        f"pretrained={TINY_BASE},peft={run.folder},dtype=float32",
+        data.path,
+        setting=("coqa", "on_topic"),
+        device="cpu",
+    )
+    ratings = data.path.with_name(f"{data.path.name}.ratings.jsonl").read_text().splitlines()
+    talks = {row["id"]: row for row in map(json.loads, ratings)}
+    fields = ("id", "dataset", "group", "conversation")
+    predicted = classifier([{key: talks[row["id"]][key] for key in fields} for row in rows])
+    right = []
+    for row, ours in zip(rows, predicted, strict=True):
+        scores = scorer.labels(row["messages"][0]["content"])
+        likeliest = scores.index(max(scores)) + 1
+        assert ours.label == str(likeliest)
+        right.append(likeliest == row["label"])
+    assert last["eval_label_acc"] == pytest.approx(sum(right) / len(right))
+    assert not any("label_token_acc" in name for line in run.log for name in line)
+
+
+def test_with_labels_of_several_tokens_their_tokens_are_counted(
+    runs: dict[str, Trained], data: DataFolder, tiny_model: Path
+) -> None:
+    run = runs["probed"]
+    assert not any("label_acc" in name for line in run.log for name in line)
+    last = list(run.of("eval_label_token_acc").values())[-1]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), run.folder)
+    right = []
+    for row in read_rows(data.path, "validation/explanation.jsonl"):
+        prompt = row["messages"][0]["content"]
+        ids = tokenizer(f"{prompt} {row['label']}").input_ids
+        start = len(tokenizer(prompt).input_ids)
+        likeliest = model(torch.tensor([ids])).logits[0].argmax(dim=-1)
+        right += [int(likeliest[at - 1]) == ids[at] for at in range(start, len(ids))]
+    assert len(right) > 5  # one of the labels has two
+    assert last["eval_label_token_acc"] == pytest.approx(sum(right) / len(right))
+
+
 def test_what_the_config_logs_to_has_it_too(runs: dict[str, Trained]) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = runs["probed"]
@@ -227,11 +280,11 @@ def test_epochs_are_whole_and_every_line_says_how_far_it_is(
     labels = Counter(row["label"] for row in read_rows(data.path, "train/explanation.jsonl"))
     assert run.record["label_tokens"] == 3 * (45 + labels[4])
     # Evaluations and probes have the same x-axes.
-    for key in ("eval_label_acc", "probe/output_entropy"):
+    for key in ("eval_label_token_acc", "probe/output_entropy"):
         for step, line in run.of(key).items():
             expected = steps[step]["label_tokens_seen"] if step else 0
             assert line["label_tokens_seen"] == expected
-    assert list(run.of("eval_label_acc")) == [0, 15, 30, 36]
+    assert list(run.of("eval_label_token_acc")) == [0, 15, 30, 36]
     rates = [line["learning_rate"] for line in steps.values()]
     assert rates[-1] < 0.01 * max(rates)
 
@@ -288,7 +341,7 @@ def test_two_processes_count_every_row_once(
     assert two.record["cost"]["tokens"] == 2 * sum(all_tokens(data, tiny_model))
     # 5 validation rows fill no batches of two processes: three would count twice.
     evaluated, expected = two.of("eval_loss")[0], one.of("eval_loss")[0]
-    for name in ("eval_label_loss", "eval_explanation_loss", "eval_label_acc"):
+    for name in ("eval_label_loss", "eval_explanation_loss", "eval_label_token_acc"):
         assert evaluated[name] == pytest.approx(expected[name], rel=1e-5), name
     # One of the two writes, and the model is the same before the first step.
     probe = two.of("probe/output_entropy")
@@ -329,7 +382,7 @@ def test_a_killed_training_goes_on_where_it_was(
     assert [line["step"] for line in run.of("loss").values()] == list(range(1, 37))
     for key, names in (
         ("loss", ("loss", "grad_norm", "learning_rate", "label_loss", "explanation_loss")),
-        ("eval_loss", ("eval_loss", "eval_label_loss", "eval_label_acc")),
+        ("eval_loss", ("eval_loss", "eval_label_loss", "eval_label_token_acc")),
         ("probe/output_entropy", ("probe/output_entropy", "probe/activation_entropy_mid")),
     ):
         lines, expected = run.of(key), whole.of(key)

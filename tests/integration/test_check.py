@@ -455,3 +455,47 @@ def test_as_a_process(data: DataFolder, tiny_model: Path, tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("regreason.json", "a model trained with another config; put the keys"),
+        ("regreason_state.json", "an unfinished training with another config (regreason_st"),
+        ("checkpoint-4/regreason_state.json", "an unfinished training with another config (chec"),
+        ("model-00001-of-00002.safetensors", "model-00001-of-00002.safetensors, and no regrea"),
+    ],
+)
+def test_a_fixed_folder_of_another_run(file: str, what: str, check: Check, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    (model / file).parent.mkdir(parents=True)
+    (model / file).write_text('{"config_sha256": "0123"}')
+    found = check(output_dir=str(model))
+    assert found.code == 2
+    (error,) = found.of("error")
+    assert error.startswith(f"output_dir: {model} holds {what}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "processes", "warned"),
+    [
+        ({}, 1, False),
+        ({"gradient_accumulation_steps": 8}, 1, True),
+        ({}, 2, True),
+        ({"gradient_accumulation_steps": 8, "regreason_loss_mean": "micro_batch"}, 1, True),
+        ({"gradient_accumulation_steps": 8, "regreason_loss_mean": "step"}, 2, False),
+        ({"gradient_accumulation_steps": 8, "regreason_label_share": 0.5}, 2, False),
+    ],
+)
+def test_a_loss_that_depends_on_how_a_step_is_cut_is_a_warning(
+    changes: dict[str, Any], processes: int, warned: bool, check: Check
+) -> None:
+    found = check(None, "--processes", str(processes), **changes)
+    assert found.code == 0, found.lines
+    said = [
+        one for one in found.of("warning") if one.startswith("regreason_loss_mean: is not step")
+    ]
+    assert len(said) == warned
+    ours = "step" in changes.values() or "regreason_label_share" in changes
+    mean = "a whole step" if ours else "each micro-batch (Axolotl's own loss)"
+    assert found.fact("Loss is a mean over") == mean

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +38,8 @@ def register(values: dict[str, Any], file: Path) -> Any:
         manager.register(name)
     for plugin in manager.plugins.values():
         plugin.register(cfg)
+        if lock := getattr(plugin, "_lock", None):
+            lock.release()
     return cfg
 
 
@@ -77,6 +81,7 @@ def path(name: str, file: str) -> Change:
 UNKNOWN = "Axolotl knows no such key and would ignore it; "
 ARM_MISSING = "{arm} needs the key regreason_arm, on the top level or from --sweep"
 NOT_TRAIN = "must be a file of train/, not of "
+BY_STEP, MICRO_BATCH = {"regreason_loss_mean": "step"}, {"regreason_loss_mean": "micro_batch"}
 NO_TEST = "the test set chooses nothing"
 CUT = "axolotl.integrations.cut_cross_entropy"
 
@@ -122,6 +127,40 @@ CUT = "axolotl.integrations.cut_cross_entropy"
         (
             lambda values: values.update(regreason_label_share=0.5, use_eaft=True),
             "use_eaft: must be false with regreason_label_share",
+        ),
+        (
+            key("regreason_loss_mean", "steps"),
+            "regreason_loss_mean: must be step or micro_batch, or left out, which is micro_batch",
+        ),
+        (
+            lambda values: values.update(regreason_label_share=0.5, **MICRO_BATCH),
+            "regreason_loss_mean: must be step, or left out, with regreason_label_share, whose",
+        ),
+        (
+            lambda values: values.update(**BY_STEP, context_parallel_size=2),
+            "context_parallel_size: must be 1 with regreason_loss_mean: step: a row cut",
+        ),
+        (
+            lambda values: values.update(
+                **BY_STEP, plugins=[*values["plugins"], f"{CUT}.CutCrossEntropyPlugin"]
+            ),
+            "cut_cross_entropy: must be false with regreason_loss_mean: step, which computes",
+        ),
+        (
+            lambda values: values.update(
+                **BY_STEP,
+                plugins=[*values["plugins"], "axolotl.integrations.liger.LigerPlugin"],
+                liger_fused_linear_cross_entropy=True,
+            ),
+            "liger_fused_linear_cross_entropy: must be false with regreason_loss_mean: step",
+        ),
+        (
+            lambda values: values.update(**BY_STEP, use_eaft=True),
+            "use_eaft: must be false with regreason_loss_mean: step",
+        ),
+        (
+            lambda values: values.update(**MICRO_BATCH, use_eaft=True),
+            "use_eaft: must be false with regreason_loss_mean: micro_batch",
         ),
         (key("regreason_budget", "row"), "regreason_budget: must be rows, steps or tokens"),
         (key("max_steps", 9), "max_steps: is for regreason_budget: steps, but the budget is rows"),
@@ -314,6 +353,116 @@ def test_a_sweep_does_not_train_two_configs_into_one_folder(
     assert line.startswith(f"output_dir: {output} holds a model trained with another config")
 
 
+def _leave_record(output: Path, sha256: str) -> None:
+    (output / "regreason.json").write_text(json.dumps({"config_sha256": sha256}))
+
+
+def _leave_checkpoint(output: Path, sha256: str) -> None:
+    (output / "checkpoint-4").mkdir()
+    (output / "checkpoint-4/regreason_state.json").write_text(json.dumps({"config_sha256": sha256}))
+
+
+def _leave_killed(output: Path, sha256: str) -> None:
+    (output / "adapter_model.safetensors").touch()
+    (output / "regreason_state.json").write_text(json.dumps({"config_sha256": sha256}))
+
+
+def _leave_weights(output: Path, _: str) -> None:
+    (output / "adapter_model.safetensors").touch()
+
+
+HOLDS = [
+    (_leave_record, "a model trained with another config"),
+    (
+        _leave_checkpoint,
+        "an unfinished training with another config (checkpoint-4/regreason_state.json)",
+    ),
+    (_leave_killed, "an unfinished training with another config (regreason_state.json)"),
+    (
+        _leave_weights,
+        "adapter_model.safetensors, and no regreason.json says what it was trained with",
+    ),
+]
+
+
+@pytest.mark.parametrize(("leave", "what"), HOLDS)
+def test_two_arms_are_not_trained_into_one_fixed_folder(
+    leave: Callable[[Path, str], None],
+    what: str,
+    data: DataFolder,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "model"
+    values = config(tmp_path, data.path, tmp_path, output_dir=str(output))
+    cfg = register(values, tmp_path / "config.yml")
+    assert not output.exists()
+    output.mkdir()
+    leave(output, _plugin_of(cfg)._config_sha256)
+    if leave is not _leave_weights:
+        register(dict(values), tmp_path / "config.yml")  # the same once more
+        register({**values, "auto_resume_from_checkpoints": True}, tmp_path / "config.yml")
+    line = refused({**values, "regreason_arm": "shuffled"}, tmp_path, capfd)
+    assert line.startswith(f"output_dir: {output} holds {what}; put the keys that differ into")
+    # What only reads the model, or no model at all, is none of a training's business.
+    for reading in ("merge_lora", "is_preprocess"):
+        register({**values, reading: True}, tmp_path / "config.yml")
+    assert (output / ".regreason.lock").exists() is False
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from regreason_plugin.training.output_lock import OutputLock
+lock = OutputLock(Path(sys.argv[1]), "config")
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_two_trainings_at_once_do_not_write_one_folder(
+    data: DataFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "models/explanation"
+    values = config(tmp_path, data.path, tmp_path)
+    command = [sys.executable, "-c", HOLD, str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            line = refused(values, tmp_path, capfd)
+        finally:
+            other.kill()
+    assert line.startswith(f"output_dir: another run of Axolotl works in {output} now; wait")
+    # Killed, it leaves a file, but no lock.
+    assert [path.name for path in output.iterdir()] == [".regreason.lock"]
+    values = config(tmp_path, data.path, tmp_path)
+    register(values, tmp_path / "config.yml")
+    assert [path.name for path in output.iterdir()] == []
+
+
+def test_a_folder_that_cannot_be_written_to(
+    data: DataFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file/model"
+    line = refused(config(tmp_path, data.path, tmp_path, output_dir=str(output)), tmp_path, capfd)
+    assert line.startswith(f"output_dir: {output} cannot be written to (Not a directory); name")
+
+
+def test_other_processes_of_a_run_do_not_lock(
+    data: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from regreason_plugin.training.output_lock import OutputLock
+
+    lock = OutputLock(tmp_path / "models/explanation", "config")
+    monkeypatch.setenv("RANK", "1")
+    plugin = _plugin_of(register(config(tmp_path, data.path, tmp_path), tmp_path / "config.yml"))
+    assert plugin._lock is None
+    lock.release()
+    assert not (tmp_path / "models").exists()
+
+
 def test_a_checkpoint_of_another_config_is_not_gone_on_from(
     data: DataFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,8 +513,13 @@ def test_packing_needs_attention_that_separates_samples(
     assert "field sample_packing: with this attention" in capfd.readouterr().err
 
 
-def test_every_key_of_the_shipped_configs_is_known(data: DataFolder, tmp_path: Path) -> None:
+def test_every_key_of_the_shipped_configs_is_known(
+    data: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import yaml
+
+    # (Where the tests run, a demo may have left models of other configs.)
+    monkeypatch.chdir(tmp_path)
 
     root = Path(__file__).parents[2]
     for file in (root / "axolotl_configs/cpu").glob("lora*.yml"):

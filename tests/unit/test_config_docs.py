@@ -140,8 +140,12 @@ def test_the_defaults_are_those_of_axolotl(name: str) -> None:
 def test_every_key_of_the_plugin_is_there(name: str) -> None:
     values = yaml.safe_load(CONFIGS[name])
     given = {key: value for key, value in values.items() if key.startswith("regreason_")}
-    # As they are, they change nothing but the arm.
-    defaults = RegReasonArgs().model_dump(exclude={"regreason_checked_config"})
+    # As they are, they change nothing but the arm, and the mean where a step is cut.
+    cut = values.get("gradient_accumulation_steps", 1) > 1
+    assert given.pop("regreason_loss_mean") == ("step" if cut else None)
+    defaults = RegReasonArgs().model_dump(
+        exclude={"regreason_checked_config", "regreason_loss_mean"}
+    )
     assert {**given, "regreason_arm": None} == defaults
 
 

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from regreason_plugin.report import figures
 from regreason_plugin.report.comparison import Bin, Comparison, Curve, Difference, Interval, Score
 from regreason_plugin.report.look import COLOURS, style
+from regreason_plugin.report.page import charts
 from tests.comparison_example import ARMS, HOSTILE, example
 
 EVERYONE = ["label_only", *ARMS]
@@ -223,6 +224,25 @@ def test_learning_curves_are_means_where_the_seeds_were_measured_alike() -> None
             assert [list(line.get_ydata()) for line in thin] == values
             np.testing.assert_allclose(strong[0].get_ydata(), np.mean(values, axis=0))
             assert list(strong[0].get_xdata()) == one.curves[arm][0].tokens
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [
+        ("label_acc", "accuracy on the validation labels"),
+        ("label_token_acc", "validation label tokens predicted, given the true ones before"),
+    ],
+)
+def test_learning_curves_say_what_was_measured(metric: str, says: str) -> None:
+    one = whole()
+    curves = {
+        arm: [curve.model_copy(update={"metric": metric}) for curve in curves]
+        for arm, curves in one.curves.items()
+    }
+    figure = figures.learning_curves(one.model_copy(update={"curves": curves}))
+    assert figure is not None
+    assert figure.axes[0].get_ylabel() == says
+    assert f"{says} by target tokens seen" in charts.learning("filler", 1, curves, one.baseline)
 
 
 @pytest.mark.parametrize("name", NAMES)

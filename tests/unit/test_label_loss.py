@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regreason_plugin.errors import UserError
-from regreason_plugin.training.label_loss import count_tokens, shared_loss, token_sums
+from regreason_plugin.training.label_loss import count_tokens, step_loss, token_sums
 from regreason_plugin.training.label_place import LabelPlace, locate_labels
 
 IGNORE = -100
@@ -63,7 +63,11 @@ def test_the_label_is_found_in_padded_and_in_packed_rows(
 
 
 def by_hand(
-    logits: np.ndarray[Any, Any], labels: list[list[int]], masks: list[list[bool]], share: float
+    logits: np.ndarray[Any, Any],
+    labels: list[list[int]],
+    masks: list[list[bool]],
+    share: float | None,
+    smoothing: float = 0.0,
 ) -> float:
     """The loss of a step, token by token, in float64."""
     losses: dict[bool, list[float]] = {True: [], False: []}
@@ -72,28 +76,35 @@ def by_hand(
             if ids[position] != IGNORE:
                 scores = logits[row, position - 1].astype(np.float64)
                 log_norm = scores.max() + np.log(np.exp(scores - scores.max()).sum())
-                losses[mask[position]].append(log_norm - scores[ids[position]])
+                own, all_tokens = log_norm - scores[ids[position]], log_norm - scores.mean()
+                losses[mask[position]].append((1 - smoothing) * own + smoothing * all_tokens)
+    if share is None:
+        return float(np.mean([*losses[True], *losses[False]]))
     return share * float(np.mean(losses[True])) + (1 - share) * float(np.mean(losses[False]))
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0, None])
 @pytest.mark.parametrize("place", [LabelPlace(LABELS, True), LabelPlace(LABELS, False, 1)])
-def test_a_step_in_parts_is_the_step_at_once(place: LabelPlace, share: float) -> None:
+def test_a_step_in_parts_is_the_step_at_once(
+    place: LabelPlace, share: float | None, smoothing: float
+) -> None:
     rng = random.Random(0)
     rows = rows_of(place, [(rng.randrange(1, 5), rng.randrange(0, 9)) for _ in range(8)])
     labels = padded([labels for labels, _ in rows], IGNORE, False)
     masks = padded([mask for _, mask in rows], False, False)
     torch.manual_seed(0)
     logits = torch.randn(*labels.shape, 120, requires_grad=True)
-    expected = by_hand(logits.detach().numpy(), labels.tolist(), masks.tolist(), share)
+    numbers = logits.detach().numpy()
+    expected = by_hand(numbers, labels.tolist(), masks.tolist(), share, smoothing)
 
     counts = count_tokens(labels, place)
-    whole = shared_loss(token_sums(logits, labels, place), counts, share)
+    whole = step_loss(token_sums(logits, labels, place, smoothing), counts, share)
     (gradient,) = torch.autograd.grad(whole, logits)
     assert float(whole) == pytest.approx(expected, rel=1e-5)
-    for sizes in ([1] * 8, [3, 5], [7, 1]):
+    for sizes in ([1] * 8, [2] * 4, [3, 5], [7, 1]):
         parts = list(zip(logits.split(sizes), labels.split(sizes), strict=True))
-        loss = sum(shared_loss(token_sums(*part, place), counts, share) for part in parts)
+        loss = sum(step_loss(token_sums(*part, place, smoothing), counts, share) for part in parts)
         assert float(loss) == pytest.approx(expected, rel=1e-5)
         (found,) = torch.autograd.grad(loss, logits)  # type: ignore[arg-type]
         assert torch.allclose(found, gradient, atol=1e-7)
@@ -108,7 +119,7 @@ def test_a_mean_over_all_is_the_share_of_the_tokens() -> None:
     logits = torch.randn(*labels.shape, 120)
     label, other = count_tokens(labels, place).tolist()
     share = label / (label + other)
-    found = shared_loss(token_sums(logits, labels, place), torch.tensor([label, other]), share)
+    found = step_loss(token_sums(logits, labels, place), torch.tensor([label, other]), share)
     ordinary = torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE
     )
@@ -130,7 +141,7 @@ def test_smoothing_is_transformers() -> None:
 def test_without_other_tokens_there_is_no_division_by_zero() -> None:
     place = LabelPlace(((1,),), True)
     labels = torch.tensor([[IGNORE, 1], [IGNORE, 1]])
-    loss = shared_loss(
+    loss = step_loss(
         token_sums(torch.zeros(2, 2, 7), labels, place), count_tokens(labels, place), 0.5
     )
     assert float(loss) == pytest.approx(0.5 * math.log(7))
@@ -177,11 +188,6 @@ def test_every_row_is_held_against_the_place() -> None:
     expected = Counter({1: 1, 2: 2, 5: 1})
     place = locate_labels(rows, expected, Words(), "label_first")
     assert place.labels == ((32, ord("1")), (32, ord("2")), (32, ord("5")))
-    assert place.choices == [ord("1"), ord("2"), ord("5")]
-    unequal = locate_labels(
-        [*rows, [IGNORE, *ids("4", 1)]], expected + Counter({4: 1}), Words(), "label_first"
-    )
-    assert unequal.choices == []
     for wrong, says in (
         ([*rows, [IGNORE, *ids(" 3\nw"), IGNORE, *ids("hy", 1)]], "in one piece"),
         ([*rows, [IGNORE, IGNORE]], "in one piece"),
@@ -193,3 +199,44 @@ def test_every_row_is_held_against_the_place() -> None:
     two_ends = [[IGNORE, *ids("Rating: 3", 1)], [IGNORE, *ids("Rating: 4", 2, 1)]]
     with pytest.raises(UserError, match="row 1 has no label where order explanation_first"):
         locate_labels(two_ends, Counter({3: 1, 4: 1}), Words(), "explanation_first")
+
+
+def choices(texts: list[str], written: list[str] | None = None, **others: Any) -> list[str]:
+    """What decides between labels of these texts, one letter a token."""
+    rows = [[IGNORE, *ids(f"{text}\nwhy", 1)] for text in written or texts]
+    names = [text.strip() for text in texts]
+    expected = Counter(names.index(text.strip()) + 1 for text in written or texts)
+    place = locate_labels(rows, expected, Words(), "label_first", names, **others)
+    return [chr(token) for token in place.choices]
+
+
+def test_one_token_decides_where_the_labels_differ_in_their_last_only() -> None:
+    # In the order of the labels, which breaks a tie in scoring.
+    assert choices([" b", " a", " c"]) == ["b", "a", "c"]
+    assert choices([" is low", " is mow"]) == []
+    assert choices([" level a", " level c", " level b"]) == ["a", "c", "b"]
+    # A mark at the end, a longer label, a label cut in two ways, one that no row has.
+    assert choices([" a.", " b."]) == []
+    assert choices([" a", " bc"]) == []
+    assert choices([" a", " b"], [" a", " b", "a"]) == []
+    assert choices([" a", " b", " c"], [" a", " b"]) == []
+    # Scores by character are other scores where labels differ in length.
+    assert choices([" a", " b"], normalise="characters") == ["a", "b"]
+
+
+def test_scores_by_character_of_labels_of_unequal_length_are_not_decided_by_one_token() -> None:
+    class Pieces(Words):
+        def decode(self, ids: Any) -> str:
+            found = [ids] if isinstance(ids, int) else ids
+            return "".join(
+                {500: " no", 501: " yes"}.get(one, Words.decode(self, one)) for one in found
+            )
+
+    rows = [[IGNORE, 500, 1], [IGNORE, 501, 1]]
+    found = [
+        locate_labels(
+            rows, Counter({1: 1, 2: 1}), Pieces(), "label_first", ("no", "yes"), normalise
+        ).choices
+        for normalise in ("none", "characters")
+    ]
+    assert found == [(500, 501), ()]

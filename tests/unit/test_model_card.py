@@ -106,7 +106,16 @@ def test_generated_data_are_called_so_and_a_full_training_has_no_adapter(tmp_pat
     assert front["library_name"] == "transformers"
     assert "**The conversations are GENERATED" in body
     assert "peft" not in body.lower()
-    assert table(body)["label's share of the loss"] == ["none: Axolotl's own loss"]
+    assert table(body)["label's share of the loss"] == ["none: its part of the target tokens"]
+    own = "each micro-batch (Axolotl's own loss)"
+    for share, mean, said in (
+        (None, None, own),
+        (None, "micro_batch", own),
+        (None, "step", "a whole step"),
+        (0.5, None, "a whole step"),
+    ):
+        other, _ = card(tmp_path, label_share=share, loss_mean=mean)
+        assert table(other)["loss is a mean over"] == [said]
     assert '"tokenizer": "."' in body
     assert "--apply_chat_template" in body
 

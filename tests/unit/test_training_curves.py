@@ -10,7 +10,7 @@ import pytest
 
 from regreason_plugin.errors import UserError
 from regreason_plugin.training.checkpoint import read_state, write_state
-from regreason_plugin.training.curves import LineFile
+from regreason_plugin.training.curves import LineFile, evaluated_accuracy
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -70,3 +70,19 @@ def test_a_checkpoint_is_of_the_same_training(tmp_path: Path) -> None:
     (tmp_path / "regreason_state.json").unlink()
     with pytest.raises(UserError, match="is not of this version of the plugin"):
         read_state(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ({"eval_loss": 1.0, "eval_label_acc": 0.5}, ("label_acc", 0.5)),
+        ({"eval_label_token_acc": 0.9}, ("label_token_acc", 0.9)),
+        ({"eval_label_acc_after_explanation": 1}, ("label_acc_after_explanation", 1.0)),
+        ({"eval_label_acc": None}, None),
+        ({"loss": 1.0, "label_acc": 0.5}, None),
+    ],
+)
+def test_an_evaluations_accuracy_comes_with_its_name(
+    line: dict[str, Any], found: tuple[str, float] | None
+) -> None:
+    assert evaluated_accuracy(line) == found

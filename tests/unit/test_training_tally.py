@@ -66,3 +66,33 @@ def test_without_logits_tokens_are_counted_still() -> None:
             )
         )
     )
+
+
+def accuracy(place: LabelPlace, likely: list[list[int]], labels: list[list[int]]) -> Any:
+    """What the log has of a batch in which these tokens are the likeliest, position by position."""
+    scores = torch.nn.functional.one_hot(torch.tensor(likely), 12).float()
+    tally = Tally(place)
+    tally.add(scores, torch.tensor(labels))
+    found = tally.take(Alone())
+    return {name: value for name, value in found.items() if name.endswith("_loss") is False}
+
+
+def test_an_accuracy_is_called_what_it_is() -> None:
+    labels = [[IGNORE, 3, 1, 9], [IGNORE, 3, 2, 9]]
+    # Right; and likelier than its rival 1, though less so than 7, which is no label.
+    likely = [[3, 1, 9, 0], [3, 7, 9, 0]]
+    both = ((3, 1), (3, 2))
+    assert accuracy(LabelPlace(both, True, 0, (1, 2)), likely, labels) == {"label_acc": 0.5}
+    assert accuracy(LabelPlace(both, False, 1, (1, 2)), likely, labels) == {
+        "label_acc_after_explanation": 0.5
+    }
+    assert accuracy(LabelPlace(both, True), likely, labels) == {"label_token_acc": 0.75}
+
+
+def test_tokens_after_the_true_first_ones_are_no_labels() -> None:
+    """Three tokens: given the first two the last is sure, and the model still takes the other."""
+    first, second = (1, 4, 5), (2, 6, 7)
+    labels = [[IGNORE, *first, 9], [IGNORE, *second, 9]]
+    likely = [[2, 4, 5, 9, 0], [1, 6, 7, 9, 0]]
+    found = accuracy(LabelPlace((first, second), True), likely, labels)
+    assert found == {"label_token_acc": pytest.approx(4 / 6)}

@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 from regreason_plugin.layers import middle_blocks
 from regreason_plugin.report.comparison import Bin, Curve, Interval
+from regreason_plugin.report.learning_curves import what_is_drawn
 from regreason_plugin.report.page.numbers import (
     count,
     limits,
@@ -286,6 +287,6 @@ def learning(arm: str, number: int, curves: dict[str, list[Curve]], baseline: st
                 lines.append(_line(axes, pairs, f"{name}, seed {curve.seed}", kind))
     return picture(
         284, 200, f"Learning curves of {arm}",
-        "Accuracy on the validation labels by target tokens seen, a line a seed.",
-        axes.frame("target tokens seen", "accuracy"), *lines,
+        f"{what_is_drawn(curves)} by target tokens seen, a line a seed.",
+        axes.frame("target tokens seen", "share predicted"), *lines,
     )  # fmt: skip

@@ -16,6 +16,7 @@ from regreason_plugin.report.comparison import (
     Setting,
 )
 from regreason_plugin.report.disagree import Disagreement
+from regreason_plugin.report.learning_curves import what_is_drawn
 from regreason_plugin.report.page import charts
 from regreason_plugin.report.page.numbers import (
     NONE,
@@ -84,6 +85,7 @@ def view(
         "layers": _layers(c),
         "look": {arm: charts.look(n) for n, arm in enumerate([c.baseline, *c.arms])},
         "learning": _learning(c),
+        "learning_of": what_is_drawn(c.curves),
         **_conversations(c, disagreements, disagreeing),
         **_runs(c),
     }
