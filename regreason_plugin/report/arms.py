@@ -12,10 +12,11 @@ from regreason_plugin.errors import UserError
 from regreason_plugin.report.results import Run, names_results, read_models, some_of
 from regreason_plugin.targets.arms import ARMS
 
-# What came of a training, or tells its seeds apart; all else in a record is how it was done.
+# What came of a training, tells its seeds apart, or follows from data, base and template; all
+# else in a record is how it was done.
 _OUTCOME = {
     *("arm", "seed", "config_sha256", "versions", "rows", "steps", "epochs", "processes"),
-    *("label_tokens", "target_tokens", "cost"),
+    *("label_tokens", "target_tokens", "cost", "use"),
 }
 # What a config without the key stands for; nothing (None, 0) goes without saying.
 _DEFAULTS = {"order": "label_first", "budget": "rows", "loss_mean": "micro_batch"}
