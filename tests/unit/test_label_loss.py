@@ -226,7 +226,7 @@ def test_one_token_decides_where_the_labels_differ_in_their_last_only() -> None:
 
 def test_scores_by_character_of_labels_of_unequal_length_are_not_decided_by_one_token() -> None:
     class Pieces(Words):
-        def decode(self, ids: Any) -> str:
+        def decode(self, ids: Any, **_: bool) -> str:
             found = [ids] if isinstance(ids, int) else ids
             return "".join(
                 {500: " no", 501: " yes"}.get(one, Words.decode(self, one)) for one in found

@@ -38,7 +38,8 @@ def config(output: Path, **changes: Any) -> Any:
     """What Axolotl makes of a config, as far as the scoring reads it."""
     keys = (
         *("revision_of_model", "trust_remote_code", "load_in_8bit", "load_in_4bit"),
-        *("bnb_config_kwargs", "tokenizer_config", "regreason_label_share", "lora_dropout"),
+        *("bnb_config_kwargs", "tokenizer_config", "lora_dropout"),
+        *("regreason_label_share", "regreason_loss_mean"),
         *("regreason_budget", "regreason_target_tokens"),
     )
     values = {
