@@ -64,7 +64,10 @@ def default_jobs() -> int:
 
 
 def eval_command(model: Path, data: Path, results: Path, tasks: str, probe: str) -> list[str]:
-    """lm_eval's own flags; `lm_eval --model hf` without `probe` gives the same figures."""
+    """lm_eval's own flags; `lm_eval --model hf` without `probe` gives the same label probabilities.
+
+    (The labels have one token each, so that the rows that `hf` cuts off the head do not matter.)
+    """
     arguments = f"pretrained={BASE},peft={model},dtype=float32,probe={probe}"
     return [
         *("regreason", "eval", "--model", "regreason-hf", "--model_args", arguments),
