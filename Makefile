@@ -2,7 +2,7 @@
 # make demo    the whole way on the built-in benchmark, on a CPU; ARMS=a,b for other arms than the paper's
 # make study   thirteen conditions x five seeds on that benchmark, on a CPU: about two hours
 # make test    linters, types and the whole test suite
-# make tasks   lm-eval's task files and the sweeps, after an edit of settings.yml
+# make tasks   lm-eval's task files and the sweeps, after an edit of regreason_plugin/core/paper.yml
 # make bench   benchmarks: scorer and probes, training, import, annotation, build, compare, predict,
 #              lm_eval start-up
 PYTHON ?= python3
@@ -63,7 +63,7 @@ bench: setup
 
 # Needs no installation of the task files, which it makes.
 tasks: $(VENV)/.dependencies
-	$(BIN)/python -m regreason_plugin.evaluation.task_files
+	$(BIN)/python -m regreason_plugin.evaluate.task_files
 
 format: setup
 	$(BIN)/ruff check --fix .

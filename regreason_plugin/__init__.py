@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from regreason_plugin.prediction.classifier import Classifier as Classifier
+    from regreason_plugin.predict.classifier import Classifier as Classifier
 
 try:
     __version__ = version("regreason")
@@ -19,7 +19,7 @@ except PackageNotFoundError:  # a checkout that was never installed
 def __getattr__(name: str) -> object:
     """`Classifier`, which needs torch, once it is asked for."""
     if name == "Classifier":
-        from regreason_plugin.prediction.classifier import Classifier
+        from regreason_plugin.predict.classifier import Classifier
 
         return Classifier
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import file_sha256
-from regreason_plugin.stages import Stage, console, hash_of, program, run_stages
-from regreason_plugin.whole_files import atomic_writer
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.jsonl import file_sha256
+from regreason_plugin.core.stages import Stage, console, hash_of, program, run_stages
+from regreason_plugin.core.whole_files import atomic_writer
 
 CONFIGS = Path("axolotl_configs")
 TASKS = Path("lm_eval_tasks")
@@ -89,7 +89,7 @@ def tasks_hash() -> str:
 
 
 def _stages(out: Path, arms: tuple[str, ...], seed: int) -> list[Stage]:
-    from regreason_plugin.targets.mini import mini_fingerprint, mini_tasks
+    from regreason_plugin.build.mini import mini_fingerprint, mini_tasks
 
     data = out / "data"
     config = _config_for(out)
@@ -156,8 +156,8 @@ def _config_for(out: Path) -> Path:
 
 
 def _show_result(out: Path, arms: tuple[str, ...]) -> None:
-    from regreason_plugin.report.comparison import load
-    from regreason_plugin.report.terminal import print_comparison
+    from regreason_plugin.compare.comparison import load
+    from regreason_plugin.render.terminal import print_comparison
 
     console.print()
     print_comparison(load(out / "comparison.json"), console)

@@ -93,9 +93,9 @@ class Workplace:
 
     def prompts(self) -> dict[tuple[str, ...], str]:
         """Every call's prompt by the call's key, those of merging too, once all is answered."""
-        from regreason_plugin.annotation.config import read_config
-        from regreason_plugin.annotation.run import _Run
-        from regreason_plugin.annotation.store import Store
+        from regreason_plugin.annotate.config import read_config
+        from regreason_plugin.annotate.run import _Run
+        from regreason_plugin.annotate.store import Store
 
         with Store(self.store) as store:
             run = _Run(read_config(self.config), None, store)
@@ -105,7 +105,7 @@ class Workplace:
 
 def write_talk(path: Path, request: str = "Is it far?", answer: str = "Not at all.") -> None:
     """A file of one conversation."""
-    from regreason_plugin.jsonl import dumps
+    from regreason_plugin.core.jsonl import dumps
 
     turns = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
     talk = {"id": "one", "dataset": "coqa", "group": "g", "conversation": turns}
@@ -114,9 +114,9 @@ def write_talk(path: Path, request: str = "Is it far?", answer: str = "Not at al
 
 def write_conversations(path: Path, count: int) -> None:
     """Some conversations of the built-in benchmark, no two with the same text."""
-    from regreason_plugin.annotation.store import conversation_key
-    from regreason_plugin.conversations.mini import mini_conversations
-    from regreason_plugin.jsonl import write_records
+    from regreason_plugin.annotate.store import conversation_key
+    from regreason_plugin.core.jsonl import write_records
+    from regreason_plugin.data.mini import mini_conversations
 
     seen: set[str] = set()
     found = []
@@ -215,8 +215,8 @@ def _main() -> None:
     import aiohttp  # noqa: F401
     import openai.resources.chat.completions  # noqa: F401
 
-    import regreason_plugin.annotation.run
-    import regreason_plugin.cli.annotating  # noqa: F401
+    import regreason_plugin.annotate.run
+    import regreason_plugin.cli.annotate_progress  # noqa: F401
     from regreason_plugin.cli import main
 
     gc.freeze()

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from regreason_plugin.report import comparison as form
-from regreason_plugin.report.disagree import Disagreement
-from regreason_plugin.settings import EIGHTEEN, SETTINGS, task_name
+from regreason_plugin.compare import comparison as form
+from regreason_plugin.compare.disagreements import Disagreement
+from regreason_plugin.core.paper import EIGHTEEN, SETTINGS, task_name
 
 ARMS = ["explanation", "shuffled", "bag_of_words", "filler"]
 # (The area under the ROC curve is of two labels.)

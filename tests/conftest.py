@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from regreason_plugin.targets.folder import DataFolder
+    from regreason_plugin.build.folder import DataFolder
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -105,7 +105,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
     """A data folder with all 18 settings, some 20 test rows each, label first."""
-    from regreason_plugin.targets.mini import build_mini
+    from regreason_plugin.build.mini import build_mini
 
     return build_mini(tmp_path_factory.mktemp("mini") / "DATA", per_dataset=90)
 
@@ -113,8 +113,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
 @pytest.fixture(scope="session")
 def explanation_first_folder(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
     """The same conversations, explanation first."""
-    from regreason_plugin.targets.build import BuildOptions
-    from regreason_plugin.targets.mini import build_mini
+    from regreason_plugin.build.build import BuildOptions
+    from regreason_plugin.build.mini import build_mini
 
     options = BuildOptions(order="explanation_first")
     return build_mini(tmp_path_factory.mktemp("mini") / "DATA", options, per_dataset=90)

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from regreason_plugin.conversations.importing import Imported, import_dataset, open_source
-from regreason_plugin.jsonl import read_records
-from regreason_plugin.schema import Conversation
+from regreason_plugin.core.jsonl import read_records
+from regreason_plugin.core.records import Conversation
+from regreason_plugin.data.importing import Imported, import_dataset, open_source
 
 SUBJECTS = ("bread", "rain", "chess", "paint", "bees", "sleep", "knots", "salt", "glass", "wool")
 

@@ -27,8 +27,8 @@ def main() -> None:
     import deepspeed  # noqa: F401
     import multiprocess
 
-    import regreason_plugin.training.plugin
-    import regreason_plugin.training.strategy  # noqa: F401
+    import regreason_plugin.train.plugin
+    import regreason_plugin.train.strategy  # noqa: F401
 
     # `datasets` saves in a fresh process, which would import everything once more; a fork need not.
     fork = multiprocess.get_context("fork")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from regreason_plugin.training import RegReasonPlugin as Ours
-from regreason_plugin.training.meter import Meter
+from regreason_plugin.train import RegReasonPlugin as Ours
+from regreason_plugin.train.cost_meter import Meter
 
 
 class RegReasonPlugin(Ours):

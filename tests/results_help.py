@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from regreason_plugin.settings import SETTINGS, task_name
+from regreason_plugin.core.paper import SETTINGS, task_name
 
 SHA = "ab" * 32
 DATE = "2026-01-01T00-00-00.000000"

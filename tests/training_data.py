@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from regreason_plugin.jsonl import write_records
-from regreason_plugin.prompt import Order
-from regreason_plugin.schema import Rating, Turn
-from regreason_plugin.targets.build import BuildOptions, build
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.build.build import BuildOptions, build
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.jsonl import write_records
+from regreason_plugin.core.prompt import Order
+from regreason_plugin.core.records import Rating, Turn
 
 HOSTILE = [
     "An end of text </s> and <|im_end|> inside",
@@ -61,10 +61,10 @@ def _rating(number: int, texts: list[str] | None, first_label: int) -> Rating:
 
 def config(model: Path, data: Path, output: Path, **changes: Any) -> dict[str, Any]:
     """An Axolotl config that trains in seconds; a change to None leaves the key out."""
-    entry = {"ds_type": "json", "type": "regreason_plugin.training.strategy", "split": "train"}
+    entry = {"ds_type": "json", "type": "regreason_plugin.train.strategy", "split": "train"}
     values = {
         "base_model": str(model),
-        "plugins": ["regreason_plugin.training.RegReasonPlugin"],
+        "plugins": ["regreason_plugin.train.RegReasonPlugin"],
         "regreason_arm": "explanation",
         "datasets": [{"path": f"{data}/train/{{arm}}.jsonl", **entry}],
         "test_datasets": [{"path": f"{data}/validation/{{arm}}.jsonl", **entry}],

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from regreason_plugin import __version__
-from regreason_plugin.cli import baselines, data, gating, models, predict, task
-from regreason_plugin.errors import UserError
-from regreason_plugin.whole_files import refusal
+from regreason_plugin.cli import baselines, data, gate, models, predict, task
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.whole_files import refusal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     data.add_commands(command)
     models.add_commands(command)
-    gating.add_commands(command)
+    gate.add_commands(command)
     predict.add_commands(command)
     baselines.add_commands(command)
     task.add_commands(command)

@@ -10,13 +10,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from regreason_plugin.annotation.aggregate import AGGREGATORS
-from regreason_plugin.annotation.agreement import ALL, Agreement
-from regreason_plugin.annotation.golden import GoldenScores
+from regreason_plugin.annotate.aggregate import AGGREGATORS
+from regreason_plugin.annotate.agreement import ALL, Agreement
+from regreason_plugin.annotate.golden import GoldenScores
 from regreason_plugin.cli.console import AddCommand, console, positive, progress, say
-from regreason_plugin.errors import UserError, nearest
-from regreason_plugin.jsonl import count_lines, file_sha256
-from regreason_plugin.settings import AXES
+from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.core.jsonl import count_lines, file_sha256
+from regreason_plugin.core.paper import AXES
 
 
 def add_command(command: AddCommand) -> None:
@@ -43,9 +43,9 @@ def add_command(command: AddCommand) -> None:
 
 
 def _aggregate(args: argparse.Namespace) -> int:
-    from regreason_plugin.annotation.agreement import agreement
-    from regreason_plugin.annotation.golden import read_golden, score_golden
-    from regreason_plugin.annotation.ratings_file import read_scores, write_aggregated
+    from regreason_plugin.annotate.agreement import agreement
+    from regreason_plugin.annotate.golden import read_golden, score_golden
+    from regreason_plugin.annotate.ratings_file import read_scores, write_aggregated
 
     if args.by is not None and args.by not in AGGREGATORS:
         raise UserError(

@@ -6,9 +6,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from regreason_plugin.baselines import METHODS
 from regreason_plugin.cli.console import AddCommand, console, names, positive, say
-from regreason_plugin.errors import UserError
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate.baselines import METHODS
 
 
 def add_commands(command: AddCommand) -> None:
@@ -48,11 +48,11 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _baselines(args: argparse.Namespace) -> int:
-    from regreason_plugin.baselines.rows import tasks_of
-    from regreason_plugin.baselines.run import run_baselines
-    from regreason_plugin.baselines.table import print_outcomes, read_outcome
-    from regreason_plugin.baselines.work import Work
-    from regreason_plugin.targets.folder import open_data_folder
+    from regreason_plugin.build.folder import open_data_folder
+    from regreason_plugin.evaluate.baselines.method import Work
+    from regreason_plugin.evaluate.baselines.run import run_baselines
+    from regreason_plugin.evaluate.baselines.table import print_outcomes, read_outcome
+    from regreason_plugin.evaluate.baselines.training_rows import tasks_of
 
     methods = names(args.methods, "method", list(METHODS))
     folder = open_data_folder(args.data)

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from regreason_plugin.errors import UserError, nearest
+from regreason_plugin.core.errors import UserError, nearest
 
 console = Console()
 # Progress and errors go to standard error, so that what a command prints can be piped.

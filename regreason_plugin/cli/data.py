@@ -6,7 +6,12 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from regreason_plugin.cli import aggregate, explaining
+from regreason_plugin.build.arms import ARMS
+from regreason_plugin.build.build import BuildOptions, build
+from regreason_plugin.build.card import CARD
+from regreason_plugin.build.folder import DataFolder, Leaks, open_data_folder
+from regreason_plugin.build.scopes import SCOPE_KINDS
+from regreason_plugin.cli import aggregate, explain
 from regreason_plugin.cli.console import (
     AddCommand,
     amount,
@@ -18,16 +23,11 @@ from regreason_plugin.cli.console import (
     progress,
     say,
 )
-from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import count_lines
-from regreason_plugin.prompt import ORDERS
-from regreason_plugin.settings import AXES, DATASETS, SOURCES
-from regreason_plugin.targets.arms import ARMS
-from regreason_plugin.targets.build import BuildOptions, build
-from regreason_plugin.targets.card import CARD
-from regreason_plugin.targets.folder import DataFolder, Leaks, open_data_folder
-from regreason_plugin.targets.scopes import SCOPE_KINDS
-from regreason_plugin.whole_files import check_not_input
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.jsonl import count_lines
+from regreason_plugin.core.paper import AXES, DATASETS, SOURCES
+from regreason_plugin.core.prompt import ORDERS
+from regreason_plugin.core.whole_files import check_not_input
 
 
 def add_commands(command: AddCommand) -> None:
@@ -75,7 +75,7 @@ def add_commands(command: AddCommand) -> None:
     prompts.add_argument("--dest", type=Path, default=Path("prompts"), metavar="DIR")
 
     aggregate.add_command(command)
-    explaining.add_command(command)
+    explain.add_command(command)
 
     build = command("build", _build, "ratings to a data folder: split, and one file an arm")
     build.add_argument(
@@ -91,8 +91,8 @@ def add_commands(command: AddCommand) -> None:
 
 
 def _mini(args: argparse.Namespace) -> int:
-    from regreason_plugin.conversations.mini import MINI_SETTINGS
-    from regreason_plugin.targets.mini import build_mini
+    from regreason_plugin.build.mini import build_mini
+    from regreason_plugin.data.mini import MINI_SETTINGS
 
     with progress(args.per_dataset * len(MINI_SETTINGS)) as advance:
         folder = build_mini(
@@ -103,7 +103,7 @@ def _mini(args: argparse.Namespace) -> int:
 
 
 def _mini_base(args: argparse.Namespace) -> int:
-    from regreason_plugin.conversations.corpus import make_untrained_base
+    from regreason_plugin.data.corpus import make_untrained_base
 
     with console.status("the corpus, a tokenizer, random weights"):
         make_untrained_base(args.out)
@@ -112,7 +112,7 @@ def _mini_base(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from regreason_plugin.conversations.importing import import_dataset, open_source
+    from regreason_plugin.data.importing import import_dataset, open_source
 
     if args.seed is not None and args.limit is None:
         raise UserError("--seed draws a sample; say with --limit how many conversations")
@@ -140,10 +140,10 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _annotate(args: argparse.Namespace) -> int:
-    from regreason_plugin.annotation.about import about_path
-    from regreason_plugin.annotation.config import read_config
-    from regreason_plugin.annotation.run import annotate, dry_run
-    from regreason_plugin.cli.annotating import Watcher, show_finished, show_plan
+    from regreason_plugin.annotate.config import read_config
+    from regreason_plugin.annotate.provenance import about_path
+    from regreason_plugin.annotate.run import annotate, dry_run
+    from regreason_plugin.cli.annotate_progress import Watcher, show_finished, show_plan
 
     config = read_config(args.config)
     for file in (config.out, config.store_path, about_path(config.out)):
@@ -158,7 +158,7 @@ def _annotate(args: argparse.Namespace) -> int:
 
 
 def _prompts(args: argparse.Namespace) -> int:
-    from regreason_plugin.annotation.prompts import copy_prompts
+    from regreason_plugin.annotate.prompts import copy_prompts
 
     *prompts, explain, config = copy_prompts(args.dest)
     say(f"{len(prompts)} prompts: {args.dest}")
@@ -178,7 +178,7 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _build_task(args: argparse.Namespace) -> int:
-    from regreason_plugin.labelled.building import build_task
+    from regreason_plugin.build.labelled import build_task
 
     with progress() as advance:
         folder, counts = build_task(
@@ -196,7 +196,7 @@ def _build_task(args: argparse.Namespace) -> int:
 
 
 def _push(args: argparse.Namespace) -> int:
-    from regreason_plugin.targets.push import push
+    from regreason_plugin.build.push import push
 
     pushed = push(open_data_folder(args.data), args.repo, private=args.private)
     say(f"{len(pushed.files)} files: {pushed.url}")

@@ -6,6 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from regreason_plugin.build.arms import ARMS, PAPER_ARMS
 from regreason_plugin.cli.console import (
     SPREADSHEET_SAFE,
     AddCommand,
@@ -18,9 +19,8 @@ from regreason_plugin.cli.console import (
     say,
     share,
 )
-from regreason_plugin.configs import FOLDER
-from regreason_plugin.errors import UserError
-from regreason_plugin.targets.arms import ARMS, PAPER_ARMS
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.task.shipped_configs import FOLDER
 
 
 def add_commands(command: AddCommand) -> None:
@@ -73,7 +73,7 @@ def add_commands(command: AddCommand) -> None:
 
 
 def _configs(args: argparse.Namespace) -> int:
-    from regreason_plugin.configs import copy_configs
+    from regreason_plugin.task.shipped_configs import copy_configs
 
     for path in copy_configs(args.dest):
         say(f"Written: {path}")
@@ -86,7 +86,7 @@ def _configs(args: argparse.Namespace) -> int:
 
 def run_eval(arguments: list[str]) -> int:
     """`regreason eval`: the arguments are lm_eval's own."""
-    from regreason_plugin.evaluation.run import main as run_lm_eval
+    from regreason_plugin.evaluate.command import main as run_lm_eval
 
     return run_lm_eval(arguments)
 
@@ -94,12 +94,12 @@ def run_eval(arguments: list[str]) -> int:
 def run_check(arguments: list[str]) -> int:
     """`regreason check`: arguments that are not its own are `axolotl train`'s."""
     args, options = _check_parser().parse_known_args(arguments)
-    from regreason_plugin.training.loading import quiet, read_options, read_runs
+    from regreason_plugin.train.check.config_loading import quiet, read_options, read_runs
 
     with quiet():
         with errors.status("loading Axolotl"):
-            from regreason_plugin.training.check import check_runs
-            from regreason_plugin.training.check_report import print_findings, print_report
+            from regreason_plugin.train.check.check import check_runs
+            from regreason_plugin.train.check.report import print_findings, print_report
 
             given = read_options(str(args.config), options)
         runs = read_runs(args.config, args.sweep, given)
@@ -116,10 +116,10 @@ def run_check(arguments: list[str]) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from regreason_plugin.report.arms import read_arms
-    from regreason_plugin.report.compare import compare
-    from regreason_plugin.report.terminal import print_comparison
-    from regreason_plugin.report.writing import write
+    from regreason_plugin.compare.arms import read_arms
+    from regreason_plugin.compare.compare import compare
+    from regreason_plugin.render.report_files import write
+    from regreason_plugin.render.terminal import print_comparison
 
     runs = read_arms(args.results)
     tasks = {task for run in runs for task in run.tasks}
@@ -147,9 +147,9 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _probe_plot(args: argparse.Namespace) -> int:
-    from regreason_plugin.report.probe_curves import read_probes
-    from regreason_plugin.report.probe_plot import print_middles, write
-    from regreason_plugin.report.results import names_results, read_run
+    from regreason_plugin.compare.probe_curves import read_probes
+    from regreason_plugin.evaluate.results import names_results, read_run
+    from regreason_plugin.render.probe_plot import print_middles, write
 
     runs = []
     for given in args.results:

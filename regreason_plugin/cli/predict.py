@@ -17,12 +17,12 @@ from regreason_plugin.cli.console import (
     progress,
     say,
 )
-from regreason_plugin.errors import UserError
-from regreason_plugin.whole_files import check_not_input
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.whole_files import check_not_input
 
 if TYPE_CHECKING:
-    from regreason_plugin.prediction.progress import Progress
-    from regreason_plugin.prediction.question import Question
+    from regreason_plugin.predict.prediction_task import Question
+    from regreason_plugin.predict.progress import Progress
 
 _EPILOG = (
     "The output is written in the order of the rows, and a command that was stopped goes on where "
@@ -99,13 +99,13 @@ def add_commands(command: AddCommand) -> None:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from regreason_plugin.jsonl import file_sha256
-    from regreason_plugin.prediction.loading import model_facts, read_model_args
-    from regreason_plugin.prediction.output import Lines, kind_of
-    from regreason_plugin.prediction.progress import progress_path, read_progress
-    from regreason_plugin.prediction.question import find_question
-    from regreason_plugin.prediction.rows import read_rows
-    from regreason_plugin.prediction.run import predict_file
+    from regreason_plugin.core.jsonl import file_sha256
+    from regreason_plugin.predict.input_rows import read_rows
+    from regreason_plugin.predict.model_loading import model_facts, read_model_args
+    from regreason_plugin.predict.prediction_task import find_question
+    from regreason_plugin.predict.predictions import Lines, kind_of
+    from regreason_plugin.predict.progress import progress_path, read_progress
+    from regreason_plugin.predict.run import predict_file
 
     kind = kind_of(args.out)
     if args.spreadsheet_safe and kind != "csv":
@@ -140,7 +140,7 @@ def _predict(args: argparse.Namespace) -> int:
     if done.rows:
         say(f"Going on after row {done.rows:,} of {total:,}")
     with errors.status("loading the model"):
-        from regreason_plugin.prediction.classifier import Classifier
+        from regreason_plugin.predict.classifier import Classifier
 
         classifier = Classifier(
             args.model_args,

@@ -15,14 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.cli.console import AddCommand, console, progress, say
-from regreason_plugin.configs import FOLDER, shipped
-from regreason_plugin.errors import UserError
-from regreason_plugin.markdown import one_line
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.markdown import one_line
+from regreason_plugin.task.shipped_configs import FOLDER, shipped
 
 if TYPE_CHECKING:
-    from regreason_plugin.labelled.look import Look, Tokenizer
-    from regreason_plugin.labelled.table import Twins
-    from regreason_plugin.labelled.task_file import Columns, Data, TaskFile
+    from regreason_plugin.core.task_file import Columns, Data, TaskFile
+    from regreason_plugin.data.labelled_table import Twins
+    from regreason_plugin.task.table_summary import Look, Tokenizer
 
 # Rows of the table of labels.
 _SHOWN = 30
@@ -75,18 +75,18 @@ def add_commands(command: AddCommand) -> None:
 
 
 def _new(args: argparse.Namespace) -> int:
-    from regreason_plugin.labelled.look import local_tokenizer, look
-    from regreason_plugin.labelled.new_task import (
+    from regreason_plugin.core.look_alikes import difference
+    from regreason_plugin.core.task_file import TaskFile, check_name
+    from regreason_plugin.task.label_order import found_order, given_order
+    from regreason_plugin.task.new_task import (
         check_dest,
         check_is_free,
         default_end,
         default_prompt,
         write_task,
     )
-    from regreason_plugin.labelled.order import found_order, given_order
-    from regreason_plugin.labelled.plan import NewTask
-    from regreason_plugin.labelled.task_file import TaskFile, check_name
-    from regreason_plugin.labelled.twins import difference
+    from regreason_plugin.task.plan import NewTask
+    from regreason_plugin.task.table_summary import local_tokenizer, look
 
     with _said_in_one_sentence():
         name, data, columns = check_name(args.name), _data(args), _columns(args)
@@ -155,8 +155,8 @@ def _tiny_base() -> str:
 
 def _data(args: argparse.Namespace) -> Data:
     """A file, or what can only be a dataset's id."""
-    from regreason_plugin.labelled.table_file import ENDINGS
-    from regreason_plugin.labelled.task_file import Data
+    from regreason_plugin.core.task_file import Data
+    from regreason_plugin.data.table_file import ENDINGS
 
     path = Path(args.data)
     hub_like = args.data.count("/") <= 1 and not args.data.startswith((".", "/", "~"))
@@ -166,7 +166,7 @@ def _data(args: argparse.Namespace) -> Data:
 
 
 def _columns(args: argparse.Namespace) -> Columns:
-    from regreason_plugin.labelled.task_file import Columns
+    from regreason_plugin.core.task_file import Columns
 
     return Columns(
         text=args.text,
@@ -225,7 +225,7 @@ def _labels_table(seen: Look, labels: tuple[str, ...]) -> Table:
 
 
 def _lengths_table(seen: Look) -> Table:
-    from regreason_plugin.labelled.look import lengths
+    from regreason_plugin.task.table_summary import lengths
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("length")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from regreason_plugin.errors import UserError
+from regreason_plugin.core.errors import UserError
 
 
 class ProbeError(UserError):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regreason_plugin.errors import UserError
+from regreason_plugin.core.errors import UserError
 from regreason_plugin.probes.anatomy import Anatomy, ProbeError, dissect, output_head
 from regreason_plugin.probes.entropy import (
     activation_entropies,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from regreason_plugin.layers import middle_mean
+from regreason_plugin.core.layers import middle_mean
 from regreason_plugin.probes.forward import Decision, ProbeValues, logits_at
 from regreason_plugin.probes.names import parse_probes
 

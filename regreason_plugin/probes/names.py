@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regreason_plugin.errors import UserError, nearest
+from regreason_plugin.core.errors import UserError, nearest
 
 PROBES = ("output", "label", "activation", "logit_lens", "matrix")
 # What is read during the forward pass, layer by layer.

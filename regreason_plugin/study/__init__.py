@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from regreason_plugin.core.stages import console, run_stages
 from regreason_plugin.demo import check_surroundings, default_jobs
-from regreason_plugin.stages import console, run_stages
-from regreason_plugin.study.choice import choose
-from regreason_plugin.study.figures import compare_label_first, read_figures
+from regreason_plugin.study.condition_scores import compare_label_first, read_figures
+from regreason_plugin.study.hyperparameters import choose
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.study.report import print_report, write_report
 

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from regreason_plugin.report.look import COLOURS, DASHES, MARKERS, style
+from regreason_plugin.build.arms import ARMS
+from regreason_plugin.core.training_curves import evaluated_accuracy, read_log
+from regreason_plugin.render.style import COLOURS, DASHES, MARKERS, style
 from regreason_plugin.study.plan import Condition, Plan
-from regreason_plugin.targets.arms import ARMS
-from regreason_plugin.training.curves import evaluated_accuracy, read_log
 
 AXES = {
     "label_tokens_seen": "label tokens trained on",

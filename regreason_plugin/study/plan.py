@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
+from regreason_plugin.build.arms import ARMS
+from regreason_plugin.core.prompt import Order
+from regreason_plugin.core.stages import Stage, hash_of
+from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.demo import LORA, base_hash, eval_command, tasks_hash
-from regreason_plugin.prompt import Order
-from regreason_plugin.stages import Stage, hash_of
-from regreason_plugin.targets.arms import ARMS
-from regreason_plugin.whole_files import atomic_writer
 
 # Where the choice of hyperparameters starts the adapter; none of the study's own seeds.
 CHOICE_SEED = 0
@@ -138,7 +138,7 @@ class Plan:
         ]
 
     def _data_stage(self, order: Order) -> Stage:
-        from regreason_plugin.targets.mini import mini_fingerprint
+        from regreason_plugin.build.mini import mini_fingerprint
 
         folder = self.data(order)
         size = str(self.per_dataset)
@@ -154,7 +154,7 @@ class Plan:
     def _train_and_score(
         self, condition: Condition, setting: Setting, seed: int
     ) -> Iterator[Stage]:
-        from regreason_plugin.targets.mini import mini_tasks
+        from regreason_plugin.build.mini import mini_tasks
 
         name = f"{condition.name} {seed}"
         train = self._train(f"train {name}", condition, setting, seed, self.model(condition, seed))

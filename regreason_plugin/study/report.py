@@ -8,19 +8,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.report import tables
-from regreason_plugin.report.compare import Compared
-from regreason_plugin.report.comparison import Comparison
-from regreason_plugin.report.tables import Cells
-from regreason_plugin.report.terminal import print_table
-from regreason_plugin.report.writing import write
-from regreason_plugin.stages import console
-from regreason_plugin.study.choice import Choice
+from regreason_plugin.build.folder import DataFolder, open_data_folder
+from regreason_plugin.compare.compare import Compared
+from regreason_plugin.compare.comparison import Comparison
+from regreason_plugin.core.stages import console
+from regreason_plugin.core.whole_files import atomic_writer, together
+from regreason_plugin.render import tables
+from regreason_plugin.render.report_files import write
+from regreason_plugin.render.tables import Cells
+from regreason_plugin.render.terminal import print_table
+from regreason_plugin.study.condition_scores import ENTROPIES, FORCED, SCORES, Figures, Mean
 from regreason_plugin.study.curves import draw
-from regreason_plugin.study.figures import ENTROPIES, FORCED, SCORES, Figures, Mean
+from regreason_plugin.study.hyperparameters import Choice
 from regreason_plugin.study.plan import Plan
-from regreason_plugin.targets.folder import DataFolder, open_data_folder
-from regreason_plugin.whole_files import atomic_writer, together
 
 
 def write_report(

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from regreason_plugin.report.comparison import load
-from regreason_plugin.targets.arms import PAPER_ARMS
-from regreason_plugin.targets.folder import open_data_folder
+from regreason_plugin.build.arms import PAPER_ARMS
+from regreason_plugin.build.folder import open_data_folder
+from regreason_plugin.compare.comparison import load
 
 DEMO = Path(__file__).parents[2] / "runs" / "demo"
 

@@ -26,12 +26,12 @@ from typing import Any
 
 import yaml
 
-from regreason_plugin.annotation.config import AnnotateConfig, read_config
-from regreason_plugin.annotation.run import _Run, annotate
-from regreason_plugin.annotation.store import Store
-from regreason_plugin.conversations.mini import mini_conversations
-from regreason_plugin.jsonl import write_records
-from regreason_plugin.schema import Conversation, Turn
+from regreason_plugin.annotate.config import AnnotateConfig, read_config
+from regreason_plugin.annotate.run import _Run, annotate
+from regreason_plugin.annotate.store import Store
+from regreason_plugin.core.jsonl import write_records
+from regreason_plugin.core.records import Conversation, Turn
+from regreason_plugin.data.mini import mini_conversations
 
 CALLS = 3_000
 MEMORY = (1_000, 20_000)

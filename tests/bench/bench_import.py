@@ -17,7 +17,7 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from regreason_plugin.conversations.importing import import_dataset, open_source
+from regreason_plugin.data.importing import import_dataset, open_source
 
 SIZES = (10_000, 100_000)
 WAYS: dict[str, dict[str, int]] = {"all": {}, "sample of 1,000": {"limit": 1000, "seed": 0}}

@@ -40,17 +40,17 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig
 
-from regreason_plugin.annotation.ensemble import rate
-from regreason_plugin.conversations.mini import mini_conversations
-from regreason_plugin.evaluation import scorer
-from regreason_plugin.evaluation.model import DEFAULT_PROBES, RegReasonHF
-from regreason_plugin.evaluation.prefix_tree import packed_rows
-from regreason_plugin.jsonl import write_records
+from regreason_plugin.annotate.ensemble import rate
+from regreason_plugin.build.build import build
+from regreason_plugin.core.jsonl import write_records
+from regreason_plugin.core.paper import DATASETS
+from regreason_plugin.core.records import Conversation, Turn
+from regreason_plugin.data.mini import mini_conversations
+from regreason_plugin.evaluate import scorer
+from regreason_plugin.evaluate.model import DEFAULT_PROBES, RegReasonHF
+from regreason_plugin.evaluate.prefix_tree import packed_rows
 from regreason_plugin.probes import forward
 from regreason_plugin.probes.entropy import activation_entropies, distribution_entropy
-from regreason_plugin.schema import Conversation, Turn
-from regreason_plugin.settings import DATASETS
-from regreason_plugin.targets.build import build
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "axolotl_configs" / "cpu" / "tiny-base"

@@ -41,13 +41,13 @@ from axolotl.utils.dict import DictDefault
 from datasets import disable_caching, load_dataset
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from regreason_plugin.targets.mini import build_mini
+from regreason_plugin.build.mini import build_mini
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "axolotl_configs" / "cpu" / "tiny-base"
 WARM_UP = 10
 PROBE_STEPS = 50
-OURS = "regreason_plugin.training.RegReasonPlugin"
+OURS = "regreason_plugin.train.RegReasonPlugin"
 # Ours with Axolotl's own trainer: the same checks before the first step, and the same rows.
 PLAIN = "plain_plugin.RegReasonPlugin"
 AXOLOTL = "Axolotl's trainer"
@@ -258,7 +258,7 @@ def tokenizing(args: argparse.Namespace, scratch: Path) -> dict[str, Callable[[]
 
     return {
         "chat_template": lambda: run("chat_template"),
-        "regreason_plugin": lambda: run("regreason_plugin.training.strategy"),
+        "regreason_plugin": lambda: run("regreason_plugin.train.strategy"),
     }
 
 

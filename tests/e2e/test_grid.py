@@ -15,7 +15,7 @@ from evaluation_help import PlainScorer
 from test_train import axolotl_train, environment
 from training_data import build_data, config, read_rows, write_config
 
-from regreason_plugin.report.comparison import load
+from regreason_plugin.compare.comparison import load
 
 ARMS, SEEDS, LIMIT = ("label_only", "explanation"), (1, 2), 10
 TASK = "regreason_coqa_on_topic"

@@ -23,7 +23,7 @@ from test_train import environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from regreason_plugin import cli
-from regreason_plugin.report.results import read_run
+from regreason_plugin.evaluate.results import read_run
 
 ROOT = Path(__file__).parents[2]
 BASE = "axolotl_configs/cpu/tiny-base"
@@ -240,7 +240,7 @@ def test_a_model_that_does_not_fit_is_refused(
 
 
 def test_a_rounded_copy_of_the_base_is_told(use: Callable[..., tuple[int, str]]) -> None:
-    from regreason_plugin.errors import say_once
+    from regreason_plugin.core.errors import say_once
 
     say_once.cache_clear()
     code, said = use(f"pretrained=rounded,peft={PLAIN}")

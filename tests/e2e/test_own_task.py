@@ -12,8 +12,8 @@ from evaluation_help import PlainScorer
 from labelled_data import write_answers
 from test_train import environment
 
-from regreason_plugin.report.comparison import load
-from regreason_plugin.report.results import read_run
+from regreason_plugin.compare.comparison import load
+from regreason_plugin.evaluate.results import read_run
 
 ROOT = Path(__file__).parents[2]
 BASE = "axolotl_configs/cpu/tiny-base"

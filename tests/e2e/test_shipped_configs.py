@@ -25,9 +25,9 @@ from tiny_families import save_family
 from training_data import build_data, read_rows
 from transformers import AutoTokenizer
 
-from regreason_plugin.targets.arms import ARMS
-from regreason_plugin.targets.build import BuildOptions
-from regreason_plugin.targets.mini import build_mini
+from regreason_plugin.build.arms import ARMS
+from regreason_plugin.build.build import BuildOptions
+from regreason_plugin.build.mini import build_mini
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "axolotl_configs"
@@ -258,7 +258,7 @@ def assert_all_differ(runs: dict[str, Path]) -> None:
 def runs_of(config: dict[str, Any], sweep: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from axolotl.cli.utils.sweeps import generate_sweep_configs
 
-    from regreason_plugin.training.sources import fill_placeholders
+    from regreason_plugin.train.data_files import fill_placeholders
 
     for values in generate_sweep_configs(config, sweep):
         fill_placeholders(values, "sweep")

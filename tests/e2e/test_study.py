@@ -13,9 +13,9 @@ from scipy import stats
 from test_train import ROOT
 
 from regreason_plugin.cli import main
-from regreason_plugin.report.comparison import load
+from regreason_plugin.compare.comparison import load
 from regreason_plugin.study import run_plan
-from regreason_plugin.study.figures import Mean
+from regreason_plugin.study.condition_scores import Mean
 from regreason_plugin.study.plan import CONDITIONS, Plan, Setting
 
 SETTINGS = (Setting(0.001, 1), Setting(1e-9, 1))

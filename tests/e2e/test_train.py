@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from training_data import build_data, config, read_rows, write_config
 from transformers import AutoTokenizer
 
+from regreason_plugin.build.arms import ARMS, PAPER_ARMS
+from regreason_plugin.build.folder import open_data_folder
 from regreason_plugin.cli import main
-from regreason_plugin.conversations.corpus import make_untrained_base
-from regreason_plugin.targets.arms import ARMS, PAPER_ARMS
-from regreason_plugin.targets.folder import open_data_folder
+from regreason_plugin.data.corpus import make_untrained_base
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "axolotl_configs/cpu/lora.yml"

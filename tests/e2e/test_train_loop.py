@@ -25,9 +25,9 @@ from test_train import ROOT, axolotl_train, environment
 from training_data import build_data, config, read_rows, write_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from regreason_plugin.prediction.classifier import Classifier
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.predict.classifier import Classifier
 from regreason_plugin.probes import measure
-from regreason_plugin.targets.folder import DataFolder
 
 # Its tokenizer has a token for each label, that of the random model two for one of them.
 TINY_BASE = ROOT / "axolotl_configs/cpu/tiny-base"

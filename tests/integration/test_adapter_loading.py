@@ -17,7 +17,7 @@ from scipy.special import softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from regreason_plugin import Classifier
-from regreason_plugin.evaluation.model import RegReasonHF
+from regreason_plugin.evaluate.model import RegReasonHF
 
 BASE = Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base"
 # Several tokens that part at the first: of others the size of the vocabulary cancels out.

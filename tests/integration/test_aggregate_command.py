@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from regreason_plugin.annotation.about import About, AboutRater, read_about, write_about
-from regreason_plugin.annotation.aggregate import AGGREGATORS
-from regreason_plugin.annotation.golden import Golden, score_golden
-from regreason_plugin.annotation.ratings_file import read_scores
+from regreason_plugin.annotate.aggregate import AGGREGATORS
+from regreason_plugin.annotate.golden import Golden, score_golden
+from regreason_plugin.annotate.provenance import About, AboutRater, read_about, write_about
+from regreason_plugin.annotate.ratings_file import read_scores
 from regreason_plugin.cli import main
-from regreason_plugin.jsonl import dumps, file_sha256
-from regreason_plugin.schema import Rating
-from regreason_plugin.settings import AXES
+from regreason_plugin.core.jsonl import dumps, file_sha256
+from regreason_plugin.core.paper import AXES
+from regreason_plugin.core.records import Rating
 
 SCALES = (("adam", "four", 4), ("adam", "five", 5), ("beth", "four", 4), ("beth", "five", 5))
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from openai_server import running
 
-from regreason_plugin.annotation.config import (
+from regreason_plugin.annotate.config import (
     AnnotateConfig,
     MergeConfig,
     Price,
@@ -20,10 +20,10 @@ from regreason_plugin.annotation.config import (
     read_config,
 )
 from regreason_plugin.cli import main
-from regreason_plugin.jsonl import dumps
-from regreason_plugin.settings import AXES
+from regreason_plugin.core.jsonl import dumps
+from regreason_plugin.core.paper import AXES
 
-SHIPPED = files("regreason_plugin.annotation").joinpath("annotate.yml").read_text(encoding="utf-8")
+SHIPPED = files("regreason_plugin.annotate").joinpath("annotate.yml").read_text(encoding="utf-8")
 
 
 def comments() -> dict[str, str]:

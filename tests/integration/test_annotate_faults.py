@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from annotation_help import Workplace
 from openai_server import FAULTS, Server, running
 
-from regreason_plugin.annotation import client
-from regreason_plugin.annotation.store import Store
+from regreason_plugin.annotate import client
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.cli import main
 
 KEY = "sk-marker-8d1f2a7703"

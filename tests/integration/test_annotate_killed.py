@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from annotation_help import Warmed, Workplace, warmed
 from openai_server import Server, running
 
-from regreason_plugin.annotation.store import OK, CallKey, Store
+from regreason_plugin.annotate.store import OK, CallKey, Store
 
 CONCURRENCY = 2
 # No prompt is asked of both, so that the server's counts are of calls.

@@ -17,10 +17,10 @@ from lm_eval.models.huggingface import HFLM
 from test_adapter_loading import BASE, KINDS, adapter
 from transformers import AutoModelForCausalLM
 
-from regreason_plugin.evaluation.answer_cache import answers_digest, folder_digest
-from regreason_plugin.evaluation.model import RegReasonHF
-from regreason_plugin.evaluation.run import main
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.evaluate.answer_cache import answers_digest, folder_digest
+from regreason_plugin.evaluate.command import main
+from regreason_plugin.evaluate.model import RegReasonHF
 
 TASK = "regreason_coqa_on_topic"
 TWIN = "regreason-gen_coqa_on_topic"

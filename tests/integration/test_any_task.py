@@ -24,17 +24,17 @@ from lm_eval.tasks import TaskManager
 from sklearn.metrics import cohen_kappa_score, f1_score, roc_auc_score
 from transformers import AutoTokenizer
 
+from regreason_plugin.build.folder import DataFolder, open_data_folder
 from regreason_plugin.cli import main
-from regreason_plugin.errors import UserError
-from regreason_plugin.labelled import new_task
-from regreason_plugin.prompt import TARGET_DELIMITER
-from regreason_plugin.report.results import read_run
-from regreason_plugin.report.samples import read_answers
-from regreason_plugin.targets.folder import DataFolder, open_data_folder
-from regreason_plugin.training.label_place import IGNORE, locate_labels
-from regreason_plugin.training.probe_batch import make_batch
-from regreason_plugin.training.scoring import Scoring, command, read_scoring
-from regreason_plugin.training.tokens import RowTokenizer
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.prompt import TARGET_DELIMITER
+from regreason_plugin.evaluate.results import read_run
+from regreason_plugin.evaluate.samples import read_answers
+from regreason_plugin.task import new_task
+from regreason_plugin.train.label_span import IGNORE, locate_labels
+from regreason_plugin.train.probe_batch import make_batch
+from regreason_plugin.train.row_tokens import RowTokenizer
+from regreason_plugin.train.scoring import Scoring, command, read_scoring
 
 TASKS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "tickets": (write_tickets, "tickets.csv --text message --label queue --id ticket"),

@@ -21,15 +21,15 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from regreason_plugin import stages
-from regreason_plugin.baselines import head, run, scoring, tfidf
-from regreason_plugin.baselines.answering import ClassifierLM
-from regreason_plugin.baselines.rows import Examples, Rows
-from regreason_plugin.baselines.work import Work, do
+from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.cli import main
-from regreason_plugin.declaration import Declaration
-from regreason_plugin.evaluation.documents import comparable
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.core import stages
+from regreason_plugin.core.declaration import Declaration
+from regreason_plugin.evaluate.baselines import head, run, scoring, tfidf
+from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
+from regreason_plugin.evaluate.baselines.method import Work, do
+from regreason_plugin.evaluate.baselines.training_rows import Examples, Rows
+from regreason_plugin.evaluate.documents import comparable
 
 TASK = "regreason_coqa_on_topic"
 _opened: list[str] | None = None

@@ -17,9 +17,9 @@ import pytest
 from training_data import build_data, config, read_rows, write_config
 from transformers import AutoTokenizer
 
+from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.cli import main
-from regreason_plugin.jsonl import file_sha256
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.core.jsonl import file_sha256
 
 Change = Callable[[dict[str, Any]], object]
 Check = Callable[..., "Checked"]
@@ -87,9 +87,9 @@ def entry(field: str, value: Any, *, name: str = "datasets") -> Change:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (key("plugins", []), "plugins: must list regreason_plugin.training.RegReasonPlugin: "),
+        (key("plugins", []), "plugins: must list regreason_plugin.train.RegReasonPlugin: "),
         (
-            key("plugins", ["regreason_plugin.training.RegReasonPlugin", "no.such.Plugin"]),
+            key("plugins", ["regreason_plugin.train.RegReasonPlugin", "no.such.Plugin"]),
             "plugins: 'no.such.Plugin' cannot be imported, and Axolotl would train without it",
         ),
         (key("plugins", "regreason_plugin"), "plugins: must be a list of names"),
@@ -111,7 +111,7 @@ def entry(field: str, value: Any, *, name: str = "datasets") -> Change:
             "output_dir: {lora_rank} needs the key lora_rank",
         ),
         (entry("path", "nowhere/train/{arm}.jsonl"), "nowhere: no such data folder"),
-        (entry("type", "alpaca"), "datasets[0].type: must be regreason_plugin.training.strategy"),
+        (entry("type", "alpaca"), "datasets[0].type: must be regreason_plugin.train.strategy"),
         (key("sequence_len", 60), "sequence_len: "),
         (key("regreason_eval", "regreason_coqa_ontopic"), "regreason_eval: unknown task"),
         (key("deepspeed", "zero9.json"), "deepspeed: "),

@@ -13,14 +13,14 @@ from evaluation_help import evaluate
 from sklearn.metrics import cohen_kappa_score, f1_score
 from test_probe_results import WithGaps
 
+from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.cli import main
-from regreason_plugin.evaluation.scored import Scored
-from regreason_plugin.report import estimates
-from regreason_plugin.report.arms import read_arms
-from regreason_plugin.report.compare import Compared, compare
-from regreason_plugin.report.disagree import MOST
-from regreason_plugin.settings import AXES, generative_task_name, task_name
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.compare import estimates
+from regreason_plugin.compare.arms import read_arms
+from regreason_plugin.compare.compare import Compared, compare
+from regreason_plugin.compare.disagreements import MOST
+from regreason_plugin.core.paper import AXES, generative_task_name, task_name
+from regreason_plugin.evaluate.probed_answer import Scored
 
 PROTOCOLS = {
     "label_first": [task_name("coqa", axis) for axis in AXES],

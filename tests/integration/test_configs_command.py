@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regreason_plugin import configs
 from regreason_plugin.cli import main
+from regreason_plugin.task import shipped_configs
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "axolotl_configs"
@@ -101,7 +101,7 @@ def test_from_a_wheel_the_package_has_them(tmp_path: Path, monkeypatch: pytest.M
     inside = package / "axolotl_configs/cpu"
     inside.mkdir(parents=True)
     (inside / "lora.yml").write_text("base_model: axolotl_configs/cpu/tiny-base\n")
-    monkeypatch.setattr(configs, "__file__", str(package / "configs.py"))
+    monkeypatch.setattr(shipped_configs, "__file__", str(package / "task/shipped_configs.py"))
     monkeypatch.chdir(tmp_path)
     assert main(["configs", "--dest", "mine"]) == 0
     assert tree(tmp_path / "mine") == {"cpu/lora.yml": b"base_model: mine/cpu/tiny-base\n"}

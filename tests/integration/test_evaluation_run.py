@@ -12,11 +12,11 @@ from evaluation_help import evaluate
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 
-from regreason_plugin.cost import ScoringCost
-from regreason_plugin.evaluation.clock import SCORING
-from regreason_plugin.evaluation.model import RegReasonHF, register
-from regreason_plugin.evaluation.run import main
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.cost import ScoringCost
+from regreason_plugin.evaluate.command import main
+from regreason_plugin.evaluate.model import RegReasonHF, register
+from regreason_plugin.evaluate.scoring_time import SCORING
 
 TASK = "regreason_coqa_on_topic"
 

@@ -25,13 +25,13 @@ from annotation_help import Warmed, warmed
 from labelled_data import LABELS, write_answers, write_tickets
 from openai_server import Server, good_answer, running
 
-from regreason_plugin.annotation import client
-from regreason_plugin.annotation.config import ExplainConfig, read_explain_config
-from regreason_plugin.annotation.prompts import load_explain_prompt, render_explain
+from regreason_plugin.annotate import client
+from regreason_plugin.annotate.config import ExplainConfig, read_explain_config
+from regreason_plugin.annotate.prompts import load_explain_prompt, render_explain
+from regreason_plugin.build.folder import open_data_folder
 from regreason_plugin.cli import main
-from regreason_plugin.labelled.task_file import read_task
-from regreason_plugin.prompt import neutralise
-from regreason_plugin.targets.folder import open_data_folder
+from regreason_plugin.core.prompt import neutralise
+from regreason_plugin.core.task_file import read_task
 
 KEY = "sk-marker-5b1e90cc41"
 ASK = "{text}\n\nWhich queue?\nAnswer:"
@@ -547,7 +547,7 @@ def test_refusals(
 
 
 def test_the_shipped_config_explains_every_key(tmp_path: Path) -> None:
-    text = files("regreason_plugin.annotation").joinpath("explain.yml").read_text(encoding="utf-8")
+    text = files("regreason_plugin.annotate").joinpath("explain.yml").read_text(encoding="utf-8")
     keys = re.findall(r"((?:^ *#.*\n)+)(?:  - )?(\w+):", text, re.MULTILINE)
     explained = {key for comment, key in keys if "default" in comment.lower()}
     assert set(ExplainConfig.model_fields) <= explained

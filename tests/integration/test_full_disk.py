@@ -25,10 +25,10 @@ from results_help import draw_scores, write_results
 from test_aggregate_command import make_rows
 from training_data import build_data
 
-from regreason_plugin.annotation.store import Call, CallKey, Outcome, Store
+from regreason_plugin.annotate.store import Call, CallKey, Outcome, Store
 from regreason_plugin.cli import main
-from regreason_plugin.errors import UserError
-from regreason_plugin.settings import AXES, task_name
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import AXES, task_name
 
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "axolotl_configs" / "cpu" / "tiny-base")
@@ -210,7 +210,7 @@ def test_predictions_that_are_there_stay_and_are_gone_on_with(
 
 
 def test_a_base_model_that_does_not_fit_is_not_half_there() -> None:
-    from regreason_plugin.conversations.corpus import make_untrained_base
+    from regreason_plugin.data.corpus import make_untrained_base
 
     with pytest.raises(UserError, match=r"^out/base: cannot be written: "), file_limit(1_000_000):
         make_untrained_base(Path("out/base"), per_dataset=30)
@@ -223,9 +223,9 @@ def test_a_base_model_that_does_not_fit_is_not_half_there() -> None:
 STORE = """
 import resource, sys
 from pathlib import Path
-from regreason_plugin.annotation.store import Call, CallKey, Outcome, Store
-from regreason_plugin.errors import UserError
-from regreason_plugin.settings import AXES, task_name
+from regreason_plugin.annotate.store import Call, CallKey, Outcome, Store
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import AXES, task_name
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 try:

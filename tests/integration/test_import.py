@@ -10,7 +10,7 @@ import pytest
 from import_data import arena_row, hh_row, write_all, write_lines, write_parquet
 
 from regreason_plugin.cli import main
-from regreason_plugin.settings import AXES, DATASETS, SOURCES
+from regreason_plugin.core.paper import AXES, DATASETS, SOURCES
 
 
 def test_six_datasets_become_eighteen_settings(

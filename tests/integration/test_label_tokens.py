@@ -15,12 +15,12 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
 from regreason_plugin.cli import main
-from regreason_plugin.errors import UserError
-from regreason_plugin.evaluation.model import register
-from regreason_plugin.label_tokens import check_label_tokens
-from regreason_plugin.labelled import new_task
-from regreason_plugin.prediction.classifier import Classifier
-from regreason_plugin.training.label_place import locate_labels
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.label_tokens import check_label_tokens
+from regreason_plugin.evaluate.model import register
+from regreason_plugin.predict.classifier import Classifier
+from regreason_plugin.task import new_task
+from regreason_plugin.train.label_span import locate_labels
 
 LOWER = {"type": "Lowercase"}
 NFKC = {"type": "NFKC"}

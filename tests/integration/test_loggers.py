@@ -13,8 +13,8 @@ from evaluation_help import evaluate, lm_eval_command
 from test_probe_results import NAMES, TASK, TWIN, WithGaps, probe_keys
 from test_tasks_generative import Scripted
 
-from regreason_plugin.settings import AXES, task_name
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.paper import AXES, task_name
 
 GROUP = "regreason-coqa"
 TASKS = [task_name("coqa", axis) for axis in AXES]

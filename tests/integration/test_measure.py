@@ -11,8 +11,8 @@ from model_zoo import NORMS, VOCABULARY, random_model, tokenizer
 from probe_reference import reference
 
 from regreason_plugin import probes
-from regreason_plugin.errors import UserError
-from regreason_plugin.evaluation.model import RegReasonHF
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate.model import RegReasonHF
 
 CHOICES = [10, 11, 12, 13, 14]
 LENGTHS = [37, 2, 9, 1, 50, 3, 20]  # shorter and longer than D = 32 and the window of 16

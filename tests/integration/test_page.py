@@ -18,9 +18,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from regreason_plugin.report import comparison as form
-from regreason_plugin.report.disagree import Disagreement
-from regreason_plugin.report.page import write_page
+from regreason_plugin.compare import comparison as form
+from regreason_plugin.compare.disagreements import Disagreement
+from regreason_plugin.render.page import write_page
 from tests.comparison_example import ARMS, HOSTILE, disagreements, example
 
 EVERYONE = ["label_only", *ARMS]

@@ -25,19 +25,19 @@ from lm_eval.tasks import TaskManager
 
 import regreason_plugin
 from regreason_plugin import Classifier
+from regreason_plugin.build.build import BuildOptions, build
+from regreason_plugin.build.folder import TEST, DataFolder
 from regreason_plugin.cli import main
-from regreason_plugin.conversations.mini import mini_conversations
-from regreason_plugin.declaration import Axis, Dataset, Declaration
-from regreason_plugin.errors import UserError
-from regreason_plugin.evaluation.explanation_first import split_generation
-from regreason_plugin.evaluation.model import RegReasonHF
-from regreason_plugin.evaluation.run import main as run_eval
-from regreason_plugin.prediction.output import Lines, Prediction
-from regreason_plugin.prediction.progress import progress_path
-from regreason_plugin.prediction.rows import InputRow
-from regreason_plugin.prediction.run import predict_file
-from regreason_plugin.targets.build import BuildOptions, build
-from regreason_plugin.targets.folder import TEST, DataFolder
+from regreason_plugin.core.declaration import Axis, Dataset, Declaration
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.data.mini import mini_conversations
+from regreason_plugin.evaluate.command import main as run_eval
+from regreason_plugin.evaluate.explanation_first import split_generation
+from regreason_plugin.evaluate.model import RegReasonHF
+from regreason_plugin.predict.input_rows import InputRow
+from regreason_plugin.predict.predictions import Lines, Prediction
+from regreason_plugin.predict.progress import progress_path
+from regreason_plugin.predict.run import predict_file
 
 # Words, one the beginning of another, no word at all; as a spreadsheet would run it.
 LABELS = ("wrong", "wrong, so", "🙂 =fine")
@@ -670,9 +670,9 @@ def test_a_step_of_long_texts_has_few_of_them(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from regreason_plugin.prediction.output import Lines, Prediction
-from regreason_plugin.prediction.rows import read_rows
-from regreason_plugin.prediction.run import predict_file
+from regreason_plugin.predict.predictions import Lines, Prediction
+from regreason_plugin.predict.input_rows import read_rows
+from regreason_plugin.predict.run import predict_file
 
 def classify(values):
     time.sleep(0.01)

@@ -12,12 +12,12 @@ from test_tokens import mistral_model
 from training_data import HOSTILE, build_data
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from regreason_plugin.evaluation.model import RegReasonHF
+from regreason_plugin.build.arms import ARMS
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.prompt import ORDERS, Order
+from regreason_plugin.evaluate.model import RegReasonHF
 from regreason_plugin.probes import measure
-from regreason_plugin.prompt import ORDERS, Order
-from regreason_plugin.targets.arms import ARMS
-from regreason_plugin.targets.folder import DataFolder
-from regreason_plugin.training.probe_batch import (
+from regreason_plugin.train.probe_batch import (
     ProbeBatch,
     choose_rows,
     make_batch,

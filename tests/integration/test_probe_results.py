@@ -14,9 +14,9 @@ from evaluation_help import evaluate
 from lm_eval.utils import make_table
 from test_tasks_generative import Scripted
 
-from regreason_plugin.evaluation.scored import Scored
-from regreason_plugin.settings import AXES, task_name
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.paper import AXES, task_name
+from regreason_plugin.evaluate.probed_answer import Scored
 
 TASK = "regreason_coqa_on_topic"
 TWIN = "regreason-gen_coqa_on_topic"

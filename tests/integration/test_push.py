@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from regreason_plugin.build.build import BuildOptions
+from regreason_plugin.build.mini import build_mini
 from regreason_plugin.cli import main
-from regreason_plugin.targets.build import BuildOptions
-from regreason_plugin.targets.mini import build_mini
 
 TOKEN = "hf_markerthatmustnotshow"
 

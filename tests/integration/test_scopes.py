@@ -12,13 +12,13 @@ import pytest
 from test_training_refusals import refused, register
 from training_data import config, read_rows
 
+from regreason_plugin.build.build import BuildOptions
+from regreason_plugin.build.folder import DataFolder, open_data_folder
+from regreason_plugin.build.mini import build_mini
+from regreason_plugin.build.scopes import SCOPE_KINDS
 from regreason_plugin.cli import main
-from regreason_plugin.jsonl import file_sha256
-from regreason_plugin.settings import AXES, SETTINGS
-from regreason_plugin.targets.build import BuildOptions
-from regreason_plugin.targets.folder import DataFolder, open_data_folder
-from regreason_plugin.targets.mini import build_mini
-from regreason_plugin.targets.scopes import SCOPE_KINDS
+from regreason_plugin.core.jsonl import file_sha256
+from regreason_plugin.core.paper import AXES, SETTINGS
 
 ARMS = ("label_only", "shuffled")
 

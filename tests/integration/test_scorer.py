@@ -17,9 +17,9 @@ from lm_eval.tasks import TaskManager
 from model_zoo import random_model, tokenizer
 from test_scorer_families import requests
 
-from regreason_plugin.evaluation.model import RegReasonHF
-from regreason_plugin.evaluation.scored import Scored
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.evaluate.model import RegReasonHF
+from regreason_plugin.evaluate.probed_answer import Scored
 
 GENERATIVE = "regreason-gen_coqa_on_topic"
 

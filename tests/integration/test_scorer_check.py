@@ -18,9 +18,9 @@ from test_scorer_families import requests, score
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from regreason_plugin import probes
-from regreason_plugin.errors import UserError
-from regreason_plugin.evaluation import scorer
-from regreason_plugin.evaluation.model import RegReasonHF
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate import scorer
+from regreason_plugin.evaluate.model import RegReasonHF
 
 FELL_BACK = "cannot read several prompts in one row"
 BATCHES = [1, 4, "auto"]

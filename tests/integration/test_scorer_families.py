@@ -10,7 +10,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from model_zoo import PACKED, PLAIN, VOCABULARY, random_model, tokenizer
 
-from regreason_plugin.evaluation.model import RegReasonHF
+from regreason_plugin.evaluate.model import RegReasonHF
 
 FAMILIES = [*PACKED, *PLAIN]
 

@@ -20,8 +20,8 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, TaskType, get_peft_m
 from test_scorer_families import requests, score
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from regreason_plugin.evaluation import scorer as scorer_module
-from regreason_plugin.evaluation.model import RegReasonHF
+from regreason_plugin.evaluate import scorer as scorer_module
+from regreason_plugin.evaluate.model import RegReasonHF
 
 LAYERS = 3
 
@@ -493,8 +493,8 @@ sys.path[:0] = json.loads(sys.argv[1])
 from lm_eval.models.huggingface import HFLM
 from model_zoo import PACKED, tokenizer
 from test_scorer_families import requests, score
-from regreason_plugin.evaluation import memory
-from regreason_plugin.evaluation.model import RegReasonHF
+from regreason_plugin.evaluate import memory
+from regreason_plugin.evaluate.model import RegReasonHF
 
 torch.set_num_threads(1)  # a thread that starts under the limit would die of it
 config = PACKED["llama"]()

@@ -17,9 +17,9 @@ import pytest
 from evaluation_help import evaluate
 from lm_eval.models.huggingface import HFLM
 
-from regreason_plugin.evaluation.model import RegReasonHF
-from regreason_plugin.settings import AXES, task_name
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.paper import AXES, task_name
+from regreason_plugin.evaluate.model import RegReasonHF
 
 GROUP = "regreason-coqa"
 TASKS = [task_name("coqa", axis) for axis in AXES]
@@ -30,7 +30,7 @@ LIMIT = 5
 WATCHED = """
 import json, os, sys
 from regreason_plugin.cli import main
-from regreason_plugin.evaluation.model import RegReasonHF
+from regreason_plugin.evaluate.model import RegReasonHF
 
 score = RegReasonHF._loglikelihood_tokens
 

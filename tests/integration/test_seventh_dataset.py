@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from training_data import WORDS
 
-from regreason_plugin.conversations.mini import MINI_SETTINGS
-from regreason_plugin.settings import AXES, DATASETS
-from regreason_plugin.targets.mini import write_mini_ratings
+from regreason_plugin.build.mini import write_mini_ratings
+from regreason_plugin.core.paper import AXES, DATASETS
+from regreason_plugin.data.mini import MINI_SETTINGS
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "axolotl_configs/cpu/tiny-base"
@@ -31,7 +31,7 @@ AXIS = """\
 """
 TASK = "regreason_forum_politeness"
 MINI = (
-    "from pathlib import Path; from regreason_plugin.targets import mini;"
+    "from pathlib import Path; from regreason_plugin.build import mini;"
     "mini.write_mini_ratings(Path('mini.jsonl'), 3, 4); print(mini.mini_tasks())"
 )
 
@@ -56,11 +56,11 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
     for folder in ("regreason_plugin", "lm_eval_tasks", "axolotl_configs/sweeps"):
         shutil.copytree(ROOT / folder, where / folder, ignore=ignore)
-    declared = where / "regreason_plugin/settings.yml"
+    declared = where / "regreason_plugin/core/paper.yml"
     text = declared.read_text().rstrip("\n") + "\n"
     assert text.count("\naxes:\n") == 1
     declared.write_text(text.replace("\naxes:\n", f"{DATASET}\naxes:\n") + AXIS)
-    made = run(where, "-m", "regreason_plugin.evaluation.task_files")
+    made = run(where, "-m", "regreason_plugin.evaluate.task_files")
     assert made.returncode == 0, made.stderr
     assert "written: lm_eval_tasks/forum/gen_politeness.yaml" in made.stdout
     settings = (len(DATASETS) + 1) * (len(AXES) + 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regreason_plugin.stages import Stage, run_stages
+from regreason_plugin.core.stages import Stage, run_stages
 
 # Notes when it started and ended; waits for a file of another stage if one is named.
 SCRIPT = """

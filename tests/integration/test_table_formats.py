@@ -22,13 +22,13 @@ import pytest
 import yaml
 from pyarrow import parquet
 
+from regreason_plugin.build.build import BuildOptions
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.build.labelled import build_task
 from regreason_plugin.cli import main
-from regreason_plugin.labelled.building import build_task
-from regreason_plugin.labelled.task_file import read_task
-from regreason_plugin.prediction.question import find_question
-from regreason_plugin.prediction.rows import read_rows
-from regreason_plugin.targets.build import BuildOptions
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.core.task_file import read_task
+from regreason_plugin.predict.input_rows import read_rows
+from regreason_plugin.predict.prediction_task import find_question
 
 TABLES = Path(__file__).parents[1] / "data" / "tables"
 EXPECTED = yaml.safe_load((TABLES / "expected.yml").read_text(encoding="utf-8"))

@@ -14,9 +14,9 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from regreason_plugin.build.folder import open_data_folder
 from regreason_plugin.cli import _parser, main
-from regreason_plugin.labelled import new_task
-from regreason_plugin.targets.folder import open_data_folder
+from regreason_plugin.task import new_task
 
 NEW = {
     "tickets": (write_tickets, "tickets.csv --text message --label queue --id ticket"),

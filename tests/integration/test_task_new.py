@@ -14,8 +14,8 @@ from labelled_data import LABELS, write_answers, write_scale, write_tickets
 from lm_eval.tasks import TaskManager
 
 from regreason_plugin.cli import main
-from regreason_plugin.labelled.table import read_labelled
-from regreason_plugin.labelled.task_file import read_task
+from regreason_plugin.core.task_file import read_task
+from regreason_plugin.data.labelled_table import read_labelled
 
 ROOT = Path(__file__).parents[2]
 LORA = ROOT / "axolotl_configs" / "cpu" / "lora.yml"

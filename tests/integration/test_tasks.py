@@ -17,16 +17,16 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from training_data import HOSTILE, build_data
 
-from regreason_plugin.errors import say_once
-from regreason_plugin.evaluation import documents
-from regreason_plugin.settings import (
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.errors import say_once
+from regreason_plugin.core.paper import (
     AXES,
     DATASETS,
     SETTINGS,
     generative_task_name,
     task_name,
 )
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.evaluate import documents
 
 NAMES = sorted(task_name(*setting) for setting in SETTINGS)
 TASK = "regreason_coqa_on_topic"
@@ -373,8 +373,8 @@ def test_a_prompt_that_just_fits_is_scored(
 
 def lacking(folder: Path, tmp_path: Path) -> Path:
     """The same folder without any test row of CoQA."""
-    from regreason_plugin.jsonl import file_sha256
-    from regreason_plugin.targets.folder import MANIFEST
+    from regreason_plugin.build.folder import MANIFEST
+    from regreason_plugin.core.jsonl import file_sha256
 
     copy = tmp_path / "LACKS"
     shutil.copytree(folder, copy)

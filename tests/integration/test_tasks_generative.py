@@ -12,8 +12,8 @@ from evaluation_help import PlainScorer, evaluate, task_manager
 from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
 
-from regreason_plugin.evaluation.explanation_first import before_label, split_generation
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.evaluate.explanation_first import before_label, split_generation
 
 TASK = "regreason-gen_coqa_on_topic"
 LIKES_3 = [-5.0, -4.0, -1.0, -4.0, -5.0]

@@ -17,10 +17,10 @@ import pytest
 from evaluation_help import task_manager
 from training_data import HOSTILE, build_data, config, read_rows, write_config
 
-from regreason_plugin.jsonl import file_sha256
-from regreason_plugin.prompt import ORDERS, TARGET_DELIMITER, Order
-from regreason_plugin.targets.arms import ARMS
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.build.arms import ARMS
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.jsonl import file_sha256
+from regreason_plugin.core.prompt import ORDERS, TARGET_DELIMITER, Order
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from axolotl.core.trainers import AxolotlTrainer
 
-from regreason_plugin.training.label_place import LabelPlace
-from regreason_plugin.training.meter import Meter
-from regreason_plugin.training.tally import Tally
-from regreason_plugin.training.trainer import RegReasonTrainer
+from regreason_plugin.train.cost_meter import Meter
+from regreason_plugin.train.label_span import LabelPlace
+from regreason_plugin.train.log_metrics import Tally
+from regreason_plugin.train.trainer import RegReasonTrainer
 
 IGNORE = -100
 PLACE = LabelPlace(((1,), (2,)), first=True)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from training_data import build_data, config
 
-from regreason_plugin.jsonl import file_sha256
-from regreason_plugin.targets.folder import DataFolder
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.jsonl import file_sha256
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -208,7 +208,7 @@ CUT = "axolotl.integrations.cut_cross_entropy"
         (key("push_dataset_to_hub", "me/data"), "push_dataset_to_hub: must be off"),
         (key("rl", "dpo"), "rl: must be off"),
         (key("tokenizer_use_mistral_common", True), "tokenizer_use_mistral_common: must be off"),
-        (entry("type", "alpaca"), "datasets[0].type: must be regreason_plugin.training.strategy"),
+        (entry("type", "alpaca"), "datasets[0].type: must be regreason_plugin.train.strategy"),
         (entry("type", "chat_template"), "test_datasets[0].type: must be the same for every file"),
         (entry("ds_type", "csv"), "datasets[0].ds_type: must be json"),
         (entry("split", "train[:50%]"), "datasets[0].split: must be train"),
@@ -413,7 +413,7 @@ def test_two_arms_are_not_trained_into_one_fixed_folder(
 HOLD = """
 import sys, time
 from pathlib import Path
-from regreason_plugin.training.output_lock import OutputLock
+from regreason_plugin.train.output_lock import OutputLock
 lock = OutputLock(Path(sys.argv[1]), "config")
 print("held", flush=True)
 time.sleep(600)
@@ -453,7 +453,7 @@ def test_a_folder_that_cannot_be_written_to(
 def test_other_processes_of_a_run_do_not_lock(
     data: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from regreason_plugin.training.output_lock import OutputLock
+    from regreason_plugin.train.output_lock import OutputLock
 
     lock = OutputLock(tmp_path / "models/explanation", "config")
     monkeypatch.setenv("RANK", "1")

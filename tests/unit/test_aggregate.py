@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import trim_mean
 
-from regreason_plugin.annotation.aggregate import (
+from regreason_plugin.annotate.aggregate import (
     AGGREGATORS,
     ROWWISE,
     aggregate,
     aggregate_rows,
     round_half_up,
 )
-from regreason_plugin.errors import UserError
-from regreason_plugin.schema import Merged, Rated, RaterScore, Rating, Turn
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.records import Merged, Rated, RaterScore, Rating, Turn
 
 SCORES = st.lists(
     st.tuples(st.sampled_from([4, 5]), st.integers(1, 5)).map(lambda p: (p[0], min(p))),

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from regreason_plugin.annotation.agreement import (
+from regreason_plugin.annotate.agreement import (
     Agreement,
     agreement,
     krippendorff_alpha,
     quadratic_kappa,
 )
-from regreason_plugin.annotation.scores import ScoreTable
-from regreason_plugin.schema import Rated, RaterScore, Turn
+from regreason_plugin.annotate.scores import ScoreTable
+from regreason_plugin.core.records import Rated, RaterScore, Turn
 
 NAN = math.nan
 # Four observers, twelve units: K. Krippendorff, Computing Krippendorff's alpha-reliability

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.annotation.aggregate import aggregate, rescale, round_half_up
-from regreason_plugin.annotation.ensemble import rate
-from regreason_plugin.annotation.raters import PROMPTS
-from regreason_plugin.annotation.reading import read
-from regreason_plugin.annotation.rules import RULE_RATERS, RULES_NOTE
-from regreason_plugin.conversations.mini import mini_conversations
-from regreason_plugin.prompt import one_line
-from regreason_plugin.schema import Conversation, RaterScore, Rating, Turn
-from regreason_plugin.settings import AXES
+from regreason_plugin.annotate.aggregate import aggregate, rescale, round_half_up
+from regreason_plugin.annotate.ensemble import rate
+from regreason_plugin.annotate.raters import PROMPTS
+from regreason_plugin.annotate.rule_features import read
+from regreason_plugin.annotate.rules import RULE_RATERS, RULES_NOTE
+from regreason_plugin.core.paper import AXES
+from regreason_plugin.core.prompt import one_line
+from regreason_plugin.core.records import Conversation, RaterScore, Rating, Turn
+from regreason_plugin.data.mini import mini_conversations
 
 HH = Path(__file__).parents[3] / "shared/data/hh-rlhf/helpful-base-test.jsonl.gz"
 

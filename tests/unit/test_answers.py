@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.annotation.answers import (
+from regreason_plugin.annotate.answers import (
     LONGEST_ANSWER,
     LONGEST_EXPLANATION,
     Unreadable,

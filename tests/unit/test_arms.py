@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from regreason_plugin.targets.arms import (
+from regreason_plugin.build.arms import (
     FILLER_WORD,
     Vocabulary,
     bag_of_words,

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
-from regreason_plugin.report.auroc import ranking_of
-from regreason_plugin.report.paired import group_weights, jackknife_influence
-from regreason_plugin.report.samples import Answers
+from regreason_plugin.compare.crossed_variance import group_weights, jackknife_influence
+from regreason_plugin.evaluate.samples import Answers
+from regreason_plugin.metrics.auroc import ranking_of
 
 Array = NDArray[np.float64]
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from regreason_plugin.base_weights import (
+from regreason_plugin.core.base_weights import (
     BaseWeights,
     Verdict,
     compare_weights,
     read_base_weights,
 )
-from regreason_plugin.errors import UserError
+from regreason_plugin.core.errors import UserError
 
 
 def model(seed: int = 0, *, hidden: int = 32, tied: bool = False) -> LlamaForCausalLM:

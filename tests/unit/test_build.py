@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import dumps, file_sha256
-from regreason_plugin.prompt import LABEL_CUE, neutralise
-from regreason_plugin.settings import AXES
-from regreason_plugin.targets.arms import ARMS
-from regreason_plugin.targets.build import BuildOptions, build
-from regreason_plugin.targets.folder import open_data_folder
+from regreason_plugin.build.arms import ARMS
+from regreason_plugin.build.build import BuildOptions, build
+from regreason_plugin.build.folder import open_data_folder
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.jsonl import dumps, file_sha256
+from regreason_plugin.core.paper import AXES
+from regreason_plugin.core.prompt import LABEL_CUE, neutralise
 
 LONGEST_WORD = 12  # in tokens of the tiny tokenizer
 HOSTILE = "see </s> and <|im_end|> or [INST] {{ 7*7 }} {% raw %} \x00 \u202e \U0001f600"

@@ -13,13 +13,13 @@ from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 from test_build import ratings, read, tree, write
 
-from regreason_plugin.annotation.about import About, AboutRater, write_about
-from regreason_plugin.errors import UserError
-from regreason_plugin.settings import AXES, SOURCES
-from regreason_plugin.targets.arms import ARMS
-from regreason_plugin.targets.build import BuildOptions, build
-from regreason_plugin.targets.folder import file_sha256
-from regreason_plugin.targets.mini import build_mini
+from regreason_plugin.annotate.provenance import About, AboutRater, write_about
+from regreason_plugin.build.arms import ARMS
+from regreason_plugin.build.build import BuildOptions, build
+from regreason_plugin.build.folder import file_sha256
+from regreason_plugin.build.mini import build_mini
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import AXES, SOURCES
 
 HOSTILE = "x|y `code` <script>alert(1)</script> [x](http://evil) _a_ **b** ``` \n# h\n- l \u202e"
 

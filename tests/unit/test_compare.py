@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from results_help import documents, draw_scores, write_results
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.report import estimates
-from regreason_plugin.report.compare import compare
-from regreason_plugin.report.comparison import Comparison, Wins, load
-from regreason_plugin.report.markdown_page import to_markdown
-from regreason_plugin.report.results import Run, read_models, read_run
-from regreason_plugin.report.samples import documents_of, read_answers
-from regreason_plugin.report.writing import write
-from regreason_plugin.settings import SETTINGS, task_name
+from regreason_plugin.compare import estimates
+from regreason_plugin.compare.compare import compare
+from regreason_plugin.compare.comparison import Comparison, Wins, load
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import SETTINGS, task_name
+from regreason_plugin.evaluate.results import Run, read_models, read_run
+from regreason_plugin.evaluate.samples import documents_of, read_answers
+from regreason_plugin.render.markdown_page import to_markdown
+from regreason_plugin.render.report_files import write
 
 SHA = "ab" * 32
 

@@ -24,18 +24,18 @@ from sklearn.metrics import (
 )
 
 from regreason_plugin.cli import main
-from regreason_plugin.errors import UserError
-from regreason_plugin.report import estimates
-from regreason_plugin.report.compare import Compared, compare
-from regreason_plugin.report.comparison import METRICS, Interval, load
-from regreason_plugin.report.gate import decide
-from regreason_plugin.report.paired import group_weights
-from regreason_plugin.report.results import read_run
-from regreason_plugin.report.samples import Answers, read_answers
-from regreason_plugin.report.sums import statistics_of, sums_of
-from regreason_plugin.report.terminal import print_comparison
-from regreason_plugin.report.writing import write
-from regreason_plugin.settings import EIGHTEEN
+from regreason_plugin.compare import estimates
+from regreason_plugin.compare.compare import Compared, compare
+from regreason_plugin.compare.comparison import METRICS, Interval, load
+from regreason_plugin.compare.crossed_variance import group_weights
+from regreason_plugin.compare.gate import decide
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.evaluate.results import read_run
+from regreason_plugin.evaluate.samples import Answers, read_answers
+from regreason_plugin.metrics.group_sums import statistics_of, sums_of
+from regreason_plugin.render.report_files import write
+from regreason_plugin.render.terminal import print_comparison
 from tests.results_help import ALL, SETTING_OF, SHA, Task, documents, draw_scores, write_results
 
 TICKETS = Task(

@@ -12,11 +12,11 @@ from test_compare import FIRST, SECOND, comparison_of, results
 from test_compare import save as save_results
 
 from regreason_plugin.cli import main
-from regreason_plugin.errors import UserError
-from regreason_plugin.report.arms import read_arms
-from regreason_plugin.report.compare import compare
-from regreason_plugin.report.markdown_page import to_markdown
-from regreason_plugin.report.results import read_run
+from regreason_plugin.compare.arms import read_arms
+from regreason_plugin.compare.compare import compare
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate.results import read_run
+from regreason_plugin.render.markdown_page import to_markdown
 
 SHA = "ef" * 32
 TWO = {FIRST: 0.4, SECOND: 0.6}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from comparison_example import example
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.report.comparison import Comparison, load, save
+from regreason_plugin.compare.comparison import Comparison, load, save
+from regreason_plugin.core.errors import UserError
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "comparison.schema.json"
 

@@ -21,12 +21,12 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
-from regreason_plugin.report import latex
-from regreason_plugin.report.comparison import Answer, Comparison, Difference, Gap, Score
-from regreason_plugin.report.csv_file import to_csv
-from regreason_plugin.report.latex import to_latex
-from regreason_plugin.report.markdown_page import to_markdown
-from regreason_plugin.report.terminal import print_comparison
+from regreason_plugin.compare.comparison import Answer, Comparison, Difference, Gap, Score
+from regreason_plugin.render import latex
+from regreason_plugin.render.csv_file import to_csv
+from regreason_plugin.render.latex import to_latex
+from regreason_plugin.render.markdown_page import to_markdown
+from regreason_plugin.render.terminal import print_comparison
 from tests.comparison_example import ARMS, HOSTILE, example
 
 # Every shape a difference can have: undefined, without an interval, told from zero, rounded to

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from regreason_plugin.training.args import RegReasonArgs
+from regreason_plugin.train.config_keys import RegReasonArgs
 
 SHIPPED = Path(__file__).parents[2] / "axolotl_configs"
 CONFIGS = {

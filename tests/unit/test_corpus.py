@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regreason_plugin.conversations import corpus
-from regreason_plugin.conversations.corpus import base_corpus, make_untrained_base
-from regreason_plugin.conversations.mini import mini_conversations
-from regreason_plugin.prompt import CUE, LABEL_CUE, render_conversation, render_prompt
-from regreason_plugin.settings import AXES, QUESTIONS
+from regreason_plugin.core.paper import AXES, QUESTIONS
+from regreason_plugin.core.prompt import CUE, LABEL_CUE, render_conversation, render_prompt
+from regreason_plugin.data import corpus
+from regreason_plugin.data.corpus import base_corpus, make_untrained_base
+from regreason_plugin.data.mini import mini_conversations
 
 SHIPPED = Path(__file__).parents[2] / "axolotl_configs/cpu/tiny-base"
 

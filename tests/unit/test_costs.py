@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from regreason_plugin.cost import Machine, MethodCost
-from regreason_plugin.errors import UserError
-from regreason_plugin.report.arms import by_name, read_arms
-from regreason_plugin.report.costs import cost_of
-from regreason_plugin.report.results import read_run
-from regreason_plugin.report.tables import about_costs, costs
+from regreason_plugin.compare.arms import by_name, read_arms
+from regreason_plugin.compare.costs import cost_of
+from regreason_plugin.core.cost import Machine, MethodCost
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate.results import read_run
+from regreason_plugin.render.tables import about_costs, costs
 from tests.comparison_example import example
 from tests.results_help import ALL
 from tests.unit.test_compare_seeds import model

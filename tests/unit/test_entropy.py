@@ -13,7 +13,7 @@ from probe_reference import matrix_entropy as slow_matrix_entropy
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from regreason_plugin.layers import middle_blocks
+from regreason_plugin.core.layers import middle_blocks
 from regreason_plugin.probes.entropy import (
     activation_entropies,
     distribution_entropy,

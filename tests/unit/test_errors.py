@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from regreason_plugin.errors import UserError, stop_on_user_error
+from regreason_plugin.core.errors import UserError, stop_on_user_error
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from regreason_plugin.report import estimates
-from regreason_plugin.report.estimates import Estimates, Models
-from regreason_plugin.report.samples import Answers
-from regreason_plugin.report.sums import statistics_of, sums_of
+from regreason_plugin.compare import estimates
+from regreason_plugin.compare.estimates import Estimates, Models
+from regreason_plugin.evaluate.samples import Answers
+from regreason_plugin.metrics.group_sums import statistics_of, sums_of
 
 TRIALS, TASKS, DOCUMENTS, LABELS = 150, 6, 60, 5
 ALONE, AGAINST = Models((1,)), Models((1,), (0,))

@@ -19,10 +19,10 @@ from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from regreason_plugin.report import figures
-from regreason_plugin.report.comparison import Bin, Comparison, Curve, Difference, Interval, Score
-from regreason_plugin.report.look import COLOURS, style
-from regreason_plugin.report.page import charts
+from regreason_plugin.compare.comparison import Bin, Comparison, Curve, Difference, Interval, Score
+from regreason_plugin.render import figures
+from regreason_plugin.render.page import charts
+from regreason_plugin.render.style import COLOURS, style
 from tests.comparison_example import ARMS, HOSTILE, example
 
 EVERYONE = ["label_only", *ARMS]

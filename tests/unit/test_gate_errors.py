@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from regreason_plugin.report.change import accuracy_change, metric_change, times_needed
-from regreason_plugin.report.score_interval import score_bounds
+from regreason_plugin.compare.gate_bounds import accuracy_change, metric_change, times_needed
+from regreason_plugin.compare.score_interval import score_bounds
 
 ALPHA = 0.05
 TRIALS = 2000

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regreason_plugin.conversations.groups import (
+from regreason_plugin.core.records import Turn
+from regreason_plugin.data.groups import (
     conversation_id,
     first_user_turn_group,
     normalise,
     text_group,
 )
-from regreason_plugin.schema import Turn
 
 ROLES = st.sampled_from(["system", "user", "assistant"])
 TURNS = st.lists(st.builds(Turn, role=ROLES, content=st.text()), min_size=1, max_size=4)

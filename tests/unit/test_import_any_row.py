@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from import_data import arena_row, convokit, coqa_hub, coqa_story, hh_row, qar_row
 
-from regreason_plugin.conversations.importing import IMPORTERS
-from regreason_plugin.conversations.rows import LeftOut, Row
-from regreason_plugin.jsonl import dumps
-from regreason_plugin.schema import Conversation
+from regreason_plugin.core.jsonl import dumps
+from regreason_plugin.core.records import Conversation
+from regreason_plugin.data.importer import LeftOut, Row
+from regreason_plugin.data.importing import IMPORTERS
 
 ROWS: dict[str, list[list[dict[str, Any]]]] = {
     "hh_chosen": [[hh_row("q?")]],

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from import_data import arena_row, imported, texts, write_lines, write_parquet
 
-from regreason_plugin.conversations.groups import text_group
-from regreason_plugin.errors import UserError
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.data.groups import text_group
 
 
 @pytest.mark.parametrize("write", [write_lines, write_parquet])

@@ -17,8 +17,8 @@ from import_data import (
     write_parquet,
 )
 
-from regreason_plugin.conversations.groups import text_group
-from regreason_plugin.errors import UserError
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.data.groups import text_group
 
 STORY = "Ann has a cat. It is white and sleeps in the barn."
 PAIRS = (("Who has a cat?", "Ann"), ("What colour?", "white"), ("Where does it sleep?", "a barn"))

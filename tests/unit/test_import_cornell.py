@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from import_data import convokit, imported, texts, write_cornell, write_lines
 
-from regreason_plugin.errors import UserError
+from regreason_plugin.core.errors import UserError
 
 SPOKEN = [("u0", "Did you hear it?"), ("u2", "Hear what?"), ("u0", "The rain."), ("u2", "No.")]
 SAID = [

@@ -23,13 +23,13 @@ from import_data import (
     write_parquet,
 )
 
-from regreason_plugin.conversations import importing
-from regreason_plugin.conversations.importing import IMPORTERS, import_dataset, open_source
-from regreason_plugin.conversations.rows import Hub, Importer
-from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import read_records
-from regreason_plugin.schema import Conversation
-from regreason_plugin.settings import DATASETS, SOURCES
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.jsonl import read_records
+from regreason_plugin.core.paper import DATASETS, SOURCES
+from regreason_plugin.core.records import Conversation
+from regreason_plugin.data import importing
+from regreason_plugin.data.importer import Hub, Importer
+from regreason_plugin.data.importing import IMPORTERS, import_dataset, open_source
 
 PAIRS = [hh_row(f"Question {number}?") for number in range(20)]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regreason_plugin.conversations.text import clean
+from regreason_plugin.data.text_cleaning import clean
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from import_data import hh_row, imported, texts, write_all, write_lines
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.settings import DATASETS
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import DATASETS
 
 
 def pairs(count: int) -> list[Any]:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import count_lines, read_objects, read_records, write_records
-from regreason_plugin.schema import Conversation, Rating, Turn
-from regreason_plugin.whole_files import atomic_writer
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.jsonl import count_lines, read_objects, read_records, write_records
+from regreason_plugin.core.records import Conversation, Rating, Turn
+from regreason_plugin.core.whole_files import atomic_writer
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 filled = text.filter(lambda value: value.strip() != "")

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.training.label_loss import count_tokens, step_loss, token_sums
-from regreason_plugin.training.label_place import LabelPlace, locate_labels
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.train.label_loss import count_tokens, step_loss, token_sums
+from regreason_plugin.train.label_span import LabelPlace, locate_labels
 
 IGNORE = -100
 # One begins with another, and one ends with another.

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labelled_data import LABELS, write_answers
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.labelled.look import lengths as lengths_of
-from regreason_plugin.labelled.look import local_tokenizer, look
-from regreason_plugin.labelled.order import csv_line, found_order, given_order
-from regreason_plugin.labelled.table import read_records
-from regreason_plugin.labelled.task_file import Columns, Data
-from regreason_plugin.prompt import TARGET_DELIMITER, render_target
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.prompt import TARGET_DELIMITER, render_target
+from regreason_plugin.core.task_file import Columns, Data
+from regreason_plugin.data.labelled_table import read_records
+from regreason_plugin.task.label_order import csv_line, found_order, given_order
+from regreason_plugin.task.table_summary import lengths as lengths_of
+from regreason_plugin.task.table_summary import local_tokenizer, look
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,18 @@ from hypothesis import strategies as st
 from labelled_data import LABELS, write_answers, write_scale, write_tickets
 from pyarrow import parquet
 
-from regreason_plugin.conversations.text import clean
-from regreason_plugin.errors import UserError
-from regreason_plugin.jsonl import read_objects
-from regreason_plugin.labelled.ratings import write_rows
-from regreason_plugin.labelled.table import Counts, Labelled, Record, read_labelled, read_records
-from regreason_plugin.labelled.task_file import Columns, Data, TaskFile
+from regreason_plugin.build.table_ratings import write_rows
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.jsonl import read_objects
+from regreason_plugin.core.task_file import Columns, Data, TaskFile
+from regreason_plugin.data.labelled_table import (
+    Counts,
+    Labelled,
+    Record,
+    read_labelled,
+    read_records,
+)
+from regreason_plugin.data.text_cleaning import clean
 
 COLUMNS = Columns(text="text", label="label")
 ALL = Columns(text="text", label="label", explanation="why", id="id", group="group")

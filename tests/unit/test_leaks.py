@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regreason_plugin.targets.leaks import find_leaks, names_label, without_leaks
+from regreason_plugin.annotate.label_leaks import find_leaks, names_label, without_leaks
 
 
 def kinds(text: str) -> list[str]:

@@ -12,26 +12,28 @@ from scipy.special import softmax
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, f1_score, log_loss
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.evaluation import metrics
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.metrics import label_metrics
 
 VALUES = {
-    "acc": metrics.mean,
-    "within_1": metrics.mean,
-    "mae": metrics.mean,
-    "nll": metrics.mean,
-    "brier": metrics.mean,
-    "overconfidence": metrics.mean,
-    "label_entropy": metrics.mean,
-    "macro_f1": metrics.macro_f1,
-    "qwk": metrics.qwk,
-    "spearman": metrics.spearman,
-    "ece": metrics.ece,
-    "majority_acc": metrics.majority_acc,
-    "undefined": metrics.undefined,
+    "acc": label_metrics.mean,
+    "within_1": label_metrics.mean,
+    "mae": label_metrics.mean,
+    "nll": label_metrics.mean,
+    "brier": label_metrics.mean,
+    "overconfidence": label_metrics.mean,
+    "label_entropy": label_metrics.mean,
+    "macro_f1": label_metrics.macro_f1,
+    "qwk": label_metrics.qwk,
+    "spearman": label_metrics.spearman,
+    "ece": label_metrics.ece,
+    "majority_acc": label_metrics.majority_acc,
+    "undefined": label_metrics.undefined,
 }
 ERRORS = {
-    name: metrics.mean_stderr if value is metrics.mean else getattr(metrics, f"{name}_stderr")
+    name: label_metrics.mean_stderr
+    if value is label_metrics.mean
+    else getattr(label_metrics, f"{name}_stderr")
     for name, value in VALUES.items()
     if name != "undefined"
 }
@@ -39,7 +41,7 @@ ERRORS = {
 
 def aggregate(documents: list[tuple[int, list[float], str]], name: str) -> object:
     """A metric over documents as lm-eval would compute it."""
-    items = [metrics.document_metrics(*document)[name] for document in documents]
+    items = [label_metrics.document_metrics(*document)[name] for document in documents]
     return (VALUES | {f"{key}_stderr": error for key, error in ERRORS.items()})[name](items)
 
 
@@ -57,16 +59,16 @@ def random_documents(
 
 
 def test_keys_are_those_of_the_design() -> None:
-    keys = set(metrics.document_metrics(3, [0.0, 1.0, 2.0, 3.0, 4.0], "g"))
+    keys = set(label_metrics.document_metrics(3, [0.0, 1.0, 2.0, 3.0, 4.0], "g"))
     assert keys == set(VALUES) | {f"{name}_stderr" for name in ERRORS}
-    prefixed = set(metrics.document_metrics(3, [0.0] * 5, "g", prefix="forced_"))
+    prefixed = set(label_metrics.document_metrics(3, [0.0] * 5, "g", prefix="forced_"))
     assert prefixed == {f"forced_{key}" for key in keys}
 
 
 def test_one_document_by_hand() -> None:
     # Probabilities 1/2, 1/4, 1/8, 1/16, 1/16 after normalising; the right label is 2.
     scores = [math.log(p) for p in (0.4, 0.2, 0.1, 0.05, 0.05)]
-    found = metrics.document_metrics(2, scores, "g")
+    found = label_metrics.document_metrics(2, scores, "g")
     assert found["acc"] == 0.0
     assert found["within_1"] == 1.0
     assert found["mae"] == 1.0
@@ -82,9 +84,9 @@ def test_one_document_by_hand() -> None:
 def test_ece_by_hand() -> None:
     # Two documents in the bin (0.6, 0.667], one right; one in the last bin, right.
     items = [(0.62, 1.0, "a"), (0.66, 0.0, "b"), (1.0, 1.0, "c")]
-    assert metrics.ece(items) == pytest.approx(2 / 3 * abs(0.64 - 0.5) + 0.0)
+    assert label_metrics.ece(items) == pytest.approx(2 / 3 * abs(0.64 - 0.5) + 0.0)
     # A bin's right edge belongs to it.
-    assert metrics.ece([(3 / 15, 0.0, "a"), (3 / 15 + 1e-9, 1.0, "b")]) == pytest.approx(
+    assert label_metrics.ece([(3 / 15, 0.0, "a"), (3 / 15 + 1e-9, 1.0, "b")]) == pytest.approx(
         (3 / 15 + 1 - 3 / 15) / 2
     )
 
@@ -134,7 +136,7 @@ def test_error_of_a_mean_with_groups_of_one_is_the_usual_one() -> None:
     documents = [
         (label, scores, f"{n}") for n, (label, scores, _) in enumerate(random_documents(2))
     ]
-    accuracies = [metrics.document_metrics(*document)["acc"] for document in documents]
+    accuracies = [label_metrics.document_metrics(*document)["acc"] for document in documents]
     expected = np.std(accuracies, ddof=1) / math.sqrt(len(accuracies))
     assert aggregate(documents, "acc_stderr") == pytest.approx(expected)
 
@@ -159,8 +161,8 @@ def test_error_covers_the_truth() -> None:
             for group, right in enumerate(rng.random(80) < 0.6)
             for _ in range(3)
         ]
-        estimate = metrics.mean([value for value, _ in items])
-        error = metrics.mean_stderr(items)
+        estimate = label_metrics.mean([value for value, _ in items])
+        error = label_metrics.mean_stderr(items)
         assert isinstance(error, float)
         covered += abs(estimate - 0.6) < 1.96 * error
     assert 0.92 < covered / 400 < 0.98
@@ -175,29 +177,29 @@ def pairs(labels: list[int], predictions: list[int]) -> list[tuple[int, int, str
 
 def test_undefined_is_none_and_counted() -> None:
     one_class = pairs([3, 3, 3], [1, 3, 5])
-    assert metrics.qwk(one_class) is None
-    assert metrics.spearman(one_class) is None
-    assert metrics.undefined(one_class) == 2
+    assert label_metrics.qwk(one_class) is None
+    assert label_metrics.spearman(one_class) is None
+    assert label_metrics.undefined(one_class) == 2
     constant = pairs([1, 3, 5], [2, 2, 2])
-    assert metrics.qwk(constant) == pytest.approx(0.0)
-    assert metrics.spearman(constant) is None
-    assert metrics.undefined(constant) == 1
-    assert metrics.macro_f1(constant) == 0.0
+    assert label_metrics.qwk(constant) == pytest.approx(0.0)
+    assert label_metrics.spearman(constant) is None
+    assert label_metrics.undefined(constant) == 1
+    assert label_metrics.macro_f1(constant) == 0.0
     for items in (one_class, constant):
-        assert metrics.spearman_stderr(items) == "N/A"
-    assert metrics.qwk_stderr(one_class) == "N/A"
+        assert label_metrics.spearman_stderr(items) == "N/A"
+    assert label_metrics.qwk_stderr(one_class) == "N/A"
 
 
 def test_no_error_from_one_group_or_where_a_group_decides() -> None:
-    assert metrics.mean_stderr([(1.0, "a"), (0.0, "a")]) == "N/A"
+    assert label_metrics.mean_stderr([(1.0, "a"), (0.0, "a")]) == "N/A"
     # Without group 2 all labels are the same.
-    assert metrics.qwk_stderr(pairs([3, 3, 3, 4], [1, 3, 5, 4])) == "N/A"
+    assert label_metrics.qwk_stderr(pairs([3, 3, 3, 4], [1, 3, 5, 4])) == "N/A"
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:
     for bad in (float("nan"), float("-inf")):
         with pytest.raises(UserError, match="not finite"):
-            metrics.document_metrics(1, [0.0, bad, 0.0, 0.0, 0.0], "g")
+            label_metrics.document_metrics(1, [0.0, bad, 0.0, 0.0, 0.0], "g")
 
 
 @settings(max_examples=100)

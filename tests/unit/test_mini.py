@@ -11,13 +11,13 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.tree import DecisionTreeClassifier
 
-from regreason_plugin.annotation.ensemble import rate
-from regreason_plugin.conversations import mini
-from regreason_plugin.conversations.groups import first_user_turn_group, text_group
-from regreason_plugin.conversations.mini import mini_conversations
-from regreason_plugin.jsonl import dumps
-from regreason_plugin.prompt import neutralise, render_prompt
-from regreason_plugin.schema import Conversation, Rating
+from regreason_plugin.annotate.ensemble import rate
+from regreason_plugin.core.jsonl import dumps
+from regreason_plugin.core.prompt import neutralise, render_prompt
+from regreason_plugin.core.records import Conversation, Rating
+from regreason_plugin.data import mini
+from regreason_plugin.data.groups import first_user_turn_group, text_group
+from regreason_plugin.data.mini import mini_conversations
 
 SETTINGS = mini.MINI_SETTINGS
 AXES = tuple(mini.MINI_AXES)
@@ -57,8 +57,8 @@ def test_six_thousand_conversations_with_their_own_ids(conversations: list[Conve
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process() -> None:
     code = (
-        "import hashlib; from regreason_plugin.conversations.mini import mini_conversations;"
-        "from regreason_plugin.jsonl import dumps;"
+        "import hashlib; from regreason_plugin.data.mini import mini_conversations;"
+        "from regreason_plugin.core.jsonl import dumps;"
         "lines = [dumps(c.model_dump()) for c in mini_conversations(7, 20)];"
         "print(hashlib.sha256('\\n'.join(lines).encode()).hexdigest())"
     )

@@ -13,7 +13,7 @@ import yaml
 from markdown_it import MarkdownIt
 from test_compare import FIRST, SECOND, results
 
-from regreason_plugin.report.model_card import write_card
+from regreason_plugin.train.model_card import write_card
 from tests.results_help import Task, draw_scores, write_results
 
 SHA = "ef" * 32

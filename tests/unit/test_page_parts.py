@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from regreason_plugin.report.comparison import Bin, Curve, Gap, Interval
-from regreason_plugin.report.page import charts, code_spans, embedded, numbers, write_page
+from regreason_plugin.compare.comparison import Bin, Curve, Gap, Interval
+from regreason_plugin.render.page import charts, code_spans, embedded, numbers, write_page
 from tests.comparison_example import HOSTILE, disagreements, example
 
 SVG = "{http://www.w3.org/2000/svg}"

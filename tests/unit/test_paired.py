@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats import contingency_tables
 
-from regreason_plugin.evaluation.metrics import macro_f1_of_tables, qwk_of_tables
-from regreason_plugin.report.paired import (
+from regreason_plugin.compare.crossed_variance import (
     Estimate,
     bootstrapped,
     crossed,
@@ -21,6 +20,7 @@ from regreason_plugin.report.paired import (
     mcnemar,
     mean_influence,
 )
+from regreason_plugin.metrics.label_metrics import macro_f1_of_tables, qwk_of_tables
 
 Array = NDArray[np.float64]
 

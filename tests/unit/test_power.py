@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.power import NormalIndPower, TTestPower
 
-from regreason_plugin.report.paired import (
+from regreason_plugin.compare.crossed_variance import (
     Estimate,
     Table,
     bootstrapped,
     crossed,
     variance_of_mean,
 )
-from regreason_plugin.report.power import MOST_GROUPS, detectable, needed
+from regreason_plugin.compare.detectable import MOST_GROUPS, detectable, needed
 
 Array = NDArray[np.float64]
 TRIALS = 20_000

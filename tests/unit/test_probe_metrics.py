@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.evaluation import metrics, probe_metrics
-from regreason_plugin.evaluation.probe_metrics import (
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.layers import middle_mean
+from regreason_plugin.evaluate import probe_metrics
+from regreason_plugin.evaluate.probe_metrics import (
     deciding_token,
     document_probes,
     probe_names,
 )
-from regreason_plugin.evaluation.scored import Scored
-from regreason_plugin.layers import middle_mean
+from regreason_plugin.evaluate.probed_answer import Scored
+from regreason_plugin.metrics import label_metrics
 
 PROBE: dict[str, Any] = {
     "output_entropy": 1.5,
@@ -169,38 +170,38 @@ def test_means_and_errors_by_layer() -> None:
     groups = [f"group {n}" for n in rng.integers(12, size=40)]
     # A document without values changes nothing, not even as a group of its own.
     items = [*zip(values, groups, strict=True), (None, "alone")]
-    found = metrics.by_layer_mean([item for item, _ in items])
+    found = label_metrics.by_layer_mean([item for item, _ in items])
     assert found is not None
     assert list(found) == pytest.approx(list(np.array(values).mean(axis=0)))
-    errors = metrics.by_layer_se(items)
+    errors = label_metrics.by_layer_se(items)
     assert errors is not None
     assert list(errors) == pytest.approx(jackknife(values, groups))
 
     scalars = [row[3] for row in values]
-    assert metrics.defined_mean([*scalars, None]) == pytest.approx(np.mean(scalars))
-    assert metrics.mean_stderr([*zip(scalars, groups, strict=True), (None, "alone")]) == (
+    assert label_metrics.defined_mean([*scalars, None]) == pytest.approx(np.mean(scalars))
+    assert label_metrics.mean_stderr([*zip(scalars, groups, strict=True), (None, "alone")]) == (
         pytest.approx(jackknife(values, groups)[3])
     )
 
 
 def test_nothing_defined() -> None:
-    assert metrics.defined_mean([None, None]) is None
-    assert metrics.by_layer_mean([None, None]) is None
-    assert metrics.by_layer_se([(None, "a"), (None, "b")]) is None
-    assert metrics.mean_stderr([(None, "a"), (None, "b")]) == "N/A"
+    assert label_metrics.defined_mean([None, None]) is None
+    assert label_metrics.by_layer_mean([None, None]) is None
+    assert label_metrics.by_layer_se([(None, "a"), (None, "b")]) is None
+    assert label_metrics.mean_stderr([(None, "a"), (None, "b")]) == "N/A"
 
 
 def test_no_error_by_layer_from_one_group() -> None:
-    errors = metrics.by_layer_se([([0.1, 0.2], "a"), ([0.3, 0.5], "a"), (None, "b")])
+    errors = label_metrics.by_layer_se([([0.1, 0.2], "a"), ([0.3, 0.5], "a"), (None, "b")])
     assert errors == (None, None)
     assert json.dumps(errors) == "[null, null]"
 
 
 def test_by_layer_is_short_in_print_and_a_list_in_json() -> None:
-    values = metrics.ByLayer([0.25, 0.75, 0.5])
+    values = label_metrics.ByLayer([0.25, 0.75, 0.5])
     assert str(values) == repr(values) == "3 layers, 0.25 to 0.75"
-    assert str(metrics.ByLayer([None, None])) == "2 layers, N/A"
-    assert str(metrics.ByLayer([None, 0.5])) == "2 layers, 0.5 to 0.5"
+    assert str(label_metrics.ByLayer([None, None])) == "2 layers, N/A"
+    assert str(label_metrics.ByLayer([None, 0.5])) == "2 layers, 0.5 to 0.5"
     assert json.dumps(copy.deepcopy(values)) == "[0.25, 0.75, 0.5]"
 
 

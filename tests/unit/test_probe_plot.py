@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from regreason_plugin.cli import main
-from regreason_plugin.report.results import read_run
+from regreason_plugin.evaluate.results import read_run
 
 NAMES = (
     "activation_entropy",

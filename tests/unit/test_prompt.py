@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regreason_plugin.prompt import (
+from regreason_plugin.core.paper import AXES, QUESTIONS
+from regreason_plugin.core.prompt import (
     CUE,
     CUT_MARK,
     LABEL_CUE,
@@ -22,8 +23,7 @@ from regreason_plugin.prompt import (
     render_target,
     split_target,
 )
-from regreason_plugin.schema import Conversation, Turn
-from regreason_plugin.settings import AXES, QUESTIONS
+from regreason_plugin.core.records import Conversation, Turn
 
 # What real tokenizers hold among their special and added tokens.
 SPECIAL = [

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from regreason_plugin.report.comparison import Gap
-from regreason_plugin.report.paired import crossed
-from regreason_plugin.report.ratio import fieller
+from regreason_plugin.compare.comparison import Gap
+from regreason_plugin.compare.crossed_variance import crossed
+from regreason_plugin.compare.fieller import fieller
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import norm
 
-from regreason_plugin.report.score_interval import score_bounds, score_statistic
+from regreason_plugin.compare.score_interval import score_bounds, score_statistic
 
 Z = norm.isf(0.025)
 

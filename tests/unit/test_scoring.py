@@ -15,12 +15,12 @@ import torch
 import yaml
 from training_data import build_data
 
-from regreason_plugin.cost import Machine, TrainingCost
-from regreason_plugin.errors import UserError
-from regreason_plugin.targets.folder import DataFolder, open_data_folder
-from regreason_plugin.training import scoring
-from regreason_plugin.training.plugin import RegReasonPlugin
-from regreason_plugin.training.scoring import Scoring, clear, command, known_tasks, read_scoring
+from regreason_plugin.build.folder import DataFolder, open_data_folder
+from regreason_plugin.core.cost import Machine, TrainingCost
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.train import scoring
+from regreason_plugin.train.plugin import RegReasonPlugin
+from regreason_plugin.train.scoring import Scoring, clear, command, known_tasks, read_scoring
 
 COST = TrainingCost(
     seconds=61.2, tokens=1234, peak_memory_mib=512.0, peak_gpu_mib=None, machine=Machine.here()
@@ -48,7 +48,7 @@ def config(output: Path, **changes: Any) -> Any:
         "base_model": "a/base",
         "output_dir": str(output),
         "torch_dtype": torch.float32,
-        "datasets": [SimpleNamespace(type="regreason_plugin.training.strategy")],
+        "datasets": [SimpleNamespace(type="regreason_plugin.train.strategy")],
         "seed": 1,
         "learning_rate": 1e-3,
         "regreason_label_smoothing": 0.0,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from regreason_plugin.cli import main
-from regreason_plugin.report import estimates
-from regreason_plugin.report.compare import compare
-from regreason_plugin.report.results import Run, read_run
+from regreason_plugin.compare import estimates
+from regreason_plugin.compare.compare import compare
+from regreason_plugin.evaluate.results import Run, read_run
 from tests.results_help import ALL, draw_scores, write_results
 
 TASKS = ALL[:2]

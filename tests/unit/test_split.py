@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regreason_plugin.targets.split import assign
+from regreason_plugin.build.split import assign
 
 groups = st.dictionaries(
     st.text("abcdefgh", min_size=1, max_size=4),

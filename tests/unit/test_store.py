@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.annotation import locks
-from regreason_plugin.annotation.locks import WorkerLock, if_ended, worker_names
-from regreason_plugin.annotation.store import (
+from regreason_plugin.annotate import locks
+from regreason_plugin.annotate.locks import WorkerLock, if_ended, worker_names
+from regreason_plugin.annotate.store import (
     ASKING,
     OK,
     Call,
@@ -24,8 +24,8 @@ from regreason_plugin.annotation.store import (
     Store,
     conversation_key,
 )
-from regreason_plugin.errors import UserError
-from regreason_plugin.schema import Conversation, Turn
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.records import Conversation, Turn
 
 
 def call(number: int = 0, worst: float = 0.0, conversation: str = "c") -> Call:

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.labelled.cells import text_of, whole_number, written
-from regreason_plugin.labelled.table import Counts, read_labelled, read_records
-from regreason_plugin.labelled.task_file import Columns, Data, TaskFile
-from regreason_plugin.prediction.rows import read_rows
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.task_file import Columns, Data, TaskFile
+from regreason_plugin.data.cells import text_of, whole_number, written
+from regreason_plugin.data.labelled_table import Counts, read_labelled, read_records
+from regreason_plugin.predict.input_rows import read_rows
 
 COLUMNS = Columns(text="text", label="label", id="id")
 

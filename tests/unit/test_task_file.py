@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from labelled_data import LABELS
 from pydantic import ValidationError
 
-from regreason_plugin.declaration import Declaration
-from regreason_plugin.errors import UserError
-from regreason_plugin.labelled.new_task import default_end, default_prompt, write_task
-from regreason_plugin.labelled.plan import NewTask
-from regreason_plugin.labelled.task_file import AXIS, TaskFile, check_prompt, read_task
-from regreason_plugin.prompt import neutralise
+from regreason_plugin.core.declaration import Declaration
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.prompt import neutralise
+from regreason_plugin.core.task_file import AXIS, TaskFile, check_prompt, read_task
+from regreason_plugin.task.new_task import default_end, default_prompt, write_task
+from regreason_plugin.task.plan import NewTask
 
 TASK = """\
 name: tickets

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regreason_plugin.declaration import Axis, Dataset, Declaration
-from regreason_plugin.errors import UserError
-from regreason_plugin.evaluation.task_files import SWEEPS, TASKS, task_files, write_task_files
-from regreason_plugin.settings import EIGHTEEN
+from regreason_plugin.core.declaration import Axis, Dataset, Declaration
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.evaluate.task_files import SWEEPS, TASKS, task_files, write_task_files
 
 ROOT = Path(__file__).parents[2]
 

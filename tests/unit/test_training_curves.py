@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.training.checkpoint import read_state, write_state
-from regreason_plugin.training.curves import LineFile, evaluated_accuracy
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.training_curves import LineFile, evaluated_accuracy
+from regreason_plugin.train.checkpoint import read_state, write_state
 
 
 def lines(file: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen3Config
 
-from regreason_plugin.training.memory import (
+from regreason_plugin.train.check.memory import (
     GIB,
     ModelShape,
     estimate,

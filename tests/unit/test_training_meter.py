@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from regreason_plugin.training.meter import Meter, count_read
+from regreason_plugin.train.cost_meter import Meter, count_read
 
 
 class Twice:

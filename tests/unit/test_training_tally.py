@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from regreason_plugin.training.label_place import LabelPlace
-from regreason_plugin.training.tally import Tally
+from regreason_plugin.train.label_span import LabelPlace
+from regreason_plugin.train.log_metrics import Tally
 
 IGNORE = -100
 PLACE = LabelPlace(((1,), (2,)), first=True)

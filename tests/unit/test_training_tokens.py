@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.prompt import ORDERS, Order, neutralise, one_line, render_target
-from regreason_plugin.training.tokens import RowTokenizer, special_tokens, unknown_to_neutralise
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.prompt import ORDERS, Order, neutralise, one_line, render_target
+from regreason_plugin.train.row_tokens import RowTokenizer, special_tokens, unknown_to_neutralise
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from regreason_plugin.build.build import BuildOptions
+from regreason_plugin.build.labelled import build_task
 from regreason_plugin.cli import main
-from regreason_plugin.errors import UserError
-from regreason_plugin.labelled.building import build_task
-from regreason_plugin.labelled.table import read_labelled
-from regreason_plugin.labelled.task_file import TaskFile, read_task
-from regreason_plugin.labelled.twins import difference, find_twins, merged
-from regreason_plugin.targets.build import BuildOptions
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.look_alikes import difference, find_twins, merged
+from regreason_plugin.core.task_file import TaskFile, read_task
+from regreason_plugin.data.labelled_table import read_labelled
 
 TINY = str(Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base")
 # Two labels, and what of the other is named. The letters of other scripts are those that Unicode

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from regreason_plugin.errors import UserError
-from regreason_plugin.whole_files import (
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.whole_files import (
     append,
     atomic_writer,
     check_not_input,
@@ -26,7 +26,7 @@ from regreason_plugin.whole_files import (
 SIGKILLED = """
 import sys, time
 from pathlib import Path
-from regreason_plugin.whole_files import atomic_writer, whole_folder
+from regreason_plugin.core.whole_files import atomic_writer, whole_folder
 
 file, folder = map(Path, sys.argv[1:])
 with atomic_writer(file) as stream, whole_folder(folder) as new:
@@ -172,8 +172,8 @@ def test_a_place_where_no_file_can_be(tmp_path: Path, place: str, says: str) -> 
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from regreason_plugin.errors import UserError
-from regreason_plugin.whole_files import append, atomic_writer, together, whole_folder
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.whole_files import append, atomic_writer, together, whole_folder
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 out = Path(sys.argv[1])
@@ -287,8 +287,8 @@ import resource, sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from regreason_plugin.errors import UserError
-from regreason_plugin.whole_files import writing
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.whole_files import writing
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 out = Path(sys.argv[1])

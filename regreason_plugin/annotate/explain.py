@@ -1,0 +1,314 @@
+"""Explanations for the rows of a labelled table, written by language models for the given label.
+
+The questions, the store and the loop are those of `regreason annotate`; only the prompt differs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from regreason_plugin.annotate.config import ExplainConfig, ServerRater
+from regreason_plugin.annotate.cost_estimate import LanePlan, count, estimate
+from regreason_plugin.annotate.label_leaks import find_leaks, names_label
+from regreason_plugin.annotate.lanes import Lane
+from regreason_plugin.annotate.prompts import load_explain_prompt
+from regreason_plugin.annotate.questions import Question, explain_question
+from regreason_plugin.annotate.run import (
+    Watcher,
+    ask,
+    check_budget,
+    check_installed,
+    cut_words,
+    spent,
+    tally,
+)
+from regreason_plugin.annotate.store import OK, Outcome, Store
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.jsonl import dumps
+from regreason_plugin.core.records import Conversation
+from regreason_plugin.core.task_file import AXIS, TaskFile
+from regreason_plugin.core.whole_files import atomic_writer, check_not_input
+from regreason_plugin.data.labelled_table import Labelled, read_labelled
+
+
+@dataclass
+class Explained:
+    """What came of it.
+
+    Attributes:
+        rows: How many were written; none where the budget ended it.
+        given: Rows whose explanation stood in the table already, and stays.
+        by: Rows explained now or before, by the rater whose explanation was taken.
+        failed: Rows without an explanation, by what went wrong with the last rater.
+        cut: Explanations cut to the longest that was asked for.
+        leaking: Explanations that name a label.
+        own_label: Of those, the ones that name their row's.
+        unaffordable: Calls that the budget did not allow.
+        cost: Of all calls in the store; none without prices.
+    """
+
+    rows: int = 0
+    given: int = 0
+    by: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    cut: int = 0
+    leaking: int = 0
+    own_label: int = 0
+    unaffordable: int = 0
+    cost: float | None = None
+
+
+def explain(
+    task: TaskFile,
+    config: ExplainConfig,
+    out: Path,
+    watcher: Watcher,
+    *,
+    retry: bool = False,
+    budget: float | None = None,
+) -> Explained:
+    """Ask why each row has its label, and write the rows with their explanations.
+
+    It may be stopped in any way at any time and run again: nothing that was answered is asked
+    again, and the file appears whole or not at all. The raters are asked one after the other,
+    each only for rows that all before it have failed on. A row that none could explain is
+    written without an explanation.
+
+    Args:
+        task: As `task_file.read_task` gives it. Rows with an explanation keep theirs.
+        config: Who is asked.
+        out: A ``.jsonl`` file, with the columns id, group, text, label and explanation.
+        watcher: Told of the work as it goes.
+        retry: Ask again what failed in an earlier run.
+        budget: Make no call that could bring the cost of the whole store above it.
+
+    Raises:
+        UserError: The table, the prompt or a key is wrong, a server does nothing but fail, or
+            no row could be explained.
+    """
+    check_budget(config.raters, budget)
+    check_installed()
+    with Store(config.store_path(out)) as store:
+        # Also where nothing is left to ask, for the files of killed processes.
+        store.take_over()
+        run = _Run(task, config, store)
+        unaffordable = run.ask(watcher, retry, budget)
+        if unaffordable:
+            return Explained(unaffordable=unaffordable, cost=spent(store, config.raters))
+        return run.write(out, watcher)
+
+
+def dry_run(
+    task: TaskFile, config: ExplainConfig, out: Path, *, retry: bool = False
+) -> list[LanePlan]:
+    """What `explain` would ask, without asking.
+
+    A rater after the first is counted for the rows that the ones before it have failed on so far.
+
+    Raises:
+        UserError: The table or the prompt is wrong.
+    """
+    store_path = config.store_path(out)
+    with TemporaryDirectory() as scratch:
+        # A question leaves nothing behind.
+        there = store_path if store_path.is_file() else Path(scratch) / "none.db"
+        with Store(there) as store:
+            run = _Run(task, config, store)
+            lanes = [run.lane(place) for place in range(len(config.raters))]
+            return estimate(store, lanes, retry=retry)
+
+
+def check_files(task: TaskFile, task_file: Path, out: Path, task_out: Path | None) -> None:
+    """Refuse to write over what is read, or what could not be read back.
+
+    Args:
+        task: The task.
+        task_file: Where it stands.
+        out: The table to be written.
+        task_out: The task to be written, if one is.
+
+    Raises:
+        UserError: So it would be.
+    """
+    if out.suffix != ".jsonl":
+        raise UserError("holds an object a line; name it .jsonl", path=out)
+    table = task.data.path
+    if table and table.exists() and out.exists() and table.samefile(out):
+        raise UserError(
+            "is the table that the task reads; name another file, or the task.yml of the table "
+            "as it was before",
+            path=out,
+        )
+    check_not_input(out, [task_file])
+    if task_out is None:
+        return
+    if task_out.suffix not in {".yml", ".yaml"}:
+        raise UserError("is to be a task; name it .yml", path=task_out)
+    check_not_input(task_out, [task_file, table], "--task-out")
+
+
+def authors(task: TaskFile, config: ExplainConfig, done: Explained) -> tuple[str, ...]:
+    """Who wrote explanations of the table that came of it, by name and model."""
+    asked = [f"{rater.name} ({rater.model})" for rater in config.raters if done.by[rater.name]]
+    return tuple(dict.fromkeys([*task.explained_by, *asked]))
+
+
+def changes(task: TaskFile, out: Path, there: Path, by: tuple[str, ...]) -> dict[str, Any]:
+    """The keys of a ``task.yml`` that differ once it reads the table with explanations.
+
+    Args:
+        task: The task.
+        out: That table.
+        there: The folder of the ``task.yml``, from where its path is seen.
+        by: From `authors`.
+    """
+    path = Path(os.path.relpath(out.resolve(), there.resolve())).as_posix()
+    names = ("text", "label", "explanation", "id", "group")
+    changed: dict[str, Any] = {
+        "data": {"path": path},
+        "columns": {name: name for name in names},
+        "explained_by": list(by),
+    }
+    return {**changed, "values": {}} if task.values else changed  # labels stand there by now
+
+
+def write_task(task: TaskFile, out: Path, task_out: Path, by: tuple[str, ...]) -> None:
+    """Write the task that reads the table with explanations, whole or not at all."""
+    keys = {**task.model_dump(mode="json"), **changes(task, out, task_out.parent, by)}
+    head = f"# As the task.yml that it comes from, with the explanations of {out.name}.\n"
+    with atomic_writer(task_out) as stream:
+        stream.write((head + as_yaml(keys)).encode("utf-8"))
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def as_yaml(keys: dict[str, Any]) -> str:
+    """Keys of a ``task.yml``, in their order."""
+    return yaml.dump(keys, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**9)
+
+
+class _Run:
+    def __init__(self, task: TaskFile, config: ExplainConfig, store: Store) -> None:
+        self._task = task
+        self._config = config
+        self._store = store
+        self._declaration = task.declaration
+        self._template = load_explain_prompt(config.prompts)
+
+    def lane(self, place: int) -> Lane:
+        """Of the rater in this place, from 0."""
+        rater = self._config.raters[place]
+        return Lane(rater, partial(self._questions, place), tally(rater))
+
+    def ask(self, watcher: Watcher, retry: bool, budget: float | None) -> int:
+        """Ask one rater after the other; returns the calls that the budget did not allow."""
+        unaffordable = 0
+        for place, rater in enumerate(self._config.raters):
+            lane = self.lane(place)
+            # Reads the whole table, so that what is wrong with it is found before any call.
+            count(self._store, [lane], retry=retry)
+            what = f"Explaining, {rater.name}"
+            unaffordable += ask(self._store, [lane], watcher, what, retry, budget)
+        return unaffordable
+
+    def write(self, out: Path, watcher: Watcher) -> Explained:
+        """Write every row with the first usable explanation."""
+        done = Explained(cost=spent(self._store, self._config.raters))
+        labels = self._declaration.labels
+        with watcher.writing() as written, atomic_writer(out) as stream:
+            for row in read_labelled(self._task):
+                explanation = row.explanation or self._found(row, done)
+                done.rows += 1
+                done.given += row.explanation is not None
+                leaks = find_leaks(explanation or "", labels)
+                done.leaking += bool(leaks)
+                done.own_label += names_label(leaks, row.label, labels)
+                value = {
+                    "id": row.id,
+                    "group": row.group,
+                    "text": row.text,
+                    "label": labels[row.label - 1],
+                    "explanation": explanation,
+                }
+                stream.write(dumps(value).encode("utf-8") + b"\n")
+                written()
+            if done.failed.total() == done.rows:
+                named = ", ".join(f"{number} {kind}" for kind, number in done.failed.most_common())
+                raise UserError(
+                    f"no row could be explained: {named}; mend the server or the config and run "
+                    "the same command with --retry-failed"
+                )
+        return done
+
+    def _found(self, row: Labelled, done: Explained) -> str | None:
+        known = self._outcomes(row)
+        for rater, outcome in zip(self._config.raters, known, strict=True):
+            if outcome is not None and outcome.state == OK and outcome.explanation is not None:
+                done.by[rater.name] += 1
+                text, was_cut = cut_words(outcome.explanation, self._config.max_words)
+                done.cut += was_cut
+                return text
+        done.failed[known[-1].state if known[-1] else "not_asked"] += 1
+        return None
+
+    def _questions(self, place: int) -> Iterator[list[Question]]:
+        """A rater's, a list a row: of rows that no other has explained and all before have not."""
+        rater = self._config.raters[place]
+        for row in read_labelled(self._task):
+            if row.explanation is None and self._is_for(place, row):
+                yield [self._question(rater, row)]
+
+    def _is_for(self, place: int, row: Labelled) -> bool:
+        if len(self._config.raters) == 1:
+            return True
+        known = self._outcomes(row)
+        if any(one is None or one.state == OK for one in known[:place]):
+            return False
+        # What it has failed on and a later one has explained is not asked again.
+        later = any(one is not None and one.state == OK for one in known[place + 1 :])
+        mine = known[place]
+        return mine is None or mine.state == OK or not later
+
+    def _outcomes(self, row: Labelled) -> list[Outcome | None]:
+        """What each rater has said, in their order; None where it was not asked."""
+        keys = [self._question(rater, row).key for rater in self._config.raters]
+        return [self._store.outcomes([key]).get(key) for key in keys]
+
+    def _question(self, rater: ServerRater, row: Labelled) -> Question:
+        conversation = Conversation.model_validate(
+            {
+                "id": row.id,
+                "dataset": self._task.name,
+                "group": row.group,
+                "conversation": [{"role": "assistant", "content": row.text}],
+            },
+            context={"declaration": self._declaration},
+        )
+        return explain_question(
+            rater,
+            self._template,
+            self._config.max_words,
+            self._task.prompt,
+            conversation,
+            AXIS,
+            self._declaration.labels[row.label - 1],
+        )

@@ -1,0 +1,227 @@
+"""What a rule can see in a conversation: flaws, answers and strays, by sentence.
+
+Nothing here knows how the mini benchmark is made; the same rules read any text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from regreason_plugin.core.records import Turn
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n\s*")
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+# "price, size and colour": what people list when they ask for several things.
+# Bounded, so that a message of nothing but commas is read in linear time.
+_LISTED = re.compile(r"\b\w{1,40}(?:, \w{1,40}){1,9},? (?:and|or) \w{1,40}\b")
+_LIST_SEPARATOR = re.compile(r",? (?:and|or) |, ")
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_SMALL_WORDS = _set(
+    "a about after again all also am an and any are as ask at be because been before but by "
+    "can cannot come could course did do does doing done else ever far few for from get give go "
+    "good had has have he her here hers him his how i if in into is it its just know last let like "
+    "made make many may maybe me mean might mine more most much must my need never no not now "
+    "of off oh ok okay on once one only onto or other our out over own please put quite "
+    "really right said same say see shall she should since so some such sure take tell than "
+    "thank thanks that the their them then there these they thing things think this those to "
+    "too try under until up us use very want was way we well were what when where which while "
+    "who whom whose why will with would yes yet you your yours"
+)
+_BACK_REFERENCES = _set("it its they their them he his she her this that these those")
+_MAY_BE_DOUBLED = _set("that had very so no ha bye really many long")
+_ARTICLES = frozenset(("a", "an", "the"))
+_BEFORE_NOUN = _ARTICLES | {"my", "your", "his", "her", "its", "our", "their"}
+_NEVER_AFTER_ARTICLE = _set(
+    "a an the is was are were has have had and or of in on at to for with from by it that"
+)
+_STILTED = _set(
+    "abovementioned aforementioned aforesaid forthwith henceforth hereby herein hereof "
+    "heretofore herewith hitherto notwithstanding pursuant selfsame thereby therein thereof "
+    "thereto whereby wherein whereupon whomsoever utilise utilize utilizing"
+)
+_STOCK = re.compile(
+    r"\b(?:i'm (?:just|only|sorry|not sure|happy to|glad)|i(?:'d| would) (?:be happy|love|suggest)|"
+    r"as an ai|feel free|is there anything else|i hope (?:this|that)|great question)\b",
+    re.IGNORECASE,
+)
+_LONG_SENTENCE = 20
+_SAID_TWICE = 5
+_MOST_ASKED = 4
+_QUOTED_LENGTH = 24
+
+
+class Flaw(NamedTuple):
+    """Something that a fluent person would not have written.
+
+    Attributes:
+        sentence: Which sentence it is in.
+        what: What it is, with the words it was seen in.
+        grave: It is wrong, and not just clumsy.
+    """
+
+    sentence: int
+    what: str
+    grave: bool
+
+
+class Reading(NamedTuple):
+    """What was seen in a rated message.
+
+    Attributes:
+        sentences: How many it has.
+        flaws: What is wrong with its language.
+        asked: What the user asked about, each by one word.
+        answered: Those of them that the message speaks of.
+        placed: Sentences with a content of their own.
+        stayed: How many of these speak of what was asked about.
+        topic: The word by which they do, most often.
+        strays: Words from the others.
+    """
+
+    sentences: int
+    flaws: tuple[Flaw, ...]
+    asked: tuple[str, ...]
+    answered: tuple[str, ...]
+    placed: int
+    stayed: int
+    topic: str
+    strays: tuple[str, ...]
+
+
+@lru_cache(maxsize=16)  # the raters ask for the same message one after the other
+def read(turns: tuple[Turn, ...], context: str | None) -> Reading:
+    """Read a conversation's last message against what came before it."""
+    message = turns[-1].content
+    sentences = [text for text in _SENTENCE_END.split(message.strip()) if _WORD.search(text)]
+    words = [_words(sentence) for sentence in sentences]
+    requests = [turn.content for turn in turns[:-1] if turn.role == "user"]
+    said = {_stem(word) for sentence in words for word in sentence}
+    asked = _asked(requests)
+    placed, stayed, topic, strays = _whereabouts(words, [context or "", *requests])
+    return Reading(
+        sentences=len(sentences),
+        flaws=tuple(_flaws(sentences, words)),
+        asked=asked,
+        answered=tuple(word for word in asked if _stem(word) in said),
+        placed=placed,
+        stayed=stayed,
+        topic=topic,
+        strays=strays,
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(text.replace("\u2019", "'"))]
+
+
+def _stem(word: str) -> str:
+    """A word without its most common endings: enough to find "sizes" in "size"."""
+    word = word.removesuffix("'s")
+    for ending in ("ing", "ed", "es", "s", "e"):
+        if len(word) - len(ending) >= 3 and word.endswith(ending):
+            return word.removesuffix(ending)
+    return word
+
+
+def _content(words: Iterable[str]) -> list[str]:
+    return [
+        word
+        for word in words
+        if len(word) > 2
+        and word not in _STILTED
+        and word.split("'")[0] not in _SMALL_WORDS
+        and not word.endswith("n't")
+    ]
+
+
+def _asked(requests: Sequence[str]) -> tuple[str, ...]:
+    """What the last request lists, else its content words, else those of earlier ones."""
+    for request in reversed(requests):
+        listed = _LISTED.search(request)
+        things = (
+            [word.lower() for word in _LIST_SEPARATOR.split(listed.group())]
+            if listed
+            else _content(_words(request))
+        )
+        if things:
+            return tuple(dict.fromkeys(thing[:_QUOTED_LENGTH] for thing in things))[:_MOST_ASKED]
+    return ()
+
+
+def _whereabouts(
+    sentences: Sequence[Sequence[str]], asked_about: Sequence[str]
+) -> tuple[int, int, str, tuple[str, ...]]:
+    """Sort sentences into those on what was asked about and strays."""
+    about = {_stem(word): word for text in asked_about for word in _content(_words(text))}
+    shared: dict[str, int] = {}
+    strays: list[str] = []
+    placed = stayed = 0
+    on_topic = False
+    for words in sentences:
+        content = _content(words)
+        if not content:
+            continue
+        common = {stem for stem in map(_stem, content) if stem in about}
+        # "It has four legs." goes with the sentence before it.
+        on_topic = bool(common) or (on_topic and words[0] in _BACK_REFERENCES)
+        placed += 1
+        stayed += on_topic
+        for stem in sorted(common):
+            shared[stem] = shared.get(stem, 0) + 1
+        if not on_topic:
+            strays.append(_subject(words, content)[:_QUOTED_LENGTH])
+    # The first of equals is the one met first, as dicts keep their order.
+    topic = (
+        about[max(shared, key=lambda stem: shared[stem])]
+        if shared
+        else next(iter(about.values()), "the request")
+    )
+    return placed, stayed, topic[:_QUOTED_LENGTH], tuple(dict.fromkeys(strays))
+
+
+def _subject(words: Sequence[str], content: Sequence[str]) -> str:
+    """What a sentence speaks of: its first noun with an article, else its longest word."""
+    for first, second in pairwise(words):
+        if first in _BEFORE_NOUN and second in content:
+            return second
+    return max(content, key=len)
+
+
+def _flaws(sentences: Sequence[str], words: Sequence[Sequence[str]]) -> Iterable[Flaw]:
+    said: set[tuple[str, ...]] = set()
+    for place, (sentence, its_words) in enumerate(zip(sentences, words, strict=True)):
+        for first, second in pairwise(its_words):
+            pair = f"'{first[:_QUOTED_LENGTH]} {second[:_QUOTED_LENGTH]}'"
+            if first == second and first not in _MAY_BE_DOUBLED:
+                yield Flaw(place, f"the doubled word in {pair}", grave=True)
+            elif first in _ARTICLES and second in _NEVER_AFTER_ARTICLE:
+                yield Flaw(place, f"the misplaced article in {pair}", grave=True)
+        if its_words[-1] in _ARTICLES:
+            yield Flaw(place, f"the article '{its_words[-1]}' at the end", grave=True)
+        for word in its_words:
+            if word in _STILTED:
+                yield Flaw(place, f"the stilted word '{word}'", grave=True)
+        if len(its_words) > _LONG_SENTENCE:
+            yield Flaw(place, "a sentence that is too long", grave=False)
+        if sentence[0].islower():
+            yield Flaw(place, f"the small letter of '{its_words[0][:_QUOTED_LENGTH]}'", grave=False)
+        if _STOCK.search(sentence.replace("\u2019", "'")):
+            yield Flaw(place, "a stock phrase", grave=False)
+        runs = {
+            tuple(its_words[start : start + _SAID_TWICE])
+            for start in range(len(its_words) - _SAID_TWICE + 1)
+        }
+        if runs & said:
+            yield Flaw(place, "a phrase said twice", grave=False)
+        said |= runs
+    if sentences and sentences[-1][-1].isalnum():
+        yield Flaw(len(sentences) - 1, "a last sentence without its end", grave=False)

@@ -1,0 +1,100 @@
+"""Scopes: what one model is trained for. All settings together, one axis, or one setting.
+
+    DATA/train/<arm>.jsonl            the joint file
+    DATA/train/<scope>/<arm>.jsonl    the rows of it that a scope has, in its order, its bytes
+
+A scope is an axis (``naturalness``) or a setting (``coqa_naturalness``).
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from regreason_plugin.core.declaration import Declaration
+from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.core.whole_files import atomic_writer
+
+SCOPE_KINDS = ("axis", "setting")
+
+Settings = frozenset[tuple[str, str]]
+
+
+def setting_scope(dataset: str, axis: str) -> str:
+    """The scope of one setting, such as ``coqa_naturalness``."""
+    return f"{dataset}_{axis}"
+
+
+def settings_of(scope: str | None, declaration: Declaration = EIGHTEEN) -> Settings:
+    """The (dataset, axis) pairs of a scope; of None all that are declared.
+
+    Raises:
+        UserError: There is no such scope.
+    """
+    settings = declaration.settings
+    if scope is None:
+        return frozenset(settings)
+    known = {axis: frozenset(s for s in settings if s[1] == axis) for axis in declaration.axes}
+    known |= {setting_scope(*setting): frozenset([setting]) for setting in settings}
+    if scope not in known:
+        raise UserError(f"unknown scope {scope!r}; {nearest(scope, list(known))}")
+    return known[scope]
+
+
+class Place(NamedTuple):
+    """Where an arm's file is: its data folder, its split, its scope or None, its arm."""
+
+    folder: Path
+    split: str
+    scope: str | None
+    arm: str
+
+    @property
+    def name(self) -> str:
+        """Its name in the data folder."""
+        return "/".join(filter(None, [self.split, self.scope, f"{self.arm}.jsonl"]))
+
+
+def place_of(path: Path, splits: tuple[str, ...]) -> Place:
+    """Take the path of an arm's file apart.
+
+    Raises:
+        ValueError: It is not ``DATA/<split>/<arm>.jsonl`` nor ``.../<scope>/<arm>.jsonl``
+            with one of ``splits``.
+    """
+    if path.suffix == ".jsonl":
+        if path.parent.name in splits:
+            return Place(path.parents[1], path.parent.name, None, path.stem)
+        if path.parent.parent.name in splits:
+            return Place(path.parents[2], path.parents[1].name, path.parent.name, path.stem)
+    raise ValueError(path)
+
+
+def write_scopes(folder: Path, name: str, kinds: tuple[str, ...]) -> list[str]:
+    """Write a joint file's rows once more, a file a scope that has rows.
+
+    Args:
+        folder: The data folder.
+        name: Of the joint file in it, such as ``train/shuffled.jsonl``.
+        kinds: Of `SCOPE_KINDS`.
+
+    Returns:
+        The names of the files, sorted.
+    """
+    joint = folder / name
+    files: dict[str, BinaryIO] = {}
+    with ExitStack() as stack, joint.open("rb") as lines:
+        for line in lines:
+            row = json.loads(line)
+            axis, setting = row["axis"], setting_scope(row["dataset"], row["axis"])
+            for kind, scope in (("axis", axis), ("setting", setting)):
+                if kind not in kinds:
+                    continue
+                scoped = f"{joint.parent.name}/{scope}/{joint.name}"
+                if scoped not in files:
+                    files[scoped] = stack.enter_context(atomic_writer(folder / scoped))
+                files[scoped].write(line)
+    return sorted(files)

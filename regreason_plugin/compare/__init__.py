@@ -1,0 +1,1 @@
+"""Results against each other: what is comparable, estimates, tests, the verdict, the gate."""

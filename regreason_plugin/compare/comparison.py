@@ -1,0 +1,299 @@
+"""What a comparison holds: the form of ``comparison.json``, which every page is made from.
+
+Its JSON schema is ``docs/comparison.schema.json``. A change of a field's name or meaning is a
+new `FORMAT`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.whole_files import atomic_writer
+
+FORMAT: Literal[6] = 6
+LEVEL = 0.95
+# The key of what is counted over all settings, which share their labels.
+ALL = "all"
+POWER = 0.80
+
+
+class Metric(NamedTuple):
+    """How a metric is printed and read.
+
+    Attributes:
+        title: For a heading.
+        better: ``higher`` or ``lower``; None where neither is better in itself.
+        unit: What a value of 1 is; empty where it has none.
+    """
+
+    title: str
+    better: Literal["higher", "lower"] | None
+    unit: str = ""
+
+
+# Accuracy first: those that every result has, with kappa and the absolute error of ordered labels
+# alone and the area of two labels alone; then what a probing model adds.
+METRICS = {
+    "acc": Metric("accuracy", "higher"),
+    "macro_f1": Metric("macro-F1", "higher"),
+    "qwk": Metric("quadratic weighted kappa", "higher"),
+    "mae": Metric("mean absolute error", "lower", "labels"),
+    "auroc": Metric("area under the ROC curve", "higher"),
+    "ece": Metric("expected calibration error", "lower"),
+    "nll": Metric("negative log-likelihood", "lower", "nats"),
+    # Confidence minus accuracy: below zero is as wrong as above.
+    "overconfidence": Metric("overconfidence", None),
+    "label_entropy": Metric("entropy over the labels", None, "nats"),
+    "output_entropy": Metric("entropy over the vocabulary", None, "nats"),
+    "activation_entropy_mid": Metric("activation entropy, softmax(h), middle blocks", None),
+    "activation_entropy_abs_mid": Metric("activation entropy, |h|, middle blocks", None),
+    "activation_entropy_square_mid": Metric("activation entropy, h², middle blocks", None),
+    "logit_lens_entropy_mid": Metric("logit lens entropy, middle blocks", None, "nats"),
+    "matrix_entropy_mid": Metric("matrix entropy, middle blocks", None),
+}
+# Those of the issue's table; the others answer the third question.
+TABLED = ("acc", "macro_f1", "qwk", "mae", "auroc", "ece", "nll", "overconfidence")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interval(_Model):
+    """A figure and its 95 % interval; null where undefined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Score(Interval):
+    """One arm's figure: the mean over its seeds."""
+
+    by_seed: list[float | None] = Field(description="in the order of the arm's seeds")
+
+
+class Difference(Interval):
+    """An arm minus the baseline."""
+
+    se: float | None = None
+    df: float | None = Field(default=None, description="of the t interval; null of a bootstrap")
+    p: float | None = Field(
+        default=None, description="two-sided, groups and seeds taken into account"
+    )
+    p_holm: float | None = Field(
+        default=None, description="of p, over settings x arms, or over arms"
+    )
+    mcnemar_p: float | None = Field(
+        default=None, description="exact; accuracy of one seed and groups of one document only"
+    )
+    effect: float | None = Field(
+        default=None,
+        description="accuracy: Cohen's h; another mean: the difference over the standard "
+        "deviation of the documents' differences; null for what is no mean",
+    )
+    detectable: float | None = Field(
+        default=None, description="the smallest difference that is found with a probability of 0.8"
+    )
+    over: Literal["seeds and groups", "groups"] | None = Field(
+        default=None,
+        description="what the interval speaks of; groups: of these trained models only",
+    )
+
+
+class Needed(_Model):
+    """What finding a difference with a probability of 0.8 would take."""
+
+    difference: float
+    groups: int | None = Field(
+        description="with these seeds; null where none is enough or nothing varies"
+    )
+    seeds: int | None = Field(description="with these groups; null likewise")
+
+
+class Gap(_Model):
+    """The share of the explanation's gain that an arm keeps, with a Fieller interval.
+
+    ``low`` and ``high`` are the ends of the set; what lies in it is said by ``kind``.
+    """
+
+    value: float | None
+    kind: Literal["between", "outside", "everything"] = Field(
+        description="between low and high; outside of them (low and below, high and above); or "
+        "no value can be excluded"
+    )
+    low: float | None
+    high: float | None
+
+
+class Wins(_Model):
+    """In how many settings an arm's accuracy is above, as, or below the baseline's."""
+
+    wins: int
+    ties: int
+    losses: int
+    of: int
+
+
+class Setting(_Model):
+    """What was scored in one setting, by every model alike."""
+
+    task: str
+    dataset: str
+    axis: str
+    title: str = Field(description="of the dataset, for a reader")
+    axis_title: str = Field(description="of the axis, likewise")
+    documents: int
+    groups: int
+    majority_acc: float
+    labels: list[int] = Field(description="how often each label is right, in their order")
+    label_names: list[str] = Field(description="what the model writes, in the same order")
+    ordinal: bool = Field(description="whether their order means something")
+
+
+class Bin(_Model):
+    """A bar of a reliability diagram, over all settings and seeds."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class Label(_Model):
+    """How one label fares with one arm, counted over its seeds."""
+
+    label: str
+    support: int = Field(description="documents of which it is right, in one seed")
+    precision: float | None = Field(description="null where it is never predicted")
+    recall: float | None = Field(description="null where it is never right")
+    f1: float | None = Field(description="null where both are; macro-F1 takes that as 0")
+
+
+class Answer(_Model):
+    """One of the questions, answered from the numbers."""
+
+    question: str
+    short: str = Field(description="a few words")
+    sentences: list[str]
+
+
+class Curve(_Model):
+    """How well the validation labels were predicted while one model was trained."""
+
+    seed: int | None
+    metric: str = Field(
+        default="label_acc",
+        description="label_acc: as scoring predicts; label_acc_after_explanation: after the true "
+        "explanation; label_token_acc: the label's tokens, each given the true ones before it",
+    )
+    tokens: list[int] = Field(description="target tokens seen")
+    accuracy: list[float]
+
+
+class Cost(_Model):
+    """What an arm took, the mean of its models; null where not all of them say so."""
+
+    training_seconds: float | None
+    training_tokens: float | None = Field(
+        description="read in training, padding left out, as often as they were read"
+    )
+    scoring_ms: float | None = Field(description="a test document, in the model")
+    peak_memory_mib: float | None = Field(
+        description="the most main memory that one of its processes had: training, or scoring"
+    )
+    peak_gpu_mib: float | None = Field(description="likewise of PyTorch's tensors on a GPU")
+    machines: list[str] = Field(description="that all this was measured on")
+
+
+class RunRecord(_Model):
+    """What one model is and how it was scored."""
+
+    arm: str
+    seed: int | None
+    model: str
+    model_args: str
+    results: list[str] = Field(description="the files' names")
+    environment: dict[str, Any] = Field(description="lm_eval's versions, template, date")
+    evaluation: dict[str, Any] = Field(description="seeds, limit and batch size of lm_eval")
+    training: dict[str, Any] = Field(description="the model's regreason.json, if it has one")
+
+
+class Comparison(_Model):
+    """Several arms held against one."""
+
+    format: Literal[6] = FORMAT
+    regreason: str
+    versions: dict[str, str] = Field(description="of the libraries that computed this")
+    command: str
+    data: dict[str, Any] = Field(
+        description="origin, sha256, raters, order of the data folder; of several folders, what "
+        "differs stands as one text"
+    )
+    protocol: Literal["label_first", "explanation_first"]
+    baseline: str
+    arms: list[str] = Field(description="the others, in their order")
+    seeds: dict[str, list[int | None]] = Field(description="those used, by arm")
+    level: float
+    power: float
+    draws: int
+    bootstrap_seed: int
+    metrics: list[str] = Field(description="those that all models have")
+    settings: list[Setting]
+    settings_in_paper: int | None = Field(description="null where some settings are no part of it")
+    scores: dict[str, dict[str, dict[str, Score]]] = Field(description="by arm, task, metric")
+    differences: dict[str, dict[str, dict[str, Difference]]] = Field(
+        description="by arm (never the baseline), task, metric"
+    )
+    pooled_scores: dict[str, dict[str, Score]] = Field(
+        description="by arm, metric: unweighted means over the settings"
+    )
+    pooled: dict[str, dict[str, Difference]] = Field(description="by arm, metric, likewise")
+    wins: dict[str, Wins]
+    needed: dict[str, Needed] = Field(
+        description="by arm: for the accuracy's difference named with --difference, pooled"
+    )
+    gap_of: str | None = Field(description="the arm whose gain is 1: explanation, if it is there")
+    gap: dict[str, Gap] = Field(description="by arm, of the pooled accuracy")
+    layers: dict[str, dict[str, list[Interval]]] = Field(
+        description="entropy by layer, by metric and arm; index 0 the embeddings"
+    )
+    reliability: dict[str, list[Bin]] = Field(description="by arm, whatever the labels are")
+    confusion: dict[str, dict[str, list[list[int]]]] = Field(
+        description="by arm; then all for all settings together where they share their labels, "
+        "else by task: a row a right label, a column a prediction; over seeds"
+    )
+    classes: dict[str, dict[str, list[Label]]] = Field(
+        description="by arm, task: how each label fares, in the order of the labels"
+    )
+    curves: dict[str, list[Curve]] = Field(description="by arm; empty without training records")
+    costs: dict[str, Cost] = Field(description="by arm")
+    answers: list[Answer]
+    notes: list[str] = Field(description="what has to be known to read the numbers")
+    runs: list[RunRecord]
+
+
+def save(comparison: Comparison, path: Path) -> None:
+    """Write it as JSON, whole or not at all."""
+    with atomic_writer(path) as stream:
+        stream.write((comparison.model_dump_json(indent=1) + "\n").encode("utf-8"))
+
+
+def load(path: Path) -> Comparison:
+    """Read what `save` wrote.
+
+    Raises:
+        UserError: It is of another format.
+    """
+    try:
+        return Comparison.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        problem = str(error).splitlines()[:3]
+        raise UserError(
+            f"is no comparison of format {FORMAT}: {' '.join(problem)}", path=path
+        ) from None

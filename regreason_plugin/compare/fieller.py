@@ -1,0 +1,124 @@
+"""The share of one difference that another keeps, with a confidence set that may be unbounded.
+
+Of a numerator and a denominator that are both uncertain, the ratio rho is what a test of
+numerator - rho * denominator = 0 does not reject (Fieller, Journal of the Royal Statistical Society
+B 16, 1954). Where the denominator itself may be zero, that is everything outside of an interval, or
+everything. The test is that of `paired.crossed`. Its mean squares are quadratic forms in (1, -rho),
+but its degrees of freedom and what it truncates depend on rho too, so that the set's ends are
+looked for and not solved for: over the angle of (1, -rho), where infinity is a point like others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regreason_plugin.compare.comparison import Gap
+from regreason_plugin.compare.crossed_variance import (
+    ENOUGH_SEEDS,
+    Array,
+    mean_squares,
+    variance_of_mean,
+)
+
+_ANGLES = 1024
+# Halves a grid's step to below what doubles can tell apart.
+_HALVINGS = 60
+
+
+def fieller(values: Array, influence: Array, *, level: float = 0.95) -> Gap:
+    """The ratio of two differences with its confidence set.
+
+    Args:
+        values: The numerator's and the denominator's, ``[2, seeds]``.
+        influence: Theirs, ``[2, seeds, groups]``. With fewer than three seeds the set is one over
+            groups, for these trained models only.
+        level: Of the set.
+
+    Returns:
+        The ratio of the means (None where the denominator's is exactly 0) and the set. Where what
+        is excluded are several intervals, only the one at infinity or else the largest counts.
+
+    Raises:
+        ValueError: There is one group only.
+    """
+    if influence.shape[2] < 2:
+        raise ValueError("an interval needs two groups of documents or more")
+    numerator, denominator = (float(mean) for mean in values.mean(axis=1))
+    value = numerator / denominator if denominator else None
+    if value is not None and np.array_equal(*values) and np.array_equal(*influence):
+        # The arm is the explanation itself.
+        return Gap(value=1.0, kind="between", low=1.0, high=1.0)
+    test = _Test(values, influence, level)
+    # From minus infinity to infinity; the estimate is a point of it, and so is where the test
+    # rejects the most, lest a set that leaves out little be taken for everything.
+    estimate = _angle(denominator, numerator)
+    strictest = _angle(*test.strictest())
+    angles = np.unique(
+        np.concatenate([np.linspace(-np.pi / 2, np.pi / 2, _ANGLES + 1), [estimate, strictest]])
+    )
+    # The last angle is the first again.
+    inside = (test.keeps(angles) | (angles == estimate))[:-1]
+    if inside.all():
+        return Gap(value=value, kind="everything", low=None, high=None)
+    changes = np.flatnonzero(inside != np.roll(inside, -1))
+    ends = _ends(test, angles[changes], angles[changes + 1], inside[changes])
+    if not inside[0]:
+        low, high = np.tan(ends[[0, -1]])
+        return Gap(value=value, kind="between", low=float(low), high=float(high))
+    # From where the set stops to where it goes on.
+    excluded = ends.reshape(-1, 2)
+    low, high = np.tan(excluded[np.argmax(excluded[:, 1] - excluded[:, 0])])
+    return Gap(value=value, kind="outside", low=float(low), high=float(high))
+
+
+def _angle(x: float, y: float) -> float:
+    """Of the line through 0 and (x, y), within -pi/2 and pi/2; its tangent is y / x."""
+    return float(np.arctan(np.divide(y, x))) if x else float(-np.pi / 2 if y else 0.0)
+
+
+class _Test:
+    """Whether numerator - rho * denominator = 0 is kept, for any rho = tan(angle)."""
+
+    def __init__(self, values: Array, influence: Array, level: float) -> None:
+        _, self.seeds, self.groups = influence.shape
+        self.level = level
+        self.mean = values.mean(axis=1)
+        if self.seeds >= ENOUGH_SEEDS:
+            self.squares = mean_squares(values, influence)
+        else:
+            by_group = influence.mean(axis=1)
+            self.squares = (by_group @ by_group.T / (self.groups - 1))[None]
+
+    def keeps(self, angles: Array) -> NDArray[np.bool_]:
+        """Whether the test at 1 - level does not reject, ``[angles]``."""
+        from scipy.special import stdtrit
+
+        c = np.stack([np.cos(angles), -np.sin(angles)])
+        # Where one is 0, rounding may leave it below.
+        squares = np.maximum(np.einsum("ka,mkl,la->ma", c, self.squares, c), 0.0)
+        if self.seeds >= ENOUGH_SEEDS:
+            variance, df = variance_of_mean(squares, self.seeds, self.groups)
+        else:
+            variance = squares[0] / self.groups
+            df = np.full_like(variance, self.groups - 1)
+        half = stdtrit(df, (1 + self.level) / 2) * np.sqrt(variance)
+        kept: NDArray[np.bool_] = np.abs(self.mean @ c) <= np.where(variance > 0, half, 0.0)
+        return kept
+
+    def strictest(self) -> tuple[float, float]:
+        """(1, rho), up to a factor, where mean over standard error is about at its greatest."""
+        # Their sum is never indefinite, as a variance with a component less can be.
+        weights = np.linalg.lstsq(self.squares.sum(axis=0), self.mean, rcond=None)[0]
+        return float(weights[0]), float(-weights[1])
+
+
+def _ends(test: _Test, left: Array, right: Array, left_inside: NDArray[np.bool_]) -> Array:
+    """The last angles inside of the set, between pairs of which one is inside."""
+    within = np.where(left_inside, left, right)
+    beyond = np.where(left_inside, right, left)
+    for _ in range(_HALVINGS):
+        middle = (within + beyond) / 2
+        kept = test.keeps(middle)
+        within, beyond = np.where(kept, middle, within), np.where(kept, beyond, middle)
+    return within

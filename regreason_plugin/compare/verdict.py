@@ -1,0 +1,305 @@
+"""The three questions, answered in words that are made from the numbers and no stronger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from regreason_plugin.compare.comparability import describe_data
+from regreason_plugin.compare.comparison import (
+    METRICS,
+    Answer,
+    Comparison,
+    Difference,
+    Gap,
+)
+from regreason_plugin.compare.seed_pairs import SeedPairs
+from regreason_plugin.render.tables import settings_of
+
+# Fewer than this, and an interval that rests on how they vary is a guess itself.
+FEW_GROUPS = 20
+_ACTIVATION = (
+    "activation_entropy_mid",
+    "activation_entropy_abs_mid",
+    "activation_entropy_square_mid",
+)
+# By name, in a word.
+_OTHERS = {
+    "macro_f1": "macro-F1",
+    "qwk": "kappa",
+    "mae": "absolute error",
+    "auroc": "area under the ROC curve",
+    "ece": "calibration error",
+    "nll": "log-likelihood",
+}
+_OUTPUT = ("output_entropy", "label_entropy")
+
+
+def answers(comparison: Comparison) -> list[Answer]:
+    """The answers to what the numbers can answer, the paper's questions first."""
+    found = [_helps(comparison)]
+    if comparison.gap:
+        found.append(_keeps(comparison))
+    if any(name in comparison.metrics for name in _ACTIVATION):
+        found.append(_entropies(comparison))
+    return found
+
+
+def _helps(comparison: Comparison) -> Answer:
+    """Whether the explanation helps; of other arms, whether each does."""
+    whole = comparison.gap_of
+    arms = [whole] if whole else comparison.arms
+    question = f"Does `{arms[0]}` help?" if len(arms) == 1 else "Which arm helps?"
+    short = "; ".join(
+        (f"{arm}: " if len(arms) > 1 else "")
+        + _direction(comparison.pooled[arm]["acc"], "better", "worse")
+        for arm in arms
+    )
+    if all(comparison.pooled[arm]["acc"].over == "groups" for arm in arms):
+        short += ", for these trained models"
+    sentences = [_accuracy(comparison, arm) for arm in arms]
+    for arm in arms:
+        sentences += _others(comparison, arm)
+    return Answer(question=question, short=short, sentences=sentences)
+
+
+def _direction(difference: Difference, above: str, below: str) -> str:
+    """What an interval shows, in a few words."""
+    if difference.low is None or difference.high is None:
+        return "cannot be said"
+    if difference.low > 0:
+        return above
+    if difference.high < 0:
+        return below
+    if difference.low == difference.high == 0:
+        return "no difference at all"
+    return "no difference shown"
+
+
+def _accuracy(comparison: Comparison, arm: str) -> str:
+    found, wins = comparison.pooled[arm]["acc"], comparison.wins[arm]
+    settings = [of["acc"] for of in comparison.differences[arm].values()]
+    where = f"the mean over {wins.of} settings" if wins.of > 1 else "the one setting"
+    text = (
+        f"In {where}, the accuracy of `{arm}` is {_points(found)} that of `{comparison.baseline}`"
+        f"{_interval(found)}"
+    )
+    text += f"; it is higher in {wins.wins} of {wins.of}" + (
+        f", tied in {wins.ties}" if wins.ties else ""
+    )
+    clear = [one for one in settings if one.p_holm is not None and one.p_holm < 0.05]
+    if wins.of > 1:
+        up = sum((one.value or 0) > 0 for one in clear)
+        text += f", clearly so in {up}" if up else ", clearly so in none"
+        down = len(clear) - up
+        text += f", and clearly lower in {down}" if down else ""
+        text += " (Holm-corrected p < 0.05)"
+    text += "."
+    if found.detectable and _direction(found, "", "") == "no difference shown":
+        text += (
+            f" A true difference of {found.detectable:.3f} would have been found with a "
+            f"probability of {comparison.power:.0%}, a smaller one less often."
+        )
+    return text
+
+
+def _points(found: Difference) -> str:
+    value = found.value or 0.0
+    if abs(value) < 5e-4:
+        return "within 0.001 of"
+    return f"{abs(value):.3f} {'above' if value > 0 else 'below'}"
+
+
+def _interval(found: Difference) -> str:
+    if found.low is None or found.high is None:
+        return " (no interval: a single group of documents)"
+    return f" (95 % interval {found.low:+.3f} to {found.high:+.3f})"
+
+
+def _others(comparison: Comparison, arm: str) -> list[str]:
+    """Which other metrics move with it, against it, or cannot be told."""
+    better, worse, unclear = [], [], []
+    for name, short in _OTHERS.items():
+        found = comparison.pooled[arm].get(name)
+        if found is None or found.low is None or found.high is None:
+            continue
+        sign = 1 if METRICS[name].better == "higher" else -1
+        shown = f"{METRICS[name].title} ({found.value:+.3f})"
+        if min(sign * found.low, sign * found.high) > 0:
+            better.append(shown)
+        elif max(sign * found.low, sign * found.high) < 0:
+            worse.append(shown)
+        else:
+            unclear.append(short)
+    said = []
+    if better:
+        said.append(f"better in {_list(better)}")
+    if worse:
+        said.append(f"worse in {_list(worse)}")
+    sentences = [f"`{arm}` is {'; '.join(said)}."] if said else []
+    if unclear:
+        have = "has 0 in its interval" if len(unclear) == 1 else "have 0 in their intervals"
+        sentences.append(f"No difference is shown in {_list(unclear)}, which {have}.")
+    return sentences
+
+
+def _keeps(comparison: Comparison) -> Answer:
+    whole = comparison.pooled[comparison.gap_of or ""]["acc"]
+    loses = whole.high is not None and whole.high < 0
+    sentences = [
+        _gap(arm, gap, comparison.gap_of or "", "loses" if loses else "gains")
+        for arm, gap in comparison.gap.items()
+    ]
+    unsure = whole.low is None or whole.high is None or whole.low <= 0 <= whole.high
+    if unsure:
+        sentences.append(
+            f"Whether `{comparison.gap_of}` itself gains anything is not shown, so a share of its "
+            "gain has little meaning."
+        )
+        short = "cannot be said"
+    elif loses:
+        sentences.append(
+            f"`{comparison.gap_of}` loses accuracy: there is no gain of which others could keep a "
+            "share."
+        )
+        short = f"{comparison.gap_of} gains nothing"
+    else:
+        short = "; ".join(
+            f"{arm} {gap.value:.0%}" for arm, gap in comparison.gap.items() if gap.value is not None
+        )
+    return Answer(
+        question=f"How much of what `{comparison.gap_of}` gains does each other arm keep?",
+        short=short,
+        sentences=sentences,
+    )
+
+
+def _gap(arm: str, gap: Gap, whole: str, does: str) -> str:
+    if gap.value is None:
+        return f"`{arm}`: no share, as the accuracy of `{whole}` does not differ at all."
+    text = f"`{arm}` {does} {gap.value:.2f} times as much, 95 % interval "
+    if gap.kind == "everything" or gap.low is None or gap.high is None:
+        return text + "unbounded: no share can be excluded."
+    if gap.kind == "outside":
+        return text + f"unbounded: all but {gap.low:.2f} to {gap.high:.2f}."
+    return text + f"{gap.low:.2f} to {gap.high:.2f}."
+
+
+def _entropies(comparison: Comparison) -> Answer:
+    whole = comparison.gap_of
+    arms = [whole] if whole else comparison.arms
+    sentences, shorts = [], []
+    for arm in arms:
+        found = comparison.pooled[arm]
+        inner = {name: found[name] for name in _ACTIVATION if name in found}
+        outer = {name: found[name] for name in _OUTPUT if name in found}
+        one, inner_text = _agreement(inner, "higher", "lower")
+        two, outer_text = _agreement(outer, "less sharp", "sharper")
+        shorts.append((f"{arm}: " if len(arms) > 1 else "") + f"middle {one}; output {two}")
+        sentences.append(
+            f"Activation entropy in the middle blocks of `{arm}`, by {len(inner)} "
+            f"definition{'s' if len(inner) > 1 else ''}: {inner_text}."
+        )
+        sentences.append(
+            f"Entropy of its output, over the vocabulary and over the labels: {outer_text}. "
+            "Lower is sharper, which is not the same as better calibrated."
+        )
+    return Answer(
+        question="Is the entropy of the middle layers higher, and the output sharper?",
+        short="; ".join(shorts),
+        sentences=sentences,
+    )
+
+
+def _agreement(found: Mapping[str, Difference], above: str, below: str) -> tuple[str, str]:
+    """A few words where all definitions agree, and each difference with its interval."""
+    directions = {_direction(one, above, below) for one in found.values()}
+    text = ", ".join(
+        f"{_short_name(name)} {one.value or 0:+.3f}{_interval(one).replace('95 % interval ', '')}"
+        for name, one in found.items()
+    )
+    if len(directions) == 1:
+        return directions.pop(), text
+    clear = directions & {above, below}
+    if len(clear) == 1:
+        return f"{clear.pop()} by some definitions only", text
+    return "definitions disagree" if clear else "no difference shown", text
+
+
+def _short_name(name: str) -> str:
+    title = METRICS[name].title
+    return (
+        title.removeprefix("activation entropy, ")
+        .removesuffix(", middle blocks")
+        .removeprefix("entropy ")
+    )
+
+
+def _list(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def notes_of(
+    comparison: Comparison,
+    pairs: Mapping[str, SeedPairs],
+    left_out: Mapping[str, list[str]],
+    not_shared: Sequence[str] = (),
+) -> list[str]:
+    """What a reader of the numbers has to know, a sentence each.
+
+    Args:
+        comparison: The numbers.
+        pairs: Of the seeds, by arm.
+        left_out: Settings that an arm has and the baseline lacks, by arm.
+        not_shared: Metrics that some settings have and others lack.
+    """
+    count = len(comparison.settings)
+    documents = sum(setting.documents for setting in comparison.settings)
+    notes = [
+        f"{describe_data(comparison.data)}; {settings_of(comparison)}, {documents:,} documents."
+    ]
+    if not_shared:
+        names = _list([METRICS[name].title for name in not_shared])
+        notes.append(
+            f"Left out, as not all of these tasks have {'it' if len(not_shared) == 1 else 'them'}: "
+            f"{names}."
+        )
+    few = [arm for arm in comparison.arms if len(pairs[arm].places) < 3]
+    if few:
+        notes.append(
+            "Fewer than three seeds: the intervals of "
+            f"{_list([f'`{arm}`' for arm in few])} speak of these trained models only, not of "
+            "what training again would give."
+        )
+    if len(few) < len(comparison.arms):
+        notes.append(
+            "Intervals from three seeds on are over training seeds and groups of documents alike."
+        )
+    for arm in comparison.arms:
+        if not pairs[arm].same:
+            notes.append(
+                f"`{arm}` and `{comparison.baseline}` have no seed in common; their models are "
+                "paired in order."
+            )
+        if pairs[arm].repeated:
+            notes.append(
+                f"Of `{arm}` and `{comparison.baseline}`, the one without a training seed stands "
+                "against every seed of the other."
+            )
+        if pairs[arm].left_out:
+            notes.append(
+                f"Without a partner, and left out of the differences of `{arm}`: seed "
+                f"{_list(pairs[arm].left_out)}."
+            )
+    for arm, tasks in left_out.items():
+        notes.append(
+            f"`{arm}` has {len(tasks)} more settings than `{comparison.baseline}`, which are left "
+            "out: the baseline's are compared."
+        )
+    small = [setting for setting in comparison.settings if setting.groups < FEW_GROUPS]
+    if small:
+        fewest = min(setting.groups for setting in small)
+        notes.append(
+            f"{len(small)} of {count} settings have fewer than {FEW_GROUPS} groups of documents "
+            f"(the least: {fewest}): their own intervals are rough."
+        )
+    return notes

@@ -1,0 +1,1 @@
+"""What every room shares: the task, the records, the prompt, files, errors."""

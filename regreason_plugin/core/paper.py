@@ -1,0 +1,45 @@
+"""The eighteen settings: what importers, raters and the mini benchmark are made for.
+
+They are declared in ``paper.yml``. Whatever works for any task reads its data folder's
+declaration instead.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import yaml
+
+from regreason_plugin.core.declaration import Dataset, Declaration
+from regreason_plugin.core.errors import UserError, nearest
+
+EIGHTEEN = Declaration.model_validate(
+    yaml.safe_load(files("regreason_plugin.core").joinpath("paper.yml").read_text(encoding="utf-8"))
+)
+LABELS: tuple[str, ...] = EIGHTEEN.labels
+DATASETS: dict[str, str] = {name: dataset.title for name, dataset in EIGHTEEN.datasets.items()}
+SOURCES: dict[str, Dataset] = EIGHTEEN.datasets
+AXES: dict[str, str] = {name: axis.title for name, axis in EIGHTEEN.axes.items()}
+QUESTIONS: dict[str, str] = {name: axis.question for name, axis in EIGHTEEN.axes.items()}
+SETTINGS: tuple[tuple[str, str], ...] = EIGHTEEN.settings
+
+
+def task_name(dataset: str, axis: str) -> str:
+    """The lm-eval task of a setting, such as ``regreason_coqa_naturalness``."""
+    return EIGHTEEN.task_name(dataset, axis)
+
+
+def generative_task_name(dataset: str, axis: str) -> str:
+    """The task of a setting for models that explain first."""
+    return EIGHTEEN.twin_name(dataset, axis)
+
+
+def check_name(kind: str, name: str, known: list[str]) -> str:
+    """Return ``name`` if it is known.
+
+    Raises:
+        UserError: It is not; the nearest known name is in the message.
+    """
+    if name not in known:
+        raise UserError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+    return name

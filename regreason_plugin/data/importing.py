@@ -1,0 +1,250 @@
+"""Import a dataset: open its source, turn rows into conversations, write them.
+
+Each importer knows the datasets that it reads; here they are put together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.core.jsonl import write_records
+from regreason_plugin.core.records import Conversation
+from regreason_plugin.data import amazon, arena, coqa, cornell, hh
+from regreason_plugin.data.importer import Importer, LeftOut, Row, Rows
+from regreason_plugin.data.sources import file_rows, hub_rows
+
+IMPORTERS: Mapping[str, Importer] = {
+    dataset: module.IMPORTER
+    for module in (arena, hh, amazon, coqa, cornell)
+    for dataset in module.IMPORTER.datasets
+}
+
+
+class Imported(NamedTuple):
+    """What an import came to.
+
+    Attributes:
+        conversations: How many were written.
+        groups: How many groups they are in.
+        left_out: What was not taken, counted by reason.
+        drawn_from: How many there were to draw a sample from; None without a seed.
+    """
+
+    conversations: int
+    groups: int
+    left_out: Counter[str]
+    drawn_from: int | None
+
+
+def open_source(
+    dataset: str,
+    *,
+    path: Path | None = None,
+    subset: str | None = None,
+    split: str | None = None,
+) -> Rows:
+    """Open a local file, or the Hub without one.
+
+    Args:
+        dataset: One that has an importer.
+        path: A file in one of the dataset's formats; for Cornell also a folder.
+        subset: A subset on the Hub; the dataset's first by default.
+        split: A split on the Hub; ``train`` by default.
+
+    Raises:
+        UserError: It cannot be reached, is not what it should be, or is another dataset's; or
+            there is no importer for the dataset.
+    """
+    if dataset not in IMPORTERS:
+        raise UserError(
+            f"there is no importer for {dataset}; write its conversations yourself, one JSON "
+            "object a line, or add an importer as CONTRIBUTING.md says"
+        )
+    importer = IMPORTERS[dataset]
+    if path is None:
+        source = subset or next(iter(importer.hub))
+        if source not in importer.hub:
+            known = nearest(source, list(importer.hub))
+            raise UserError(f"{dataset} has no subset {source!r} on the Hub; {known}")
+        hub = importer.hub[source]
+        if importer.open_hub:
+            if split:
+                raise UserError(f"{dataset} has no splits; leave out --split")
+            return importer.open_hub(hub)
+        rows, name = hub_rows(hub, split or "train"), hub.repository
+    else:
+        if subset or split:
+            raise UserError("--subset and --split are of the Hub; with --path, name the file")
+        opened = importer.open_path(path) if importer.open_path else path
+        if isinstance(opened, Rows):
+            return opened
+        rows, name = file_rows(opened, importer.fields), str(opened)
+    if rows.fields is not None:
+        _check_fields(dataset, rows.fields, name, certain=True)
+    rows = rows._replace(rows=_first_checked(dataset, rows.rows, name))
+    if importer.gather:
+        return Rows(None, importer.gather(rows.rows))
+    return rows
+
+
+def import_dataset(
+    dataset: str,
+    source: Rows,
+    out: Path,
+    *,
+    limit: int | None = None,
+    seed: int | None = None,
+    strict: bool = False,
+    on_row: Callable[[], object] = lambda: None,
+) -> Imported:
+    """Write a dataset's conversations, whole or not at all.
+
+    Args:
+        dataset: One that has an importer.
+        source: From `open_source`.
+        out: The file to write.
+        limit: At most so many conversations: the first, or with a seed a sample, which
+            depends on the seed and the conversations and not on their order.
+        seed: Of the sample. All rows are read, and at most ``limit`` of them held.
+        strict: Stop at the first broken row instead of counting it.
+        on_row: Called for each row read.
+
+    Raises:
+        UserError: A row is broken and ``strict``, or none can be used.
+    """
+    reading = _Reading(dataset, source.rows, strict, on_row)
+    groups: set[int] = set()
+
+    def written() -> Iterator[Conversation]:
+        first = islice(reading.unique(), limit)
+        for conversation in first if seed is None else reading.sample(limit, seed):
+            groups.add(_hash(conversation.group))
+            yield conversation
+        if not groups:
+            reading.refuse_nothing()
+
+    count = write_records(out, written())
+    drawn_from = None if seed is None else reading.usable
+    return Imported(count, len(groups), reading.left_out, drawn_from)
+
+
+class _Reading:
+    """The conversations of a source's rows, and what is left out on the way."""
+
+    def __init__(
+        self, dataset: str, rows: Iterator[Row], strict: bool, on_row: Callable[[], object]
+    ) -> None:
+        self.dataset = dataset
+        self.importer = IMPORTERS[dataset]
+        self.rows = rows
+        self.strict = strict
+        self.on_row = on_row
+        self.left_out: Counter[str] = Counter()
+        self.usable = 0
+        self.first_error: UserError | None = None
+
+    def _conversations(self) -> Iterator[Conversation]:
+        for row in self.rows:
+            self.on_row()
+            try:
+                if isinstance(row.value, LeftOut):
+                    raise row.value
+                for found in self.importer.convert(self.dataset, row.value):
+                    if isinstance(found, LeftOut):
+                        self._leave_out(row, found)
+                    else:
+                        yield found
+            except LeftOut as left_out:
+                self._leave_out(row, left_out)
+
+    def _leave_out(self, row: Row, left_out: LeftOut) -> None:
+        error = row.error(left_out)
+        if self.strict and left_out.broken:
+            raise error
+        self.left_out[left_out.counted] += 1
+        self.first_error = self.first_error or error
+
+    def unique(self) -> Iterator[Conversation]:
+        """Each conversation once, in the source's order."""
+        seen: set[int] = set()
+        for conversation in self._conversations():
+            if self._is_new(conversation.id, seen):
+                yield conversation
+
+    def sample(self, limit: int | None, seed: int) -> Iterator[Conversation]:
+        """Those drawn first, by a hash of the seed and what they are drawn by."""
+        drawn_by = self.importer.drawn_by or (lambda conversation: conversation.id)
+        seen: set[int] = set()
+        # A heap has its smallest in front; the one to go is that with the largest hash.
+        heap: list[tuple[int, str]] = []
+        held: dict[tuple[int, str], Conversation] = {}
+        for conversation in self._conversations():
+            drawn = drawn_by(conversation)
+            if not self._is_new(f"{drawn} {conversation.id}", seen):
+                continue
+            self.usable += 1
+            key = (-_hash(f"{seed}/{drawn}"), drawn)
+            held[key] = conversation
+            heapq.heappush(heap, key)
+            if limit is not None and len(heap) > limit:
+                del held[heapq.heappop(heap)]
+        written: set[int] = set()
+        for key in sorted(heap, reverse=True):
+            # Two HH-RLHF pairs may share one side.
+            if self._is_new(held[key].id, written):
+                yield held[key]
+
+    def _is_new(self, name: str, seen: set[int]) -> bool:
+        number = _hash(name)
+        if number in seen:
+            self.left_out["the same conversation again"] += 1
+            return False
+        seen.add(number)
+        return True
+
+    def refuse_nothing(self) -> None:
+        """Say that no row could be used, and why not the first."""
+        if self.first_error is None:
+            raise UserError(f"the source of {self.dataset} holds no rows")
+        raise UserError(f"no row of {self.dataset} can be used; the first: {self.first_error}")
+
+
+def _hash(text: str) -> int:
+    # As numbers of 64 bits, 100,000 of them take some 7 MB.
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _first_checked(dataset: str, rows: Iterator[Row], name: str) -> Iterator[Row]:
+    """The same rows, if the first is not that of another dataset."""
+    first = next(rows, None)
+    if first is None:
+        return iter(())
+    if not isinstance(first.value, LeftOut):
+        _check_fields(dataset, frozenset(first.value), name, certain=False)
+    return chain([first], rows)
+
+
+def _check_fields(dataset: str, fields: frozenset[str], name: str, *, certain: bool) -> None:
+    """Refuse fields that are another dataset's, or if it is certain, that are not this one's."""
+    if any(form <= fields for form in IMPORTERS[dataset].forms):
+        return
+    others = [
+        other
+        for other, importer in IMPORTERS.items()
+        if any(form <= fields for form in importer.forms)
+    ]
+    if others:
+        raise UserError(
+            f"looks like {' or '.join(others)}, not {dataset}; import it by that name", path=name
+        )
+    if certain:
+        forms = "; or ".join(", ".join(sorted(form)) for form in IMPORTERS[dataset].forms)
+        there = ", ".join(sorted(fields)) or "none"
+        raise UserError(f"{dataset} has the fields {forms}; here are: {there}", path=name)

@@ -1,0 +1,392 @@
+"""The rows of a labelled table, cleaned and checked, one at a time.
+
+Of each text a hash is kept, to find it again; never the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, Literal, NamedTuple
+
+from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.core.look_alikes import check_twins, difference, find_twins, merged
+from regreason_plugin.core.task_file import Columns, Data, TaskFile
+from regreason_plugin.data.cells import Kind, find_kinds, read_as, text_of, written
+from regreason_plugin.data.groups import text_group
+from regreason_plugin.data.importer import Hub, LeftOut, Row, Rows
+from regreason_plugin.data.sources import hub_rows
+from regreason_plugin.data.table_file import CSV, table_rows
+from regreason_plugin.data.text_cleaning import clean
+
+Twins = Literal["refuse", "merge", "keep"]
+
+_LINES = (".jsonl", ".jsonl.gz")
+# So many objects of JSON may lack a key before no object is thought to have it.
+_LOOKED_AT = 100
+# Cells that are read by the kind of their column; of the others each by itself.
+_BY_COLUMN = ("label", "id", "group")
+# More classes than this is a column of texts or of numbers.
+MOST_LABELS = 1000
+
+
+class Record(NamedTuple):
+    """A row with its label as the data has it.
+
+    Attributes:
+        id: From its column, or a hash of the text.
+        group: From its column, or a hash of the text without case and marks.
+        text: Cleaned as imported conversations are.
+        label: The label's text.
+        explanation: None where the row has none.
+        line: Where it stands.
+    """
+
+    id: str
+    group: str
+    text: str
+    label: str
+    explanation: str | None
+    line: int
+
+
+class Labelled(NamedTuple):
+    """A row with its label as the task numbers it, from 1; the rest as in `Record`."""
+
+    id: str
+    group: str
+    text: str
+    label: int
+    explanation: str | None
+    line: int
+
+
+@dataclass
+class Counts:
+    """What was read.
+
+    Attributes:
+        rows: All of them.
+        labels: Kept rows by label.
+        blank: Dropped, since they have no text.
+        unlabelled: Dropped, since they have no label.
+        duplicates: Dropped, since the same text stands earlier with the same label.
+        explained: Kept rows with an explanation.
+        groups: Of the kept rows.
+        merged: Which label another was counted as, since they look the same.
+    """
+
+    rows: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    blank: int = 0
+    unlabelled: int = 0
+    duplicates: int = 0
+    explained: int = 0
+    groups: int = 0
+    merged: dict[str, str] = field(default_factory=dict)
+
+    def merge(self, merged: dict[str, str]) -> None:
+        """Count labels as others."""
+        self.merged = merged
+        for label, other in merged.items():
+            self.labels[other] += self.labels.pop(label, 0)
+
+    @property
+    def kept(self) -> int:
+        """Rows that are left."""
+        return self.labels.total()
+
+
+def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[Labelled]:
+    """Stream the rows of a task's table.
+
+    Args:
+        task: As `task_file.read_task` gives it.
+        counts: Filled while it is read.
+
+    Raises:
+        UserError: The table cannot be read, or does not fit the task: a column is missing, a
+            label is known to one of them only, a class has one row, the same text has two
+            labels. What only the whole table shows is raised at its end.
+    """
+    counts = counts if counts is not None else Counts()
+    number = {label: place for place, label in enumerate(task.labels, start=1)}
+    values = {**dict(zip(task.labels, task.labels, strict=True)), **task.values}
+    for record in read_records(task.data, task.columns, counts, values):
+        if record.label not in number:
+            raise UserError(
+                f"label {record.label!r} is none of the task's; "
+                f"{_likest(record.label, task.labels)}; add it to `labels`, or say under "
+                "`values` which label it stands for",
+                path=_place(task.data, record.line),
+                field=task.columns.label,
+            )
+        yield Labelled(*record[:3], number[record.label], *record[4:])
+    for label in task.labels:
+        if label not in counts.labels:
+            raise UserError(
+                f"no row has the task's label {label!r}; take it out of `labels`, or say under "
+                "`values` which value stands for it",
+                path=str(task.data),
+                field=task.columns.label,
+            )
+
+
+def read_records(
+    data: Data,
+    columns: Columns,
+    counts: Counts,
+    values: Mapping[str, str] | None = None,
+    option: str = "`data: {path: FILE}`",
+    twins: Twins = "keep",
+) -> Iterator[Record]:
+    """Stream the rows of a table whose labels are not known yet.
+
+    Args:
+        data: Where it is.
+        columns: What to read of it.
+        counts: Filled while it is read.
+        values: Which label a value stands for, where it is not the label itself.
+        option: What names a local file in place of a dataset of the Hub, for messages.
+        twins: What to do about labels that look the same: refuse them, merge them into the one
+            with the most rows (which shows at the end, in the counts), or keep them apart.
+
+    Raises:
+        UserError: As `read_labelled`, but for labels that a task does not have.
+    """
+    rows = _opened(data, columns, option)
+    named = columns.named()
+    # Of the whole columns, so the table is read once before.
+    by_column = [named[what] for what in _BY_COLUMN if what in named]
+    kinds = find_kinds(rows, by_column, lambda: _source(data, columns, option))
+    reader = _Reader(columns, rows.classes, kinds)
+    values = reader.of_values(values or {}, data)
+    seen = _Seen(data, columns)
+    for row in rows.rows:
+        if isinstance(row.value, LeftOut):
+            raise row.error(row.value)
+        counts.rows += 1
+        cells = reader.cells(row, row.value)
+        text = cells["text"]
+        label = values.get(cells["label"], cells["label"])
+        if not text:
+            counts.blank += 1
+        elif not label:
+            counts.unlabelled += 1
+        elif seen.before(text, label, row):
+            counts.duplicates += 1
+        else:
+            explanation = cells["explanation"]
+            record = Record(
+                id=seen.new_id(cells["id"], text, row),
+                group=cells["group"] or text_group(text),
+                text=text,
+                label=label,
+                explanation=explanation or None,
+                line=row.number,
+            )
+            seen.groups.add(hashlib.sha256(record.group.encode()).digest()[:8])
+            counts.labels[label] += 1
+            counts.explained += bool(explanation)
+            if len(counts.labels) > MOST_LABELS:
+                raise UserError(
+                    f"has more than {MOST_LABELS} different values; is it the label?",
+                    path=str(data),
+                    field=columns.label,
+                )
+            yield record
+    counts.groups = len(seen.groups)
+    # Also labels of which every row repeats a text.
+    repeated = (label for pair in seen.contradictions for label in pair)
+    labels = {**dict.fromkeys(repeated, 0), **counts.labels}
+    if twins == "refuse":
+        _refuse_twins(data, columns, labels)
+    elif twins == "merge":
+        counts.merge(merged(labels))
+    seen.check_end(counts.merged)
+    _check_whole(data, columns, counts)
+
+
+def _source(data: Data, columns: Columns, option: str) -> Rows:
+    if data.path is not None:
+        return table_rows(data.path, frozenset(columns.named().values()))
+    assert data.hub is not None
+    return hub_rows(Hub(data.hub, data.config), data.split, option)
+
+
+def _opened(data: Data, columns: Columns, option: str) -> Rows:
+    """The rows, once every column is known to be there."""
+    rows = _source(data, columns, option)
+    first = []
+    fields = rows.fields
+    if fields is None:
+        first = list(islice(rows.rows, _LOOKED_AT))
+        fields = frozenset(chain(*(row.value for row in first if isinstance(row.value, dict))))
+        if not fields and first and isinstance(first[0].value, LeftOut):
+            raise first[0].error(first[0].value)
+    for what, name in columns.named().items():
+        if name not in fields:
+            raise UserError(
+                f"has no column {name!r} for the {what}; {nearest(name, sorted(fields))}",
+                path=str(data),
+            )
+    return rows._replace(rows=chain(first, rows.rows))
+
+
+class _Reader(NamedTuple):
+    """What a row's cells say, by the kind of their columns."""
+
+    columns: Columns
+    classes: Mapping[str, Sequence[str]]
+    kinds: Mapping[str, Kind]
+
+    def cells(self, row: Row, value: Mapping[str, Any]) -> dict[str, str]:
+        """By what they are; empty where they are missing or have no column.
+
+        Raises:
+            UserError: A cell is no text and no number.
+        """
+        cells = dict.fromkeys(("explanation", "id", "group"), "")
+        for what, name in self.columns.named().items():
+            try:
+                cells[what] = self._cell(what, name, value.get(name))
+            except ValueError as error:
+                raise row.error(LeftOut(str(error), field=name)) from None
+        return cells
+
+    def _cell(self, what: str, name: str, value: Any) -> str:
+        if what not in _BY_COLUMN:
+            return text_of(value)
+        text = read_as(self.kinds[name], written(value, self.classes.get(name, ())))
+        if what == "label":
+            return clean(text)
+        return text.strip() if what == "group" else text
+
+    def of_values(self, values: Mapping[str, str], data: Data) -> dict[str, str]:
+        """The values of a task as this table has them: ``1`` where the task says ``1.0``."""
+        kind = self.kinds[self.columns.label]
+        read: dict[str, str] = {}
+        for value, label in values.items():
+            plain = read_as(kind, value)
+            if plain and read.setdefault(plain, label) != label:
+                raise UserError(
+                    f"all labels are {kind.value}, so {value!r} is {plain!r}, which cannot stand "
+                    f"for both {read[plain]!r} and {label!r}; change `labels` or `values`",
+                    path=str(data),
+                    field=self.columns.label,
+                )
+        return read
+
+
+class _Seen:
+    """Texts and ids that stood on an earlier line, as hashes."""
+
+    def __init__(self, data: Data, columns: Columns) -> None:
+        self.data = data
+        self.columns = columns
+        self.texts: dict[bytes, tuple[str, int]] = {}
+        self.ids: dict[bytes, int] = {}
+        self.groups: set[bytes] = set()
+        # By two labels of one text: how many rows, and what the first of them is.
+        self.contradictions: dict[tuple[str, str], tuple[int, str]] = {}
+
+    def before(self, text: str, label: str, row: Row) -> bool:
+        """Whether this text was there with this label; with another, it is remembered."""
+        digest = hashlib.sha256(text.encode()).digest()[:16]
+        known, line = self.texts.setdefault(digest, (label, row.number))
+        if line == row.number:
+            return False
+        if known != label:
+            first = (
+                f"{text[:60]!r}, is {known!r} in {row.unit} {line} and {label!r} in {row.unit} "
+                f"{row.number}"
+            )
+            number, first = self.contradictions.get((known, label), (0, first))
+            self.contradictions[known, label] = number + 1, first
+        return True
+
+    def new_id(self, given: str, text: str, row: Row) -> str:
+        """The id, which no earlier row has: the given one, or a hash of the text."""
+        row_id = given or f"text-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        if self.columns.id is not None:
+            digest = hashlib.sha256(row_id.encode()).digest()[:16]
+            line = self.ids.setdefault(digest, row.number)
+            if line != row.number:
+                raise UserError(
+                    f"id {row_id!r} stands in {row.unit} {line} too, with another text; ids must "
+                    "be unique",
+                    path=f"{self.data}, {row.unit} {row.number}",
+                    field=self.columns.id,
+                )
+        return row_id
+
+    def check_end(self, merged: Mapping[str, str]) -> None:
+        """Refuse texts with two labels that are not one after all."""
+        found = [
+            contradiction
+            for labels, contradiction in self.contradictions.items()
+            if len({merged.get(label, label) for label in labels}) > 1
+        ]
+        if found:
+            number = sum(rows for rows, _ in found)
+            rows = "row repeats" if number == 1 else "rows repeat"
+            raise UserError(
+                f"{number} {rows} an earlier text with another label; the first, {found[0][1]}; "
+                "keep one of each",
+                path=str(self.data),
+            )
+
+
+def _refuse_twins(data: Data, columns: Columns, labels: Iterable[str]) -> None:
+    try:
+        check_twins(
+            labels,
+            "add --merge-labels if they are one, which then has the spelling of the most rows, or "
+            "--keep-labels if they are not",
+        )
+    except ValueError as error:
+        raise UserError(str(error), path=str(data), field=columns.label) from None
+
+
+def _check_whole(data: Data, columns: Columns, counts: Counts) -> None:
+    """What only the whole table shows."""
+
+    def wrong(message: str, field: str | None = None) -> UserError:
+        return UserError(message, path=str(data), field=field)
+
+    if not counts.rows:
+        raise wrong("has no rows")
+    if not counts.kept:
+        if counts.blank:
+            raise wrong(f"all of its {counts.rows} texts are empty", columns.text)
+        raise wrong(f"none of its {counts.rows} rows has a label", columns.label)
+    if len(counts.labels) == 1:
+        (only,) = counts.labels
+        raise wrong(f"all rows have the label {only!r}; a task needs two", columns.label)
+    single = [label for label, number in counts.labels.items() if number == 1]
+    if single:
+        more = f" (and {len(single) - 1} more such labels)" if len(single) > 1 else ""
+        raise wrong(
+            f"label {single[0]!r} has one row{more}, too few to train on and test on; add rows, "
+            "take it out, or give it another label, in the table or under `values` in a task.yml",
+            columns.label,
+        )
+    if columns.explanation and not counts.explained:
+        raise wrong(
+            f"is empty in all {counts.kept} rows; name no explanation column", columns.explanation
+        )
+
+
+def _likest(label: str, known: Sequence[str]) -> str:
+    for one in known:
+        if find_twins([one, label]):
+            return f"it looks the same as one: {difference(label, one)}"
+    return nearest(label, list(known))
+
+
+def _place(data: Data, number: int) -> str:
+    unit = "line" if data.path and data.path.name.lower().endswith((*CSV, *_LINES)) else "row"
+    return f"{data}, {unit} {number}"

@@ -1,0 +1,135 @@
+"""Scores by lm-eval itself, of a classifier and of the base model as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from regreason_plugin.core.cost import ScoringCost
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
+from regreason_plugin.evaluate.command import checkout_tasks
+from regreason_plugin.evaluate.results import read_run
+from regreason_plugin.evaluate.samples import scored_ids
+from regreason_plugin.evaluate.scoring_time import SCORING
+
+
+def score_classifier(
+    lm: ClassifierLM,
+    name: str,
+    model_args: dict[str, Any],
+    data: Path,
+    tasks: Sequence[str],
+    out: Path,
+    include: Path | None = None,
+    chat: bool = False,
+) -> None:
+    """What `lm_eval --log_samples --output_path` does, for a model that is at hand.
+
+    Args:
+        lm: The classifier.
+        name: What the results call it.
+        model_args: What they say of it; ``pretrained`` or ``peft`` names its folder.
+        data: The data folder.
+        tasks: To score.
+        out: lm-eval makes a folder in it.
+        include: More task files.
+        chat: Prompts in the chat template.
+    """
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+
+    tracker = EvaluationTracker(output_path=str(out))
+    results = simple_evaluate(
+        model=lm,
+        model_args=model_args,
+        tasks=list(tasks),
+        task_manager=task_manager(data, include),
+        log_samples=True,
+        evaluation_tracker=tracker,
+        apply_chat_template=chat,
+    )
+    assert results is not None, "there is one process"
+    samples = results.pop("samples")
+    results["config"]["model"] = name
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for task in tasks:
+        tracker.save_results_samples(task_name=task, samples=samples[task])
+    _check_written(out)
+
+
+def _check_written(out: Path) -> None:
+    """Refuse to go on with results that lm-eval could not write: it only logs that.
+
+    Raises:
+        UserError: A file is missing or cut off.
+    """
+    if any(out.rglob("results_*.json")) and not any(
+        scored_ids(result) is None for result in read_run(out.name, out).tasks.values()
+    ):
+        return
+    raise UserError(
+        "lm_eval could not write all its results there; see that the disk is not full and that it "
+        "may be written to, and run the command again",
+        path=out,
+    )
+
+
+def task_manager(data: Path, include: Path | None) -> Any:
+    """lm-eval's, with our tasks and the user's own."""
+    from lm_eval.tasks import TaskManager
+
+    ours = checkout_tasks()
+    return TaskManager(
+        include_path=[str(path) for path in (ours, include) if path is not None],
+        include_defaults=ours is None,
+        metadata={"data_dir": str(data)},
+    )
+
+
+def eval_arguments(
+    model: str,
+    data: Path,
+    tasks: Sequence[str],
+    out: Path,
+    *,
+    shots: int,
+    include: Path | None = None,
+    chat: bool = False,
+) -> list[str]:
+    """`regreason eval`'s for the untrained model."""
+    arguments = [
+        *("--model", "regreason-hf", "--model_args", f"pretrained={model},probe=none"),
+        *("--tasks", ",".join(tasks), "--metadata", json.dumps({"data_dir": str(data)})),
+        *("--batch_size", "auto", "--log_samples", "--output_path", str(out)),
+    ]
+    if shots:
+        arguments += ["--num_fewshot", str(shots)]
+    if include is not None:
+        arguments += ["--include_path", str(include)]
+    if chat:
+        arguments += ["--apply_chat_template"]
+    return arguments
+
+
+def score_base(method: str, arguments: list[str], out: Path) -> ScoringCost:
+    """Run `regreason eval` in this process.
+
+    Args:
+        method: Of which an error speaks.
+        arguments: As `eval_arguments`.
+        out: Where they have the results written.
+
+    Raises:
+        UserError: It ended with an error, which it has said.
+    """
+    from regreason_plugin.evaluate.command import main
+
+    if main(arguments):
+        raise UserError(f"{method}: lm_eval ended with the error above")
+    _check_written(out)
+    newest = max(out.rglob("results_*.json"), key=lambda file: file.name)
+    results = json.loads(newest.read_text(encoding="utf-8"))
+    return ScoringCost.model_validate(results["config"][SCORING])

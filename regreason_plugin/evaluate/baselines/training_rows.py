@@ -1,0 +1,94 @@
+"""The rows that a baseline learns from: those of the ``label_only`` arm, never the test file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from regreason_plugin.build.folder import MANIFEST, DataFolder
+from regreason_plugin.core.declaration import Setting
+from regreason_plugin.core.errors import UserError, nearest
+
+TRAIN = "train/label_only.jsonl"
+VALIDATION = "validation/label_only.jsonl"
+
+
+@dataclass
+class Examples:
+    """Rows of one setting.
+
+    Attributes:
+        prompts: What a model reads, as the other arms read it.
+        labels: From 1.
+    """
+
+    prompts: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What there is to learn from and to choose by, by setting in the declared order."""
+
+    train: dict[Setting, Examples]
+    validation: dict[Setting, Examples]
+
+
+def tasks_of(folder: DataFolder, asked: Sequence[str] | None) -> dict[str, Setting]:
+    """The settings of some tasks, by task in the declared order.
+
+    Args:
+        folder: The data.
+        asked: Names of tasks; None for all that the data has.
+
+    Raises:
+        UserError: A task that the data does not have.
+    """
+    declared = folder.declaration
+    known = {declared.task_name(*setting): setting for setting in folder.settings()}
+    for name in asked or ():
+        if name not in known:
+            raise UserError(f"the data has no task {name!r}; {nearest(name, list(known))}")
+    return {name: setting for name, setting in known.items() if asked is None or name in asked}
+
+
+def read_rows(folder: DataFolder, settings: Sequence[Setting]) -> Rows:
+    """Read the train and validation rows of some settings.
+
+    Raises:
+        UserError: The folder has no ``label_only`` files, or a setting has no rows in one, or
+            rows of a single label to learn from.
+    """
+    train, validation = (_read(folder, name, settings) for name in (TRAIN, VALIDATION))
+    for setting, examples in train.items():
+        if len(found := set(examples.labels)) < 2:
+            (label,) = found
+            raise UserError(
+                f"all rows of {' '.join(setting)} have the label "
+                f"{folder.declaration.labels[label - 1]!r}, and a classifier needs two; leave "
+                "its task out with --tasks",
+                path=folder.path / TRAIN,
+            )
+    return Rows(train, validation)
+
+
+def _read(folder: DataFolder, name: str, settings: Sequence[Setting]) -> dict[Setting, Examples]:
+    if name not in folder.manifest.files:
+        raise UserError(
+            f"has no {name}, whose rows the baselines read; build the data with label_only "
+            "among its --arms",
+            path=folder.path / MANIFEST,
+        )
+    found: dict[Setting, Examples] = defaultdict(Examples)
+    for row in folder.rows(name):
+        examples = found[row.dataset, row.axis]
+        examples.prompts.append(row.messages[0].content)
+        examples.labels.append(row.label)
+    for setting in settings:
+        if setting not in found:
+            raise UserError(
+                f"has no rows of {' '.join(setting)}; leave its task out with --tasks",
+                path=folder.path / name,
+            )
+    return {setting: found[setting] for setting in settings}

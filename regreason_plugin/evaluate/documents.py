@@ -1,0 +1,272 @@
+"""What the task files call: a data folder's rows as lm-eval documents.
+
+Nothing of a document is rendered as a template: every ``doc_to_...`` is a function.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+from lm_eval.api.samplers import ContextSampler
+
+from regreason_plugin.build.folder import (
+    TEST,
+    DataFolder,
+    mini_data_folder,
+    open_data_folder,
+)
+from regreason_plugin.core.declaration import Declaration
+from regreason_plugin.core.errors import UserError, say_once, stop_on_user_error
+from regreason_plugin.core.model_use import prompt_hashes
+from regreason_plugin.core.paper import EIGHTEEN, LABELS
+from regreason_plugin.core.prompt import Order, render_target
+from regreason_plugin.evaluate.truncation import refuse_truncation
+from regreason_plugin.metrics.label_metrics import document_metrics
+
+Document = dict[str, Any]
+Setting = tuple[str, str]
+
+ENVIRONMENT = "REGREASON_DATA"
+# Few-shot examples come from the train file that has what they show.
+FEWSHOT_FILES: dict[Order, str] = {
+    "label_first": "train/label_only.jsonl",
+    "explanation_first": "train/explanation.jsonl",
+}
+# Metadata keys that someone may have typed for data_dir; its near misspellings are
+# found by likeness. Model arguments arrive among the same keys and must pass.
+_MISNAMED = {"data", "dataset", "datadirectory", "datafolder", "datapath", "folder", "dir"}
+
+
+@dataclass(frozen=True)
+class TrainDocuments:
+    """Where few-shot examples are, read when the first one is asked for."""
+
+    folder: DataFolder
+    order: Order
+    setting: Setting
+
+    def read(self) -> list[Document]:
+        """The examples of this setting."""
+        return _documents(self.folder, FEWSHOT_FILES[self.order]).get(self.setting, [])
+
+
+class TrainSampler(ContextSampler):  # type: ignore[misc]
+    """lm-eval's default sampler, on a train file that a zero-shot run never reads."""
+
+    @stop_on_user_error()
+    def sample(self, n: int, eval_doc: Document | None = None, **_: Any) -> list[Document]:
+        """Draw n examples with the seed of --seed."""
+        (source,) = self.df
+        documents = source.read()
+        if n > len(documents):
+            raise UserError(
+                f"--num_fewshot {n} asks for more examples than the {len(documents)} of "
+                f"{' '.join(source.setting)} in {FEWSHOT_FILES[source.order]}",
+                path=source.folder.path,
+            )
+        return list(self.rnd.sample(documents, n))
+
+
+@stop_on_user_error()
+def label_first_documents(**kwargs: Any) -> dict[str, Any]:
+    """The ``custom_dataset`` of the 18 tasks; see `_load`."""
+    return _load("label_first", **kwargs)
+
+
+@stop_on_user_error()
+def explanation_first_documents(**kwargs: Any) -> dict[str, Any]:
+    """The ``custom_dataset`` of the generative twins; see `_load`."""
+    return _load("explanation_first", **kwargs)
+
+
+def _load(
+    order: Order,
+    *,
+    setting: list[str],
+    data: dict[str, Any],
+    data_dir: object = None,
+    default_data_dir: str | None = None,
+    **others: Any,
+) -> dict[str, Any]:
+    """The documents of one setting.
+
+    The data's own order is not asked about: the prompts of a test file are the same
+    in both, and which protocol suits the model only its user knows. It is recorded.
+
+    Args:
+        order: The protocol of the task.
+        setting: Dataset and axis, from the task file.
+        data: The dict of that name in the task's metadata. lm-eval writes the metadata
+            into the results, so what is put into it here goes with every number.
+        data_dir: The data folder, from --metadata.
+        default_data_dir: The one that the task file of another task names.
+        others: The rest of the metadata and all model arguments.
+
+    Raises:
+        UserError: The folder is missing, broken, misnamed, or lacks the setting.
+    """
+    if data != {}:
+        raise UserError(f"metadata has no key 'data'; name the data folder {data_dir_example()}")
+    for key in others:
+        _check_key(key)
+    if others.get("truncation") in (True, "True"):
+        raise UserError("truncation=True in --model_args cuts prompts without a word; leave it out")
+    folder = _folder(default_data_dir if data_dir is None else data_dir)
+    dataset, axis = setting
+    if (dataset, axis) not in folder.settings():
+        declared = folder.declaration
+        name = declared.task_name if order == "label_first" else declared.twin_name
+        raise UserError(
+            f"has no test rows for {dataset} {axis}; the tasks it has are --tasks "
+            + ",".join(name(*setting) for setting in folder.settings()),
+            path=folder.path,
+        )
+    data.update(
+        folder=folder.path.resolve().name,
+        origin=folder.origin,
+        sha256=folder.sha256,
+        order=folder.order,
+        raters=folder.manifest.raters,
+        regreason=version("regreason"),
+        **_about(folder.declaration, dataset, axis),
+    )
+    refuse_truncation()
+    return {
+        "test": datasets.Dataset.from_list(_documents(folder, TEST)[dataset, axis]),
+        "train": [TrainDocuments(folder, order, (dataset, axis))],
+    }
+
+
+def _about(declared: Declaration, dataset: str, axis: str) -> dict[str, Any]:
+    """What a reader of the results has to know of the task."""
+    return {
+        "setting": [dataset, axis],
+        "title": declared.datasets[dataset].title,
+        "axis_title": declared.axes[axis].title,
+        "labels": list(declared.labels),
+        "label_end": declared.label_end,
+        "ordinal": declared.ordinal,
+        "normalise": declared.normalise,
+        "prompt_sha256": prompt_hashes(declared)[axis],
+    }
+
+
+def data_dir_example() -> str:
+    """How to name a data folder, for messages."""
+    return """with --metadata '{"data_dir": "DATA"}'"""
+
+
+def _check_key(key: str) -> None:
+    plain = "".join(filter(str.isalnum, key.lower()))
+    if plain in _MISNAMED or SequenceMatcher(None, plain, "datadir").ratio() >= 0.75:
+        raise UserError(f"metadata has no key {key!r}; name the data folder {data_dir_example()}")
+
+
+def _folder(data_dir: object) -> DataFolder:
+    source = data_dir if data_dir is not None else os.environ.get(ENVIRONMENT)
+    if source is None:
+        say_once(
+            f"no data folder is named ({data_dir_example()}), so these are numbers from the "
+            "built-in mini benchmark: generated conversations"
+        )
+        return mini_data_folder()
+    # An empty name is a variable that a script forgot to set, not a wish for the mini
+    # benchmark. (lm-eval makes a number of a folder named 3, hence str.)
+    if not str(source).strip():
+        where = ENVIRONMENT if data_dir is None else "data_dir"
+        raise UserError(f"{where} is {source!r}, which names no folder")
+    folder = open_data_folder(Path(str(source)))
+    if folder.origin == "generated":
+        say_once(f"the conversations in {folder.path} are generated")
+    return folder
+
+
+def _documents(folder: DataFolder, name: str) -> dict[Setting, list[Document]]:
+    return _parsed(folder.path.resolve(), folder.sha256, name)
+
+
+@lru_cache(maxsize=3)
+def _parsed(path: Path, sha256: str, name: str) -> dict[Setting, list[Document]]:
+    """A file's documents by setting, parsed once for all tasks of a run.
+
+    The sha256 is the folder's: built anew in the same place, it is read anew.
+    """
+    documents = defaultdict(list)
+    folder = open_data_folder(path)
+    declared = folder.declaration
+    # Of another task each document has the labels to choose from, and how they are scored.
+    of_task: Document = {}
+    if declared is not EIGHTEEN:
+        of_task = {
+            "labels": list(declared.written),
+            "ordinal": declared.ordinal,
+            "normalise": declared.normalise,
+        }
+    for row in folder.rows(name):
+        documents[row.dataset, row.axis].append(
+            {
+                "id": row.id,
+                "group": row.group,
+                "dataset": row.dataset,
+                "axis": row.axis,
+                "label": row.label,
+                "score": row.score,
+                "explanation": row.explanation,
+                "prompt": row.messages[0].content,
+                **of_task,
+            }
+        )
+    return dict(documents)
+
+
+def prompt(document: Document) -> str:
+    """``doc_to_text``."""
+    return str(document["prompt"])
+
+
+def label_index(document: Document) -> int:
+    """``doc_to_target`` of the 18 tasks: the place of the label among the choices."""
+    return int(document["label"]) - 1
+
+
+def labels(document: Document) -> list[str]:
+    """``doc_to_choice``."""
+    return list(document.get("labels", LABELS))
+
+
+def explanation_then_label(document: Document) -> str:
+    """``doc_to_target`` of the twins: what a few-shot example shows."""
+    label = labels(document)[document["label"] - 1]
+    return render_target(label, document["explanation"], "explanation_first")
+
+
+@stop_on_user_error(of_one_rank=True)
+def score_labels(document: Document, results: list[tuple[float, bool]]) -> dict[str, Any]:
+    """``process_results`` of the 18 tasks."""
+    return label_metrics(document, [score for score, _ in results])
+
+
+def label_metrics(document: Document, scores: list[float], prefix: str = "") -> dict[str, Any]:
+    """What the labels' log-likelihoods of a document contribute to each metric."""
+    return document_metrics(
+        document["label"],
+        comparable(scores, document),
+        document["group"],
+        prefix,
+        ordinal=document.get("ordinal", True),
+    )
+
+
+def comparable(scores: list[float], document: Document) -> list[float]:
+    """The labels' log-likelihoods as the task compares them."""
+    if document.get("normalise", "none") == "none":
+        return scores
+    return [score / len(label) for score, label in zip(scores, labels(document), strict=True)]

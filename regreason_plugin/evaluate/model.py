@@ -1,0 +1,272 @@
+"""``regreason-hf``: lm-eval's ``hf``, with another way to score and with probes.
+
+It takes the arguments of ``hf`` and two of its own, and gives the same numbers, but for
+adapters, whose base it does not resize (`adapter`). What ``hf`` computes three times it
+computes once (`scorer`), and where a document's answer is decided it can measure entropies
+(`regreason_plugin.probes`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate.utils import DistributedType
+from lm_eval.models.huggingface import HFLM, eval_logger
+from tqdm import tqdm  # type: ignore[import-untyped]
+from transformers import BitsAndBytesConfig
+
+from regreason_plugin.core.cpu_processes import several_on_a_cpu
+from regreason_plugin.core.errors import UserError, stop_on_user_error
+from regreason_plugin.evaluate.adapter import load_adapter
+from regreason_plugin.evaluate.answer_cache import answers_digest
+from regreason_plugin.evaluate.label_requests import Asked, Context
+from regreason_plugin.evaluate.prefix_tree import shared_prefix
+from regreason_plugin.evaluate.probed_answer import Scored
+from regreason_plugin.evaluate.scorer import Scorer, say
+from regreason_plugin.evaluate.scoring_time import SCORING, Clock
+from regreason_plugin.probes import parse_probes
+from regreason_plugin.probes.names import BY_LAYER
+
+NAME = "regreason-hf"
+# The matrix entropy, which costs most, is asked for by name or by `all`.
+DEFAULT_PROBES = "output+label+activation+logit_lens"
+
+# Prompts that are continued together with ``batch_size=auto`` where it cannot be tried out.
+_CPU_BATCH = 16
+_BITSANDBYTES = ("load_in_4bit", "load_in_8bit", "bnb_4bit_", "llm_int8_")
+
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
+
+
+class RegReasonHF(HFLM):  # type: ignore[misc]
+    """A drop-in for ``hf``.
+
+    Args:
+        pretrained: As in ``hf``, like every argument that is not named here.
+        probe: What to measure: ``all``, ``none``, or names joined by ``+``; without it,
+            `DEFAULT_PROBES`, as far as this kind of model has them.
+        renyi_alpha: The order of the matrix entropy; 1 is von Neumann's.
+        others: See lm-eval's ``hf``. ``batch_size`` counts rows, of which each holds all
+            prompts that share a conversation; ``auto`` goes by a number of tokens.
+    """
+
+    @stop_on_user_error()
+    def __init__(
+        self,
+        pretrained: Any,
+        probe: str | None = None,
+        renyi_alpha: float = 1.0,
+        **others: Any,
+    ) -> None:
+        self.probes = parse_probes(DEFAULT_PROBES if probe is None else str(probe))
+        self.alpha = _number_above_0("renyi_alpha", renyi_alpha)
+        if several_on_a_cpu():
+            # Or accelerate finds no backend, and every process takes itself for the only one.
+            os.environ["ACCELERATE_USE_CPU"] = "true"
+        # All that decides an answer, for a cache.
+        self._told = {
+            "pretrained": pretrained,
+            "probes": sorted(self.probes),
+            "renyi_alpha": self.alpha,
+            "optional_probes": probe is None,
+            **others,
+        }
+        super().__init__(pretrained, **others)
+        if hasattr(self, "accelerator"):
+            # hf shares the work among processes only where it sees several GPUs.
+            self._rank = self.accelerator.process_index
+            self._world_size = self.accelerator.num_processes
+        self.clock = Clock()
+        self._scorer = Scorer(
+            self.model,
+            self.device,
+            probes=self.probes,
+            optional_probes=BY_LAYER if probe is None else frozenset(),
+            alpha=self.alpha,
+            batch_rows=None if self.batch_size == "auto" else self.batch_size,
+            max_rows=self.max_batch_size if self.batch_size == "auto" else None,
+            autocast=self.mixed_precision_dtype,
+            softmax_dtype=self.softmax_dtype,
+        )
+
+    def _create_model(
+        self,
+        *args: Any,
+        quantization_config: Any = None,
+        peft: str | None = None,
+        **others: Any,
+    ) -> None:
+        """Load the model.
+
+        hf hands ``load_in_4bit`` and its like on as they are; transformers 5 takes them
+        in a config only. And it fits the base to the tokenizer before it loads an adapter.
+        """
+        if peft and others.get("delta"):
+            raise UserError("--model_args has both peft= and delta=; leave one out")
+        bits = {name: others.pop(name) for name in list(others) if name.startswith(_BITSANDBYTES)}
+        if bits.get("load_in_4bit") or bits.get("load_in_8bit"):
+            quantization_config = BitsAndBytesConfig(**bits)  # type: ignore[no-untyped-call]
+        super()._create_model(*args, quantization_config=quantization_config, **others)
+        if peft:
+            self._model = load_adapter(self.model, peft, self.tokenizer, others.get("revision"))
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        """What ``auto`` stands for where text is generated.
+
+        hf tries batches until one fits. On a CPU one that does not is no error to go on from:
+        it ends the process.
+        """
+        if self.device.type == "cpu":
+            return int(min(_CPU_BATCH, self.max_batch_size or _CPU_BATCH))
+        found: int = super()._detect_batch_size(requests, pos)
+        return found
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+        """As hf, timed."""
+        with self.clock.on(requests):
+            return super().loglikelihood(requests, disable_tqdm)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+        """As hf, timed."""
+        with self.clock.on(requests):
+            return super().generate_until(requests, disable_tqdm)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What hf says of the model, and what it took to score with it."""
+        return {**super().get_model_info(), SCORING: self.clock.cost().model_dump()}
+
+    @stop_on_user_error()
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """As hf, with a table of the cache's file for this model alone.
+
+        Its keys hold the text that is asked, so another model would answer for this one.
+        """
+        if (answers := cache_hook.dbdict) is not None:
+            table = answers_digest(NAME, self._told)
+            answers.commit()
+            type(answers)(answers.filename, tablename=table).close()
+            answers.tablename = table
+        super().set_cache_hook(cache_hook)
+
+    @stop_on_user_error(of_one_rank=True)
+    def _loglikelihood_tokens(
+        self,
+        requests: Sequence[Request],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        if not self._packable():
+            answers = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+            # hf reads no probes: with `None` the documents are counted as without.
+            return [
+                Scored(score, greedy, None) if self.probes else (score, greedy)
+                for score, greedy in answers
+            ]
+
+        by_context: dict[Any, list[int]] = defaultdict(list)
+        for number, (texts, tokens, _) in enumerate(requests):
+            # The windows of a rolling likelihood, which have no texts, decide nothing.
+            by_context[number if texts is None else tuple(tokens)].append(number)
+        contexts = {
+            self._context([requests[number] for number in numbers]): numbers
+            for numbers in by_context.values()
+        }
+
+        scored: list[Any] = [None] * len(requests)
+        quiet = disable_tqdm or self.rank != 0
+        read_before = self._scorer.tokens_read
+        with tqdm(total=len(requests), disable=quiet, desc="Scoring continuations") as progress:
+            for context in self._scorer.score(contexts):
+                for number, asked in zip(contexts[context], context.asked, strict=True):
+                    scored[number] = self._answer(context, asked)
+                    texts = requests[number][0]
+                    if texts is not None:  # hf keeps rolling windows out of its cache, too
+                        self.cache_hook.add_partial("loglikelihood", texts, scored[number])
+                    progress.update(1)
+        if not quiet and self._scorer.packs and requests and requests[0][0] is not None:
+            alone = {asked.sequence for context in contexts for asked in context.asked}
+            say(
+                f"{self._scorer.tokens_read - read_before:,} tokens read for prompts that hold "
+                f"{sum(map(len, alone)):,}: what they share is read once"
+            )
+        return scored
+
+    def _packable(self) -> bool:
+        """Whether our scorer knows this kind of model at all."""
+        prompts_of_peft = any(
+            config.is_prompt_learning for config in getattr(self.model, "peft_config", {}).values()
+        )
+        # Under FSDP all processes have to make the same number of forward passes.
+        sharded = (
+            hasattr(self, "accelerator")
+            and self.accelerator.distributed_type == DistributedType.FSDP
+        )
+        return self.backend == "causal" and not prompts_of_peft and not sharded
+
+    def _context(self, requests: Sequence[Request]) -> Context:
+        """Requests with one context as the scorer takes them."""
+        context = requests[0][1]
+        texts = [tuple(continuation) for _, _, continuation in requests]
+        asked = [self._asked(context, continuation) for continuation in texts]
+        # Labels of one token leave one sequence, which is kept once.
+        sequences = {one.sequence: one.sequence for one in asked}
+        asked = [Asked(sequences[one.sequence], one.continuation) for one in asked]
+        if not self.probes or requests[0][0] is None:
+            return Context(asked)
+        # They part after what all of them begin with; a single one is decided at its
+        # first token. Where one is the beginning of another, only the longer goes on.
+        longest = max(range(len(texts)), key=lambda number: len(texts[number]))
+        common = shared_prefix(min(texts), max(texts)) if len(set(texts)) > 1 else 0
+        sequence = asked[longest].sequence
+        place = len(sequence) - len(texts[longest]) + common
+        choices = sorted({text[common] for text in texts if len(text) > common})
+        return Context(asked, decides=(sequence, place), choices=choices)
+
+    def _asked(self, context: list[int], continuation: tuple[int, ...]) -> Asked:
+        assert context, "an empty context is lm-eval's to replace by its prefix token"
+        assert 0 < len(continuation) <= self.max_length
+        length = len(context) + len(continuation)
+        if length > self.max_length + 1:
+            # In hf's words and under its name: whoever listens for it hears it here, too.
+            eval_logger.warning(
+                f"Combined length of context ({len(context)}) and continuation "
+                f"({len(continuation)}) exceeds model's maximum length ({self.max_length}). "
+                f"Truncating {length - self.max_length + 1} tokens from the left."
+            )
+        whole = (*context, *continuation)[-(self.max_length + 1) :]
+        return Asked(whole[:-1], continuation)
+
+    def _answer(self, context: Context, asked: Asked) -> tuple[float, bool]:
+        answer = context.answers[asked]
+        if not self.probes or context.decides is None:
+            return answer
+        sequence, place = context.decides
+        token = self.tok_decode(sequence[place])
+        return Scored(*answer, {"deciding_token": token, **(context.probe or {})})
+
+
+def _number_above_0(name: str, given: Any) -> float:
+    try:
+        number = float(given)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise UserError(f"{name}={given} is not a number above 0")
+    return number
+
+
+def register() -> None:
+    """Make ``--model regreason-hf`` known to lm-eval in this process.
+
+    The released lm-eval reads no entry points. Its own models must be registered
+    first: it does so only once, on import.
+    """
+    import lm_eval.models  # noqa: F401
+    from lm_eval.api.registry import model_registry
+
+    if NAME not in model_registry:
+        model_registry.register(NAME, target=f"{__name__}:{RegReasonHF.__name__}")

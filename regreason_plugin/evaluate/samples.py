@@ -1,0 +1,287 @@
+"""Reading the documents that lm_eval wrote with --log_samples, one line each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate.results import TaskResult, date_of
+from regreason_plugin.evaluate.task_setting import TaskSetting
+
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# One value a document each, of a model with probes; None where undefined.
+PROBES = (
+    "output_entropy",
+    "activation_entropy_mid",
+    "activation_entropy_abs_mid",
+    "activation_entropy_square_mid",
+    "logit_lens_entropy_mid",
+    "matrix_entropy_mid",
+)
+LAYERS = tuple(name.replace("_mid", "_by_layer") for name in PROBES[1:])
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model answered in one task, its N documents in the order of their ids.
+
+    Attributes:
+        task: Its name.
+        source: The samples file.
+        ids: The documents' ids, each once.
+        hashes: Of each document's content and prompt, as lm_eval made them, in one.
+        groups: The group of each.
+        labels: The right labels from 1, ``[N]``.
+        log_probabilities: Over the labels, ``[N, labels]``.
+        probes: By name, ``[N]``; NaN where undefined.
+        layers: By name, ``[N, layers + 1]``, index 0 the embeddings; NaN where undefined.
+        ordinal: Whether the labels have an order.
+    """
+
+    task: str
+    source: Path
+    ids: list[str]
+    hashes: list[str]
+    groups: list[str]
+    labels: Integers
+    log_probabilities: Array
+    probes: dict[str, Array]
+    layers: dict[str, Array]
+    ordinal: bool = True
+
+    @cached_property
+    def count(self) -> int:
+        """How many labels there are."""
+        return int(self.log_probabilities.shape[1])
+
+    @cached_property
+    def predictions(self) -> Integers:
+        """The most likely labels, the first of equals, ``[N]``."""
+        best: Integers = np.argmax(self.log_probabilities, axis=1) + 1
+        return best
+
+    @cached_property
+    def correct(self) -> Array:
+        """1 where the prediction is right, else 0, ``[N]``."""
+        right: Array = (self.predictions == self.labels).astype(np.float64)
+        return right
+
+
+@dataclass(frozen=True)
+class Document:
+    """The text of one document, for a reader."""
+
+    id: str
+    group: str
+    label: int
+    prompt: str
+    explanation: str
+
+
+def samples_file(result: TaskResult) -> Path:
+    """Where lm_eval puts the samples of a task that a results file is of."""
+    return result.source.with_name(f"samples_{result.task}_{date_of(result.source)}.jsonl")
+
+
+def read_answers(result: TaskResult) -> Answers:
+    """Read the answers that belong to a result.
+
+    Raises:
+        UserError: There are none, a line is broken, a document stands twice, a score is not
+            finite, or they are not those that the result was made from.
+    """
+    file = samples_file(result)
+    if not file.is_file():
+        raise UserError(
+            f"has no {file.name} beside it, and only single documents can be paired; run "
+            "lm_eval with --log_samples, and keep both files together under the names it gave",
+            path=result.source,
+        )
+    setting = result.setting
+    digest = hashlib.sha256()
+    rows = sorted(_rows(file, len(setting.labels), digest), key=lambda row: row[0])
+    if not rows:
+        raise UserError("holds no documents", path=file)
+    ids, hashes, groups, labels, scores, probes, layers = zip(*rows, strict=True)
+    for one, next_one in pairwise(ids):
+        if one == next_one:
+            raise UserError(f"document {one!r} stands twice", path=file)
+    logits = _comparable(np.array(scores, dtype=np.float64), setting)
+    answers = Answers(
+        task=result.task,
+        source=file,
+        ids=list(ids),
+        hashes=list(hashes),
+        groups=list(groups),
+        labels=np.array(labels, dtype=np.int64),
+        log_probabilities=logits - np.logaddexp.reduce(logits, axis=1, keepdims=True),
+        probes=_columns(PROBES, probes),
+        layers=_columns(LAYERS, layers, file),
+        ordinal=setting.ordinal,
+    )
+    _check_count(len(rows), digest.hexdigest(), result)
+    _check(answers, result)
+    return answers
+
+
+def scored_ids(result: TaskResult) -> list[str] | None:
+    """The ids of the documents that a result was made from, in their order.
+
+    Returns:
+        None where it has no samples beside it.
+
+    Raises:
+        UserError: They are broken, or not those that the result was made from.
+    """
+    file = samples_file(result)
+    if not file.is_file():
+        return None
+    digest = hashlib.sha256()
+    ids = []
+    for number, row in _lines(file):
+        try:
+            ids.append(str(row["doc"]["id"]))
+            digest.update(_hashes(row))
+        except (KeyError, TypeError) as error:
+            raise _no_sample(error, file, number) from None
+    _check_count(len(ids), digest.hexdigest(), result)
+    return sorted(ids)
+
+
+def documents_of(result: TaskResult) -> int:
+    """How many documents a result was made from, counted where it has samples beside it.
+
+    Raises:
+        UserError: As `scored_ids`.
+    """
+    ids = scored_ids(result)
+    return result.documents if ids is None else len(ids)
+
+
+def read_documents(file: Path, wanted: Iterable[str]) -> dict[str, Document]:
+    """The texts of some documents of a samples file, by id."""
+    missing = set(wanted)
+    found: dict[str, Document] = {}
+    for _, row in _lines(file):
+        document = row["doc"]
+        if document["id"] in missing:
+            found[document["id"]] = Document(
+                **{key: document[key] for key in ("id", "group", "label", "prompt", "explanation")}
+            )
+    return found
+
+
+def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield number, orjson.loads(line)
+            except ValueError as error:
+                raise UserError(f"is not JSON: {error}", path=file, line=number) from None
+
+
+def _rows(file: Path, count: int, digest: hashlib._Hash) -> Iterator[tuple[Any, ...]]:
+    for number, row in _lines(file):
+        try:
+            document = row["doc"]
+            digest.update(_hashes(row))
+            yield (
+                str(document["id"]),
+                _hash(row["doc_hash"], row["prompt_hash"]),
+                str(document["group"]),
+                int(document["label"]),
+                _scores(row["filtered_resps"], count),
+                [row.get(name) for name in PROBES],
+                [row.get(name) for name in LAYERS],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _no_sample(error, file, number) from None
+
+
+def _no_sample(error: Exception, file: Path, line: int) -> UserError:
+    return UserError(
+        f"is no line of our tasks' samples ({type(error).__name__}: {error})", path=file, line=line
+    )
+
+
+def _hashes(row: dict[str, Any]) -> bytes:
+    """What lm_eval hashes of all samples in their order, for ``task_hashes`` of its results."""
+    return f"{row['doc_hash']}{row['prompt_hash']}{row.get('target_hash', '')}".encode()
+
+
+def _hash(document: str, prompt: str) -> str:
+    return hashlib.blake2b(f"{document} {prompt}".encode(), digest_size=16).hexdigest()
+
+
+def _scores(responses: list[Any], count: int) -> list[float]:
+    """The log-likelihoods of the labels; of a twin those after its own explanation."""
+    scores = [float(pair[0]) for pair in responses if not isinstance(pair, str)][:count]
+    if len(scores) < count or not np.isfinite(scores).all():
+        raise ValueError(f"label scores {scores}, not {count} finite numbers")
+    return scores
+
+
+def _comparable(scores: Array, setting: TaskSetting) -> Array:
+    """The labels' log-likelihoods, by character where the task says so, as lm-eval's acc_norm.
+
+    (lm-eval divides by the characters of the choice, without the space before it.)
+    """
+    if setting.normalise == "none":
+        return scores
+    by_character: Array = scores / [len(label + setting.label_end) for label in setting.labels]
+    return by_character
+
+
+def _columns(names: tuple[str, ...], rows: Any, file: Path | None = None) -> dict[str, Array]:
+    """What all documents may have a value of, by name; left out where none has one."""
+    columns = {}
+    for name, values in zip(names, zip(*rows, strict=True), strict=True):
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        if not isinstance(known[0], list):
+            columns[name] = np.array(values, dtype=np.float64)
+            continue
+        if len(lengths := {len(value) for value in known}) > 1:
+            raise UserError(f"{name} has unequal numbers of layers {sorted(lengths)}", path=file)
+        nothing = [np.nan] * len(known[0])
+        columns[name] = np.array([value or nothing for value in values], dtype=np.float64)
+    return columns
+
+
+def _check_count(count: int, digest: str, result: TaskResult) -> None:
+    """Refuse a file that lacks lines.
+
+    (With ``--samples`` lm_eval 0.4.11 still says that all documents were scored; the hash tells.)
+    """
+    if count != result.documents and digest != result.samples_hash:
+        raise UserError(
+            f"holds {count} documents and {result.source.name} says {result.documents}; "
+            "score the task again",
+            path=samples_file(result),
+        )
+
+
+def _check(answers: Answers, result: TaskResult) -> None:
+    """Refuse samples that the result was not made from."""
+    if not ((answers.labels >= 1) & (answers.labels <= answers.count)).all():
+        raise UserError(f"has a label that is none of 1 to {answers.count}", path=answers.source)
+    accuracy = float(answers.correct.mean())
+    if result.metrics["acc"] is None or abs(accuracy - result.metrics["acc"]) > 1e-9:
+        raise UserError(
+            f"has an accuracy of {accuracy:.6g} and {result.source.name} says "
+            f"{result.metrics['acc']}; they are not of one run, score the task again",
+            path=answers.source,
+        )

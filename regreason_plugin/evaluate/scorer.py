@@ -1,0 +1,332 @@
+"""Log-likelihoods of continuations, and the probes where they part, in one pass.
+
+What is asked comes as contexts with their continuations. Sequences that share a prefix
+become rows (`prefix_tree`), rows of about one length become batches, and a batch is one
+forward pass that makes logits of the asked positions only (`probes.forward`).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import torch
+from accelerate.utils.memory import clear_device_cache
+from torch import Tensor, nn
+
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate.label_requests import Asked, Context, Plan, Reading
+from regreason_plugin.evaluate.out_of_memory import OutOfMemoryError, noticing_memory
+from regreason_plugin.evaluate.packed_rows import batch_inputs
+from regreason_plugin.evaluate.packing_check import PackingCheck, difference
+from regreason_plugin.evaluate.prefix_tree import Row, Tokens, packed_rows, single_rows
+from regreason_plugin.probes.anatomy import ProbeError, text_config
+from regreason_plugin.probes.forward import Decision, ProbeValues, logits_at
+
+# Tokens a batch where no batch size is given. Larger ones are not faster.
+TOKENS_ON_A_CPU = 4096
+TOKENS_ON_A_GPU = 32768
+# Logits a batch: a rolling likelihood asks for every position.
+LOGITS = 2**28
+# No row of several sequences is longer: its mask grows with the square.
+LONGEST_ROW = 8192
+
+
+class Scorer:
+    """A model and how large its batches may be.
+
+    Args:
+        model: A causal LM, in eval mode.
+        device: Where its input goes.
+        probes: What to measure where it is decided.
+        optional_probes: Those of them to leave out, with a word, if the model's layers cannot
+            be probed; for others that is an error.
+        alpha: The order of the matrix entropy.
+        batch_rows: Rows a batch; None for as many as a number of tokens allows.
+        max_rows: Never more rows than this.
+        autocast: The precision to run in, if not the model's own.
+        softmax_dtype: The precision of the softmax, if more than float32.
+
+    Attributes:
+        packs: Whether sequences that share a prefix are packed into one row.
+        tokens_read: How many tokens went through the model, padding and checks left out.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        *,
+        probes: frozenset[str] = frozenset(),
+        optional_probes: frozenset[str] = frozenset(),
+        alpha: float = 1.0,
+        batch_rows: int | None = None,
+        max_rows: int | None = None,
+        autocast: torch.dtype | None = None,
+        softmax_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.model = model
+        self.device = device
+        self.probes = probes
+        self.optional_probes = optional_probes
+        self.alpha = alpha
+        self.batch_rows = batch_rows
+        self.max_rows = max_rows
+        self.autocast = autocast
+        self.softmax_dtype = torch.promote_types(torch.float32, softmax_dtype or torch.float32)
+        self.batch_tokens = TOKENS_ON_A_CPU if device.type == "cpu" else TOKENS_ON_A_GPU
+        self.packs = True
+        self.tokens_read = 0
+        self._check = PackingCheck()
+
+    def score(self, contexts: Iterable[Context]) -> Iterator[Context]:
+        """Answer what is asked, the longest rows first.
+
+        Yields:
+            Each context as soon as all of it is answered.
+        """
+        plan = Plan(contexts)
+        queue = self._plan_rows(plan.asked, plan)
+        while queue:
+            batch = self._take(queue, plan)
+            reading: Reading | None = None
+            failed: Sequence[Row] = ()
+            try:
+                reading = self._read(batch, plan, self.probes)
+                if self.packs and self._packing_made_nan(reading, batch, plan):
+                    reading = None
+            except ProbeError as error:
+                self._leave_out_probes(error)
+                queue.extendleft(reversed(batch))
+                continue
+            except OutOfMemoryError as error:
+                failed = error.batch
+            if failed:
+                # (Not before: the error held on to the tensors of the failed pass.)
+                self._halve(failed)
+            if reading is None:
+                rest = chain.from_iterable(row.paths for row in (*batch, *queue))
+                queue = self._plan_rows(rest, plan)
+                continue
+            self.tokens_read += sum(len(row.tokens) for row in batch)
+            yield from plan.answer(reading)
+
+    def _plan_rows(self, sequences: Iterable[Tokens], plan: Plan) -> deque[Row]:
+        """Rows to read, packed if this model can take them so."""
+        sequences = list(sequences)
+        while True:
+            rows = self._rows(sequences)
+            if not self.packs:
+                return deque(rows)
+            doubtful = self._check.doubtful(rows)
+            if not doubtful:
+                return deque(rows)
+            found: str | None = None
+            failed: Sequence[Row] = ()
+            try:
+                found = self._difference(doubtful, plan)
+            except OutOfMemoryError as error:
+                failed = error.batch
+            if failed:
+                self._halve(failed)
+            elif found is None:
+                self._check.trust(doubtful)
+                return deque(rows)
+            else:
+                self._stop_packing(found)
+
+    def _difference(self, rows: Sequence[Row], plan: Plan) -> str | None:
+        """How packed rows differ from plain ones, as `packing_check.difference`."""
+
+        def read(batch: Sequence[Row], chosen: set[Tokens], padded_to: int) -> dict[Tokens, Tensor]:
+            return self._log_probabilities(batch, plan, chosen, padded_to)
+
+        dtype: torch.dtype = self.autocast or self.model.dtype  # type: ignore[assignment]
+        return difference(rows, self._batches(deque(rows), plan), read, dtype)
+
+    def _batches(self, queue: deque[Row], plan: Plan) -> Iterator[list[Row]]:
+        while queue:
+            yield self._take(queue, plan)
+
+    def _stop_packing(self, why: str) -> None:
+        self.packs = False
+        say(
+            f"{type(self.model).__name__} cannot read several prompts in one row ({why}); going on "
+            "with one prompt a row, as hf does"
+        )
+
+    def _leave_out_probes(self, error: ProbeError) -> None:
+        """Go on without the probes by layer, unless someone asked for them."""
+        left = self.probes - self.optional_probes
+        if left == self.probes or self.tokens_read:
+            raise error
+        say(f"no probes by layer: {error}")
+        self.probes = left
+
+    def _rows(self, sequences: Iterable[Tokens]) -> list[Row]:
+        """Rows, the longest first."""
+        if self.packs:
+            linear = 6 * text_config(self.model).hidden_size
+            rows = packed_rows(sequences, linear, longest=min(self.batch_tokens, LONGEST_ROW))
+        else:
+            rows = single_rows(sequences)
+        return sorted(rows, key=lambda row: -len(row.tokens))
+
+    def _take(self, queue: deque[Row], plan: Plan) -> list[Row]:
+        """The next batch: rows of about one length, as many as the budget allows."""
+        vocabulary = text_config(self.model).vocab_size
+        batch = [queue.popleft()]
+        logits = vocabulary * plan.positions(batch[0])
+        while queue and (self.max_rows is None or len(batch) < self.max_rows):
+            logits += vocabulary * plan.positions(queue[0])
+            if self.batch_rows is not None:
+                full = len(batch) >= self.batch_rows
+            else:
+                tokens = len(batch[0].tokens) * (len(batch) + 1)
+                full = tokens > self.batch_tokens or logits > LOGITS
+            if full:
+                break
+            batch.append(queue.popleft())
+        return batch
+
+    def _log_probabilities(
+        self, batch: Sequence[Row], plan: Plan, chosen: set[Tokens], padded_to: int
+    ) -> dict[Tokens, Tensor]:
+        """Of some sequences of a batch, ``[n, V]`` at the n positions that are asked for."""
+        places, _, _ = self._wanted(batch, plan)
+        found = {}
+        with noticing_memory(batch):
+            logits, _ = self._forward(batch, places, padded_to=padded_to)
+            for number, row in enumerate(batch):
+                for sequence in chosen & row.paths.keys():
+                    asked = max(len(one.continuation) for one in plan.asked[sequence])
+                    wanted = [places[number, place] for place in row.paths[sequence][-asked:]]
+                    found[sequence] = logits[wanted].to(self.softmax_dtype).log_softmax(dim=-1)
+        return found
+
+    def _packing_made_nan(self, reading: Reading, batch: Sequence[Row], plan: Plan) -> bool:
+        """Whether packed rows gave what is no number and plain rows give one."""
+        bad = {asked.sequence for asked, (score, _) in reading.answers.items() if score != score}
+        shared = chain.from_iterable(row.paths for row in batch if len(row.paths) > 1)
+        suspect = next((sequence for sequence in shared if sequence in bad), None)
+        if suspect is None:
+            return False
+        plain = self._read(single_rows([suspect]), plan)
+        if any(math.isnan(score) for score, _ in plain.answers.values()):
+            return False
+        self._stop_packing("log-likelihoods are not numbers")
+        return True
+
+    def _halve(self, batch: Sequence[Row]) -> None:
+        """Make batches smaller after one was too large for the memory."""
+        clear_device_cache(garbage_collection=True)
+        tokens = len(batch) * len(batch[0].tokens)
+        if len(batch) > 1 and self.batch_rows is not None:
+            self.batch_rows = len(batch) // 2
+            say(f"out of memory; going on with {self.batch_rows} rows a batch")
+        elif len(batch) > 1 or batch[0].branches:
+            self.batch_tokens = tokens // 2
+            say(f"out of memory; going on with {self.batch_tokens} tokens a batch")
+        else:
+            raise UserError(
+                f"out of memory with a single sequence of {tokens} tokens; use a smaller dtype or "
+                "load_in_4bit=True in --model_args, or shorter prompts"
+            )
+
+    def _read(
+        self, batch: Sequence[Row], plan: Plan, probes: frozenset[str] = frozenset()
+    ) -> Reading:
+        """Run a batch."""
+        places, steps, deciding = self._wanted(batch, plan)
+        contexts = [context for context, _ in deciding] if probes else []
+        decisions = [decision for _, decision in deciding] if probes else []
+        with noticing_memory(batch):
+            logits, values = self._forward(batch, places, decisions, probes)
+            answers = _answers(logits, list(steps.values()), self.softmax_dtype)
+        return Reading(
+            dict(zip(steps, answers, strict=True)), list(zip(contexts, values, strict=True))
+        )
+
+    def _wanted(
+        self, batch: Sequence[Row], plan: Plan
+    ) -> tuple[
+        dict[tuple[int, int], int],
+        dict[Asked, list[tuple[int, int]]],
+        list[tuple[Context, Decision]],
+    ]:
+        """What is asked of a batch.
+
+        Returns:
+            The places whose logits are wanted, a row and a place in it each, numbered; of
+            each continuation, such a number and the token that follows there, in turn; where
+            it is decided.
+        """
+        places: dict[tuple[int, int], int] = {}
+        steps: dict[Asked, list[tuple[int, int]]] = {}
+        for number, row in enumerate(batch):
+            for sequence, path in row.paths.items():
+                for asked in plan.asked[sequence]:
+                    tokens = asked.continuation
+                    steps[asked] = [
+                        (places.setdefault((number, place), len(places)), token)
+                        for place, token in zip(path[-len(tokens) :], tokens, strict=True)
+                    ]
+        deciding = []
+        for number, row in enumerate(batch):
+            for sequence, path in row.paths.items():
+                for place, context in plan.deciding[sequence]:
+                    # One of the continuations goes on there, so its logits are asked for.
+                    index = places[number, path[place]]
+                    decision = Decision(index, path[: place + 1], context.choices)
+                    deciding.append((context, decision))
+        return places, steps, deciding
+
+    def _forward(
+        self,
+        batch: Sequence[Row],
+        places: Iterable[tuple[int, int]],
+        decisions: Sequence[Decision] = (),
+        probes: frozenset[str] = frozenset(),
+        padded_to: int = 0,
+    ) -> tuple[Tensor, list[ProbeValues]]:
+        inputs, within = batch_inputs(batch, self.model, self.device, padded_to)
+        rows, columns = zip(*places, strict=True)
+        autocast = torch.autocast(
+            self.device.type, self.autocast, enabled=self.autocast is not None
+        )
+        with within, autocast:
+            return logits_at(self.model, inputs, rows, columns, decisions, probes, self.alpha)
+
+
+def _answers(
+    logits: Tensor, steps: Sequence[Sequence[tuple[int, int]]], dtype: torch.dtype
+) -> list[tuple[float, bool]]:
+    """Of each continuation, its log-likelihood and whether each of its tokens is the likeliest.
+
+    Args:
+        logits: ``[n, V]``.
+        steps: Of each continuation, pairs of an index into n and the token that follows.
+        dtype: The precision of the softmax.
+    """
+    # A few positions at a time: there is never a second copy of all logits.
+    parts = torch.split(logits, max(1, 2**24 // logits.shape[-1]))
+    norms = torch.cat([part.to(dtype).logsumexp(dim=-1) for part in parts])
+    likeliest = logits.argmax(dim=-1)
+    index, token = torch.tensor(list(chain.from_iterable(steps)), device=logits.device).T
+    scores = (logits[index, token].to(dtype) - norms[index]).tolist()
+    greedy = (likeliest[index] == token).tolist()
+    answers = []
+    start = 0
+    for one in steps:
+        end = start + len(one)
+        answers.append((sum(scores[start:end]), all(greedy[start:end])))
+        start = end
+    return answers
+
+
+def say(text: str) -> None:
+    """A line to the user, beside what lm-eval prints."""
+    print(f"regreason: {text}", file=sys.stderr)

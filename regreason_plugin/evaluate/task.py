@@ -1,0 +1,153 @@
+"""The lm-eval task class of the 18 tasks, which their generative twins extend."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+
+from regreason_plugin.core.errors import UserError, stop_on_user_error
+from regreason_plugin.core.label_tokens import check_label_tokens
+from regreason_plugin.core.model_use import ALLOW, ModelUse, check_use, tokenizer_of
+from regreason_plugin.core.prompt import Order
+from regreason_plugin.evaluate.probe_metrics import (
+    AGGREGATIONS,
+    document_probes,
+    probe_names,
+)
+from regreason_plugin.metrics.label_metrics import macro_f1, macro_f1_stderr
+
+
+class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
+    """A task of YAML that also reports the probes of a model that attaches them.
+
+    Attributes:
+        order: Which comes first in what a model writes for it, label or explanation.
+        probes: Which probes the answers have; None of a model without probes.
+    """
+
+    order: Order = "label_first"
+    probes: list[str] | None = None
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        config = {key: value for key, value in config.items() if key != "class"}
+        config["metadata"] = {**config["metadata"], **_task_manager_metadata()}
+        super().__init__(config=config)
+
+    @stop_on_user_error()
+    def build_all_requests(self, *, cache_requests: bool = False, **how: Any) -> None:
+        """Check that the model fits the task, then make lm-eval's requests.
+
+        Raises:
+            UserError: It was trained for something else, its tokenizer cannot keep the labels
+                apart, or there is ``--cache_requests``, which tells prompts apart by the task's
+                name.
+        """
+        if cache_requests:
+            raise UserError(
+                "--cache_requests keeps prompts by the task's name alone and would score those of "
+                "other data; leave it out"
+            )
+        self._check_model(how)
+        super().build_all_requests(**how)
+
+    def dump_config(self) -> dict[str, Any]:
+        """The config for the results, whose metadata may still be filled.
+
+        lm-eval asks for it before it tells how the model is used.
+        """
+        return {**super().dump_config(), "metadata": self.config.metadata}
+
+    def _check_model(self, how: dict[str, Any]) -> None:
+        metadata = self.config.metadata
+        allow = metadata.get(ALLOW, False)
+        if not isinstance(allow, bool):
+            raise UserError(f"metadata {ALLOW} is {allow!r}; write true, or leave it out")
+        data = metadata["data"]
+        labels = tuple(label + data["label_end"] for label in data["labels"])
+        # (A model that Python code hands to lm-eval leaves no arguments here.)
+        if (tokenizer := tokenizer_of(metadata)) is not None:
+            check_label_tokens(labels, tokenizer)
+        differing = check_use(
+            ModelUse(
+                order=self.order,
+                labels=labels,
+                prompts={data["setting"][1]: data["prompt_sha256"]},
+                chat_template=bool(how.get("apply_chat_template")),
+                examples=self.config.num_fewshot or 0,
+                system_instruction=bool(how.get("system_instruction")),
+            ),
+            metadata,
+            render=how.get("chat_template") if how.get("apply_chat_template") else None,
+            allow=allow,
+            allowing=f"""add "{ALLOW}": true to --metadata, and the results will say so""",
+        )
+        if differing is not None:
+            data["misfit"] = differing
+
+    def label_answers(self, results: list[Any]) -> dict[str, list[tuple[float, bool]]]:
+        """A document's answers for the five labels, by the prefix of their metrics."""
+        return {"": results}
+
+    @stop_on_user_error(of_one_rank=True)
+    def apply_filters(self) -> list[Instance] | None:
+        """The model has answered; what lm-eval does next, and which probes there are."""
+        self.probes = probe_names(
+            answer
+            for instance in self.instances
+            if instance.request_type == "loglikelihood"
+            for answer in instance.resps
+        )
+        filtered: list[Instance] | None = super().apply_filters()
+        return filtered
+
+    @stop_on_user_error(of_one_rank=True)
+    def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
+        """What a document contributes to each metric."""
+        items: dict[str, Any] = super().process_results(doc, results)
+        # --predict_only puts lm-eval's own function in the place of ours.
+        if self.probes is not None and callable(self.config.process_results):
+            for prefix, answers in self.label_answers(results).items():
+                items |= document_probes(answers, self.probes, doc["group"], prefix)
+        return items
+
+    def aggregation(self) -> dict[str, Any]:
+        """The aggregations of the task file's metrics and of the probes'."""
+        probes = {
+            prefix + name: function
+            for prefix in ("", "forced_")
+            for name, function in AGGREGATIONS.items()
+        }
+        return {**probes, **super().aggregation(), **self._of_all_labels()}
+
+    def _of_all_labels(self) -> dict[str, Any]:
+        """The aggregations that have to know how many labels there are, not only those seen."""
+        declared = self.config.metadata.get("data", {}).get("labels")
+        if not declared:
+            return {}
+        count = len(declared)
+        return {
+            prefix + name: partial(function, count=count)
+            for prefix in ("", "forced_")
+            for name, function in {"macro_f1": macro_f1, "macro_f1_stderr": macro_f1_stderr}.items()
+        }
+
+
+def _task_manager_metadata() -> dict[str, Any]:
+    """The metadata of the TaskManager that is loading a task.
+
+    lm-eval 0.4.11 gives it to plain task files but not to those with a class, and
+    a data folder named by --metadata would be passed over without a word. Nothing
+    that it hands to the class leads there, so the caller is looked for on the stack.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        manager = frame.f_locals.get("self")
+        if isinstance(manager, TaskManager):
+            return dict(manager.metadata or {})
+        frame = frame.f_back
+    return {}

@@ -1,0 +1,62 @@
+"""What task files call, by one name each: `!function utils.NAME` finds it beside the file."""
+
+from __future__ import annotations
+
+from regreason_plugin.evaluate.documents import (
+    TrainSampler,
+    explanation_first_documents,
+    explanation_then_label,
+    label_first_documents,
+    label_index,
+    labels,
+    prompt,
+    score_labels,
+)
+from regreason_plugin.evaluate.explanation_first import ExplanationFirstTask, score_both
+from regreason_plugin.evaluate.task import RegReasonTask
+from regreason_plugin.metrics.label_metrics import (
+    auroc,
+    auroc_stderr,
+    ece,
+    ece_stderr,
+    macro_f1,
+    macro_f1_stderr,
+    majority_acc,
+    majority_acc_stderr,
+    mean,
+    mean_stderr,
+    qwk,
+    qwk_stderr,
+    spearman,
+    spearman_stderr,
+    undefined,
+)
+
+__all__ = [
+    "ExplanationFirstTask",
+    "RegReasonTask",
+    "TrainSampler",
+    "auroc",
+    "auroc_stderr",
+    "ece",
+    "ece_stderr",
+    "explanation_first_documents",
+    "explanation_then_label",
+    "label_first_documents",
+    "label_index",
+    "labels",
+    "macro_f1",
+    "macro_f1_stderr",
+    "majority_acc",
+    "majority_acc_stderr",
+    "mean",
+    "mean_stderr",
+    "prompt",
+    "qwk",
+    "qwk_stderr",
+    "score_both",
+    "score_labels",
+    "spearman",
+    "spearman_stderr",
+    "undefined",
+]

@@ -1,0 +1,1 @@
+"""Every formula of a metric, once."""

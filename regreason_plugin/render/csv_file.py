@@ -1,0 +1,100 @@
+"""Lines of CSV, and a comparison as a long table for pandas, R or a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from regreason_plugin.compare.comparison import Comparison, Difference, Score
+from regreason_plugin.render.tables import printable
+
+POOLED = "pooled"
+Size = dict[str, int | None]
+# A spreadsheet runs a cell that begins so, also in its full-width form. One that takes another
+# character than the comma for a separator sees cells begin where we have none.
+_FORMULA = re.compile(r"(?:^|(?<=[;,|\"]))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+
+
+def csv_line(values: Iterable[str | float | None], *, spreadsheet_safe: bool = False) -> str:
+    """One line of CSV, which ends with LF; None is an empty cell.
+
+    Text is written as it is, so that it can be joined and compared with where it came from.
+
+    Args:
+        values: The cells.
+        spreadsheet_safe: Put an apostrophe before text that a spreadsheet would run as a formula,
+            and U+FFFD in place of control characters.
+    """
+    safe = _for_spreadsheets if spreadsheet_safe else str
+    line = io.StringIO(newline="")
+    # Python below 3.13 quotes only those ends of a line that are in its terminator, and a reader
+    # takes a carriage return without quotes for one.
+    csv.writer(line, lineterminator="\r\n").writerow(
+        safe(value) if isinstance(value, str) else value for value in values
+    )
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _for_spreadsheets(text: str) -> str:
+    return _FORMULA.sub("'", printable(text))
+
+
+def to_csv(comparison: Comparison, *, spreadsheet_safe: bool = False) -> str:
+    """A row a setting, arm and metric; the baseline among the arms, the pooled figures last.
+
+    Numbers have all their digits; what is undefined is empty. ``diff_...`` to ``over`` are of the
+    difference to the baseline, whose own are empty; ``seeds`` counts the arm's. ``documents``
+    of the pooled figures is a sum; their ``groups`` are empty, as settings share groups.
+
+    Args:
+        comparison: Whose figures.
+        spreadsheet_safe: As of `csv_line`.
+    """
+    rows = list(_rows(comparison))
+    lines = [list(rows[0]), *([*row.values()] for row in rows)]
+    return "".join(csv_line(line, spreadsheet_safe=spreadsheet_safe) for line in lines)
+
+
+def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for setting in comparison.settings:
+        task = setting.task
+        place = {"task": task, "dataset": setting.dataset, "axis": setting.axis}
+        size: Size = {"documents": setting.documents, "groups": setting.groups}
+        scores = {arm: by_task[task] for arm, by_task in comparison.scores.items()}
+        differences = {arm: by_task[task] for arm, by_task in comparison.differences.items()}
+        yield from _of(comparison, place, size, scores, differences)
+    place = {"task": POOLED, "dataset": "", "axis": ""}
+    size = {"documents": sum(one.documents for one in comparison.settings), "groups": None}
+    yield from _of(comparison, place, size, comparison.pooled_scores, comparison.pooled)
+
+
+def _of(
+    comparison: Comparison,
+    place: dict[str, str],
+    size: Size,
+    scores: dict[str, dict[str, Score]],
+    differences: dict[str, dict[str, Difference]],
+) -> Iterator[dict[str, Any]]:
+    for arm in (comparison.baseline, *comparison.arms):
+        for metric in comparison.metrics:
+            score = scores[arm].get(metric)
+            found = differences.get(arm, {}).get(metric)
+            yield {
+                **place,
+                "arm": arm,
+                "metric": metric,
+                **size,
+                "seeds": len(comparison.seeds[arm]),
+                **{key: score and getattr(score, key) for key in ("value", "low", "high")},
+                "difference": found and found.value,
+                "diff_low": found and found.low,
+                "diff_high": found and found.high,
+                **{
+                    key: found and getattr(found, key)
+                    for key in ("se", "df", "p", "p_holm", "mcnemar_p", "effect", "detectable")
+                },
+                "over": found and found.over,
+            }

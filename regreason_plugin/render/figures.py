@@ -1,0 +1,367 @@
+"""A comparison in pictures, each as PNG and SVG."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
+from numpy.typing import NDArray
+
+from regreason_plugin.compare.comparison import ALL, Comparison, Difference
+from regreason_plugin.compare.learning_curves import what_is_drawn
+from regreason_plugin.compare.probe_curves import PANELS
+from regreason_plugin.core.markdown import one_line
+from regreason_plugin.core.whole_files import atomic_writer
+from regreason_plugin.render import tables
+from regreason_plugin.render.figure_panels import (
+    LONGEST,
+    arm_panels,
+    new_figure,
+    rows_and_columns,
+    set_caption,
+    set_title,
+    setting_names,
+    short_difference,
+    shortened,
+    wrapped,
+)
+from regreason_plugin.render.style import (
+    SHADE,
+    floats,
+    layers,
+    legend,
+    look,
+    png_and_svg,
+    style,
+)
+
+# As many labels' cells have their number in them.
+NUMBERED = 20
+
+
+def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write every picture that the comparison has numbers for.
+
+    Returns:
+        The paths. The same comparison gives the same bytes.
+    """
+    paths = []
+    with style():
+        for name, draw in PICTURES.items():
+            figure = draw(comparison)
+            if figure is None:
+                continue
+            # Placed once for both files.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            for suffix, content in zip(("png", "svg"), png_and_svg(figure), strict=True):
+                paths.append(folder / f"{name}.{suffix}")
+                with atomic_writer(paths[-1]) as stream:
+                    stream.write(content)
+    return paths
+
+
+# --- settings -----------------------------------------------------------------------------
+
+
+def accuracy_heatmap(comparison: Comparison) -> Figure:
+    """Accuracy, a row a setting and a column an arm, coloured by the difference."""
+    arms = comparison.arms
+    rows = [setting.task for setting in comparison.settings]
+    by_row = [[comparison.differences[arm][task]["acc"] for arm in arms] for task in rows]
+    by_row.append([comparison.pooled[arm]["acc"] for arm in arms])
+    scores = [
+        [comparison.scores[arm][task]["acc"].value for arm in (comparison.baseline, *arms)]
+        for task in rows
+    ]
+    scores.append(
+        [comparison.pooled_scores[arm]["acc"].value for arm in (comparison.baseline, *arms)]
+    )
+    values = np.array([floats(one.value for one in row) for row in by_row])
+    # The pooled row stands apart.
+    tops = [*range(len(rows)), len(rows) + 0.35]
+    figure = new_figure(3.2 + 1.05 * (1 + len(arms)), 2.2 + 0.34 * len(tops))
+    axes = figure.subplots()
+    known = np.abs(values[np.isfinite(values)])
+    limit = max(0.05, known.max() if known.size else 0)
+    norm = Normalize(-limit, limit)
+    for top, numbers, row, difference in zip(tops, scores, by_row, values, strict=True):
+        edges = np.arange(1, len(arms) + 2), [top, top + 1]
+        mesh = axes.pcolormesh(*edges, difference[None], cmap="RdBu", norm=norm)
+        mesh.set(edgecolor="white", linewidth=1.5)
+        axes.text(0.5, top + 0.5, tables.number(numbers[0]), ha="center", va="center")
+        for column, (number, found) in enumerate(zip(numbers[1:], row, strict=True)):
+            dark = found.value is not None and abs(found.value) > 0.6 * limit
+            axes.text(
+                column + 1.5,
+                top + 0.5,
+                f"{tables.number(number)}\n{short_difference(found)}",
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                linespacing=0.95,
+                color="white" if dark else "black",
+            )
+    axes.grid(visible=False)
+    axes.set_xlim(0, len(arms) + 1)
+    axes.set_ylim(tops[-1] + 1, 0)
+    axes.tick_params(length=0)
+    names = [wrapped(arm, 14) for arm in (comparison.baseline, *arms)]
+    axes.set_xticks(np.arange(len(names)) + 0.5, names)
+    axes.xaxis.tick_top()
+    axes.set_yticks(np.array(tops) + 0.5, [*setting_names(comparison), "pooled"])
+    axes.spines[:].set_visible(False)
+    shrink, aspect = (0.9, 10) if len(rows) < 9 else (0.5, 25)
+    bar = figure.colorbar(ScalarMappable(norm, "RdBu"), ax=axes, shrink=shrink, aspect=aspect)
+    bar.set_label(wrapped(f"difference to {comparison.baseline}", 40))
+    bar.outline.set_visible(False)
+    set_title(figure, comparison, "Accuracy by setting")
+    set_caption(
+        figure,
+        comparison,
+        f"Below an accuracy: its difference to that of {comparison.baseline}. {tables.HOLM}: *.",
+    )
+    return figure
+
+
+def differences(comparison: Comparison) -> Figure:
+    """A forest plot: a panel an arm, a line a setting, the pooled difference below."""
+    count = len(comparison.settings)
+    panels = len(comparison.arms)
+    rows, columns = rows_and_columns(panels)
+    figure = new_figure(2.2 + 2.5 * columns, 1.6 + rows * (1.1 + 0.19 * (count + 2)))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for number, arm in enumerate(comparison.arms):
+        axes = grid.flat[number]
+        found = [comparison.differences[arm][one.task]["acc"] for one in comparison.settings]
+        colour = look(number + 1)["color"]
+        axes.axvline(0, color="0.4", linewidth=0.9)
+        axes.axhline(count + 0.25, color="0.75", linewidth=0.6)
+        _forest(axes, found, list(range(count)), colour, "o", 5)
+        _forest(axes, [comparison.pooled[arm]["acc"]], [count + 1], colour, "D", 7)
+        pooled = tables.interval(comparison.pooled[arm]["acc"], sign=True)
+        wins = tables.wins(comparison, arm)
+        axes.set_title(f"{wrapped(arm, 31)}\n{pooled}\nwins: {wins}", loc="left", fontsize=8.5)
+        axes.grid(visible=False)
+        axes.grid(visible=True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g}" if x else "0"))
+    first = grid.flat[0]
+    first.set_ylim(count + 1.7, -0.7)
+    first.set_yticks([*range(count), count + 1], [*setting_names(comparison), "pooled"])
+    for axes in grid.flat[panels:]:
+        axes.set_axis_off()
+    # What stands above an empty place has the bottom's numbers.
+    for axes in grid.flat[max(0, panels - columns) : panels]:
+        axes.tick_params(labelbottom=True)
+    set_title(figure, comparison, f"Accuracy: difference to {comparison.baseline}")
+    set_caption(
+        figure,
+        comparison,
+        f"Lines: {tables.over(comparison)}." if tables.over(comparison) else "",
+        f"Filled: {tables.HOLM}. wins: settings with a positive difference, however small.",
+    )
+    return figure
+
+
+def _forest(
+    axes: Axes, found: list[Difference], places: list[int], colour: str, marker: str, size: float
+) -> None:
+    low, high = floats(one.low for one in found), floats(one.high for one in found)
+    axes.hlines(places, low, high, color=colour, linewidth=1.4)
+    for one, place in zip(found, places, strict=True):
+        face = colour if tables.is_shown(one) else "white"
+        axes.plot(
+            floats([one.value]),
+            [place],
+            marker,
+            color=colour,
+            markersize=size,
+            markerfacecolor=face,
+        )
+
+
+# --- calibration and errors ---------------------------------------------------------------
+
+
+def reliability(comparison: Comparison) -> Figure:
+    """Accuracy by confidence, a panel an arm."""
+    figure, panels = arm_panels(comparison, 2.6, {ALL: 2.75})
+    for number, ((_, arm), axes) in enumerate(panels.items()):
+        bins = comparison.reliability[arm]
+        total = sum(one.count for one in bins)
+        shares = [one.count / total if total else 0 for one in bins]
+        edges = [one.low for one in bins]
+        widths = [one.high - one.low for one in bins]
+        axes.bar(edges, shares, widths, align="edge", color="0.82", edgecolor="white")
+        axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", linewidth=1.0)
+        known = [one for one in bins if one.count]
+        confidence = floats(one.confidence for one in known)
+        drawn = {**look(number), "linestyle": "-"}
+        axes.plot(confidence, floats(one.accuracy for one in known), **drawn)
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
+        ticks = [0, 0.25, 0.5, 0.75, 1]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        ece = comparison.pooled_scores[arm].get("ece")
+        error = f"\nECE {tables.number(ece.value)}" if ece else ""
+        axes.set_title(f"{wrapped(arm, 31)}{error}")
+    set_title(figure, comparison, "Is a prediction as often right as it is confident?")
+    set_caption(
+        figure,
+        comparison,
+        "Confidence: probability of the predicted label. On the dotted line both are equal; below "
+        "it the model is overconfident. Grey, on the same scale: share of the predictions. All "
+        "settings and seeds together; the ECE is the mean of the settings' own.",
+    )
+    return figure
+
+
+def confusion(comparison: Comparison) -> Figure:
+    """What is predicted for each right label: a panel an arm, and a task where labels differ."""
+    names = {one.task: one.label_names for one in comparison.settings}
+    titles = {
+        one.task: place
+        for one, place in zip(comparison.settings, setting_names(comparison), strict=True)
+    }
+    names[ALL] = comparison.settings[0].label_names
+    keys = list(comparison.confusion[comparison.baseline])
+    sizes = {key: len(names[key]) * _cell_size(names[key]) for key in keys}
+    beside = max(len(head) for key in keys for head in tables.heads(names[key])[0])
+    size = max(2.45, 0.9 + max(sizes.values())) + 0.055 * (min(beside, LONGEST) - 1)
+    heights = {key: max(2.65, 1.1 + side) for key, side in sizes.items()}
+    figure, panels = arm_panels(comparison, size, heights)
+    for (key, arm), axes in panels.items():
+        _shares(axes, np.array(comparison.confusion[arm][key], dtype=float), names[key])
+        title = wrapped(arm, 31)
+        axes.set_title(title if key == ALL else f"{titles[key]}\n{title}")
+    set_title(figure, comparison, "What is predicted for each right label")
+    over = "settings and seeds" if keys == [ALL] else "seeds"
+    set_caption(
+        figure,
+        comparison,
+        f"Share of the documents with a right label, over all {over}: rows add to 1.",
+    )
+    return figure
+
+
+def _cell_size(labels: list[str]) -> float:
+    """In inches; many labels leave no room for numbers."""
+    return 0.34 if len(labels) <= NUMBERED else 0.15
+
+
+def _shares(axes: Axes, counts: NDArray[np.float64], labels: list[str]) -> None:
+    """Draw one table, coloured by each row's shares."""
+    few = len(labels) <= NUMBERED
+    of = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, of, out=np.full_like(counts, math.nan), where=of > 0)
+    edges = np.arange(len(counts) + 1) + 0.5
+    mesh = axes.pcolormesh(edges, edges, shares, cmap="Blues", norm=Normalize(0, 1))
+    mesh.set(edgecolor="white", linewidth=1 if few else 0.3)
+    for (row, column), share in np.ndenumerate(shares) if few else ():
+        text = tables.NONE if math.isnan(share) else f"{share:.2f}"
+        colour = "white" if share > 0.55 else "black"
+        axes.text(column + 1, row + 1, text, ha="center", va="center", color=colour, fontsize=8)
+    rows, columns = tables.heads(labels)
+    axes.grid(visible=False)
+    axes.set_xticks(np.arange(len(counts)) + 1, columns)
+    axes.set_yticks(np.arange(len(counts)) + 1, [shortened(row) for row in rows])
+    axes.set(
+        aspect="equal",
+        ylim=(len(counts) + 0.5, 0.5),
+        xlabel="predicted label",
+        ylabel="right label",
+    )
+    axes.tick_params(length=0)
+    if not few:
+        axes.tick_params(labelsize=6)
+        axes.tick_params(axis="x", labelrotation=90)
+    axes.spines[:].set_visible(False)
+
+
+# --- layers and training ------------------------------------------------------------------
+
+
+def entropy_by_layer(comparison: Comparison) -> Figure | None:
+    """A panel a metric, a curve an arm."""
+    if not comparison.layers:
+        return None
+    # One more, for the legend.
+    rows, columns = rows_and_columns(len(comparison.layers) + 1, across=3)
+    figure = new_figure(3.7 * columns, 1.4 + 2.75 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    everyone = [comparison.baseline, *comparison.arms]
+    for axes, (metric, by_arm) in zip(grid.flat, comparison.layers.items(), strict=False):
+        title, unit = PANELS.get(metric, (metric, "entropy"))
+        curves = [[(one.value, one.low, one.high) for one in by_arm[arm]] for arm in everyone]
+        layers(axes, title, unit, curves, metric)
+    for axes in grid.flat[len(comparison.layers) :]:
+        axes.set_axis_off()
+    bands: dict[str, Artist] = {
+        f"{100 * comparison.level:g} % interval": Patch(color="0.5", alpha=0.35),
+        "middle blocks": Patch(color=SHADE),
+    }
+    legend(grid.flat[len(comparison.layers)], map(one_line, everyone), bands)
+    set_title(figure, comparison, "Entropy by layer")
+    set_caption(
+        figure,
+        comparison,
+        "Unweighted means over the settings. h: the hidden state of D units at the deciding "
+        "position; N: tokens of the prompt.",
+    )
+    return figure
+
+
+def learning_curves(comparison: Comparison) -> Figure | None:
+    """How well the validation labels are predicted, by what was trained on."""
+    if not any(comparison.curves.values()):
+        return None
+    figure = new_figure(9.0, 4.6)
+    axes, beside = figure.subplots(1, 2, width_ratios=[3, 1])
+    shown = []
+    for number, arm in enumerate((comparison.baseline, *comparison.arms)):
+        curves = comparison.curves.get(arm, [])
+        drawn = look(number)
+        shown.append(one_line(arm))
+        same = len({tuple(curve.tokens) for curve in curves}) == 1 and len(curves) > 1
+        for curve in curves:
+            thin = {"color": drawn["color"], "linewidth": 0.8, "alpha": 0.45}
+            axes.plot(curve.tokens, curve.accuracy, **(thin if same else drawn))
+        if same:
+            by_step = zip(*(curve.accuracy for curve in curves), strict=True)
+            axes.plot(curves[0].tokens, [statistics.fmean(step) for step in by_step], **drawn)
+    axes.set(xlabel="target tokens trained on", ylabel=what_is_drawn(comparison.curves))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    others: dict[str, Artist] = {"one seed": Line2D([], [], color="0.5", linewidth=0.8, alpha=0.6)}
+    legend(beside, shown, others)
+    set_title(figure, comparison, "Learning curves")
+    set_caption(
+        figure,
+        comparison,
+        "Strong: the mean over the seeds of an arm where they were measured at the same tokens; "
+        "else every seed.",
+    )
+    return figure
+
+
+PICTURES: dict[str, Callable[[Comparison], Figure | None]] = {
+    "accuracy_heatmap": accuracy_heatmap,
+    "differences": differences,
+    "reliability": reliability,
+    "confusion": confusion,
+    "entropy_by_layer": entropy_by_layer,
+    "learning_curves": learning_curves,
+}

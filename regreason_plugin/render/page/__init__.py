@@ -1,0 +1,103 @@
+"""``report.html``: a comparison as one page that asks nothing of any other place.
+
+What comes from outside (texts, names, paths) is escaped by jinja2 or kept as JSON that the
+script reads; it is never markup. The page's policy lets no other script run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from regreason_plugin.compare.comparison import Comparison
+from regreason_plugin.compare.disagreements import Disagreement
+from regreason_plugin.core.whole_files import atomic_writer
+from regreason_plugin.render.page import numbers
+from regreason_plugin.render.page.view import view
+
+
+def write_page(
+    comparison: Comparison, disagreements: list[Disagreement], disagreeing: int, path: Path
+) -> None:
+    """Write the page, whole or not at all; the same bytes for the same input.
+
+    Args:
+        comparison: What it shows.
+        disagreements: Single conversations, for reading.
+        disagreeing: How many documents the arms disagree about in all.
+        path: The HTML file.
+    """
+    style, script = _own("page.css"), _own("page.js")
+    text = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            view(comparison, disagreements, disagreeing),
+            style=style,
+            script=script,
+            policy="; ".join(
+                [
+                    "default-src 'none'",
+                    f"style-src {_hash(style)}",
+                    f"script-src {_hash(script)}",
+                    "img-src data:",
+                    "base-uri 'none'",
+                    "form-action 'none'",
+                ]
+            ),
+        )
+    )
+    with atomic_writer(path) as stream:
+        # Half of a surrogate pair has no bytes.
+        stream.write(text.encode("utf-8", "replace"))
+
+
+def _own(name: str) -> Markup:
+    """A file of this package, its line ends those that a browser hashes."""
+    text = files(__name__).joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
+    return Markup(text)  # noqa: S704 - our own style sheet and script
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(__name__, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        name: getattr(numbers, name) for name in ("plain", "signed", "span", "p_value", "count")
+    }
+    environment.filters |= {"code_spans": code_spans, "json": embedded}
+    return environment
+
+
+def code_spans(text: str) -> list[tuple[bool, str]]:
+    """Cut a sentence at its backticks: the parts in order, and whether each is code."""
+    parts = re.split(r"(`+)(.+?)(?<!`)\1(?!`)", text)
+    plain = [(False, part) for part in parts[::3]]
+    code = [(True, part.strip()) for part in parts[2::3]]
+    woven = [part for pair in zip(plain, [*code, (False, "")], strict=True) for part in pair]
+    return [part for part in woven if part[1]]
+
+
+def embedded(value: Any) -> Markup:
+    """JSON that ends no element and starts none."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704 - no character of it is HTML's

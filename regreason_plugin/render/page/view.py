@@ -1,0 +1,375 @@
+"""What the page's template prints: a comparison put in the order in which it is read."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from regreason_plugin.compare.comparison import (
+    ALL,
+    METRICS,
+    TABLED,
+    Comparison,
+    Difference,
+    Metric,
+    Setting,
+)
+from regreason_plugin.compare.disagreements import Disagreement
+from regreason_plugin.compare.learning_curves import what_is_drawn
+from regreason_plugin.compare.probe_curves import FORCED, PANELS
+from regreason_plugin.render.page import charts
+from regreason_plugin.render.page.numbers import (
+    NONE,
+    count,
+    limits,
+    p_value,
+    round_up,
+    share,
+    signed,
+    span,
+    tick_text,
+)
+from regreason_plugin.render.tables import about_costs, costs, heads, settings_of
+
+ALPHA = 0.05
+# Steps of colour to either side of zero.
+STEPS = 5
+# Conversations that are there without a script, too.
+PAGE = 50
+
+
+class Cell(NamedTuple):
+    """A coloured cell.
+
+    Attributes:
+        text: What it says.
+        shade: Its colour: ``n5`` (worse, or lower) to ``p5``, ``z`` around zero.
+        marked: Whether its corrected p is below `ALPHA`.
+        more: The interval and p, for who points at it.
+    """
+
+    text: str
+    shade: str
+    marked: bool
+    more: str
+
+
+def view(
+    comparison: Comparison, disagreements: list[Disagreement], disagreeing: int
+) -> dict[str, Any]:
+    """The template's variables."""
+    c = comparison
+    return {
+        "c": c,
+        "everyone": [c.baseline, *c.arms],
+        "generated": "generated" in str(c.data.get("origin", "")),
+        "level": f"{100 * c.level:g} %",
+        "titles": {s.task: _title(s) for s in c.settings},
+        "settings_of": settings_of(c),
+        "metric_title": lambda name: METRICS.get(name, Metric(name, None)).title,
+        "documents": sum(s.documents for s in c.settings),
+        "over": sorted({d.over for by in c.pooled.values() if (d := by.get("acc")) and d.over}),
+        "key_figures": [_key_figures(c, arm) for arm in (c.baseline, *c.arms)],
+        "heat_maps": [_heat_map(c, name) for name in TABLED if name in c.metrics],
+        "forests": _forests(c),
+        "reliability": {
+            arm: charts.reliability(arm, bins)
+            for arm, bins in c.reliability.items()
+            if any(part.count for part in bins)
+        },
+        "confusion": _confusions(c),
+        "classes": _classes(c),
+        "costs": costs(c),
+        "about_costs": about_costs(c),
+        "layers": _layers(c),
+        "look": {arm: charts.look(n) for n, arm in enumerate([c.baseline, *c.arms])},
+        "learning": _learning(c),
+        "learning_of": what_is_drawn(c.curves),
+        **_conversations(c, disagreements, disagreeing),
+        **_runs(c),
+    }
+
+
+def _title(setting: Setting) -> str:
+    # A task of one's own has no other axis.
+    return setting.title if setting.axis == "label" else f"{setting.title}: {setting.axis_title}"
+
+
+def _key_figures(c: Comparison, arm: str) -> dict[str, Any]:
+    gap = c.gap.get(arm)
+    needed = c.needed.get(arm)
+    return {
+        "arm": arm,
+        "seeds": len(c.seeds.get(arm, [])),
+        "score": c.pooled_scores[arm]["acc"],
+        "difference": c.pooled.get(arm, {}).get("acc"),
+        "wins": c.wins.get(arm),
+        "gap": share(gap) if gap else None,
+        "needed": needed,
+    }
+
+
+# --- the heat map -------------------------------------------------------------------------
+
+
+def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
+    metric = METRICS[name]
+    differences = [by_metric[name] for by in c.differences.values() for by_metric in by.values()]
+    pooled = [c.pooled[arm][name] for arm in c.arms]
+    largest = max((abs(d.value) for d in (*differences, *pooled) if d.value), default=0.0)
+    bound = round_up(largest) if largest else 1.0
+    flip = -1 if metric.better == "lower" else 1
+
+    def cell(difference: Difference) -> Cell:
+        marked = difference.p_holm is not None and difference.p_holm < ALPHA
+        more = [span(difference, sign=True) or "no interval"]
+        if difference.p_holm is not None:
+            more.append(f"p {p_value(difference.p)}, corrected {p_value(difference.p_holm)}")
+        return Cell(
+            signed(difference.value),
+            _shade(difference.value, bound, flip),
+            marked,
+            "; ".join(more),
+        )
+
+    rows = [
+        (
+            dataset,
+            [
+                (axis, [cell(c.differences[arm][task][name]) for arm in c.arms])
+                for axis, task in members
+            ],
+        )
+        for dataset, members in _by_dataset(c)
+    ]
+    sides = ("worse", "better") if metric.better else ("lower", "higher")
+    return {
+        "name": name,
+        "title": metric.title,
+        "better": metric.better,
+        "sides": sides,
+        "ends": (tick_text(-flip * bound, sign=True), tick_text(flip * bound, sign=True)),
+        "shades": [_shade(step / STEPS, 1, 1) for step in range(-STEPS, STEPS + 1)],
+        "rows": rows,
+        "pooled": [cell(difference) for difference in pooled],
+    }
+
+
+def _by_dataset(c: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The datasets' titles, each with its axes' titles and tasks."""
+    return [
+        (title, [(s.axis_title, s.task) for s in members])
+        for (_, title), members in groupby(c.settings, key=lambda one: (one.dataset, one.title))
+    ]
+
+
+def _shade(value: float | None, bound: float, flip: int) -> str:
+    if value is None:
+        return "none"
+    step = round(STEPS * flip * value / bound)
+    return "z" if step == 0 else f"{'p' if step > 0 else 'n'}{min(abs(step), STEPS)}"
+
+
+# --- charts -------------------------------------------------------------------------------
+
+
+def _forests(c: Comparison) -> dict[str, Any]:
+    """Differences of accuracy: pooled by arm, and by setting for each arm."""
+    pooled = [c.pooled[arm]["acc"] for arm in c.arms]
+    single = [by["acc"] for arm in c.arms for by in c.differences[arm].values()]
+    narrow, wide = _ends(pooled), _ends([*pooled, *single])
+
+    def row(name: str, d: Difference, ends: tuple[float, float] = wide) -> Any:
+        return name, charts.forest_mark(d, ends), d
+
+    return {
+        "pooled": [row(arm, d, narrow) for arm, d in zip(c.arms, pooled, strict=True)],
+        "pooled_axis": charts.forest_axis(narrow),
+        "by_arm": [
+            (
+                arm,
+                [
+                    (dataset, [row(axis, c.differences[arm][task]["acc"]) for axis, task in axes])
+                    for dataset, axes in _by_dataset(c)
+                ],
+                row("all, pooled", d),
+            )
+            for arm, d in zip(c.arms, pooled, strict=True)
+        ],
+        "axis": charts.forest_axis(wide),
+    }
+
+
+def _ends(differences: list[Difference]) -> tuple[float, float]:
+    return limits([v for d in differences for v in (d.value, d.low, d.high)], 0.0)
+
+
+def _confusions(c: Comparison) -> list[Any]:
+    """By what is counted together: its title, heads of rows and columns, and tables by arm."""
+    arms = [arm for arm in (c.baseline, *c.arms) if arm in c.confusion]
+    told = {s.task: (_title(s), s.label_names) for s in c.settings}
+    if c.settings:
+        told[ALL] = ("", c.settings[0].label_names)
+    return [
+        (
+            *told[key][:1],
+            *heads(told[key][1]),
+            [(arm, _confusion(c.confusion[arm][key])) for arm in arms],
+        )
+        for key in (c.confusion[arms[0]] if arms else ())
+    ]
+
+
+def _confusion(rows: list[list[int]]) -> list[list[tuple[int, str, str]]]:
+    """By right label and prediction: the count, its shade and its share of the right label."""
+    table = []
+    for row in rows:
+        total = sum(row) or 1
+        table.append(
+            [(n, _shade(n / total, 1, 1), f"{100 * n / total:.0f} % of the row") for n in row]
+        )
+    return table
+
+
+def _classes(c: Comparison) -> list[Any]:
+    """By setting: its title, and by label its name, documents and how it fares with each arm."""
+    arms = [arm for arm in (c.baseline, *c.arms) if arm in c.classes]
+    return [
+        (
+            _title(s),
+            [
+                (name, s.labels[place], [c.classes[arm][s.task][place] for arm in arms])
+                for place, name in enumerate(s.label_names)
+            ],
+        )
+        for s in c.settings
+        if arms
+    ]
+
+
+def _layers(c: Comparison) -> list[Any]:
+    order = [c.baseline, *c.arms]
+    drawn = []
+    for name, curves in c.layers.items():
+        metric = name.removesuffix("_by_layer")
+        title, unit = PANELS.get(metric.removeprefix(FORCED), (metric, ""))
+        if metric.startswith(FORCED):
+            title += ", label forced at once"
+        drawn.append((title, charts.layers(title, unit, curves, order)))
+    return drawn
+
+
+def _learning(c: Comparison) -> list[Any]:
+    order = [c.baseline, *c.arms]
+    return [
+        (arm, charts.learning(arm, order.index(arm), c.curves, c.baseline))
+        for arm in order
+        if any(curve.tokens for curve in c.curves.get(arm, []))
+    ]
+
+
+# --- conversations ------------------------------------------------------------------------
+
+
+def _conversations(
+    c: Comparison, disagreements: list[Disagreement], disagreeing: int
+) -> dict[str, Any]:
+    """The rows that the script shows, and the first of them for who has none.
+
+    A row is: number of its setting, id, right label, prompt, explanation, and by arm the
+    predictions and the probabilities in thousandths.
+    """
+    arms = [c.baseline, *c.arms]
+    there = {d.task for d in disagreements}
+    settings = [s for s in c.settings if s.task in there]
+    places = {s.task: place for place, s in enumerate(settings)}
+    rows = [
+        (
+            places[d.task],
+            d.id,
+            d.label,
+            d.prompt,
+            d.explanation,
+            [d.predictions[arm] for arm in arms],
+            [[round(1000 * p) for p in d.probabilities[arm]] for arm in arms],
+        )
+        for d in disagreements
+    ]
+    return {
+        "conversations": {
+            "page": PAGE,
+            "noun": "conversations" if c.settings_in_paper is not None else "documents",
+            "settings": [_title(s) for s in settings],
+            "labels": [s.label_names for s in settings],
+            "arms": arms,
+            "rows": rows,
+        },
+        "blank": (0, "", 1, "", "", [1] * len(arms), [[0]] * len(arms)),
+        "disagreeing": disagreeing,
+    }
+
+
+# --- what was run -------------------------------------------------------------------------
+
+_PARTS = ("environment", "evaluation", "training")
+
+
+def _runs(c: Comparison) -> dict[str, Any]:
+    """What all models have alike, told once, and of each model only the rest."""
+    told = [
+        # (The declaration is as long as its prompt, and the data's hash holds it; costs have a
+        # table of their own.)
+        {
+            part: {
+                key: value
+                for key, value in _flat(getattr(run, part)).items()
+                if not key.startswith(("data.declaration.", "cost."))
+            }
+            for part in _PARTS
+        }
+        for run in c.runs
+    ]
+    alike = {
+        part: {
+            key: value
+            for key, value in (told[0][part] if told else {}).items()
+            if all(one[part].get(key) == value for one in told)
+        }
+        for part in _PARTS
+    }
+    own = [
+        {
+            key: value
+            for part in _PARTS
+            for key, value in one[part].items()
+            # Columns of their own.
+            if key not in alike[part] and key not in ("arm", "seed")
+        }
+        for one in told
+    ]
+    return {
+        "alike": alike,
+        "runs": list(zip(c.runs, own, strict=True)),
+        "data": _flat(c.data),
+        "computed_with": {
+            "regreason": c.regreason,
+            **c.versions,
+            "bootstrap draws": count(c.draws),
+            "bootstrap seed": str(c.bootstrap_seed),
+        },
+    }
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested fields as ``data.sha256``, their values as text."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is None:
+            flat[prefix + key] = NONE
+        else:
+            text = isinstance(value, str)
+            flat[prefix + key] = value if text else json.dumps(value, ensure_ascii=False)
+    return flat

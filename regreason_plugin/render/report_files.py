@@ -1,0 +1,47 @@
+"""The files of a comparison: one for a program, the others for readers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from regreason_plugin.compare.compare import Compared
+from regreason_plugin.compare.comparison import save
+from regreason_plugin.core.whole_files import atomic_writer, together
+from regreason_plugin.render.csv_file import to_csv
+from regreason_plugin.render.figures import write_figures
+from regreason_plugin.render.latex import to_latex
+from regreason_plugin.render.markdown_page import to_markdown
+from regreason_plugin.render.page import write_page
+
+
+def write(compared: Compared, out: Path, *, spreadsheet_safe: bool = False) -> list[Path]:
+    """Write all files, or none.
+
+    Args:
+        compared: What they say.
+        out: The folder.
+        spreadsheet_safe: As of `csv_line`, for the CSV file.
+
+    Returns:
+        Their paths, the page first.
+    """
+    with together():
+        return _write(compared, out, spreadsheet_safe)
+
+
+def _write(compared: Compared, out: Path, spreadsheet_safe: bool) -> list[Path]:
+    comparison = compared.comparison
+    page = out / "report.html"
+    write_page(comparison, compared.disagreements, compared.disagreeing, page)
+    numbers = out / "comparison.json"
+    save(comparison, numbers)
+    texts = {
+        out / "comparison.md": to_markdown(comparison),
+        out / "comparison.csv": to_csv(comparison, spreadsheet_safe=spreadsheet_safe),
+        out / "settings.tex": to_latex(comparison),
+    }
+    for path, text in texts.items():
+        with atomic_writer(path) as stream:
+            # (A name on the command line may hold bytes that are no UTF-8.)
+            stream.write(text.encode("utf-8", "backslashreplace"))
+    return [page, numbers, *texts, *write_figures(comparison, out / "figures")]

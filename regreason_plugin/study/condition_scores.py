@@ -1,0 +1,97 @@
+"""What the study found: every condition's scores, and the label-first ones held against the first.
+
+Differences, their intervals and the verdict are those of `regreason compare`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from regreason_plugin.compare.compare import Compared, compare
+from regreason_plugin.evaluate.results import Run, read_run
+from regreason_plugin.study.plan import Condition, Plan
+from regreason_plugin.study.seed_interval import half_width
+
+# (A generative twin's figure of the label forced at once, without an explanation before it.)
+FORCED = "forced_"
+SCORES = ("acc", "macro_f1", "qwk", "nll", "ece")
+ENTROPIES = (
+    "output_entropy",
+    "label_entropy",
+    "activation_entropy_mid",
+    "activation_entropy_abs_mid",
+    "activation_entropy_square_mid",
+)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds.
+
+    Attributes:
+        value: The mean.
+        half_width: Half of its 95 % t interval over seeds, for these test documents only; None
+            with fewer than three seeds.
+    """
+
+    value: float
+    half_width: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean:
+        """Of a value a seed."""
+        return cls(statistics.fmean(values), half_width(values))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one condition.
+
+    Attributes:
+        condition: Which.
+        runs: Its results, a run a seed.
+        values: By metric, a value a seed: the mean over the settings.
+    """
+
+    condition: Condition
+    runs: tuple[Run, ...]
+    values: dict[str, list[float]]
+
+    def mean(self, metric: str) -> Mean:
+        """Of a metric, over seeds."""
+        return Mean.of(self.values[metric])
+
+
+def read_figures(plan: Plan) -> dict[str, Figures]:
+    """Every condition's, by its name."""
+    return {condition.name: _read(plan, condition) for condition in plan.conditions}
+
+
+def compare_label_first(plan: Plan, figures: dict[str, Figures]) -> Compared:
+    """All label-first conditions against the first one."""
+    runs = [
+        run
+        for found in figures.values()
+        if found.condition.order == "label_first"
+        for run in found.runs
+    ]
+    return compare(runs, plan.conditions[0].name, command=plan.command)
+
+
+def _read(plan: Plan, condition: Condition) -> Figures:
+    runs = tuple(read_run(condition.name, plan.results(condition, seed)) for seed in plan.seeds)
+    names = [*SCORES, *ENTROPIES]
+    if condition.order == "explanation_first":
+        # Of the probes, only the forced ones have the same text before them in every model.
+        names = [*SCORES, *(f"{FORCED}{name}" for name in (*SCORES, *ENTROPIES))]
+    values = {name: [_over_settings(run, name) for run in runs] for name in names}
+    return Figures(condition, runs, values)
+
+
+def _over_settings(run: Run, metric: str) -> float:
+    values = [task.metrics.get(metric) for task in run.tasks.values()]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else math.nan

@@ -1,0 +1,1 @@
+"""`regreason check`: what runs before a training."""

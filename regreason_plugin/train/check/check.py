@@ -1,0 +1,284 @@
+"""`regreason check`: all that is wrong with a config, before anything is trained or written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from regreason_plugin.core.errors import UserError, user_errors_passed_on
+from regreason_plugin.train.arm_rows import check_same_rows
+from regreason_plugin.train.arm_warnings import check_comparison
+from regreason_plugin.train.chat_template import check_special_tokens, template_arguments
+from regreason_plugin.train.check.config_loading import Run, register_plugins, validate
+from regreason_plugin.train.check.memory import ModelShape, estimate, read_deepspeed, read_shape
+from regreason_plugin.train.check.schedule import Schedule, plan
+from regreason_plugin.train.config_checks import STRATEGY, check_config, without_refused
+from regreason_plugin.train.data_files import (
+    Sources,
+    fill_placeholders,
+    find_sources,
+    open_file,
+)
+from regreason_plugin.train.findings import Finding, error_of, finding
+from regreason_plugin.train.record import check_other_run, config_sha256
+from regreason_plugin.train.scoring import read_scoring
+from regreason_plugin.train.strategy import check_lengths, row_lengths
+from regreason_plugin.train.token_counts import (
+    TokenCounts,
+    check_label_cuts,
+    count_tokens,
+    load_tokenizer_quietly,
+    tokenize_file,
+)
+
+_FILLED = ("datasets", "test_datasets", "output_dir")
+# What the tokens of a file depend on, beside its entry in the config.
+_TOKENIZER_KEYS = (
+    *("base_model", "base_model_config", "tokenizer_config", "tokenizer_type"),
+    *("tokenizer_use_fast", "tokenizer_legacy", "special_tokens", "tokens", "eot_tokens"),
+    *("added_tokens_overrides", "chat_template", "chat_template_jinja", "revision_of_model"),
+    *("default_system_message", "trust_remote_code", "sequence_len"),
+)
+
+
+@dataclass
+class Checked:
+    """One run, looked at.
+
+    Attributes:
+        run: The run.
+        findings: All that was found.
+        cfg: The config as Axolotl completes it; None where it refuses it.
+        sources: What it trains on; None where that is wrong.
+        tokens: None where they cannot be counted.
+        template: What lm-eval's ``--model_args`` need for the chat template.
+        schedule: None as tokens.
+        memory: Bytes by what takes them; None where the model is not here.
+    """
+
+    run: Run
+    findings: list[Finding] = field(default_factory=list)
+    cfg: Any = None
+    sources: Sources | None = None
+    tokens: TokenCounts | None = None
+    template: dict[str, bool] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    memory: dict[str, float] | None = None
+
+
+@dataclass
+class _Tokens:
+    """What was found by tokenizing a run's files; the same for every seed of an arm."""
+
+    findings: list[Finding] = field(default_factory=list)
+    counts: TokenCounts | None = None
+    template: dict[str, bool] = field(default_factory=dict)
+
+
+def check_runs(
+    runs: list[Run], config: str, processes: int, on_run: Callable[[], object] = lambda: None
+) -> list[Checked]:
+    """Check every run of a config.
+
+    Args:
+        runs: As `read_runs` gives them.
+        config: What to call the config.
+        processes: How many will train.
+        on_run: Called after each.
+    """
+    tokens: dict[str, _Tokens] = {}
+    shapes: dict[str, ModelShape | Finding] = {}
+    checked: list[Checked] = []
+    with user_errors_passed_on():
+        for run in runs:
+            one = Checked(run)
+            one.findings += _check(one, config, processes, tokens, shapes)
+            checked.append(one)
+            on_run()
+    outputs: dict[str, str] = {}
+    for one in checked:
+        output = str(one.run.cfg.get("output_dir"))
+        if output in outputs:
+            one.findings.append(
+                finding(
+                    "error",
+                    f"{output} is also that of the run with {outputs[output]}; put the keys that "
+                    "differ into it, as in {arm}-{seed}",
+                    path=config,
+                    field="output_dir",
+                )
+            )
+        outputs.setdefault(output, one.run.name)
+    return checked
+
+
+def _check(
+    one: Checked,
+    config: str,
+    processes: int,
+    tokens: dict[str, _Tokens],
+    shapes: dict[str, ModelShape | Finding],
+) -> Iterator[Finding]:
+    cfg = one.run.cfg
+    malformed = list(_check_form(cfg, config))
+    if malformed:
+        yield from malformed
+        return
+    written = config_sha256(cfg)
+    yield from register_plugins(cfg, config)
+    yield from check_config(cfg, config)
+    yield from _find_data(one, config)
+    if one.sources:
+        folder = one.sources.folder
+        yield from error_of(lambda: read_scoring(cfg, folder, config))
+        yield from check_same_rows(one.sources, all_arms=True)
+    yield from check_other_run(cfg, config, written)
+    one.cfg, refused = validate(without_refused(cfg), config, processes)
+    yield from refused
+    if one.cfg is None:
+        yield finding("not checked", "what follows from the config: Axolotl refuses it as it is")
+        return
+    arm = one.sources.arm if one.sources else one.cfg.regreason_arm
+    yield from check_comparison(one.cfg, arm, processes, cfg)
+    shape = _shape(one.cfg, shapes)
+    if isinstance(shape, Finding):
+        yield shape
+    if one.sources and one.cfg.datasets[0].type in (STRATEGY, "chat_template"):
+        key = _tokens_key(one.cfg)
+        if key not in tokens:
+            tokens[key] = _Tokens()
+            tokens[key].findings += _read_tokens(one.cfg, one.sources, config, tokens[key])
+        yield from tokens[key].findings
+        one.tokens, one.template = tokens[key].counts, tokens[key].template
+    elif not one.sources:
+        yield finding("not checked", "tokens, lengths and steps: they need the data")
+    if one.tokens:
+        counts = one.tokens
+        one.schedule = plan(one.cfg, counts.lengths, counts.target, processes)
+    elif one.sources and not one.cfg.sample_packing and one.cfg.regreason_budget != "tokens":
+        one.schedule = plan(one.cfg, [0] * one.sources.rows, 0, processes)  # tokens play no part
+    deepspeed: dict[str, Any] = {}
+    try:
+        deepspeed = read_deepspeed(one.cfg)
+    except (OSError, ValueError) as error:
+        message = f"cannot be read as DeepSpeed's settings: {error}"
+        yield finding("error", message, path=config, field="deepspeed")
+    if isinstance(shape, ModelShape):
+        longest = max(one.tokens.lengths) if one.tokens else one.cfg.sequence_len
+        one.memory = estimate(one.cfg, shape, longest, processes, deepspeed)
+
+
+def _check_form(cfg: Any, config: str) -> Iterator[Finding]:
+    """What nothing else could read."""
+    for name, what in (("datasets", dict), ("test_datasets", dict), ("plugins", str)):
+        given = cfg.get(name)
+        if given is not None and not (
+            isinstance(given, list) and all(isinstance(entry, what) for entry in given)
+        ):
+            kind = "names" if what is str else "entries with keys, as in `- path: ...`"
+            yield finding("error", f"must be a list of {kind}", path=config, field=name)
+
+
+def _find_data(one: Checked, config: str) -> Iterator[Finding]:
+    """Fill in the placeholders and open the files; each file that is wrong is a finding."""
+    cfg = one.run.cfg
+    filled = True
+    for part in _FILLED:
+        alone = {**cfg, **dict.fromkeys(_FILLED), part: cfg.get(part)}
+        found = list(error_of(lambda alone=alone: fill_placeholders(alone, config)))  # type: ignore[misc]
+        if alone[part] is not None:
+            cfg[part] = alone[part]
+        filled = filled and not (found and part != "output_dir")
+        yield from found
+    if not filled:
+        return
+    try:
+        one.sources = find_sources(cfg, config)
+    except UserError as error:
+        each = list(_open_each(cfg, config))
+        yield from each or [Finding("error", str(error))]
+
+
+def _open_each(cfg: Any, config: str) -> Iterator[Finding]:
+    for name, split in (("datasets", "train"), ("test_datasets", "validation")):
+        for number, entry in enumerate(cfg.get(name) or []):
+            place = f"{name}[{number}].path"
+            named = cfg.get("regreason_arm"), cfg.get("regreason_scope")
+            try:
+                open_file(entry.get("path") or "", split, config, place, *named)
+            except UserError as error:
+                yield Finding("error", str(error))
+
+
+def _shape(cfg: Any, shapes: dict[str, ModelShape | Finding]) -> ModelShape | Finding:
+    """The model's shape, or why it is not known."""
+    from axolotl.loaders.utils import load_model_config
+
+    key = json.dumps([cfg.base_model, cfg.base_model_config, cfg.overrides_of_model_config])
+    if key not in shapes:
+        try:
+            shapes[key] = read_shape(load_model_config(cfg))
+        except OSError as error:
+            shapes[key] = _absent(cfg, "the memory a GPU needs", error)
+        except (ValueError, ImportError, AttributeError) as error:
+            message = f"the memory a GPU needs: {_first_line(error)}"
+            shapes[key] = finding("not checked", message)
+    return shapes[key]
+
+
+def _absent(cfg: Any, what: str, error: Exception) -> Finding:
+    model = str(cfg.base_model)
+    if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).is_dir():
+        message = f"no such folder: {model}"
+        return finding("error", message, path=cfg.axolotl_config_path, field="base_model")
+    return finding("not checked", f"{what}: {model} is not here ({_first_line(error)})")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _tokens_key(cfg: Any) -> str:
+    entries = [dict(entry) for entry in [*cfg.datasets, *(cfg.test_datasets or [])]]
+    return json.dumps([entries, [cfg.get(key) for key in _TOKENIZER_KEYS]], default=str)
+
+
+def _read_tokens(cfg: Any, sources: Sources, config: str, into: _Tokens) -> Iterator[Finding]:
+    """Tokenize a run's files as the training would."""
+    try:
+        tokenizer = load_tokenizer_quietly(cfg)
+    except OSError as error:
+        yield _absent(cfg, "tokens, lengths, labels, chat template", error)
+        return
+    except (ValueError, ImportError, AttributeError) as error:
+        message = f"Axolotl cannot load its tokenizer: {_first_line(error)}"
+        yield finding("error", message, path=config, field="base_model")
+        return
+    try:
+        yield from _look_at_tokens(cfg, sources, config, tokenizer, into)
+    except UserError as error:
+        yield Finding("error", str(error))
+
+
+def _look_at_tokens(
+    cfg: Any, sources: Sources, config: str, tokenizer: Any, into: _Tokens
+) -> Iterator[Finding]:
+    special = list(check_special_tokens(cfg, sources, tokenizer))
+    yield from special
+    try:
+        into.template = template_arguments(cfg, sources, tokenizer)
+    except UserError as error:
+        yield Finding("error", str(error))
+    if any(found.level == "error" for found in special):
+        return
+    into.counts = count_tokens(cfg, sources, tokenizer)
+    arm = f"{sources.arm}'s train files"
+    yield from check_lengths(into.counts.lengths, cfg.sequence_len, name=arm, config=config)
+    yield from check_label_cuts(into.counts.by_label, config)
+    for entry in cfg.test_datasets or []:
+        name = str(Path(entry["path"]).relative_to(sources.folder.path))
+        lengths = row_lengths(tokenize_file(cfg, sources, name, tokenizer))
+        yield from check_lengths(lengths, cfg.sequence_len, name=name, config=config)

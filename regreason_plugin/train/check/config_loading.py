@@ -1,0 +1,273 @@
+"""A config as `axolotl train` would have it, read on any machine and with nothing written.
+
+`load_cfg` of Axolotl also reports to its makers, asks the GPU what it can, and opens a log in
+output_dir; here are the parts of it that only read. The machine is taken to be a GPU that can
+do everything, since a config is checked before one is rented.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.train.config_checks import PLUGIN, STRATEGY
+from regreason_plugin.train.findings import Finding, finding
+
+# A sweep's number, which Axolotl appends to output_dir.
+_SWEEP = "sweep{:04d}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        values: What it has from the sweep, by key; empty without one.
+        cfg: The config as written, command line options and the sweep's values included.
+    """
+
+    values: Mapping[str, Any]
+    cfg: Any
+
+    @property
+    def name(self) -> str:
+        """Such as ``regreason_arm shuffled, seed 2``."""
+        return ", ".join(f"{key} {value}" for key, value in self.values.items())
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Axolotl imported, without its reports to its makers, its log and the warnings of others."""
+    os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def read_options(config: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """What `axolotl train CONFIG` would take from its command line.
+
+    Args:
+        config: The config's path as typed.
+        arguments: What follows it; without ``--sweep``.
+
+    Raises:
+        UserError: An option that Axolotl does not have, or a value it cannot read.
+    """
+    import click
+    from axolotl.cli.main import train
+
+    try:
+        context = train.make_context("check", [config, *arguments])
+    except click.UsageError as error:
+        raise UserError(error.format_message()) from None
+    if context.args:
+        known = [option for parameter in train.params for option in parameter.opts]
+        word = context.args[0].split("=")[0]
+        raise UserError(f"axolotl train has no option {word}; {nearest(word, known)}")
+    ours = {"config", "launcher", "cloud", "sweep"}
+    return {k: v for k, v in context.params.items() if v is not None and k not in ours}
+
+
+def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> list[Run]:
+    """The config with the options, once for every run of the sweep.
+
+    Raises:
+        UserError: A file that cannot be read or has no keys.
+    """
+    from axolotl.cli.utils.sweeps import generate_sweep_configs
+    from axolotl.utils.dict import DictDefault
+
+    base = _read_yaml(config)
+    if sweep is None:
+        return [Run({}, _with_options(DictDefault(base), options, config))]
+    swept = _read_yaml(sweep)
+    for key, values in swept.items():
+        # Of a word Axolotl would make one run a letter.
+        if not isinstance(values, list) or not values:
+            raise UserError("must be a list of values", path=sweep, field=key)
+        if key == "_" and not all(isinstance(value, dict) for value in values):
+            raise UserError("must be a list of settings, each with its keys", path=sweep, field=key)
+    keys = [key for key in swept if key != "_"]
+    keys += sorted({key for setting in swept.get("_", []) for key in setting})
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints every combination
+        found = generate_sweep_configs(base, swept)
+    runs = []
+    for number, values in enumerate(found, start=1):
+        own = {key: values[key] for key in keys if key in values}
+        output = Path(values.get("output_dir") or "./model-out")
+        values["output_dir"] = str(output / _SWEEP.format(number))
+        runs.append(Run(own, _with_options(DictDefault(values), options, config)))
+    return runs
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader), path)
+        found = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", path=path) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else None
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise UserError(f"is no YAML: {problem}", path=path, line=line) from None
+    if not isinstance(found, dict):
+        raise UserError("must hold keys with values, as in `base_model: ...`", path=path)
+    return found
+
+
+def _refuse_twice(node: Any, path: Path) -> None:
+    """A key that stands twice in one place, of which YAML keeps the last without a word."""
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_twice(child, path)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        _refuse_twice(value, path)
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            raise UserError(
+                f"stands here twice (also line {seen[key.value]}), and only the last would count; "
+                "remove one",
+                path=path,
+                line=line,
+                field=key.value,
+            )
+        seen[key.value] = line
+
+
+def _with_options(cfg: Any, options: Mapping[str, Any], config: Path) -> Any:
+    from axolotl.cli.config import _coerce_value
+
+    cfg.axolotl_config_path = str(config)
+    for key, value in options.items():
+        parent, nested, child = key.partition("__")
+        if not nested:
+            cfg[key] = _coerce_value(value, cfg.get(key))
+            continue
+        if not isinstance(cfg[parent], dict):
+            cfg[parent] = {}
+        cfg[parent][child] = _coerce_value(value, cfg[parent].get(child))
+    return cfg
+
+
+def register_plugins(cfg: Any, config: str) -> Iterator[Finding]:
+    """Register a config's plugins, and ours if it needs it.
+
+    Yields:
+        That ours is missing, or that another cannot do its part on this machine. (That one
+        cannot be imported is found by `check_config`.)
+    """
+    from axolotl.integrations.base import PluginManager, load_plugin
+
+    manager = PluginManager.get_instance()
+    manager.plugins.clear()
+    names = cfg.get("plugins") or []
+    for name in names:
+        # (A name without a dot, or a module without the class, ends Axolotl with a traceback.)
+        with contextlib.suppress(ImportError, AttributeError, ValueError):
+            manager.plugins[name] = load_plugin(name)
+    if not any(name.endswith(".RegReasonPlugin") for name in manager.plugins):
+        if PLUGIN not in names:
+            yield finding("error", _why_plugin(cfg), path=config, field="plugins")
+        manager.plugins[PLUGIN] = load_plugin(PLUGIN)  # so that its keys are known below
+    for name, plugin in manager.plugins.items():
+        if not name.endswith(".RegReasonPlugin"):
+            try:
+                plugin.register(cfg)
+            except Exception as error:  # foreign code, made for a machine with a GPU
+                yield finding("not checked", f"what {name} makes of the config: {error}")
+
+
+def _why_plugin(cfg: Any) -> str:
+    keys = [key for key in cfg if key.startswith("regreason_")]
+    entries = [*(cfg.get("datasets") or []), *(cfg.get("test_datasets") or [])]
+    uses = [f"{key} is used" for key in keys[:1]]
+    uses += [
+        f"type {STRATEGY} is used"
+        for entry in entries
+        if isinstance(entry, dict) and entry.get("type") == STRATEGY
+    ][:1]
+    return (
+        f"must list {PLUGIN}: {' and '.join(uses) or 'nothing of RegReason is used'}, and without "
+        "the plugin nothing of it is trained or checked"
+    )
+
+
+def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Finding]]:
+    """The config as Axolotl completes it, and what Axolotl says is wrong with it.
+
+    Args:
+        cfg: As written; left as it is. Its plugins are registered.
+        config: What to call it in a finding.
+        processes: How many will train.
+
+    Returns:
+        The config, None if Axolotl refuses it.
+    """
+    import torch
+    from axolotl.utils.config import normalize_cfg_datasets, validate_config
+    from pydantic import ValidationError
+
+    capabilities = {
+        **{"bf16": True, "fp8": True, "tf32": True, "n_gpu": processes},
+        "compute_capability": "sm_90",
+    }
+    found: list[Finding] = []
+    values = copy.deepcopy(cfg)
+    for _ in range(2):
+        try:
+            valid = validate_config(
+                copy.deepcopy(values),
+                capabilities=capabilities,
+                env_capabilities={"torch_version": torch.__version__.split("+")[0]},
+            )
+        except UserError as error:  # of our own arguments: packing
+            found.append(Finding("error", str(error)))
+            values["sample_packing"] = False
+        except ValidationError as error:
+            found += [
+                finding(
+                    "error",
+                    f"Axolotl refuses it: {one['msg'].removeprefix('Value error, ')}",
+                    path=config,
+                    field=".".join(str(part) for part in one["loc"]) or None,
+                )
+                for one in error.errors()
+            ]
+            return None, found
+        else:
+            _complete(valid)
+            normalize_cfg_datasets(valid)
+            return valid, found
+    return None, found
+
+
+def _complete(cfg: Any) -> None:
+    """What `normalize_config` of Axolotl adds that does not depend on machine or model."""
+    cfg.base_model_config = cfg.base_model_config or cfg.base_model
+    cfg.tokenizer_config = cfg.tokenizer_config or cfg.base_model_config
+    if not cfg.gradient_accumulation_steps:
+        cfg.gradient_accumulation_steps = max((cfg.batch_size or 1) // cfg.micro_batch_size, 1)

@@ -1,0 +1,225 @@
+"""What `regreason check` prints: findings, one a line, and what a run will be."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.evaluate.command import checkout_tasks, own_tasks
+from regreason_plugin.train.chat_template import uses_chat_template
+from regreason_plugin.train.check.check import Checked
+from regreason_plugin.train.check.memory import GIB
+from regreason_plugin.train.findings import Finding
+
+_MEMORY = "GPU memory"
+_PARTS = "  of which"
+_STYLES = {"error": "bold red", "warning": "yellow", "not checked": "cyan"}
+
+
+def print_findings(checked: list[Checked], console: Console) -> Counter[str]:
+    """Print each finding once; one that not all runs of a sweep share says which have it.
+
+    Args:
+        checked: The runs.
+        console: Where to.
+
+    Returns:
+        How many there are of each level.
+    """
+    runs: dict[Finding, list[str]] = {}
+    for one in checked:
+        for found in dict.fromkeys(one.findings):
+            runs.setdefault(found, []).append(one.run.name)
+    for level, style in _STYLES.items():
+        for found, names in runs.items():
+            if found.level == level:
+                line = Text(f"{level}: ", style=style).append(found.text, style="default")
+                if len(names) < len(checked):
+                    line.append(f" [{_names(names)}]", style="dim")
+                # One line each, however narrow the terminal: it can be searched and copied.
+                console.print(line, soft_wrap=True)
+    return Counter(found.level for found in runs)
+
+
+def _names(names: list[str]) -> str:
+    shown = "; ".join(names[:3])
+    return f"{shown}; and {len(names) - 3} more runs" if len(names) > 3 else shown
+
+
+def print_report(checked: list[Checked], console: Console) -> None:
+    """Print what will be trained, and how to score it.
+
+    Args:
+        checked: The runs; what differs between them becomes a table.
+        console: Where to.
+    """
+    facts = [dict(_facts(one)) for one in checked]
+    names = list(dict.fromkeys(name for one in facts for name in one))
+    same = [name for name in names if len({one.get(name) for one in facts}) == 1]
+    if _MEMORY not in same:
+        same = [name for name in same if name != _PARTS]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name in same:
+        grid.add_row(name, facts[0].get(name, ""))
+    console.print(grid, highlight=False)
+    # (An arm that differs is the sweep's, and the parts of the memory are too long.)
+    different = [name for name in names if name not in (*same, "Arm", _PARTS)]
+    if different:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        swept = list(dict.fromkeys(key for one in checked for key in one.run.values))
+        for key in swept:
+            table.add_column(key.removeprefix("regreason_"), vertical="bottom", overflow="fold")
+        for name in different:
+            words = [*name.split(), *(one.get(name, "") for one in facts)]
+            width = max(map(len, words))
+            table.add_column(name, justify="right", vertical="bottom", min_width=width)
+        for one, values in zip(checked, facts, strict=True):
+            run = (str(one.run.values.get(key, "-")) for key in swept)
+            table.add_row(*run, *(values.get(name, "-") for name in different))
+        console.print()
+        console.print(table, highlight=False)
+    lines = _scoring_lines(checked)
+    if lines:
+        console.print()
+        console.print("To score it:" if len(checked) == 1 else "To score them:", style="bold")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _scoring_lines(checked: list[Checked]) -> list[str]:
+    """The commands, as a loop where they differ in the model's folder only."""
+    folder = "RUN_FOLDER"
+    commands = [(str(one.run.cfg.get("output_dir")), scoring_command(one)) for one in checked]
+    known = [(output, command) for output, command in commands if command]
+    shapes = {shlex.join(part.replace(output, folder) for part in c) for output, c in known}
+    if len(known) < 2 or len(shapes) > 1 or f"'{folder}" in (shape := shapes.pop()):
+        return [shlex.join(command) for _, command in known]
+    runs = " ".join(shlex.quote(output) for output, _ in known)
+    return [f"for run in {runs}; do", f"    {shape.replace(folder, '$run')}", "done"]
+
+
+def _facts(one: Checked) -> Iterator[tuple[str, str]]:
+    cfg, sources = one.cfg, one.sources
+    assert cfg is not None
+    yield "Base model", str(cfg.base_model)
+    yield "Adapter", _adapter(cfg)
+    if sources is not None:
+        folder = sources.folder
+        yield "Arm", sources.arm
+        yield "Order", folder.order
+        yield "Data", f"{folder.path} ({folder.origin})"
+        yield "Data sha256", folder.sha256[:16]
+        yield "Rows", f"{sources.rows:,}"
+    if one.schedule is not None:
+        yield "Batch", _batch(cfg, one.schedule.batch)
+        yield "Steps", f"{one.schedule.steps:,}"
+        yield "Warm-up", f"{one.schedule.warm_up:,} steps"
+        yield "Epochs", f"{one.schedule.epochs:.4g}"
+    if one.tokens is not None:
+        counts = one.tokens
+        yield "Longest allowed", f"{cfg.sequence_len:,} tokens"
+        yield "Longest row", f"{max(counts.lengths):,}"
+        yield "Tokens an epoch", f"{sum(counts.lengths):,}"
+        yield "Label tokens", f"{counts.label:,}"
+        yield "Other target tokens", f"{counts.other:,}"
+        yield "Label's part", f"{counts.label / counts.target:.1%}"
+    share = cfg.regreason_label_share
+    own = "its part of the target tokens"
+    yield "Label's share of loss", own if share is None else f"{share:.1%} (regreason_label_share)"
+    by_step = share is not None or cfg.regreason_loss_mean == "step"
+    step, micro_batch = "a whole step", "each micro-batch (Axolotl's own loss)"
+    yield "Loss is a mean over", step if by_step else micro_batch
+    if one.memory is not None:
+        yield _MEMORY, f"about {_gib(sum(one.memory.values()))} GiB"
+        yield _PARTS, ", ".join(f"{n} {_gib(b)}" for n, b in one.memory.items())
+
+
+def _gib(number: float) -> str:
+    gib = number / GIB
+    if gib < 0.05:
+        return "<0.1" if gib else "0"
+    return f"{gib:.0f}" if gib >= 100 else f"{gib:.1f}"
+
+
+def _adapter(cfg: Any) -> str:
+    if not cfg.adapter:
+        return "none: all weights are trained"
+    bits = (
+        " on 4-bit weights" if cfg.load_in_4bit else " on 8-bit weights" if cfg.load_in_8bit else ""
+    )
+    return f"{cfg.adapter}, r {cfg.lora_r}, alpha {cfg.lora_alpha}{bits}"
+
+
+def _batch(cfg: Any, batch: int) -> str:
+    micro, accumulated = cfg.micro_batch_size, cfg.gradient_accumulation_steps
+    what = f"sequences of {cfg.sequence_len:,} tokens" if cfg.sample_packing else "rows"
+    processes = batch // (micro * accumulated)
+    return f"{batch} {what} ({micro} x {accumulated} accumulated x {processes} processes)"
+
+
+def scoring_command(one: Checked) -> list[str] | None:
+    """The lm-eval command that scores a run's model; None where that is not known.
+
+    Args:
+        one: The run.
+    """
+    cfg, sources = one.cfg, one.sources
+    if cfg is None or sources is None:
+        return None
+    output = str(cfg.output_dir)
+    arguments = (
+        f"pretrained={cfg.base_model},peft={output}" if cfg.adapter else f"pretrained={output}"
+    )
+    if cfg.adapter and uses_chat_template(cfg):
+        # The one with the template that was trained with.
+        arguments += f",tokenizer={output}"
+    arguments += "".join(f",{name}={value}" for name, value in one.template.items())
+    command = ["lm_eval", "--model", "hf", "--model_args", arguments]
+    if uses_chat_template(cfg):
+        command.append("--apply_chat_template")
+    tasks = checkout_tasks()
+    if sources.folder.declaration is not EIGHTEEN:
+        try:
+            tasks = own_tasks(sources.folder, cfg.regreason_eval_include_path)
+        except UserError:
+            tasks = Path("TASK")  # for the user to fill in
+    if tasks is not None:
+        command += ["--include_path", str(tasks)]
+    command += ["--tasks", ",".join(_tasks(one))]
+    command += ["--metadata", json.dumps({"data_dir": str(sources.folder.path)})]
+    return [*command, "--batch_size", "16", "--log_samples", "--output_path", f"{output}/results"]
+
+
+def _tasks(one: Checked) -> list[str]:
+    """Tasks for the settings that the data has and the model was trained for."""
+    assert one.sources is not None
+    folder, scope = one.sources.folder, one.cfg.regreason_scope
+    settings = [
+        (dataset, axis)
+        for dataset, axis in folder.settings()
+        if scope in (None, axis, f"{dataset}_{axis}")
+    ]
+    declared = folder.declaration
+    generative = folder.order == "explanation_first"
+    name = declared.twin_name if generative else declared.task_name
+    names = [name(*setting) for setting in settings]
+    if declared is not EIGHTEEN:
+        return names
+    if len(settings) == len(declared.settings):
+        return ["regreason-gen_*" if generative else "regreason"]
+    axes = {axis for _, axis in settings}
+    if len(axes) == 1 and len(settings) == len(declared.datasets) and not generative:
+        return [f"regreason-{axes.pop()}"]
+    return names

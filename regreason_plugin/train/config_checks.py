@@ -1,0 +1,293 @@
+"""What a config may not say, because it would silently train something else."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.train.budget import check_budget
+from regreason_plugin.train.findings import Finding, error_of, finding
+
+PLUGIN = "regreason_plugin.train.RegReasonPlugin"
+STRATEGY = "regreason_plugin.train.strategy"
+
+
+class _Rule(NamedTuple):
+    key: str
+    allowed: Callable[[Any], bool]
+    message: str
+
+
+def _off(value: Any) -> bool:
+    return not value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+_RULES = (
+    _Rule(
+        "regreason_label_share",
+        lambda value: value is None or (_is_number(value) and 0 < value <= 1),
+        "must be a number above 0 and at most 1, or left out for no share",
+    ),
+    _Rule(
+        "regreason_loss_mean",
+        lambda value: value in (None, "micro_batch", "step"),
+        "must be step or micro_batch, or left out, which is micro_batch: Axolotl's own loss",
+    ),
+    _Rule(
+        "regreason_label_smoothing",
+        lambda value: value is None or (_is_number(value) and 0 <= value < 1),
+        "must be a number from 0 to below 1",
+    ),
+    _Rule("regreason_checked_config", _off, "is for the plugin, which tells Ray's workers with it"),
+    _Rule(
+        "regreason_probe_steps",
+        lambda value: value is None or _is_count(value),
+        "must be a number of steps above 0, or left out for no probes",
+    ),
+    _Rule(
+        "regreason_probe_rows",
+        lambda value: value is None or _is_count(value),
+        "must be a number of rows above 0",
+    ),
+    _Rule(
+        "excess_length_strategy",
+        lambda value: value == "raise",
+        "must be raise: otherwise over-long rows are dropped or cut, which hits the arms with "
+        "longer text only (`regreason build --max-prompt-tokens` cuts every arm alike)",
+    ),
+    _Rule(
+        "val_set_size",
+        _off,
+        "must be 0: it splits rows, so the axes of one conversation land on both sides; "
+        "name files of validation/ under test_datasets",
+    ),
+    _Rule("train_on_inputs", _off, "must be false: the loss is on label and explanation only"),
+    _Rule("dataset_exact_deduplication", _off, "must be off: every arm keeps the same rows"),
+    _Rule("dataset_shard_num", _off, "must be off: every arm keeps the same rows"),
+    _Rule("streaming", _off, "must be off: streamed rows are not checked for their length"),
+    _Rule("skip_prepare_dataset", _off, "must be off: rows would not be checked for their length"),
+    _Rule("pretraining_dataset", _off, "must be off: datasets would not be read"),
+    _Rule("push_dataset_to_hub", _off, "must be off: what it loads back knows no manifest"),
+    _Rule("rl", _off, "must be off: the targets are no preferences"),
+    _Rule(
+        "dataloader_drop_last",
+        _off,
+        "must be off: it drops the last rows of every epoch and of every evaluation",
+    ),
+    _Rule(
+        "sample_packing_sequentially",
+        _off,
+        "must be off: it packs another number of rows in every epoch, and some would be lost",
+    ),
+    _Rule(
+        "tokenizer_use_mistral_common",
+        _off,
+        "must be off: lm-eval uses AutoTokenizer, and training has to use the same",
+    ),
+)
+
+_ENTRY_RULES = (
+    _Rule(
+        "type",
+        lambda value: value in (STRATEGY, "chat_template"),
+        f"must be {STRATEGY} for a model without a chat template, or chat_template",
+    ),
+    _Rule("ds_type", lambda value: value in (None, "json"), "must be json"),
+    _Rule("split", lambda value: value in (None, "train"), "must be train, which is all of a file"),
+    _Rule("shards", _off, "must be off: every arm keeps the same rows"),
+    _Rule("data_files", _off, "is not read for a file; name the file in path"),
+    _Rule("name", _off, "is for the plugin, which puts the hash of the file's content there"),
+    _Rule(
+        "roles_to_train",
+        lambda value: value in (None, ["assistant"]),
+        "must be [assistant]: the loss is on label and explanation only",
+    ),
+)
+
+
+def check_config(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
+    """What Axolotl would ignore, and what would train other rows or tokens.
+
+    Args:
+        cfg: The config as written, command line options included; its plugins are registered.
+        config: What to call it in a finding.
+    """
+    from axolotl.utils.schemas.datasets import SFTDataset
+
+    yield from _check_plugins(cfg, config)
+    yield from _check_keys(cfg, _known_keys(), config, "")
+    yield from _check_rules(cfg, _RULES, config, "")
+    yield from error_of(lambda: _check_loss(cfg, config))
+    yield from error_of(lambda: check_budget(cfg, config))
+    yield from error_of(lambda: _check_probes(cfg, config))
+    known_in_entry = _names_of(SFTDataset)
+    types = set()
+    for name in ("datasets", "test_datasets"):
+        for number, entry in enumerate(cfg.get(name) or []):
+            place = f"{name}[{number}]."
+            yield from _check_keys(entry, known_in_entry, config, place)
+            yield from _check_rules(entry, _ENTRY_RULES, config, place)
+            types.add(entry.get("type"))
+            if len(types) > 1:
+                yield finding(
+                    "error", "must be the same for every file", path=config, field=f"{place}type"
+                )
+
+
+def _check_loss(cfg: Mapping[str, Any], config: str) -> None:
+    """A loss of ours needs all logits of a row, and no other loss beside it."""
+    mean, share = cfg.get("regreason_loss_mean"), cfg.get("regreason_label_share")
+    if mean == "micro_batch" and share is not None:
+        raise UserError(
+            "must be step, or left out, with regreason_label_share, whose means are those of a "
+            "whole step",
+            path=config,
+            field="regreason_loss_mean",
+        )
+    ours = "regreason_label_share" if share is not None else f"regreason_loss_mean: {mean}"
+    if share is None and mean != "step":
+        if mean == "micro_batch" and cfg.get("use_eaft"):
+            raise UserError(
+                f"must be false with {ours}: it is another loss than the mean over a micro-batch",
+                path=config,
+                field="use_eaft",
+            )
+        return
+    if (cfg.get("context_parallel_size") or 1) > 1:
+        raise UserError(
+            f"must be 1 with {ours}: a row cut over several devices does not show where its "
+            "label is",
+            path=config,
+            field="context_parallel_size",
+        )
+    plugins = cfg.get("plugins") or []
+    # (On by default where its plugin is.)
+    cut = any(name.endswith("CutCrossEntropyPlugin") for name in plugins)
+    for key, on in (
+        ("cut_cross_entropy", cfg.get("cut_cross_entropy", cut)),
+        ("liger_fused_linear_cross_entropy", cfg.get("liger_fused_linear_cross_entropy")),
+        ("use_eaft", cfg.get("use_eaft")),
+    ):
+        if on:
+            raise UserError(
+                f"must be false with {ours}, which computes the loss itself, from the logits",
+                path=config,
+                field=key,
+            )
+
+
+def _check_probes(cfg: Mapping[str, Any], config: str) -> None:
+    """Refuse a probe batch that has no rows, or whose model hides its layers."""
+    if cfg.get("regreason_probe_steps") is None:
+        return
+    if not cfg.get("test_datasets"):
+        raise UserError(
+            "needs validation rows to measure; name files of validation/ under test_datasets",
+            path=config,
+            field="regreason_probe_steps",
+        )
+    for key in ("fsdp", "fsdp_config"):
+        if cfg.get(key):
+            raise UserError(
+                "hides the layers that regreason_probe_steps measures; use deepspeed, or leave "
+                "regreason_probe_steps out",
+                path=config,
+                field=key,
+            )
+
+
+def _check_plugins(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
+    from axolotl.integrations.base import PluginManager
+
+    registered = PluginManager.get_instance().plugins
+    for name in cfg.get("plugins") or []:
+        if name not in registered:
+            yield finding(
+                "error",
+                f"{name!r} cannot be imported, and Axolotl would train without it; correct the "
+                "path, install it or remove it",
+                path=config,
+                field="plugins",
+            )
+
+
+def check_packing(cfg: Any, config: str | None) -> Iterator[Finding]:
+    """Packing that lets samples read each other.
+
+    Args:
+        cfg: The config as Axolotl has validated it: only then the attention is known.
+        config: What to call it in a finding.
+    """
+    if getattr(cfg, "sample_packing", None) and not getattr(
+        cfg, "attn_decontaminates_packing", True
+    ):
+        yield finding(
+            "error",
+            "with this attention, packed samples would read each other; set "
+            "attn_implementation to sdpa or flash_attention_2, or sample_packing to false",
+            path=config,
+            field="sample_packing",
+        )
+
+
+def without_refused(cfg: Any) -> Any:
+    """A copy without the top-level keys that are refused, to see what else is wrong."""
+    copied = copy.deepcopy(cfg)
+    for rule in _RULES:
+        if rule.key in copied and not rule.allowed(copied[rule.key]):
+            del copied[rule.key]
+    return copied
+
+
+def _check_rules(
+    values: Mapping[str, Any], rules: Iterable[_Rule], config: str, place: str
+) -> Iterator[Finding]:
+    for rule in rules:
+        if not rule.allowed(values.get(rule.key)):
+            yield finding("error", rule.message, path=config, field=place + rule.key)
+
+
+def _check_keys(
+    values: Iterable[str], known: set[str], config: str, place: str
+) -> Iterator[Finding]:
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "remove it"
+            yield finding(
+                "error",
+                f"Axolotl knows no such key and would ignore it; {hint}",
+                path=config,
+                field=place + key,
+            )
+
+
+def _known_keys() -> set[str]:
+    """Every key that Axolotl, its registered plugins or its command line put in a config."""
+    from axolotl.cli import args
+    from axolotl.integrations.config import merge_input_args
+
+    options = {
+        field.name
+        for options in vars(args).values()
+        if isinstance(options, type) and dataclasses.is_dataclass(options)
+        for field in dataclasses.fields(options)
+    }
+    return _names_of(merge_input_args()[1]) | options
+
+
+def _names_of(model: Any) -> set[str]:
+    fields = model.model_fields
+    return set(fields) | {field.alias for field in fields.values() if field.alias}

@@ -1,0 +1,65 @@
+"""What a check finds: `regreason check` lists all of it, a training stops at the first error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from regreason_plugin.core.errors import UserError
+
+Level = Literal["error", "warning", "not checked"]
+
+
+class Finding(NamedTuple):
+    """One line.
+
+    Attributes:
+        level: ``error`` stops a training; a ``warning`` can silently hurt a comparison;
+            ``not checked`` names what could not be looked at, and why.
+        text: Where it is, what is wrong and what to do, on one line.
+    """
+
+    level: Level
+    text: str
+
+
+def finding(
+    level: Level, message: str, *, path: str | Path | None = None, field: str | None = None
+) -> Finding:
+    """A finding that says where it is as a `UserError` does."""
+    return Finding(level, str(UserError(message, path=path, field=field)))
+
+
+def raise_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Go through findings up to the first error.
+
+    Returns:
+        All of them, if none is an error.
+
+    Raises:
+        UserError: The first error.
+    """
+    passed = []
+    for found in findings:
+        if found.level == "error":
+            raise UserError(found.text)
+        passed.append(found)
+    return passed
+
+
+def error_of(check: Callable[[], object]) -> Iterator[Finding]:
+    """The error that a check raises, as a finding."""
+    try:
+        check()
+    except UserError as error:
+        yield Finding("error", str(error))
+
+
+def say(findings: Iterable[Finding]) -> None:
+    """Print what is no error on standard error, once for all processes."""
+    if os.environ.get("RANK", "0") == "0":
+        for found in findings:
+            print(f"regreason: {found.level}: {found.text}", file=sys.stderr, flush=True)

@@ -1,0 +1,224 @@
+"""The plugin as Axolotl calls it: `plugins: [regreason_plugin.train.RegReasonPlugin]`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from axolotl.integrations.base import BasePlugin
+
+from regreason_plugin.core import cpu_processes
+from regreason_plugin.core.errors import UserError, stop_on_user_error
+from regreason_plugin.core.model_use import ModelUse
+from regreason_plugin.core.training_curves import LOG, LineFile
+from regreason_plugin.train.arm_rows import check_same_rows
+from regreason_plugin.train.arm_warnings import check_comparison
+from regreason_plugin.train.budget import set_length
+from regreason_plugin.train.chat_template import (
+    check_special_tokens,
+    template_arguments,
+    use_in_training,
+)
+from regreason_plugin.train.checkpoint import read_state, write_state
+from regreason_plugin.train.config_checks import check_config
+from regreason_plugin.train.data_files import Sources, fill_placeholders, find_sources
+from regreason_plugin.train.findings import raise_first, say
+from regreason_plugin.train.label_span import locate_labels
+from regreason_plugin.train.output_lock import OutputLock
+from regreason_plugin.train.probe_batch import PROBES_FILE, ProbeCallback, load_batch
+from regreason_plugin.train.record import (
+    DEFAULT_OUTPUT,
+    Progress,
+    check_other_run,
+    config_sha256,
+    write_record,
+)
+from regreason_plugin.train.scoring import RESULTS, Scoring, clear, read_scoring, score
+from regreason_plugin.train.sweep import config_name
+from regreason_plugin.train.token_counts import check_label_cuts, label_cuts
+from regreason_plugin.train.trainer import RegReasonTrainer
+
+_HANDED_OVER = "regreason_checked_config"
+# What Axolotl's commands that train nothing put in a config.
+_READING = ("is_preprocess", "merge_lora")
+
+
+class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
+    """Fills in the arm, refuses silent mistakes, and writes down what was trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sources: Sources | None = None
+        self._config_sha256 = ""
+        self._trainer: Any = None
+        self._progress: Progress | None = None
+        self._scoring: Scoring | None = None
+        self._template: dict[str, bool] = {}
+        self._use = ModelUse()
+        self._lock: OutputLock | None = None
+
+    def get_input_args(self) -> str:
+        """Our keys in Axolotl's config."""
+        return "regreason_plugin.train.config_keys.RegReasonArgs"
+
+    def register(self, cfg: Any) -> None:
+        """Check the config and fill in what it leaves open, before anything is written."""
+        if cfg.get("use_ray") and cfg.get(_HANDED_OVER):
+            self._register_in_ray_worker(cfg)
+            return
+        self._config_sha256 = config_sha256(cfg)
+        config = config_name(cfg)
+        with stop_on_user_error():
+            raise_first(check_config(cfg, config))
+            fill_placeholders(cfg, config)
+            self._sources = find_sources(cfg, config)
+            self._scoring = read_scoring(cfg, self._sources.folder, config)
+            say(raise_first(check_same_rows(self._sources, all_arms=False)))
+            if not any(cfg.get(key) for key in _READING):
+                self._take_output(cfg, config)
+        if cfg.get("num_epochs", 1) is None:
+            # How a sweep leaves it out, which Axolotl does not take.
+            del cfg["num_epochs"]
+        if cfg.get("use_ray"):
+            cfg[_HANDED_OVER] = self._config_sha256
+        cpu_processes.join(cfg)
+
+    def _take_output(self, cfg: Any, config: str) -> None:
+        """Lock output_dir for this run, and refuse it if another has written to it."""
+        lock = None
+        if _is_first_process():
+            lock = OutputLock(Path(cfg.get("output_dir") or DEFAULT_OUTPUT), config)
+        try:
+            raise_first(check_other_run(cfg, config, self._config_sha256))
+        except UserError:
+            if lock is not None:
+                lock.release()
+            raise
+        self._lock = lock
+
+    def _register_in_ray_worker(self, cfg: Any) -> None:
+        # Axolotl registers plugins in the process that starts Ray, and once more in each worker,
+        # with the config as it came out of the first: checked, filled in, full of keys of its own.
+        self._config_sha256 = cfg[_HANDED_OVER]
+        with stop_on_user_error():
+            config = config_name(cfg)
+            self._sources = find_sources(cfg, config)
+            self._scoring = read_scoring(cfg, self._sources.folder, config)
+
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
+        """Hold the tokens against what lm-eval scores; Axolotl loads the data."""
+        from axolotl.loaders import load_tokenizer
+
+        assert self._sources is not None
+        cpu_processes.place_model(cfg)
+        with stop_on_user_error():
+            tokenizer = load_tokenizer(cfg)
+            found = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
+            processes = int(os.environ.get("WORLD_SIZE", "1"))
+            found += check_comparison(cfg, self._sources.arm, processes)
+            self._template = template_arguments(cfg, self._sources, tokenizer)
+            self._use = use_in_training(cfg, self._sources, tokenizer, self._template)
+        say(found)
+
+    def pre_lora_load(self, cfg: Any, model: Any) -> None:
+        """Seed the random start of the adapter, which Axolotl leaves to chance."""
+        from transformers import set_seed
+
+        set_seed(cfg.seed)
+
+    def get_trainer_cls(self, cfg: Any) -> type[RegReasonTrainer]:
+        """Our trainer, which is Axolotl's and more."""
+        return RegReasonTrainer
+
+    def get_training_args(self, cfg: Any) -> dict[str, Any]:
+        """What Axolotl's config has no key for."""
+        return {
+            "label_smoothing_factor": cfg.regreason_label_smoothing or 0.0,
+            # Or the last validation rows are left out where they are not packed and training's are.
+            "dataloader_drop_last": False,
+        }
+
+    def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
+        """Count what will be trained, and take away what is said of an earlier run."""
+        from axolotl.utils.train import determine_last_checkpoint
+
+        assert self._sources is not None
+        about = {
+            "arm": self._sources.arm,
+            "data_sha256": self._sources.folder.sha256,
+            "config_sha256": self._config_sha256,
+            "processes": int(trainer.accelerator.num_processes),
+        }
+        found = len(trainer.train_dataset)
+        with stop_on_user_error():
+            if found != self._sources.rows:
+                raise UserError(
+                    f"Axolotl would train on {found} rows of the {self._sources.rows} in the "
+                    "train files; the arms must keep the same rows",
+                    path=cfg.axolotl_config_path,
+                    field="datasets",
+                )
+            checkpoint = determine_last_checkpoint(cfg)
+            resumed = read_state(Path(checkpoint), about) if checkpoint else None
+            place = locate_labels(
+                trainer.train_dataset["labels"],
+                self._sources.labels(),
+                trainer.processing_class,
+                self._sources.folder.order,
+                self._sources.folder.declaration.written,
+                self._sources.folder.declaration.normalise,
+            )
+        cuts = label_cuts(place, trainer.processing_class)
+        say(check_label_cuts(cuts, cfg.axolotl_config_path))
+        set_length(cfg, trainer)
+        output, first = Path(cfg.output_dir), _is_first_process()
+        step = resumed["step"] if resumed else 0
+        file, probes = (
+            LineFile(output / name, step) if first else None for name in (LOG, PROBES_FILE)
+        )
+        by_step = cfg.regreason_loss_mean == "step"
+        trainer.prepare(place, cfg.regreason_label_share, by_step, about, file, resumed)
+        if cfg.regreason_probe_steps:
+            batch = load_batch(cfg, self._sources, trainer.processing_class, self._template)
+            trainer.add_callback(ProbeCallback(trainer, batch, cfg.regreason_probe_steps, probes))
+        self._trainer = trainer
+        if first:
+            write_state(output, about)
+            clear(output)
+
+    def post_train(self, cfg: Any, model: Any) -> None:
+        """Remember how far the training went; Axolotl calls this before and after saving."""
+        if self._trainer is not None:
+            self._progress = Progress.of(self._trainer)
+            self._trainer = None
+
+    def post_train_unload(self, cfg: Any) -> None:
+        """Write the record, which stands for a finished training; then card and scores."""
+        # (A report reads what a training has written; only its card is the training's own end.)
+        from regreason_plugin.train.model_card import write_card
+
+        assert self._sources is not None
+        assert self._progress is not None
+        if _is_first_process():
+            write_record(
+                cfg,
+                self._sources,
+                self._progress,
+                self._config_sha256,
+                self._use,
+                self._template,
+            )
+            output = Path(cfg.output_dir)
+            write_card(output)
+            if self._scoring is not None:
+                score(cfg, self._scoring, self._template)
+                if self._scoring.has_ours:
+                    with stop_on_user_error():
+                        write_card(output, output / RESULTS)
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,384 @@
+"""`regreason_eval` in a config: lm-eval on the trained model, in a process of its own.
+
+What the config names is checked before the training; the scoring itself comes last, when
+the model is unloaded and its record is written.
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import fnmatch
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+
+from regreason_plugin.build.folder import TEST, DataFolder, open_data_folder
+from regreason_plugin.core.declaration import Declaration
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.model_use import RECORD
+from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.evaluate.task_files import task_groups
+
+RESULTS = "eval"
+LOG = "eval.log"
+CARD = "README.md"
+
+# What launchers tell the processes of a training; the scoring is a single process.
+_OF_LAUNCHERS = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
+    *("ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+)
+_OF_LAUNCHERS_BEGIN = (
+    *("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_", "TORCHELASTIC_"),
+    *("OMPI_COMM_WORLD_", "PMI_", "MV2_COMM_WORLD_"),
+)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What to score after the training.
+
+    Attributes:
+        tasks: lm-eval tasks, groups and globs, as the config names them.
+        limit: Documents a task; None for all.
+        folder: The data folder that is trained on.
+        include_path: A folder of more task files; None for none.
+    """
+
+    tasks: tuple[str, ...]
+    limit: int | None
+    folder: DataFolder
+    include_path: Path | None = None
+
+    @property
+    def has_ours(self) -> bool:
+        """Whether tasks of ours are among them."""
+        known = known_tasks(self.folder.declaration)
+        return any(fnmatch.filter(known, name) for name in self.tasks)
+
+
+# --- before the training ------------------------------------------------------------------
+
+
+def known_tasks(declared: Declaration = EIGHTEEN) -> dict[str, list[str]]:
+    """Tasks and groups of a declaration by name, each with the tasks that it stands for."""
+    make_names = (declared.task_name, declared.twin_name)
+    tasks = {make(*one): [make(*one)] for make in make_names for one in declared.settings}
+    if declared is not EIGHTEEN:
+        return tasks
+    name = declared.task_name
+    groups = {group: [name(*setting) for setting in members] for group, members in task_groups()}
+    return {**tasks, **groups}
+
+
+def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
+    """What a config wants scored; None where it has no ``regreason_eval``.
+
+    Args:
+        cfg: The config as written.
+        folder: The data folder that it trains on.
+        config: What to call it in an error.
+
+    Raises:
+        UserError: Unknown tasks, tasks that do not suit the data, or a bad limit.
+    """
+    limit, given = cfg.get("regreason_eval_limit"), cfg.get("regreason_eval")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise UserError(
+            "must be a whole number above 0, or left out for all documents",
+            path=config,
+            field="regreason_eval_limit",
+        )
+    if given is None:
+        return None
+    names = given.split(",") if isinstance(given, str) else given
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str) and name.strip() for name in names)
+    ):
+        raise UserError(
+            "must be the name of a task, a group or a glob such as 'regreason_*', or a list of "
+            "them; leave it out for no scoring",
+            path=config,
+            field="regreason_eval",
+        )
+    include = cfg.get("regreason_eval_include_path")
+    if include is not None and not (isinstance(include, str) and Path(include).is_dir()):
+        raise UserError(
+            "is no folder; name the one with the task files, or leave it out",
+            path=config,
+            field="regreason_eval_include_path",
+        )
+    tasks = tuple(name.strip() for name in names)
+    scoring = Scoring(tasks, limit, folder, Path(include) if include else None)
+    try:
+        _check_tasks(scoring)
+    except UserError as error:
+        raise UserError(str(error), path=config, field="regreason_eval") from None
+    folder.verify(TEST)
+    return scoring
+
+
+def _check_tasks(scoring: Scoring) -> None:
+    folder = scoring.folder
+    declared = folder.declaration
+    known = known_tasks(declared)
+    wanted: Counter[str] = Counter()
+    others = []
+    for name in scoring.tasks:
+        found = fnmatch.filter(known, name)
+        wanted.update(task for one in found for task in known[one])
+        if not found:
+            if name.startswith("regreason") or not _known_to_lm_eval(name, scoring.include_path):
+                raise UserError(_unknown(name, declared))
+            others.append(name)
+    for task, times in wanted.items():
+        if times > 1:
+            raise UserError(f"names {task} {times} times; a glob may match a group and its tasks")
+    # (In a task of one's own, a glob may match the task and its twin.)
+    twins = {declared.twin_name(*setting) for setting in declared.settings}
+    generative = [task for task in wanted if task in twins]
+    first = [task for task in wanted if task not in twins]
+    if first and folder.order == "explanation_first":
+        raise UserError(
+            f"{first[0]} asks for the label at once, but {folder.path} has the explanation "
+            f"first; write {_every(declared, twins=True)}"
+        )
+    if generative and folder.order == "label_first":
+        raise UserError(
+            f"{generative[0]} lets the model explain first, but {folder.path} has the label "
+            f"first; write {_every(declared)}"
+        )
+    if generative and others:
+        raise UserError(f"{generative[0]} runs by itself; leave out {others[0]}")
+    has = folder.settings()
+    make = declared.twin_name if generative else declared.task_name
+    absent = wanted.keys() - {make(*setting) for setting in has}
+    if absent:
+        raise UserError(
+            f"{folder.path} has no test rows for {min(absent)}; the tasks it has are "
+            + ",".join(make(*setting) for setting in has)
+        )
+    if declared is not EIGHTEEN:
+        _check_own_files(wanted, scoring.include_path)
+
+
+def _unknown(name: str, declared: Declaration) -> str:
+    known = known_tasks(declared)
+    if declared is not EIGHTEEN:
+        return f"unknown task {name!r}; those of the data are {', '.join(known)}"
+    close = difflib.get_close_matches(name, ["regreason_*", *known], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "'regreason_*' is all of them"
+    return f"unknown task {name!r}; {hint}"
+
+
+def _every(declared: Declaration, *, twins: bool = False) -> str:
+    if declared is EIGHTEEN:
+        return "'regreason-gen_*'" if twins else "'regreason_*'"
+    make = declared.twin_name if twins else declared.task_name
+    return ",".join(make(*setting) for setting in declared.settings)
+
+
+def _check_own_files(wanted: Collection[str], include: Path | None) -> None:
+    """Refuse tasks of one's own whose files lm-eval would not find."""
+    there = set()
+    for file in sorted(include.rglob("*.yaml")) if include else ():
+        try:
+            # (It makes nothing but text, lists and mappings, and takes lm-eval's `!function`.)
+            content = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)  # noqa: S506
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # lm-eval will say what is wrong with it, if it needs it
+        if isinstance(content, dict):
+            there.add(content.get("task"))
+    if absent := sorted(set(wanted) - there):
+        where = f"{include} has no task file of it" if include else "its task file is not named"
+        raise UserError(
+            f"{absent[0]} is a task of your own, and {where}; let regreason_eval_include_path "
+            "name the folder that `regreason task new` wrote"
+        )
+
+
+def _known_to_lm_eval(name: str, include: Path | None) -> bool:
+    # It takes seconds, so only for a name that is none of ours.
+    from lm_eval.tasks import TaskManager
+
+    more = str(include) if include else None
+    return bool(TaskManager(include_path=more).match_tasks([name]))
+
+
+def clear(output_dir: Path) -> None:
+    """Take away what was said of the model that stood here before.
+
+    Its record, its card, and what lm-eval wrote of it; nothing else of the folder.
+    """
+    for name in (RECORD, CARD, LOG):
+        (output_dir / name).unlink(missing_ok=True)
+    results = output_dir / RESULTS
+    for pattern in ("results_*.json", "samples_*.jsonl"):
+        # (A list: what is looked through may not change meanwhile.)
+        for file in list(results.rglob(pattern)):
+            file.unlink()
+            if file.parent != results and not any(file.parent.iterdir()):
+                file.parent.rmdir()
+
+
+# --- after the training -------------------------------------------------------------------
+
+
+def command(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> list[str]:
+    """The command that scores the model in ``cfg.output_dir``, as it was trained.
+
+    Args:
+        cfg: The config as Axolotl has completed it.
+        scoring: From `read_scoring`.
+        template: What the chat template needs, as `chat.template_arguments`.
+    """
+    output = Path(cfg.output_dir)
+    arguments = [
+        *(sys.executable, "-m", "regreason_plugin", "eval", "--model", "regreason-hf"),
+        # As JSON, which has no trouble with a comma in a path.
+        *("--model_args", json.dumps({**_model_arguments(cfg), **template}, ensure_ascii=False)),
+        *("--tasks", ",".join(scoring.tasks)),
+        *("--metadata", json.dumps({"data_dir": str(scoring.folder.path)}, ensure_ascii=False)),
+        *("--batch_size", "auto", "--device", _device()),
+        *("--log_samples", "--output_path", str(output / RESULTS)),
+    ]
+    if scoring.limit is not None:
+        arguments += ["--limit", str(scoring.limit)]
+    if scoring.include_path is not None:
+        arguments += ["--include_path", str(scoring.include_path)]
+    if cfg.datasets[0].type == "chat_template":
+        arguments.append("--apply_chat_template")
+    return arguments
+
+
+def _model_arguments(cfg: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"pretrained": str(cfg.output_dir)}
+    if cfg.adapter:
+        arguments = {"pretrained": str(cfg.base_model), "peft": str(cfg.output_dir)}
+        if cfg.revision_of_model:
+            arguments["revision"] = str(cfg.revision_of_model)
+        if cfg.datasets[0].type == "chat_template":
+            # The one with the template that was trained with.
+            arguments["tokenizer"] = str(cfg.output_dir)
+        elif cfg.tokenizer_config and cfg.tokenizer_config != cfg.base_model:
+            arguments["tokenizer"] = str(cfg.tokenizer_config)
+    dtype = str(cfg.torch_dtype).removeprefix("torch.")
+    arguments["dtype"] = dtype
+    if cfg.trust_remote_code:
+        arguments["trust_remote_code"] = True
+    if cfg.adapter and cfg.load_in_8bit:
+        arguments["load_in_8bit"] = True
+    if cfg.adapter and cfg.load_in_4bit:
+        # As Axolotl loads it.
+        arguments |= {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": dtype,
+            **dict(cfg.bnb_config_kwargs or {}),
+        }
+    return arguments
+
+
+def _device() -> str:
+    if not torch.accelerator.is_available():
+        return "cpu"
+    kind = str(torch.accelerator.current_accelerator())
+    return kind if kind == "mps" else f"{kind}:{torch.accelerator.current_device_index()}"
+
+
+def score(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> None:
+    """Score the trained model; what lm-eval says goes to the console and to ``eval.log``.
+
+    Raises:
+        SystemExit: It failed or was stopped; a line on standard error says how to do it
+            by hand.
+    """
+    arguments, log = command(cfg, scoring, template), Path(cfg.output_dir) / LOG
+    try:
+        if open_data_folder(scoring.folder.path).sha256 != scoring.folder.sha256:
+            raise UserError("was changed during the training", path=scoring.folder.path)
+    except UserError as error:
+        _stop(1, str(error), arguments)
+    print(f"regreason: scoring {cfg.output_dir} on {', '.join(scoring.tasks)}", flush=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    try:
+        code = _run(arguments, log)
+    except KeyboardInterrupt:
+        _stop(130, "the scoring was stopped", arguments)
+    if code:
+        _stop(1, f"the scoring failed with exit code {code}, see {log}", arguments)
+
+
+def _stop(code: int, why: str, arguments: list[str]) -> NoReturn:
+    print(
+        f"regreason: {why}; the trained model is whole; to score it by hand: "
+        f"{shlex.join(arguments)}",
+        file=sys.stderr,
+        flush=True,
+    )
+    raise SystemExit(code)
+
+
+def _run(arguments: list[str], log: Path) -> int:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _OF_LAUNCHERS and not name.startswith(_OF_LAUNCHERS_BEGIN)
+    }
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    with (
+        log.open("wb") as stream,
+        _interruptible(),
+        subprocess.Popen(  # noqa: S603  # a list that was made above
+            arguments,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+        ) as child,
+    ):
+        assert child.stdout is not None
+        try:
+            # In pieces, not in lines: a progress bar has no line's end.
+            while piece := child.stdout.read(1 << 16):
+                stream.write(piece)
+                stream.flush()
+                sys.stdout.write(decoder.decode(piece))
+                sys.stdout.flush()
+        except BaseException:
+            child.terminate()
+            raise
+    return child.returncode
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the scoring: Axolotl's handler, still there, would exit with 0."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    except ValueError:  # not the main thread, as under Ray, which gets no signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
