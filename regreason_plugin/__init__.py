@@ -4,16 +4,12 @@ Axolotl trains, lm-eval scores; this package supplies the rest: the arms, the
 token-exact prompt, the metrics and the comparison of arms.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+
+from regreason_plugin.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from regreason_plugin.predict.classifier import Classifier as Classifier
-
-try:
-    __version__ = version("regreason")
-except PackageNotFoundError:  # a checkout that was never installed
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> object:

@@ -36,6 +36,13 @@ CORPUS = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever is not marked as of another tier is a unit test."""
+    for item in items:
+        if not any(item.iter_markers("integration")) and not any(item.iter_markers("e2e")):
+            item.add_marker(pytest.mark.unit)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random Llama of 2 layers of 32 and a byte-level BPE tokenizer.

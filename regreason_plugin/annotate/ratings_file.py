@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from regreason_plugin import __version__
 from regreason_plugin.annotate.aggregate import aggregate_rows
 from regreason_plugin.annotate.provenance import About, AboutRater, read_about, write_about
 from regreason_plugin.annotate.scores import ScoreTable, Setting
@@ -20,6 +19,7 @@ from regreason_plugin.core.jsonl import (
     write_records,
 )
 from regreason_plugin.core.records import Rated, Rating
+from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import check_not_input, pending, together
 
 OnRow = Callable[[], object]

@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from regreason_plugin import __version__
 from regreason_plugin.annotate.aggregate import aggregate_rows, usable_ratings
 from regreason_plugin.annotate.config import AnnotateConfig, MergeConfig, ServerRater
 from regreason_plugin.annotate.cost_estimate import LanePlan, count, count_ratings, estimate
@@ -36,6 +35,7 @@ from regreason_plugin.annotate.store import OK, Outcome, Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256, write_records
 from regreason_plugin.core.records import Merged, Rated, Rating
+from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import pending, together
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")

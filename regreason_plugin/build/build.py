@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from regreason_plugin import __version__
 from regreason_plugin.annotate.agreement import agreement
 from regreason_plugin.annotate.label_leaks import find_leaks, kinds_of, names_label, without_leaks
 from regreason_plugin.annotate.provenance import about_path, read_about
@@ -50,6 +49,7 @@ from regreason_plugin.core.prompt import (
     render_target,
 )
 from regreason_plugin.core.records import Conversation, Rating
+from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import atomic_writer, check_not_input, whole_folder
 
 Progress = Callable[[str, int], object]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from regreason_plugin import __version__
 from regreason_plugin.annotate.ensemble import rate
 from regreason_plugin.build.build import BuildOptions, Progress, build
 from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.jsonl import write_records
 from regreason_plugin.core.paper import SETTINGS, generative_task_name, task_name
 from regreason_plugin.core.records import Rating
+from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import scratch_folder
 from regreason_plugin.data.mini import MINI_AXES, MINI_SETTINGS, mini_conversations
 

@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from regreason_plugin import __version__
 from regreason_plugin.cli import baselines, data, gate, models, predict, task
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import refusal
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from regreason_plugin import __version__
 from regreason_plugin.build.arms import ARMS
 from regreason_plugin.compare import comparison as form
 from regreason_plugin.compare.arms import by_name
@@ -33,6 +32,7 @@ from regreason_plugin.compare.seed_pairs import SeedPairs, pair_seeds
 from regreason_plugin.compare.task_scores import TaskScores, read_tasks
 from regreason_plugin.compare.verdict import answers, notes_of
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.version import __version__
 from regreason_plugin.evaluate.results import Run, model_arguments
 from regreason_plugin.evaluate.samples import LAYERS
 from regreason_plugin.evaluate.scoring_notes import scoring_notes

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin import __version__
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.version import __version__
 
 # What a model's files are called; beside them lie logs and results, which change later.
 _ENDINGS = ("json", "safetensors", "bin", "pt", "gguf", "model", "txt", "jinja", "py")

@@ -3,9 +3,9 @@
     python tests/bench/bench_annotate.py                 all of it
     python tests/bench/bench_annotate.py memory 500000   the peak at so many calls
 
-The server (`tests/openai_server.py`) is a process of its own on the same machine and answers at
-once; CPU is that of the process that asks. "openai alone" sends the same requests with the openai
-client, as many at once, without our store, retries and reading of answers.
+The server (`tests/helpers/openai_server.py`) is a process of its own on the same machine and
+answers at once; CPU is that of the process that asks. "openai alone" sends the same requests with
+the openai client, as many at once, without our store, retries and reading of answers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def serving() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = Path(__file__).parents[1] / "openai_server.py"
+    script = Path(__file__).parents[1] / "helpers/openai_server.py"
     process = subprocess.Popen([sys.executable, str(script), str(port)])
     try:
         for _ in range(200):

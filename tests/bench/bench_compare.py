@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from results_help import ALL, DATE, write_results
+from helpers.results import ALL, DATE, write_results
 
 ARMS = [
     *("label_only", "explanation", "shuffled", "bag_of_words", "mismatched", "random_words"),

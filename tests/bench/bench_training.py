@@ -49,7 +49,7 @@ WARM_UP = 10
 PROBE_STEPS = 50
 OURS = "regreason_plugin.train.RegReasonPlugin"
 # Ours with Axolotl's own trainer: the same checks before the first step, and the same rows.
-PLAIN = "plain_plugin.RegReasonPlugin"
+PLAIN = "helpers.plain_plugin.RegReasonPlugin"
 AXOLOTL = "Axolotl's trainer"
 PROBED = f"label share, probes every {PROBE_STEPS} steps"
 TRAININGS: dict[str, dict[str, Any]] = {

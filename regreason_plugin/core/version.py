@@ -1,0 +1,8 @@
+"""The version of the installed package, which every file that we write names."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("regreason")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0+unknown"

@@ -1,0 +1,407 @@
+"""Whatever a server does, `regreason annotate` goes on, says what it was, and tells no key."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.asking import Workplace
+from helpers.openai_server import FAULTS, Server, running
+
+from regreason_plugin.annotate import client
+from regreason_plugin.annotate.store import Store
+from regreason_plugin.cli import main
+
+pytestmark = pytest.mark.integration
+
+KEY = "sk-marker-8d1f2a7703"
+NATURAL = "for how natural it is"
+ONE = {"prompts": ["scale-1-5"], "retries": 2, "timeout": 30, "concurrency": 4}
+
+# What is asked three times (once, and two retries) may pass; an answer that cannot be used is
+# asked for once more; what is wrong with the request is asked once.
+STATES = {
+    "400": ("bad_request", 1),
+    "403": ("forbidden", 1),
+    "404": ("not_found", 1),
+    "408": ("request_timeout", 3),
+    "500": ("server_error", 3),
+    "502": ("server_error", 3),
+    "503": ("unavailable", 3),
+    "long-error": ("server_error", 3),
+    "stall": ("stalled", 3),
+    "drip": ("stalled", 3),
+    "cut": ("connection_lost", 3),
+    "drop": ("connection_lost", 3),
+    "broken-body": ("broken_body", 3),
+    "deep-body": ("broken_body", 3),
+    "no-completion": ("no_completion", 3),
+    "no-message": ("no_completion", 3),
+    "endless-usage": ("no_completion", 3),
+    "negative-usage": ("no_completion", 3),
+    "html": ("wrong_content_type", 3),
+    "key-in-body": ("wrong_content_type", 3),
+    "key-in-answer": ("broken_json", 2),
+    "score-0": ("score_out_of_range", 2),
+    "score-9": ("score_out_of_range", 2),
+    "score-five": ("score_not_a_number", 2),
+    "score-null": ("score_missing", 2),
+    "no-explanation": ("explanation_empty", 2),
+    "broken-json": ("broken_json", 2),
+    "lone-surrogate": ("broken_json", 2),
+    "nothing": ("no_answer", 2),
+    "refusal": ("refused", 2),
+    "filtered": ("refused", 2),
+    "truncated": ("truncated", 2),
+    "long": ("answer_too_long", 2),
+}
+
+
+# Seconds; long enough for the calls beside it that go well.
+TIMEOUTS = {"stall": 1.0, "drip": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_FIRST_WAIT", 0.01)
+    monkeypatch.setenv("REGREASON_TEST_KEY", KEY)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running() as running_server:
+        yield running_server
+
+
+def no_longer(prompt: str, times: int) -> None:
+    return None
+
+
+def test_every_fault_has_its_case() -> None:
+    assert set(FAULTS) == {*STATES, "401", "429", "429-after", "429-nan"}
+
+
+@pytest.mark.parametrize("fault", STATES)
+def test_a_fault_is_survived_and_told(
+    fault: str, server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    state, requests = STATES[fault]
+    server.fault = lambda prompt, times: fault if NATURAL in prompt else None
+    rater = {**ONE, "api_key_env": "REGREASON_TEST_KEY", "timeout": TIMEOUTS.get(fault, 30)}
+    place = Workplace(tmp_path / "w", server.url, 1, [rater])
+    assert main(["annotate", str(place.config)]) == 0
+
+    good = [("comprehensiveness", "ok", 1), ("on_topic", "ok", 1)]
+    assert place.calls() == sorted([("naturalness", state, requests), *good])
+    assert sorted(server.requests.values()) == sorted([requests, 1, 1])
+    assert server.headers["Authorization"] == f"Bearer {KEY}"
+    assert [row["axis"] for row in place.rows()] == ["comprehensiveness", "on_topic"]
+    about = place.about()
+    assert about["calls"] == {"ok": 2, state: 1}
+    assert sum(about["dropped"].values()) == 1
+    said = capfd.readouterr()
+    assert f"1 {state}" in said.out
+    assert "1 left out" in said.out
+    assert "--retry-failed" in said.out
+
+    # Nothing of it is asked again, until that is wanted.
+    before = server.total
+    assert main(["annotate", str(place.config)]) == 0
+    assert server.total == before
+    server.fault = no_longer
+    assert main(["annotate", str(place.config), "--retry-failed"]) == 0
+    assert server.total == before + 1
+    assert place.calls() == sorted([("naturalness", "ok", requests + 1), *good])
+    assert len(place.rows()) == 3
+
+    said_since = capfd.readouterr()
+    for text in (said.out, said.err, said_since.out, said_since.err):
+        assert KEY not in text
+    for path in place.folder.iterdir():
+        assert KEY[3:].encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("fault", [one for one, (_, requests) in STATES.items() if requests > 1])
+def test_a_fault_that_passes_leaves_no_trace_but_its_attempts(
+    fault: str, server: Server, tmp_path: Path
+) -> None:
+    server.fault = lambda prompt, times: fault if NATURAL in prompt and times == 1 else None
+    rater = {**ONE, "timeout": TIMEOUTS.get(fault, 30)}
+    place = Workplace(tmp_path / "w", server.url, 1, [rater])
+    assert main(["annotate", str(place.config)]) == 0
+    assert place.calls("axis, state, attempts, answer IS NULL") == [
+        ("comprehensiveness", "ok", 1, 1),
+        ("naturalness", "ok", 2, 1),
+        ("on_topic", "ok", 1, 1),
+    ]
+    assert len(place.rows()) == 3
+    assert place.about()["dropped"] == {}
+
+
+def test_a_refused_connection(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = Workplace(tmp_path / "w", f"http://127.0.0.1:{port}/v1", 1, [ONE])
+    assert main(["annotate", str(place.config)]) == 2
+    assert {row[1:] for row in place.calls()} == {("unreachable", 3)}
+    assert not place.ratings.exists()
+    (line,) = error_lines(capfd.readouterr().err)
+    assert "3 unreachable" in line
+
+
+def error_lines(text: str) -> list[str]:
+    assert "Traceback" not in text
+    return [line for line in text.splitlines() if line.startswith("regreason: ")]
+
+
+def test_a_refused_key_ends_it_at_once(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.fault = lambda prompt, times: "401"
+    server.delay = 0.02
+    rater = {**ONE, "api_key_env": "REGREASON_TEST_KEY"}
+    place = Workplace(tmp_path / "w", server.url, 10, [rater])
+    assert main(["annotate", str(place.config)]) == 2
+    said = capfd.readouterr()
+    (line,) = error_lines(said.err)
+    assert "REGREASON_TEST_KEY" in line
+    assert KEY not in said.err + said.out
+    assert 1 <= server.total <= 4
+    assert not place.ratings.exists()
+    # Before anything else reads the store, as a reader leaves files of its own there.
+    assert place.leftovers() == []
+    assert place.calls() == []
+
+
+def test_with_the_right_key_it_goes_on(server: Server, tmp_path: Path) -> None:
+    place = Workplace(tmp_path / "w", server.url, 4, [ONE])
+    server.fault = lambda prompt, times: "401" if server.total > 6 else None
+    assert main(["annotate", str(place.config)]) == 2
+    answered = {row[0] for row in place.calls("prompt || axis || conversation, state, attempts")}
+    assert answered
+    server.fault = no_longer
+    assert main(["annotate", str(place.config)]) == 0
+    assert len(place.rows()) == 12
+    # The refused one, and those that were on their way with it.
+    assert server.total - 12 <= 4
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(None, "is not set"), (" ", "is not set"), ("sk-\u201cx\u201d", "ASCII")]
+)
+def test_a_key_that_cannot_be_one(
+    value: str | None,
+    says: str,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("REGREASON_TEST_KEY")
+    if value is not None:
+        monkeypatch.setenv("REGREASON_TEST_KEY", value)
+    place = Workplace(tmp_path / "w", server.url, 1, [{**ONE, "api_key_env": "REGREASON_TEST_KEY"}])
+    assert main(["annotate", str(place.config)]) == 2
+    (line,) = error_lines(capfd.readouterr().err)
+    assert "REGREASON_TEST_KEY" in line
+    assert says in line
+    assert server.total == 0
+
+
+def test_a_key_read_from_a_file_may_end_on_a_newline(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGREASON_TEST_KEY", f"{KEY}\n")
+    place = Workplace(tmp_path / "w", server.url, 1, [{**ONE, "api_key_env": "REGREASON_TEST_KEY"}])
+    assert main(["annotate", str(place.config)]) == 0
+    assert server.headers["Authorization"] == f"Bearer {KEY}"
+
+
+def test_what_the_environment_holds_for_another_server_is_not_sent(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", KEY)
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Gateway: {KEY}")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    place = Workplace(tmp_path / "w", server.url, 1, [ONE])
+    assert main(["annotate", str(place.config)]) == 0
+    assert server.headers["Authorization"]
+    assert KEY not in json.dumps(server.headers)
+
+
+@pytest.mark.parametrize("fault", ["429", "429-after", "429-nan"])
+def test_a_server_that_asks_for_less_gets_less(fault: str, server: Server, tmp_path: Path) -> None:
+    server.delay = 0.02
+    server.fault = lambda prompt, times: fault if server._open > 3 else None
+    place = Workplace(tmp_path / "w", server.url, 30, [{**ONE, "concurrency": 16}])
+    assert main(["annotate", str(place.config)]) == 0
+    assert {row[1] for row in place.calls()} == {"ok"}
+    assert len(place.rows()) == 90
+    assert server.most_at_once == 16
+    refused = server.total - 90
+    # Without slowing down some four of five are refused: hundreds.
+    assert 0 < refused < 90
+    if fault == "429-after":
+        times = [when for when, _ in server.arrivals]
+        assert times[15] - times[0] < 0.15
+        assert times[16] - times[15] > 0.12
+        # Half as many at once after that.
+        assert max(number for when, number in server.arrivals[16:30]) <= 8
+
+
+def test_a_server_that_only_ever_asks_for_less(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_RATE_LIMITED_AT_MOST", 5)
+    server.fault = lambda prompt, times: "429" if NATURAL in prompt else None
+    place = Workplace(tmp_path / "w", server.url, 1, [ONE])
+    assert main(["annotate", str(place.config)]) == 0
+    assert ("naturalness", "rate_limited", 6) in place.calls()
+
+
+def test_too_few_usable_ratings_leave_a_conversation_out(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing: dict[str, str] = {}
+
+    def fault(prompt: str, times: int) -> str | None:
+        return failing.get(prompt)
+
+    server.fault = fault
+    raters = [
+        {**ONE, "prompts": ["scale-1-4", "scale-1-5"]},
+        {**ONE, "prompts": ["scale-1-5-examples"]},
+    ]
+    place = Workplace(tmp_path / "w", server.url, 4, raters, minimum=2)
+    prompts = place.prompts()
+    conversations = sorted({key[0] for key in prompts})
+    # None of the first's scores fail, one of the second's, two of the third's, all of the fourth's.
+    styles = ["scale-1-4", "scale-1-5", "scale-1-5-examples"]
+    for number, conversation in enumerate(conversations):
+        for key, prompt in prompts.items():
+            if key[0] == conversation and key[3] in styles[:number]:
+                failing[prompt] = "400"
+    assert main(["annotate", str(place.config)]) == 0
+    assert len(place.rows()) == 2 * 3
+    usable = [sum("score" in one for one in row["ratings"]) for row in place.rows()]
+    assert sorted(usable) == [2, 2, 2, 3, 3, 3]
+    assert list(place.about()["dropped"].values()) == [6]
+    assert place.about()["calls"] == {"bad_request": 18, "ok": 18}
+    assert "6 left out" in capfd.readouterr().out
+
+
+def test_a_hundred_failures_in_a_row_end_it(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.fault = lambda prompt, times: "500"
+    place = Workplace(tmp_path / "w", server.url, 50, [{**ONE, "retries": 0}])
+    assert main(["annotate", str(place.config)]) == 2
+    (line,) = error_lines(capfd.readouterr().err)
+    assert line.startswith("regreason: 100 calls in a row")
+    assert "rater-1" in line
+    assert "server_error" in line
+    assert not place.ratings.exists()
+    assert 100 <= server.total <= 104
+    assert {row[1:] for row in place.calls()} == {("server_error", 1)}
+    server.fault = no_longer
+    assert main(["annotate", str(place.config), "--retry-failed"]) == 0
+    assert len(place.rows()) == 150
+
+
+def test_a_good_answer_now_and_then_keeps_it_going(server: Server, tmp_path: Path) -> None:
+    server.fault = lambda prompt, times: None if server.total % 50 == 0 else "500"
+    place = Workplace(tmp_path / "w", server.url, 50, [{**ONE, "retries": 0}])
+    assert main(["annotate", str(place.config)]) == 0
+    assert server.total == 150
+    assert len(place.rows()) == 3
+
+
+def test_a_bug_shows_its_traceback_without_the_key(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(content_type: str, body: bytes) -> Any:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(client, "_read_reply", broken)
+    place = Workplace(tmp_path / "w", server.url, 2, [{**ONE, "api_key_env": "REGREASON_TEST_KEY"}])
+    with pytest.raises(ZeroDivisionError) as caught:
+        main(["annotate", str(place.config)])
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+    # And everything is given back.
+    # Before anything else reads the store, as a reader leaves files of its own there.
+    assert place.leftovers() == []
+    assert place.calls() == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"api_key_env": KEY},
+        {"api_key": KEY},
+        {"api_key_env": [KEY]},
+        {"sampling": {"api_key": KEY}},
+        {"headers": {"Authorization": KEY}},
+        {"base_url": f"http://user:{KEY}@localhost/v1"},
+        {"base_url": f"http://localhost/v1?key={KEY}"},
+    ],
+)
+def test_a_key_in_the_config_is_not_repeated(
+    line: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = Workplace(tmp_path / "w", "http://localhost/v1", 1, [{**ONE, **line}])
+    assert main(["annotate", str(place.config)]) == 2
+    said = capfd.readouterr()
+    assert KEY not in said.err + said.out
+    assert next(iter(line)) in said.err
+    assert not place.store.exists()
+
+
+def test_nor_where_the_config_is_no_yaml(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    place = Workplace(tmp_path / "w", "http://localhost/v1", 1, [ONE])
+    place.config.write_text(f"raters:\n  - api_key_env: {KEY}: x\n")
+    assert main(["annotate", str(place.config)]) == 2
+    said = capfd.readouterr().err
+    assert KEY not in said
+    assert "line 2" in said
+
+
+def test_a_store_that_is_something_else_is_left_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = Workplace(tmp_path / "w", "http://localhost/v1", 1, [ONE])
+    with sqlite3.connect(place.store) as database:
+        database.execute("CREATE TABLE mine (x)")
+    database.close()
+    for content in (place.store.read_bytes(), b"no database at all, but long enough" * 100):
+        place.store.write_bytes(content)
+        assert main(["annotate", str(place.config)]) == 2
+        assert place.store.read_bytes() == content
+        (line,) = error_lines(capfd.readouterr().err)
+        assert "ratings.calls.db" in line
+    place.store.unlink()
+    place.store.mkdir()
+    assert main(["annotate", str(place.config)]) == 2
+    assert len(error_lines(capfd.readouterr().err)) == 1
+    with pytest.raises(Exception, match="store"):
+        Store(place.config / "x.db")
+
+
+def test_with_a_budget_tokens_must_be_counted(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rater = {**ONE, "price": {"prompt": 1, "answer": 1}}
+    place = Workplace(tmp_path / "w", server.url, 3, [rater])
+    server.usage = {}
+    assert main(["annotate", str(place.config), "--budget", "1"]) == 2
+    (line,) = error_lines(capfd.readouterr().err)
+    assert "--budget" in line
+    assert 1 <= server.total <= 4
+    assert main(["annotate", str(place.config)]) == 0

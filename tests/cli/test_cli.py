@@ -1,0 +1,146 @@
+"""The `regreason` command as a user types it: what it writes, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from regreason_plugin.cli import main
+
+pytestmark = pytest.mark.integration
+
+COMMAND = [sys.executable, "-m", "regreason_plugin"]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A hundred HH-RLHF pairs on different subjects."""
+    subjects = [
+        "bread",
+        "rain",
+        "chess",
+        "tax",
+        "paint",
+        "bees",
+        "sleep",
+        "trains",
+        "knots",
+        "salt",
+    ]
+    path = tmp_path / "pairs.jsonl"
+    with path.open("w") as stream:
+        for number in range(100):
+            subject = subjects[number % 10]
+            ask = f"\n\nHuman: Tell me {number} things about {subject}."
+            good = f"{ask}\n\nAssistant: The {subject} is old. People like the {subject} a lot."
+            bad = f"{ask}\n\nAssistant: I I do not know. My uncle has a hat number {number}."
+            stream.write(json.dumps({"chosen": good, "rejected": bad}) + "\n")
+    return path
+
+
+def test_the_steps_by_hand(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for side in ("hh_chosen", "hh_rejected"):
+        assert main(["import", side, "--path", str(pairs), "--out", f"{side}.jsonl"]) == 0
+    Path("annotate.yml").write_text(
+        "conversations: [hh_chosen.jsonl, hh_rejected.jsonl]\nout: ratings.jsonl\n"
+    )
+    assert main(["annotate", "annotate.yml"]) == 0
+    assert main(["build", "ratings.jsonl", "--out", "data", "--arms", "label_only,shuffled"]) == 0
+    printed = capsys.readouterr().out
+    assert "600 ratings" in printed
+    assert "rated data" in printed
+    assert "built-in rules" in printed
+    manifest = json.loads(Path("data/manifest.json").read_text())
+    assert manifest["arms"] == ["label_only", "shuffled"]
+    assert all(rater.startswith("rules-") for rater in manifest["raters"])
+    rows = [json.loads(line) for line in Path("data/train/shuffled.jsonl").read_text().splitlines()]
+    # The pair's two sides, which share their first turn, are on one side of the split.
+    test = [json.loads(line) for line in Path("data/test.jsonl").read_text().splitlines()]
+    assert {row["dataset"] for row in test} == {"hh_chosen", "hh_rejected"}
+    assert not {row["group"] for row in rows} & {row["group"] for row in test}
+
+
+def test_the_mini_benchmark_says_that_it_is_generated(tmp_path: Path) -> None:
+    assert main(["mini", "--out", str(tmp_path / "data"), "--per-dataset", "60"]) == 0
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    assert manifest["origin"] == "generated"
+    assert manifest["note"].startswith("Conversations are generated")
+    assert len(manifest["counts"]["test"]["labels"]) == 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["import", "hh_choosen", "--out", "F"], "did you mean 'hh_chosen'?"),
+        (["import", "hh_chosen", "--path", "nowhere", "--out", "F"], "nowhere: no such file"),
+        (["import", "coqa", "--path", "nowhere", "--out", "F"], "nowhere: no such file"),
+        (["build", "nowhere.jsonl", "--out", "DATA"], "nowhere.jsonl: no such file"),
+        (["build", "broken.jsonl", "--out", "DATA"], "broken.jsonl, line 1"),
+        (
+            ["build", "broken.jsonl", "--out", "DATA", "--arms", "shufled"],
+            "did you mean 'shuffled'",
+        ),
+        (["build", "broken.jsonl", "--out", "DATA", "--tokenizer", "gone"], "--tokenizer 'gone'"),
+        (["annotate", "nowhere.yml"], "nowhere.yml: no such file"),
+        (["annotate", "list.yml"], "list.yml: is no mapping"),
+        (["annotate", "typo.yml"], "field converstions"),
+        (["annotate", "rater.yml"], "did you mean 'rules-even'?"),
+        (["annotate", "twice.yml"], "stands on line 1 too"),
+        (["compare", "a", "--baseline", "a", "--out", "DIR"], "'a' is not NAME=RESULTS"),
+        (["compare", "a=nowhere", "--baseline", "a", "--out", "DIR"], "no such results folder"),
+        (["demo", "--arms", "explanation,shuffled"], "checkout"),
+        (["demo", "--arms", "explanaton"], "did you mean 'explanation'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2_and_nothing_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    expected: str,
+) -> None:
+    one = {
+        "id": "a",
+        "dataset": "coqa",
+        "group": "g",
+        "conversation": [{"role": "assistant", "content": "r"}],
+    }
+    files = {
+        "broken.jsonl": '{"id": "a"',
+        "one.jsonl": json.dumps(one) + "\n",
+        "list.yml": "- a\n",
+        "typo.yml": "conversations: [one.jsonl]\nconverstions: []\nout: F\n",
+        "rater.yml": "conversations: [one.jsonl]\nout: F\nraters: [rules-evn]\n",
+        "twice.yml": "conversations: [one.jsonl, one.jsonl]\nout: F\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    message = [line for line in captured.err.splitlines() if line.startswith("regreason: ")]
+    assert len(message) == 1
+    assert expected in message[0]
+    assert "Traceback" not in captured.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+def test_the_exit_code_reaches_the_shell(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "build", "nowhere.jsonl", "--out", "DATA"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == "regreason: nowhere.jsonl: no such file"
+    wrong_flag = subprocess.run([*COMMAND, "build", "--bogus"], capture_output=True, check=False)
+    assert wrong_flag.returncode == 2

@@ -1,0 +1,101 @@
+"""Stages run in the right order, side by side, and none that finished runs again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from regreason_plugin.core.stages import Stage, run_stages
+
+pytestmark = pytest.mark.integration
+
+# Notes when it started and ended; waits for a file of another stage if one is named.
+SCRIPT = """
+import sys, time
+from pathlib import Path
+name, out, wait = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+with (out / "times").open("a") as times:
+    times.write(f"start {name}\\n")
+    times.flush()
+    limit = time.monotonic() + 20
+    while wait and not (out / wait).exists():
+        assert time.monotonic() < limit, "it never came"
+        time.sleep(0.02)
+    if name == "broken":
+        sys.exit(3)
+    (out / name).touch()
+    times.write(f"end {name}\\n")
+"""
+
+
+def stage(out: Path, name: str, *after: str, wait: str = "", inputs: str = "1") -> Stage:
+    command = ["python", "-c", SCRIPT, name, str(out), wait]
+    return Stage(name, command, inputs, (out / name).is_file, after=after)
+
+
+def times(out: Path) -> list[str]:
+    return (out / "times").read_text().splitlines()
+
+
+def test_two_at_once_and_none_before_what_it_waits_for(tmp_path: Path) -> None:
+    # `a` ends only when `b` has run: one at a time would never get there.
+    stages = [
+        stage(tmp_path, "a", wait="b"),
+        stage(tmp_path, "a2", "a"),
+        stage(tmp_path, "b"),
+        stage(tmp_path, "last", "a2", "b"),
+    ]
+    assert run_stages(tmp_path, stages, jobs=2)
+    order = times(tmp_path)
+    assert order.index("end a") < order.index("start a2")
+    assert order.index("end b") < order.index("end a")
+    assert order[-2:] == ["start last", "end last"]
+
+
+def test_one_at_a_time_by_default(tmp_path: Path) -> None:
+    assert run_stages(tmp_path, [stage(tmp_path, name) for name in "abc"])
+    assert times(tmp_path) == [f"{what} {name}" for name in "abc" for what in ("start", "end")]
+
+
+def test_only_what_changed_runs_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_stages(tmp_path, [stage(tmp_path, "a"), stage(tmp_path, "b"), stage(tmp_path, "c")])
+    (tmp_path / "c").unlink()
+    capsys.readouterr()
+    again = [stage(tmp_path, "a"), stage(tmp_path, "b", inputs="2"), stage(tmp_path, "c")]
+    assert run_stages(tmp_path, again)
+    assert times(tmp_path)[6:] == ["start b", "end b", "start c", "end c"]
+    assert capsys.readouterr().out.count("done before") == 1
+
+
+def test_a_failure_loses_nothing_that_runs_and_starts_nothing_more(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stages = [
+        stage(tmp_path, "slow", wait="go"),
+        stage(tmp_path, "broken"),
+        stage(tmp_path, "never", "slow"),
+    ]
+    stages[0] = Stage(
+        "slow",
+        ["sh", "-c", f"sleep 1; touch {tmp_path}/slow"],
+        "1",
+        (tmp_path / "slow").is_file,
+    )
+    started = time.monotonic()
+    assert not run_stages(tmp_path, stages, jobs=2)
+    assert time.monotonic() - started >= 1
+    error = capfd.readouterr().err
+    assert "regreason: broken exited with 3; its whole output: " in error
+    assert (tmp_path / "slow").is_file()
+    assert not (tmp_path / "never").exists()
+    assert '"slow"' in (tmp_path / "stages.json").read_text()
+
+
+def test_a_command_that_leaves_nothing_has_failed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    empty = Stage("empty", ["true"], "1", (tmp_path / "empty").is_file)
+    assert not run_stages(tmp_path, [empty])
+    assert "empty exited with 0 but left no result" in capfd.readouterr().err

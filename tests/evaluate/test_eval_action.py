@@ -1,0 +1,128 @@
+"""The action's own scripts, run in bash against the tiny model and the kept baseline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+ACTION = ROOT / ".github/actions/regreason-eval/action.yml"
+BASELINE = ROOT / "tests/baseline"
+
+
+def run_step(name: str, workspace: Path, inputs: dict[str, Any], **environment: str) -> Any:
+    """Run a step's script as a runner does, in the root of the repository."""
+    action = yaml.safe_load(ACTION.read_text(encoding="utf-8"))
+    (step,) = [step for step in action["runs"]["steps"] if step["name"] == name]
+    values = {key: str(one.get("default", "")) for key, one in action["inputs"].items()} | inputs
+    env = {
+        key: values[value.removeprefix("${{ inputs.").removesuffix(" }}")]
+        for key, value in step["env"].items()
+    }
+    programs = Path(sys.executable).parent
+    inherited = {key: value for key, value in os.environ.items() if key != "REGREASON_DATA"}
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+        cwd=ROOT,
+        env={
+            **inherited,
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "GITHUB_STEP_SUMMARY": str(workspace / "summary.md"),
+            "GITHUB_OUTPUT": str(workspace / "output"),
+            **env,
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def given() -> dict[str, Any]:
+    """What eval-self gives the action."""
+    path = ROOT / ".github/workflows/eval-self.yml"
+    inputs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]["tiny"]["with"]
+    return {key: str(value) for key, value in inputs.items() if key != "job_time_limit"}
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, given: dict[str, Any]) -> dict[str, Any]:
+    """The inputs, with a folder that the step Score has written its results into."""
+    workspace = tmp_path_factory.mktemp("action with a blank")
+    inputs = {**given, "out": str(workspace / "out")}
+    done = run_step("Score", workspace, inputs)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return inputs
+
+
+def test_the_tiny_model_passes_against_the_kept_baseline(
+    scored: dict[str, Any], tmp_path: Path
+) -> None:
+    done = run_step("Gate", tmp_path, scored)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("PASS: accuracy changed by ")
+    assert (tmp_path / "summary.md").read_text().startswith("### Gate: PASS\n")
+    assert (tmp_path / "output").read_text() == "exit_code=0\n"
+    out = Path(scored["out"])
+    assert (out / "gate/gate.txt").read_text() == done.stdout
+    assert (out / "gate/junit.xml").is_file()
+
+
+def test_a_baseline_that_was_better_fails_the_step(scored: dict[str, Any], tmp_path: Path) -> None:
+    """The kept baseline with every answer right: the candidate is far worse than it."""
+    better = tmp_path / "better"
+    shutil.copytree(BASELINE, better)
+    for file in better.glob("samples_*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            row["filtered_resps"][row["doc"]["label"] - 1][0] = "100.0"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (results,) = better.glob("results_*.json")
+    content = json.loads(results.read_text())
+    for values in content["results"].values():
+        values["acc,none"] = 1.0
+    results.write_text(json.dumps(content))
+    done = run_step("Gate", tmp_path, {**scored, "baseline": str(better)})
+    assert done.returncode == 1
+    assert done.stdout.startswith("FAIL: accuracy changed by -")
+    assert (tmp_path / "output").read_text() == "exit_code=1\n"
+    assert "### Gate: FAIL" in (tmp_path / "summary.md").read_text()
+
+
+def test_a_missing_baseline_is_wrong_input(scored: dict[str, Any], tmp_path: Path) -> None:
+    done = run_step("Gate", tmp_path, {**scored, "baseline": "no/such$(touch owned)"})
+    assert done.returncode == 2
+    assert "no such results folder" in done.stderr
+    assert (tmp_path / "output").read_text() == "exit_code=2\n"
+    assert not (ROOT / "owned").exists()
+
+
+def test_the_page_is_made(scored: dict[str, Any], tmp_path: Path) -> None:
+    done = run_step("Page", tmp_path, scored)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (Path(scored["out"]) / "page/report.html").is_file()
+
+
+def test_scoring_ends_at_the_time_limit(given: dict[str, Any], tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "regreason").write_text("#!/bin/sh\nexec sleep 60\n")
+    (programs / "regreason").chmod(0o755)
+    inputs = {**given, "out": str(tmp_path / "out"), "time_limit": "0.01"}
+    done = run_step("Score", tmp_path, inputs, PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")
+    assert done.returncode == 124
+    assert "::error::scoring took longer than the time limit" in done.stdout

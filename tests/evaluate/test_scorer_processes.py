@@ -1,0 +1,183 @@
+"""`regreason-hf` under `accelerate launch`: two processes share the work and agree with one.
+
+Stock `hf` does not share on a CPU: there each process scores everything, and both write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.scoring import evaluate
+from lm_eval.models.huggingface import HFLM
+
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.paper import AXES, task_name
+from regreason_plugin.evaluate.model import RegReasonHF
+
+pytestmark = pytest.mark.integration
+
+GROUP = "regreason-coqa"
+TASKS = [task_name("coqa", axis) for axis in AXES]
+# Odd: the ranks get three documents and two.
+LIMIT = 5
+
+# What the `regreason` command is, and a note of what the model of this process was asked.
+WATCHED = """
+import json, os, sys
+from regreason_plugin.cli import main
+from regreason_plugin.evaluate.model import RegReasonHF
+
+score = RegReasonHF._loglikelihood_tokens
+
+def watched(self, requests, *args, **kwargs):
+    answers = score(self, requests, *args, **kwargs)
+    with open(os.path.join(os.environ["NOTES"], os.environ["RANK"] + ".json"), "x") as file:
+        contexts = sorted({texts[0] for texts, _, _ in requests})
+        note = {"pid": os.getpid(), "rank": self.rank, "world_size": self.world_size}
+        note |= {"contexts": contexts, "requests": len(requests)}
+        json.dump(note | {"tokens_read": self._scorer.tokens_read}, file)
+    return answers
+
+RegReasonHF._loglikelihood_tokens = watched
+sys.exit(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def launched(
+    tiny_model: Path, data_folder: DataFolder, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What two processes wrote, and what each of them noted."""
+    folder = tmp_path_factory.mktemp("launched")
+    script = folder / "watched.py"
+    script.write_text(WATCHED)
+    notes = folder / "notes"
+    notes.mkdir()
+    # (`--cpu` starts one process, however many are asked for; only mpirun makes it more.)
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
+        *("--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", str(script), "eval"),
+        *("--model", "regreason-hf", "--model_args", f"pretrained={tiny_model},probe=all"),
+        *("--tasks", GROUP, "--metadata", json.dumps({"data_dir": str(data_folder.path)})),
+        *("--device", "cpu", "--batch_size", "4", "--limit", str(LIMIT)),
+        *("--log_samples", "--output_path", str(folder / "out")),
+    ]
+    # A user's shell says nothing of a CPU, and a test before this one must not either.
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("ACCELERATE_")}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**kept, "NOTES": str(notes), "HF_HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    (results,) = (folder / "out").rglob("results_*.json")  # written once
+    samples = list((folder / "out").rglob("samples_*.jsonl"))
+    assert len(samples) == len(TASKS)
+    return {
+        "notes": [json.loads((notes / f"{rank}.json").read_text()) for rank in (0, 1)],
+        "results": json.loads(results.read_text(encoding="utf-8"))["results"],
+        "samples": {
+            task: [
+                json.loads(line)
+                for path in samples
+                if task in path.name
+                for line in path.read_text(encoding="utf-8").splitlines()
+            ]
+            for task in TASKS
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_model: Path, data_folder: DataFolder) -> dict[str, Any]:
+    """The same in this process."""
+    lm = RegReasonHF(str(tiny_model), device="cpu", batch_size=4, probe="all")
+    assert (lm.rank, lm.world_size) == (0, 1)
+    found = evaluate(lm, [GROUP], data_folder.path, limit=LIMIT)
+    return {**found, "tokens_read": lm._scorer.tokens_read}
+
+
+def test_each_rank_scores_its_half(launched: dict[str, Any], alone: dict[str, Any]) -> None:
+    first, second = launched["notes"]
+    assert first["pid"] != second["pid"]
+    assert [(note["rank"], note["world_size"]) for note in (first, second)] == [(0, 2), (1, 2)]
+    contexts = {sample["arguments"][0][0] for task in TASKS for sample in alone["samples"][task]}
+    assert len(contexts) == LIMIT * len(TASKS)
+    assert (len(first["contexts"]), len(second["contexts"])) == (9, 6)
+    assert {*first["contexts"], *second["contexts"]} == contexts
+    assert not {*first["contexts"]} & {*second["contexts"]}
+    # lm-eval lets the shorter rank ask some again, which costs nothing: the model reads as
+    # much as in one process, where the axes of a conversation share a row too.
+    assert first["requests"] == second["requests"] == 45
+    assert first["tokens_read"] + second["tokens_read"] == alone["tokens_read"]
+    assert min(first["tokens_read"], second["tokens_read"]) > 0.2 * alone["tokens_read"]
+
+
+def test_figures_of_one_process(
+    launched: dict[str, Any], alone: dict[str, Any], tiny_model: Path, data_folder: DataFolder
+) -> None:
+    for name in (GROUP, *TASKS):
+        found, expected = launched["results"][name], alone["results"][name]
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            same(found[key], value, f"{name} {key}")
+    for task in TASKS:
+        assert launched["results"][task]["documents_without_probe,none"] == 0
+        assert len(launched["results"][task]["matrix_entropy_by_layer,none"]) == 3
+
+    hf = HFLM(str(tiny_model), device="cpu", batch_size=4)
+    stock = evaluate(hf, [GROUP], data_folder.path, limit=LIMIT)["results"]
+    figures = 0
+    for name in (GROUP, *TASKS):
+        for key, value in stock[name].items():
+            if key.endswith(",none"):
+                same(launched["results"][name][key], value, f"{name} {key}")
+                figures += 1
+    assert figures > 20
+
+
+def test_samples_of_one_process(launched: dict[str, Any], alone: dict[str, Any]) -> None:
+    probes = ("output_entropy", "logit_lens_entropy_by_layer", "matrix_entropy_by_layer")
+    for task in TASKS:
+        found = sorted(launched["samples"][task], key=lambda sample: sample["doc_id"])
+        assert [sample["doc_id"] for sample in found] == list(range(LIMIT))
+        for sample, expected in zip(found, alone["samples"][task], strict=True):
+            for key in ("doc_id", "doc_hash", "prompt_hash"):
+                assert sample[key] == expected[key]
+            assert sample["metrics"] == expected["metrics"]
+            assert {*probes} <= {*sample["metrics"]}
+            for key in sample["metrics"]:
+                same(sample[key], expected[key], f"{task} {sample['doc_id']} {key}")
+            scores = [float(response[0]) for response in sample["filtered_resps"]]
+            same(scores, [one[0] for one in expected["filtered_resps"]], task)
+    # Different values, or that would say little.
+    entropies = {round(s["output_entropy"], 5) for task in TASKS for s in launched["samples"][task]}
+    assert len(entropies) == LIMIT * len(TASKS)
+
+
+def same(found: Any, expected: Any, what: str) -> None:
+    """Numbers to 1e-5, however deep they lie; a JSON file has lists for tuples."""
+    if isinstance(expected, Mapping):
+        assert found.keys() == expected.keys(), what
+        for key, value in expected.items():
+            same(found[key], value, f"{what} {key}")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), what
+        for one, other in zip(found, expected, strict=True):
+            same(one, other, what)
+    elif isinstance(expected, int | float):
+        assert float(found) == pytest.approx(expected, abs=1e-5, nan_ok=True), what
+    else:
+        assert found == expected, what

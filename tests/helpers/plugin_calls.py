@@ -1,0 +1,39 @@
+"""The plugin called as Axolotl calls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def register(values: dict[str, Any], file: Path) -> Any:
+    """Register the plugin as Axolotl's `load_cfg` does; returns the config it left."""
+    from axolotl.integrations.base import PluginManager
+    from axolotl.utils.dict import DictDefault
+
+    cfg = DictDefault(values)
+    cfg.axolotl_config_path = str(file)
+    manager = PluginManager.get_instance()
+    manager.plugins.clear()
+    for name in values["plugins"]:
+        manager.register(name)
+    for plugin in manager.plugins.values():
+        plugin.register(cfg)
+        if lock := getattr(plugin, "_lock", None):
+            lock.release()
+    return cfg
+
+
+def refused(values: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> str:
+    """The line that a config ends with; checks that it is all that happens."""
+    file = tmp_path / "config.yml"
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        register(values, file)
+    assert stop.value.code == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    error = capfd.readouterr().err.splitlines()
+    (line,) = [line for line in error if line.startswith("regreason: ")]
+    return line.removeprefix("regreason: ").replace(f"{file}, field ", "")

@@ -1,0 +1,89 @@
+"""Running lm-eval on the task files, and scoring the same prompts without it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+TASKS = Path(__file__).parents[2] / "lm_eval_tasks"
+
+
+def task_manager(data_dir: Path | None = None, **metadata: Any) -> TaskManager:
+    """Our tasks alone, which load in milliseconds."""
+    if data_dir is not None:
+        metadata["data_dir"] = str(data_dir)
+    return TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+
+
+def evaluate(lm: Any, tasks: list[str], data_dir: Path, **arguments: Any) -> dict[str, Any]:
+    """What `lm_eval` does after its command line is read."""
+    results = simple_evaluate(
+        model=lm, tasks=tasks, task_manager=task_manager(data_dir), **arguments
+    )
+    assert results is not None
+    return dict(results)
+
+
+def lm_eval_command(
+    *arguments: str, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The real command, as a user types it, with the tasks of this checkout."""
+    return subprocess.run(
+        [sys.executable, "-m", "lm_eval", *arguments, "--include_path", str(TASKS)],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+class PlainScorer:
+    """Scores continuations with transformers alone, one at a time, nothing padded."""
+
+    def __init__(
+        self, folder: Path, adapter: Path | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        if adapter is not None:
+            from peft import PeftModel
+
+            self.model = PeftModel.from_pretrained(self.model, adapter)
+        self.model.eval()
+
+    def chat(self, messages: list[dict[str, str]]) -> str:
+        """The model's template, ready for the answer."""
+        return str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+
+    def score(self, context: str, continuation: str) -> float:
+        """Log-likelihood of the continuation."""
+        ids = self.tokenizer(context + continuation).input_ids
+        start = len(self.tokenizer(context).input_ids)
+        with torch.no_grad():
+            logits = self.model(torch.tensor([ids])).logits[0]
+        log_probabilities = torch.log_softmax(logits, dim=-1)
+        return float(sum(log_probabilities[at - 1, ids[at]] for at in range(start, len(ids))))
+
+    def labels(self, context: str) -> list[float]:
+        """The five labels' log-likelihoods."""
+        return [self.score(context, f" {label}") for label in range(1, 6)]
+
+    def generate(self, context: str, tokens: int) -> str:
+        """Greedy text after a context, up to an empty line."""
+        ids = self.tokenizer(context, return_tensors="pt").input_ids
+        with torch.no_grad():
+            out = self.model.generate(ids, do_sample=False, max_new_tokens=tokens)
+        text = self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        return str(text).split("\n\n")[0]

@@ -1,0 +1,135 @@
+"""The five commands of a task's own README, as typed: build, train, score, compare, predict."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers.axolotl import environment
+from helpers.labelled_tables import write_answers
+from helpers.scoring import PlainScorer
+
+from regreason_plugin.compare.comparison import load
+from regreason_plugin.evaluate.results import read_run
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+BASE = "axolotl_configs/cpu/tiny-base"
+ARMS = ("label_only", "explanation")
+
+
+def run(command: str, cwd: Path) -> str:
+    """A command line of the README, as bash runs it."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=cwd,
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Where the task was made, and what its README tells one to type."""
+    place = tmp_path_factory.mktemp("own")
+    (place / "axolotl_configs").symlink_to(ROOT / "axolotl_configs")
+    write_answers(place)
+    arguments = "--data answers.jsonl --text text --label verdict --explanation why --group book"
+    run(f"regreason task new answers {arguments} --id id", place)
+    readme = (place / "answers/README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL)
+    return place, [re.sub(r"^   ", "", block, flags=re.MULTILINE) for block in blocks]
+
+
+def check_what_is_printed(place: Path, train: str) -> None:
+    """The commands to score a model that `regreason check` and its card print, as typed."""
+    check = train.strip().replace("axolotl train", "regreason check")
+    printed = run(f"{check} --num-epochs 1 2>&-", place).partition("To score them:\n")[2]
+    assert "--include_path answers " in printed
+    run(printed, place)
+    model = place / "runs/answers/models/explanation"
+    card = (model / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"```bash\n(.*?)```", card, flags=re.DOTALL)
+    command = command.replace("TASK", str(place / "answers")).replace("DATA", "../../data")
+    run(f"{command.strip()} --device cpu --output_path card", model)
+    # What `check` prints is the README's `hf`; what the card says, the model of `regreason_eval`.
+    # The two differ a little, since `hf` cuts the base's embeddings.
+    results = place / "runs/answers/results/explanation"
+    for one, other in ((model / "results", results), (model / "card", model / "eval")):
+        found, expected = (read_run("answers", folder).tasks["answers"] for folder in (one, other))
+        assert found.metrics == pytest.approx(expected.metrics, abs=1e-6)
+
+
+def test_the_readmes_commands_make_a_comparison_and_predictions(
+    commands: tuple[Path, list[str]],
+) -> None:
+    place, (build, train, score, compare, predict) = commands
+    run(build, place)
+    # Two of the three arms, in one process, which saves starts of Axolotl.
+    sweep = place / "answers/arms.yml"
+    sweep.write_text(f"regreason_arm: [{', '.join(ARMS)}]\n", encoding="utf-8")
+    # And score each after its training, with our own model.
+    config = place / "answers/answers.lora.yml"
+    asked = config.read_text(encoding="utf-8").replace(
+        "\nregreason_eval:\n", "\nregreason_eval: answers\n"
+    )
+    config.write_text(asked, encoding="utf-8")
+    run(train.strip() + " --num-epochs 1 --launcher python", place)
+    for arm in ARMS:
+        record = json.loads((place / f"runs/answers/models/{arm}/regreason.json").read_text())
+        assert (record["arm"], record["rows"]) == (arm, 78)
+    run(score.replace(" shuffled;", ";"), place)
+    check_what_is_printed(place, train)
+    run(compare.replace("shuffled=runs/answers/results/shuffled", ""), place)
+    comparison = load(place / "runs/answers/comparison.json")
+    for arm in ARMS:
+        after = read_run(arm, place / f"runs/answers/models/{arm}/eval")
+        value = comparison.scores[arm]["answers"]["nll"].value
+        assert after.tasks["answers"].metrics["nll"] == pytest.approx(value, abs=0.02)
+        card = (place / f"runs/answers/models/{arm}/README.md").read_text(encoding="utf-8")
+        assert "| time (seconds) | " in card
+        assert "Not scored yet" not in card
+        # `lm_eval --model hf` says nothing of what scoring took.
+        cost = comparison.costs[arm]
+        assert cost.training_seconds
+        assert cost.scoring_ms is None
+    (setting,) = comparison.settings
+    assert setting.task == "answers"
+    assert {"acc", "macro_f1", "nll", "ece"} <= set(comparison.metrics)
+    assert not {"qwk", "mae"} & set(comparison.metrics)
+    # A table without the labels, as new rows come.
+    test = [
+        json.loads(line)
+        for line in (place / "runs/answers/data/test.jsonl").read_text().splitlines()
+    ]
+    by_id = {row["id"]: row for row in map(json.loads, (place / "answers.jsonl").open())}
+    new = place / "NEW.csv"
+    texts = [by_id[row["id"]]["text"] for row in test]
+    new.write_text("text\n" + "".join(f'"{text}"\n' for text in texts), encoding="utf-8")
+    run(predict, place)
+    predicted = [
+        json.loads(line) for line in (place / "runs/answers/predicted.jsonl").open(encoding="utf-8")
+    ]
+    samples = {}
+    (file,) = (place / "runs/answers/results/explanation").rglob("samples_answers_*.jsonl")
+    for row in map(json.loads, file.open(encoding="utf-8")):
+        samples[row["doc"]["id"]] = row
+    scorer = PlainScorer(ROOT / BASE, place / "runs/answers/models/explanation")
+    for row, found in zip(test, predicted, strict=True):
+        sample = samples[row["id"]]
+        scores = [float(score) for score, _ in sample["filtered_resps"]]
+        assert found["label"] == sample["doc"]["labels"][scores.index(max(scores))]
+    # By transformers alone, without lm-eval; the README leaves the precision to the model.
+    sample = samples[test[0]["id"]]
+    label, prompt = sample["doc"]["labels"][0], test[0]["messages"][0]["content"]
+    expected = scorer.score(prompt, f" {label}")
+    assert float(sample["filtered_resps"][0][0]) == pytest.approx(expected, abs=1e-2)
