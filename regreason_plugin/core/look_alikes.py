@@ -105,6 +105,6 @@ def _folded(text: str) -> str:
 @cache
 def _look_alikes() -> dict[int, str]:
     """What a character looks like, by its code point."""
-    text = (files("regreason_plugin.data") / "look_alikes.txt").read_text(encoding="utf-8")
+    text = (files("regreason_plugin.core") / "look_alikes.txt").read_text(encoding="utf-8")
     lines = (line.split("\t") for line in text.splitlines() if "\t" in line)
     return {int(code, 16): like for like, codes in lines for code in codes.split()}

@@ -180,7 +180,7 @@ def _contents(new: NewTask) -> dict[str, str]:
 
 
 def _text(name: str) -> str:
-    return (files("regreason_plugin.data") / "files" / name).read_text(encoding="utf-8")
+    return (files("regreason_plugin.task") / "files" / name).read_text(encoding="utf-8")
 
 
 def _filled(name: str, words: dict[str, str]) -> str:
