@@ -1,10 +1,12 @@
-"""What `regreason annotate` prints, and `regreason explain` while it asks."""
+"""`regreason annotate` and `regreason explain`: language models are asked, and watched."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +17,76 @@ from regreason_plugin.annotate.lanes import Tally
 from regreason_plugin.annotate.progress_table import shown
 from regreason_plugin.annotate.run import Finished
 from regreason_plugin.annotate.store import OK
-from regreason_plugin.cli.console import console, progress, say
+from regreason_plugin.cli.console import amount, console, errors, progress, say
+from regreason_plugin.core.jsonl import count_lines
+from regreason_plugin.core.paper import AXES
+from regreason_plugin.core.whole_files import check_not_input
+
+if TYPE_CHECKING:
+    from regreason_plugin.annotate.explain import Explained
+
+
+def add_annotate(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `annotate`."""
+    parser.add_argument("config", type=Path, metavar="CONFIG.yml")
+    _add_asking(parser)
+
+
+def add_explain(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `explain`."""
+    parser.add_argument("task", type=Path, metavar="TASK.yml", help="of the table")
+    parser.add_argument(
+        "config",
+        type=Path,
+        metavar="CONFIG.yml",
+        help="who is asked; `regreason fetch prompts` copies one",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the table to write, .jsonl"
+    )
+    parser.add_argument(
+        "--task-out", type=Path, metavar="FILE", help="also a copy of TASK.yml that reads --out"
+    )
+    _add_asking(parser)
+
+
+def _add_asking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="calls, tokens and cost, and a prompt; ask nothing"
+    )
+    parser.add_argument(
+        "--budget", type=amount, metavar="X", help="stop before the store has cost more"
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="ask again what failed in an earlier run"
+    )
+
+
+def run_annotate(args: argparse.Namespace) -> int:
+    """Rate conversations with an ensemble of raters.
+
+    Reads the conversations that CONFIG.yml names, asks every rater with every
+    prompt, and writes scores, explanations and the label they make to the
+    config's `out`. All answers are kept in a store, so a stopped command goes
+    on where it stopped. Exit code 3: the budget ended it.
+
+    Example:
+        regreason annotate annotation/annotate.yml --budget 50
+    """
+    from regreason_plugin.annotate.config import read_config
+    from regreason_plugin.annotate.provenance import about_path
+    from regreason_plugin.annotate.run import annotate, dry_run
+
+    config = read_config(args.config)
+    for file in (config.out, config.store_path, about_path(config.out)):
+        check_not_input(file, [args.config, *config.conversations], "out in the config")
+    if args.dry_run:
+        plans = dry_run(config, retry=args.retry_failed)
+        _show_plan(plans, config.store_path, merging=config.merge is not None)
+        return 0
+    rows = sum(map(count_lines, config.conversations)) * len(AXES)
+    finished = annotate(config, Watcher(errors, rows), retry=args.retry_failed, budget=args.budget)
+    return _show_finished(config, args.config, finished)
 
 
 class Watcher:
@@ -44,7 +115,7 @@ class Watcher:
             yield lambda: advance("write", 1)
 
 
-def show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False) -> None:
+def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False) -> None:
     """What `--dry-run` found, and one whole prompt.
 
     Args:
@@ -96,7 +167,7 @@ def _sum(plans: Sequence[LanePlan]) -> LanePlan:
     )
 
 
-def show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> int:
+def _show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> int:
     """The summary.
 
     Returns:
@@ -123,3 +194,87 @@ def show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> int
         say(f"Written: {path}")
     say(f"Next: regreason build {config.out} --out DATA")
     return 0
+
+
+def run_explain(args: argparse.Namespace) -> int:
+    """Let language models explain why each row of a table has its label.
+
+    Reads the table that TASK.yml names, asks the raters of CONFIG.yml, and
+    writes the rows with their explanations to --out. A stopped command goes on
+    where it stopped. Exit code 3: the budget ended it.
+
+    Example:
+        regreason explain tickets/task.yml annotation/explain.yml --out tickets/explained.jsonl
+    """
+    from regreason_plugin.annotate.config import read_explain_config
+    from regreason_plugin.annotate.explain import (
+        as_yaml,
+        authors,
+        changes,
+        check_files,
+        dry_run,
+        explain,
+        write_task,
+    )
+    from regreason_plugin.core.task_file import read_task
+
+    task, config = read_task(args.task), read_explain_config(args.config)
+    check_files(task, args.task, args.out, args.task_out)
+    if args.dry_run:
+        _show_plan(
+            dry_run(task, config, args.out, retry=args.retry_failed), config.store_path(args.out)
+        )
+        if len(config.raters) > 1:
+            say("\nA later rater is asked only for what all before it have failed on.")
+        return 0
+    done = explain(
+        task,
+        config,
+        args.out,
+        Watcher(errors, None),
+        retry=args.retry_failed,
+        budget=args.budget,
+    )
+    if done.cost is not None:
+        say(f"Cost so far: {done.cost:,.2f}")
+    if done.unaffordable:
+        say(
+            f"Stopped by the budget: {done.unaffordable:,} calls are left, and no table is "
+            f"written; all answers are in {config.store_path(args.out)}."
+        )
+        say("Next: the same command with a higher --budget goes on from here")
+        return 3
+    _show_explained(done, args.out)
+    built, by = args.task, authors(task, config, done)
+    if args.task_out is not None:
+        write_task(task, args.out, args.task_out, by)
+        say(f"The task that reads it: {args.task_out}")
+        built = args.task_out
+    else:
+        say(f"\nIn {args.task}, write in place of what stands there (--task-out makes a copy):\n")
+        say(as_yaml(changes(task, args.out, args.task.parent, by)))
+    if task.columns.explanation is None:
+        say("To train with them, in arms.yml: regreason_arm: [label_only, explanation, shuffled]")
+    remove = " --leaks remove" if done.leaking else ""
+    say(f"Next: regreason build {built} --out runs/{task.name}/data{remove}")
+    return 0
+
+
+def _show_explained(done: Explained, out: Path) -> None:
+    explained = done.by.total() + done.given
+    say(f"{done.rows:,} rows, {explained:,} with an explanation: {out}")
+    if done.given:
+        say(f"  {done.given:,} had one in the table and keep it")
+    for name, number in done.by.items():
+        say(f"  {number:,} explained by {name}")
+    if done.cut:
+        say(f"  {done.cut:,} were longer than max_words and are cut")
+    if done.leaking:
+        say(
+            f"  {done.leaking:,} name a label, {done.own_label:,} their own: "
+            "regreason build --leaks remove takes those sentences out"
+        )
+    if done.failed:
+        named = ", ".join(f"{number:,} {kind}" for kind, number in sorted(done.failed.items()))
+        say(f"  {done.failed.total():,} could not be explained: {named}")
+        say("    build leaves them out of training; --retry-failed asks for them again")

@@ -68,7 +68,7 @@ def test_the_steps_by_hand(
 
 
 def test_the_mini_benchmark_says_that_it_is_generated(tmp_path: Path) -> None:
-    assert main(["mini", "--out", str(tmp_path / "data"), "--per-dataset", "60"]) == 0
+    assert main(["build", "mini", "--out", str(tmp_path / "data"), "--per-dataset", "60"]) == 0
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
     assert manifest["origin"] == "generated"
     assert manifest["note"].startswith("Conversations are generated")

@@ -216,7 +216,7 @@ def _main() -> None:
     import openai.resources.chat.completions  # noqa: F401
 
     import regreason_plugin.annotate.run
-    import regreason_plugin.cli.annotate_progress  # noqa: F401
+    import regreason_plugin.cli.annotate  # noqa: F401
     from regreason_plugin.cli import main
 
     gc.freeze()
