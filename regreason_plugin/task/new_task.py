@@ -266,7 +266,7 @@ def _lora(new: NewTask) -> str:
         f"#   regreason build {dest}/task.yml --out runs/{name}/data\n"
         f"#   axolotl train {dest}/{name}.lora.yml --sweep {dest}/arms.yml\n#\n"
         "# Made for a small model on a CPU. On a GPU write `bf16: auto` and `tf32: auto`, and see\n"
-        f"# {FOLDER}/gpu/ for what models of 7B want (`regreason fetch configs` copies it here).\n#\n"
+        f"# {FOLDER}/gpu/ for what models of 7B want (`regreason fetch configs` copies it).\n#\n"
         "# All paths are relative to the folder you stand in. The keys are Axolotl's\n"
         "# (https://docs.axolotl.ai/docs/config-reference.html) but for those that start with\n"
         '# `regreason_`. "Default" is what happens when a key is left out.\n\n'
