@@ -9,14 +9,12 @@ from __future__ import annotations
 import codecs
 import difflib
 import fnmatch
-import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,9 @@ from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import RECORD
 from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.task_files import task_groups
+from regreason_plugin.train.chat_template import uses_chat_template
 
 RESULTS = "eval"
 LOG = "eval.log"
@@ -239,51 +239,62 @@ def clear(output_dir: Path) -> None:
 # --- after the training -------------------------------------------------------------------
 
 
-def command(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> list[str]:
+def command(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> LmEvalCommand:
     """The command that scores the model in ``cfg.output_dir``, as it was trained.
 
     Args:
         cfg: The config as Axolotl has completed it.
         scoring: From `read_scoring`.
-        template: What the chat template needs, as `chat.template_arguments`.
+        template: What the chat template needs, as `chat_template.template_arguments`.
     """
-    output = Path(cfg.output_dir)
-    arguments = [
-        *(sys.executable, "-m", "regreason_plugin", "eval", "--model", "regreason-hf"),
-        # As JSON, which has no trouble with a comma in a path.
-        *("--model_args", json.dumps({**_model_arguments(cfg), **template}, ensure_ascii=False)),
-        *("--tasks", ",".join(scoring.tasks)),
-        *("--metadata", json.dumps({"data_dir": str(scoring.folder.path)}, ensure_ascii=False)),
-        *("--batch_size", "auto", "--device", _device()),
-        *("--log_samples", "--output_path", str(output / RESULTS)),
-    ]
-    if scoring.limit is not None:
-        arguments += ["--limit", str(scoring.limit)]
-    if scoring.include_path is not None:
-        arguments += ["--include_path", str(scoring.include_path)]
-    if cfg.datasets[0].type == "chat_template":
-        arguments.append("--apply_chat_template")
-    return arguments
+    return LmEvalCommand(
+        program=(sys.executable, "-m", "regreason_plugin", "eval"),
+        model_args=model_arguments(cfg, template),
+        chat_template=uses_chat_template(cfg),
+        tasks=scoring.tasks,
+        data_dir=scoring.folder.path,
+        limit=scoring.limit,
+        include_path=scoring.include_path,
+        device=_device(),
+        output_path=Path(cfg.output_dir) / RESULTS,
+    )
 
 
-def _model_arguments(cfg: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"pretrained": str(cfg.output_dir)}
+def model_arguments(
+    cfg: Any, template: Mapping[str, bool], output_dir: str | None = None
+) -> dict[str, Any]:
+    """What lm-eval's ``--model_args`` say, so that it loads a model as it was trained.
+
+    Args:
+        cfg: The config as Axolotl has completed it.
+        template: As of `command`.
+        output_dir: What to call the model's folder; None for the config's own name of it.
+    """
+    output = output_dir or str(cfg.output_dir)
+    places = {"pretrained": output}
     if cfg.adapter:
-        arguments = {"pretrained": str(cfg.base_model), "peft": str(cfg.output_dir)}
-        if cfg.revision_of_model:
-            arguments["revision"] = str(cfg.revision_of_model)
-        if cfg.datasets[0].type == "chat_template":
+        places = {"pretrained": str(cfg.base_model), "peft": output}
+        if uses_chat_template(cfg):
             # The one with the template that was trained with.
-            arguments["tokenizer"] = str(cfg.output_dir)
-        elif cfg.tokenizer_config and cfg.tokenizer_config != cfg.base_model:
-            arguments["tokenizer"] = str(cfg.tokenizer_config)
+            places["tokenizer"] = output
+    return {**places, **loading_arguments(cfg), **template}
+
+
+def loading_arguments(cfg: Any) -> dict[str, Any]:
+    """The part of `model_arguments` that is the same wherever the model lies."""
     dtype = str(cfg.torch_dtype).removeprefix("torch.")
-    arguments["dtype"] = dtype
+    arguments: dict[str, Any] = {"dtype": dtype}
     if cfg.trust_remote_code:
         arguments["trust_remote_code"] = True
-    if cfg.adapter and cfg.load_in_8bit:
+    if not cfg.adapter:
+        return arguments
+    if cfg.revision_of_model:
+        arguments["revision"] = str(cfg.revision_of_model)
+    if not uses_chat_template(cfg) and cfg.tokenizer_config not in (None, cfg.base_model):
+        arguments["tokenizer"] = str(cfg.tokenizer_config)
+    if cfg.load_in_8bit:
         arguments["load_in_8bit"] = True
-    if cfg.adapter and cfg.load_in_4bit:
+    if cfg.load_in_4bit:
         # As Axolotl loads it.
         arguments |= {
             "load_in_4bit": True,
@@ -309,27 +320,26 @@ def score(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> None:
         SystemExit: It failed or was stopped; a line on standard error says how to do it
             by hand.
     """
-    arguments, log = command(cfg, scoring, template), Path(cfg.output_dir) / LOG
+    scores, log = command(cfg, scoring, template), Path(cfg.output_dir) / LOG
     try:
         if open_data_folder(scoring.folder.path).sha256 != scoring.folder.sha256:
             raise UserError("was changed during the training", path=scoring.folder.path)
     except UserError as error:
-        _stop(1, str(error), arguments)
+        _stop(1, str(error), scores)
     print(f"regreason: scoring {cfg.output_dir} on {', '.join(scoring.tasks)}", flush=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     try:
-        code = _run(arguments, log)
+        code = _run(scores.words(), log)
     except KeyboardInterrupt:
-        _stop(130, "the scoring was stopped", arguments)
+        _stop(130, "the scoring was stopped", scores)
     if code:
-        _stop(1, f"the scoring failed with exit code {code}, see {log}", arguments)
+        _stop(1, f"the scoring failed with exit code {code}, see {log}", scores)
 
 
-def _stop(code: int, why: str, arguments: list[str]) -> NoReturn:
+def _stop(code: int, why: str, by_hand: LmEvalCommand) -> NoReturn:
     print(
-        f"regreason: {why}; the trained model is whole; to score it by hand: "
-        f"{shlex.join(arguments)}",
+        f"regreason: {why}; the trained model is whole; to score it by hand: {by_hand.line()}",
         file=sys.stderr,
         flush=True,
     )
