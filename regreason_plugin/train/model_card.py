@@ -279,16 +279,12 @@ def _scoring(record: dict[str, Any], folder: Path) -> str:
         # The one with the template that was trained with.
         model |= {"tokenizer": ".", **record.get("template_arguments", {})}
     declared = declaration_of(record["data"])
-    # (The eighteen are found by lm-eval itself; a task of one's own is where it is declared.)
-    own = bool(record["data"].get("declaration"))
-    name = declared.twin_name if record["order"] == "explanation_first" else declared.task_name
-    every = [name(*setting) for setting in declared.settings]
     return LmEvalCommand(
         model_args=model,
         chat_template=chat,
-        tasks=every if own else [name("*", "*").replace("*_*", "*")],
+        tasks=[declared.all_tasks(generative=record["order"] == "explanation_first")],
         data_dir="DATA",
-        include_path="TASK" if own else None,
+        include_path="TASK" if declared.group is None else None,
     ).line()
 
 

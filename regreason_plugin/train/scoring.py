@@ -10,6 +10,7 @@ import codecs
 import difflib
 import fnmatch
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,7 +28,6 @@ from regreason_plugin.build.folder import TEST, DataFolder, open_data_folder
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import RECORD
-from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.task_files import task_groups
 from regreason_plugin.train.chat_template import uses_chat_template
@@ -73,15 +73,12 @@ class Scoring:
 # --- before the training ------------------------------------------------------------------
 
 
-def known_tasks(declared: Declaration = EIGHTEEN) -> dict[str, list[str]]:
+def known_tasks(declared: Declaration) -> dict[str, list[str]]:
     """Tasks and groups of a declaration by name, each with the tasks that it stands for."""
-    make_names = (declared.task_name, declared.twin_name)
-    tasks = {make(*one): [make(*one)] for make in make_names for one in declared.settings}
-    if declared is not EIGHTEEN:
-        return tasks
-    name = declared.task_name
-    groups = {group: [name(*setting) for setting in members] for group, members in task_groups()}
-    return {**tasks, **groups}
+    tasks = [*declared.task_names(), *declared.task_names(generative=True)]
+    return {task: [task] for task in tasks} | {
+        group: declared.task_names(settings) for group, settings in task_groups(declared)
+    }
 
 
 def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
@@ -150,47 +147,38 @@ def _check_tasks(scoring: Scoring) -> None:
         if times > 1:
             raise UserError(f"names {task} {times} times; a glob may match a group and its tasks")
     # (In a task of one's own, a glob may match the task and its twin.)
-    twins = {declared.twin_name(*setting) for setting in declared.settings}
+    twins = set(declared.task_names(generative=True))
     generative = [task for task in wanted if task in twins]
     first = [task for task in wanted if task not in twins]
     if first and folder.order == "explanation_first":
         raise UserError(
             f"{first[0]} asks for the label at once, but {folder.path} has the explanation "
-            f"first; write {_every(declared, twins=True)}"
+            f"first; write {shlex.quote(declared.all_tasks(generative=True))}"
         )
     if generative and folder.order == "label_first":
         raise UserError(
             f"{generative[0]} lets the model explain first, but {folder.path} has the label "
-            f"first; write {_every(declared)}"
+            f"first; write {shlex.quote(declared.all_tasks())}"
         )
     if generative and others:
         raise UserError(f"{generative[0]} runs by itself; leave out {others[0]}")
-    has = folder.settings()
-    make = declared.twin_name if generative else declared.task_name
-    absent = wanted.keys() - {make(*setting) for setting in has}
-    if absent:
+    has = declared.task_names(folder.settings(), generative=bool(generative))
+    if absent := wanted.keys() - set(has):
         raise UserError(
             f"{folder.path} has no test rows for {min(absent)}; the tasks it has are "
-            + ",".join(make(*setting) for setting in has)
+            + ",".join(has)
         )
-    if declared is not EIGHTEEN:
+    if declared.group is None:
         _check_own_files(wanted, scoring.include_path)
 
 
 def _unknown(name: str, declared: Declaration) -> str:
-    known = known_tasks(declared)
-    if declared is not EIGHTEEN:
+    known, every = known_tasks(declared), declared.all_tasks()
+    if declared.group is None:
         return f"unknown task {name!r}; those of the data are {', '.join(known)}"
-    close = difflib.get_close_matches(name, ["regreason_*", *known], n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "'regreason_*' is all of them"
+    close = difflib.get_close_matches(name, [every, *known], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"{every!r} is all of them"
     return f"unknown task {name!r}; {hint}"
-
-
-def _every(declared: Declaration, *, twins: bool = False) -> str:
-    if declared is EIGHTEEN:
-        return "'regreason-gen_*'" if twins else "'regreason_*'"
-    make = declared.twin_name if twins else declared.task_name
-    return ",".join(make(*setting) for setting in declared.settings)
 
 
 def _check_own_files(wanted: Collection[str], include: Path | None) -> None:

@@ -19,6 +19,7 @@ from lm_eval.utils import simple_parse_args_string
 from regreason_plugin.build.folder import DataFolder, open_data_folder
 from regreason_plugin.core.cost import Machine, TrainingCost
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.train import scoring
 from regreason_plugin.train.plugin import RegReasonPlugin
@@ -63,7 +64,7 @@ def test_our_names_are_those_of_the_task_files() -> None:
     files = [yaml.load(p.read_text(), yaml.BaseLoader) for p in TASK_FILES.rglob("*.yaml")]
     tasks = {file["task"]: [file["task"]] for file in files if "group" not in file}
     groups = {file["group"]: file["task"] for file in files if "group" in file}
-    assert {name: sorted(found) for name, found in known_tasks().items()} == {
+    assert {name: sorted(found) for name, found in known_tasks(EIGHTEEN).items()} == {
         name: sorted(found) for name, found in {**tasks, **groups}.items()
     }
 

@@ -17,8 +17,8 @@ from regreason_plugin.evaluate.baselines.training_rows import read_rows, tasks_o
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 
 if TYPE_CHECKING:
+    from regreason_plugin.core.cost import ScoringClock
     from regreason_plugin.evaluate.baselines.classifier_lm import Classifier
-    from regreason_plugin.evaluate.scoring_time import Clock
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _score(
     classifier: Classifier,
     model_args: dict[str, Any],
     tokenizer: Any,
-) -> Clock:
+) -> ScoringClock:
     """Have lm-eval score a classifier, which has learnt; what it took is in the clock."""
     from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
     from regreason_plugin.evaluate.baselines.scoring import score_classifier

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.core.cost import ScoringCost
+from regreason_plugin.core.cost import SCORING, ScoringCost
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
 from regreason_plugin.evaluate.command import checkout_tasks
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.results import read_run
 from regreason_plugin.evaluate.samples import scored_ids
-from regreason_plugin.evaluate.scoring_time import SCORING
 
 
 def score_classifier(

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.paper import EIGHTEEN
-from regreason_plugin.evaluate.command import own_tasks
+from regreason_plugin.evaluate.command import task_folder
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
+from regreason_plugin.evaluate.task_files import task_groups
 from regreason_plugin.train.chat_template import uses_chat_template
 from regreason_plugin.train.check.check import Checked
 from regreason_plugin.train.check.memory import GIB
@@ -180,12 +180,10 @@ def scoring_command(one: Checked, output_dir: str) -> LmEvalCommand:
     """
     cfg, sources = one.cfg, one.sources
     assert sources is not None
-    include: Path | None = None
-    if sources.folder.declaration is not EIGHTEEN:
-        try:
-            include = own_tasks(sources.folder, cfg.regreason_eval_include_path)
-        except UserError:
-            include = Path("TASK")  # for the user to fill in
+    try:
+        include = task_folder(sources.folder, cfg.regreason_eval_include_path)
+    except UserError:
+        include = Path("TASK")  # for the user to fill in
     return LmEvalCommand(
         model_args=model_arguments(cfg, one.template, output_dir),
         chat_template=uses_chat_template(cfg),
@@ -207,13 +205,10 @@ def _tasks(one: Checked) -> list[str]:
     ]
     declared = folder.declaration
     generative = folder.order == "explanation_first"
-    name = declared.twin_name if generative else declared.task_name
-    names = [name(*setting) for setting in settings]
-    if declared is not EIGHTEEN:
-        return names
-    if len(settings) == len(declared.settings):
-        return ["regreason-gen_*" if generative else "regreason"]
-    axes = {axis for _, axis in settings}
-    if len(axes) == 1 and len(settings) == len(declared.datasets) and not generative:
-        return [f"regreason-{axes.pop()}"]
-    return names
+    if not generative:
+        for group, members in task_groups(declared):
+            if settings == members:
+                return [group]
+    elif declared.group and settings == list(declared.settings):
+        return [declared.all_tasks(generative=True)]
+    return declared.task_names(settings, generative=generative)
