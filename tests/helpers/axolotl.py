@@ -15,7 +15,7 @@ from pathlib import Path
 from helpers.forked import ForkServer
 
 ROOT = Path(__file__).parents[2]
-PYTHON = ("--launcher", "python")
+PYTHON = "--launcher=python"
 # What `axolotl train` imports up to the trainer, and what scores and compares its models.
 MODULES = (
     *("axolotl.cli.main", "axolotl.cli.train", "axolotl.core.builders", "axolotl.train"),
@@ -46,9 +46,9 @@ def forks() -> ForkServer:
 def axolotl_train(
     *arguments: str | Path, cwd: Path, timeout: int = 300
 ) -> subprocess.CompletedProcess[str]:
-    """The command. With ``--launcher python`` it is a fork; others start it really, and long."""
+    """The command. With python's launcher it is a fork; others start it really, and take long."""
     command = ["axolotl", "train", *map(str, arguments)]
-    if "--launcher=python" in command or PYTHON in zip(command, command[1:], strict=False):
+    if PYTHON in command:
         return forks().run(*command, cwd=cwd, env=environment(), timeout=timeout)
     return subprocess.run(
         command,
@@ -83,7 +83,7 @@ def train_with_two_processes(config: Path, cwd: Path, timeout: int = 300) -> Non
                 "LOCAL_RANK": rank,
             }
             child = forks().start(
-                *("axolotl", "train", config, *PYTHON),
+                *("axolotl", "train", config, PYTHON),
                 cwd=cwd,
                 stdout=output,
                 env=environment() | variables,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import socket
 import sys
 from collections.abc import Callable
@@ -52,8 +53,7 @@ class Forked:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))
         self._server.sendmsg(head, [rights])
         self._server.sendall(message)
-        self._lines = self._server.makefile("r")
-        self.pid = int(self._lines.readline())
+        self.pid = self._number()
         self.returncode: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
@@ -64,21 +64,25 @@ class Forked:
         """
         if self.returncode is None:
             self._server.settimeout(timeout)
-            self.returncode = int(self._lines.readline())
+            self.returncode = self._number()
         return self.returncode
 
     def poll(self) -> int | None:
         """Its exit code, None while it runs."""
-        try:
-            return self.wait(0.001)
-        except OSError:
-            # (A file over a socket reads nothing more after a timeout.)
-            self._lines = self._server.makefile("r")
-            return None
+        answered = self.returncode is not None or select.select([self._server], [], [], 0)[0]
+        return self.wait() if answered else None
 
     def kill(self) -> None:
         """Kill it."""
         os.kill(self.pid, 9)
+
+    def _number(self) -> int:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += (byte := self._server.recv(1))
+            if not byte:
+                raise RuntimeError("the fork server has ended")
+        return int(line)
 
     def __enter__(self) -> Forked:
         return self
@@ -89,7 +93,6 @@ class Forked:
         """Without its caller the server kills it."""
         if kind is None:
             self.wait()
-        self._lines.close()
         self._server.close()
 
 
@@ -148,16 +151,16 @@ class ForkServer:
             stderr: A file; where ``stdout`` goes otherwise.
             env: Its environment; the server's otherwise.
         """
-        with open(os.devnull, "r+b") as null:
+        from pathlib import Path
+
+        with Path(os.devnull).open("r+b") as null:
             out = stdout or null
             streams = [one.fileno() for one in (null, out, stderr or out)]
             words = [str(one) for one in command]
             given = self.environment if env is None else env
-            return Forked(self._socket, words, str(cwd or os.getcwd()), given, streams)  # noqa: PTH109
+            return Forked(self._socket, words, str(cwd or Path.cwd()), given, streams)
 
-    def run(
-        self, *command: object, cwd: object = None, timeout: float = 300, **how: Any
-    ) -> Any:
+    def run(self, *command: object, cwd: object = None, timeout: float = 300, **how: Any) -> Any:
         """Start it and wait: a CompletedProcess, as of `subprocess.run` with captured text."""
         import subprocess
         import tempfile
