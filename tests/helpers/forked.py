@@ -15,6 +15,7 @@ import select
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, NoReturn
 
@@ -72,9 +73,11 @@ class Forked:
         answered = self.returncode is not None or select.select([self._server], [], [], 0)[0]
         return self.wait() if answered else None
 
-    def kill(self) -> None:
-        """Kill it."""
-        os.kill(self.pid, 9)
+    def kill(self) -> int:
+        """Kill it, and wait; 0 where it had ended well before."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, 9)
+        return self.wait()
 
     def _number(self) -> int:
         line = b""
