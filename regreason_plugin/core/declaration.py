@@ -1,6 +1,6 @@
 """What a classification task is: its labels, what is asked, and what a setting is called.
 
-The eighteen settings are declared in ``paper.yml``; any other task in a ``task.yml`` of its
+The paper's settings are declared in ``paper.yml``; any other task in a ``task.yml`` of its
 own. A data folder's manifest carries the declaration it was built from, so training, scoring and
 reports know the labels of whatever data they are given.
 """
@@ -79,6 +79,9 @@ class Declaration(_Part):
         label_end: Written after every label, as ``.``; needed where a label is the beginning of
             another, whose score could otherwise never be the higher one.
         ordinal: Whether their order means something.
+        rated: Whether raters give the labels, as scores on a scale. Then every row has an
+            explanation, and a label that no row has is no mistake. Otherwise a table has the
+            labels, and explanations are optional.
         normalise: How scores of labels with several tokens are made comparable: ``none``, the
             sum of their tokens' log-likelihoods; or ``characters``, that sum over the label's
             length, as lm-eval's acc_norm.
@@ -93,6 +96,7 @@ class Declaration(_Part):
     labels: tuple[Label, ...] = Field(min_length=2)
     label_end: str = ""
     ordinal: bool
+    rated: bool = False
     normalise: Literal["none", "characters"] = "none"
     datasets: dict[str, Dataset]
     axes: dict[str, Axis]
@@ -121,6 +125,18 @@ class Declaration(_Part):
     def settings(self) -> tuple[Setting, ...]:
         """Every dataset with every axis, in the declared order."""
         return tuple((dataset, axis) for dataset in self.datasets for axis in self.axes)
+
+    def task_names(self, settings: Sequence[Setting], *, generative: bool = False) -> str:
+        """The tasks of settings as lm-eval's ``--tasks`` takes them.
+
+        Returns:
+            A glob if these are all settings and their tasks' names begin alike, else the names.
+        """
+        beginning = (self.twin if generative else self.task).partition("{")[0]
+        if beginning and set(settings) == set(self.settings):
+            return f"{beginning}*"
+        name = self.twin_name if generative else self.task_name
+        return ",".join(name(*setting) for setting in settings)
 
     def task_name(self, dataset: str, axis: str) -> str:
         """The lm-eval task of a setting."""

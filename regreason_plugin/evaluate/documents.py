@@ -20,9 +20,9 @@ from lm_eval.api.samplers import ContextSampler
 from regreason_plugin.build.folder import (
     TEST,
     DataFolder,
-    mini_data_folder,
     open_data_folder,
 )
+from regreason_plugin.build.mini import mini_data_folder
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError, say_once, stop_on_user_error
 from regreason_plugin.core.model_use import prompt_hashes
@@ -204,7 +204,7 @@ def _parsed(path: Path, sha256: str, name: str) -> dict[Setting, list[Document]]
     declared = folder.declaration
     # Of another task each document has the labels to choose from, and how they are scored.
     of_task: Document = {}
-    if declared is not EIGHTEEN:
+    if declared != EIGHTEEN:
         of_task = {
             "labels": list(declared.written),
             "ordinal": declared.ordinal,

@@ -77,7 +77,7 @@ def known_tasks(declared: Declaration = EIGHTEEN) -> dict[str, list[str]]:
     """Tasks and groups of a declaration by name, each with the tasks that it stands for."""
     make_names = (declared.task_name, declared.twin_name)
     tasks = {make(*one): [make(*one)] for make in make_names for one in declared.settings}
-    if declared is not EIGHTEEN:
+    if declared != EIGHTEEN:
         return tasks
     name = declared.task_name
     groups = {group: [name(*setting) for setting in members] for group, members in task_groups()}
@@ -173,13 +173,13 @@ def _check_tasks(scoring: Scoring) -> None:
             f"{folder.path} has no test rows for {min(absent)}; the tasks it has are "
             + ",".join(make(*setting) for setting in has)
         )
-    if declared is not EIGHTEEN:
+    if declared != EIGHTEEN:
         _check_own_files(wanted, scoring.include_path)
 
 
 def _unknown(name: str, declared: Declaration) -> str:
     known = known_tasks(declared)
-    if declared is not EIGHTEEN:
+    if declared != EIGHTEEN:
         return f"unknown task {name!r}; those of the data are {', '.join(known)}"
     close = difflib.get_close_matches(name, ["regreason_*", *known], n=1)
     hint = f"did you mean {close[0]!r}?" if close else "'regreason_*' is all of them"
@@ -187,7 +187,7 @@ def _unknown(name: str, declared: Declaration) -> str:
 
 
 def _every(declared: Declaration, *, twins: bool = False) -> str:
-    if declared is EIGHTEEN:
+    if declared == EIGHTEEN:
         return "'regreason-gen_*'" if twins else "'regreason_*'"
     make = declared.twin_name if twins else declared.task_name
     return ",".join(make(*setting) for setting in declared.settings)

@@ -44,7 +44,7 @@ def run_baselines(
     Raises:
         UserError: A task, the model, the data or ``out`` will not do; nothing is run.
     """
-    if folder.declaration is not EIGHTEEN:
+    if folder.declaration != EIGHTEEN:
         work = replace(work, include_path=own_tasks(folder, work.include_path))
     check(folder, methods, work)
     # Half-finished work is cleared away, and nothing else may be.

@@ -190,7 +190,7 @@ def scoring_command(one: Checked) -> list[str] | None:
     if uses_chat_template(cfg):
         command.append("--apply_chat_template")
     tasks = checkout_tasks()
-    if sources.folder.declaration is not EIGHTEEN:
+    if sources.folder.declaration != EIGHTEEN:
         try:
             tasks = own_tasks(sources.folder, cfg.regreason_eval_include_path)
         except UserError:
@@ -215,7 +215,7 @@ def _tasks(one: Checked) -> list[str]:
     generative = folder.order == "explanation_first"
     name = declared.twin_name if generative else declared.task_name
     names = [name(*setting) for setting in settings]
-    if declared is not EIGHTEEN:
+    if declared != EIGHTEEN:
         return names
     if len(settings) == len(declared.settings):
         return ["regreason-gen_*" if generative else "regreason"]
