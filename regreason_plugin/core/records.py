@@ -21,8 +21,12 @@ Number = TypeVar("Number", int, float)
 
 
 def _declared(info: ValidationInfo) -> Declaration | None:
-    """The task that the reader of a file names; a record made in code is of any task."""
-    return (info.context or {}).get("declaration")
+    """The task that the reader of a file names; None for a record that code makes."""
+    if info.context is None:
+        return None
+    declared = info.context["declaration"]
+    assert isinstance(declared, Declaration), "a file's reader names the task of its records"
+    return declared
 
 
 def _dataset(name: str, info: ValidationInfo) -> str:
