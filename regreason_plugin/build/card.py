@@ -19,7 +19,6 @@ from regreason_plugin.build.split import SPLITS
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.markdown import Markdown, block, code, escape, render
 from regreason_plugin.core.numbers import NONE, number, signed
-from regreason_plugin.core.paper import AXES, EIGHTEEN
 
 CARD = "README.md"
 _LEAKED = {
@@ -51,7 +50,7 @@ def data_card(
         agreement: Among its raters.
         about: What is said of the ratings, if anything is.
     """
-    declared = manifest.declaration or EIGHTEEN
+    declared = manifest.declaration
     labelled = {name for count in manifest.counts.values() for name in count.labels}
     settings = [one for one in declared.settings if declared.task_name(*one) in labelled]
     datasets = list(dict.fromkeys(dataset for dataset, _ in settings))
@@ -84,7 +83,7 @@ def data_card(
         ],
         label_heads=[f"label {label}" for label in declared.labels],
         distribution=[_distribution(manifest, declared, *setting) for setting in settings],
-        **_agreement(agreement),
+        **_agreement(agreement, declared),
         tokenizer=_tokenizer_name(manifest.tokenizer),
         lengths=[_lengths(manifest, arm) for arm in manifest.arms],
         cut=[f"{what} to {most} {limits.unit}" for what, most in sizes.items() if most],
@@ -96,7 +95,7 @@ def data_card(
 
 def _title(manifest: Manifest, datasets: list[str]) -> str:
     kind = "GENERATED mini benchmark" if manifest.origin == "generated" else "rated conversations"
-    if manifest.declaration is not None:
+    if not manifest.declaration.rated:
         kind = "labelled texts"
     return f"RegReason, {kind}: {', '.join(datasets)}"
 
@@ -163,12 +162,13 @@ def _distribution(manifest: Manifest, declared: Declaration, dataset: str, axis:
     return [code(dataset), declared.axes[axis].title, *counted]
 
 
-def _agreement(found: Agreement) -> dict[str, list[Any]]:
+def _agreement(found: Agreement, declared: Declaration) -> dict[str, list[Any]]:
     if not found.rows:
         return {}
-    axes = [axis for axis in (*AXES, ALL) if axis in found.alphas[0].by_axis]
+    titles = {**{name: axis.title for name, axis in declared.axes.items()}, ALL: ALL}
+    axes = [axis for axis in titles if axis in found.alphas[0].by_axis]
     return {
-        "alpha_heads": [AXES.get(axis, axis) for axis in axes],
+        "alpha_heads": [titles[axis] for axis in axes],
         "alphas": [
             [one.among, str(one.coders), *(number(one.by_axis.get(axis)) for axis in axes)]
             for one in found.alphas
@@ -215,10 +215,7 @@ def _scoring(
     manifest: Manifest, declared: Declaration, settings: list[tuple[str, str]]
 ) -> Markdown:
     generative = manifest.order == "explanation_first"
-    name = declared.twin_name if generative else declared.task_name
-    tasks = ",".join(name(*setting) for setting in settings)
-    if declared is EIGHTEEN and len(settings) == len(declared.settings):
-        tasks = "regreason-gen_*" if generative else "regreason_*"
+    tasks = declared.tasks_argument(settings, generative=generative)
     return block(
         "lm_eval --model hf --model_args pretrained=MODEL \\\n"
         f"    --tasks '{tasks}' \\\n"

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 from regreason_plugin.build.arms import ARMS
-from regreason_plugin.build.build import BuildOptions, build
+from regreason_plugin.build.build import build, build_task
 from regreason_plugin.build.card import CARD
 from regreason_plugin.build.folder import DataFolder, Leaks, open_data_folder
+from regreason_plugin.build.row_writer import BuildOptions
 from regreason_plugin.build.scopes import SCOPE_KINDS
 from regreason_plugin.cli.console import (
     console,
@@ -245,8 +246,6 @@ def _build_mini(args: argparse.Namespace) -> None:
 
 
 def _build_task(args: argparse.Namespace) -> None:
-    from regreason_plugin.build.labelled import build_task
-
     with progress() as advance:
         folder, counts = build_task(
             args.source, args.out, _build_options(args), seed=args.seed, on_progress=advance

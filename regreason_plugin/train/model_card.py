@@ -282,7 +282,7 @@ def _scoring(record: dict[str, Any], folder: Path) -> str:
     return LmEvalCommand(
         model_args=model,
         chat_template=chat,
-        tasks=[declared.all_tasks(generative=record["order"] == "explanation_first")],
+        tasks=[declared.tasks_argument(generative=record["order"] == "explanation_first")],
         data_dir="DATA",
         include_path="TASK" if declared.group is None else None,
     ).line()

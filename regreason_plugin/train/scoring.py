@@ -153,12 +153,12 @@ def _check_tasks(scoring: Scoring) -> None:
     if first and folder.order == "explanation_first":
         raise UserError(
             f"{first[0]} asks for the label at once, but {folder.path} has the explanation "
-            f"first; write {shlex.quote(declared.all_tasks(generative=True))}"
+            f"first; write {shlex.quote(declared.tasks_argument(generative=True))}"
         )
     if generative and folder.order == "label_first":
         raise UserError(
             f"{generative[0]} lets the model explain first, but {folder.path} has the label "
-            f"first; write {shlex.quote(declared.all_tasks())}"
+            f"first; write {shlex.quote(declared.tasks_argument())}"
         )
     if generative and others:
         raise UserError(f"{generative[0]} runs by itself; leave out {others[0]}")
@@ -173,7 +173,7 @@ def _check_tasks(scoring: Scoring) -> None:
 
 
 def _unknown(name: str, declared: Declaration) -> str:
-    known, every = known_tasks(declared), declared.all_tasks()
+    known, every = known_tasks(declared), declared.tasks_argument()
     if declared.group is None:
         return f"unknown task {name!r}; those of the data are {', '.join(known)}"
     close = difflib.get_close_matches(name, [every, *known], n=1)

@@ -210,5 +210,5 @@ def _tasks(one: Checked) -> list[str]:
             if settings == members:
                 return [group]
     elif declared.group and settings == list(declared.settings):
-        return [declared.all_tasks(generative=True)]
+        return [declared.tasks_argument(generative=True)]
     return declared.task_names(settings, generative=generative)
