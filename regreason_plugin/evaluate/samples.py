@@ -135,9 +135,7 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise UserError(f"is not JSON: {error}", path=file, line=number) from None
 
 
-def _rows(
-    file: Path, count: int, prefix: str, digest: hashlib._Hash
-) -> Iterator[tuple[Any, ...]]:
+def _rows(file: Path, count: int, prefix: str, digest: hashlib._Hash) -> Iterator[tuple[Any, ...]]:
     for number, row in _lines(file):
         try:
             document = row["doc"]
@@ -203,7 +201,9 @@ def _columns(names: tuple[str, ...], rows: Any, file: Path) -> dict[str, Array]:
         nothing: Any = np.nan
         if isinstance(known[0], list):
             if len(lengths := {len(value) for value in known if isinstance(value, list)}) > 1:
-                raise UserError(f"{name} has unequal numbers of layers {sorted(lengths)}", path=file)
+                raise UserError(
+                    f"{name} has unequal numbers of layers {sorted(lengths)}", path=file
+                )
             nothing = [np.nan] * len(known[0])
         try:
             columns[name] = np.array(

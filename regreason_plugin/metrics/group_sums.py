@@ -97,10 +97,10 @@ def sums_of(models: Sequence[Answers]) -> Sums:
     layers, layers_known = {}, {}
     for name in LAYERS:
         if all(name in answers.layers for answers in models):
-            values = [answers.layers[name] for answers in models]
-            there = np.isfinite(sum(value.sum(axis=1) for value in values))
+            by_model = [answers.layers[name] for answers in models]
+            there = np.isfinite(np.sum([values.sum(axis=1) for values in by_model], axis=0))
             layers_known[name] = of_group @ there.astype(np.float64)
-            layers[name] = [of_group @ np.where(there[:, None], value, 0) for value in values]
+            layers[name] = [of_group @ np.where(there[:, None], v, 0) for v in by_model]
     return Sums(
         groups=[str(group) for group in groups],
         sizes=of_group @ np.ones(shape[1]),

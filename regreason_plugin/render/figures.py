@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from regreason_plugin.compare.comparison import ALL, Comparison, Difference
 from regreason_plugin.compare.learning_curves import what_is_drawn
-from regreason_plugin.compare.probe_curves import PANELS
+from regreason_plugin.core.layers import middle_blocks
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.whole_files import atomic_writer
+from regreason_plugin.metrics.metric_names import LAYER_CURVES
 from regreason_plugin.render import tables
 from regreason_plugin.render.figure_panels import (
     LONGEST,
@@ -304,9 +305,9 @@ def entropy_by_layer(comparison: Comparison) -> Figure | None:
     grid = figure.subplots(rows, columns, squeeze=False)
     everyone = [comparison.baseline, *comparison.arms]
     for axes, (metric, by_arm) in zip(grid.flat, comparison.layers.items(), strict=False):
-        title, unit = PANELS.get(metric, (metric, "entropy"))
+        title, unit = LAYER_CURVES.get(metric, (metric, "entropy"))
         curves = [[(one.value, one.low, one.high) for one in by_arm[arm]] for arm in everyone]
-        layers(axes, title, unit, curves, metric)
+        layers(axes, wrapped(title, 36), unit, curves, metric)
     for axes in grid.flat[len(comparison.layers) :]:
         axes.set_axis_off()
     bands: dict[str, Artist] = {
@@ -320,8 +321,20 @@ def entropy_by_layer(comparison: Comparison) -> Figure | None:
         comparison,
         "Unweighted means over the settings. h: the hidden state of D units at the deciding "
         "position; N: tokens of the prompt.",
+        _middle_blocks(comparison),
     )
     return figure
+
+
+def _middle_blocks(comparison: Comparison) -> str:
+    """Which blocks are shaded, by the models' depth; empty where they have no middle."""
+    depths = {len(one) - 1 for by_arm in comparison.layers.values() for one in by_arm.values()}
+    middles = [
+        f"{'-'.join(map(str, sorted({middle[0], middle[-1]})))} of {blocks}"
+        for blocks in sorted(depths)
+        if (middle := middle_blocks(blocks))
+    ]
+    return f"Shaded: the middle blocks, {', '.join(middles)}." if middles else ""
 
 
 def learning_curves(comparison: Comparison) -> Figure | None:

@@ -8,16 +8,13 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.compare.comparison import (
     ALL,
-    METRICS,
-    TABLED,
     Comparison,
     Difference,
-    Metric,
     Setting,
 )
 from regreason_plugin.compare.disagreements import Disagreement
 from regreason_plugin.compare.learning_curves import what_is_drawn
-from regreason_plugin.compare.probe_curves import FORCED, PANELS
+from regreason_plugin.metrics.metric_names import LAYER_CURVES, METRICS, TABLED, Metric
 from regreason_plugin.render.page import charts
 from regreason_plugin.render.page.numbers import (
     NONE,
@@ -252,10 +249,7 @@ def _layers(c: Comparison) -> list[Any]:
     order = [c.baseline, *c.arms]
     drawn = []
     for name, curves in c.layers.items():
-        metric = name.removesuffix("_by_layer")
-        title, unit = PANELS.get(metric.removeprefix(FORCED), (metric, ""))
-        if metric.startswith(FORCED):
-            title += ", label forced at once"
+        title, unit = LAYER_CURVES.get(name, (name, ""))
         drawn.append((title, charts.layers(title, unit, curves, order)))
     return drawn
 
