@@ -15,7 +15,6 @@ from sklearn.metrics import cohen_kappa_score, f1_score
 
 from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.cli import main
-from regreason_plugin.compare import estimates
 from regreason_plugin.compare.arms import read_arms
 from regreason_plugin.compare.compare import Compared, compare
 from regreason_plugin.compare.disagreements import MOST
@@ -86,9 +85,8 @@ def scored(
 @pytest.fixture(scope="module")
 def compared(scored: tuple[Path, dict[str, dict[str, Any]]]) -> Compared:
     folder, said = scored
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimates, "DRAWS", 2000)
-        return compare(read_arms([f"{name}={folder / name}" for name in said]), "label_only")
+    runs = read_arms([f"{name}={folder / name}" for name in said])
+    return compare(runs, "label_only", draws=2000)
 
 
 def test_every_score_is_the_one_that_lm_eval_reports(

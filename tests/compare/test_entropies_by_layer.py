@@ -1,12 +1,10 @@
-"""Layers as a picture: the numbers in it, what is refused, and that it shows something."""
+"""Entropies by layer in a comparison: one interval in every file, and what is left out of it."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,8 +12,14 @@ from xml.etree import ElementTree
 import matplotlib.image
 import numpy as np
 import pytest
+from helpers.results import ALL, draw_scores, write_results
+from numpy.typing import NDArray
 
 from regreason_plugin.cli import main
+from regreason_plugin.compare.arms import read_arms
+from regreason_plugin.compare.compare import compare
+from regreason_plugin.compare.comparison import Comparison, load
+from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import read_run
 
 NAMES = (
@@ -25,207 +29,205 @@ NAMES = (
     "logit_lens_entropy",
     "matrix_entropy",
 )
-COQA = [f"regreason_coqa_{axis}" for axis in ("naturalness", "comprehensiveness", "on_topic")]
-CORNELL = [task.replace("coqa", "cornell") for task in COQA]
+TASKS = [task for task in ALL if "_coqa_" in task]
 SVG = "{http://www.w3.org/2000/svg}"
+COUNT = 60
+UNIT = {"mid": "_mid", "layers": "_by_layer"}
+
+
+def probes(
+    seed: int, blocks: int = 4, prefix: str = "", names: tuple[str, ...] = NAMES
+) -> dict[str, NDArray[np.float64]]:
+    """What a model with probes says of each document; the middle of four blocks is the second."""
+    random = np.random.default_rng(seed)
+    made = {f"{prefix}output_entropy": random.random(COUNT)}
+    middle = slice(-(-blocks // 3), 2 * blocks // 3 + 1)
+    for name in names:
+        by_layer = random.random((COUNT, blocks + 1))
+        made[f"{prefix}{name}_by_layer"] = by_layer
+        made[f"{prefix}{name}_mid"] = by_layer[:, middle].mean(axis=1)
+    return made
 
 
 def results(
-    tasks: list[str], layers: int = 5, names: tuple[str, ...] = NAMES, **changes: Any
-) -> dict[str, Any]:
-    """A results file of lm_eval; every task and layer has its own mean and error."""
-    values: dict[str, Any] = {}
-    for number, task in enumerate(tasks):
-        values[task] = {"alias": task, "acc,none": 0.5, "acc_stderr,none": 0.03}
-        for name in names:
-            means = [0.9 - 0.1 * layer + 0.01 * number for layer in range(layers)]
-            errors = [0.01 + 0.002 * layer + 0.003 * number for layer in range(layers)]
-            values[task] |= {
-                f"{name}_by_layer,none": means,
-                f"{name}_by_layer_se,none": errors,
-                f"{name}_mid,none": 0.7 + 0.01 * number,
-                f"{name}_mid_stderr,none": 0.02,
-            }
-    content: dict[str, Any] = {
-        "results": values,
-        "configs": {
-            task: {"metadata": {"data": {"sha256": "ab" * 32, "origin": "generated"}}}
-            for task in tasks
-        },
-        "versions": dict.fromkeys(tasks, 1.0),
-        "n-shot": dict.fromkeys(tasks, 0),
-        "n-samples": {task: {"original": 1500, "effective": 1500} for task in tasks},
-        "config": {"model": "regreason-hf", "model_args": {"pretrained": "x"}, "limit": None},
-        "lm_eval_version": "0.4.11",
-        "chat_template_sha": None,
-        "tokenizer_bos_token": ["<s>", "0"],
-        "tokenizer_eos_token": ["</s>", "1"],
-    }
-    for dotted, value in changes.items():
-        place = content
-        *path, last = dotted.split("__")
-        for key in path:
-            place = place[key]
-        place[last] = value
-    return content
+    folder: Path, seed: int, measured: dict[str, Any] | None, generative: bool = False, **more: Any
+) -> Path:
+    """A model's results; the axes of a dataset share their documents, two of them a group."""
+    scores = {task: draw_scores(task, COUNT, 0.6, seed) for task in TASKS}
+    write_results(folder, scores, group_size=2, probes=measured, **more)
+    if generative:
+        for file in folder.rglob("*.json*"):
+            text = file.read_text(encoding="utf-8").replace("regreason_coqa", "regreason-gen_coqa")
+            name = file.name.replace("regreason_coqa", "regreason-gen_coqa")
+            file.unlink()
+            file.with_name(name).write_text(text, encoding="utf-8")
+    return folder
 
 
-def save(folder: Path, content: dict[str, Any]) -> Path:
-    file = folder / "model" / "results_2026-01-01T00-00-00.json"
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(content))
-    return file
+def compared(*folders: Path, draws: int = 400) -> Comparison:
+    runs = [read_run(folder.name, folder) for folder in folders]
+    return compare(runs, runs[0].name, draws=draws).comparison
 
 
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "probes.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
+def written(out: Path, *folders: Path) -> Comparison:
+    given = [f"{folder.name}={folder}" for folder in folders]
+    assert main(["compare", *given, "--baseline", folders[0].name, "--out", str(out)]) == 0
+    return load(out / "comparison.json")
+
+
+def layer_rows(out: Path) -> list[dict[str, str]]:
+    with (out / "comparison.csv").open(newline="", encoding="utf-8") as stream:
+        return [row for row in csv.DictReader(stream) if row["layer"]]
+
+
+def svg(out: Path) -> ElementTree.ElementTree:
+    return ElementTree.parse(out / "figures" / "entropy_by_layer.svg")
 
 
 def svg_ids(out: Path) -> set[str]:
-    return {
-        one
-        for element in ElementTree.parse(out / "probes.svg").iter()
-        if (one := element.get("id", "")).startswith(("curve-", "band-"))
-    }
+    ids = (element.get("id", "") for element in svg(out).iter())
+    return {one for one in ids if one.startswith(("curve-", "band-"))}
 
 
-def svg_text(out: Path) -> list[str]:
-    return [
-        "".join(one.itertext()) for one in ElementTree.parse(out / "probes.svg").iter(f"{SVG}text")
-    ]
+def svg_text(out: Path) -> str:
+    return " ".join("".join(one.itertext()) for one in svg(out).iter(f"{SVG}text"))
 
 
-def plot(*arguments: str | Path) -> int:
-    return main(["probe-plot", *map(str, arguments)])
+# --- one estimate ---------------------------------------------------------------------------
 
 
-def test_the_mean_and_its_interval_over_two_datasets(tmp_path: Path) -> None:
-    save(tmp_path / "a", results([*COQA, *CORNELL]))
-    assert plot(tmp_path / "a", "--out", tmp_path / "out") == 0
-    # Task k = 0..5 has mean 0.9 - 0.1 l + 0.01 k and error 0.01 + 0.002 l + 0.003 k. The
-    # mean of 0.01 k is 0.025; the errors' means are those of k = 1 and of k = 4.
-    found = rows(tmp_path / "out")
-    assert [row["metric"] for row in found] == [name for name in NAMES for _ in range(5)]
-    for place, row in enumerate(found):
-        layer = place % 5
-        mean = 0.925 - 0.1 * layer
-        first, second = 0.013 + 0.002 * layer, 0.022 + 0.002 * layer
-        se = math.sqrt(first * first + second * second) / 2
-        assert row["model"] == "a"
-        assert row["layer"] == str(layer)
-        assert float(row["depth"]) == layer / 4
-        assert float(row["mean"]) == pytest.approx(mean)
-        assert float(row["se"]) == pytest.approx(se)
-        assert float(row["lower"]) == pytest.approx(mean - 1.96 * se)
-        assert float(row["upper"]) == pytest.approx(mean + 1.96 * se)
-        assert row["origin"] == "generated"
+def test_a_curve_has_one_interval_in_every_file(tmp_path: Path) -> None:
+    """A model of four blocks has one in the middle: its layer and its mean are one figure."""
+    folders = [results(tmp_path / name, seed, probes(seed)) for seed, name in enumerate("ab")]
+    comparison = written(tmp_path / "out", *folders)
+    for name in NAMES:
+        for arm in "ab":
+            layer, pooled = comparison.layers[name][arm][2], comparison.pooled_scores[arm]
+            middle = pooled[f"{name}_mid"]
+            assert layer.value == pytest.approx(middle.value, abs=1e-6)
+            assert layer.low == pytest.approx(middle.low, abs=1e-6)
+            assert layer.high == pytest.approx(middle.high, abs=1e-6)
+    rows = layer_rows(tmp_path / "out")
+    assert len(rows) == len(NAMES) * 2 * 5
+    for row in rows:
+        name = row["metric"].removesuffix("_by_layer")
+        layer = comparison.layers[name][row["arm"]][int(row["layer"])]
+        told = [float(row[key]) for key in ("value", "low", "high")]
+        assert told == [layer.value, layer.low, layer.high]
+        assert (row["task"], row["difference"]) == ("pooled", "")
+    # The band that is drawn: its vertices are a straight-line map of these ends.
+    for number, arm in enumerate("ab"):
+        group = next(
+            one
+            for one in svg(tmp_path / "out").iter()
+            if one.get("id") == f"band-{NAMES[0]}-{number}"
+        )
+        ends = [end for one in comparison.layers[NAMES[0]][arm] for end in (one.low, one.high)]
+        paths = [one.get("d", "") for one in group.iter(f"{SVG}path")]
+        words = " ".join(paths).replace("M", " ").replace("L", " ").replace("z", " ").split()
+        drawn = np.unique(np.array(words, dtype=float).reshape(-1, 2)[:, 1].round(3))
+        expected = np.unique(-np.array(ends, dtype=float))
+        scale = (drawn.max() - drawn.min()) / (expected.max() - expected.min())
+        assert np.allclose(drawn, drawn.min() + (expected - expected.min()) * scale, atol=0.02)
 
 
-def test_datasets_of_unequal_axes_weigh_by_their_settings(tmp_path: Path) -> None:
-    save(tmp_path / "a", results([*COQA, CORNELL[0]], names=("matrix_entropy",)))
-    assert plot(tmp_path / "a", "--out", tmp_path / "out") == 0
-    first = rows(tmp_path / "out")[0]
-    assert float(first["mean"]) == pytest.approx((0.90 + 0.91 + 0.92 + 0.93) / 4)
-    # Three axes with a mean error of 0.013 are three quarters, one with 0.019 a quarter.
-    expected = math.sqrt((0.75 * 0.013) ** 2 + (0.25 * 0.019) ** 2)
-    assert float(first["se"]) == pytest.approx(expected)
+def test_axes_of_a_dataset_share_their_groups(tmp_path: Path) -> None:
+    """Every task has the same probes, so that pooling three of them makes nothing surer."""
+    folders = [results(tmp_path / name, seed, probes(seed)) for seed, name in enumerate("ab")]
+    comparison = compared(*folders, draws=2000)
+    by_group = probes(0)["matrix_entropy_by_layer"][:, 3].reshape(-1, 2).mean(axis=1)
+    layer = comparison.layers["matrix_entropy"]["a"][3]
+    assert layer.value == pytest.approx(by_group.mean(), abs=1e-8)
+    half = 1.96 * by_group.std() / math.sqrt(len(by_group))
+    assert layer.low == pytest.approx(by_group.mean() - half, abs=0.15 * half)
+    assert layer.high == pytest.approx(by_group.mean() + half, abs=0.15 * half)
 
 
-def test_the_interval_of_one_task_is_its_own(tmp_path: Path) -> None:
-    save(tmp_path / "a", results(COQA[:1]))
-    assert plot(tmp_path / "a", "--out", tmp_path / "out") == 0
-    last = rows(tmp_path / "out")[4]
-    assert float(last["se"]) == pytest.approx(0.018)
-    assert float(last["upper"]) == pytest.approx(0.5 + 1.96 * 0.018)
+def test_with_three_seeds_a_layer_is_over_seeds_and_groups(tmp_path: Path) -> None:
+    for arm in ("label_only", "explanation"):
+        for seed in (1, 2, 3):
+            model = tmp_path / f"{arm}-{seed}"
+            model.mkdir()
+            record = {"arm": arm, "seed": seed, "data": {"sha256": "ef" * 32, "path": "data"}}
+            (model / "regreason.json").write_text(json.dumps(record))
+            results(model / "eval", seed, probes(seed + len(arm)), adapter=str(model))
+    comparison = compare(read_arms([str(tmp_path)]), "label_only", draws=1).comparison
+    for name in NAMES:
+        for arm in ("label_only", "explanation"):
+            layer, middle = (
+                comparison.layers[name][arm][2],
+                comparison.pooled_scores[arm][f"{name}_mid"],
+            )
+            assert layer.low == pytest.approx(middle.low, abs=1e-6)
+            assert layer.high == pytest.approx(middle.high, abs=1e-6)
 
 
-def test_what_is_undefined_is_a_gap_not_a_number(tmp_path: Path) -> None:
-    content = results(COQA)
-    matrix = content["results"][COQA[1]]
-    matrix["matrix_entropy_by_layer,none"][0] = None
-    matrix["matrix_entropy_by_layer_se,none"][2] = None
-    matrix["matrix_entropy_mid,none"] = None
-    save(tmp_path / "a", content)
-    assert plot(tmp_path / "a", "--out", tmp_path / "out") == 0
-    found = [row for row in rows(tmp_path / "out") if row["metric"] == "matrix_entropy"]
-    assert [row["mean"] == "" for row in found] == [True, False, False, False, False]
-    assert [row["se"] == "" for row in found] == [True, False, True, False, False]
-    assert [row["upper"] == "" for row in found] == [True, False, True, False, False]
-    assert "curve-matrix_entropy-0" in svg_ids(tmp_path / "out")
+def test_what_some_documents_lack_is_left_out_of_the_mean(tmp_path: Path) -> None:
+    folders = []
+    for seed, name in enumerate("ab"):
+        folders.append(results(tmp_path / name, seed, probes(seed)))
+        for file in folders[-1].rglob("samples_*"):
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            rows[4]["matrix_entropy_by_layer"] = rows[5]["matrix_entropy_by_layer"] = None
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    layers = compared(*folders).layers["matrix_entropy"]["a"]
+    expected = np.delete(probes(0)["matrix_entropy_by_layer"], [4, 5], axis=0).mean(axis=0)
+    assert [layer.value for layer in layers] == pytest.approx(list(expected), abs=1e-8)
+    assert all(layer.low < layer.value < layer.high for layer in layers)  # type: ignore[operator]
 
 
-def test_the_middle_blocks_in_the_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save(tmp_path / "a", results([*COQA, *CORNELL], names=("matrix_entropy",)))
-    assert plot(tmp_path / "a", "--out", tmp_path / "out") == 0
-    # 0.7 + 0.01 k over six tasks; both datasets' errors are 0.02: 0.02 / sqrt(2) x 1.96.
-    half = 1.96 * 0.02 / math.sqrt(2)
-    printed = capsys.readouterr().out
-    assert f"0.725 [{0.725 - half:.3f}, {0.725 + half:.3f}]" in printed
-    assert "GENERATED" in printed
-    for name in ("probes.png", "probes.svg", "probes.csv"):
-        assert str(tmp_path / "out" / name) in printed.replace("\n", "")
+# --- the figure -----------------------------------------------------------------------------
 
 
 def test_models_of_different_depth_share_the_picture(tmp_path: Path) -> None:
-    save(tmp_path / "shallow", results(COQA, layers=5))
-    save(tmp_path / "deep", results(COQA, layers=13))
-    out = tmp_path / "out"
-    assert plot(tmp_path / "shallow", f"12 blocks={tmp_path / 'deep'}", "--out", out) == 0
-    assert svg_ids(out) == {
+    folders = [
+        results(tmp_path / "shallow", 0, probes(0, blocks=4)),
+        results(tmp_path / "deep", 1, probes(1, blocks=12)),
+    ]
+    comparison = written(tmp_path / "out", *folders)
+    assert svg_ids(tmp_path / "out") == {
         f"{what}-{name}-{number}"
         for what in ("curve", "band")
         for name in NAMES
         for number in (0, 1)
     }
-    found = rows(out)
-    assert [row["depth"] for row in found if row["model"] == "12 blocks"][12] == "1.0"
-    texts = " ".join(svg_text(out))
+    depths = [len(comparison.layers["matrix_entropy"][arm]) for arm in ("shallow", "deep")]
+    assert depths == [5, 13]
+    texts = svg_text(tmp_path / "out")
     for expected in (
         "2 of 4, 4-8 of 12",
         "GENERATED data",
         "3 of 18 settings",
-        "n = 4,500 documents",
-        "95 % interval over documents of these trained models",
-        "axes of a dataset taken as fully dependent",
         "entropy / log D",
         "entropy (nats)",
         "shallow",
-        "12 blocks",
+        "deep",
     ):
         assert expected in texts
 
 
 def test_a_curve_lies_where_its_numbers_say(tmp_path: Path) -> None:
     """Points of the SVG's path are a straight-line map of depth and mean."""
-    content = results(COQA[:1], names=("logit_lens_entropy",))
-    means = [5.0, 1.0, 3.0, 2.0, 4.0]
-    content["results"][COQA[0]]["logit_lens_entropy_by_layer,none"] = means
-    save(tmp_path / "a", content)
-    assert plot(tmp_path / "a", "--out", tmp_path / "out") == 0
-    root = ElementTree.parse(tmp_path / "out" / "probes.svg").getroot()
-    group = next(one for one in root.iter() if one.get("id") == "curve-logit_lens_entropy-0")
+    folders = [results(tmp_path / name, seed, probes(seed)) for seed, name in enumerate("ab")]
+    comparison = written(tmp_path / "out", *folders)
+    group = next(
+        one for one in svg(tmp_path / "out").iter() if one.get("id") == "curve-logit_lens_entropy-0"
+    )
     path = group.find(f"{SVG}path")
     assert path is not None
     words = path.get("d", "").replace("M", "").replace("L", "").split()
     points = np.array(words, dtype=float).reshape(-1, 2)
+    means = [layer.value for layer in comparison.layers["logit_lens_entropy"]["a"]]
     assert len(points) == 5
     np.testing.assert_allclose(np.corrcoef(points[:, 0], [0, 0.25, 0.5, 0.75, 1])[0, 1], 1)
-    np.testing.assert_allclose(np.corrcoef(points[:, 1], means)[0, 1], -1)  # y grows downwards
+    # (y grows downwards.)
+    np.testing.assert_allclose(np.corrcoef(points[:, 1], means)[0, 1], -1, atol=1e-6)
 
 
 def test_the_png_shows_every_curve(tmp_path: Path) -> None:
-    save(tmp_path / "a", results(COQA))
-    lower = results(COQA)
-    for task in COQA:
-        for name in NAMES:
-            key = f"{name}_by_layer,none"
-            lower["results"][task][key] = [one - 0.3 for one in lower["results"][task][key]]
-    save(tmp_path / "b", lower)
-    assert plot(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out") == 0
-    pixels = matplotlib.image.imread(tmp_path / "out" / "probes.png")[:, :, :3]
+    folders = [results(tmp_path / name, seed, probes(seed)) for seed, name in enumerate("ab")]
+    written(tmp_path / "out", *folders)
+    pixels = matplotlib.image.imread(tmp_path / "out/figures/entropy_by_layer.png")[:, :, :3]
     height, width, _ = pixels.shape
     assert width > 1500
     for colour in ("#0072B2", "#D55E00"):
@@ -241,213 +243,170 @@ def test_the_png_shows_every_curve(tmp_path: Path) -> None:
                 assert cell.sum() > 100, (colour, row, column)
 
 
-def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
-    """In processes of their own: nothing depends on hashes, the clock or a user's style."""
-    save(tmp_path / "a", results(COQA, layers=9))
-    save(tmp_path / "b", results(COQA))
-    code = "import sys; from regreason_plugin.cli import main; sys.exit(main(sys.argv[1:]))"
-    style = tmp_path / "style"
-    style.mkdir()
-    (style / "matplotlibrc").write_text("lines.linewidth: 9\nfont.size: 30\n")
-    for out, folder in (("one", tmp_path), ("two", style)):
-        command = [sys.executable, "-c", code, "probe-plot", tmp_path / "a", tmp_path / "b"]
-        subprocess.run([*command, "--out", tmp_path / out], cwd=folder, check=True, timeout=120)
-    for name in ("probes.svg", "probes.csv"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert "<dc:date>" not in (tmp_path / "one" / "probes.svg").read_text()
-
-
 @pytest.mark.parametrize(
     "name", ["$x^2$", "_private", "<b>&amp;</b>", "[red]x[/red]", "$\\frac{", 'a,b"c', "{x}", "é²"]
 )
-def test_a_name_is_text_whatever_is_in_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    save(tmp_path / "a", results(COQA[:1]))
-    assert plot(f"{name}={tmp_path / 'a'}", "--out", tmp_path / "out") == 0
+def test_a_name_is_text_whatever_is_in_it(tmp_path: Path, name: str) -> None:
+    base, other = (results(tmp_path / one, seed, probes(seed)) for seed, one in enumerate("ab"))
+    given = [f"base={base}", f"{name}={other}", "--baseline", "base", "--out"]
+    assert main(["compare", *given, str(tmp_path / "out")]) == 0
     assert name in svg_text(tmp_path / "out")
-    assert {row["model"] for row in rows(tmp_path / "out")} == {name}
-    assert name in capsys.readouterr().out
+    assert {row["arm"] for row in layer_rows(tmp_path / "out")} == {"base", name}
 
 
-def test_generative_results_have_rows_of_their_own(tmp_path: Path) -> None:
-    tasks = [task.replace("regreason_", "regreason-gen_") for task in COQA]
-    both = (*NAMES, *(f"forced_{name}" for name in NAMES))
-    save(tmp_path / "a", results(tasks, names=both))
-    assert plot(tmp_path / "a", "--out", tmp_path / "out") == 0
-    assert {row["metric"] for row in rows(tmp_path / "out")} == set(both)
-    assert len(svg_ids(tmp_path / "out")) == 2 * len(both)
-    texts = svg_text(tmp_path / "out")
-    assert texts.count("label forced at once") == 5
-    assert texts.count("after the model's own explanation") == 5
+# --- what is not compared -------------------------------------------------------------------
 
 
-def test_models_that_explain_first_stand_side_by_side_where_the_label_is_forced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    forced = {f"forced_{name}" for name in NAMES}
-    for name in ("a", "b"):
-        save(tmp_path / name, results(GEN, names=(*NAMES, *sorted(forced))))
-    both = (tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
-    assert plot(*both) == 0
-    assert {row["metric"] for row in rows(tmp_path / "out")} == forced
-    assert {row["model"] for row in rows(tmp_path / "out")} == {"a", "b"}
-    capsys.readouterr()
-    other = (*both[:3], tmp_path / "none", "--metric", "matrix_entropy")
-    assert plot(*other) == 2
-    assert "name 'forced_matrix_entropy'" in capsys.readouterr().err
-    assert not (tmp_path / "none").exists()
+def both_protocols(seed: int) -> dict[str, Any]:
+    """Of a model that explains first: after its own explanation, and forced at once."""
+    return probes(seed) | probes(seed + 10, prefix="forced_")
 
 
-def test_metrics_that_only_some_have_are_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save(tmp_path / "a", results(COQA))
-    save(tmp_path / "b", results(COQA, names=NAMES[:4]))
-    assert plot(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out") == 0
-    assert {row["metric"] for row in rows(tmp_path / "out")} == set(NAMES[:4])
-    assert "Left out, not in every model: matrix_entropy" in capsys.readouterr().out
-    chosen = ["--metric", "logit_lens_entropy, activation_entropy"]
-    assert plot(tmp_path / "a", tmp_path / "b", *chosen, "--out", tmp_path / "two") == 0
-    assert {row["metric"] for row in rows(tmp_path / "two")} == {NAMES[0], NAMES[3]}
+def test_models_that_explain_first_are_compared_where_the_label_is_forced(tmp_path: Path) -> None:
+    folders = [
+        results(tmp_path / name, seed, both_protocols(seed), generative=True)
+        for seed, name in enumerate(("label_only", "explanation"))
+    ]
+    comparison = written(tmp_path / "out", *folders)
+    assert comparison.protocol == "explanation_first"
+    assert {*comparison.layers} == {f"forced_{name}" for name in NAMES}
+    forced = probes(10, prefix="forced_")["forced_matrix_entropy_by_layer"]
+    layers = comparison.layers["forced_matrix_entropy"]["label_only"]
+    assert [layer.value for layer in layers] == pytest.approx(list(forced.mean(axis=0)), abs=1e-8)
+    unforced = {"output_entropy", *(f"{name}_mid" for name in NAMES)}
+    assert not unforced & {*comparison.metrics}
+    assert {f"forced_{name}" for name in unforced} <= {*comparison.metrics}
+    # Why they are not there is in the file and on the page; the verdict speaks of the others.
+    assert comparison.left_out.keys() == {"output_entropy", *NAMES}
+    reason = "each model reads an explanation of its own before it decides"
+    assert all(reason in why for why in comparison.left_out.values())
+    assert any(reason in note for note in comparison.notes)
+    assert reason in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    question = comparison.answers[-1]
+    assert "middle layers" in question.question
+    shown = f"{comparison.pooled['explanation']['forced_activation_entropy_mid'].value:+.3f}"
+    assert shown in question.sentences[0]
+    assert svg_text(tmp_path / "out").count("label forced at once") == 5
+    assert svg_ids(tmp_path / "out") == {
+        f"{what}-forced_{name}-{number}"
+        for what in ("curve", "band")
+        for name in NAMES
+        for number in (0, 1)
+    }
 
 
-def test_a_results_file_and_the_names_of_folders(tmp_path: Path) -> None:
-    file = save(tmp_path / "lr=1e-4", results(COQA))
-    save(tmp_path / "b", results(COQA))
-    out = tmp_path / "out"
-    assert plot(tmp_path / "lr=1e-4", f"b={file}", file, "--out", out) == 0
-    assert {row["model"] for row in rows(out)} == {"lr=1e-4", "b", "model"}
-
-
-GEN = [task.replace("regreason_", "regreason-gen_") for task in COQA]
-OTHER_DATA = {"metadata": {"data": {"sha256": "cd" * 32, "origin": "rated"}}}
+TASK = TASKS[0]
 OTHER: dict[str, tuple[dict[str, Any], str]] = {
-    "data": ({f"configs__{COQA[1]}": OTHER_DATA}, "differ in data"),
-    "documents": ({f"n-samples__{COQA[0]}": {"effective": 7}}, "differ in number of documents"),
-    "few-shot": ({f"n-shot__{COQA[0]}": 3}, "differ in few-shot examples"),
-    "version": ({f"versions__{COQA[0]}": 2.0}, "differ in task version"),
-    "limit": ({"config__limit": 10.0}, "differ in --limit"),
-    "template": ({"chat_template_sha": "12"}, "differ in chat template"),
-    "tokenizer": ({"tokenizer_eos_token": ["</s>", "2"]}, "differ in tokenizer_eos_token"),
+    "tokenizer": (
+        {"tokenizer_eos_token": ["</s>", "2"]},
+        "differ in tokenizer_eos_token (['</s>', '2'] and ['</s>', '1'])",
+    ),
     "system": ({"system_instruction_sha": "12"}, "differ in system_instruction_sha"),
     "token": (
-        {f"results__{COQA[0]}__deciding_token,none": " "},
-        "differ in the token at which they decide (' ' and ':')",
+        {f"results/{TASK}/deciding_token,none": " "},
+        f"differ in the token at which they decide {TASK} (' ' and ':')",
     ),
     "probed": (
-        {f"results__{COQA[0]}__documents_without_probe,none": 3},
-        "differ in the number of documents without probes (3 and 0)",
+        {f"results/{TASK}/documents_without_probe,none": 3},
+        f"differ in the number of documents of {TASK} without probes (3 and 0)",
     ),
-    "alpha": (
-        {"config__model_args": "pretrained=x,renyi_alpha=2"},
-        "differ in renyi_alpha",
-    ),
+}
+SAID = {
+    "tokenizer_eos_token": ["</s>", "1"],
+    "system_instruction_sha": None,
+    f"results/{TASK}/deciding_token,none": ":",
+    f"results/{TASK}/documents_without_probe,none": 0,
 }
 
 
 @pytest.mark.parametrize("what", OTHER)
-def test_models_measured_differently_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
-) -> None:
-    base = results(COQA, **{f"results__{task}__deciding_token,none": ":" for task in COQA})
-    base["system_instruction_sha"] = None
-    base["results"][COQA[0]]["documents_without_probe,none"] = 0
+def test_entropies_of_models_that_read_other_tokens_are_left_out(tmp_path: Path, what: str) -> None:
     changes, expected = OTHER[what]
-    other = results(COQA)
-    save(tmp_path / "same", other)
-    save(tmp_path / "base", base)
-    assert plot(tmp_path / "base", tmp_path / "same", "--out", tmp_path / "ok") == 0
-    save(tmp_path / "other", results(COQA, **changes))
-    assert plot(tmp_path / "base", tmp_path / "other", "--out", tmp_path / "out") == 2
-    assert expected in one_line(capsys)
-    assert not (tmp_path / "out").exists()
+    base = results(tmp_path / "label_only", 0, probes(0), changes=SAID)
+    same = results(tmp_path / "same", 1, probes(1))
+    assert not compared(base, same).left_out
+    other = results(tmp_path / "explanation", 1, probes(1), changes={**SAID, **changes})
+    comparison = written(tmp_path / "out", base, other)
+    assert comparison.layers == {}
+    assert not [name for name in comparison.metrics if "entropy" in name and "label" not in name]
+    assert comparison.left_out.keys() == {"output_entropy", *NAMES}
+    (reason,) = {*comparison.left_out.values()}
+    assert f"`explanation` and `label_only` {expected}" in reason
+    # Accuracy is compared; note, page and verdict say why the rest is not.
+    assert comparison.pooled["explanation"]["acc"].low is not None
+    assert f"Left out, entropies of the models' layers and output: {reason}." in comparison.notes
+    answer = comparison.answers[-1]
+    assert "middle layers" in answer.question
+    assert answer.short == "cannot be said"
+    assert reason in answer.sentences[0]
+    assert expected.split(" (")[0] in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert not (tmp_path / "out" / "figures" / "entropy_by_layer.svg").exists()
 
 
-def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    message = [line for line in capsys.readouterr().err.splitlines() if line]
-    assert len(message) == 1
-    assert message[0].startswith("regreason: ")
-    return message[0]
+def test_of_another_renyi_order_only_the_matrix_entropy_is_left_out(tmp_path: Path) -> None:
+    order = {"config/model_args": "pretrained=base,renyi_alpha=2"}
+    base = results(tmp_path / "a", 0, probes(0))
+    other = results(tmp_path / "b", 1, probes(1), changes=order)
+    comparison = compared(base, other)
+    assert {*comparison.layers} == {*NAMES[:-1]}
+    assert comparison.left_out.keys() == {"matrix_entropy"}
+    assert (
+        "`b` and `a` differ in renyi_alpha (2.0 and 1.0)" in comparison.left_out["matrix_entropy"]
+    )
+    assert "matrix_entropy_mid" not in comparison.metrics
+    assert comparison.answers[-1].short != "cannot be said"
+    both = [results(tmp_path / f"{n}2", n, probes(n), changes=order) for n in range(2)]
+    second = compared(*both)
+    assert {*second.layers} == {*NAMES}
+    assert "The matrix entropy is Renyi's of order 2." in second.notes
 
 
-def test_tasks_have_to_be_the_same_both_ways(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save(tmp_path / "three", results(COQA))
-    save(tmp_path / "two", results(COQA[:2]))
-    save(tmp_path / "gen", results(GEN))
-    save(tmp_path / "mixed", results([*COQA, *GEN]))
-    for given, expected in {
-        ("three", "two"): "'two' has no regreason_coqa_on_topic, which 'three' has",
-        ("two", "three"): "'two' has no regreason_coqa_on_topic, which 'three' has",
-        ("gen", "three"): "label-first tasks and the other generative ones",
-        ("mixed",): "never mixed",
-        ("three", "mixed"): "never mixed",
-    }.items():
-        assert plot(*(tmp_path / name for name in given), "--out", tmp_path / "out") == 2
-        assert expected in one_line(capsys)
-    assert not (tmp_path / "out").exists()
+def test_entropies_that_only_some_models_have_are_left_out_and_named(tmp_path: Path) -> None:
+    base = results(tmp_path / "a", 0, probes(0))
+    fewer = results(tmp_path / "b", 1, probes(1, names=NAMES[:4]))
+    comparison = compared(base, fewer)
+    assert {*comparison.layers} == {*NAMES[:4]}
+    assert comparison.left_out == {"matrix_entropy": "not every model has it in every task"}
+    assert "Left out, matrix entropy: not every model has it in every task." in comparison.notes
+    # Whatever else differs in a model that has none, that is the reason.
+    order = {"config/model_args": "pretrained=base,renyi_alpha=2"}
+    none = results(tmp_path / "c", 2, None, changes=order)
+    without = compared(base, none)
+    assert {*without.left_out.values()} == {"not every model has it in every task"}
+    assert without.left_out.keys() == {"output_entropy", *NAMES}
 
 
-def test_mistakes_are_one_line_and_write_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    matrix = f"results__{COQA[0]}__matrix_entropy_by_layer"
-    for name, content in {
-        "a": results(COQA),
-        "stock": results(COQA, names=()),
-        "lens": results(COQA, names=("logit_lens_entropy",)),
-        "matrix": results(COQA, names=("matrix_entropy",)),
-        "text": results(COQA, **{f"{matrix},none": [0.1, "high", 0.1, 0.1, 0.1]}),
-        "nan": results(COQA, **{f"{matrix},none": [0.1, math.nan, 0.1, 0.1, 0.1]}),
-        "short": results(COQA, **{f"{matrix},none": [0.1, 0.2], f"{matrix}_se,none": None}),
-        "errors": results(COQA, **{f"{matrix}_se,none": [0.1, 0.2]}),
-    }.items():
-        save(tmp_path / name, content)
-    for task in (uneven := results(COQA))["results"]:
-        uneven["results"][task] |= results([task], layers=9, names=NAMES[4:])["results"][task]
-    save(tmp_path / "uneven", uneven)
-    Path("file").write_text("kept")
-    Path("x").mkdir()
-    for arguments, expected in {
-        ("a", "x/../a"): "a name stands twice among a, a",
-        ("n=a", "n=lens"): "a name stands twice",
-        ("=a",): "'=a' is not NAME=RESULTS",
-        ("x=",): "'x=' is not NAME=RESULTS",
-        ("a\x1bb=a",): "cannot be printed",
-        ("nowhere",): "no such results folder",
-        ("a", "stock"): "regreason eval --model regreason-hf --model_args pretrained=...,probe=all",
-        ("lens", "--metric", "matrix_entropy"): "it has logit_lens_entropy",
-        ("a", "--metric", "entropy"): "'a' has no metric 'entropy' by layer; it has " + NAMES[0],
-        ("lens", "matrix"): "no metric in common: 'lens' has logit_lens_entropy; 'matrix' has",
-        ("text",): "layer 1 has 'high', no number",
-        ("nan",): "layer 1 has nan, no number",
-        ("short",): "unequal numbers of layers (2 in regreason_coqa_naturalness and 5 in",
-        ("uneven",): "the metrics of 'uneven' have unequal layers",
-        ("errors",): "5 values of matrix_entropy_by_layer and 2 standard errors",
-        ("a", "--out", "file"): "file: is a file",
-    }.items():
-        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-        where = () if "--out" in arguments else ("--out", "out")
-        assert plot(*arguments, *where) == 2, arguments
-        assert expected in one_line(capsys), arguments
-        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+def test_values_that_are_no_numbers_are_one_sentence(tmp_path: Path) -> None:
+    base = results(tmp_path / "a", 0, probes(0))
+    for name, value, says in (
+        ("text", [0.1, "high", 0.1, 0.1, 0.1], "has what is no number"),
+        ("short", [0.1, 0.2], "unequal numbers of layers [2, 5]"),
+        ("number", 0.5, "has what is no number"),
+    ):
+        other = results(tmp_path / name, 1, probes(1))
+        file = next(other.rglob(f"samples_{TASK}*"))
+        lines = file.read_text().splitlines()
+        row = json.loads(lines[7]) | {"matrix_entropy_by_layer": value}
+        file.write_text("\n".join([*lines[:7], json.dumps(row), *lines[8:]]))
+        with pytest.raises(UserError) as caught:
+            compared(base, other)
+        assert says in str(caught.value)
+        assert "matrix_entropy_by_layer" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_lists_stay_out_of_the_tables_of_numbers(tmp_path: Path) -> None:
     """`regreason compare` writes metrics and errors as they are read."""
-    content = results(COQA[:1])
-    content["results"][COQA[0]] |= {
+    lists = {
+        "matrix_entropy_by_layer,none": [0.1, 0.2],
         "matrix_entropy_by_layer_stderr,none": "N/A",
+        "matrix_entropy_by_layer_se,none": [0.1, 0.2],
         "matrix_entropy_by_layer_se_stderr,none": "N/A",
         "deciding_token,none": ":",
         "deciding_token_stderr,none": "N/A",
         "logit_lens_entropy_by_layer,none": None,
     }
-    task = read_run("a", save(tmp_path / "a", content)).tasks[COQA[0]]
-    assert set(task.metrics) == set(task.stderrs) == {"acc", *(f"{name}_mid" for name in NAMES)}
-    assert task.layers["matrix_entropy_by_layer"] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5])
-    assert "logit_lens_entropy_by_layer" not in task.layers
+    changes = {f"results/{TASK}/{key}": value for key, value in lists.items()}
+    task = read_run("a", results(tmp_path / "a", 0, None, changes=changes)).tasks[TASK]
+    assert set(task.metrics) == set(task.stderrs) == {"acc"}
     assert task.deciding_token == ":"
