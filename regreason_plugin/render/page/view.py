@@ -9,20 +9,18 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.compare.comparison import (
     ALL,
-    METRICS,
-    TABLED,
     Comparison,
     Difference,
     Gap,
-    Metric,
     Setting,
 )
 from regreason_plugin.compare.disagreements import Disagreement
 from regreason_plugin.compare.learning_curves import what_is_drawn
 from regreason_plugin.core.numbers import NONE, ends, number, p_value, signed
+from regreason_plugin.metrics.metric_names import METRICS, TABLED, Metric
 from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS
-from regreason_plugin.render.tables import ALPHA, about_costs, costs, heads, settings_of
+from regreason_plugin.render.tables import about_costs, costs, heads, is_shown, settings_of
 
 # Steps of colour to either side of zero.
 STEPS = 5
@@ -125,7 +123,7 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
     flip = -1 if metric.better == "lower" else 1
 
     def cell(difference: Difference) -> Cell:
-        marked = difference.p_holm is not None and difference.p_holm < ALPHA
+        marked = is_shown(difference)
         more = [typeset(ends(difference.low, difference.high, sign=True)) or "no interval"]
         if difference.p_holm is not None:
             more.append(
