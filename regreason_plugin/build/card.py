@@ -328,9 +328,11 @@ def _changes(manifest: Manifest, about: About | None) -> str:
 
 def _use(manifest: Manifest) -> Iterable[str]:
     arm = "explanation" if "explanation" in manifest.arms else manifest.arms[0]
-    tasks = manifest.declaration.task_names(
-        _settings(manifest), generative=manifest.order == "explanation_first"
-    )
+    declared, settings = manifest.declaration, _settings(manifest)
+    twins = manifest.order == "explanation_first"
+    tasks = ",".join(declared.task_names(settings, generative=twins))
+    if len(settings) == len(declared.settings):
+        tasks = declared.all_tasks(generative=twins)
     yield "Here, `DATA` is this folder. Its rows:"
     yield block(
         f'from datasets import load_dataset\n\nrows = load_dataset("DATA", "{arm}")["train"]',

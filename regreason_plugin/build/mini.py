@@ -73,7 +73,9 @@ def build_mini(
 
 def mini_tasks(*, generative: bool = False) -> str:
     """All tasks of the mini benchmark, as ``--tasks`` names them."""
-    return EIGHTEEN.task_names(MINI_SETTINGS, generative=generative)
+    if MINI_SETTINGS == EIGHTEEN.settings:
+        return EIGHTEEN.all_tasks(generative=generative)
+    return ",".join(EIGHTEEN.task_names(MINI_SETTINGS, generative=generative))
 
 
 def write_mini_ratings(path: Path, seed: int, per_dataset: int = 1000) -> int:

@@ -7,6 +7,7 @@ reports know the labels of whatever data they are given.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -89,6 +90,9 @@ class Declaration(_Part):
         axes: By name.
         task: The name of a setting's lm-eval task, with ``{dataset}`` and ``{axis}``.
         twin: The same of the task for models that explain first.
+        group: lm-eval's group of all settings, after which those of a dataset or an axis are named.
+            lm-eval finds the tasks of such a declaration by itself. None where their files are in
+            a folder of the user's.
         prompt: The whole prompt with ``{text}`` in it, which is the only thing replaced; None
             for a conversation with the axis's question after it.
     """
@@ -102,6 +106,8 @@ class Declaration(_Part):
     axes: dict[str, Axis]
     task: str = "{dataset}"
     twin: str = "{dataset}-gen"
+    # (A manifest that has none is the same as before there were groups.)
+    group: str | None = Field(default=None, exclude_if=lambda group: group is None)
     prompt: str | None = None
 
     @model_validator(mode="after")
@@ -126,18 +132,6 @@ class Declaration(_Part):
         """Every dataset with every axis, in the declared order."""
         return tuple((dataset, axis) for dataset in self.datasets for axis in self.axes)
 
-    def task_names(self, settings: Sequence[Setting], *, generative: bool = False) -> str:
-        """The tasks of settings as lm-eval's ``--tasks`` takes them.
-
-        Returns:
-            A glob if these are all settings and their tasks' names begin alike, else the names.
-        """
-        beginning = (self.twin if generative else self.task).partition("{")[0]
-        if beginning and set(settings) == set(self.settings):
-            return f"{beginning}*"
-        name = self.twin_name if generative else self.task_name
-        return ",".join(name(*setting) for setting in settings)
-
     def task_name(self, dataset: str, axis: str) -> str:
         """The lm-eval task of a setting."""
         return self.task.replace("{dataset}", dataset).replace("{axis}", axis)
@@ -145,3 +139,16 @@ class Declaration(_Part):
     def twin_name(self, dataset: str, axis: str) -> str:
         """The task of a setting for models that explain first."""
         return self.twin.replace("{dataset}", dataset).replace("{axis}", axis)
+
+    def task_names(
+        self, settings: Sequence[Setting] | None = None, *, generative: bool = False
+    ) -> list[str]:
+        """The tasks of some settings, or of all; the twins where the models explain first."""
+        name = self.twin_name if generative else self.task_name
+        return [name(*setting) for setting in (self.settings if settings is None else settings)]
+
+    def all_tasks(self, *, generative: bool = False) -> str:
+        """All tasks as ``--tasks`` takes them: a glob where lm-eval finds them, else names."""
+        if self.group is None:
+            return ",".join(self.task_names(generative=generative))
+        return re.sub("{.*}", "*", self.twin if generative else self.task)
