@@ -73,7 +73,7 @@ def build_mini(
 
 def mini_tasks(*, generative: bool = False) -> str:
     """All tasks of the mini benchmark, as ``--tasks`` names them."""
-    if MINI_SETTINGS == EIGHTEEN.settings:
+    if EIGHTEEN.settings == MINI_SETTINGS:
         return EIGHTEEN.all_tasks(generative=generative)
     return ",".join(EIGHTEEN.task_names(MINI_SETTINGS, generative=generative))
 
