@@ -31,7 +31,7 @@ _PRECISION = ("bf16", "bfloat16", "fp16", "float16", "load_in_8bit")
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training.
 
     Attributes:
@@ -87,7 +87,7 @@ def read_options(config: str, arguments: Sequence[str]) -> dict[str, Any]:
     return {k: v for k, v in context.params.items() if v is not None and k not in ours}
 
 
-def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> list[Run]:
+def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> list[TrainingRun]:
     """The config with the options, once for every run of the sweep.
 
     Raises:
@@ -98,7 +98,7 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
 
     base = _read_yaml(config)
     if sweep is None:
-        return [Run({}, _with_options(DictDefault(base), options, config))]
+        return [TrainingRun({}, _with_options(DictDefault(base), options, config))]
     swept = _read_yaml(sweep)
     for key, values in swept.items():
         # Of a word Axolotl would make one run a letter.
@@ -115,7 +115,7 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
         own = {key: values[key] for key in keys if key in values}
         output = Path(values.get("output_dir") or "./model-out")
         values["output_dir"] = str(output / _SWEEP.format(number))
-        runs.append(Run(own, _with_options(DictDefault(values), options, config)))
+        runs.append(TrainingRun(own, _with_options(DictDefault(values), options, config)))
     return runs
 
 
