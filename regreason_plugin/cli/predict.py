@@ -22,7 +22,7 @@ from regreason_plugin.core.whole_files import check_not_input
 
 if TYPE_CHECKING:
     from regreason_plugin.predict.prediction_task import Question
-    from regreason_plugin.predict.progress import Progress
+    from regreason_plugin.predict.progress import OutputProgress
 
 _EPILOG = (
     "The output is written in the order of the rows, and a command that was stopped goes on where "
@@ -174,7 +174,7 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
-def _say_summary(done: Progress, question: Question, speed: float) -> None:
+def _say_summary(done: OutputProgress, question: Question, speed: float) -> None:
     counts: dict[str, Any] = {label: done.labels[label] for label in question.declaration.labels}
     if done.errors:
         counts["(no label: see error)"] = done.errors

@@ -25,10 +25,12 @@ from regreason_plugin.train.findings import Finding, finding
 
 # A sweep's number, which Axolotl appends to output_dir.
 _SWEEP = "sweep{:04d}"
+# What the type of the weights follows from.
+_PRECISION = ("bf16", "bfloat16", "fp16", "float16", "load_in_8bit")
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training.
 
     Attributes:
@@ -84,7 +86,7 @@ def read_options(config: str, arguments: Sequence[str]) -> dict[str, Any]:
     return {k: v for k, v in context.params.items() if v is not None and k not in ours}
 
 
-def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> list[Run]:
+def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> list[TrainingRun]:
     """The config with the options, once for every run of the sweep.
 
     Raises:
@@ -95,7 +97,7 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
 
     base = _read_yaml(config)
     if sweep is None:
-        return [Run({}, _with_options(DictDefault(base), options, config))]
+        return [TrainingRun({}, _with_options(DictDefault(base), options, config))]
     swept = _read_yaml(sweep)
     for key, values in swept.items():
         # Of a word Axolotl would make one run a letter.
@@ -112,7 +114,7 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
         own = {key: values[key] for key in keys if key in values}
         output = Path(values.get("output_dir") or "./model-out")
         values["output_dir"] = str(output / _SWEEP.format(number))
-        runs.append(Run(own, _with_options(DictDefault(values), options, config)))
+        runs.append(TrainingRun(own, _with_options(DictDefault(values), options, config)))
     return runs
 
 
@@ -232,7 +234,16 @@ def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Fi
 
 def _complete(cfg: Any) -> None:
     """What `normalize_config` of Axolotl adds that does not depend on machine or model."""
+    from axolotl.utils.config import resolve_dtype
+    from axolotl.utils.dict import DictDefault
+
     cfg.base_model_config = cfg.base_model_config or cfg.base_model
     cfg.tokenizer_config = cfg.tokenizer_config or cfg.base_model_config
     if not cfg.gradient_accumulation_steps:
         cfg.gradient_accumulation_steps = max((cfg.batch_size or 1) // cfg.micro_batch_size, 1)
+    # (Of the whole config, Axolotl would also set the precision of this process.)
+    precision = DictDefault({key: cfg[key] for key in _PRECISION})
+    if precision.bf16 == "auto" and not precision.fp16:
+        precision.bf16 = True
+    resolve_dtype(precision)
+    cfg.torch_dtype = precision.torch_dtype
