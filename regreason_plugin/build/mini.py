@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from regreason_plugin.annotate.ensemble import rate
+from regreason_plugin.annotate.rules import rate
 from regreason_plugin.build.build import BuildOptions, Progress, build
 from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.jsonl import write_records
