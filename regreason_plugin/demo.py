@@ -99,7 +99,7 @@ def _stages(out: Path, arms: tuple[str, ...], seed: int) -> list[Stage]:
     stages = [
         Stage(
             "data",
-            ["regreason", "mini", "--out", str(data), "--seed", str(seed)],
+            ["regreason", "build", "mini", "--out", str(data), "--seed", str(seed)],
             made_from,
             (data / "manifest.json").is_file,
             seconds=15,

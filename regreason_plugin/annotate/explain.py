@@ -20,8 +20,13 @@ from regreason_plugin.annotate.config import ExplainConfig, ServerRater
 from regreason_plugin.annotate.cost_estimate import LanePlan, count, estimate
 from regreason_plugin.annotate.label_leaks import find_leaks, names_label
 from regreason_plugin.annotate.lanes import Lane
-from regreason_plugin.annotate.prompts import load_explain_prompt
-from regreason_plugin.annotate.questions import Question, explain_question
+from regreason_plugin.annotate.prompts import (
+    EXPLAIN,
+    explain_sha256,
+    load_explain_prompt,
+    render_explain,
+)
+from regreason_plugin.annotate.questions import Question, explanation_question
 from regreason_plugin.annotate.run import (
     Watcher,
     ask,
@@ -303,12 +308,13 @@ class _Run:
             },
             context={"declaration": self._declaration},
         )
-        return explain_question(
+        task, label = self._task.prompt, self._declaration.labels[row.label - 1]
+        template, words = self._template, self._config.max_words
+        return explanation_question(
             rater,
-            self._template,
-            self._config.max_words,
-            self._task.prompt,
             conversation,
             AXIS,
-            self._declaration.labels[row.label - 1],
+            EXPLAIN,
+            explain_sha256(template, task, label, words),
+            lambda: render_explain(template, task, row.text, label, words),
         )

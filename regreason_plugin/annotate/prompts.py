@@ -1,7 +1,7 @@
 """What a language model is asked: plain files with a place for the conversation.
 
 A prompt's folder holds a file an axis, ``scale-1-5/naturalness.txt``; its name says the scale.
-`regreason prompts` copies them, to be changed and named in the config. A text is put in its
+`regreason fetch prompts` copies them, to be changed and named in the config. A text is put in its
 place, never formatted, so that no brace of a conversation means anything.
 
 The conversation stands in a block of its own. Inside it, whatever looks like one of the block's
@@ -109,14 +109,15 @@ def render_merge(
 ) -> str:
     """The whole question about some explanations of one conversation."""
     block = "\n".join(f"<explanation>\n{_material(one)}\n</explanation>" for one in explanations)
-    parts = re.split(r"(\{conversation\}|\{explanations\}|\{question\}|\{words\})", text)
-    values = {
-        CONVERSATION: conversation_block(conversation),
-        EXPLANATIONS: f"<explanations>\n{block}\n</explanations>",
-        "{question}": QUESTIONS[axis],
-        "{words}": str(words),
-    }
-    return "".join(values.get(part, part) for part in parts)
+    return _fill(
+        text,
+        {
+            CONVERSATION: conversation_block(conversation),
+            EXPLANATIONS: f"<explanations>\n{block}\n</explanations>",
+            "{question}": QUESTIONS[axis],
+            "{words}": str(words),
+        },
+    )
 
 
 def load_explain_prompt(folder: Path | None) -> str:
@@ -138,14 +139,21 @@ def render_explain(template: str, task: str, text: str, label: str, words: int) 
         label: The text of its label.
         words: The most that the explanation may have.
     """
-    values = {
-        "{task}": _block("task", task.replace(TEXT, "(the text)")),
-        TEXT: _block("text", text),
-        LABEL: _block("label", label),
-        "{words}": str(words),
-    }
-    parts = re.split(r"(\{task\}|\{text\}|\{label\}|\{words\})", template)
-    return "".join(values.get(part, part) for part in parts)
+    return _fill(
+        template,
+        {
+            "{task}": _block("task", task.replace(TEXT, "(the text)")),
+            TEXT: _block("text", text),
+            LABEL: _block("label", label),
+            "{words}": str(words),
+        },
+    )
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    """Put values in their places, all at once: no value is searched for another's place."""
+    places = "|".join(map(re.escape, values))
+    return re.sub(places, lambda match: values[match[0]], template)
 
 
 def explain_sha256(template: str, task: str, label: str, words: int) -> str:
@@ -183,7 +191,7 @@ def copy_prompts(destination: Path) -> list[Path]:
     names += [f"{MERGE}.txt", f"{EXPLAIN}.txt"]
     for name in [*names, *CONFIGS]:
         if (destination / name).exists():
-            raise UserError("is there already; name another --dest", path=destination / name)
+            raise UserError("is there already; name another --out", path=destination / name)
     texts = {name: ours.joinpath("prompts").joinpath(name).read_bytes() for name in names}
     texts.update({name: ours.joinpath(name).read_bytes() for name in CONFIGS})
     with together():
@@ -204,7 +212,7 @@ def _read(name: str, places: Sequence[str], folder: Path | None) -> str:
             text = path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
-                "no such prompt; `regreason prompts` copies those of the package", path=path
+                "no such prompt; `regreason fetch prompts` copies those of the package", path=path
             ) from None
         except UnicodeDecodeError:
             raise UserError("is not UTF-8; save the file as UTF-8", path=path) from None

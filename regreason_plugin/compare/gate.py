@@ -174,7 +174,7 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> dict[str, _Pair]:
         result.source.resolve() for result in candidate.tasks.values()
     }:
         raise UserError(
-            "--baseline and --candidate are the same results; name two models' folders",
+            "baseline and candidate are the same results; name two models' folders",
             path=min(shared),
         )
     check_same_protocol(baseline, candidate)

@@ -71,7 +71,7 @@ def readme_words(new: NewTask) -> dict[str, str]:
         "let language models write them for the labels that are given, after a look at the config "
         "that the first command copies:\n\n"
         + markdown.block(
-            "regreason prompts --dest annotation\n"
+            "regreason fetch prompts --out annotation\n"
             f"regreason explain {dest}/task.yml annotation/explain.yml \\\n"
             f"  --out {dest}/explained.jsonl --task-out {dest}/explained.yml",
             "sh",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sqlite3
+import time
+import uuid
 from collections import Counter
 from pathlib import Path
+from threading import Event, Thread, Timer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.asking import dump
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.annotate import locks
 from regreason_plugin.annotate.locks import WorkerLock, if_ended, worker_names
 from regreason_plugin.annotate.store import (
     ASKING,
@@ -86,7 +90,7 @@ def test_a_retry_adds_to_what_was_paid(tmp_path: Path) -> None:
         assert store.outcomes([call().key]) == {}
         store.finish(call(), FINE)
         assert store.claim([call()], retry=True).mine == []
-        (row,) = map(json.loads, store.dump())
+        (row,) = map(json.loads, dump(store.path))
         assert row[8:] == [OK, 3, "Fine.", None, 4, 107, 20, 0.75, 0]
         assert store.spent() == 0.75
         assert store.totals("rater") == ({OK: 1}, 107, 20, 0.75)
@@ -98,7 +102,7 @@ def test_a_retry_that_is_given_back_keeps_what_was_paid_and_is_left(tmp_path: Pa
         store.finish(call(0), FAILED)
         store.claim([call(0)], retry=True)
     with Store(tmp_path / "s.db") as store:
-        (row,) = map(json.loads, store.dump())
+        (row,) = map(json.loads, dump(store.path))
         assert row[12:] == [3, 7, 0, 0.25, 0]
         assert store.outcomes([call(0).key]) == {}
         assert store.claim([call(0), call(1)]).mine == [call(0), call(1)]
@@ -113,7 +117,7 @@ def test_an_answer_that_is_kept_is_short_and_can_be_stored(tmp_path: Path) -> No
     with Store(tmp_path / "s.db") as store:
         store.claim([call()])
         store.finish(call(), Outcome("broken_json", answer="\ud800" + "x" * 1_000_000))
-        (row,) = map(json.loads, store.dump())
+        (row,) = map(json.loads, dump(store.path))
         assert row[11] == "?" + "x" * 1_999
 
 
@@ -174,7 +178,7 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     (tmp_path / "s.db").touch()
     with Store(tmp_path / "s.db") as store:
         assert store.claim([call()]).mine == [call()]
-        assert next(map(json.loads, store.dump()))[8] == ASKING
+        assert json.loads(dump(store.path)[0])[8] == ASKING
 
 
 @pytest.mark.parametrize("name", ["s.db", "a [1]*?.db", "a-worker-b.db"])
@@ -201,25 +205,33 @@ def test_a_lock_that_was_taken_away_before_it_was_held_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As another process does that takes the new file for one of a killed process."""
-    original = locks._hold
-    times = []
+    name = "0123456789ab"
+    monkeypatch.setattr(uuid, "uuid4", lambda: SimpleNamespace(hex=name))
+    path = tmp_path / f"s.db-worker-{name}"
+    held, go_on = Event(), Event()
 
-    def with_a_rival(path: Path):  # type: ignore[no-untyped-def]
-        times.append(path)
-        if len(times) == 1:
-            raise BlockingIOError  # the rival holds it
-        stream = original(path)
-        if len(times) == 2:
-            path.unlink()  # the rival has ended its look
-        return stream
+    def rival() -> None:
+        with if_ended(tmp_path / "s.db", name) as ended:
+            assert ended
+            held.set()
+            go_on.wait()
 
-    monkeypatch.setattr(locks, "_hold", with_a_rival)
+    thread = Thread(target=rival)
+    thread.start()
+    assert held.wait(10)
+    old = path.stat().st_ino
+    link = tmp_path / "keeps the number in use"
+    link.hardlink_to(path)
+    Timer(0.3, go_on.set).start()
+    started = time.monotonic()
     lock = WorkerLock(tmp_path / "s.db")
-    assert len(times) == 3
-    monkeypatch.undo()
+    assert time.monotonic() - started > 0.2
+    thread.join()
+    assert path.stat().st_ino != old
     with if_ended(tmp_path / "s.db", lock.name) as ended:
         assert not ended
     lock.release()
+    assert not path.exists()
 
 
 def test_finished_calls_are_counted_as_the_rows_say(tmp_path: Path) -> None:

@@ -407,8 +407,8 @@ def test_a_twin_is_never_mixed_with_its_task(tmp_path: Path) -> None:
 def gate(folder: Path, task: Task, *more: str) -> int:
     for name in ARMS:
         write_results(folder / name, {task: drawn(task, name)})
-    given = ["--baseline", str(folder / "label_only"), "--candidate", str(folder / "explanation")]
-    return main(["gate", *given, *more])
+    given = [f"{name}={folder / name}" for name in ("label_only", "explanation")]
+    return main(["gate", *given, "--baseline", "label_only", *more])
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_chosen_documents_are_paired_in_whatever_order_they_were_named(
     assert [setting["documents"] for setting in made["settings"]] == [4]
     for name in "ab":
         assert made["scores"][name][TASK]["acc"]["value"] == np.mean(right[name])
-    gate = ["gate", "--baseline", str(tmp_path / "a"), "--candidate", str(tmp_path / "b")]
+    gate = ["gate", f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}", "--baseline", "a"]
     capsys.readouterr()
     assert main(gate) in (0, 1, 3)
     change = np.mean(right["b"]) - np.mean(right["a"])
@@ -266,7 +266,7 @@ def test_other_chosen_documents_are_named(
     runs = [f"{name}={tmp_path / name}" for name in "ab"]
     for command in (
         ["compare", *runs, "--baseline", "a", "--out", str(tmp_path / "out")],
-        ["gate", "--baseline", str(tmp_path / "a"), "--candidate", str(tmp_path / "b")],
+        ["gate", f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}", "--baseline", "a"],
         ["probe-plot", *runs, "--out", str(tmp_path / "out")],
     ):
         assert main(command) == 2
@@ -308,7 +308,7 @@ def test_a_file_as_output_path_is_found_by_the_name_that_was_typed(
     for arm, content in said.items():
         value = content["results"][TASK]["acc,none"]
         assert made["scores"][arm][TASK]["acc"]["value"] == pytest.approx(value, abs=1e-6)
-    assert main(["gate", "--baseline", "runs/one.json", "--candidate", "runs/two.json"]) in (
+    assert main(["gate", "a=runs/one.json", "b=runs/two.json", "--baseline", "a"]) in (
         0,
         1,
         3,

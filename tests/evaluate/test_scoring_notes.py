@@ -71,7 +71,8 @@ def test_the_gate_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     folders.append(folder_of(tmp_path / "c", 1, last=1e-5))
     for candidate, told in ((folders[1], 1), (folders[2], 0)):
         summary, junit = tmp_path / f"{candidate.name}.md", tmp_path / f"{candidate.name}.xml"
-        arguments = ("--baseline", folders[0], "--candidate", candidate, "--max-drop", 0.05)
+        given = [f"baseline={folders[0]}", f"candidate={candidate}"]
+        arguments = (*given, "--baseline", "baseline", "--max-drop", 0.05)
         main(["gate", *map(str, (*arguments, "--summary", summary, "--junit", junit))])
         for text in (capsys.readouterr().out, summary.read_text(), junit.read_text()):
             assert text.count("baseline and candidate have the same score") == told
