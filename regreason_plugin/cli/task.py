@@ -83,13 +83,13 @@ def run_task(args: argparse.Namespace) -> int:
     from regreason_plugin.core.task_file import TaskFile, check_name
     from regreason_plugin.task.label_order import found_order, given_order
     from regreason_plugin.task.new_task import (
+        NewTask,
         check_dest,
         check_is_free,
         default_end,
         default_prompt,
         write_task,
     )
-    from regreason_plugin.task.plan import NewTask
     from regreason_plugin.task.table_summary import local_tokenizer, look
 
     with _said_in_one_sentence():

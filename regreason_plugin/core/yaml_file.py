@@ -6,7 +6,7 @@ something else than they do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,9 @@ class YamlFile:
         """In which line a field stands, from 1; one that is missing, where its mapping starts."""
         node, number = self.root, self.root.start_mark.line if self.root else 0
         for part in field:
-            if isinstance(node, yaml.MappingNode):
-                pairs = [pair for pair in node.value if pair[0].value == part]
-                if not pairs:
-                    break
-                key, node = pairs[0]
-                number = key.start_mark.line
-            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-                node = node.value[part]
-                number = node.start_mark.line
+            if not (found := _child(node, part)):
+                break
+            number, node = found
         return int(number) + 1
 
 
@@ -75,6 +69,59 @@ def read_yaml(
         problem = getattr(error, "problem", None) or "it has signs that YAML does not know"
         line = mark.line + 1 if mark else None
         raise UserError(f"is no YAML: {problem}", path=path, line=line) from None
+
+
+def with_values(text: str, values: Mapping[Sequence[str | int], str]) -> str:
+    """A YAML text with other values in some fields; its comments and all else stay.
+
+    Args:
+        text: Of a file.
+        values: Scalars as YAML writes them, by field.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    places = []
+    for field, value in values.items():
+        node = root
+        for part in field:
+            found = _child(node, part)
+            assert found, f"there is no {field}"
+            node = found[1]
+        assert node
+        places.append((node.start_mark.index, node.end_mark.index, value))
+    for start, end, value in sorted(places, reverse=True):
+        space = "" if text[start - 1].isspace() else " "  # an empty value begins at its colon
+        text = f"{text[:start]}{space}{value}{text[end:]}"
+    return text
+
+
+class _BlockDumper(yaml.SafeDumper):
+    """Writes a text of several lines as a block."""
+
+
+_BlockDumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
+
+def dump_yaml(keys: Mapping[str, Any]) -> str:
+    """Keys with their values, in their order, as a reader likes to see them."""
+    return yaml.dump(
+        dict(keys), Dumper=_BlockDumper, allow_unicode=True, sort_keys=False, width=10**9
+    )
+
+
+def _child(node: yaml.Node | None, part: str | int) -> tuple[int, yaml.Node] | None:
+    """What a mapping or a list has under a key or number: its line from 0, and its node."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == part:
+                return key.start_mark.line, value
+    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+        return node.value[part].start_mark.line, node.value[part]
+    return None
 
 
 def _refuse_twice(node: yaml.Node | None, path: Path) -> None:

@@ -18,8 +18,7 @@ from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.prompt import neutralise
 from regreason_plugin.core.task_file import AXIS, TaskFile, check_prompt, read_task
-from regreason_plugin.task.new_task import default_end, default_prompt, write_task
-from regreason_plugin.task.plan import NewTask
+from regreason_plugin.task.new_task import NewTask, default_end, default_prompt, write_task
 
 TASK = """\
 name: tickets
