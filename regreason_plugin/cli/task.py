@@ -160,11 +160,11 @@ def _tiny_base() -> str:
 def _data(args: argparse.Namespace) -> Data:
     """A file, or what can only be a dataset's id."""
     from regreason_plugin.core.task_file import Data
-    from regreason_plugin.data.table_file import ENDINGS
+    from regreason_plugin.data.row_readers import TABLES
 
     path = Path(args.data)
     hub_like = args.data.count("/") <= 1 and not args.data.startswith((".", "/", "~"))
-    if os.path.lexists(path) or args.data.lower().endswith(ENDINGS) or not hub_like:
+    if os.path.lexists(path) or args.data.lower().endswith(TABLES) or not hub_like:
         return Data(path=path)
     return Data(hub=args.data, config=args.subset, split=args.split)
 
