@@ -13,7 +13,6 @@ from typing import Any
 
 from regreason_plugin.annotate.answers import Unreadable
 from regreason_plugin.annotate.client import Fault, Server
-from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.lanes import Lane
 from regreason_plugin.annotate.questions import Question
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store
@@ -45,21 +44,8 @@ def ask_all(
     Raises:
         UserError: A key is missing or refused, or a server does nothing but fail.
     """
-    servers = [_server(lane.rater) for lane in lanes]
+    servers = [Server(lane.rater) for lane in lanes]
     return asyncio.run(_ask_all(store, lanes, servers, retry, budget))
-
-
-def _server(rater: ServerRater) -> Server:
-    return Server(
-        rater.base_url,
-        rater.api_key_env,
-        rater.model,
-        rater.request_options(),
-        rater.structured,
-        rater.timeout,
-        rater.retries,
-        rater.concurrency,
-    )
 
 
 async def _ask_all(

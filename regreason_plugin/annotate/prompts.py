@@ -109,14 +109,15 @@ def render_merge(
 ) -> str:
     """The whole question about some explanations of one conversation."""
     block = "\n".join(f"<explanation>\n{_material(one)}\n</explanation>" for one in explanations)
-    parts = re.split(r"(\{conversation\}|\{explanations\}|\{question\}|\{words\})", text)
-    values = {
-        CONVERSATION: conversation_block(conversation),
-        EXPLANATIONS: f"<explanations>\n{block}\n</explanations>",
-        "{question}": QUESTIONS[axis],
-        "{words}": str(words),
-    }
-    return "".join(values.get(part, part) for part in parts)
+    return _fill(
+        text,
+        {
+            CONVERSATION: conversation_block(conversation),
+            EXPLANATIONS: f"<explanations>\n{block}\n</explanations>",
+            "{question}": QUESTIONS[axis],
+            "{words}": str(words),
+        },
+    )
 
 
 def load_explain_prompt(folder: Path | None) -> str:
@@ -138,14 +139,21 @@ def render_explain(template: str, task: str, text: str, label: str, words: int) 
         label: The text of its label.
         words: The most that the explanation may have.
     """
-    values = {
-        "{task}": _block("task", task.replace(TEXT, "(the text)")),
-        TEXT: _block("text", text),
-        LABEL: _block("label", label),
-        "{words}": str(words),
-    }
-    parts = re.split(r"(\{task\}|\{text\}|\{label\}|\{words\})", template)
-    return "".join(values.get(part, part) for part in parts)
+    return _fill(
+        template,
+        {
+            "{task}": _block("task", task.replace(TEXT, "(the text)")),
+            TEXT: _block("text", text),
+            LABEL: _block("label", label),
+            "{words}": str(words),
+        },
+    )
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    """Put values in their places, all at once: no value is searched for another's place."""
+    places = "|".join(map(re.escape, values))
+    return re.sub(places, lambda match: values[match[0]], template)
 
 
 def explain_sha256(template: str, task: str, label: str, words: int) -> str:

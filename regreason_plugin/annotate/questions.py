@@ -10,16 +10,7 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.annotate.answers import read_explanation, read_rating
 from regreason_plugin.annotate.config import ServerRater
-from regreason_plugin.annotate.prompts import (
-    EXPLAIN,
-    MERGE,
-    AskingPrompt,
-    explain_sha256,
-    load_prompts,
-    merge_sha256,
-    render_explain,
-    render_merge,
-)
+from regreason_plugin.annotate.prompts import AskingPrompt, load_prompts
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.core.jsonl import check_unique, read_records
 from regreason_plugin.core.paper import AXES, EIGHTEEN
@@ -167,66 +158,36 @@ def asked_rater(config: ServerRater, prompts: Path | None, store: Store) -> Aske
     return AskedRater(config, load_prompts(config.prompts, prompts), store)
 
 
-def merge_question(
+def explanation_question(
     config: ServerRater,
-    template: str,
-    words: int,
     conversation: Conversation,
     axis: str,
-    explanations: Sequence[str],
+    kind: str,
+    prompt_sha256: str,
+    prompt: Callable[[], str],
 ) -> Question:
-    """The call that makes one explanation of several."""
-    return Question(
-        CallKey(
-            conversation_key(conversation),
-            config.name,
-            axis,
-            MERGE,
-            merge_sha256(template, explanations, words),
-            config.model,
-            sampling(config),
-        ),
-        conversation.id,
-        lambda: render_merge(template, conversation, axis, explanations, words),
-        _schema({"explanation": _EXPLANATION}),
-        lambda said: (None, read_explanation(said)),
-    )
-
-
-def explain_question(
-    config: ServerRater,
-    template: str,
-    words: int,
-    task: str,
-    conversation: Conversation,
-    axis: str,
-    label: str,
-) -> Question:
-    """The call that says why a text has its label.
+    """A call whose answer is an explanation without a score.
 
     Args:
         config: Who is asked.
-        template: The prompt (`prompts.load_explain_prompt`).
-        words: The most that the explanation may have.
-        task: The prompt of the task.
-        conversation: The text, as its last message.
-        axis: What the label is of.
-        label: Its text.
+        conversation: What is explained.
+        axis: On which axis.
+        kind: `prompts.MERGE` or `prompts.EXPLAIN`.
+        prompt_sha256: What the prompt says beside the conversation.
+        prompt: Makes the whole text.
     """
+    key = CallKey(
+        conversation_key(conversation),
+        config.name,
+        axis,
+        kind,
+        prompt_sha256,
+        config.model,
+        sampling(config),
+    )
+    schema = _schema({"explanation": _EXPLANATION})
     return Question(
-        CallKey(
-            conversation_key(conversation),
-            config.name,
-            axis,
-            EXPLAIN,
-            explain_sha256(template, task, label, words),
-            config.model,
-            sampling(config),
-        ),
-        conversation.id,
-        lambda: render_explain(template, task, conversation.conversation[-1].content, label, words),
-        _schema({"explanation": _EXPLANATION}),
-        lambda said: (None, read_explanation(said)),
+        key, conversation.id, prompt, schema, lambda answer: (None, read_explanation(answer))
     )
 
 

@@ -7,14 +7,15 @@ they counted. They stand in for people or language models and are neither.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from regreason_plugin.annotate.raters import PROMPTS, Rater, RatingPrompt
+from regreason_plugin.annotate.aggregate import aggregate_rows
+from regreason_plugin.annotate.raters import PROMPTS, Rater, RatingPrompt, collect
 from regreason_plugin.annotate.rule_features import Reading, read
 from regreason_plugin.annotate.scores import round_half_up
 from regreason_plugin.core.paper import AXES
-from regreason_plugin.core.records import Conversation, RaterScore
+from regreason_plugin.core.records import Conversation, RaterScore, Rating
 
 RULES_NOTE = (
     "Labels and explanations come from the built-in rules (raters named rules-*), which count "
@@ -186,6 +187,17 @@ RULES: dict[str, tuple[Callable[[Reading, float], float], Callable[[Reading, byt
     "on_topic": (_on_topic, _say_on_topic),
 }
 RULED_AXES = tuple(axis for axis in AXES if axis in RULES)
+
+
+def rate(
+    conversations: Iterable[Conversation], axes: Sequence[str] = RULED_AXES
+) -> Iterator[Rating]:
+    """Rate conversations as they come, by the mean of the scores of all rules.
+
+    Yields:
+        A rating a conversation and axis.
+    """
+    return aggregate_rows(lambda: collect(conversations, RULE_RATERS, axes))
 
 
 def _pick(drawn: bytes, *wordings: str) -> str:

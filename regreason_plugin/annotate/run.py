@@ -17,19 +17,24 @@ from typing import Protocol
 from regreason_plugin.annotate.aggregate import aggregate_rows
 from regreason_plugin.annotate.config import AnnotateConfig, MergeConfig, ServerRater
 from regreason_plugin.annotate.cost_estimate import LanePlan, count, count_ratings, estimate
-from regreason_plugin.annotate.ensemble import collect
 from regreason_plugin.annotate.lanes import Lane, Tally
-from regreason_plugin.annotate.prompts import MERGE, load_merge_prompt
+from regreason_plugin.annotate.prompts import (
+    MERGE,
+    load_merge_prompt,
+    merge_sha256,
+    render_merge,
+    text_sha256,
+)
 from regreason_plugin.annotate.provenance import About, AboutRater, write_about
 from regreason_plugin.annotate.questions import (
     AskedRater,
     Question,
     asked_rater,
     distinct,
-    merge_question,
+    explanation_question,
     read_conversations,
 )
-from regreason_plugin.annotate.raters import Rater
+from regreason_plugin.annotate.raters import Rater, collect
 from regreason_plugin.annotate.rules import RULE_RATERS
 from regreason_plugin.annotate.scores import usable_ratings
 from regreason_plugin.annotate.store import OK, Outcome, Store
@@ -285,7 +290,14 @@ class _Run:
         assert self._config.merge is not None
         explanations = [one.explanation for one in usable]
         words = self._config.merge.max_words
-        return merge_question(merger, self._template, words, rated, rated.axis, explanations)
+        return explanation_question(
+            merger,
+            rated,
+            rated.axis,
+            MERGE,
+            merge_sha256(self._template, explanations, words),
+            lambda: render_merge(self._template, rated, rated.axis, explanations, words),
+        )
 
     def _merger(self) -> ServerRater | None:
         merge = self._config.merge
@@ -367,8 +379,6 @@ def _about_rater(rater: Rater) -> AboutRater:
 
 
 def _about_merger(merger: ServerRater, template: str) -> AboutRater:
-    from regreason_plugin.annotate.prompts import text_sha256
-
     return AboutRater(
         name=merger.name,
         model=merger.model,

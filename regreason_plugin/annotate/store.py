@@ -288,15 +288,6 @@ class Store:
             cost += paid
         return states, prompt_tokens, answer_tokens, cost
 
-    def dump(self) -> Iterator[str]:
-        """Every row but its time and worker, sorted: for comparing two stores."""
-        columns = (
-            "conversation, rater, axis, prompt, prompt_sha256, model, sampling, id, state, score, "
-            "explanation, answer, attempts, prompt_tokens, answer_tokens, cost, reserved"
-        )
-        for row in self._database.execute(f"SELECT {columns} FROM calls ORDER BY 1,2,3,4,5,6,7"):
-            yield json.dumps(row)
-
     # --- inside -------------------------------------------------------------------------
 
     def _open_in_turn(self) -> None:

@@ -12,12 +12,12 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from regreason_plugin.evaluate.prefix_tree import Row
+from regreason_plugin.evaluate.prefix_tree import PrefixRow
 from regreason_plugin.probes.anatomy import text_config
 
 
 def batch_inputs(
-    rows: Sequence[Row], model: nn.Module, device: torch.device, padded_to: int = 0
+    rows: Sequence[PrefixRow], model: nn.Module, device: torch.device, padded_to: int = 0
 ) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
     """The model's keyword arguments for some rows, padded on the right.
 
@@ -125,13 +125,13 @@ class _CausalTrunk(TorchFunctionMode):
 class OutOfMemoryError(Exception):
     """There was too little memory for a batch."""
 
-    def __init__(self, batch: Sequence[Row]) -> None:
+    def __init__(self, batch: Sequence[PrefixRow]) -> None:
         super().__init__(f"{len(batch)} rows of at most {len(batch[0].tokens)} tokens")
         self.batch = batch
 
 
 @contextmanager
-def noticing_memory(batch: Sequence[Row]) -> Iterator[None]:
+def noticing_memory(batch: Sequence[PrefixRow]) -> Iterator[None]:
     """Say which batch was too large.
 
     Raises:

@@ -28,7 +28,7 @@ from regreason_plugin.train.output_lock import OutputLock
 from regreason_plugin.train.probe_batch import PROBES_FILE, ProbeCallback, load_batch
 from regreason_plugin.train.record import (
     DEFAULT_OUTPUT,
-    Progress,
+    TrainingProgress,
     check_other_run,
     config_sha256,
     write_record,
@@ -49,7 +49,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self._sources: Sources | None = None
         self._config_sha256 = ""
         self._trainer: Any = None
-        self._progress: Progress | None = None
+        self._progress: TrainingProgress | None = None
         self._scoring: Scoring | None = None
         self._template: dict[str, bool] = {}
         self._use = ModelUse()
@@ -187,7 +187,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
     def post_train(self, cfg: Any, model: Any) -> None:
         """Remember how far the training went; Axolotl calls this before and after saving."""
         if self._trainer is not None:
-            self._progress = Progress.of(self._trainer)
+            self._progress = TrainingProgress.of(self._trainer)
             self._trainer = None
 
     def post_train_unload(self, cfg: Any) -> None:

@@ -98,6 +98,17 @@ class Workplace:
             return {tuple(one.key): one.prompt() for some in lists for one in some}
 
 
+def dump(store: Path) -> list[str]:
+    """Every row of a store but its time and worker, sorted: for comparing two stores."""
+    columns = (
+        "conversation, rater, axis, prompt, prompt_sha256, model, sampling, id, state, score, "
+        "explanation, answer, attempts, prompt_tokens, answer_tokens, cost, reserved"
+    )
+    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
+        rows = database.execute(f"SELECT {columns} FROM calls ORDER BY 1, 2, 3, 4, 5, 6, 7")
+        return [json.dumps(row) for row in rows]
+
+
 def write_talk(path: Path, request: str = "Is it far?", answer: str = "Not at all.") -> None:
     """A file of one conversation."""
     from regreason_plugin.core.jsonl import dumps

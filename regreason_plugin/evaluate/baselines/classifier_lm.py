@@ -15,7 +15,7 @@ from regreason_plugin.core.declaration import Declaration, Setting
 Array: TypeAlias = npt.NDArray[np.float64]
 
 
-class Classifier(Protocol):
+class LabelScorer(Protocol):
     """What answers."""
 
     def log_probabilities(self, setting: Setting, prompts: Sequence[str]) -> Array:
@@ -35,7 +35,7 @@ class ClassifierLM(LM):  # type: ignore[misc]
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: LabelScorer,
         declaration: Declaration,
         tasks: Mapping[str, Setting],
         tokenizer: Any = None,

@@ -18,7 +18,7 @@ from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 
 if TYPE_CHECKING:
     from regreason_plugin.core.cost import ScoringClock
-    from regreason_plugin.evaluate.baselines.classifier_lm import Classifier
+    from regreason_plugin.evaluate.baselines.classifier_lm import LabelScorer
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _head(work: Work, folder: DataFolder) -> MethodCost:
 def _score(
     work: Work,
     folder: DataFolder,
-    classifier: Classifier,
+    classifier: LabelScorer,
     model_args: dict[str, Any],
     tokenizer: Any,
 ) -> ScoringClock:

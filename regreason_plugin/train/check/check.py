@@ -10,7 +10,7 @@ from typing import Any
 
 from regreason_plugin.core.errors import UserError, user_errors_passed_on
 from regreason_plugin.train.chat_template import check_special_tokens, template_arguments
-from regreason_plugin.train.check.config_loading import Run, register_plugins, validate
+from regreason_plugin.train.check.config_loading import TrainingRun, register_plugins, validate
 from regreason_plugin.train.check.memory import ModelShape, estimate, read_deepspeed, read_shape
 from regreason_plugin.train.check.schedule import Schedule, plan
 from regreason_plugin.train.check.token_counts import (
@@ -58,7 +58,7 @@ class Checked:
         memory: Bytes by what takes them; None where the model is not here.
     """
 
-    run: Run
+    run: TrainingRun
     findings: list[Finding] = field(default_factory=list)
     cfg: Any = None
     sources: Sources | None = None
@@ -78,7 +78,10 @@ class _Tokens:
 
 
 def check_runs(
-    runs: list[Run], config: str, processes: int, on_run: Callable[[], object] = lambda: None
+    runs: list[TrainingRun],
+    config: str,
+    processes: int,
+    on_run: Callable[[], object] = lambda: None,
 ) -> list[Checked]:
     """Check every run of a config.
 
