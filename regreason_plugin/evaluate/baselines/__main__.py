@@ -1,7 +1,9 @@
 """``python -m regreason_plugin.evaluate.baselines``: one method in a process of its own."""
 
+import sys
+
 from regreason_plugin.core.errors import stop_on_user_error
-from regreason_plugin.evaluate.baselines.method import Work, do, parser
+from regreason_plugin.evaluate.baselines.method import Work, do
 
 with stop_on_user_error():
-    do(Work(**vars(parser().parse_args())))
+    do(Work.model_validate_json(sys.argv[1]))

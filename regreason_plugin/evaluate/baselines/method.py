@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from argparse import ArgumentParser
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
 
 from regreason_plugin.build.folder import DataFolder, open_data_folder
 from regreason_plugin.core.cost import MethodCost, measured
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from regreason_plugin.evaluate.baselines.classifier_lm import LabelScorer
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(BaseModel):
     """What one method is to do.
 
     Attributes:
@@ -39,6 +38,8 @@ class Work:
         apply_chat_template: Prompts in the base model's chat template.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     method: str
     data: Path
     out: Path
@@ -51,39 +52,11 @@ class Work:
     include_path: Path | None = None
     apply_chat_template: bool = False
 
-    def arguments(self) -> list[str]:
-        """As `parser` reads them."""
-        given = [self.method, str(self.data), "--out", str(self.out)]
-        if self.tasks is not None:
-            given += ["--tasks", ",".join(self.tasks)]
-        if self.model is not None:
-            given += ["--model", self.model]
-        if self.seed is not None:
-            given += ["--seed", str(self.seed), "--epochs", str(self.epochs)]
-            given += ["--learning_rate", str(self.learning_rate)]
-            given += ["--batch_size", str(self.batch_size)]
-        if self.include_path is not None:
-            given += ["--include_path", str(self.include_path)]
-        return given + ["--apply_chat_template"] * self.apply_chat_template
-
-
-def parser() -> ArgumentParser:
-    """Of ``python -m regreason_plugin.evaluate.baselines``, which `regreason baselines` starts."""
-    parser = ArgumentParser(
-        prog="python -m regreason_plugin.evaluate.baselines", description=__doc__
-    )
-    parser.add_argument("method", choices=DO)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tasks", type=lambda text: tuple(text.split(",")))
-    parser.add_argument("--model")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--epochs", type=int, default=Work.epochs)
-    parser.add_argument("--learning_rate", type=float, default=Work.learning_rate)
-    parser.add_argument("--batch_size", type=int, default=Work.batch_size)
-    parser.add_argument("--include_path", type=Path)
-    parser.add_argument("--apply_chat_template", action="store_true")
-    return parser
+    def argument(self) -> str:
+        """For ``python -m regreason_plugin.evaluate.baselines``, as JSON."""
+        # (What only `head` goes by is no reason to do another method anew.)
+        of_head = {"epochs", "learning_rate", "batch_size"} if self.seed is None else set()
+        return self.model_dump_json(exclude=of_head, exclude_none=True)
 
 
 def do(work: Work) -> MethodCost:

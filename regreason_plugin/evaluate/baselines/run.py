@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def run_baselines(
     Raises:
         UserError: A task, the model, the data or ``out`` will not do; nothing is run.
     """
-    work = replace(work, include_path=task_folder(folder, work.include_path))
+    work = work.model_copy(update={"include_path": task_folder(folder, work.include_path)})
     check(folder, methods, work)
     # Half-finished work is cleared away, and nothing else may be.
     if not (out / LOCK).is_file():
@@ -93,14 +92,15 @@ def stages(
         for seed in seeds if method == "head" else (None,):
             place = out / method if seed is None else out / method / f"seed-{seed}"
             uses_model = method in WITH_MODEL or work.apply_chat_template
-            one = replace(
-                work,
-                method=method,
-                out=place,
-                seed=seed,
-                model=work.model if uses_model else None,
+            one = work.model_copy(
+                update={
+                    "method": method,
+                    "out": place,
+                    "seed": seed,
+                    "model": work.model if uses_model else None,
+                }
             )
-            arguments = one.arguments()
+            argument = one.argument()
             model = _state(Path(one.model)) if one.model else []
             found.append(
                 Stage(
@@ -109,9 +109,9 @@ def stages(
                         Path(sys.executable).name,
                         "-m",
                         "regreason_plugin.evaluate.baselines",
-                        *arguments,
+                        argument,
                     ],
-                    hash_of(made_from, *arguments, *model),
+                    hash_of(made_from, argument, *model),
                     (place / COST).is_file,
                     clears=place,
                     seconds=_SECONDS[method],
