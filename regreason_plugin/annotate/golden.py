@@ -18,6 +18,7 @@ from regreason_plugin.annotate.agreement import Ints, quadratic_kappa
 from regreason_plugin.annotate.scores import Floats, ScoreTable, Setting
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import check_unique, read_objects, validate
+from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.core.records import AxisName, Label, Text
 
 RESAMPLES = 2000
@@ -93,7 +94,7 @@ def read_golden(
     seen: dict[tuple[str, str], int] = {}
     ids = {row_id for row_id, _ in settings}
     for line, _, value in read_objects(path):
-        row = validate(Golden, value, path, line)
+        row = validate(Golden, value, path, line, EIGHTEEN)
         check_unique(seen, value, path, line)
         setting = settings.get((row.id, row.axis))
         if setting is None:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import get_args
 
 from regreason_plugin.build.arms import ARMS
-from regreason_plugin.build.build import BuildOptions, build
+from regreason_plugin.build.build import build, build_task
 from regreason_plugin.build.card import CARD
 from regreason_plugin.build.folder import DataFolder, Leaks, open_data_folder
+from regreason_plugin.build.row_writer import BuildOptions
 from regreason_plugin.build.scopes import SCOPE_KINDS
 from regreason_plugin.cli import aggregate, explain
 from regreason_plugin.cli.console import (
     AddCommand,
     amount,
-    console,
     errors,
     mini_size,
     names,
@@ -36,9 +36,6 @@ def add_commands(command: AddCommand) -> None:
     mini.add_argument("--out", type=Path, required=True, metavar="DATA")
     mini.add_argument("--per-dataset", type=mini_size, default=1000, metavar="N")
     _add_build_options(mini)
-
-    base = command("mini-base", _mini_base, "an untrained tiny model with its corpus, to train")
-    base.add_argument("--out", type=Path, required=True, metavar="DIR")
 
     importer = command("import", _import, "conversations from the Hub or from a local export")
     importer.add_argument("dataset", type=lambda name: names(name, "dataset", list(DATASETS))[0])
@@ -99,15 +96,6 @@ def _mini(args: argparse.Namespace) -> int:
             args.out, _build_options(args), per_dataset=args.per_dataset, on_progress=advance
         )
     _show_folder(folder)
-    return 0
-
-
-def _mini_base(args: argparse.Namespace) -> int:
-    from regreason_plugin.data.corpus import make_untrained_base
-
-    with console.status("the corpus, a tokenizer, random weights"):
-        make_untrained_base(args.out)
-    say(f"An untrained tiny model and its corpus: {args.out}")
     return 0
 
 
@@ -178,8 +166,6 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _build_task(args: argparse.Namespace) -> int:
-    from regreason_plugin.build.labelled import build_task
-
     with progress() as advance:
         folder, counts = build_task(
             args.ratings, args.out, _build_options(args), seed=args.seed, on_progress=advance

@@ -1,6 +1,6 @@
 """What a classification task is: its labels, what is asked, and what a setting is called.
 
-The eighteen settings are declared in ``paper.yml``; any other task in a ``task.yml`` of its
+The paper's settings are declared in ``paper.yml``; any other task in a ``task.yml`` of its
 own. A data folder's manifest carries the declaration it was built from, so training, scoring and
 reports know the labels of whatever data they are given.
 """
@@ -80,6 +80,9 @@ class Declaration(_Part):
         label_end: Written after every label, as ``.``; needed where a label is the beginning of
             another, whose score could otherwise never be the higher one.
         ordinal: Whether their order means something.
+        rated: Whether raters give the labels, as scores on a scale. Then every row has an
+            explanation, and a label that no row has is no mistake. Otherwise a table has the
+            labels, and explanations are optional.
         normalise: How scores of labels with several tokens are made comparable: ``none``, the
             sum of their tokens' log-likelihoods; or ``characters``, that sum over the label's
             length, as lm-eval's acc_norm.
@@ -97,6 +100,7 @@ class Declaration(_Part):
     labels: tuple[Label, ...] = Field(min_length=2)
     label_end: str = ""
     ordinal: bool
+    rated: bool = False
     normalise: Literal["none", "characters"] = "none"
     datasets: dict[str, Dataset]
     axes: dict[str, Axis]

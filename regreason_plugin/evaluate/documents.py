@@ -20,9 +20,9 @@ from lm_eval.api.samplers import ContextSampler
 from regreason_plugin.build.folder import (
     TEST,
     DataFolder,
-    mini_data_folder,
     open_data_folder,
 )
+from regreason_plugin.build.mini import mini_data_folder
 from regreason_plugin.core.declaration import Declaration, Setting
 from regreason_plugin.core.errors import UserError, say_once, stop_on_user_error
 from regreason_plugin.core.model_use import prompt_hashes

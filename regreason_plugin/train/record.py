@@ -72,7 +72,7 @@ def read_record(output_dir: Path) -> dict[str, Any] | None:
 def _declared(folder: DataFolder) -> dict[str, Any]:
     """The labels of a task of one's own; nothing of the eighteen settings."""
     declaration = folder.manifest.declaration
-    return {"declaration": declaration.model_dump(mode="json")} if declaration else {}
+    return {} if declaration.rated else {"declaration": declaration.model_dump(mode="json")}
 
 
 def write_record(

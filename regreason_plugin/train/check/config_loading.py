@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.core.yaml_file import read_yaml
 from regreason_plugin.train.config_checks import PLUGIN, STRATEGY
 from regreason_plugin.train.findings import Finding, finding
 
@@ -120,44 +119,10 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader), path)
-        found = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", path=path) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else None
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise UserError(f"is no YAML: {problem}", path=path, line=line) from None
-    if not isinstance(found, dict):
+    value = read_yaml(path).value
+    if not isinstance(value, dict):
         raise UserError("must hold keys with values, as in `base_model: ...`", path=path)
-    return found
-
-
-def _refuse_twice(node: Any, path: Path) -> None:
-    """A key that stands twice in one place, of which YAML keeps the last without a word."""
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            _refuse_twice(child, path)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: dict[str, int] = {}
-    for key, value in node.value:
-        _refuse_twice(value, path)
-        if not isinstance(key, yaml.ScalarNode):
-            continue
-        line = key.start_mark.line + 1
-        if key.value in seen:
-            raise UserError(
-                f"stands here twice (also line {seen[key.value]}), and only the last would count; "
-                "remove one",
-                path=path,
-                line=line,
-                field=key.value,
-            )
-        seen[key.value] = line
+    return value
 
 
 def _with_options(cfg: Any, options: Mapping[str, Any], config: Path) -> Any:
