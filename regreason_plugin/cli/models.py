@@ -86,7 +86,7 @@ def _configs(args: argparse.Namespace) -> int:
 
 def run_eval(arguments: list[str]) -> int:
     """`regreason eval`: the arguments are lm_eval's own."""
-    from regreason_plugin.evaluate.command import main as run_lm_eval
+    from regreason_plugin.evaluate.eval_command import main as run_lm_eval
 
     return run_lm_eval(arguments)
 

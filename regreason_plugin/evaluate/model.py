@@ -1,7 +1,7 @@
 """``regreason-hf``: lm-eval's ``hf``, with another way to score and with probes.
 
 It takes the arguments of ``hf`` and two of its own, and gives the same numbers, but for
-adapters, whose base it does not resize (`adapter`). What ``hf`` computes three times it
+adapters, whose base it does not resize (`adapter_loading`). What ``hf`` computes three times it
 computes once (`scorer`), and where a document's answer is decided it can measure entropies
 (`regreason_plugin.probes`).
 """
@@ -22,7 +22,7 @@ from transformers import BitsAndBytesConfig
 from regreason_plugin.core.cost import SCORING, ScoringClock
 from regreason_plugin.core.cpu_processes import several_on_a_cpu
 from regreason_plugin.core.errors import UserError, stop_on_user_error
-from regreason_plugin.evaluate.adapter import load_adapter
+from regreason_plugin.evaluate.adapter_loading import load_adapter
 from regreason_plugin.evaluate.answer_cache import answers_digest
 from regreason_plugin.evaluate.label_requests import Context, Continuation
 from regreason_plugin.evaluate.prefix_tree import shared_prefix

@@ -17,7 +17,7 @@ from regreason_plugin.core.whole_files import check_not_input
 from regreason_plugin.evaluate.baselines import WITH_MODEL
 from regreason_plugin.evaluate.baselines.method import Work
 from regreason_plugin.evaluate.baselines.training_rows import read_rows, tasks_of
-from regreason_plugin.evaluate.command import checkout_tasks, task_folder
+from regreason_plugin.evaluate.eval_command import checkout_tasks, task_folder
 
 _OF_A_MODEL = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 # Rough guesses, until a stage of the kind has run.

@@ -10,7 +10,7 @@ from typing import Any
 from regreason_plugin.core.cost import SCORING, ScoringCost
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
-from regreason_plugin.evaluate.command import checkout_tasks
+from regreason_plugin.evaluate.eval_command import checkout_tasks
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.results import read_run
 from regreason_plugin.evaluate.samples import scored_ids
@@ -100,7 +100,7 @@ def score_base(method: str, command: LmEvalCommand, out: Path) -> ScoringCost:
     Raises:
         UserError: It ended with an error, which it has said.
     """
-    from regreason_plugin.evaluate.command import main
+    from regreason_plugin.evaluate.eval_command import main
 
     if main(command.flags()):
         raise UserError(f"{method}: lm_eval ended with the error above")

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.command import task_folder
+from regreason_plugin.evaluate.eval_command import task_folder
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.task_files import task_groups
 from regreason_plugin.train.chat_template import uses_chat_template
