@@ -120,14 +120,14 @@ def task_folder(folder: DataFolder, named: str | Path | None = None) -> Path | N
     """
     if folder.declaration.group is not None:
         return None if named is None else Path(named)
-    place = Path(named or next(iter(folder.declaration.datasets)))
-    if not any(place.rglob("*.yaml")):
+    tasks = Path(named or next(iter(folder.declaration.datasets)))
+    if not any(tasks.rglob("*.yaml")):
         raise UserError(
-            f"the data is of a task of its own, and {place}/ has no task file here; name its "
+            f"the data is of a task of its own, and {tasks}/ has no task file here; name its "
             "folder with --include_path",
             path=folder.path,
         )
-    return place
+    return tasks
 
 
 def _include_paths(named: Any) -> Any:

@@ -136,13 +136,16 @@ def check_config(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
     types = set()
     for name in ("datasets", "test_datasets"):
         for number, entry in enumerate(cfg.get(name) or []):
-            place = f"{name}[{number}]."
-            yield from _check_keys(entry, known_in_entry, config, place)
-            yield from _check_rules(entry, _ENTRY_RULES, config, place)
+            entry_field = f"{name}[{number}]."
+            yield from _check_keys(entry, known_in_entry, config, entry_field)
+            yield from _check_rules(entry, _ENTRY_RULES, config, entry_field)
             types.add(entry.get("type"))
             if len(types) > 1:
                 yield finding(
-                    "error", "must be the same for every file", path=config, field=f"{place}type"
+                    "error",
+                    "must be the same for every file",
+                    path=config,
+                    field=f"{entry_field}type",
                 )
 
 
@@ -252,15 +255,15 @@ def without_refused(cfg: Any) -> Any:
 
 
 def _check_rules(
-    values: Mapping[str, Any], rules: Iterable[_Rule], config: str, place: str
+    values: Mapping[str, Any], rules: Iterable[_Rule], config: str, prefix: str
 ) -> Iterator[Finding]:
     for rule in rules:
         if not rule.allowed(values.get(rule.key)):
-            yield finding("error", rule.message, path=config, field=place + rule.key)
+            yield finding("error", rule.message, path=config, field=prefix + rule.key)
 
 
 def _check_keys(
-    values: Iterable[str], known: set[str], config: str, place: str
+    values: Iterable[str], known: set[str], config: str, prefix: str
 ) -> Iterator[Finding]:
     for key in values:
         if key not in known:
@@ -270,7 +273,7 @@ def _check_keys(
                 "error",
                 f"Axolotl knows no such key and would ignore it; {hint}",
                 path=config,
-                field=place + key,
+                field=prefix + key,
             )
 
 

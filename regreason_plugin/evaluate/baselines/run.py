@@ -46,9 +46,9 @@ def run_baselines(
     check(folder, methods, work)
     # Half-finished work is cleared away, and nothing else may be.
     if not (out / LOCK).is_file():
-        for place in (out / method for method in methods):
-            if place.exists() and (not place.is_dir() or any(place.iterdir())):
-                raise UserError("is there and no baseline; name another --out", path=place)
+        for results in (out / method for method in methods):
+            if results.exists() and (not results.is_dir() or any(results.iterdir())):
+                raise UserError("is there and no baseline; name another --out", path=results)
     return run_stages(out, stages(folder, out, methods, seeds, work))
 
 
@@ -87,22 +87,22 @@ def stages(
     made_from = hash_of(
         folder.sha256, *_state(checkout_tasks()), *_state(work.include_path), *_versions()
     )
-    found = []
+    planned = []
     for method in methods:
         for seed in seeds if method == "head" else (None,):
-            place = out / method if seed is None else out / method / f"seed-{seed}"
+            results = out / method if seed is None else out / method / f"seed-{seed}"
             uses_model = method in WITH_MODEL or work.apply_chat_template
             one = work.model_copy(
                 update={
                     "method": method,
-                    "out": place,
+                    "out": results,
                     "seed": seed,
                     "model": work.model if uses_model else None,
                 }
             )
             argument = one.argument()
             model = _state(Path(one.model)) if one.model else []
-            found.append(
+            planned.append(
                 Stage(
                     method if seed is None else f"{method} seed-{seed}",
                     [
@@ -112,12 +112,12 @@ def stages(
                         argument,
                     ],
                     hash_of(made_from, argument, *model),
-                    (place / COST).is_file,
-                    clears=place,
+                    (results / COST).is_file,
+                    clears=results,
                     seconds=_SECONDS[method],
                 )
             )
-    return found
+    return planned
 
 
 def _versions() -> list[str]:
@@ -138,11 +138,11 @@ def _state(folder: Path | None) -> list[str]:
 
 
 def _check_untrained(model: str, folder: DataFolder) -> None:
-    found = find_record({"pretrained": model})
-    if found and found[1].get("data", {}).get("sha256") == folder.sha256:
+    record = find_record({"pretrained": model})
+    if record and record[1].get("data", {}).get("sha256") == folder.sha256:
         raise UserError(
             f"--model {model} was trained on {folder.path}; name the model that it was trained "
-            f"from, {found[1].get('base_model')}"
+            f"from, {record[1].get('base_model')}"
         )
 
 
