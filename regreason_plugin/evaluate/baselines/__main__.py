@@ -3,7 +3,7 @@
 import sys
 
 from regreason_plugin.core.errors import stop_on_user_error
-from regreason_plugin.evaluate.baselines.method import Work, do
+from regreason_plugin.evaluate.baselines.method import WORK, do
 
 with stop_on_user_error():
-    do(Work.model_validate_json(sys.argv[1]))
+    do(WORK.validate_json(sys.argv[1]))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import TypeAdapter
 
 from regreason_plugin.build.folder import DataFolder, open_data_folder
 from regreason_plugin.core.cost import MethodCost, measured
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from regreason_plugin.evaluate.baselines.classifier_lm import LabelScorer
 
 
-class Work(BaseModel):
+@dataclass(frozen=True)
+class Work:
     """What one method is to do.
 
     Attributes:
@@ -37,8 +39,6 @@ class Work(BaseModel):
         include_path: A folder of more task files.
         apply_chat_template: Prompts in the base model's chat template.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str
     data: Path
@@ -56,7 +56,10 @@ class Work(BaseModel):
         """For ``python -m regreason_plugin.evaluate.baselines``, as JSON."""
         # (What only `head` goes by is no reason to do another method anew.)
         of_head = {"epochs", "learning_rate", "batch_size"} if self.seed is None else set()
-        return self.model_dump_json(exclude=of_head, exclude_none=True)
+        return WORK.dump_json(self, exclude=of_head, exclude_none=True).decode()
+
+
+WORK = TypeAdapter(Work)
 
 
 def do(work: Work) -> MethodCost:
@@ -142,16 +145,7 @@ def _score(
 
     tasks = tasks_of(folder, work.tasks)
     lm = ClassifierLM(classifier, folder.declaration, tasks, tokenizer)
-    score_classifier(
-        lm,
-        work.method,
-        model_args,
-        work.data,
-        list(tasks),
-        work.out,
-        work.include_path,
-        work.apply_chat_template,
-    )
+    score_classifier(lm, work, list(tasks), model_args)
     return lm.clock
 
 

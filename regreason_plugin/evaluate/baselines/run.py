@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def run_baselines(
     Raises:
         UserError: A task, the model, the data or ``out`` will not do; nothing is run.
     """
-    work = work.model_copy(update={"include_path": task_folder(folder, work.include_path)})
+    work = replace(work, include_path=task_folder(folder, work.include_path))
     check(folder, methods, work)
     # Half-finished work is cleared away, and nothing else may be.
     if not (out / LOCK).is_file():
@@ -92,13 +93,12 @@ def stages(
         for seed in seeds if method == "head" else (None,):
             results = out / method if seed is None else out / method / f"seed-{seed}"
             uses_model = method in WITH_MODEL or work.apply_chat_template
-            one = work.model_copy(
-                update={
-                    "method": method,
-                    "out": results,
-                    "seed": seed,
-                    "model": work.model if uses_model else None,
-                }
+            one = replace(
+                work,
+                method=method,
+                out=results,
+                seed=seed,
+                model=work.model if uses_model else None,
             )
             argument = one.argument()
             model = _state(Path(one.model)) if one.model else []

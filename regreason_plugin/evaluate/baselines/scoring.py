@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regreason_plugin.core.cost import SCORING, ScoringCost
 from regreason_plugin.core.errors import UserError
@@ -15,49 +15,42 @@ from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.results import read_run
 from regreason_plugin.evaluate.samples import scored_ids
 
+if TYPE_CHECKING:
+    from regreason_plugin.evaluate.baselines.method import Work
+
 
 def score_classifier(
-    lm: ClassifierLM,
-    name: str,
-    model_args: dict[str, Any],
-    data: Path,
-    tasks: Sequence[str],
-    out: Path,
-    include: Path | None = None,
-    chat: bool = False,
+    lm: ClassifierLM, work: Work, tasks: Sequence[str], model_args: dict[str, Any]
 ) -> None:
     """What `lm_eval --log_samples --output_path` does, for a model that is at hand.
 
     Args:
         lm: The classifier.
-        name: What the results call it.
-        model_args: What they say of it; ``pretrained`` or ``peft`` names its folder.
-        data: The data folder.
+        work: What it is to do; lm-eval makes a folder in its ``out``.
         tasks: To score.
-        out: lm-eval makes a folder in it.
-        include: More task files.
-        chat: Prompts in the chat template.
+        model_args: What the results say of the classifier; ``pretrained`` or ``peft`` names its
+            folder.
     """
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
 
-    tracker = EvaluationTracker(output_path=str(out))
+    tracker = EvaluationTracker(output_path=str(work.out))
     results = simple_evaluate(
         model=lm,
         model_args=model_args,
         tasks=list(tasks),
-        task_manager=task_manager(data, include),
+        task_manager=task_manager(work.data, work.include_path),
         log_samples=True,
         evaluation_tracker=tracker,
-        apply_chat_template=chat,
+        apply_chat_template=work.apply_chat_template,
     )
     assert results is not None, "there is one process"
     samples = results.pop("samples")
-    results["config"]["model"] = name
+    results["config"]["model"] = work.method
     tracker.save_results_aggregated(results=results, samples=samples)
     for task in tasks:
         tracker.save_results_samples(task_name=task, samples=samples[task])
-    _check_written(out)
+    _check_written(work.out)
 
 
 def _check_written(out: Path) -> None:
