@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import regreason_plugin
 from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.errors import UserError
 
@@ -104,7 +103,7 @@ def _own_cache(settings: dict[str, Any]) -> str | None:
 
 def checkout_tasks() -> Path | None:
     """The task files of a checkout; None once installed, where lm-eval finds them itself."""
-    tasks = Path(regreason_plugin.__file__).parents[1] / "lm_eval_tasks"
+    tasks = Path(__file__).parents[2] / "lm_eval_tasks"
     return tasks if tasks.is_dir() else None
 
 

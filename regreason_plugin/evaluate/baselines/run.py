@@ -16,8 +16,8 @@ from regreason_plugin.core.model_use import find_record
 from regreason_plugin.core.stages import LOCK, Stage, hash_of, run_stages
 from regreason_plugin.core.whole_files import check_not_input
 from regreason_plugin.evaluate.baselines import WITH_MODEL
-from regreason_plugin.evaluate.baselines.method import Work
 from regreason_plugin.evaluate.baselines.training_rows import read_rows, tasks_of
+from regreason_plugin.evaluate.baselines.work import Work
 from regreason_plugin.evaluate.eval_command import checkout_tasks, task_folder
 
 _OF_A_MODEL = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]

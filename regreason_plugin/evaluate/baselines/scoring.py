@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from regreason_plugin.core.cost import SCORING, ScoringCost
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
+from regreason_plugin.evaluate.baselines.work import Work
 from regreason_plugin.evaluate.eval_command import checkout_tasks
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.results import read_run
 from regreason_plugin.evaluate.samples import scored_ids
-
-if TYPE_CHECKING:
-    from regreason_plugin.evaluate.baselines.method import Work
 
 
 def score_classifier(
