@@ -1,7 +1,7 @@
 """``regreason-hf``: lm-eval's ``hf``, with another way to score and with probes.
 
 It takes the arguments of ``hf`` and two of its own, and gives the same numbers, but for
-adapters, whose base it does not resize (`adapter`). What ``hf`` computes three times it
+adapters, whose base it does not resize (`adapter_loading`). What ``hf`` computes three times it
 computes once (`scorer`), and where a document's answer is decided it can measure entropies
 (`regreason_plugin.probes`).
 """
@@ -22,7 +22,7 @@ from transformers import BitsAndBytesConfig
 from regreason_plugin.core.cost import SCORING, ScoringClock
 from regreason_plugin.core.cpu_processes import several_on_a_cpu
 from regreason_plugin.core.errors import UserError, stop_on_user_error
-from regreason_plugin.evaluate.adapter import load_adapter
+from regreason_plugin.evaluate.adapter_loading import load_adapter
 from regreason_plugin.evaluate.answer_cache import answers_digest
 from regreason_plugin.evaluate.label_requests import Context, Continuation
 from regreason_plugin.evaluate.prefix_tree import shared_prefix
@@ -122,8 +122,8 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         """
         if self.device.type == "cpu":
             return int(min(_CPU_BATCH, self.max_batch_size or _CPU_BATCH))
-        found: int = super()._detect_batch_size(requests, pos)
-        return found
+        rows: int = super()._detect_batch_size(requests, pos)
+        return rows
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
         """As hf, timed."""
@@ -224,9 +224,9 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         longest = max(range(len(texts)), key=lambda number: len(texts[number]))
         common = shared_prefix(min(texts), max(texts)) if len(set(texts)) > 1 else 0
         sequence = continuations[longest].sequence
-        place = len(sequence) - len(texts[longest]) + common
+        position = len(sequence) - len(texts[longest]) + common
         choices = sorted({text[common] for text in texts if len(text) > common})
-        return Context(continuations, decides=(sequence, place), choices=choices)
+        return Context(continuations, decides=(sequence, position), choices=choices)
 
     def _continuation(self, context: list[int], tokens: tuple[int, ...]) -> Continuation:
         assert context, "an empty context is lm-eval's to replace by its prefix token"
@@ -246,18 +246,18 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         answer = context.answers[continuation]
         if not self.probes or context.decides is None:
             return answer
-        sequence, place = context.decides
-        token = self.tok_decode(sequence[place])
+        sequence, position = context.decides
+        token = self.tok_decode(sequence[position])
         return Scored(*answer, {"deciding_token": token, **(context.probe or {})})
 
 
-def _number_above_0(name: str, given: Any) -> float:
+def _number_above_0(name: str, value: Any) -> float:
     try:
-        number = float(given)
+        number = float(value)
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise UserError(f"{name}={given} is not a number above 0")
+        raise UserError(f"{name}={value} is not a number above 0")
     return number
 
 

@@ -111,12 +111,12 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         cpu_processes.place_model(cfg)
         with stop_on_user_error():
             tokenizer = load_tokenizer(cfg)
-            found = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
+            findings = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
             processes = int(os.environ.get("WORLD_SIZE", "1"))
-            found += check_comparison(cfg, self._sources.arm, processes)
+            findings += check_comparison(cfg, self._sources.arm, processes)
             self._template = template_arguments(cfg, self._sources, tokenizer)
             self._use = use_in_training(cfg, self._sources, tokenizer, self._template)
-        say(found)
+        say(findings)
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
         """Seed the random start of the adapter, which Axolotl leaves to chance."""
@@ -147,18 +147,18 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             "config_sha256": self._config_sha256,
             "processes": int(trainer.accelerator.num_processes),
         }
-        found = len(trainer.train_dataset)
+        rows = len(trainer.train_dataset)
         with stop_on_user_error():
-            if found != self._sources.rows:
+            if rows != self._sources.rows:
                 raise UserError(
-                    f"Axolotl would train on {found} rows of the {self._sources.rows} in the "
+                    f"Axolotl would train on {rows} rows of the {self._sources.rows} in the "
                     "train files; the arms must keep the same rows",
                     path=cfg.axolotl_config_path,
                     field="datasets",
                 )
             checkpoint = determine_last_checkpoint(cfg)
             resumed = read_state(Path(checkpoint), about) if checkpoint else None
-            place = locate_labels(
+            label_place = locate_labels(
                 trainer.train_dataset["labels"],
                 self._sources.labels(),
                 trainer.processing_class,
@@ -166,7 +166,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
                 self._sources.folder.declaration.written,
                 self._sources.folder.declaration.normalise,
             )
-        cuts = label_cuts(place, trainer.processing_class)
+        cuts = label_cuts(label_place, trainer.processing_class)
         say(check_label_cuts(cuts, cfg.axolotl_config_path))
         set_length(cfg, trainer)
         output, first = Path(cfg.output_dir), _is_first_process()
@@ -175,7 +175,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             LineFile(output / name, step) if first else None for name in (LOG, PROBES_FILE)
         )
         by_step = cfg.regreason_loss_mean == "step"
-        trainer.prepare(place, cfg.regreason_label_share, by_step, about, file, resumed)
+        trainer.prepare(label_place, cfg.regreason_label_share, by_step, about, file, resumed)
         if cfg.regreason_probe_steps:
             batch = load_batch(cfg, self._sources, trainer.processing_class, self._template)
             trainer.add_callback(ProbeCallback(trainer, batch, cfg.regreason_probe_steps, probes))
