@@ -30,6 +30,8 @@ _NUMBER = re.compile(
 )
 _LONE = re.compile("[\x00\ud800-\udfff]")
 
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")
+
 
 class Unreadable(Exception):  # noqa: N818 - an outcome, not an error of ours
     """An answer that cannot be used; its text is the outcome's name in the store."""
@@ -73,6 +75,20 @@ def read_explanation(text: str) -> str:
             raise Unreadable("broken_json")
         found = {"explanation": _LEAD.sub("", text)}
     return _explanation(found.get("explanation"))
+
+
+def cut_words(text: str, limit: int) -> tuple[str, bool]:
+    """Cut a text after so many words: behind its last whole sentence, or between words.
+
+    Returns:
+        The text, and whether it was cut.
+    """
+    words = text.split()
+    if len(words) <= limit:
+        return text, False
+    head = " ".join(words[:limit])
+    ends = [match.end() for match in _SENTENCE_END.finditer(head + " ")]
+    return (head[: ends[-1]] if ends else head), True
 
 
 def _object(text: str, key: str) -> dict[str, Any] | None:

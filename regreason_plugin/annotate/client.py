@@ -241,8 +241,8 @@ class Server:
             variable = self._rater.api_key_env
             where = f"in {variable}" if variable else "(none: api_key_env is not set)"
             raise UserError(
-                f"{self._rater.base_url} refuses the key {where} (401); set it and run the same command "
-                "again"
+                f"{self._rater.base_url} refuses the key {where} (401); set it and run the same "
+                "command again"
             ) from None
         except openai.APIStatusError as error:
             raise self._status_fault(error) from None

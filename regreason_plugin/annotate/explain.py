@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
+from regreason_plugin.annotate.answers import cut_words
 from regreason_plugin.annotate.config import ExplainConfig, ServerRater
-from regreason_plugin.annotate.cost_estimate import LanePlan, count, estimate
 from regreason_plugin.annotate.label_leaks import find_leaks, names_label
-from regreason_plugin.annotate.lanes import Lane
+from regreason_plugin.annotate.lanes import Lane, LanePlan, count, estimate
 from regreason_plugin.annotate.prompts import (
     EXPLAIN,
     explain_sha256,
@@ -27,15 +26,7 @@ from regreason_plugin.annotate.prompts import (
     render_explain,
 )
 from regreason_plugin.annotate.questions import Question, explanation_question
-from regreason_plugin.annotate.run import (
-    Watcher,
-    ask,
-    check_budget,
-    check_installed,
-    cut_words,
-    spent,
-    tally,
-)
+from regreason_plugin.annotate.run import Watcher, ask, spent, store_to_ask_for, store_to_read
 from regreason_plugin.annotate.store import OK, Outcome, Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps
@@ -100,16 +91,12 @@ def explain(
         UserError: The table, the prompt or a key is wrong, a server does nothing but fail, or
             no row could be explained.
     """
-    check_budget(config.raters, budget)
-    check_installed()
-    with Store(config.store_path(out)) as store:
-        # Also where nothing is left to ask, for the files of killed processes.
-        store.take_over()
-        run = _Run(task, config, store)
-        unaffordable = run.ask(watcher, retry, budget)
+    with store_to_ask_for(config.store_path(out), config.raters, budget) as store:
+        explaining = _Explaining(task, config, store)
+        unaffordable = explaining.ask(watcher, retry, budget)
         if unaffordable:
             return Explained(unaffordable=unaffordable, cost=spent(store, config.raters))
-        return run.write(out, watcher)
+        return explaining.write(out, watcher)
 
 
 def dry_run(
@@ -122,14 +109,8 @@ def dry_run(
     Raises:
         UserError: The table or the prompt is wrong.
     """
-    store_path = config.store_path(out)
-    with TemporaryDirectory() as scratch:
-        # A question leaves nothing behind.
-        there = store_path if store_path.is_file() else Path(scratch) / "none.db"
-        with Store(there) as store:
-            run = _Run(task, config, store)
-            lanes = [run.lane(place) for place in range(len(config.raters))]
-            return estimate(store, lanes, retry=retry)
+    with store_to_read(config.store_path(out)) as store:
+        return estimate(store, _Explaining(task, config, store).lanes(), retry=retry)
 
 
 def check_files(task: TaskFile, task_file: Path, out: Path, task_out: Path | None) -> None:
@@ -211,7 +192,7 @@ def as_yaml(keys: dict[str, Any]) -> str:
     return yaml.dump(keys, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**9)
 
 
-class _Run:
+class _Explaining:
     def __init__(self, task: TaskFile, config: ExplainConfig, store: Store) -> None:
         self._task = task
         self._config = config
@@ -219,19 +200,20 @@ class _Run:
         self._declaration = task.declaration
         self._template = load_explain_prompt(config.prompts)
 
-    def lane(self, place: int) -> Lane:
-        """Of the rater in this place, from 0."""
-        rater = self._config.raters[place]
-        return Lane(rater, partial(self._questions, place), tally(rater))
+    def lanes(self) -> list[Lane]:
+        """One a rater, in their order."""
+        return [
+            Lane(rater, partial(self._questions, place))
+            for place, rater in enumerate(self._config.raters)
+        ]
 
     def ask(self, watcher: Watcher, retry: bool, budget: float | None) -> int:
         """Ask one rater after the other; returns the calls that the budget did not allow."""
         unaffordable = 0
-        for place, rater in enumerate(self._config.raters):
-            lane = self.lane(place)
+        for lane in self.lanes():
             # Reads the whole table, so that what is wrong with it is found before any call.
             count(self._store, [lane], retry=retry)
-            what = f"Explaining, {rater.name}"
+            what = f"Explaining, {lane.rater.name}"
             unaffordable += ask(self._store, [lane], watcher, what, retry, budget)
         return unaffordable
 

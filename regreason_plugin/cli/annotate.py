@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from regreason_plugin.annotate.config import AnnotateConfig
-from regreason_plugin.annotate.cost_estimate import LanePlan
-from regreason_plugin.annotate.lanes import Tally
+from regreason_plugin.annotate.lanes import LanePlan, Tally
 from regreason_plugin.annotate.progress_table import shown
 from regreason_plugin.annotate.run import Finished
 from regreason_plugin.annotate.store import OK
@@ -153,17 +152,12 @@ def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False)
 
 
 def _sum(plans: Sequence[LanePlan]) -> LanePlan:
+    names = ("total", "done", "failed", "left", "prompt_tokens", "answer_tokens")
     costs = [plan.cost for plan in plans if plan.cost is not None]
     return LanePlan(
         "all",
-        "",
-        sum(plan.total for plan in plans),
-        sum(plan.done for plan in plans),
-        sum(plan.failed for plan in plans),
-        sum(plan.left for plan in plans),
-        sum(plan.prompt_tokens for plan in plans),
-        sum(plan.answer_tokens for plan in plans),
-        sum(costs) if costs else None,
+        **{name: sum(getattr(plan, name) for plan in plans) for name in names},
+        cost=sum(costs) if costs else None,
     )
 
 
