@@ -13,7 +13,7 @@ from rich.table import Table
 
 from regreason_plugin.annotate.config import AnnotateConfig
 from regreason_plugin.annotate.lanes import LanePlan, Tally
-from regreason_plugin.annotate.progress_table import shown
+from regreason_plugin.cli.rater_progress import shown
 from regreason_plugin.annotate.run import Finished
 from regreason_plugin.annotate.store import OK
 from regreason_plugin.cli.console import amount, console, errors, progress, say
