@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
 
@@ -13,42 +13,67 @@ from rich.live import Live
 from rich.table import Table
 
 from regreason_plugin.annotate.lanes import Tally
+from regreason_plugin.cli.console import progress
 
 _SECONDS_BETWEEN_LINES = 30.0
+_COLUMNS = ("done", "failed", "before", "left", "calls/s", "tokens in", "out", "cost", "time left")
 
 
-@contextmanager
-def shown(tallies: Sequence[Tally], console: Console) -> Iterator[None]:
-    """Show them until the block ends, and once more then."""
-    started = time.monotonic()
-    if console.is_terminal:
-        with Live(
-            get_renderable=lambda: table(tallies, time.monotonic() - started),
-            console=console,
-            refresh_per_second=2,
-        ):
+class ConsoleWatcher:
+    """Shows a table while raters are asked, and then a progress line.
+
+    Args:
+        console: Where it is shown.
+        ratings: How many ratings there will be, if that is known.
+    """
+
+    def __init__(self, console: Console, ratings: int | None) -> None:
+        self._console = console
+        self._ratings = ratings
+
+    @contextmanager
+    def asking(self, what: str, tallies: Sequence[Tally]) -> Iterator[None]:
+        """Around the time in which raters are asked: a live table, or a line now and then."""
+        console, started = self._console, time.monotonic()
+        console.print(what, markup=False, highlight=False)
+
+        def seconds() -> float:
+            return time.monotonic() - started
+
+        if console.is_terminal:
+            with Live(
+                get_renderable=lambda: _table(tallies, seconds()),
+                console=console,
+                refresh_per_second=2,
+            ):
+                yield
+            return
+        ended = Event()
+
+        def lines() -> None:
+            while not ended.wait(_SECONDS_BETWEEN_LINES):
+                console.print(_line(tallies, seconds()), markup=False, highlight=False)
+
+        thread = Thread(target=lines, daemon=True)
+        thread.start()
+        try:
             yield
-        return
-    ended = Event()
+        finally:
+            ended.set()
+            thread.join()
+            last = _table(tallies, seconds())
+            # A log is as wide as it needs to be.
+            needed = console.measure(last, options=console.options.update(max_width=1000)).maximum
+            Console(file=console.file, width=max(console.width, needed)).print(last)
 
-    def lines() -> None:
-        while not ended.wait(_SECONDS_BETWEEN_LINES):
-            console.print(_line(tallies, time.monotonic() - started), markup=False, highlight=False)
-
-    thread = Thread(target=lines, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        last = table(tallies, time.monotonic() - started)
-        # A log is as wide as it needs to be.
-        needed = console.measure(last, options=console.options.update(max_width=1000)).maximum
-        Console(file=console.file, width=max(console.width, needed)).print(last)
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[], object]]:
+        """Around the time in which ratings are written; yields what is told of each."""
+        with progress(self._ratings) as advance:
+            yield lambda: advance("write", 1)
 
 
-def table(tallies: Sequence[Tally], seconds: float) -> Table:
+def _table(tallies: Sequence[Tally], seconds: float) -> Table:
     """One line a rater, and what failed beneath."""
     shown = Table(
         title=f"{sum(one.left for one in tallies):,} calls left",
@@ -56,17 +81,7 @@ def table(tallies: Sequence[Tally], seconds: float) -> Table:
         caption_justify="left",
     )
     shown.add_column("rater", no_wrap=True)
-    for name in (
-        "done",
-        "failed",
-        "before",
-        "left",
-        "calls/s",
-        "tokens in",
-        "out",
-        "cost",
-        "time left",
-    ):
+    for name in _COLUMNS:
         shown.add_column(name, justify="right", no_wrap=True)
     for one in tallies:
         rate = one.states.total() / seconds if seconds > 0 else 0.0
@@ -80,12 +95,12 @@ def table(tallies: Sequence[Tally], seconds: float) -> Table:
             f"{one.prompt_tokens:,}",
             f"{one.answer_tokens:,}",
             f"{one.cost:,.2f}" if one.priced else "-",
-            "-" if one.ended or not rate else duration(one.left / rate),
+            "-" if one.ended or not rate else _duration(one.left / rate),
         )
     return shown
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """``42 s``, ``3 min``, ``2 h 05 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -104,5 +119,5 @@ def _line(tallies: Sequence[Tally], seconds: float) -> str:
     failed = sum(one.failed for one in tallies)
     left = sum(one.left for one in tallies)
     rate = (done + failed) / seconds
-    remaining = duration(left / rate) if rate else "unknown"
+    remaining = _duration(left / rate) if rate else "unknown"
     return f"{done:,} done, {failed:,} failed, {left:,} left, {rate:.1f} calls/s, {remaining} left"
