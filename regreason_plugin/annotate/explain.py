@@ -144,8 +144,8 @@ def check_files(task: TaskFile, task_file: Path, out: Path, task_out: Path | Non
 
 def authors(task: TaskFile, config: ExplainConfig, done: Explained) -> tuple[str, ...]:
     """Who wrote explanations of the table that came of it, by name and model."""
-    asked = [f"{rater.name} ({rater.model})" for rater in config.raters if done.by[rater.name]]
-    return tuple(dict.fromkeys([*task.explained_by, *asked]))
+    names = [f"{rater.name} ({rater.model})" for rater in config.raters if done.by[rater.name]]
+    return tuple(dict.fromkeys([*task.explained_by, *names]))
 
 
 def changes(task: TaskFile, out: Path, there: Path, by: tuple[str, ...]) -> dict[str, Any]:
@@ -203,8 +203,8 @@ class _Explaining:
     def lanes(self) -> list[Lane]:
         """One a rater, in their order."""
         return [
-            Lane(rater, partial(self._questions, place))
-            for place, rater in enumerate(self._config.raters)
+            Lane(rater, partial(self._questions, number))
+            for number, rater in enumerate(self._config.raters)
         ]
 
     def ask(self, watcher: Watcher, retry: bool, budget: float | None) -> int:
@@ -257,22 +257,22 @@ class _Explaining:
         done.failed[known[-1].state if known[-1] else "not_asked"] += 1
         return None
 
-    def _questions(self, place: int) -> Iterator[list[Question]]:
+    def _questions(self, number: int) -> Iterator[list[Question]]:
         """A rater's, a list a row: of rows that no other has explained and all before have not."""
-        rater = self._config.raters[place]
+        rater = self._config.raters[number]
         for row in read_labelled(self._task):
-            if row.explanation is None and self._is_for(place, row):
+            if row.explanation is None and self._is_for(number, row):
                 yield [self._question(rater, row)]
 
-    def _is_for(self, place: int, row: Labelled) -> bool:
+    def _is_for(self, number: int, row: Labelled) -> bool:
         if len(self._config.raters) == 1:
             return True
         known = self._outcomes(row)
-        if any(one is None or one.state == OK for one in known[:place]):
+        if any(one is None or one.state == OK for one in known[:number]):
             return False
         # What it has failed on and a later one has explained is not asked again.
-        later = any(one is not None and one.state == OK for one in known[place + 1 :])
-        mine = known[place]
+        later = any(one is not None and one.state == OK for one in known[number + 1 :])
+        mine = known[number]
         return mine is None or mine.state == OK or not later
 
     def _outcomes(self, row: Labelled) -> list[Outcome | None]:

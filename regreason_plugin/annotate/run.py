@@ -20,6 +20,7 @@ from regreason_plugin.annotate.lanes import Lane, LanePlan, Tally, count, count_
 from regreason_plugin.annotate.prompts import (
     MERGE,
     load_merge_prompt,
+    load_prompts,
     merge_sha256,
     render_merge,
     text_sha256,
@@ -28,7 +29,6 @@ from regreason_plugin.annotate.provenance import About, AboutRater, write_about
 from regreason_plugin.annotate.questions import (
     AskedRater,
     Question,
-    asked_rater,
     distinct,
     explanation_question,
     read_conversations,
@@ -191,7 +191,7 @@ class Annotation:
         self._store = store
         rules = {rater.name: rater for rater in RULE_RATERS}
         self._raters = [
-            asked_rater(rater, config.prompts, self._answers)
+            AskedRater(rater, load_prompts(rater.prompts, config.prompts), self._answers)
             if isinstance(rater, ServerRater)
             else rules[rater]
             for rater in config.raters

@@ -109,7 +109,8 @@ def dump(store: Path) -> list[str]:
         "conversation, rater, axis, prompt, prompt_sha256, model, sampling, id, state, score, "
         "explanation, answer, attempts, prompt_tokens, answer_tokens, cost, reserved"
     )
-    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
+    # (A read-only connection would leave SQLite's own files behind.)
+    with closing(sqlite3.connect(store)) as database:
         rows = database.execute(f"SELECT {columns} FROM calls ORDER BY 1, 2, 3, 4, 5, 6, 7")
         return [json.dumps(row) for row in rows]
 
