@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from regreason_plugin.annotate.config import ServerRater
@@ -139,11 +139,9 @@ def count_ratings(
 def count(store: Store, lanes: Sequence[Lane], *, retry: bool) -> None:
     """Write into every lane's tally how many calls there are, and how many are finished."""
     for lane in lanes:
-        for questions in lane.questions():
-            known = store.outcomes([one.key for one in questions])
-            finished = sum(1 for outcome in known.values() if outcome.state == OK or not retry)
-            lane.tally.total += len(questions)
-            lane.tally.before += finished
+        for _, outcome in _with_outcomes(store, lane):
+            lane.tally.total += 1
+            lane.tally.before += outcome is not None and (outcome.state == OK or not retry)
 
 
 def estimate(store: Store, lanes: Sequence[Lane], *, retry: bool) -> list[LanePlan]:
@@ -156,19 +154,16 @@ def estimate(store: Store, lanes: Sequence[Lane], *, retry: bool) -> list[LanePl
     for lane in lanes:
         plan = LanePlan(lane.rater.name)
         characters = 0
-        for questions in lane.questions():
-            known = store.outcomes([one.key for one in questions])
-            for question in questions:
-                plan.example = plan.example or question.prompt()
-                outcome = known.get(question.key)
-                plan.total += 1
-                if outcome is not None and outcome.state == OK:
-                    plan.done += 1
-                    continue
-                plan.failed += outcome is not None
-                if outcome is None or retry:
-                    plan.left += 1
-                    characters += len(question.prompt())
+        for question, outcome in _with_outcomes(store, lane):
+            plan.example = plan.example or question.prompt()
+            plan.total += 1
+            if outcome is not None and outcome.state == OK:
+                plan.done += 1
+                continue
+            plan.failed += outcome is not None
+            if outcome is None or retry:
+                plan.left += 1
+                characters += len(question.prompt())
         states, _, answered, _ = store.totals(lane.rater.name)
         mean = answered / states.total() if states.total() else _ANSWER_TOKENS
         plan.prompt_tokens = round(characters / CHARACTERS_A_TOKEN)
@@ -177,3 +172,10 @@ def estimate(store: Store, lanes: Sequence[Lane], *, retry: bool) -> list[LanePl
         plan.cost = price.of(plan.prompt_tokens, plan.answer_tokens) if price else None
         plans.append(plan)
     return plans
+
+
+def _with_outcomes(store: Store, lane: Lane) -> Iterator[tuple[Question, Outcome | None]]:
+    for questions in lane.questions():
+        outcomes = store.outcomes([question.key for question in questions])
+        for question in questions:
+            yield question, outcomes.get(question.key)
