@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256
 from regreason_plugin.core.stages import Stage, console, hash_of, program, run_stages
 from regreason_plugin.core.whole_files import atomic_writer
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 
 CONFIGS = Path("axolotl_configs")
 TASKS = Path("lm_eval_tasks")
@@ -68,13 +68,15 @@ def eval_command(model: Path, data: Path, results: Path, tasks: str, probe: str)
 
     (The labels have one token each, so that the rows that `hf` cuts off the head do not matter.)
     """
-    arguments = f"pretrained={BASE},peft={model},dtype=float32,probe={probe}"
-    return [
-        *("regreason", "eval", "--model", "regreason-hf", "--model_args", arguments),
-        *("--tasks", tasks, "--metadata", json.dumps({"data_dir": str(data)})),
-        *("--batch_size", "auto", "--device", "cpu"),
-        *("--log_samples", "--output_path", str(results)),
-    ]
+    model_args = {
+        "pretrained": str(BASE),
+        "peft": str(model),
+        "dtype": "float32",
+        "probe": probe,
+    }
+    return LmEvalCommand(
+        model_args=model_args, tasks=[tasks], data_dir=data, device="cpu", output_path=results
+    ).words()
 
 
 def base_hash() -> str:

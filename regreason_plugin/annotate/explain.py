@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from regreason_plugin.annotate.answers import cut_words
 from regreason_plugin.annotate.config import ExplainConfig, ServerRater
 from regreason_plugin.annotate.label_leaks import find_leaks, names_label
@@ -33,6 +31,7 @@ from regreason_plugin.core.jsonl import dumps
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.core.task_file import AXIS, TaskFile
 from regreason_plugin.core.whole_files import atomic_writer, check_not_input
+from regreason_plugin.core.yaml_file import dump_yaml
 from regreason_plugin.data.labelled_table import Labelled, read_labelled
 
 
@@ -172,24 +171,7 @@ def write_task(task: TaskFile, out: Path, task_out: Path, by: tuple[str, ...]) -
     keys = {**task.model_dump(mode="json"), **changes(task, out, task_out.parent, by)}
     head = f"# As the task.yml that it comes from, with the explanations of {out.name}.\n"
     with atomic_writer(task_out) as stream:
-        stream.write((head + as_yaml(keys)).encode("utf-8"))
-
-
-class _Dumper(yaml.SafeDumper):
-    pass
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
-def as_yaml(keys: dict[str, Any]) -> str:
-    """Keys of a ``task.yml``, in their order."""
-    return yaml.dump(keys, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**9)
+        stream.write((head + dump_yaml(keys)).encode("utf-8"))
 
 
 class _Explaining:

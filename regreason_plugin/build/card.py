@@ -20,7 +20,6 @@ from regreason_plugin.build.folder import MANIFEST, TEST, Manifest
 from regreason_plugin.build.split import SPLITS
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.markdown import block, code, escape
-from regreason_plugin.core.paper import AXES, EIGHTEEN
 
 CARD = "README.md"
 _LEAKED = {
@@ -69,7 +68,7 @@ def data_card(
         _counts(manifest),
         _distribution(manifest),
         "## Agreement of the raters",
-        _agreement(agreement),
+        _agreement(agreement, manifest.declaration),
         "## Arms",
         _arms(manifest),
         "## What was cut, neutralised, left out",
@@ -94,20 +93,20 @@ for name, sha256 in json.load(open('manifest.json'))['files'].items():
 
 def _settings(manifest: Manifest) -> list[tuple[str, str]]:
     known = {name for count in manifest.counts.values() for name in count.labels}
-    declared = _declared(manifest)
+    declared = manifest.declaration
     return [setting for setting in declared.settings if declared.task_name(*setting) in known]
 
 
-def _declared(manifest: Manifest) -> Declaration:
-    return manifest.declaration or EIGHTEEN
-
-
 def _what(manifest: Manifest) -> str:
-    if manifest.declaration is None:
-        return f"Conversations whose last message is rated from 1 to 5 on {_axes(manifest)}."
-    titles = (dataset.title for dataset in manifest.declaration.datasets.values())
-    kind = "in their order" if manifest.declaration.ordinal else "in no order"
-    return f"{escape(', '.join(titles))}: {len(manifest.declaration.labels)} labels, {kind}."
+    declared = manifest.declaration
+    if declared.rated:
+        return (
+            f"Conversations whose last message is rated from {declared.labels[0]} to "
+            f"{declared.labels[-1]} on {_axes(manifest)}."
+        )
+    titles = (dataset.title for dataset in declared.datasets.values())
+    kind = "in their order" if declared.ordinal else "in no order"
+    return f"{escape(', '.join(titles))}: {len(declared.labels)} labels, {kind}."
 
 
 def _datasets(manifest: Manifest) -> list[str]:
@@ -116,13 +115,13 @@ def _datasets(manifest: Manifest) -> list[str]:
 
 def _axes(manifest: Manifest) -> str:
     given = {axis for _, axis in _settings(manifest)}
-    axes = _declared(manifest).axes
+    axes = manifest.declaration.axes
     return ", ".join(axis.title for name, axis in axes.items() if name in given)
 
 
 def _title(manifest: Manifest) -> str:
     kind = "GENERATED mini benchmark" if manifest.origin == "generated" else "rated conversations"
-    if manifest.declaration is not None:
+    if not manifest.declaration.rated:
         kind = "labelled texts"
     return f"RegReason, {kind}: {', '.join(_datasets(manifest))}"
 
@@ -167,7 +166,7 @@ def _sources(manifest: Manifest) -> str:
         )
     lines = []
     for dataset in _datasets(manifest):
-        source = _declared(manifest).datasets[dataset]
+        source = manifest.declaration.datasets[dataset]
         home = f"<{source.home}>" if source.home.startswith("https://") else code(source.home)
         lines.append([code(dataset), escape(source.title), home, escape(source.licence)])
     table = _table(["dataset", "what it is", "home page", "licence"], lines)
@@ -178,7 +177,7 @@ def _sources(manifest: Manifest) -> str:
 
 
 def _labels(manifest: Manifest, about: About | None) -> str:
-    if manifest.declaration is not None:
+    if not manifest.declaration.rated:
         said = f"{', '.join(map(code, manifest.declaration.labels))}, as the table has them."
         if manifest.explained_by:
             authors = ", ".join(map(code, manifest.explained_by))
@@ -225,7 +224,7 @@ def _counts(manifest: Manifest) -> str:
 
 
 def _distribution(manifest: Manifest) -> str:
-    declared, lines = _declared(manifest), []
+    declared, lines = manifest.declaration, []
     numbers = [str(number + 1) for number in range(len(declared.labels))]
     for dataset, axis in _settings(manifest):
         name = declared.task_name(dataset, axis)
@@ -238,12 +237,13 @@ def _distribution(manifest: Manifest) -> str:
     return _table(head, lines, numbers=len(numbers) + 1)
 
 
-def _agreement(found: Agreement) -> str:
+def _agreement(found: Agreement, declared: Declaration) -> str:
     if not found.rows:
         return "No rater's own scores came with the ratings, so none can be computed."
-    axes = [axis for axis in (*AXES, ALL) if axis in found.alphas[0].by_axis]
+    titles = {**{name: axis.title for name, axis in declared.axes.items()}, ALL: ALL}
+    axes = [axis for axis in titles if axis in found.alphas[0].by_axis]
     alphas = _table(
-        ["among", "coders", *(AXES.get(axis, axis) for axis in axes)],
+        ["among", "coders", *(titles[axis] for axis in axes)],
         [
             [escape(a.among), str(a.coders), *(_number(a.by_axis.get(axis)) for axis in axes)]
             for a in found.alphas
@@ -328,13 +328,11 @@ def _changes(manifest: Manifest, about: About | None) -> str:
 
 def _use(manifest: Manifest) -> Iterable[str]:
     arm = "explanation" if "explanation" in manifest.arms else manifest.arms[0]
-    declared = _declared(manifest)
-    generative = manifest.order == "explanation_first"
-    name = declared.twin_name if generative else declared.task_name
-    tasks = [name(*setting) for setting in _settings(manifest)]
-    everything = "regreason-gen_*" if generative else "regreason_*"
-    whole = declared is EIGHTEEN and len(tasks) == len(declared.settings)
-    named = everything if whole else ",".join(tasks)
+    declared, settings = manifest.declaration, _settings(manifest)
+    twins = manifest.order == "explanation_first"
+    tasks = ",".join(declared.task_names(settings, generative=twins))
+    if len(settings) == len(declared.settings):
+        tasks = declared.all_tasks(generative=twins)
     yield "Here, `DATA` is this folder. Its rows:"
     yield block(
         f'from datasets import load_dataset\n\nrows = load_dataset("DATA", "{arm}")["train"]',
@@ -350,7 +348,7 @@ def _use(manifest: Manifest) -> Iterable[str]:
     yield "A trained model on the test file, with lm-eval:"
     yield block(
         "lm_eval --model hf --model_args pretrained=MODEL \\\n"
-        f"    --tasks '{named}' \\\n"
+        f"    --tasks '{tasks}' \\\n"
         f"    --metadata {_quoted({'data_dir': 'DATA'})} --log_samples --output_path RESULTS",
         "bash",
     )

@@ -18,6 +18,7 @@ from regreason_plugin.cli.rater_progress import ConsoleWatcher
 from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.paper import AXES
 from regreason_plugin.core.whole_files import check_not_input
+from regreason_plugin.core.yaml_file import dump_yaml
 
 if TYPE_CHECKING:
     from regreason_plugin.annotate.explain import Explained
@@ -176,7 +177,6 @@ def run_explain(args: argparse.Namespace) -> int:
     """
     from regreason_plugin.annotate.config import read_explain_config
     from regreason_plugin.annotate.explain import (
-        as_yaml,
         authors,
         changes,
         check_files,
@@ -220,7 +220,7 @@ def run_explain(args: argparse.Namespace) -> int:
         built = args.task_out
     else:
         say(f"\nIn {args.task}, write in place of what stands there (--task-out makes a copy):\n")
-        say(as_yaml(changes(task, args.out, args.task.parent, by)))
+        say(dump_yaml(changes(task, args.out, args.task.parent, by)))
     if task.columns.explanation is None:
         say("To train with them, in arms.yml: regreason_arm: [label_only, explanation, shuffled]")
     remove = " --leaks remove" if done.leaking else ""

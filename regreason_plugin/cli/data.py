@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import get_args
 
 from regreason_plugin.build.arms import ARMS
-from regreason_plugin.build.build import BuildOptions, build
+from regreason_plugin.build.build import build, build_task
 from regreason_plugin.build.card import CARD
 from regreason_plugin.build.folder import DataFolder, Leaks, open_data_folder
+from regreason_plugin.build.row_writer import BuildOptions
 from regreason_plugin.build.scopes import SCOPE_KINDS
 from regreason_plugin.cli.console import (
-    console,
     mini_size,
     names,
     positive,
@@ -77,28 +77,6 @@ def _fetch_prompts(out: Path | None) -> int:
 
 
 _FETCH = {"prompts": _fetch_prompts, "configs": _fetch_configs}
-
-
-def add_mini_base(base: argparse.ArgumentParser) -> None:
-    """Add the arguments of `mini-base`."""
-    base.add_argument("--out", type=Path, required=True, metavar="DIR")
-
-
-def run_mini_base(args: argparse.Namespace) -> int:
-    """Make an untrained tiny model with its corpus.
-
-    Reads nothing, and writes a tokenizer, random weights and the text to train
-    them on.
-
-    Example:
-        regreason mini-base --out runs/tiny-base/untrained
-    """
-    from regreason_plugin.data.corpus import make_untrained_base
-
-    with console.status("the corpus, a tokenizer, random weights"):
-        make_untrained_base(args.out)
-    say(f"An untrained tiny model and its corpus: {args.out}")
-    return 0
 
 
 def add_import(importer: argparse.ArgumentParser) -> None:
@@ -245,8 +223,6 @@ def _build_mini(args: argparse.Namespace) -> None:
 
 
 def _build_task(args: argparse.Namespace) -> None:
-    from regreason_plugin.build.labelled import build_task
-
     with progress() as advance:
         folder, counts = build_task(
             args.source, args.out, _build_options(args), seed=args.seed, on_progress=advance

@@ -21,7 +21,7 @@ from regreason_plugin.core.whole_files import check_not_input
 
 if TYPE_CHECKING:
     from regreason_plugin.predict.prediction_task import Question
-    from regreason_plugin.predict.progress import Progress
+    from regreason_plugin.predict.progress import OutputProgress
 
 
 def add_predict(predict: argparse.ArgumentParser) -> None:
@@ -178,7 +178,7 @@ def run_predict(args: argparse.Namespace) -> int:
     return 0
 
 
-def _say_summary(done: Progress, question: Question, speed: float) -> None:
+def _say_summary(done: OutputProgress, question: Question, speed: float) -> None:
     counts: dict[str, Any] = {label: done.labels[label] for label in question.declaration.labels}
     if done.errors:
         counts["(no label: see error)"] = done.errors

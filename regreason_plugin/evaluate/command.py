@@ -108,16 +108,18 @@ def checkout_tasks() -> Path | None:
     return tasks if tasks.is_dir() else None
 
 
-def own_tasks(folder: DataFolder, named: str | Path | None = None) -> Path:
-    """The folder with the task files of a task of one's own.
+def task_folder(folder: DataFolder, named: str | Path | None = None) -> Path | None:
+    """The folder with the task files of some data; None where lm-eval finds them by itself.
 
     Args:
-        folder: The data that was built from it.
+        folder: The data that was built from the task.
         named: By the user; None for where `regreason task new` puts them.
 
     Raises:
         UserError: They are not there.
     """
+    if folder.declaration.group is not None:
+        return None if named is None else Path(named)
     place = Path(named or next(iter(folder.declaration.datasets)))
     if not any(place.rglob("*.yaml")):
         raise UserError(

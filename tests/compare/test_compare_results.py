@@ -20,7 +20,7 @@ from regreason_plugin.compare.arms import read_arms
 from regreason_plugin.compare.compare import Compared, compare
 from regreason_plugin.compare.disagreements import MOST
 from regreason_plugin.core.paper import AXES, generative_task_name, task_name
-from regreason_plugin.evaluate.probed_answer import Scored
+from regreason_plugin.evaluate.probe_metrics import Scored
 
 pytestmark = pytest.mark.integration
 

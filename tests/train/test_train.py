@@ -15,6 +15,7 @@ import pytest
 import yaml
 from helpers.axolotl import ROOT, axolotl_train, environment
 from helpers.scoring import PlainScorer
+from helpers.tiny_base import make_untrained_base
 from helpers.training_data import build_data, config, read_rows, write_config
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
@@ -22,7 +23,6 @@ from transformers import AutoTokenizer
 from regreason_plugin.build.arms import ARMS, PAPER_ARMS
 from regreason_plugin.build.folder import open_data_folder
 from regreason_plugin.cli import main
-from regreason_plugin.data.corpus import make_untrained_base
 
 pytestmark = pytest.mark.e2e
 

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from lm_eval.api.model import LM
 
+from regreason_plugin.core.cost import ScoringClock
 from regreason_plugin.core.declaration import Declaration, Setting
-from regreason_plugin.evaluate.scoring_time import Clock
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
 
-class Classifier(Protocol):
+class LabelScorer(Protocol):
     """What answers."""
 
     def log_probabilities(self, setting: Setting, prompts: Sequence[str]) -> Array:
@@ -35,13 +35,13 @@ class ClassifierLM(LM):  # type: ignore[misc]
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: LabelScorer,
         declaration: Declaration,
         tasks: Mapping[str, Setting],
         tokenizer: Any = None,
     ) -> None:
         super().__init__()
-        self.clock = Clock()
+        self.clock = ScoringClock()
         self._classifier = classifier
         self._setting = dict(tasks)
         # Whether a space comes before it is between the task and the chat template.
