@@ -60,7 +60,7 @@ def _environment() -> Environment:
 def table(
     rows: Iterable[Sequence[object]],
     header: Sequence[object],
-    words: int,
+    sides: str,
     footer: Iterable[Sequence[object]] = (),
 ) -> Markdown:
     """A table, whose cells are escaped unless they are `Markdown`.
@@ -68,12 +68,13 @@ def table(
     Args:
         rows: Below the header.
         header: The names of the columns.
-        words: How many columns, from the first, hold words; the others are to the right.
+        sides: A letter a column, ``l`` or ``r``; the last letter holds for all columns after it.
         footer: Rows in bold.
     """
-    sides = [Markdown(":---" if place < words else "---:") for place in range(len(header))]
+    marks = {"l": Markdown(":---"), "r": Markdown("---:")}
+    rule = [marks[side] for side in sides.ljust(len(header), sides[-1])]
     bold = ([Markdown(f"**{_cell(one)}**" if one else "") for one in row] for row in footer)
-    lines = (" | ".join(map(_cell, row)) for row in (header, sides, *rows, *bold))
+    lines = (" | ".join(map(_cell, row)) for row in (header, rule, *rows, *bold))
     return Markdown("\n".join(f"| {line} |" for line in lines))
 
 

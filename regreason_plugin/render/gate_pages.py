@@ -12,7 +12,8 @@ from rich.text import Text
 
 from regreason_plugin.compare.comparison import METRICS
 from regreason_plugin.compare.gate import Decision, Row
-from regreason_plugin.core.markdown import block, escape
+from regreason_plugin.core.markdown import block, render
+from regreason_plugin.core.numbers import number, signed
 from regreason_plugin.core.whole_files import append, atomic_writer, together
 from regreason_plugin.render.tables import printable
 
@@ -93,23 +94,18 @@ def to_markdown(decision: Decision) -> str:
     """The decision for a step summary."""
     header, rows = _cells(decision)
     word = _WORDS[decision.verdict][0]
-    lines = [
-        f"### Gate: {word}",
-        "",
-        escape(_capital(headline(decision).removeprefix(f"{word}: "))) + ".",
-        "",
-        escape(_title(decision)) + ":",
-        "",
-        "| " + " | ".join(map(escape, header)) + " |",
-        "|" + "|".join(" --- " if place < 2 else " ---: " for place in range(len(header))) + "|",
-        *("| " + " | ".join(map(escape, cells)) + " |" for cells in rows[:-1]),
-        "| " + " | ".join(f"**{escape(cell)}**" if cell else "" for cell in rows[-1]) + " |",
-        "",
-        *map(escape, advice(decision)),
-    ]
-    if shown := commands(decision):
-        lines += ["", block("\n".join(shown), "sh")]
-    return "\n".join(lines) + "\n\n"
+    shown = commands(decision)
+    return render(
+        "render/gate.md.j2",
+        word=word,
+        headline=_capital(headline(decision).removeprefix(f"{word}: ")),
+        title=_title(decision),
+        header=header,
+        rows=rows[:-1],
+        footer=rows[-1:],
+        advice=advice(decision),
+        commands=block("\n".join(shown), "sh") if shown else None,
+    )
 
 
 def write(decision: Decision, junit: Path | None, summary: Path | None) -> None:
@@ -205,8 +201,8 @@ def _row_cells(row: Row) -> list[str]:
         printable(row.axis_title),
         f"{row.documents:,}",
         f"{row.groups:,}",
-        f"{row.baseline:.4f}",
-        f"{row.candidate:.4f}",
+        number(row.baseline, 4),
+        number(row.candidate, 4),
         *map(_signed, (row.change, row.low, row.high)),
     ]
 
@@ -216,9 +212,7 @@ def _capital(text: str) -> str:
 
 
 def _signed(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value + 0.0:+.4f}".replace("-0.0000", "+0.0000")
+    return signed(value, 4, zero="+")
 
 
 def _level(decision: Decision) -> str:
