@@ -51,6 +51,7 @@ def _environment() -> Environment:
         "code": code,
         "codes": lambda names: Markdown(", ".join(map(code, names))),
         "count": "{:,}".format,
+        "sentence": sentence,
         "table": table,
         "text": plain_text,
     }
@@ -91,6 +92,19 @@ def plain_text(text: object) -> Markdown:
     """As plain text at any place: no list at a line's start, no address made a link."""
     plain = re.sub(r"(?<=:)(?=//)|(?<=\bwww)(?=\.)", r"\\", escape(text), flags=re.IGNORECASE)
     return Markdown(re.sub(r"^(\d*)([.)+](?=\s|$)|-|=+$)", r"\1\\\2", plain))
+
+
+def sentence(text: str) -> Markdown:
+    """A sentence of ours, in which what stands between backticks is code."""
+    parts = enumerate(text.split("`"))
+    woven = "".join(code(part) if at % 2 else _spaced(part) for at, part in parts)
+    return Markdown(woven.strip())
+
+
+def _spaced(part: str) -> str:
+    """Text between two spans of code, with the spaces next to them."""
+    before, after = (" " * part.startswith(" ")), (" " * (part.endswith(" ") and part != " "))
+    return f"{before}{plain_text(part)}{after}"
 
 
 def code(text: object) -> Markdown:

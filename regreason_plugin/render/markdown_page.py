@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from regreason_plugin.compare.comparison import Comparison, RunRecord
-from regreason_plugin.core.markdown import Markdown, block, code, plain_text, render, table
+from regreason_plugin.core.markdown import (
+    Markdown,
+    block,
+    code,
+    plain_text,
+    render,
+    sentence,
+    table,
+)
 from regreason_plugin.core.numbers import NONE, number
 from regreason_plugin.render import tables
 from regreason_plugin.render.tables import Cells
@@ -19,7 +27,7 @@ def to_markdown(comparison: Comparison) -> str:
     return render(
         "render/comparison.md.j2",
         c=c,
-        say=plain_text if ticks else _sentence,
+        say=plain_text if ticks else sentence,
         caption=tables.caption(c),
         accuracy=_table(tables.accuracy(c)),
         legend=tables.legend(c),
@@ -43,19 +51,6 @@ def to_markdown(comparison: Comparison) -> str:
         versions={"regreason": c.regreason, **c.versions}.items(),
         runs=map(_run, c.runs),
     )
-
-
-def _sentence(text: str) -> Markdown:
-    """A sentence of the verdict, what stands between backticks as code."""
-    parts = enumerate(text.split("`"))
-    woven = "".join(code(part) if at % 2 else _spaced(part) for at, part in parts)
-    return Markdown(woven.strip())
-
-
-def _spaced(part: str) -> str:
-    """Text between two spans of code, with the spaces next to them."""
-    before, after = (" " * part.startswith(" ")), (" " * (part.endswith(" ") and part != " "))
-    return f"{before}{plain_text(part)}{after}"
 
 
 def _table(cells: Cells) -> Markdown:
