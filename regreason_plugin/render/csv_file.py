@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from regreason_plugin.compare.comparison import Comparison, Difference, Score
+from regreason_plugin.compare.comparison import Comparison, Difference, Interval, Score
 from regreason_plugin.render.tables import printable
 
-POOLED = "pooled"
-Size = dict[str, int | None]
+UNDEFINED = Difference(value=None)
 # A spreadsheet runs a cell that begins so, also in its full-width form. One that takes another
 # character than the comma for a separator sees cells begin where we have none.
 _FORMULA = re.compile(r"(?:^|(?<=[;,|\"]))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
@@ -59,42 +58,38 @@ def to_csv(comparison: Comparison, *, spreadsheet_safe: bool = False) -> str:
 
 
 def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    for setting in comparison.settings:
+    c = comparison
+    for setting in c.settings:
         task = setting.task
-        place = {"task": task, "dataset": setting.dataset, "axis": setting.axis}
-        size: Size = {"documents": setting.documents, "groups": setting.groups}
-        scores = {arm: by_task[task] for arm, by_task in comparison.scores.items()}
-        differences = {arm: by_task[task] for arm, by_task in comparison.differences.items()}
-        yield from _of(comparison, place, size, scores, differences)
-    place = {"task": POOLED, "dataset": "", "axis": ""}
-    size = {"documents": sum(one.documents for one in comparison.settings), "groups": None}
-    yield from _of(comparison, place, size, comparison.pooled_scores, comparison.pooled)
+        scores = {arm: by_task[task] for arm, by_task in c.scores.items()}
+        differences = {arm: by_task[task] for arm, by_task in c.differences.items()}
+        names = (task, setting.dataset, setting.axis, setting.documents, setting.groups)
+        yield from _of(c, names, scores, differences)
+    documents = sum(setting.documents for setting in c.settings)
+    yield from _of(c, ("pooled", "", "", documents, None), c.pooled_scores, c.pooled)
 
 
 def _of(
     comparison: Comparison,
-    place: dict[str, str],
-    size: Size,
+    setting: tuple[str, str, str, int, int | None],
     scores: dict[str, dict[str, Score]],
     differences: dict[str, dict[str, Difference]],
 ) -> Iterator[dict[str, Any]]:
+    task, dataset, axis, documents, groups = setting
     for arm in (comparison.baseline, *comparison.arms):
         for metric in comparison.metrics:
-            score = scores[arm].get(metric)
-            found = differences.get(arm, {}).get(metric)
+            score: Interval = scores[arm].get(metric) or UNDEFINED
+            difference = differences.get(arm, {}).get(metric) or UNDEFINED
+            difference_names = {"value": "difference", "low": "diff_low", "high": "diff_high"}
             yield {
-                **place,
+                "task": task,
+                "dataset": dataset,
+                "axis": axis,
                 "arm": arm,
                 "metric": metric,
-                **size,
+                "documents": documents,
+                "groups": groups,
                 "seeds": len(comparison.seeds[arm]),
-                **{key: score and getattr(score, key) for key in ("value", "low", "high")},
-                "difference": found and found.value,
-                "diff_low": found and found.low,
-                "diff_high": found and found.high,
-                **{
-                    key: found and getattr(found, key)
-                    for key in ("se", "df", "p", "p_holm", "mcnemar_p", "effect", "detectable")
-                },
-                "over": found and found.over,
+                **{key: getattr(score, key) for key in difference_names},
+                **{difference_names.get(key, key): value for key, value in difference},
             }

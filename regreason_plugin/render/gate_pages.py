@@ -7,7 +7,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.compare.comparison import METRICS
@@ -15,7 +14,8 @@ from regreason_plugin.compare.gate import Decision, Row
 from regreason_plugin.core.markdown import block, render
 from regreason_plugin.core.numbers import number, signed
 from regreason_plugin.core.whole_files import append, atomic_writer, together
-from regreason_plugin.render.tables import printable
+from regreason_plugin.render.tables import Cells, printable
+from regreason_plugin.render.terminal import print_table
 
 _WORDS = {
     "pass": ("PASS", "not below", "bold green"),
@@ -32,22 +32,11 @@ def headline(decision: Decision) -> str:
 
 def print_decision(decision: Decision) -> None:
     """Print verdict, table and what to do next; the table as wide as it needs to be."""
-    header, rows = _cells(decision)
-    table = Table(title=_title(decision), title_justify="left")
-    for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place < 2 else "right", no_wrap=True)
-    for place, cells in enumerate(rows):
-        last = place == len(rows) - 1
-        if last:
-            table.add_section()
-        # (As Text: a name with brackets is no markup.)
-        table.add_row(*map(Text, cells), style="bold" if last else None)
-    width = Console(width=1000).measure(table).maximum
-    console = Console(width=max(Console().width, width))
+    console = Console()
     console.print(
         Text(headline(decision), style=_WORDS[decision.verdict][2]), soft_wrap=True, highlight=False
     )
-    console.print(table)
+    print_table(console, _cells(decision), _title(decision))
     for line in [*advice(decision), *commands(decision)]:
         console.print(Text(line), soft_wrap=True)
 
@@ -92,7 +81,6 @@ def commands(decision: Decision) -> list[str]:
 
 def to_markdown(decision: Decision) -> str:
     """The decision for a step summary."""
-    header, rows = _cells(decision)
     word = _WORDS[decision.verdict][0]
     shown = commands(decision)
     return render(
@@ -100,9 +88,7 @@ def to_markdown(decision: Decision) -> str:
         word=word,
         headline=_capital(headline(decision).removeprefix(f"{word}: ")),
         title=_title(decision),
-        header=header,
-        rows=rows[:-1],
-        footer=rows[-1:],
+        cells=_cells(decision),
         advice=advice(decision),
         commands=block("\n".join(shown), "sh") if shown else None,
     )
@@ -147,10 +133,11 @@ def to_junit(decision: Decision) -> bytes:
     else:
         shown = "\n".join([headline(decision), *_hidden(decision)])
         ElementTree.SubElement(case, "system-out").text = shown
-    header, cells = _cells(decision)
-    for row, line in zip(decision.settings, cells, strict=False):
+    cells = _cells(decision)
+    for row, line in zip(decision.settings, cells.body, strict=True):
         case = _case(suite, f"{row.dataset} {row.axis}", "regreason.gate.settings")
-        shown = ", ".join(f"{name} {cell}" for name, cell in zip(header[2:], line[2:], strict=True))
+        named = zip(cells.header[2:], line[2:], strict=True)
+        shown = ", ".join(f"{name} {cell}" for name, cell in named)
         ElementTree.SubElement(case, "system-out").text = shown
     ElementTree.indent(suites)
     text = ElementTree.tostring(suites, encoding="unicode")
@@ -186,13 +173,13 @@ def _title(decision: Decision) -> str:
     return f"{_capital(what)} by setting, for information: all documents together decide{turned}"
 
 
-def _cells(decision: Decision) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table as text, all documents last."""
+def _cells(decision: Decision) -> Cells:
+    """A row a setting, all documents last."""
     level = _level(decision)
     header = ["dataset", "axis", "documents", "groups", "baseline", "candidate", "change"]
     header += [f"lower {level}", f"upper {level}"]
-    rows = [_row_cells(row) for row in [*decision.settings, decision.overall]]
-    return header, rows
+    body = [_row_cells(row) for row in decision.settings]
+    return Cells(header, body, [_row_cells(decision.overall)], words=2, fixed=len(header))
 
 
 def _row_cells(row: Row) -> list[str]:
