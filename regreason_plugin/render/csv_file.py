@@ -12,6 +12,8 @@ from regreason_plugin.compare.comparison import Comparison, Difference, Interval
 from regreason_plugin.render.tables import printable
 
 UNDEFINED = Difference(value=None)
+# Task, dataset, axis, documents and groups.
+Names = tuple[str, str, str, int, int | None]
 # A spreadsheet runs a cell that begins so, also in its full-width form. One that takes another
 # character than the comma for a separator sees cells begin where we have none.
 _FORMULA = re.compile(r"(?:^|(?<=[;,|\"]))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
@@ -47,6 +49,7 @@ def to_csv(comparison: Comparison, *, spreadsheet_safe: bool = False) -> str:
     Numbers have all their digits; what is undefined is empty. ``diff_...`` to ``over`` are of the
     difference to the baseline, whose own are empty; ``seeds`` counts the arm's. ``documents``
     of the pooled figures is a sum; their ``groups`` are empty, as settings share groups.
+    An entropy by layer has a row a ``layer``, 0 the embeddings, without a difference.
 
     Args:
         comparison: Whose figures.
@@ -65,31 +68,47 @@ def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
         differences = {arm: by_task[task] for arm, by_task in c.differences.items()}
         names = (task, setting.dataset, setting.axis, setting.documents, setting.groups)
         yield from _of(c, names, scores, differences)
-    documents = sum(setting.documents for setting in c.settings)
-    yield from _of(c, ("pooled", "", "", documents, None), c.pooled_scores, c.pooled)
+    pooled = ("pooled", "", "", sum(setting.documents for setting in c.settings), None)
+    yield from _of(c, pooled, c.pooled_scores, c.pooled)
+    for metric, by_arm in c.layers.items():
+        for arm, layers in by_arm.items():
+            for layer, value in enumerate(layers):
+                yield _row(c, pooled, arm, f"{metric}_by_layer", layer, value)
 
 
 def _of(
     comparison: Comparison,
-    setting: tuple[str, str, str, int, int | None],
+    setting: Names,
     scores: dict[str, dict[str, Score]],
     differences: dict[str, dict[str, Difference]],
 ) -> Iterator[dict[str, Any]]:
-    task, dataset, axis, documents, groups = setting
     for arm in (comparison.baseline, *comparison.arms):
         for metric in comparison.metrics:
-            score: Interval = scores[arm].get(metric) or UNDEFINED
-            difference = differences.get(arm, {}).get(metric) or UNDEFINED
-            difference_names = {"value": "difference", "low": "diff_low", "high": "diff_high"}
-            yield {
-                "task": task,
-                "dataset": dataset,
-                "axis": axis,
-                "arm": arm,
-                "metric": metric,
-                "documents": documents,
-                "groups": groups,
-                "seeds": len(comparison.seeds[arm]),
-                **{key: getattr(score, key) for key in difference_names},
-                **{difference_names.get(key, key): value for key, value in difference},
-            }
+            score, difference = scores[arm].get(metric), differences.get(arm, {}).get(metric)
+            yield _row(comparison, setting, arm, metric, None, score, difference)
+
+
+def _row(
+    comparison: Comparison,
+    setting: Names,
+    arm: str,
+    metric: str,
+    layer: int | None,
+    value: Interval | None,
+    difference: Difference | None = None,
+) -> dict[str, Any]:
+    task, dataset, axis, documents, groups = setting
+    columns = {"value": "difference", "low": "diff_low", "high": "diff_high"}
+    return {
+        "task": task,
+        "dataset": dataset,
+        "axis": axis,
+        "arm": arm,
+        "metric": metric,
+        "layer": layer,
+        "documents": documents,
+        "groups": groups,
+        "seeds": len(comparison.seeds[arm]),
+        **{key: getattr(value or UNDEFINED, key) for key in columns},
+        **{columns.get(key, key): one for key, one in difference or UNDEFINED},
+    }

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from regreason_plugin.compare.comparison import ALL, Comparison, Difference
 from regreason_plugin.compare.learning_curves import what_is_drawn
-from regreason_plugin.compare.probe_curves import FORCED, PANELS
+from regreason_plugin.core.layers import middle_blocks
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import number
 from regreason_plugin.core.whole_files import atomic_writer
+from regreason_plugin.metrics.metric_names import LAYER_CURVES
 from regreason_plugin.render import tables
 from regreason_plugin.render.figure_panels import (
     LONGEST,
@@ -349,25 +350,25 @@ def entropy_by_layer(comparison: Comparison) -> Figure | None:
         comparison,
         "Unweighted means over the settings. h: the hidden state of D units at the deciding "
         "position; N: tokens of the prompt.",
+        _middle_blocks(comparison),
     )
     return figure
 
 
 def entropy_title(metric: str) -> str:
     """What an entropy is called above its panel."""
-    title, _ = PANELS.get(metric.removeprefix(FORCED), (metric, ""))
-    return title + ", label forced at once" * metric.startswith(FORCED)
+    return LAYER_CURVES.get(metric, (metric, ""))[0]
 
 
 def draw_entropy(axes: Axes, comparison: Comparison, metric: str) -> None:
     """Draw one entropy by layer, a curve an arm."""
-    _, unit = PANELS.get(metric.removeprefix(FORCED), ("", "entropy"))
+    _, unit = LAYER_CURVES.get(metric, ("", "entropy"))
     by_arm = comparison.layers[metric]
     curves = [
         [(one.value, one.low, one.high) for one in by_arm[arm]]
         for arm in (comparison.baseline, *comparison.arms)
     ]
-    layers(axes, entropy_title(metric), unit, curves, metric)
+    layers(axes, wrapped(entropy_title(metric), 36), unit, curves, metric)
 
 
 def draw_entropy_legend(axes: Axes, comparison: Comparison) -> None:
@@ -377,6 +378,17 @@ def draw_entropy_legend(axes: Axes, comparison: Comparison) -> None:
         "middle blocks": Patch(color=SHADE),
     }
     legend(axes, map(one_line, (comparison.baseline, *comparison.arms)), bands)
+
+
+def _middle_blocks(comparison: Comparison) -> str:
+    """Which blocks are shaded, by the models' depth; empty where they have no middle."""
+    depths = {len(one) - 1 for by_arm in comparison.layers.values() for one in by_arm.values()}
+    middles = [
+        f"{'-'.join(map(str, sorted({middle[0], middle[-1]})))} of {blocks}"
+        for blocks in sorted(depths)
+        if (middle := middle_blocks(blocks))
+    ]
+    return f"Shaded: the middle blocks, {', '.join(middles)}." if middles else ""
 
 
 def learning_curves(comparison: Comparison) -> Figure | None:

@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 from rich.console import Console
 from rich.text import Text
 
-from regreason_plugin.compare.comparison import METRICS
 from regreason_plugin.compare.gate import Decision, Row
 from regreason_plugin.core.markdown import block, render
 from regreason_plugin.core.numbers import number, signed
 from regreason_plugin.core.whole_files import append, atomic_writer, together
+from regreason_plugin.metrics.metric_names import METRICS
 from regreason_plugin.render.tables import Cells, printable
 from regreason_plugin.render.terminal import print_table
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from regreason_plugin.compare.comparability import describe_data
 from regreason_plugin.compare.comparison import (
-    METRICS,
     Comparison,
     Difference,
     Gap,
     Interval,
     Setting,
+    some_settings,
 )
 from regreason_plugin.core.numbers import NONE, ends, number, signed
+from regreason_plugin.metrics.metric_names import METRICS
 
 # Characters of a label that is a column's head, and where there are few labels.
 SHORT = 3
@@ -119,13 +120,6 @@ def caption(comparison: Comparison) -> str:
 def settings_of(comparison: Comparison) -> str:
     """How many there are: of the paper's, or how many tasks."""
     return some_settings(len(comparison.settings), comparison.settings_in_paper)
-
-
-def some_settings(count: int, in_paper: int | None) -> str:
-    """Such as ``3 of 18 settings``; ``3 tasks`` where some are no part of the paper."""
-    if in_paper is None:
-        return f"{count} task{'s' * (count > 1)}"
-    return f"{count} of {in_paper} settings"
 
 
 def _seeds(comparison: Comparison) -> str:

@@ -20,6 +20,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from regreason_plugin.compare.comparability import tasks_of
+from regreason_plugin.compare.comparison import some_settings
 from regreason_plugin.core.cost import TrainingCost
 from regreason_plugin.core.markdown import Markdown, block, code, render
 from regreason_plugin.core.numbers import number
@@ -27,7 +28,6 @@ from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.evaluate.results import Run, TaskResult, read_run
 from regreason_plugin.evaluate.samples import documents_of
 from regreason_plugin.evaluate.task_setting import declaration_of, in_paper
-from regreason_plugin.render.tables import some_settings
 from regreason_plugin.train.record import read_record
 
 METRICS = ("acc", "macro_f1", "qwk", "auroc", "nll", "ece")

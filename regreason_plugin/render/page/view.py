@@ -9,17 +9,15 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.compare.comparison import (
     ALL,
-    METRICS,
-    TABLED,
     Comparison,
     Difference,
     Gap,
-    Metric,
     Setting,
 )
 from regreason_plugin.compare.disagreements import Disagreement
 from regreason_plugin.compare.learning_curves import what_is_drawn
 from regreason_plugin.core.numbers import NONE, ends, number, p_value, signed
+from regreason_plugin.metrics.metric_names import METRICS, TABLED, Metric
 from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS
 from regreason_plugin.render.tables import ALPHA, about_costs, costs, heads, settings_of
