@@ -21,7 +21,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from regreason_plugin.compare.comparison import Bin, Comparison, Curve, Difference, Interval, Score
-from regreason_plugin.render import figures
+from regreason_plugin.render import curve_figures, figures
 from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS, style
 
@@ -210,7 +210,7 @@ def test_entropies_that_are_undefined_stay_gaps_and_models_may_differ_in_depth()
     short = [Interval(value=v) for v in (0.3, 0.3, 0.6)]
     one = example(["deep"], layers={"matrix_entropy": {"label_only": short, "deep": gap}})
     axes = figures.new_figure(4, 3).subplots()
-    figures.draw_entropy(axes, one, "matrix_entropy")
+    curve_figures.draw_entropy(axes, one, "matrix_entropy")
     base, deep = (line for line in axes.lines if line.get_gid())
     assert list(base.get_xdata()) == [0, 0.5, 1]
     assert list(deep.get_xdata()) == [0, 0.25, 0.5, 0.75, 1]

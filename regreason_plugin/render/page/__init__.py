@@ -22,7 +22,7 @@ from regreason_plugin.compare.comparison import Comparison
 from regreason_plugin.compare.disagreements import Disagreement
 from regreason_plugin.core.numbers import ends, number, p_value, signed
 from regreason_plugin.core.whole_files import atomic_writer
-from regreason_plugin.render.figures import entropy_title
+from regreason_plugin.render.curve_figures import entropy_title
 from regreason_plugin.render.page.view import typeset, view
 
 

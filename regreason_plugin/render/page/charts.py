@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from regreason_plugin.compare.comparison import Comparison
 from regreason_plugin.compare.learning_curves import what_is_drawn
-from regreason_plugin.render import figures
+from regreason_plugin.render import curve_figures, figures
 from regreason_plugin.render.figure_panels import new_figure
 from regreason_plugin.render.style import BAR, COLOURS, FAINT, GRID, MIDDLE, SHADE, style
 
@@ -74,22 +74,22 @@ def charts(comparison: Comparison) -> dict[str, dict[str, Markup]]:
                 "the share of the answers at each confidence.",
             ),
             "layers": each(
-                figures.draw_entropy,
+                curve_figures.draw_entropy,
                 list(c.layers),
                 3.3,
                 "By depth: ",
                 f"A curve and its interval an arm: {names}; the middle blocks are shaded.",
             ),
-            "layers_legend": single(figures.draw_entropy_legend, lines, "Legend", names),
+            "layers_legend": single(curve_figures.draw_entropy_legend, lines, "Legend", names),
             "learning": single(
-                figures.draw_learning,
+                curve_figures.draw_learning,
                 3.3,
                 "Learning curves",
                 f"{what_is_drawn(c.curves)} by target tokens seen, a curve a model: {names}.",
             )
             if any(c.curves.values())
             else {},
-            "learning_legend": single(figures.draw_learning_legend, lines, "Legend", names),
+            "learning_legend": single(curve_figures.draw_learning_legend, lines, "Legend", names),
         }
 
 
@@ -99,7 +99,7 @@ def chart(
     """A figure of one panel as inline SVG, without its title, which the page sets.
 
     Args:
-        draw: What draws the panel: a function of `figures`.
+        draw: What draws the panel: a function of the figures' modules.
         arguments: Its arguments after the axes.
         number: Which of its panels this is.
         height: In inches.
