@@ -1,4 +1,4 @@
-"""What the pictures of a comparison share: their size, panels, titles and captions."""
+"""What the figures of a comparison share: their size, panels, titles and captions."""
 
 from __future__ import annotations
 

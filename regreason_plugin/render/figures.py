@@ -1,4 +1,4 @@
-"""A comparison in pictures, each as PNG and SVG."""
+"""A comparison as figures, each as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ NUMBERED = 20
 
 
 def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write every picture that the comparison has numbers for.
+    """Write every figure that the comparison has numbers for.
 
     Returns:
         The paths. The same comparison gives the same bytes.
     """
     paths = []
     with style():
-        for name, draw in PICTURES.items():
+        for name, draw in FIGURES.items():
             figure = draw(comparison)
             if figure is None:
                 continue
@@ -319,7 +319,7 @@ def _shares(axes: Axes, counts: NDArray[np.float64], labels: list[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-PICTURES: dict[str, Callable[[Comparison], Figure | None]] = {
+FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
     "accuracy_heatmap": accuracy_heatmap,
     "differences": differences,
     "reliability": reliability,

@@ -48,7 +48,7 @@ def advice(decision: Decision) -> list[str]:
 
 def _hidden(decision: Decision) -> list[str]:
     misfits = [*decision.baseline.misfit_notes, *decision.candidate.misfit_notes]
-    return [*misfits, *(_clean(note.replace("`", "")) for note in decision.notes)]
+    return [*misfits, *(printable(note.replace("`", "")) for note in decision.notes)]
 
 
 def _next(decision: Decision) -> list[str]:
@@ -76,7 +76,7 @@ def commands(decision: Decision) -> list[str]:
         return []
     runs = {"baseline": decision.baseline, "candidate": decision.candidate}
     named = " ".join(shlex.quote(f"{name}={run.folder}") for name, run in runs.items())
-    return [_clean(f"regreason compare {named} --baseline baseline --out page")]
+    return [printable(f"regreason compare {named} --baseline baseline --out page")]
 
 
 def to_markdown(decision: Decision) -> str:
@@ -148,14 +148,6 @@ def _case(suite: ElementTree.Element, name: str, place: str) -> ElementTree.Elem
     return ElementTree.SubElement(
         suite, "testcase", {"classname": place, "name": name, "time": "0"}
     )
-
-
-def _clean(text: str) -> str:
-    """Without control characters and halves of characters.
-
-    They move a terminal's cursor, and XML 1.0 has no way to write them.
-    """
-    return "".join(c if c.isprintable() or c in "\t\n" else "\ufffd" for c in text)
 
 
 def _finding(decision: Decision) -> str:

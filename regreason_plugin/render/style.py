@@ -1,4 +1,4 @@
-"""How pictures look: colours, lines, fonts, and the same bytes for the same input."""
+"""How figures look: colours, lines, fonts, and the same bytes for the same input."""
 
 from __future__ import annotations
 

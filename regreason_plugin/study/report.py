@@ -1,4 +1,4 @@
-"""The study's tables and picture, as they came out."""
+"""The study's tables and figure, as they came out."""
 
 from __future__ import annotations
 

@@ -32,22 +32,24 @@ THEME = {
 Draw = Callable[..., None]
 
 
-def charts(comparison: Comparison) -> dict[str, dict[str, Markup]]:
-    """The page's charts by section, then by arm or metric; no chart where there are no numbers."""
+def charts(comparison: Comparison) -> dict[str, Any]:
+    """The page's charts: one a section, or by arm or metric; none where there are no numbers."""
     c = comparison
     everyone = [c.baseline, *c.arms]
     names = ", ".join(everyone)
     answered = [arm for arm in everyone if any(one.count for one in c.reliability.get(arm, []))]
     lines = 0.6 + 0.2 * sum(1 + len(arm) // 40 for arm in everyone)
 
-    def each(draw: Draw, keys: Sequence[str], height: float, title: str, text: str) -> Any:
+    def each(
+        draw: Draw, keys: Sequence[str], height: float, title: str, text: str
+    ) -> dict[str, Markup]:
         return {
             key: chart(draw, (c, key), f"-{number}", height, title + key, text)
             for number, key in enumerate(keys)
         }
 
-    def single(draw: Draw, height: float, title: str, text: str) -> Any:
-        return {"": chart(draw, (c,), "", height, title, text)}
+    def single(draw: Draw, height: float, title: str, text: str) -> Markup:
+        return chart(draw, (c,), "", height, title, text)
 
     with style():
         return {
@@ -88,7 +90,7 @@ def charts(comparison: Comparison) -> dict[str, dict[str, Markup]]:
                 f"{what_is_drawn(c.curves)} by target tokens seen, a curve a model: {names}.",
             )
             if any(c.curves.values())
-            else {},
+            else None,
             "learning_legend": single(curve_figures.draw_learning_legend, lines, "Legend", names),
         }
 
