@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256
 from regreason_plugin.core.stages import Stage, console, hash_of, program, run_stages
 from regreason_plugin.core.whole_files import atomic_writer
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 
 CONFIGS = Path("axolotl_configs")
 TASKS = Path("lm_eval_tasks")
@@ -68,13 +68,15 @@ def eval_command(model: Path, data: Path, results: Path, tasks: str, probe: str)
 
     (The labels have one token each, so that the rows that `hf` cuts off the head do not matter.)
     """
-    arguments = f"pretrained={BASE},peft={model},dtype=float32,probe={probe}"
-    return [
-        *("regreason", "eval", "--model", "regreason-hf", "--model_args", arguments),
-        *("--tasks", tasks, "--metadata", json.dumps({"data_dir": str(data)})),
-        *("--batch_size", "auto", "--device", "cpu"),
-        *("--log_samples", "--output_path", str(results)),
-    ]
+    model_args = {
+        "pretrained": str(BASE),
+        "peft": str(model),
+        "dtype": "float32",
+        "probe": probe,
+    }
+    return LmEvalCommand(
+        model_args=model_args, tasks=[tasks], data_dir=data, device="cpu", output_path=results
+    ).words()
 
 
 def base_hash() -> str:
@@ -97,7 +99,7 @@ def _stages(out: Path, arms: tuple[str, ...], seed: int) -> list[Stage]:
     stages = [
         Stage(
             "data",
-            ["regreason", "mini", "--out", str(data), "--seed", str(seed)],
+            ["regreason", "build", "mini", "--out", str(data), "--seed", str(seed)],
             made_from,
             (data / "manifest.json").is_file,
             seconds=15,
@@ -135,13 +137,16 @@ def _stages(out: Path, arms: tuple[str, ...], seed: int) -> list[Stage]:
     made_from = hash_of(*(stage.inputs for stage in stages))
     runs = [f"{arm}={out / 'results' / arm}" for arm in arms]
     compare = ["regreason", "compare", *runs, "--baseline", "label_only", "--out", str(out)]
-    plot = ["regreason", "probe-plot", *runs, "--out", str(out)]
-    for name, command, file in (
-        ("compare", compare, "comparison.json"),
-        ("plot", plot, "probes.csv"),
-    ):
-        done = (out / file).is_file
-        stages.append(Stage(name, command, made_from, done, after=evaluated, seconds=8))
+    stages.append(
+        Stage(
+            "compare",
+            compare,
+            made_from,
+            (out / "comparison.json").is_file,
+            after=evaluated,
+            seconds=8,
+        )
+    )
     return stages
 
 
@@ -165,7 +170,7 @@ def _show_result(out: Path, arms: tuple[str, ...]) -> None:
         "page": out / "report.html",
         "table": out / "comparison.md",
         "numbers": out / "comparison.json",
-        "entropies": out / "probes.png",
+        "entropies": out / "figures" / "entropy_by_layer.png",
         "data": out / "data",
         "adapters": out / "models",
         "lm_eval results": out / "results",

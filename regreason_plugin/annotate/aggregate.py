@@ -12,7 +12,7 @@ down to whole scores: of twelve 2 + 2, of fewer than five none, and then it is t
 that nearest the mean, of two equally near the higher |
 | dawid_skene | the mean of the label's posterior | its most probable label (`dawid_skene`) |
 
-A rating is usable if it has an explanation and a score on its scale; the others do not count.
+A rating counts if it is usable (`scores`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from regreason_plugin.annotate.dawid_skene import check_installed, dawid_skene
+from regreason_plugin.annotate.scores import (
+    ScoreTable,
+    Usable,
+    round_half_up,
+    usable_ratings,
+)
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.records import Rated, RaterScore, Rating
 
-LOWEST, HIGHEST = 1, 5
 # Cut from each end by trimmed_mean: one score in so many.
 TRIMMED_OF = 5
 
@@ -37,38 +43,6 @@ class Verdict(NamedTuple):
     score: float
     label: int
     explanation: str
-
-
-class Usable(NamedTuple):
-    """A rating that counts, its score on 1 to 5."""
-
-    rater: str
-    prompt: str
-    score: float
-    explanation: str
-
-
-def rescale(score: float, scale: int) -> float:
-    """Map a score of 1 to ``scale`` linearly onto 1 to 5."""
-    return LOWEST + (score - 1) * (HIGHEST - LOWEST) / (scale - 1)
-
-
-def round_half_up(value: float) -> int:
-    """Round to the nearest whole number, and a half upwards (Python rounds it to even)."""
-    # Thirds do not add up exactly: 3.4999999999999996 stands for a half.
-    return math.floor(round(value, 9) + 0.5)
-
-
-def usable_ratings(ratings: Sequence[RaterScore]) -> list[Usable]:
-    """The ratings that count, by rater and prompt, whatever their order."""
-    return sorted(
-        Usable(rating.rater, rating.prompt, rescale(rating.score, rating.scale), rating.explanation)
-        for rating in ratings
-        if rating.score is not None
-        and 1 <= rating.score <= rating.scale
-        and rating.explanation
-        and rating.explanation.strip()
-    )
 
 
 # --- scores of one row ------------------------------------------------------------------
@@ -149,8 +123,6 @@ def aggregate_rows(
     if by not in AGGREGATORS:
         raise UserError(f"unknown aggregator {by!r}; {nearest(by, list(AGGREGATORS))}")
     if by == "dawid_skene":
-        from regreason_plugin.annotate.dawid_skene import check_installed
-
         check_installed()
     return _labelled(rows, by, minimum, Counter() if dropped is None else dropped)
 
@@ -191,9 +163,6 @@ def _from_row(function: Callable[[Sequence[float]], float]) -> _VerdictOf:
 
 
 def _from_all_rows(rows: Iterable[Rated], minimum: int) -> _VerdictOf:
-    from regreason_plugin.annotate.dawid_skene import dawid_skene
-    from regreason_plugin.annotate.scores import ScoreTable
-
     table = ScoreTable()
     for row in rows:
         table.add(row, minimum)

@@ -15,8 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from regreason_plugin.annotate.aggregate import HIGHEST, LOWEST
-from regreason_plugin.annotate.scores import Coder, Floats, ScoreTable, to_labels
+from regreason_plugin.annotate.scores import (
+    HIGHEST,
+    LOWEST,
+    Coder,
+    Floats,
+    ScoreTable,
+    to_labels,
+)
 from regreason_plugin.core.paper import AXES
 
 Ints = npt.NDArray[np.int_]

@@ -1,6 +1,6 @@
 """The files that `regreason annotate` and `regreason explain` read.
 
-`regreason prompts` copies one of each with every key explained.
+`regreason fetch prompts` copies one of each with every key explained.
 """
 
 from __future__ import annotations

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from regreason_plugin.annotate.aggregate import AGGREGATORS, ROWWISE, round_half_up
+from regreason_plugin.annotate.aggregate import AGGREGATORS, ROWWISE
 from regreason_plugin.annotate.agreement import Ints, quadratic_kappa
-from regreason_plugin.annotate.scores import Floats, ScoreTable, Setting
+from regreason_plugin.annotate.dawid_skene import dawid_skene, is_installed
+from regreason_plugin.annotate.scores import Floats, ScoreTable, Setting, round_half_up
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import check_unique, read_objects, validate
+from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.core.records import AxisName, Label, Text
 
 RESAMPLES = 2000
@@ -93,7 +95,7 @@ def read_golden(
     seen: dict[tuple[str, str], int] = {}
     ids = {row_id for row_id, _ in settings}
     for line, _, value in read_objects(path):
-        row = validate(Golden, value, path, line)
+        row = validate(Golden, value, path, line, EIGHTEEN)
         check_unique(seen, value, path, line)
         setting = settings.get((row.id, row.axis))
         if setting is None:
@@ -131,8 +133,6 @@ def score_golden(
         name: np.array([round_half_up(function(scores)) for scores in rows.values()])
         for name, function in ROWWISE.items()
     }
-    from regreason_plugin.annotate.dawid_skene import dawid_skene, is_installed
-
     if is_installed():
         found = dawid_skene(table)
         labels["dawid_skene"] = np.array([found[setting][row][1] for setting, row in rows])

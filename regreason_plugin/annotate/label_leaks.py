@@ -45,7 +45,7 @@ _SCORE_PHRASE = "|".join(
         rf"\ba\s+[*_\"']*{_NUMBER}{_AFTER}{_NO_NOUN}",
     )
 )
-_EIGHTEEN = re.compile(
+_SCORE_LEAKS = re.compile(
     rf"(?P<score_phrase>{_SCORE_PHRASE})"
     r"|(?P<label_word>\blabel(?:s|l?ed|l?ing)?\b)"
     rf"|(?P<digit>{_BEFORE}[1-5]{_AFTER})",
@@ -74,7 +74,7 @@ def kinds_of(labels: tuple[str, ...]) -> tuple[str, ...]:
 @lru_cache(maxsize=8)
 def _leak(labels: tuple[str, ...]) -> re.Pattern[str]:
     if labels == _DIGIT_LABELS:
-        return _EIGHTEEN
+        return _SCORE_LEAKS
     # The longest first: of two labels of which one begins the other, the one that stands there.
     texts = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
     return re.compile(

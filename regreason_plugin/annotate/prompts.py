@@ -1,7 +1,7 @@
 """What a language model is asked: plain files with a place for the conversation.
 
 A prompt's folder holds a file an axis, ``scale-1-5/naturalness.txt``; its name says the scale.
-`regreason prompts` copies them, to be changed and named in the config. A text is put in its
+`regreason fetch prompts` copies them, to be changed and named in the config. A text is put in its
 place, never formatted, so that no brace of a conversation means anything.
 
 The conversation stands in a block of its own. Inside it, whatever looks like one of the block's
@@ -183,7 +183,7 @@ def copy_prompts(destination: Path) -> list[Path]:
     names += [f"{MERGE}.txt", f"{EXPLAIN}.txt"]
     for name in [*names, *CONFIGS]:
         if (destination / name).exists():
-            raise UserError("is there already; name another --dest", path=destination / name)
+            raise UserError("is there already; name another --out", path=destination / name)
     texts = {name: ours.joinpath("prompts").joinpath(name).read_bytes() for name in names}
     texts.update({name: ours.joinpath(name).read_bytes() for name in CONFIGS})
     with together():
@@ -204,7 +204,7 @@ def _read(name: str, places: Sequence[str], folder: Path | None) -> str:
             text = path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
-                "no such prompt; `regreason prompts` copies those of the package", path=path
+                "no such prompt; `regreason fetch prompts` copies those of the package", path=path
             ) from None
         except UnicodeDecodeError:
             raise UserError("is not UTF-8; save the file as UTF-8", path=path) from None

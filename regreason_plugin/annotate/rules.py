@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from regreason_plugin.annotate.aggregate import round_half_up
 from regreason_plugin.annotate.raters import PROMPTS, Rater, RatingPrompt
 from regreason_plugin.annotate.rule_features import Reading, read
+from regreason_plugin.annotate.scores import round_half_up
 from regreason_plugin.core.paper import AXES
 from regreason_plugin.core.records import Conversation, RaterScore
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from regreason_plugin.annotate.aggregate import aggregate_rows, usable_ratings
+from regreason_plugin.annotate.aggregate import aggregate_rows
 from regreason_plugin.annotate.config import AnnotateConfig, MergeConfig, ServerRater
 from regreason_plugin.annotate.cost_estimate import LanePlan, count, count_ratings, estimate
 from regreason_plugin.annotate.ensemble import collect
@@ -31,6 +31,7 @@ from regreason_plugin.annotate.questions import (
 )
 from regreason_plugin.annotate.raters import Rater
 from regreason_plugin.annotate.rules import RULE_RATERS
+from regreason_plugin.annotate.scores import usable_ratings
 from regreason_plugin.annotate.store import OK, Outcome, Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256, write_records

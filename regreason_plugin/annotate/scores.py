@@ -1,19 +1,56 @@
-"""The scores of a ratings file as numbers: what agreement and Dawid-Skene are computed from."""
+"""The scores of a ratings file as numbers: what all aggregation and agreement is computed from.
+
+A rating is usable if it has an explanation and a score on its scale; the others do not count.
+"""
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from regreason_plugin.annotate.aggregate import usable_ratings
-from regreason_plugin.core.records import Rated
+from regreason_plugin.core.records import Rated, RaterScore
 
 Floats = npt.NDArray[np.float64]
 Setting = tuple[str, str]
+
+LOWEST, HIGHEST = 1, 5
+
+
+class Usable(NamedTuple):
+    """A rating that counts, its score on 1 to 5."""
+
+    rater: str
+    prompt: str
+    score: float
+    explanation: str
+
+
+def rescale(score: float, scale: int) -> float:
+    """Map a score of 1 to ``scale`` linearly onto 1 to 5."""
+    return LOWEST + (score - 1) * (HIGHEST - LOWEST) / (scale - 1)
+
+
+def round_half_up(value: float) -> int:
+    """Round to the nearest whole number, and a half upwards (Python rounds it to even)."""
+    # Thirds do not add up exactly: 3.4999999999999996 stands for a half.
+    return math.floor(round(value, 9) + 0.5)
+
+
+def usable_ratings(ratings: Sequence[RaterScore]) -> list[Usable]:
+    """The ratings that count, by rater and prompt, whatever their order."""
+    return sorted(
+        Usable(rating.rater, rating.prompt, rescale(rating.score, rating.scale), rating.explanation)
+        for rating in ratings
+        if rating.score is not None
+        and 1 <= rating.score <= rating.scale
+        and rating.explanation
+        and rating.explanation.strip()
+    )
 
 
 class Coder(NamedTuple):
@@ -86,5 +123,5 @@ class ScoreTable:
 
 
 def to_labels(scores: Floats) -> Floats:
-    """Scores rounded half up to labels, as `aggregate.round_half_up` does; NaN stays."""
+    """Scores rounded half up to labels, as `round_half_up` does; NaN stays."""
     return np.asarray(np.floor(np.round(scores, 9) + 0.5))

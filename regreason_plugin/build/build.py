@@ -1,90 +1,41 @@
-"""From a ratings file to a data folder: split, cut, render, and one file an arm.
+"""From labelled documents to a data folder: split, cut, render, and one file an arm.
 
 Two passes, so that memory holds an index and never the texts: the first checks and
-sorts (`index`), the second writes every row to all arms at once.
+sorts (`document_index`), the second writes every row to all arms at once (`row_writer`).
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from regreason_plugin.annotate.agreement import agreement
-from regreason_plugin.annotate.label_leaks import find_leaks, kinds_of, names_label, without_leaks
-from regreason_plugin.annotate.provenance import about_path, read_about
-from regreason_plugin.annotate.rules import RULES_NOTE
-from regreason_plugin.build import arms as arm_words
-from regreason_plugin.build.arms import ARMS, Mismatched, Vocabulary, row_random
+from regreason_plugin.annotate.label_leaks import without_leaks
+from regreason_plugin.annotate.provenance import About, about_path, read_about
+from regreason_plugin.build.arms import ARMS
 from regreason_plugin.build.card import CARD, data_card
-from regreason_plugin.build.folder import (
-    MANIFEST,
-    TEST,
-    DataFolder,
-    Leaks,
-    Length,
-    Limits,
-    Manifest,
-    open_data_folder,
-)
+from regreason_plugin.build.document_index import index_documents
+from regreason_plugin.build.folder import MANIFEST, DataFolder, open_data_folder
 from regreason_plugin.build.lengths import Measure
-from regreason_plugin.build.ratings_index import Entry, Index, index_ratings
-from regreason_plugin.build.scopes import write_scopes
-from regreason_plugin.build.split import PARTS, SPLITS, Split
-from regreason_plugin.build.split_counts import split_count
+from regreason_plugin.build.row_writer import BuildOptions, Progress, RowWriter
+from regreason_plugin.build.sources import Source, ratings_source, table_source
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps, file_sha256
 from regreason_plugin.core.paper import EIGHTEEN
-from regreason_plugin.core.prompt import (
-    Order,
-    cut,
-    neutralise,
-    one_line,
-    render_prompt,
-    render_target,
+from regreason_plugin.core.task_file import read_task
+from regreason_plugin.core.whole_files import (
+    atomic_writer,
+    check_not_input,
+    scratch_folder,
+    whole_folder,
 )
-from regreason_plugin.core.records import Conversation, Rating
-from regreason_plugin.core.version import __version__
-from regreason_plugin.core.whole_files import atomic_writer, check_not_input, whole_folder
-
-Progress = Callable[[str, int], object]
+from regreason_plugin.data.labelled_table import Counts
 
 
-@dataclass(frozen=True)
-class BuildOptions:
-    """The switches of `regreason build`.
-
-    Attributes:
-        seed: Of the split and of every draw.
-        order: Label first or explanation first.
-        arms: Which arms to write.
-        mismatched: Where ``mismatched`` takes its explanation from: any other row, or
-            one with the same label.
-        tokenizer: A tokenizer's folder or Hub name; lengths are then tokens.
-        max_prompt: The longest prompt, in tokens or words.
-        max_target: The longest target, in tokens or words.
-        scopes: Also a file a scope of these kinds (`scopes.SCOPE_KINDS`).
-        leaks: Whether what names a label in an explanation is kept or removed (`leaks`).
-        explained_by: Who wrote explanations that did not come with the texts, for the card.
-        parts: How much of the conversations each split gets.
-    """
-
-    seed: int = 0
-    order: Order = "label_first"
-    arms: tuple[str, ...] = ARMS
-    mismatched: Mismatched = "any"
-    tokenizer: str | None = None
-    max_prompt: int | None = None
-    max_target: int | None = None
-    scopes: tuple[str, ...] = ()
-    leaks: Leaks = "keep"
-    explained_by: tuple[str, ...] = ()
-    parts: Mapping[Split, float] = field(default_factory=lambda: PARTS)
+def _silent(stage: str, rows: int) -> None:
+    """Shows no progress."""
 
 
 def build(
@@ -93,12 +44,12 @@ def build(
     options: BuildOptions | None = None,
     *,
     declaration: Declaration = EIGHTEEN,
-    on_progress: Progress = lambda stage, rows: None,
+    on_progress: Progress = _silent,
 ) -> DataFolder:
-    """Write a data folder, whole or not at all.
+    """Write the data folder of a ratings file, whole or not at all.
 
     Args:
-        ratings: A ratings file (`schema.Rating`, one a line), gzipped or not.
+        ratings: A ratings file (`records.Rating`, one a line), gzipped or not.
         out: The folder to make; an older data folder there is replaced.
         options: The switches.
         declaration: The labels and settings of the task.
@@ -108,283 +59,112 @@ def build(
         UserError: The ratings are wrong, or ``out`` holds them or something else, or cannot be
             written.
     """
-    options = options or BuildOptions()
     check_not_input(out, [ratings])
+    about = read_about(ratings, file_sha256(ratings)) if about_path(ratings).is_file() else None
+    source = ratings_source(ratings, declaration)
+    return build_documents(source, out, options, about=about, on_progress=on_progress)
+
+
+def build_task(
+    path: Path,
+    out: Path,
+    options: BuildOptions,
+    *,
+    seed: int | None = None,
+    on_progress: Progress = _silent,
+) -> tuple[DataFolder, Counts]:
+    """Write the data folder of a task of one's own, whole or not at all.
+
+    Args:
+        path: The ``task.yml``.
+        out: The folder to make.
+        options: The switches; all arms become ``label_only`` alone where the table has no
+            explanations, and rows without one are left out of training where others have one.
+        seed: Of the split and of every draw; None for the task's.
+        on_progress: As of `build`.
+
+    Returns:
+        The folder, and what was read.
+
+    Raises:
+        UserError: The task or its table is wrong, or there are no explanations for the arms.
+    """
+    task = read_task(path)
+    check_not_input(out, [path, task.data.path])
+    if task.columns.explanation is None:
+        if options.arms not in (ARMS, ("label_only",)):
+            raise UserError(
+                "no row has an explanation, which every arm but label_only is made of; name "
+                "its column under `columns`, or build with --arms label_only",
+                path=path,
+                field="columns.explanation",
+            )
+        options = replace(options, arms=("label_only",))
+    options = replace(
+        options,
+        seed=task.split.seed if seed is None else seed,
+        explained_by=task.explained_by,
+        parts={
+            "train": 1 - task.split.test - task.split.validation,
+            "validation": task.split.validation,
+            "test": task.split.test,
+        },
+    )
+    counts = Counts()
+    source = table_source(task, counts)
+    return build_documents(source, out, options, on_progress=on_progress), counts
+
+
+def build_documents(
+    source: Source,
+    out: Path,
+    options: BuildOptions | None = None,
+    *,
+    about: About | None = None,
+    on_progress: Progress = _silent,
+) -> DataFolder:
+    """Write a data folder, whole or not at all.
+
+    Args:
+        source: The documents.
+        out: The folder to make; an older data folder there is replaced.
+        options: The switches.
+        about: How the documents were rated, for the card.
+        on_progress: As of `build`.
+
+    Raises:
+        UserError: A document is wrong, or ``out`` holds something else, or cannot be written.
+    """
+    options = options or BuildOptions()
     if out.exists() and (
         not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())
     ):
         raise UserError("exists and is no data folder; name another --out", path=out)
     measure = Measure(options.tokenizer)
-    about = read_about(ratings, file_sha256(ratings)) if about_path(ratings).is_file() else None
-    index = index_ratings(
-        ratings,
-        options.seed,
-        lambda: on_progress("check", 1),
-        partial(_explains, options, declaration),
-        declaration,
-        options.parts,
-    )
-    with whole_folder(out) as written:
-        with index.reader() as read:
-            manifest = _Writer(index, read, options, measure).write(written, on_progress)
-        with atomic_writer(written / MANIFEST) as stream:
-            # (The eighteen settings are not declared in it: their folders keep their hash.)
-            optional = ("declaration", "explained_by")
-            without = {name for name in optional if getattr(manifest, name) is None}
-            stream.write(dumps(manifest.model_dump(exclude=without)).encode("utf-8") + b"\n")
-        card = data_card(manifest, file_sha256(written / MANIFEST), agreement(index.scores), about)
-        with atomic_writer(written / CARD) as stream:
-            stream.write(card.encode("utf-8"))
+    with scratch_folder(out) as scratch:
+        index = index_documents(
+            source,
+            scratch / "documents.jsonl",
+            options.seed,
+            lambda: on_progress("check", 1),
+            partial(_explains, options, source.declaration),
+            options.parts,
+        )
+        with whole_folder(out) as written, index.reader() as read:
+            manifest = RowWriter(index, read, options, measure).write(written, on_progress)
+            without = {"explained_by"} if manifest.explained_by is None else set()
+            with atomic_writer(written / MANIFEST) as stream:
+                stream.write(dumps(manifest.model_dump(exclude=without)).encode("utf-8") + b"\n")
+            sha256 = file_sha256(written / MANIFEST)
+            with atomic_writer(written / CARD) as stream:
+                stream.write(data_card(manifest, sha256, agreement(index.scores), about).encode())
     return open_data_folder(out)
 
 
 def _explains(options: BuildOptions, declaration: Declaration, explanation: str) -> bool:
     """Whether a row can be trained on in every arm: all of them keep the same rows."""
-    if options.arms == ("label_only",) and declaration is not EIGHTEEN:
+    if options.arms == ("label_only",) and not declaration.rated:
         return True
     if options.leaks == "remove":
         explanation = without_leaks(explanation, declaration.labels)
     return bool(explanation.strip())
-
-
-class _Writer:
-    """Second pass: every row to every arm."""
-
-    def __init__(
-        self,
-        index: Index,
-        read: Callable[[Entry], Rating],
-        options: BuildOptions,
-        measure: Measure,
-    ) -> None:
-        self.index = index
-        self.read = read
-        self.options = options
-        self.measure = measure
-        self.cut: Counter[str] = Counter(turns=0, context=0, response=0, explanation=0)
-        self.neutralised: Counter[str] = Counter(conversations=0, explanations=0)
-        self.declaration = index.declaration
-        self.leaked: Counter[str] = Counter(dict.fromkeys(kinds_of(self.declaration.labels), 0))
-        self.leaked.update(rows=0, own_label=0, removed=0, dropped=index.dropped)
-        self.lengths: dict[str, list[int]] = {arm: [0, 0, 0, 0] for arm in options.arms}
-        self.train: dict[tuple[str, str, int | None], list[int]] = defaultdict(list)
-        self.vocabularies: dict[tuple[str, str], Vocabulary] = {}
-
-    def write(self, folder: Path, on_progress: Progress) -> Manifest:
-        self._gather_train_words()
-        names = [f"{split}/{arm}.jsonl" for split in SPLITS[:2] for arm in self.options.arms]
-        with ExitStack() as stack:
-            files = {
-                name: stack.enter_context(atomic_writer(folder / name)) for name in [*names, TEST]
-            }
-            conversation: Conversation | None = None
-            for entry in self.index.entries:
-                rating = self.read(entry)
-                if conversation is None or conversation.id != entry.id:
-                    conversation = self._fit(rating, entry)
-                self._write_row(files, entry, rating, conversation)
-                on_progress("write", 1)
-        scoped = [
-            scope_name
-            for name in (names if self.options.scopes else ())
-            for scope_name in write_scopes(folder, name, self.options.scopes)
-        ]
-        written = [*names, TEST, *scoped]
-        return self._manifest({name: file_sha256(folder / name) for name in written})
-
-    def _gather_train_words(self) -> None:
-        counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        for number, entry in enumerate(self.index.entries):
-            if self.index.split[entry.group] != "train":
-                continue
-            label = entry.label if self.options.mismatched == "same_label" else None
-            self.train[entry.dataset, entry.axis, label].append(number)
-            counts[entry.dataset, entry.axis].update(self._words_of(number))
-        self.vocabularies = {setting: Vocabulary(words) for setting, words in counts.items()}
-
-    def _words_of(self, number: int) -> list[str]:
-        entry = self.index.entries[number]
-        return self._explanation(self.read(entry), entry)[0]
-
-    def _explanation(self, rating: Rating, entry: Entry) -> tuple[list[str], bool]:
-        """An explanation's words as they may stand in a target, and whether it was cut."""
-        text = rating.explanation
-        if self.options.leaks == "remove":
-            text = without_leaks(text, self.declaration.labels)
-        words = one_line(text).split()
-        limit = self.options.max_target
-        if limit is None:
-            return words, False
-
-        def fits(count: int) -> bool:
-            label = self.declaration.written[rating.label - 1]
-            target = render_target(label, " ".join(words[:count]), self.options.order)
-            return self.measure.target(target) <= limit
-
-        if fits(len(words)):
-            return words, False
-        kept = len(words) - 1
-        while kept and not fits(kept):
-            kept -= 1
-        if not kept:
-            raise UserError(
-                f"--max-target-tokens {limit} leaves no room for a word of the explanation",
-                path=self.index.path,
-                line=entry.line,
-                field="explanation",
-            )
-        return words[:kept], True
-
-    def _fit(self, rating: Rating, entry: Entry) -> Conversation:
-        conversation: Conversation = rating
-        if self.options.max_prompt is not None:
-            try:
-                conversation, what = cut(
-                    rating, self.options.max_prompt, self.measure.prompt, self.declaration
-                )
-            except ValueError as error:
-                raise UserError(
-                    f"--max-prompt-tokens: {error}", path=self.index.path, line=entry.line
-                ) from None
-            if what:
-                self.cut[what] += 1
-        texts = [turn.content for turn in conversation.conversation] + [conversation.context or ""]
-        self.neutralised["conversations"] += sum(neutralise(text)[1] for text in texts)
-        return conversation
-
-    def _write_row(
-        self,
-        files: dict[str, BinaryIO],
-        entry: Entry,
-        rating: Rating,
-        conversation: Conversation,
-    ) -> None:
-        prompt = render_prompt(conversation, entry.axis, self.declaration)
-        row = {
-            "id": entry.id,
-            "dataset": entry.dataset,
-            "group": entry.group,
-            "axis": entry.axis,
-            "label": rating.label,
-            "score": rating.score,
-        }
-        user = {"role": "user", "content": prompt}
-        split = self.index.split[entry.group]
-        if split == "test":
-            line = dumps({**row, "explanation": rating.explanation, "messages": [user]})
-            files[TEST].write(line.encode("utf-8") + b"\n")
-            return
-        words, was_cut = self._explanation(rating, entry)
-        self.cut["explanation"] += was_cut
-        self.neutralised["explanations"] += neutralise(rating.explanation)[1]
-        self._count_leaks(rating)
-        for arm in self.options.arms:
-            text = self._text(arm, entry, words)
-            label = self.declaration.written[rating.label - 1]
-            target = render_target(label, text, self.options.order)
-            messages = [user, {"role": "assistant", "content": target}]
-            line = dumps({**row, "explanation": text, "messages": messages})
-            files[f"{split}/{arm}.jsonl"].write(line.encode("utf-8") + b"\n")
-            if split == "train":
-                self._count(arm, text)
-
-    def _text(self, arm: str, entry: Entry, words: list[str]) -> str:
-        rng = row_random(self.options.seed, arm, entry.id, entry.axis)
-        vocabulary = self.vocabularies[entry.dataset, entry.axis]
-        length = self.measure.word
-        if arm == "label_only":
-            return ""
-        if arm == "explanation":
-            return " ".join(words)
-        if arm == "shuffled":
-            return " ".join(arm_words.shuffled(words, rng))
-        if arm == "bag_of_words":
-            return " ".join(arm_words.bag_of_words(words, vocabulary, length, rng))
-        if arm == "random_words":
-            return " ".join(arm_words.random_words(words, vocabulary, length, rng))
-        if arm == "filler":
-            return " ".join(arm_words.filler(words, length))
-        assert arm == "mismatched", arm
-        label = entry.label if self.options.mismatched == "same_label" else None
-        text = arm_words.donor(
-            " ".join(words),
-            self.train[entry.dataset, entry.axis, label],
-            lambda number: " ".join(self._words_of(number)),
-            rng,
-        )
-        if text is None:
-            same = f" with label {label}" if label else ""
-            name = self.declaration.task_name(entry.dataset, entry.axis)
-            raise UserError(
-                f"{name} has no train explanation{same} that "
-                "differs from this one, so arm mismatched cannot be made; leave it out "
-                "with --arms",
-                path=self.index.path,
-                line=entry.line,
-                field="explanation",
-            )
-        return text
-
-    def _count_leaks(self, rating: Rating) -> None:
-        labels = self.declaration.labels
-        leaks = find_leaks(rating.explanation, labels)
-        self.leaked.update(leak.kind for leak in leaks)
-        self.leaked["rows"] += bool(leaks)
-        self.leaked["own_label"] += names_label(leaks, rating.label, labels)
-        self.leaked["removed"] += bool(leaks) and self.options.leaks == "remove"
-
-    def _count(self, arm: str, text: str) -> None:
-        words = text.split()
-        tokens = sum(map(self.measure.word, words)) if self.measure.unit == "tokens" else 0
-        totals = self.lengths[arm]
-        totals[0] += len(words)
-        totals[1] = max(totals[1], len(words))
-        totals[2] += tokens
-        totals[3] = max(totals[3], tokens)
-
-    def _manifest(self, files: dict[str, str]) -> Manifest:
-        counts = {str(split): split_count(self.index, split) for split in SPLITS}
-        rows = counts["train"].rows
-        by_tokens = self.measure.unit == "tokens"
-        return Manifest(
-            origin="generated" if self.index.generated else "rated",
-            note=_note(self.index),
-            seed=self.options.seed,
-            order=self.options.order,
-            arms=list(self.options.arms),
-            mismatched=self.options.mismatched,
-            tokenizer=self.options.tokenizer,
-            limits=Limits(
-                unit="tokens" if by_tokens else "words",
-                max_prompt=self.options.max_prompt,
-                max_target=self.options.max_target,
-            ),
-            raters=self.index.raters,
-            counts=counts,
-            lengths={
-                arm: Length(
-                    words_mean=round(words / rows, 3),
-                    words_max=words_max,
-                    tokens_mean=round(tokens / rows, 3) if by_tokens else None,
-                    tokens_max=tokens_max if by_tokens else None,
-                )
-                for arm, (words, words_max, tokens, tokens_max) in self.lengths.items()
-            },
-            cut=dict(self.cut),
-            neutralised=dict(self.neutralised),
-            leaks=self.options.leaks,
-            leaked=dict(self.leaked),
-            source={"file": self.index.path.name, "sha256_of_sorted_rows": self.index.sha256},
-            declaration=None if self.declaration is EIGHTEEN else self.declaration,
-            explained_by=list(self.options.explained_by) or None,
-            files=files,
-            versions={"regreason": __version__},
-        )
-
-
-def _note(index: Index) -> str:
-    """What a reader of any number made from this data should know."""
-    notes = ["Conversations are generated, not collected."] if index.generated else []
-    if any(rater.startswith("rules-") for rater in index.raters):
-        notes.append(RULES_NOTE)
-    return " ".join(notes)

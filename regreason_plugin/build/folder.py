@@ -10,7 +10,6 @@ The manifest lists the sha256 of every file, so its own sha256 stands for the fo
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from regreason_plugin.core.declaration import Declaration, Setting
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256, parse_object, read_records, validate
-from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.core.prompt import Order
 from regreason_plugin.core.records import Row
 
@@ -77,7 +75,7 @@ class Manifest(_Part):
             whose explanation was ``removed`` in part; and rows ``dropped`` because nothing
             else was left of it. Empty in folders from before it was counted.
         source: Name and sha256 of the ratings file.
-        declaration: The labels and settings of the task; None for the eighteen settings.
+        declaration: The labels and settings of the task.
         explained_by: Who wrote explanations that the table did not have; None where nobody.
         files: sha256 of every data file.
     """
@@ -99,7 +97,7 @@ class Manifest(_Part):
     leaks: Leaks = "keep"
     leaked: dict[str, int] = Field(default_factory=dict)
     source: dict[str, str]
-    declaration: Declaration | None = None
+    declaration: Declaration
     explained_by: list[str] | None = None
     files: dict[str, str]
     versions: dict[str, str]
@@ -132,7 +130,7 @@ class DataFolder:
     @property
     def declaration(self) -> Declaration:
         """The labels and settings of its task."""
-        return self.manifest.declaration or EIGHTEEN
+        return self.manifest.declaration
 
     def settings(self) -> list[Setting]:
         """The (dataset, axis) pairs that its test file holds, in the declared order."""
@@ -205,19 +203,10 @@ def open_data_folder(path: str | Path) -> DataFolder:
         )
     raw = file.read_bytes()
     value: dict[str, Any] = parse_object(raw, file, 1)
+    if "declaration" not in value:
+        raise UserError(
+            "does not declare its task, so an older version of RegReason wrote it; build the data "
+            "again with `regreason build`",
+            path=file,
+        )
     return DataFolder(folder, validate(Manifest, value, file, 1), hashlib.sha256(raw).hexdigest())
-
-
-def mini_data_folder() -> DataFolder:
-    """The built-in mini benchmark, built once into the user's cache folder.
-
-    Its place carries the package's version and the hash of the code that generates
-    it, so that a changed generator never meets old data.
-    """
-    from regreason_plugin.build.mini import build_mini, mini_fingerprint
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "regreason" / f"mini-{mini_fingerprint()}"
-    if not (folder / MANIFEST).is_file():
-        build_mini(folder)
-    return open_data_folder(folder)

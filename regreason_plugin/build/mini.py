@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from regreason_plugin.annotate.ensemble import rate
-from regreason_plugin.build.build import BuildOptions, Progress, build
-from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.build.build import build_documents
+from regreason_plugin.build.folder import MANIFEST, DataFolder, open_data_folder
+from regreason_plugin.build.row_writer import BuildOptions, Progress
+from regreason_plugin.build.sources import Source
 from regreason_plugin.core.jsonl import write_records
-from regreason_plugin.core.paper import SETTINGS, generative_task_name, task_name
+from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.core.records import Rating
 from regreason_plugin.core.version import __version__
-from regreason_plugin.core.whole_files import scratch_folder
 from regreason_plugin.data.mini import MINI_AXES, MINI_SETTINGS, mini_conversations
 
 
@@ -22,14 +24,24 @@ def mini_fingerprint() -> str:
     """Changes whenever the code or the words that make the mini benchmark change."""
     package = Path(str(files("regreason_plugin")))
     digest = hashlib.sha256(__version__.encode())
-    rooms = ("data", "annotate", "build", "core")
-    for room in rooms:
-        place = package / room
-        sources = sorted(place.rglob("*.*")) if place.is_dir() else [place]
-        for source in sources:
+    for room in ("data", "annotate", "build", "core"):
+        for source in sorted((package / room).rglob("*.*")):
             if source.suffix in {".py", ".yml"}:
                 digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def mini_data_folder() -> DataFolder:
+    """The built-in mini benchmark, built once into the user's cache folder.
+
+    Its place carries the package's version and the hash of the code that generates
+    it, so that a changed generator never meets old data.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "regreason" / f"mini-{mini_fingerprint()}"
+    if not (folder / MANIFEST).is_file():
+        build_mini(folder)
+    return open_data_folder(folder)
 
 
 def build_mini(
@@ -45,38 +57,33 @@ def build_mini(
         out: The data folder to make.
         options: As for `build`; its seed also seeds the generator.
         per_dataset: Conversations a dataset.
-        on_progress: As for `build`, with the stage ``rate`` before its two.
+        on_progress: As for `build`.
 
     Raises:
         UserError: As `build`.
     """
     options = options or BuildOptions()
-    with scratch_folder(out) as scratch:
-        ratings = scratch / "ratings.jsonl"
-        write_mini_ratings(ratings, options.seed, per_dataset, lambda: on_progress("rate", 1))
-        return build(ratings, out, options, on_progress=on_progress)
+    documents = (
+        (number, rating.model_dump(exclude_none=True))
+        for number, rating in enumerate(_mini_ratings(options.seed, per_dataset), start=1)
+    )
+    source = Source("the mini benchmark", "the mini benchmark", EIGHTEEN, documents, unit="row")
+    return build_documents(source, out, options, on_progress=on_progress)
 
 
 def mini_tasks(*, generative: bool = False) -> str:
     """All tasks of the mini benchmark, as ``--tasks`` names them."""
-    if MINI_SETTINGS == SETTINGS:
-        return "regreason-gen_*" if generative else "regreason_*"
-    make = generative_task_name if generative else task_name
-    return ",".join(make(*setting) for setting in MINI_SETTINGS)
+    return EIGHTEEN.tasks_argument(MINI_SETTINGS, generative=generative)
 
 
-def write_mini_ratings(
-    path: Path, seed: int, per_dataset: int = 1000, on_row: Callable[[], object] = lambda: None
-) -> int:
+def write_mini_ratings(path: Path, seed: int, per_dataset: int = 1000) -> int:
     """Write the mini benchmark's ratings, one a conversation and axis.
 
     Returns:
         How many.
     """
+    return write_records(path, _mini_ratings(seed, per_dataset))
 
-    def counted() -> Iterator[Rating]:
-        for rating in rate(mini_conversations(seed, per_dataset), axes=tuple(MINI_AXES)):
-            on_row()
-            yield rating
 
-    return write_records(path, counted())
+def _mini_ratings(seed: int, per_dataset: int) -> Iterator[Rating]:
+    return rate(mini_conversations(seed, per_dataset), axes=tuple(MINI_AXES))

@@ -15,7 +15,6 @@ from typing import BinaryIO, NamedTuple
 
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError, nearest
-from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.core.whole_files import atomic_writer
 
 SCOPE_KINDS = ("axis", "setting")
@@ -28,7 +27,7 @@ def setting_scope(dataset: str, axis: str) -> str:
     return f"{dataset}_{axis}"
 
 
-def settings_of(scope: str | None, declaration: Declaration = EIGHTEEN) -> Settings:
+def settings_of(scope: str | None, declaration: Declaration) -> Settings:
     """The (dataset, axis) pairs of a scope; of None all that are declared.
 
     Raises:

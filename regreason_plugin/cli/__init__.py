@@ -3,13 +3,54 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 
-from regreason_plugin.cli import baselines, data, gate, models, predict, task
+from regreason_plugin.cli import aggregate, annotate, baselines, data, gate, models, predict, task
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import refusal
+
+AddArguments = Callable[[argparse.ArgumentParser], None]
+Run = Callable[[argparse.Namespace], int]
+# As `regreason --help` lists them; the help of each is the docstring of what runs it.
+GROUPS: dict[str, dict[str, tuple[AddArguments, Run]]] = {
+    "data": {
+        "fetch": (data.add_fetch, data.run_fetch),
+        "import": (data.add_import, data.run_import),
+        "annotate": (annotate.add_annotate, annotate.run_annotate),
+        "aggregate": (aggregate.add_aggregate, aggregate.run_aggregate),
+        "task": (task.add_task, task.run_task),
+        "explain": (annotate.add_explain, annotate.run_explain),
+        "build": (data.add_build, data.run_build),
+        "push": (data.add_push, data.run_push),
+    },
+    "train": {
+        "check": (models.add_check, models.run_check),
+        "mini-base": (data.add_mini_base, data.run_mini_base),
+    },
+    "score": {
+        "eval": (models.add_eval, models.run_eval),
+        "baselines": (baselines.add_baselines, baselines.run_baselines),
+    },
+    "compare": {
+        "compare": (models.add_compare, models.run_compare),
+        "gate": (gate.add_gate, gate.run_gate),
+    },
+    "use": {
+        "predict": (predict.add_predict, predict.run_predict),
+        "demo": (models.add_demo, models.run_demo),
+        "study": (models.add_study, models.run_study),
+    },
+}
+_DESCRIPTION = """\
+Fine-tune language models as classifiers with explanations attached to their labels,
+and measure whether it helps. Training itself is `axolotl train CONFIG.yml`, scoring
+`lm_eval --tasks 'regreason_*'`."""
+_EXIT_CODES = """\
+`regreason COMMAND --help` says what a command reads and writes. Exit codes: 0 done;
+1 fell short, or a stage failed; 2 wrong input; 3 undecided, or out of budget."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,12 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == ["eval"]:  # the rest is lm_eval's own
-            return models.run_eval(arguments[1:])
-        if arguments[:1] == ["check"]:  # the rest may be Axolotl's own
-            return models.run_check(arguments[1:])
-        parsed = _parser().parse_args(arguments)
-        command: Callable[[argparse.Namespace], int] = parsed.run
-        return command(parsed)
+            return models.run_eval(argparse.Namespace(lm_eval_options=arguments[1:]))
+        parser = command_parser()
+        parsed, unknown = parser.parse_known_args(arguments)
+        if unknown and parsed.run is not models.run_check:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parsed.axolotl_options = unknown
+        run: Run = parsed.run
+        return run(parsed)
     except UserError as error:
         print(f"regreason: {error}", file=sys.stderr)
         return 2
@@ -41,26 +84,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands; `eval` has lm_eval's own."""
+    as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="regreason",
-        description="Fine-tune language models as classifiers with explanations attached to "
-        "their labels, and measure whether it helps.",
+        usage="regreason [-h] [--version] COMMAND ...",
+        description=_DESCRIPTION,
+        epilog=_list_of_commands(),
+        formatter_class=as_written,
     )
     parser.add_argument("--version", action="version", version=f"regreason {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run)
-        return sub
-
-    data.add_commands(command)
-    models.add_commands(command)
-    gate.add_commands(command)
-    predict.add_commands(command)
-    baselines.add_commands(command)
-    task.add_commands(command)
+    commands = parser.add_subparsers(
+        required=True, metavar="COMMAND", prog="regreason", help=argparse.SUPPRESS
+    )
+    for group in GROUPS.values():
+        for name, (add_arguments, run) in group.items():
+            command = commands.add_parser(
+                name, description=inspect.getdoc(run), formatter_class=as_written
+            )
+            add_arguments(command)
+            command.set_defaults(run=run)
     return parser
+
+
+def _list_of_commands() -> str:
+    lines = []
+    for group, commands in GROUPS.items():
+        lines.append(f"{group}:")
+        for name, (_, run) in commands.items():
+            summary = (inspect.getdoc(run) or "").partition("\n")[0]
+            lines.append(f"  {name:<10}  {summary}")
+    return "\n".join([*lines, "", _EXIT_CODES])

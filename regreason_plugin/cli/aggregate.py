@@ -13,15 +13,14 @@ from rich.text import Text
 from regreason_plugin.annotate.aggregate import AGGREGATORS
 from regreason_plugin.annotate.agreement import ALL, Agreement
 from regreason_plugin.annotate.golden import GoldenScores
-from regreason_plugin.cli.console import AddCommand, console, positive, progress, say
+from regreason_plugin.cli.console import console, positive, progress, say
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.jsonl import count_lines, file_sha256
 from regreason_plugin.core.paper import AXES
 
 
-def add_command(command: AddCommand) -> None:
-    """Add it to the parser."""
-    parser = command("aggregate", _aggregate, "how far raters agree; another label of their scores")
+def add_aggregate(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `aggregate`."""
     parser.add_argument("ratings", type=Path, metavar="RATINGS")
     parser.add_argument(
         "--golden", type=Path, metavar="FILE", help="people's labels: id, axis, label a line"
@@ -42,7 +41,17 @@ def add_command(command: AddCommand) -> None:
     parser.add_argument("--out", type=Path, metavar="F", help="a ratings file")
 
 
-def _aggregate(args: argparse.Namespace) -> int:
+def run_aggregate(args: argparse.Namespace) -> int:
+    """Measure how far the raters agree, and aggregate their scores in another way.
+
+    Reads a ratings file and prints Krippendorff's alpha and each rater's
+    distance from the others; with --golden also each aggregator's labels
+    against people's. Writes with --out the ratings with the labels of one
+    aggregator.
+
+    Example:
+        regreason aggregate ratings.jsonl --golden golden.jsonl --out aggregated.jsonl
+    """
     from regreason_plugin.annotate.agreement import agreement
     from regreason_plugin.annotate.golden import read_golden, score_golden
     from regreason_plugin.annotate.ratings_file import read_scores, write_aggregated

@@ -1,4 +1,4 @@
-"""`regreason baselines`: what people would pick instead."""
+"""`regreason baselines`: the usual alternatives, on the same rows."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import argparse
 import shlex
 from pathlib import Path
 
-from regreason_plugin.cli.console import AddCommand, console, names, positive, say
+from regreason_plugin.cli.console import console, names, positive, say
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.baselines import METHODS
 
 
-def add_commands(command: AddCommand) -> None:
-    """Add it to the parser."""
-    baselines = command("baselines", _baselines, "what people would pick instead, on the same rows")
+def add_baselines(baselines: argparse.ArgumentParser) -> None:
+    """Add the arguments of `baselines`."""
     baselines.add_argument("data", type=Path, metavar="DATA")
     baselines.add_argument("--out", type=Path, required=True, metavar="RESULTS")
     baselines.add_argument(
@@ -47,10 +46,19 @@ def _seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def _baselines(args: argparse.Namespace) -> int:
+def run_baselines(args: argparse.Namespace) -> int:
+    """Train and score the usual alternatives on the same rows.
+
+    Reads DATA, fits TF-IDF with logistic regression and a classification head,
+    prompts the base model with and without examples, and writes results that
+    `compare` takes as arms, with their costs, below --out.
+
+    Example:
+        regreason baselines runs/tickets/data --out runs/tickets/results --methods tfidf
+    """
     from regreason_plugin.build.folder import open_data_folder
+    from regreason_plugin.evaluate.baselines import run
     from regreason_plugin.evaluate.baselines.method import Work
-    from regreason_plugin.evaluate.baselines.run import run_baselines
     from regreason_plugin.evaluate.baselines.table import print_outcomes, read_outcome
     from regreason_plugin.evaluate.baselines.training_rows import tasks_of
 
@@ -72,7 +80,7 @@ def _baselines(args: argparse.Namespace) -> int:
         include_path=args.include_path,
         apply_chat_template=args.apply_chat_template,
     )
-    if not run_baselines(folder, args.out, methods, args.seeds, work):
+    if not run.run_baselines(folder, args.out, methods, args.seeds, work):
         return 1
     console.print()
     print_outcomes([read_outcome(args.out, name, tasks) for name in methods], len(tasks), console)

@@ -6,7 +6,6 @@ import argparse
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -31,15 +30,6 @@ SPREADSHEET_SAFE = (
 )
 # All but the tab and the end of a line.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-class AddCommand(Protocol):
-    """Adds a command to the parser."""
-
-    def __call__(
-        self, name: str, run: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
-        """A parser for its arguments; ``text`` is its help."""
 
 
 def say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands that make data: conversations, ratings, data folders."""
+"""The commands that make data: files to start from, conversations, data folders."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import get_args
 
 from regreason_plugin.build.arms import ARMS
-from regreason_plugin.build.build import BuildOptions, build
+from regreason_plugin.build.build import build, build_task
 from regreason_plugin.build.card import CARD
 from regreason_plugin.build.folder import DataFolder, Leaks, open_data_folder
+from regreason_plugin.build.row_writer import BuildOptions
 from regreason_plugin.build.scopes import SCOPE_KINDS
-from regreason_plugin.cli import aggregate, explain
 from regreason_plugin.cli.console import (
-    AddCommand,
-    amount,
     console,
-    errors,
     mini_size,
     names,
     positive,
@@ -25,22 +22,88 @@ from regreason_plugin.cli.console import (
 )
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import count_lines
-from regreason_plugin.core.paper import AXES, DATASETS, SOURCES
+from regreason_plugin.core.paper import DATASETS, SOURCES
 from regreason_plugin.core.prompt import ORDERS
 from regreason_plugin.core.whole_files import check_not_input
+from regreason_plugin.task.shipped_configs import FOLDER
+
+# In place of a file, for `build`.
+MINI = "mini"
 
 
-def add_commands(command: AddCommand) -> None:
-    """Add them to the parser."""
-    mini = command("mini", _mini, "the built-in benchmark as a data folder; no network, no model")
-    mini.add_argument("--out", type=Path, required=True, metavar="DATA")
-    mini.add_argument("--per-dataset", type=mini_size, default=1000, metavar="N")
-    _add_build_options(mini)
+def add_fetch(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `fetch`."""
+    parser.add_argument("files", choices=_FETCH, help="which files")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help=f"default: prompts, or {FOLDER} for configs"
+    )
 
-    base = command("mini-base", _mini_base, "an untrained tiny model with its corpus, to train")
+
+def run_fetch(args: argparse.Namespace) -> int:
+    """Copy the raters' prompts or the Axolotl configs into a folder of your own.
+
+    Reads the installed package. `prompts` writes the prompts and a commented
+    config for `annotate` and `explain`; `configs` writes the folder
+    axolotl_configs/ for installations without a checkout.
+
+    Example:
+        regreason fetch configs
+    """
+    return _FETCH[args.files](args.out)
+
+
+def _fetch_configs(out: Path | None) -> int:
+    from regreason_plugin.task.shipped_configs import copy_configs
+
+    out = out or Path(FOLDER)
+    for path in copy_configs(out):
+        say(f"Written: {path}")
+    say(f"What there is: {out / 'README.md'}")
+    say("Next: regreason build mini --out runs/demo/data")
+    config, sweep = out / "cpu" / "lora.yml", out / "arms" / "explanation.yml"
+    say(f"      axolotl train {config} --sweep {sweep}")
+    return 0
+
+
+def _fetch_prompts(out: Path | None) -> int:
+    from regreason_plugin.annotate.prompts import copy_prompts
+
+    out = out or Path("prompts")
+    *prompts, explain, config = copy_prompts(out)
+    say(f"{len(prompts)} prompts: {out}")
+    say(f"A config with every key explained: {config}; for `regreason explain`: {explain}")
+    say(f"Next: change them, write `prompts: {out}` into the config, and")
+    say(f"      regreason annotate {config} --dry-run")
+    return 0
+
+
+_FETCH = {"prompts": _fetch_prompts, "configs": _fetch_configs}
+
+
+def add_mini_base(base: argparse.ArgumentParser) -> None:
+    """Add the arguments of `mini-base`."""
     base.add_argument("--out", type=Path, required=True, metavar="DIR")
 
-    importer = command("import", _import, "conversations from the Hub or from a local export")
+
+def run_mini_base(args: argparse.Namespace) -> int:
+    """Make an untrained tiny model with its corpus.
+
+    Reads nothing, and writes a tokenizer, random weights and the text to train
+    them on.
+
+    Example:
+        regreason mini-base --out runs/tiny-base/untrained
+    """
+    from regreason_plugin.data.corpus import make_untrained_base
+
+    with console.status("the corpus, a tokenizer, random weights"):
+        make_untrained_base(args.out)
+    say(f"An untrained tiny model and its corpus: {args.out}")
+    return 0
+
+
+def add_import(importer: argparse.ArgumentParser) -> None:
+    """Add the arguments of `import`."""
     importer.add_argument("dataset", type=lambda name: names(name, "dataset", list(DATASETS))[0])
     importer.add_argument("--path", type=Path, help="a local file instead of the Hub")
     importer.add_argument("--out", type=Path, required=True, metavar="FILE")
@@ -57,61 +120,16 @@ def add_commands(command: AddCommand) -> None:
         "--strict", action="store_true", help="stop at a broken row instead of counting it"
     )
 
-    annotate = command("annotate", _annotate, "rate conversations with an ensemble of raters")
-    annotate.add_argument("config", type=Path, metavar="CONFIG.yml")
-    annotate.add_argument(
-        "--dry-run", action="store_true", help="calls, tokens and cost, and a prompt; ask nothing"
-    )
-    annotate.add_argument(
-        "--budget", type=amount, metavar="X", help="stop before the store has cost more"
-    )
-    annotate.add_argument(
-        "--retry-failed", action="store_true", help="ask again what failed in an earlier run"
-    )
 
-    prompts = command(
-        "prompts", _prompts, "the raters' prompts, and configs for `annotate` and `explain`"
-    )
-    prompts.add_argument("--dest", type=Path, default=Path("prompts"), metavar="DIR")
+def run_import(args: argparse.Namespace) -> int:
+    """Fetch conversations of a dataset from the Hub or from a local export.
 
-    aggregate.add_command(command)
-    explain.add_command(command)
+    Reads the source's own format, cleans and groups it, and writes one
+    conversation a line to --out, ready for `annotate`.
 
-    build = command("build", _build, "ratings to a data folder: split, and one file an arm")
-    build.add_argument(
-        "ratings", type=Path, metavar="RATINGS", help="a ratings file, or the task.yml of a table"
-    )
-    build.add_argument("--out", type=Path, required=True, metavar="DATA")
-    _add_build_options(build)
-
-    push = command("push", _push, "a data folder with its card to a dataset repository of the Hub")
-    push.add_argument("data", type=Path, metavar="DATA")
-    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="made if it is not there")
-    push.add_argument("--private", action="store_true", help="if it is made: for you alone")
-
-
-def _mini(args: argparse.Namespace) -> int:
-    from regreason_plugin.build.mini import build_mini
-    from regreason_plugin.data.mini import MINI_SETTINGS
-
-    with progress(args.per_dataset * len(MINI_SETTINGS)) as advance:
-        folder = build_mini(
-            args.out, _build_options(args), per_dataset=args.per_dataset, on_progress=advance
-        )
-    _show_folder(folder)
-    return 0
-
-
-def _mini_base(args: argparse.Namespace) -> int:
-    from regreason_plugin.data.corpus import make_untrained_base
-
-    with console.status("the corpus, a tokenizer, random weights"):
-        make_untrained_base(args.out)
-    say(f"An untrained tiny model and its corpus: {args.out}")
-    return 0
-
-
-def _import(args: argparse.Namespace) -> int:
+    Example:
+        regreason import hh_chosen --path helpful-base-test.jsonl.gz --out chosen.jsonl
+    """
     from regreason_plugin.data.importing import import_dataset, open_source
 
     if args.seed is not None and args.limit is None:
@@ -139,73 +157,21 @@ def _import(args: argparse.Namespace) -> int:
     return 0
 
 
-def _annotate(args: argparse.Namespace) -> int:
-    from regreason_plugin.annotate.config import read_config
-    from regreason_plugin.annotate.provenance import about_path
-    from regreason_plugin.annotate.run import annotate, dry_run
-    from regreason_plugin.cli.annotate_progress import Watcher, show_finished, show_plan
-
-    config = read_config(args.config)
-    for file in (config.out, config.store_path, about_path(config.out)):
-        check_not_input(file, [args.config, *config.conversations], "out in the config")
-    if args.dry_run:
-        plans = dry_run(config, retry=args.retry_failed)
-        show_plan(plans, config.store_path, merging=config.merge is not None)
-        return 0
-    rows = sum(map(count_lines, config.conversations)) * len(AXES)
-    finished = annotate(config, Watcher(errors, rows), retry=args.retry_failed, budget=args.budget)
-    return show_finished(config, args.config, finished)
-
-
-def _prompts(args: argparse.Namespace) -> int:
-    from regreason_plugin.annotate.prompts import copy_prompts
-
-    *prompts, explain, config = copy_prompts(args.dest)
-    say(f"{len(prompts)} prompts: {args.dest}")
-    say(f"A config with every key explained: {config}; for `regreason explain`: {explain}")
-    say(f"Next: change them, write `prompts: {args.dest}` into the config, and")
-    say(f"      regreason annotate {config} --dry-run")
-    return 0
-
-
-def _build(args: argparse.Namespace) -> int:
-    if args.ratings.suffix in {".yml", ".yaml"}:
-        return _build_task(args)
-    with progress(count_lines(args.ratings)) as advance:
-        folder = build(args.ratings, args.out, _build_options(args), on_progress=advance)
-    _show_folder(folder)
-    return 0
-
-
-def _build_task(args: argparse.Namespace) -> int:
-    from regreason_plugin.build.labelled import build_task
-
-    with progress() as advance:
-        folder, counts = build_task(
-            args.ratings, args.out, _build_options(args), seed=args.seed, on_progress=advance
-        )
-    dropped = {
-        "without text": counts.blank,
-        "without a label": counts.unlabelled,
-        "the same text and label again": counts.duplicates,
-    }
-    shown = ", ".join(f"{count:,} {what}" for what, count in dropped.items() if count)
-    say(f"{counts.rows:,} rows read" + (f"; left out: {shown}" if shown else ""))
-    _show_folder(folder)
-    return 0
-
-
-def _push(args: argparse.Namespace) -> int:
-    from regreason_plugin.build.push import push
-
-    pushed = push(open_data_folder(args.data), args.repo, private=args.private)
-    say(f"{len(pushed.files)} files: {pushed.url}")
-    for name in pushed.left_out:
-        say(f"  left out, not in the manifest: {name}")
-    return 0
-
-
-def _add_build_options(parser: argparse.ArgumentParser) -> None:
+def add_build(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `build`."""
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help=f"a ratings file, the task.yml of a table, or {MINI}, the built-in benchmark",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DATA")
+    parser.add_argument(
+        "--per-dataset",
+        type=mini_size,
+        metavar="N",
+        help=f"for {MINI}: conversations a dataset; default: 1000",
+    )
     parser.add_argument(
         "--seed", type=int, help="of the split and of every draw; default 0, or the task's own"
     )
@@ -244,6 +210,56 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def run_build(args: argparse.Namespace) -> int:
+    """Build the data folder that training and scoring read.
+
+    Reads a ratings file, the task.yml of a table, or generates the mini
+    benchmark (no network, no model); splits it by group, makes the text of
+    every arm, and writes train/, validation/, test.jsonl, a manifest and a card
+    to --out.
+
+    Example:
+        regreason build ratings.jsonl --out data --arms label_only,explanation
+    """
+    mini = str(args.source) == MINI
+    if args.per_dataset is not None and not mini:
+        raise UserError(f"--per-dataset is for {MINI}; leave it out")
+    if mini:
+        _build_mini(args)
+    elif args.source.suffix in {".yml", ".yaml"}:
+        _build_task(args)
+    else:
+        with progress(count_lines(args.source)) as advance:
+            folder = build(args.source, args.out, _build_options(args), on_progress=advance)
+        _show_folder(folder)
+    return 0
+
+
+def _build_mini(args: argparse.Namespace) -> None:
+    from regreason_plugin.build.mini import build_mini
+    from regreason_plugin.data.mini import MINI_SETTINGS
+
+    size = args.per_dataset or 1000
+    with progress(size * len(MINI_SETTINGS)) as advance:
+        folder = build_mini(args.out, _build_options(args), per_dataset=size, on_progress=advance)
+    _show_folder(folder)
+
+
+def _build_task(args: argparse.Namespace) -> None:
+    with progress() as advance:
+        folder, counts = build_task(
+            args.source, args.out, _build_options(args), seed=args.seed, on_progress=advance
+        )
+    dropped = {
+        "without text": counts.blank,
+        "without a label": counts.unlabelled,
+        "the same text and label again": counts.duplicates,
+    }
+    shown = ", ".join(f"{count:,} {what}" for what, count in dropped.items() if count)
+    say(f"{counts.rows:,} rows read" + (f"; left out: {shown}" if shown else ""))
+    _show_folder(folder)
+
+
 def _build_options(args: argparse.Namespace) -> BuildOptions:
     return BuildOptions(
         seed=args.seed or 0,
@@ -279,3 +295,28 @@ def _show_folder(folder: DataFolder) -> None:
         say(f"  {manifest.note}")
     say(f"Manifest: {folder.path / 'manifest.json'}")
     say(f"Card: {folder.path / CARD}")
+
+
+def add_push(push: argparse.ArgumentParser) -> None:
+    """Add the arguments of `push`."""
+    push.add_argument("data", type=Path, metavar="DATA")
+    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="made if it is not there")
+    push.add_argument("--private", action="store_true", help="if it is made: for you alone")
+
+
+def run_push(args: argparse.Namespace) -> int:
+    """Upload a data folder and its card to a dataset repository of the Hub.
+
+    Reads DATA and checks every file against the manifest first; writes nothing
+    on this machine.
+
+    Example:
+        regreason push data --repo my-lab/ratings --private
+    """
+    from regreason_plugin.build.push import push
+
+    pushed = push(open_data_folder(args.data), args.repo, private=args.private)
+    say(f"{len(pushed.files)} files: {pushed.url}")
+    for name in pushed.left_out:
+        say(f"  left out, not in the manifest: {name}")
+    return 0

@@ -9,7 +9,6 @@ from pathlib import Path
 from regreason_plugin.build.arms import ARMS, PAPER_ARMS
 from regreason_plugin.cli.console import (
     SPREADSHEET_SAFE,
-    AddCommand,
     console,
     errors,
     mini_size,
@@ -19,22 +18,10 @@ from regreason_plugin.cli.console import (
     say,
     share,
 )
-from regreason_plugin.core.errors import UserError
-from regreason_plugin.task.shipped_configs import FOLDER
 
 
-def add_commands(command: AddCommand) -> None:
-    """Add them to the parser."""
-    configs = command("configs", _configs, "the Axolotl configs, for who has no checkout")
-    configs.add_argument(
-        "--dest", type=Path, default=Path(FOLDER), metavar="DIR", help=f"default: {FOLDER}"
-    )
-
-    # Listed for --help; `main` hands their arguments on untouched.
-    command("eval", lambda _: 0, "lm_eval with its own flags, our model and tasks at hand")
-    command("check", lambda _: 0, "what is wrong with an Axolotl config, before it is trained")
-
-    compare = command("compare", _compare, "result folders of several arms as one table")
+def add_compare(compare: argparse.ArgumentParser) -> None:
+    """Add the arguments of `compare`."""
     compare.add_argument(
         "results",
         nargs="+",
@@ -52,48 +39,51 @@ def add_commands(command: AddCommand) -> None:
     )
     compare.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
 
-    probe_plot = command("probe-plot", _probe_plot, "entropies by layer of several models, drawn")
-    probe_plot.add_argument(
-        "results", nargs="+", metavar="NAME=RESULTS", help="without NAME= the folder's name"
-    )
-    probe_plot.add_argument("--metric", metavar="A,B", help="default: all that every model has")
-    probe_plot.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
-    probe_plot.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
 
-    demo = command("demo", _demo, "all of it, on the mini benchmark, on a CPU")
+def add_demo(demo: argparse.ArgumentParser) -> None:
+    """Add the arguments of `demo`."""
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
     demo.add_argument("--arms", default=",".join(PAPER_ARMS), help="a,b,c or all; the paper's four")
     demo.add_argument("--seed", type=int, default=0)
 
-    study = command("study", _study, "the paper's question at small scale, on a CPU, in hours")
+
+def add_study(study: argparse.ArgumentParser) -> None:
+    """Add the arguments of `study`."""
     study.add_argument("--out", type=Path, default=Path("runs/study"), metavar="DIR")
     study.add_argument("--seeds", type=positive, default=5, metavar="N", help="a condition")
     study.add_argument("--per-dataset", type=mini_size, default=200, metavar="N")
     study.add_argument("--jobs", type=positive, metavar="N", help="at once; default: the cores")
 
 
-def _configs(args: argparse.Namespace) -> int:
-    from regreason_plugin.task.shipped_configs import copy_configs
-
-    for path in copy_configs(args.dest):
-        say(f"Written: {path}")
-    say(f"What there is: {args.dest / 'README.md'}")
-    say("Next: regreason mini --out runs/demo/data")
-    config, sweep = args.dest / "cpu" / "lora.yml", args.dest / "arms" / "explanation.yml"
-    say(f"      axolotl train {config} --sweep {sweep}")
-    return 0
+def add_eval(parser: argparse.ArgumentParser) -> None:
+    """Add none: `main` hands over what stands behind `eval`, ``-h`` included."""
 
 
-def run_eval(arguments: list[str]) -> int:
-    """`regreason eval`: the arguments are lm_eval's own."""
+def run_eval(args: argparse.Namespace) -> int:
+    r"""Score a model with lm_eval, whose own flags follow.
+
+    Makes the model regreason-hf and our tasks known to it; reads and writes
+    what lm_eval does.
+
+    Example:
+        regreason eval --model regreason-hf --tasks 'regreason_*' --log_samples \
+          --model_args pretrained=BASE,peft=ADAPTER,probe=all --output_path results
+    """
     from regreason_plugin.evaluate.command import main as run_lm_eval
 
-    return run_lm_eval(arguments)
+    return run_lm_eval(args.lm_eval_options)
 
 
-def run_check(arguments: list[str]) -> int:
-    """`regreason check`: arguments that are not its own are `axolotl train`'s."""
-    args, options = _check_parser().parse_known_args(arguments)
+def run_check(args: argparse.Namespace) -> int:
+    """Find what is wrong with an Axolotl config before it is trained.
+
+    Reads CONFIG.yml, its data and its tokenizer, prints the faults or else what
+    would be trained, and writes nothing; no GPU is needed. Any option of
+    `axolotl train` may follow, as in --seed 3.
+
+    Example:
+        regreason check axolotl_configs/gpu/mistral-7b-qlora.yml --processes 8
+    """
     from regreason_plugin.train.check.config_loading import quiet, read_options, read_runs
 
     with quiet():
@@ -101,7 +91,7 @@ def run_check(arguments: list[str]) -> int:
             from regreason_plugin.train.check.check import check_runs
             from regreason_plugin.train.check.report import print_findings, print_report
 
-            given = read_options(str(args.config), options)
+            given = read_options(str(args.config), args.axolotl_options)
         runs = read_runs(args.config, args.sweep, given)
         with progress(len(runs)) as advance:
             advance("check", 0)
@@ -115,7 +105,15 @@ def run_check(arguments: list[str]) -> int:
     return 0
 
 
-def _compare(args: argparse.Namespace) -> int:
+def run_compare(args: argparse.Namespace) -> int:
+    """Compare the results of several arms with a baseline.
+
+    Reads lm_eval's results and samples, and writes a page, figures and tables
+    of the differences with confidence intervals to --out.
+
+    Example:
+        regreason compare label_only=A explanation=B --baseline label_only --out comparison
+    """
     from regreason_plugin.compare.arms import read_arms
     from regreason_plugin.compare.compare import compare
     from regreason_plugin.render.report_files import write
@@ -146,58 +144,41 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _probe_plot(args: argparse.Namespace) -> int:
-    from regreason_plugin.compare.probe_curves import read_probes
-    from regreason_plugin.evaluate.results import names_results, read_run
-    from regreason_plugin.render.probe_plot import print_middles, write
+def run_demo(args: argparse.Namespace) -> int:
+    """Run everything on the mini benchmark, on a CPU.
 
-    runs = []
-    for given in args.results:
-        name, equals, folder = given.partition("=")
-        if not equals or names_results(Path(given)):
-            path = Path(given)
-            place = path.parent if path.is_file() else path
-            name = (place if place.is_dir() else place.with_suffix("")).resolve().name
-        elif not name or not folder:
-            raise UserError(f"{given!r} is not NAME=RESULTS, such as label_only=runs/label_only")
-        else:
-            path = Path(folder)
-        runs.append(read_run(name, path))
-    metrics = None if args.metric is None else [name.strip() for name in args.metric.split(",")]
-    probes = read_probes(runs, metrics)
-    written = write(probes, args.out, spreadsheet_safe=args.spreadsheet_safe)
-    print_middles(probes)
-    if probes.left_out:
-        console.print(f"Left out, not in every model: {', '.join(probes.left_out)}")
-    for old in (old for run in runs for old in run.superseded):
-        say(f"Left out, a newer one exists: {old}")
-    for path in written:
-        say(f"Written: {path}")
-    return 0
+    Builds the data, trains each arm, scores and compares them, each by the
+    command it prints, and writes all of it below --out; needs a checkout.
+
+    Example:
+        regreason demo --out runs/demo
+    """
+    from regreason_plugin import demo
+
+    return demo.run_demo(args.out, names(args.arms, "arm", list(ARMS)), args.seed)
 
 
-def _demo(args: argparse.Namespace) -> int:
-    from regreason_plugin.demo import run_demo
+def run_study(args: argparse.Namespace) -> int:
+    """Answer the paper's question at small scale, on a CPU, in hours.
 
-    return run_demo(args.out, names(args.arms, "arm", list(ARMS)), args.seed)
+    Trains every condition with several seeds on the mini benchmark, scores and
+    compares them, and writes all of it below --out; a stopped study goes on
+    where it stopped; needs a checkout.
+
+    Example:
+        regreason study --seeds 5 --jobs 2
+    """
+    from regreason_plugin import study
+
+    return study.run_study(args.out, args.seeds, args.per_dataset, args.jobs)
 
 
-def _study(args: argparse.Namespace) -> int:
-    from regreason_plugin.study import run_study
-
-    return run_study(args.out, args.seeds, args.per_dataset, args.jobs)
-
-
-def _check_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="regreason check",
-        description="What is wrong with an Axolotl config and what it will train; nothing is "
-        "written, and no GPU is needed. Any option of `axolotl train` may follow, as in --seed 3.",
-        allow_abbrev=False,
-    )
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `check`."""
+    # What it does not know is Axolotl's, so no abbreviation may take it.
+    parser.allow_abbrev = False
     parser.add_argument("config", type=Path, metavar="CONFIG.yml")
     parser.add_argument("--sweep", type=Path, metavar="FILE", help="check every run of a sweep")
     parser.add_argument(
         "--processes", type=positive, default=1, metavar="N", help="GPUs; default 1"
     )
-    return parser

@@ -11,7 +11,6 @@ from rich.cells import cell_len
 
 from regreason_plugin.cli.console import (
     SPREADSHEET_SAFE,
-    AddCommand,
     errors,
     positive,
     progress,
@@ -24,19 +23,9 @@ if TYPE_CHECKING:
     from regreason_plugin.predict.prediction_task import Question
     from regreason_plugin.predict.progress import Progress
 
-_EPILOG = (
-    "The output is written in the order of the rows, and a command that was stopped goes on where "
-    "it stopped when it is typed again; F.progress.json beside the output says how far it is and "
-    "what it was made from. A row without a text gets no label but an error. The probabilities "
-    "are a softmax over the labels' log-likelihoods, each divided by the label's length in "
-    "characters where the task says `normalise: characters`."
-)
 
-
-def add_commands(command: AddCommand) -> None:
-    """Add it to the parser."""
-    predict = command("predict", _predict, "labels, probabilities and explanations for new rows")
-    predict.epilog = _EPILOG
+def add_predict(predict: argparse.ArgumentParser) -> None:
+    """Add the arguments of `predict`."""
     predict.add_argument(
         "file",
         type=Path,
@@ -98,7 +87,22 @@ def add_commands(command: AddCommand) -> None:
     predict.add_argument("--limit", type=positive, metavar="N", help="the first N rows alone")
 
 
-def _predict(args: argparse.Namespace) -> int:
+def run_predict(args: argparse.Namespace) -> int:
+    r"""Label new rows.
+
+    Reads a table and a model, and writes the label, the probabilities and, with
+    --explain, an explanation of every row to --out, in the order of the rows. A
+    stopped command goes on where it stopped when it is typed again;
+    F.progress.json beside the output says how far it is and what it was made
+    from. A row without a text gets an error instead of a label. The
+    probabilities are a softmax over the labels' log-likelihoods, each divided
+    by the label's length in characters where the task says `normalise:
+    characters`.
+
+    Example:
+        regreason predict new.csv --task tickets/task.yml --out predicted.csv \
+          --model_args pretrained=BASE,peft=ADAPTER
+    """
     from regreason_plugin.core.jsonl import file_sha256
     from regreason_plugin.predict.input_rows import read_rows
     from regreason_plugin.predict.model_loading import model_facts, read_model_args

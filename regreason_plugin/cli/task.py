@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from regreason_plugin.cli.console import AddCommand, console, progress, say
+from regreason_plugin.cli.console import console, progress, say
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.task.shipped_configs import FOLDER, shipped
@@ -31,14 +31,9 @@ _BAR = 24
 _SEQUENCE_LEN = 1024
 
 
-def add_commands(command: AddCommand) -> None:
-    """Add it to the parser."""
-    text = "a task of your own out of any table with a text and a label"
-    task = command("task", _new, text)
-    kinds = task.add_subparsers(required=True, metavar="new")
-    text = "look at a table, and write a folder with all that the task needs"
-    new = kinds.add_parser("new", help=text, description=text)
-    new.set_defaults(run=_new)
+def add_task(new: argparse.ArgumentParser) -> None:
+    """Add the arguments of `task`."""
+    new.add_argument("new", choices=["new"], help="the only one so far")
     new.add_argument("name", metavar="NAME", help="small letters, digits and _")
     new.add_argument(
         "--data",
@@ -66,15 +61,24 @@ def add_commands(command: AddCommand) -> None:
     alike.add_argument(
         "--keep-labels", action="store_true", help="labels that look the same are different classes"
     )
-    new.add_argument("--dest", type=Path, metavar="DIR", help="default: NAME")
+    new.add_argument("--out", type=Path, metavar="DIR", help="default: NAME")
     new.add_argument(
         "--model", metavar="BASE", help="to train, a folder or a Hub name; default: the tiny base"
     )
-    new.add_argument("--config", metavar="NAME", help="of the Hub's dataset, if it has several")
+    new.add_argument("--subset", metavar="NAME", help="of the Hub's dataset, if it has several")
     new.add_argument("--split", default="train", help="of the Hub's dataset; default: train")
 
 
-def _new(args: argparse.Namespace) -> int:
+def run_task(args: argparse.Namespace) -> int:
+    """Make a task of your own out of a table (`task new`).
+
+    Reads a table with a text and a label column, prints its labels, lengths and
+    duplicates, and writes a folder with the task's task.yml, its Axolotl
+    config, its lm_eval task files and a README with the commands to type.
+
+    Example:
+        regreason task new tickets --data tickets.csv --text message --label queue
+    """
     from regreason_plugin.core.look_alikes import difference
     from regreason_plugin.core.task_file import TaskFile, check_name
     from regreason_plugin.task.label_order import found_order, given_order
@@ -90,7 +94,7 @@ def _new(args: argparse.Namespace) -> int:
 
     with _said_in_one_sentence():
         name, data, columns = check_name(args.name), _data(args), _columns(args)
-    dest = args.dest or Path(name)
+    dest = args.out or Path(name)
     base = args.model or _tiny_base()
     check_dest(dest)
     with console.status("the names of lm-eval's tasks, the tokenizer"):
@@ -162,7 +166,7 @@ def _data(args: argparse.Namespace) -> Data:
     hub_like = args.data.count("/") <= 1 and not args.data.startswith((".", "/", "~"))
     if os.path.lexists(path) or args.data.lower().endswith(ENDINGS) or not hub_like:
         return Data(path=path)
-    return Data(hub=args.data, config=args.config, split=args.split)
+    return Data(hub=args.data, config=args.subset, split=args.split)
 
 
 def _columns(args: argparse.Namespace) -> Columns:

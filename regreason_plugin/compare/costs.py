@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from regreason_plugin.compare.comparison import Cost
-from regreason_plugin.core.cost import COST, Memory, ScoringCost, TrainingCost, read_cost
+from regreason_plugin.core.cost import COST, SCORING, Memory, ScoringCost, TrainingCost, read_cost
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import Run
-from regreason_plugin.evaluate.scoring_time import SCORING
 
 _Read = TypeVar("_Read", TrainingCost, ScoringCost)
 

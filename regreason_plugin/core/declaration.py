@@ -1,12 +1,13 @@
 """What a classification task is: its labels, what is asked, and what a setting is called.
 
-The eighteen settings are declared in ``paper.yml``; any other task in a ``task.yml`` of its
+The paper's settings are declared in ``paper.yml``; any other task in a ``task.yml`` of its
 own. A data folder's manifest carries the declaration it was built from, so training, scoring and
 reports know the labels of whatever data they are given.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -79,6 +80,9 @@ class Declaration(_Part):
         label_end: Written after every label, as ``.``; needed where a label is the beginning of
             another, whose score could otherwise never be the higher one.
         ordinal: Whether their order means something.
+        rated: Whether raters give the labels, as scores on a scale. Then every row has an
+            explanation, and a label that no row has is no mistake. Otherwise a table has the
+            labels, and explanations are optional.
         normalise: How scores of labels with several tokens are made comparable: ``none``, the
             sum of their tokens' log-likelihoods; or ``characters``, that sum over the label's
             length, as lm-eval's acc_norm.
@@ -86,6 +90,9 @@ class Declaration(_Part):
         axes: By name.
         task: The name of a setting's lm-eval task, with ``{dataset}`` and ``{axis}``.
         twin: The same of the task for models that explain first.
+        group: lm-eval's group of all settings, after which those of a dataset or an axis are named.
+            lm-eval finds the tasks of such a declaration by itself. None where their files are in
+            a folder of the user's.
         prompt: The whole prompt with ``{text}`` in it, which is the only thing replaced; None
             for a conversation with the axis's question after it.
     """
@@ -93,11 +100,14 @@ class Declaration(_Part):
     labels: tuple[Label, ...] = Field(min_length=2)
     label_end: str = ""
     ordinal: bool
+    rated: bool = False
     normalise: Literal["none", "characters"] = "none"
     datasets: dict[str, Dataset]
     axes: dict[str, Axis]
     task: str = "{dataset}"
     twin: str = "{dataset}-gen"
+    # (A manifest that has none is the same as before there were groups.)
+    group: str | None = Field(default=None, exclude_if=lambda group: group is None)
     prompt: str | None = None
 
     @model_validator(mode="after")
@@ -129,3 +139,23 @@ class Declaration(_Part):
     def twin_name(self, dataset: str, axis: str) -> str:
         """The task of a setting for models that explain first."""
         return self.twin.replace("{dataset}", dataset).replace("{axis}", axis)
+
+    def task_names(
+        self, settings: Sequence[Setting] | None = None, *, generative: bool = False
+    ) -> list[str]:
+        """The tasks of some settings, or of all; the twins where the models explain first."""
+        name = self.twin_name if generative else self.task_name
+        return [name(*setting) for setting in (self.settings if settings is None else settings)]
+
+    def tasks_argument(
+        self, settings: Sequence[Setting] | None = None, *, generative: bool = False
+    ) -> str:
+        """Some tasks, or all, as ``--tasks`` takes them.
+
+        Returns:
+            A glob where these are all tasks and lm-eval finds them by itself, else their names.
+        """
+        names = self.task_names(settings, generative=generative)
+        if self.group is not None and set(names) == set(self.task_names(generative=generative)):
+            return re.sub("{.*}", "*", self.twin if generative else self.task)
+        return ",".join(names)

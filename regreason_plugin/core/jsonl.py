@@ -60,8 +60,8 @@ def parse_object(
 def validate(
     model: type[Model],
     value: dict[str, Any],
-    path: Path,
-    line: int,
+    path: Path | str,
+    line: int | None = None,
     declaration: Declaration | None = None,
 ) -> Model:
     """Build the record, or say which field of which line is wrong.
@@ -69,9 +69,9 @@ def validate(
     Args:
         model: Its type.
         value: Its fields.
-        path: The file, for messages.
+        path: The file, or a place in it, for messages.
         line: Of the file.
-        declaration: Whose labels and names a record may have; the eighteen settings' if None.
+        declaration: Whose names and labels a record may have; None for records without any.
 
     Raises:
         UserError: The first thing that is wrong.

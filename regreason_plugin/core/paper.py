@@ -11,7 +11,6 @@ from importlib.resources import files
 import yaml
 
 from regreason_plugin.core.declaration import Dataset, Declaration
-from regreason_plugin.core.errors import UserError, nearest
 
 EIGHTEEN = Declaration.model_validate(
     yaml.safe_load(files("regreason_plugin.core").joinpath("paper.yml").read_text(encoding="utf-8"))
@@ -32,14 +31,3 @@ def task_name(dataset: str, axis: str) -> str:
 def generative_task_name(dataset: str, axis: str) -> str:
     """The task of a setting for models that explain first."""
     return EIGHTEEN.twin_name(dataset, axis)
-
-
-def check_name(kind: str, name: str, known: list[str]) -> str:
-    """Return ``name`` if it is known.
-
-    Raises:
-        UserError: It is not; the nearest known name is in the message.
-    """
-    if name not in known:
-        raise UserError(f"unknown {kind} {name!r}; {nearest(name, known)}")
-    return name

@@ -28,7 +28,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from regreason_plugin.core.declaration import TEXT, Declaration
-from regreason_plugin.core.paper import EIGHTEEN, LABELS
 from regreason_plugin.core.records import Conversation, Turn
 
 Order = Literal["label_first", "explanation_first"]
@@ -89,9 +88,7 @@ def render_conversation(conversation: Conversation) -> str:
     return f"Context:\n{context}\n\n{turns}" if context else turns
 
 
-def render_prompt(
-    conversation: Conversation, axis: str, declaration: Declaration = EIGHTEEN
-) -> str:
+def render_prompt(conversation: Conversation, axis: str, declaration: Declaration) -> str:
     """The prompt: conversation, the axis's question, the cue; or the task's own template.
 
     Only ``{text}`` of a template is replaced, by the last message; braces elsewhere, and in
@@ -126,7 +123,7 @@ def render_target(label: str, explanation: str, order: Order) -> str:
     return f"{explanation}{cue}{TARGET_DELIMITER}{label}"
 
 
-def split_target(target: str, order: Order, labels: Sequence[str] = LABELS) -> tuple[str, str, str]:
+def split_target(target: str, order: Order, labels: Sequence[str]) -> tuple[str, str, str]:
     """Cut a target into what precedes the label, the label, and what follows it.
 
     The inverse of `render_target` as far as the label is concerned; training uses it
@@ -150,7 +147,7 @@ def cut(
     conversation: Conversation,
     limit: int,
     length: Callable[[str], int],
-    declaration: Declaration = EIGHTEEN,
+    declaration: Declaration,
 ) -> tuple[Conversation, str | None]:
     """Shorten a conversation until its prompt fits, the same for every axis.
 

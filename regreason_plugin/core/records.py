@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -14,49 +15,46 @@ from pydantic import (
 )
 
 from regreason_plugin.core.declaration import Declaration
-from regreason_plugin.core.paper import EIGHTEEN, check_name
+from regreason_plugin.core.errors import nearest
+
+Number = TypeVar("Number", int, float)
 
 
-def _declared(info: ValidationInfo) -> Declaration:
-    """What the reader of a file says its task is; the eighteen settings otherwise."""
-    declaration = (info.context or {}).get("declaration")
-    return declaration if isinstance(declaration, Declaration) else EIGHTEEN
+def _declared(info: ValidationInfo) -> Declaration | None:
+    """The task that the reader of a file names; None for a record that code makes."""
+    if info.context is None:
+        return None
+    declared = info.context["declaration"]
+    assert isinstance(declared, Declaration), "a file's reader names the task of its records"
+    return declared
 
 
 def _dataset(name: str, info: ValidationInfo) -> str:
-    return _known("dataset", name, list(_declared(info).datasets))
+    declared = _declared(info)
+    return _known("dataset", name, declared.datasets) if declared else name
 
 
 def _axis(name: str, info: ValidationInfo) -> str:
-    return _known("axis", name, list(_declared(info).axes))
+    declared = _declared(info)
+    return _known("axis", name, declared.axes) if declared else name
 
 
-def _label(label: int, info: ValidationInfo) -> int:
-    if label > (count := len(_declared(info).labels)):
+def _in_scale(number: Number, info: ValidationInfo) -> Number:
+    declared = _declared(info)
+    if declared and number > (count := len(declared.labels)):
         raise ValueError(f"Input should be less than or equal to {count}")
-    return label
-
-
-def _score(score: float, info: ValidationInfo) -> float:
-    if score > (count := len(_declared(info).labels)):
-        raise ValueError(f"Input should be less than or equal to {count}")
-    return score
+    return number
 
 
 def _explains(text: str, info: ValidationInfo) -> str:
-    # Another task's rows may have no explanations (yet).
-    return text if _declared(info) is not EIGHTEEN else _has_text(text)
+    declared = _declared(info)
+    return _has_text(text) if declared and declared.rated else text
 
 
-def _known(kind: str, name: str, known: list[str]) -> str:
-    # pydantic turns a ValueError into a message with the field's place; a UserError
-    # would pass through it and lose file and line.
-    from regreason_plugin.core.errors import UserError
-
-    try:
-        return check_name(kind, name, known)
-    except UserError as error:
-        raise ValueError(str(error)) from None
+def _known(kind: str, name: str, known: Iterable[str]) -> str:
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}; {nearest(name, list(known))}")
+    return name
 
 
 def _has_text(text: str) -> str:
@@ -68,8 +66,8 @@ def _has_text(text: str) -> str:
 DatasetName = Annotated[str, AfterValidator(_dataset)]
 AxisName = Annotated[str, AfterValidator(_axis)]
 Text = Annotated[str, AfterValidator(_has_text)]
-Label = Annotated[int, Field(strict=True, ge=1), AfterValidator(_label)]
-Score = Annotated[float, Field(ge=1, allow_inf_nan=False), AfterValidator(_score)]
+Label = Annotated[int, Field(strict=True, ge=1), AfterValidator(_in_scale)]
+Score = Annotated[float, Field(ge=1, allow_inf_nan=False), AfterValidator(_in_scale)]
 
 
 class _Record(BaseModel):
@@ -88,7 +86,7 @@ class Conversation(_Record):
 
     Attributes:
         id: Stable and unique over all datasets.
-        dataset: One of the declared ones.
+        dataset: One that the task declares.
         group: What must stay on one side of a split.
         conversation: The turns; the last one is the assistant's and is rated.
         context: A story or a product the conversation is about.

@@ -121,7 +121,7 @@ def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[Labe
                 f"label {record.label!r} is none of the task's; "
                 f"{_likest(record.label, task.labels)}; add it to `labels`, or say under "
                 "`values` which label it stands for",
-                path=_place(task.data, record.line),
+                path=f"{task.data}, {unit_of(task.data)} {record.line}",
                 field=task.columns.label,
             )
         yield Labelled(*record[:3], number[record.label], *record[4:])
@@ -387,6 +387,6 @@ def _likest(label: str, known: Sequence[str]) -> str:
     return nearest(label, list(known))
 
 
-def _place(data: Data, number: int) -> str:
-    unit = "line" if data.path and data.path.name.lower().endswith((*CSV, *_LINES)) else "row"
-    return f"{data}, {unit} {number}"
+def unit_of(data: Data) -> str:
+    """What the rows of a table are numbered by: a ``line`` of a file, or a ``row``."""
+    return "line" if data.path and data.path.name.lower().endswith((*CSV, *_LINES)) else "row"

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import regreason_plugin
 from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.errors import UserError
 
@@ -104,20 +103,22 @@ def _own_cache(told: dict[str, Any]) -> str | None:
 
 def checkout_tasks() -> Path | None:
     """The task files of a checkout; None once installed, where lm-eval finds them itself."""
-    tasks = Path(regreason_plugin.__file__).parents[1] / "lm_eval_tasks"
+    tasks = Path(__file__).parents[2] / "lm_eval_tasks"
     return tasks if tasks.is_dir() else None
 
 
-def own_tasks(folder: DataFolder, named: str | Path | None = None) -> Path:
-    """The folder with the task files of a task of one's own.
+def task_folder(folder: DataFolder, named: str | Path | None = None) -> Path | None:
+    """The folder with the task files of some data; None where lm-eval finds them by itself.
 
     Args:
-        folder: The data that was built from it.
+        folder: The data that was built from the task.
         named: By the user; None for where `regreason task new` puts them.
 
     Raises:
         UserError: They are not there.
     """
+    if folder.declaration.group is not None:
+        return None if named is None else Path(named)
     place = Path(named or next(iter(folder.declaration.datasets)))
     if not any(place.rglob("*.yaml")):
         raise UserError(

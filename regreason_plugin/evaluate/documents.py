@@ -20,19 +20,16 @@ from lm_eval.api.samplers import ContextSampler
 from regreason_plugin.build.folder import (
     TEST,
     DataFolder,
-    mini_data_folder,
     open_data_folder,
 )
-from regreason_plugin.core.declaration import Declaration
+from regreason_plugin.build.mini import mini_data_folder
+from regreason_plugin.core.declaration import Declaration, Setting
 from regreason_plugin.core.errors import UserError, say_once, stop_on_user_error
 from regreason_plugin.core.model_use import prompt_hashes
-from regreason_plugin.core.paper import EIGHTEEN, LABELS
 from regreason_plugin.core.prompt import Order, render_target
-from regreason_plugin.evaluate.truncation import refuse_truncation
 from regreason_plugin.metrics.label_metrics import document_metrics
 
 Document = dict[str, Any]
-Setting = tuple[str, str]
 
 ENVIRONMENT = "REGREASON_DATA"
 # Few-shot examples come from the train file that has what they show.
@@ -122,11 +119,11 @@ def _load(
     folder = _folder(default_data_dir if data_dir is None else data_dir)
     dataset, axis = setting
     if (dataset, axis) not in folder.settings():
-        declared = folder.declaration
-        name = declared.task_name if order == "label_first" else declared.twin_name
+        has = folder.declaration.task_names(
+            folder.settings(), generative=order == "explanation_first"
+        )
         raise UserError(
-            f"has no test rows for {dataset} {axis}; the tasks it has are --tasks "
-            + ",".join(name(*setting) for setting in folder.settings()),
+            f"has no test rows for {dataset} {axis}; the tasks it has are --tasks {','.join(has)}",
             path=folder.path,
         )
     data.update(
@@ -138,7 +135,6 @@ def _load(
         regreason=version("regreason"),
         **_about(folder.declaration, dataset, axis),
     )
-    refuse_truncation()
     return {
         "test": datasets.Dataset.from_list(_documents(folder, TEST)[dataset, axis]),
         "train": [TrainDocuments(folder, order, (dataset, axis))],
@@ -202,14 +198,12 @@ def _parsed(path: Path, sha256: str, name: str) -> dict[Setting, list[Document]]
     documents = defaultdict(list)
     folder = open_data_folder(path)
     declared = folder.declaration
-    # Of another task each document has the labels to choose from, and how they are scored.
-    of_task: Document = {}
-    if declared is not EIGHTEEN:
-        of_task = {
-            "labels": list(declared.written),
-            "ordinal": declared.ordinal,
-            "normalise": declared.normalise,
-        }
+    # The labels to choose from, and how they are scored.
+    of_task: Document = {
+        "labels": list(declared.written),
+        "ordinal": declared.ordinal,
+        "normalise": declared.normalise,
+    }
     for row in folder.rows(name):
         documents[row.dataset, row.axis].append(
             {
@@ -239,7 +233,7 @@ def label_index(document: Document) -> int:
 
 def labels(document: Document) -> list[str]:
     """``doc_to_choice``."""
-    return list(document.get("labels", LABELS))
+    return list(document["labels"])
 
 
 def explanation_then_label(document: Document) -> str:
@@ -261,12 +255,12 @@ def label_metrics(document: Document, scores: list[float], prefix: str = "") -> 
         comparable(scores, document),
         document["group"],
         prefix,
-        ordinal=document.get("ordinal", True),
+        ordinal=document["ordinal"],
     )
 
 
 def comparable(scores: list[float], document: Document) -> list[float]:
     """The labels' log-likelihoods as the task compares them."""
-    if document.get("normalise", "none") == "none":
+    if document["normalise"] == "none":
         return scores
     return [score / len(label) for score, label in zip(scores, labels(document), strict=True)]

@@ -19,15 +19,15 @@ from lm_eval.models.huggingface import HFLM, eval_logger
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import BitsAndBytesConfig
 
+from regreason_plugin.core.cost import SCORING, ScoringClock
 from regreason_plugin.core.cpu_processes import several_on_a_cpu
 from regreason_plugin.core.errors import UserError, stop_on_user_error
 from regreason_plugin.evaluate.adapter import load_adapter
 from regreason_plugin.evaluate.answer_cache import answers_digest
 from regreason_plugin.evaluate.label_requests import Asked, Context
 from regreason_plugin.evaluate.prefix_tree import shared_prefix
-from regreason_plugin.evaluate.probed_answer import Scored
+from regreason_plugin.evaluate.probe_metrics import Scored
 from regreason_plugin.evaluate.scorer import Scorer, say
-from regreason_plugin.evaluate.scoring_time import SCORING, Clock
 from regreason_plugin.probes import parse_probes
 from regreason_plugin.probes.names import BY_LAYER
 
@@ -80,7 +80,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             # hf shares the work among processes only where it sees several GPUs.
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
-        self.clock = Clock()
+        self.clock = ScoringClock()
         self._scorer = Scorer(
             self.model,
             self.device,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from regreason_plugin.evaluate.out_of_memory import OutOfMemoryError, noticing_memory
 from regreason_plugin.evaluate.prefix_tree import Row, Tokens, single_rows
+from regreason_plugin.evaluate.row_batch import OutOfMemoryError, noticing_memory
 
 # By how much a packed pass may differ from a plain one before it counts as wrong: root mean
 # square over the vocabulary, of log-probabilities. Plain passes of different shapes differ

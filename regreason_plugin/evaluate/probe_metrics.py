@@ -13,7 +13,6 @@ from typing import Any
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.layers import middle_mean
-from regreason_plugin.evaluate.probed_answer import Scored
 from regreason_plugin.metrics.label_metrics import (
     Item,
     by_layer_mean,
@@ -36,6 +35,29 @@ BY_LAYER_PROBES = tuple(
     )
 )
 PROBES = ("output_entropy", *BY_LAYER_PROBES, "deciding_token")
+
+
+class Scored(tuple[float, bool]):
+    """A pair (log-likelihood, is greedy) with the probes of its document as an attribute.
+
+    To lm-eval and in JSON it is the plain pair that every model returns. The probes stay
+    with it through pickling (``--use_cache``, gathering from other processes) and copying.
+
+    Attributes:
+        probe: Values by probe name, as `probe_metrics` reads them; None where the document
+            has no probe.
+    """
+
+    probe: dict[str, Any] | None
+
+    def __new__(cls, score: float, is_greedy: bool, probe: dict[str, Any] | None) -> Scored:
+        """The pair; the class says what the probe is."""
+        scored = super().__new__(cls, (score, is_greedy))
+        scored.probe = probe
+        return scored
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self, self.probe)
 
 
 def probe_names(answers: Iterable[tuple[float, bool]]) -> list[str] | None:

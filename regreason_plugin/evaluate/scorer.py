@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.label_requests import Asked, Context, Plan, Reading
-from regreason_plugin.evaluate.out_of_memory import OutOfMemoryError, noticing_memory
-from regreason_plugin.evaluate.packed_rows import batch_inputs
 from regreason_plugin.evaluate.packing_check import PackingCheck, difference
 from regreason_plugin.evaluate.prefix_tree import Row, Tokens, packed_rows, single_rows
+from regreason_plugin.evaluate.row_batch import OutOfMemoryError, batch_inputs, noticing_memory
 from regreason_plugin.probes.anatomy import ProbeError, text_config
 from regreason_plugin.probes.forward import Decision, ProbeValues, logits_at
 

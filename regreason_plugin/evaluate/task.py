@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import re
 from functools import partial
 from typing import Any
 
@@ -53,6 +55,7 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
                 "other data; leave it out"
             )
         self._check_model(how)
+        refuse_truncation()
         super().build_all_requests(**how)
 
     def dump_config(self) -> dict[str, Any]:
@@ -140,9 +143,11 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
 def _task_manager_metadata() -> dict[str, Any]:
     """The metadata of the TaskManager that is loading a task.
 
-    lm-eval 0.4.11 gives it to plain task files but not to those with a class, and
-    a data folder named by --metadata would be passed over without a word. Nothing
-    that it hands to the class leads there, so the caller is looked for on the stack.
+    lm-eval 0.4.11 merges ``--metadata`` into the config of a plain task file, but not into that of
+    a file with a class, whose constructor gets the file's own config and nothing else, and which
+    has to load its documents there. No argument and no hook leads from it to the TaskManager, so
+    the caller is looked for on the stack; without it, a data folder that the user names would be
+    passed over without a word.
     """
     frame = inspect.currentframe()
     while frame is not None:
@@ -151,3 +156,45 @@ def _task_manager_metadata() -> dict[str, Any]:
             return dict(manager.metadata or {})
         frame = frame.f_back
     return {}
+
+
+class _NoTruncation(logging.Filter):
+    """Turns hf's warning that it cuts a prompt from the left into the end of the run.
+
+    lm-eval has no argument that forbids it and no hook there, and hf's warning is the one place
+    that knows the final prompt (with few-shot examples and chat template) in the model's own
+    tokens. hf starts with its longest request, so it comes before the first forward pass.
+    """
+
+    @stop_on_user_error(of_one_rank=True)
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if message.startswith("Combined length of context"):
+            context, label, window = re.findall(r"\d+", message)[:3]
+            raise UserError(
+                f"a prompt of {context} tokens and its label of {label} do not fit the "
+                f"model's window of {window}, and lm-eval would cut the prompt's head off; "
+                "build the data with --tokenizer and a smaller --max-prompt-tokens, or use "
+                "fewer few-shot examples"
+            )
+        if message.startswith("Left truncation applied"):
+            length, room = re.findall(r"\d+", message)[:2]
+            raise UserError(
+                f"a prompt of {length} tokens does not fit the {room} that the model's window "
+                "leaves beside the explanation it is to write, and lm-eval would cut the "
+                "prompt's head off; build the data with --tokenizer and a smaller "
+                "--max-prompt-tokens, use fewer few-shot examples, or leave more room with "
+                "--gen_kwargs max_gen_toks=N"
+            )
+        # The logger's own level is lowered below; what lm-eval was told not to print
+        # still is not printed.
+        return record.levelno >= logging.getLogger("lm_eval").getEffectiveLevel()
+
+
+def refuse_truncation() -> None:
+    """From now on a prompt longer than the window of an ``hf`` model ends the run."""
+    logger = logging.getLogger("lm_eval.models.huggingface")
+    if not any(isinstance(known, _NoTruncation) for known in logger.filters):
+        # With --verbosity ERROR the warning would not even be made.
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
+        logger.addFilter(_NoTruncation())

@@ -20,7 +20,6 @@ from regreason_plugin.core.paper import EIGHTEEN
 
 TASKS = "lm_eval_tasks"
 SWEEPS = "axolotl_configs/sweeps"
-_ALL = "regreason"
 _GROUPS = "groups"
 _TWIN = "gen_"
 _SCOPE = "\nregreason_scope:"
@@ -46,19 +45,21 @@ def task_files(declaration: Declaration = EIGHTEEN) -> dict[str, str]:
             add(place, _head(place, declaration) + f"  setting: [{dataset}, {axis}]\n")
     for group, settings in task_groups(declaration):
         place = f"{_GROUPS}/{group}.yaml"
-        tasks = "".join(f"  - {declaration.task_name(*one)}\n" for one in settings)
+        tasks = "".join(f"  - {name}\n" for name in declaration.task_names(settings))
         add(place, _head(place, declaration) + tasks)
     return files
 
 
-def task_groups(declaration: Declaration = EIGHTEEN) -> list[tuple[str, list[Setting]]]:
-    """The settings of each group: of all, of each dataset, of each axis."""
+def task_groups(declaration: Declaration) -> list[tuple[str, list[Setting]]]:
+    """Each of lm-eval's groups and its settings: of all, of each dataset, of each axis."""
+    if declaration.group is None:
+        return []
     settings = declaration.settings
     parts = [
-        (f"{_ALL}-{part}", [setting for setting in settings if part in setting])
+        (f"{declaration.group}-{part}", [setting for setting in settings if part in setting])
         for part in (*declaration.datasets, *declaration.axes)
     ]
-    return [(_ALL, list(settings)), *parts]
+    return [(declaration.group, list(settings)), *parts]
 
 
 def _head(place: str, declaration: Declaration) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from regreason_plugin.compare.comparison import Comparison, Difference, Score
+from regreason_plugin.compare.comparison import Comparison, Difference, Interval, Score
 from regreason_plugin.render.tables import printable
 
 POOLED = "pooled"
@@ -48,6 +48,7 @@ def to_csv(comparison: Comparison, *, spreadsheet_safe: bool = False) -> str:
     Numbers have all their digits; what is undefined is empty. ``diff_...`` to ``over`` are of the
     difference to the baseline, whose own are empty; ``seeds`` counts the arm's. ``documents``
     of the pooled figures is a sum; their ``groups`` are empty, as settings share groups.
+    An entropy by layer has a row a ``layer``, 0 the embeddings, without a difference.
 
     Args:
         comparison: Whose figures.
@@ -69,6 +70,11 @@ def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
     place = {"task": POOLED, "dataset": "", "axis": ""}
     size = {"documents": sum(one.documents for one in comparison.settings), "groups": None}
     yield from _of(comparison, place, size, comparison.pooled_scores, comparison.pooled)
+    for name, by_arm in comparison.layers.items():
+        for arm, layers in by_arm.items():
+            for layer, found in enumerate(layers):
+                row = _row(comparison, place, size, arm, f"{name}_by_layer", found, None)
+                yield row | {"layer": layer}
 
 
 def _of(
@@ -80,21 +86,32 @@ def _of(
 ) -> Iterator[dict[str, Any]]:
     for arm in (comparison.baseline, *comparison.arms):
         for metric in comparison.metrics:
-            score = scores[arm].get(metric)
-            found = differences.get(arm, {}).get(metric)
-            yield {
-                **place,
-                "arm": arm,
-                "metric": metric,
-                **size,
-                "seeds": len(comparison.seeds[arm]),
-                **{key: score and getattr(score, key) for key in ("value", "low", "high")},
-                "difference": found and found.value,
-                "diff_low": found and found.low,
-                "diff_high": found and found.high,
-                **{
-                    key: found and getattr(found, key)
-                    for key in ("se", "df", "p", "p_holm", "mcnemar_p", "effect", "detectable")
-                },
-                "over": found and found.over,
-            }
+            score, found = scores[arm].get(metric), differences.get(arm, {}).get(metric)
+            yield _row(comparison, place, size, arm, metric, score, found)
+
+
+def _row(
+    comparison: Comparison,
+    place: dict[str, str],
+    size: Size,
+    arm: str,
+    metric: str,
+    score: Interval | None,
+    found: Difference | None,
+) -> dict[str, Any]:
+    return {
+        **place,
+        "arm": arm,
+        "metric": metric,
+        "layer": None,
+        **size,
+        "seeds": len(comparison.seeds[arm]),
+        **{key: score and getattr(score, key) for key in ("value", "low", "high")},
+        "difference": found and found.value,
+        "diff_low": found and found.low,
+        "diff_high": found and found.high,
+        **{
+            key: found and getattr(found, key)
+            for key in ("se", "df", "p", "p_holm", "mcnemar_p", "effect", "detectable", "over")
+        },
+    }

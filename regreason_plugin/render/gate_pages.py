@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from regreason_plugin.compare.comparison import METRICS
 from regreason_plugin.compare.gate import Decision, Row
 from regreason_plugin.core.markdown import block, escape
 from regreason_plugin.core.whole_files import append, atomic_writer, together
+from regreason_plugin.metrics.metric_names import METRICS
 from regreason_plugin.render.tables import printable
 
 _WORDS = {

@@ -8,8 +8,9 @@ from typing import Any
 
 from regreason_plugin.compare.comparison import Comparison, RunRecord
 from regreason_plugin.core.markdown import block, code, escape
+from regreason_plugin.core.numbers import NONE, number
 from regreason_plugin.render import tables
-from regreason_plugin.render.tables import NONE, Cells
+from regreason_plugin.render.tables import Cells
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -132,7 +133,7 @@ def _needed(comparison: Comparison, arm: str) -> list[str]:
     )
     # Of fewer than three seeds nothing is known about how they vary.
     few = comparison.pooled[arm]["acc"].over != "seeds and groups"
-    return [tables.number(found.difference), groups, NONE if few else seeds]
+    return [number(found.difference), groups, NONE if few else seeds]
 
 
 def _costs(comparison: Comparison) -> list[str]:

@@ -24,6 +24,8 @@ from regreason_plugin.core.layers import middle_blocks
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+# Greys, from the strongest.
+MIDDLE, FAINT, BAR, GRID, SHADE = "0.5", "0.75", "0.82", "0.85", "0.92"
 STYLE = {
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 9.0,
@@ -34,7 +36,7 @@ STYLE = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "grid.color": "0.85",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     # A name with a dollar sign is a name, not a formula.
     "text.parse_math": False,
@@ -42,7 +44,6 @@ STYLE = {
     "svg.hashsalt": "regreason",
     "svg.fonttype": "none",
 }
-SHADE = "0.92"
 
 
 @contextmanager

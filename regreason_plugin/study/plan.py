@@ -142,7 +142,7 @@ class Plan:
 
         folder = self.data(order)
         size = str(self.per_dataset)
-        command = ["regreason", "mini", "--out", str(folder), "--per-dataset", size]
+        command = ["regreason", "build", "mini", "--out", str(folder), "--per-dataset", size]
         return Stage(
             f"data {order}",
             [*command, "--order", order, "--seed", str(DATA_SEED)],

@@ -101,11 +101,10 @@ def check_dest(dest: Path) -> None:
     """
     if not _PLAIN.fullmatch(str(dest)) or str(dest).startswith("-"):
         raise UserError(
-            f"--dest {str(dest)!r} stands in commands, so it may hold letters, digits and ._-+/ "
-            "only"
+            f"--out {str(dest)!r} stands in commands, so it may hold letters, digits and ._-+/ only"
         )
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise UserError("is there already; name another --dest, or remove it", path=dest)
+        raise UserError("is there already; name another --out, or remove it", path=dest)
 
 
 def check_is_free(name: str) -> None:
@@ -267,7 +266,7 @@ def _lora(new: NewTask) -> str:
         f"#   regreason build {dest}/task.yml --out runs/{name}/data\n"
         f"#   axolotl train {dest}/{name}.lora.yml --sweep {dest}/arms.yml\n#\n"
         "# Made for a small model on a CPU. On a GPU write `bf16: auto` and `tf32: auto`, and see\n"
-        f"# {FOLDER}/gpu/ for what models of 7B want (`regreason configs` copies it here).\n#\n"
+        f"# {FOLDER}/gpu/ for what models of 7B want (`regreason fetch configs` copies it).\n#\n"
         "# All paths are relative to the folder you stand in. The keys are Axolotl's\n"
         "# (https://docs.axolotl.ai/docs/config-reference.html) but for those that start with\n"
         '# `regreason_`. "Default" is what happens when a key is left out.\n\n'
@@ -275,7 +274,7 @@ def _lora(new: NewTask) -> str:
     )
     changes = (
         ("runs/demo/", f"runs/{name}/"),
-        (" or `regreason mini`\n", "\n"),
+        (" or `regreason build mini`\n", "\n"),
         ("regreason_arm: explanation\n", f"regreason_arm: {new.main_arm}\n"),
         (
             " This one ships with the project; base.yml says how it was made.\n# No default.\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from regreason_plugin.core import markdown
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.task.plan import NewTask
 
 
@@ -12,23 +13,26 @@ def readme_words(new: NewTask) -> dict[str, str]:
     """What the README says of this task: its data, and the commands to type next."""
     task, name, dest = new.task, new.task.name, new.dest.as_posix()
 
-    def evaluation(model: str, results: str) -> str:
-        return (
-            f"lm_eval --model hf --model_args {model} \\\n  --tasks {name} --include_path {dest} "
-            f"--batch_size auto \\\n  --log_samples --output_path {results}"
+    def evaluation(results: str, adapter: dict[str, str]) -> str:
+        command = LmEvalCommand(
+            program=("lm_eval",),
+            model="hf",
+            model_args={"pretrained": new.base, **adapter},
+            tasks=[name],
+            include_path=dest,
+            output_path=f"runs/{name}/results/{results}",
         )
+        return command.line(variable="arm", width=90)
 
-    base = shlex.quote(f"pretrained={new.base}")
-    adapters = shlex.quote(f"pretrained={new.base},peft=runs/{name}/models/")
     if new.explained:
-        body = evaluation(f'{adapters}"$arm"', f'runs/{name}/results/"$arm"')
+        body = evaluation("$arm", {"peft": f"runs/{name}/models/$arm"})
         scoring = f"for arm in {' '.join(new.arms)}; do\n{_indented(body, 2)}\ndone"
         results, baseline = new.arms, "label_only"
     else:  # one arm: what it gains on the untrained model
         scoring = "\n".join(
             (
-                evaluation(base, f"runs/{name}/results/base"),
-                evaluation(f"{adapters}label_only", f"runs/{name}/results/label_only"),
+                evaluation("base", {}),
+                evaluation("label_only", {"peft": f"runs/{name}/models/label_only"}),
             )
         )
         results, baseline = ("base", "label_only"), "base"
@@ -67,7 +71,7 @@ def readme_words(new: NewTask) -> dict[str, str]:
         "let language models write them for the labels that are given, after a look at the config "
         "that the first command copies:\n\n"
         + markdown.block(
-            "regreason prompts --dest annotation\n"
+            "regreason fetch prompts --out annotation\n"
             f"regreason explain {dest}/task.yml annotation/explain.yml \\\n"
             f"  --out {dest}/explained.jsonl --task-out {dest}/explained.yml",
             "sh",

@@ -1,4 +1,4 @@
-"""`regreason configs`: the Axolotl configs for who has no checkout."""
+"""`regreason fetch configs`: the Axolotl configs for who has no checkout."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def copy_configs(dest: Path) -> list[Path]:
     """
     if not _PLAIN.fullmatch(str(dest)):
         raise UserError(
-            f"--dest {str(dest)!r} stands in the configs and their commands, so it may hold "
+            f"--out {str(dest)!r} stands in the configs and their commands, so it may hold "
             "letters, digits and ._-+/ only"
         )
     if dest.exists() and not dest.is_dir():
-        raise UserError("is no folder; name another --dest", path=dest)
+        raise UserError("is no folder; name another --out", path=dest)
     files = dict(_files(shipped(), dest))
     changed = [path for path, content in files.items() if _differs(path, content)]
     if changed:
         others = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise UserError(
-            f"is there with another content{others}; name another --dest, or remove it",
+            f"is there with another content{others}; name another --out, or remove it",
             path=changed[0],
         )
     written = [path for path in files if not path.exists()]

@@ -14,8 +14,8 @@ from regreason_plugin.build.scopes import Place, Settings, place_of, settings_of
 from regreason_plugin.build.split import SPLITS
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.jsonl import file_sha256
+from regreason_plugin.train.findings import SWEEP
 from regreason_plugin.train.row_tokens import VERSION
-from regreason_plugin.train.sweep import SWEEP
 
 # With a slash after it, where there is one.
 _PLACEHOLDER = re.compile(r"\{(\w+)\}(/?)")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from regreason_plugin.core.errors import UserError
 
 Level = Literal["error", "warning", "not checked"]
+
+# `--sweep` appends this to output_dir, in an order that is shuffled.
+SWEEP = re.compile(r"sweep\d{4}")
 
 
 class Finding(NamedTuple):
@@ -63,3 +68,12 @@ def say(findings: Iterable[Finding]) -> None:
     if os.environ.get("RANK", "0") == "0":
         for found in findings:
             print(f"regreason: {found.level}: {found.text}", file=sys.stderr, flush=True)
+
+
+def config_name(cfg: Mapping[str, Any]) -> str:
+    """What to call a config in a message; a sweep's is a temporary file, soon gone."""
+    path = Path(cfg.get("axolotl_config_path") or "config")
+    run = Path(cfg.get("output_dir") or "").name
+    if path.parent == Path(tempfile.gettempdir()) and SWEEP.fullmatch(run):
+        return f"run {run} of the sweep"
+    return str(path)

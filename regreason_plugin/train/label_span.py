@@ -9,7 +9,7 @@ where it is; that they do is checked on every row before the first step.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.label_tokens import check_label_tokens
 from regreason_plugin.core.paper import LABELS
 from regreason_plugin.core.prompt import LABEL_CUE, Order
+from regreason_plugin.train.findings import Finding, finding
 from regreason_plugin.train.row_tokens import IGNORE, special_tokens
 
 Tokens = tuple[int, ...]
@@ -223,3 +224,33 @@ def _is_space(token: int, tokenizer: Any) -> bool:
 
 def _counts(counter: Counter[int]) -> str:
     return ", ".join(f"{count} x {label}" for label, count in sorted(counter.items()))
+
+
+def label_cuts(place: LabelPlace, tokenizer: Any) -> dict[str, int]:
+    """Into how many tokens each label is cut."""
+    return dict(
+        sorted((tokenizer.decode(list(tokens)).strip(), len(tokens)) for tokens in place.labels)
+    )
+
+
+def check_label_cuts(cuts: Mapping[str, int], config: str) -> Iterator[Finding]:
+    """Labels cut into different numbers of tokens.
+
+    A warning and no error: training cuts them as lm-eval does, so a sum over a label's tokens
+    is its probability, and one that is always followed by its second token costs a trained
+    model nothing. It is not so for a model before its training.
+
+    Args:
+        cuts: As `label_cuts`.
+        config: What to call the config.
+    """
+    if len(set(cuts.values())) > 1:
+        shown = ", ".join(f"{label} into {count}" for label, count in cuts.items())
+        yield finding(
+            "warning",
+            f"its tokenizer cuts the labels into different numbers of tokens ({shown}): a trained "
+            "model learns that, but the scores of an untrained one lean to the shorter, and the "
+            "longer weigh more in the loss",
+            path=config,
+            field="base_model",
+        )

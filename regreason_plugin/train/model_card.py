@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
 import statistics
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from regreason_plugin.compare.comparability import tasks_of
+from regreason_plugin.compare.comparison import some_settings
 from regreason_plugin.core.cost import TrainingCost
 from regreason_plugin.core.markdown import block, code, escape
 from regreason_plugin.core.whole_files import atomic_writer
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.results import Run, TaskResult, read_run
 from regreason_plugin.evaluate.samples import documents_of
 from regreason_plugin.evaluate.task_setting import declaration_of, in_paper
-from regreason_plugin.render.tables import some_settings
 from regreason_plugin.train.record import read_record
 
 METRICS = ("acc", "macro_f1", "qwk", "auroc", "nll", "ece")
@@ -53,7 +53,7 @@ _TITLES = {
 # Told elsewhere in the card, or a place on a machine.
 _ELSEWHERE = {
     *("arm", "base_model", "adapter", "data", "versions", "cost"),
-    *("use", "template_arguments", "loss_mean"),
+    *("use", "template_arguments", "model_arguments", "loss_mean"),
 }
 
 
@@ -267,26 +267,28 @@ def _where_to_score(record: dict[str, Any]) -> str:
 
 
 def _scoring(record: dict[str, Any], folder: Path) -> str:
-    base = str(record["base_model"])
-    if Path(base).is_dir() and not Path(base).is_absolute():
-        base = os.path.relpath(base, folder)
-    model: dict[str, Any] = {"pretrained": base, "peft": "."}
-    if not record["adapter"]:
-        model = {"pretrained": "."}
-    if record.get("chat_template"):
+    model = {"pretrained": "."}
+    if record["adapter"]:
+        model = {"pretrained": _seen_from(folder, str(record["base_model"])), "peft": "."}
+    # (Records of earlier versions do not say how the model is loaded.)
+    model |= record.get("model_arguments", {})
+    if "tokenizer" in model:
+        model["tokenizer"] = _seen_from(folder, model["tokenizer"])
+    chat = bool(record.get("chat_template"))
+    if chat:
         # The one with the template that was trained with.
         model |= {"tokenizer": ".", **record.get("template_arguments", {})}
     declared = declaration_of(record["data"])
-    name = declared.twin_name if record["order"] == "explanation_first" else declared.task_name
-    # (The eighteen are found by lm-eval itself; a task of one's own is where it is declared.)
-    own = bool(record["data"].get("declaration"))
-    every = ",".join(name(*setting) for setting in declared.settings)
-    tasks = every if own else name("*", "*").replace("*_*", "*")
-    words = [
-        *("regreason", "eval", "--model", "regreason-hf"),
-        *("--model_args", json.dumps(model, ensure_ascii=False)),
-        *(["--include_path", "TASK"] if own else []),
-        *("--tasks", tasks, "--metadata", '{"data_dir": "DATA"}', "--batch_size", "auto"),
-        *(["--apply_chat_template"] if record.get("chat_template") else []),
-    ]
-    return shlex.join(words)
+    return LmEvalCommand(
+        model_args=model,
+        chat_template=chat,
+        tasks=[declared.tasks_argument(generative=record["order"] == "explanation_first")],
+        data_dir="DATA",
+        include_path="TASK" if declared.group is None else None,
+    ).line()
+
+
+def _seen_from(folder: Path, model: str) -> str:
+    """A local model's path as seen from a folder; a name on the Hub as it is."""
+    path = Path(model)
+    return os.path.relpath(path, folder) if path.is_dir() and not path.is_absolute() else model

@@ -12,8 +12,6 @@ from regreason_plugin.core import cpu_processes
 from regreason_plugin.core.errors import UserError, stop_on_user_error
 from regreason_plugin.core.model_use import ModelUse
 from regreason_plugin.core.training_curves import LOG, LineFile
-from regreason_plugin.train.arm_rows import check_same_rows
-from regreason_plugin.train.arm_warnings import check_comparison
 from regreason_plugin.train.budget import set_length
 from regreason_plugin.train.chat_template import (
     check_special_tokens,
@@ -21,10 +19,11 @@ from regreason_plugin.train.chat_template import (
     use_in_training,
 )
 from regreason_plugin.train.checkpoint import read_state, write_state
+from regreason_plugin.train.comparable_arms import check_comparison, check_same_rows
 from regreason_plugin.train.config_checks import check_config
 from regreason_plugin.train.data_files import Sources, fill_placeholders, find_sources
-from regreason_plugin.train.findings import raise_first, say
-from regreason_plugin.train.label_span import locate_labels
+from regreason_plugin.train.findings import config_name, raise_first, say
+from regreason_plugin.train.label_span import check_label_cuts, label_cuts, locate_labels
 from regreason_plugin.train.output_lock import OutputLock
 from regreason_plugin.train.probe_batch import PROBES_FILE, ProbeCallback, load_batch
 from regreason_plugin.train.record import (
@@ -35,8 +34,6 @@ from regreason_plugin.train.record import (
     write_record,
 )
 from regreason_plugin.train.scoring import RESULTS, Scoring, clear, read_scoring, score
-from regreason_plugin.train.sweep import config_name
-from regreason_plugin.train.token_counts import check_label_cuts, label_cuts
 from regreason_plugin.train.trainer import RegReasonTrainer
 
 _HANDED_OVER = "regreason_checked_config"

@@ -19,6 +19,7 @@ from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.train.checkpoint import STATE, read_config_hashes
 from regreason_plugin.train.data_files import Sources
 from regreason_plugin.train.findings import Finding, finding
+from regreason_plugin.train.scoring import loading_arguments
 
 # Where Axolotl writes without an output_dir.
 DEFAULT_OUTPUT = "./model-out"
@@ -71,7 +72,7 @@ def read_record(output_dir: Path) -> dict[str, Any] | None:
 def _declared(folder: DataFolder) -> dict[str, Any]:
     """The labels of a task of one's own; nothing of the eighteen settings."""
     declaration = folder.manifest.declaration
-    return {"declaration": declaration.model_dump(mode="json")} if declaration else {}
+    return {} if declaration.rated else {"declaration": declaration.model_dump(mode="json")}
 
 
 def write_record(
@@ -106,6 +107,7 @@ def write_record(
         "adapter": cfg.adapter,
         "chat_template": cfg.datasets[0].type == "chat_template",
         "template_arguments": dict(template),
+        "model_arguments": loading_arguments(cfg),
         "use": use.model_dump(mode="json", exclude_none=True),
         "seed": cfg.seed,
         "learning_rate": cfg.learning_rate,

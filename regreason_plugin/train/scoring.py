@@ -9,14 +9,13 @@ from __future__ import annotations
 import codecs
 import difflib
 import fnmatch
-import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,9 @@ from regreason_plugin.build.folder import TEST, DataFolder, open_data_folder
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import RECORD
-from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.task_files import task_groups
+from regreason_plugin.train.chat_template import uses_chat_template
 
 RESULTS = "eval"
 LOG = "eval.log"
@@ -73,15 +73,12 @@ class Scoring:
 # --- before the training ------------------------------------------------------------------
 
 
-def known_tasks(declared: Declaration = EIGHTEEN) -> dict[str, list[str]]:
+def known_tasks(declared: Declaration) -> dict[str, list[str]]:
     """Tasks and groups of a declaration by name, each with the tasks that it stands for."""
-    make_names = (declared.task_name, declared.twin_name)
-    tasks = {make(*one): [make(*one)] for make in make_names for one in declared.settings}
-    if declared is not EIGHTEEN:
-        return tasks
-    name = declared.task_name
-    groups = {group: [name(*setting) for setting in members] for group, members in task_groups()}
-    return {**tasks, **groups}
+    tasks = [*declared.task_names(), *declared.task_names(generative=True)]
+    return {task: [task] for task in tasks} | {
+        group: declared.task_names(settings) for group, settings in task_groups(declared)
+    }
 
 
 def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
@@ -150,47 +147,38 @@ def _check_tasks(scoring: Scoring) -> None:
         if times > 1:
             raise UserError(f"names {task} {times} times; a glob may match a group and its tasks")
     # (In a task of one's own, a glob may match the task and its twin.)
-    twins = {declared.twin_name(*setting) for setting in declared.settings}
+    twins = set(declared.task_names(generative=True))
     generative = [task for task in wanted if task in twins]
     first = [task for task in wanted if task not in twins]
     if first and folder.order == "explanation_first":
         raise UserError(
             f"{first[0]} asks for the label at once, but {folder.path} has the explanation "
-            f"first; write {_every(declared, twins=True)}"
+            f"first; write {shlex.quote(declared.tasks_argument(generative=True))}"
         )
     if generative and folder.order == "label_first":
         raise UserError(
             f"{generative[0]} lets the model explain first, but {folder.path} has the label "
-            f"first; write {_every(declared)}"
+            f"first; write {shlex.quote(declared.tasks_argument())}"
         )
     if generative and others:
         raise UserError(f"{generative[0]} runs by itself; leave out {others[0]}")
-    has = folder.settings()
-    make = declared.twin_name if generative else declared.task_name
-    absent = wanted.keys() - {make(*setting) for setting in has}
-    if absent:
+    has = declared.task_names(folder.settings(), generative=bool(generative))
+    if absent := wanted.keys() - set(has):
         raise UserError(
             f"{folder.path} has no test rows for {min(absent)}; the tasks it has are "
-            + ",".join(make(*setting) for setting in has)
+            + ",".join(has)
         )
-    if declared is not EIGHTEEN:
+    if declared.group is None:
         _check_own_files(wanted, scoring.include_path)
 
 
 def _unknown(name: str, declared: Declaration) -> str:
-    known = known_tasks(declared)
-    if declared is not EIGHTEEN:
+    known, every = known_tasks(declared), declared.tasks_argument()
+    if declared.group is None:
         return f"unknown task {name!r}; those of the data are {', '.join(known)}"
-    close = difflib.get_close_matches(name, ["regreason_*", *known], n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "'regreason_*' is all of them"
+    close = difflib.get_close_matches(name, [every, *known], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"{every!r} is all of them"
     return f"unknown task {name!r}; {hint}"
-
-
-def _every(declared: Declaration, *, twins: bool = False) -> str:
-    if declared is EIGHTEEN:
-        return "'regreason-gen_*'" if twins else "'regreason_*'"
-    make = declared.twin_name if twins else declared.task_name
-    return ",".join(make(*setting) for setting in declared.settings)
 
 
 def _check_own_files(wanted: Collection[str], include: Path | None) -> None:
@@ -239,51 +227,62 @@ def clear(output_dir: Path) -> None:
 # --- after the training -------------------------------------------------------------------
 
 
-def command(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> list[str]:
+def command(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> LmEvalCommand:
     """The command that scores the model in ``cfg.output_dir``, as it was trained.
 
     Args:
         cfg: The config as Axolotl has completed it.
         scoring: From `read_scoring`.
-        template: What the chat template needs, as `chat.template_arguments`.
+        template: What the chat template needs, as `chat_template.template_arguments`.
     """
-    output = Path(cfg.output_dir)
-    arguments = [
-        *(sys.executable, "-m", "regreason_plugin", "eval", "--model", "regreason-hf"),
-        # As JSON, which has no trouble with a comma in a path.
-        *("--model_args", json.dumps({**_model_arguments(cfg), **template}, ensure_ascii=False)),
-        *("--tasks", ",".join(scoring.tasks)),
-        *("--metadata", json.dumps({"data_dir": str(scoring.folder.path)}, ensure_ascii=False)),
-        *("--batch_size", "auto", "--device", _device()),
-        *("--log_samples", "--output_path", str(output / RESULTS)),
-    ]
-    if scoring.limit is not None:
-        arguments += ["--limit", str(scoring.limit)]
-    if scoring.include_path is not None:
-        arguments += ["--include_path", str(scoring.include_path)]
-    if cfg.datasets[0].type == "chat_template":
-        arguments.append("--apply_chat_template")
-    return arguments
+    return LmEvalCommand(
+        program=(sys.executable, "-m", "regreason_plugin", "eval"),
+        model_args=model_arguments(cfg, template),
+        chat_template=uses_chat_template(cfg),
+        tasks=scoring.tasks,
+        data_dir=scoring.folder.path,
+        limit=scoring.limit,
+        include_path=scoring.include_path,
+        device=_device(),
+        output_path=Path(cfg.output_dir) / RESULTS,
+    )
 
 
-def _model_arguments(cfg: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"pretrained": str(cfg.output_dir)}
+def model_arguments(
+    cfg: Any, template: Mapping[str, bool], output_dir: str | None = None
+) -> dict[str, Any]:
+    """What lm-eval's ``--model_args`` say, so that it loads a model as it was trained.
+
+    Args:
+        cfg: The config as Axolotl has completed it.
+        template: As of `command`.
+        output_dir: What to call the model's folder; None for the config's own name of it.
+    """
+    output = output_dir or str(cfg.output_dir)
+    places = {"pretrained": output}
     if cfg.adapter:
-        arguments = {"pretrained": str(cfg.base_model), "peft": str(cfg.output_dir)}
-        if cfg.revision_of_model:
-            arguments["revision"] = str(cfg.revision_of_model)
-        if cfg.datasets[0].type == "chat_template":
+        places = {"pretrained": str(cfg.base_model), "peft": output}
+        if uses_chat_template(cfg):
             # The one with the template that was trained with.
-            arguments["tokenizer"] = str(cfg.output_dir)
-        elif cfg.tokenizer_config and cfg.tokenizer_config != cfg.base_model:
-            arguments["tokenizer"] = str(cfg.tokenizer_config)
+            places["tokenizer"] = output
+    return {**places, **loading_arguments(cfg), **template}
+
+
+def loading_arguments(cfg: Any) -> dict[str, Any]:
+    """The part of `model_arguments` that is the same wherever the model lies."""
     dtype = str(cfg.torch_dtype).removeprefix("torch.")
-    arguments["dtype"] = dtype
+    arguments: dict[str, Any] = {"dtype": dtype}
     if cfg.trust_remote_code:
         arguments["trust_remote_code"] = True
-    if cfg.adapter and cfg.load_in_8bit:
+    if not cfg.adapter:
+        return arguments
+    if cfg.revision_of_model:
+        arguments["revision"] = str(cfg.revision_of_model)
+    if not uses_chat_template(cfg) and cfg.tokenizer_config not in (None, cfg.base_model):
+        arguments["tokenizer"] = str(cfg.tokenizer_config)
+    if cfg.load_in_8bit:
         arguments["load_in_8bit"] = True
-    if cfg.adapter and cfg.load_in_4bit:
+    if cfg.load_in_4bit:
         # As Axolotl loads it.
         arguments |= {
             "load_in_4bit": True,
@@ -309,27 +308,26 @@ def score(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> None:
         SystemExit: It failed or was stopped; a line on standard error says how to do it
             by hand.
     """
-    arguments, log = command(cfg, scoring, template), Path(cfg.output_dir) / LOG
+    scores, log = command(cfg, scoring, template), Path(cfg.output_dir) / LOG
     try:
         if open_data_folder(scoring.folder.path).sha256 != scoring.folder.sha256:
             raise UserError("was changed during the training", path=scoring.folder.path)
     except UserError as error:
-        _stop(1, str(error), arguments)
+        _stop(1, str(error), scores)
     print(f"regreason: scoring {cfg.output_dir} on {', '.join(scoring.tasks)}", flush=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     try:
-        code = _run(arguments, log)
+        code = _run(scores.words(), log)
     except KeyboardInterrupt:
-        _stop(130, "the scoring was stopped", arguments)
+        _stop(130, "the scoring was stopped", scores)
     if code:
-        _stop(1, f"the scoring failed with exit code {code}, see {log}", arguments)
+        _stop(1, f"the scoring failed with exit code {code}, see {log}", scores)
 
 
-def _stop(code: int, why: str, arguments: list[str]) -> NoReturn:
+def _stop(code: int, why: str, by_hand: LmEvalCommand) -> NoReturn:
     print(
-        f"regreason: {why}; the trained model is whole; to score it by hand: "
-        f"{shlex.join(arguments)}",
+        f"regreason: {why}; the trained model is whole; to score it by hand: {by_hand.line()}",
         file=sys.stderr,
         flush=True,
     )

@@ -20,8 +20,8 @@ from regreason_plugin.annotate.aggregate import (
     ROWWISE,
     aggregate,
     aggregate_rows,
-    round_half_up,
 )
+from regreason_plugin.annotate.scores import round_half_up
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.records import Merged, Rated, RaterScore, Rating, Turn
 

@@ -80,7 +80,7 @@ def test_only_what_has_changed_is_asked(server: Server, tmp_path: Path) -> None:
 
     assert asked() == 0
     mine = tmp_path / "mine"
-    assert main(["prompts", "--dest", str(mine)]) == 0
+    assert main(["fetch", "prompts", "--out", str(mine)]) == 0
     assert asked(prompts=str(mine)) == 0
     assert place.files() == files
 

@@ -85,7 +85,7 @@ def test_it_is_the_papers_size() -> None:
 
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["prompts", "--dest", "mine"]) == 0
+    assert main(["fetch", "prompts", "--out", "mine"]) == 0
     (tmp_path / "runs/hh").mkdir(parents=True)
     for name in ("chosen", "rejected"):
         talk = {

@@ -409,7 +409,7 @@ def test_only_what_has_changed_is_asked(server: Server, tmp_path: Path) -> None:
     place.write_config([{"temperature": 0.5}], max_words=5)
     assert asked() == 9
     mine = place.folder / "mine"
-    assert main(["prompts", "--dest", str(mine)]) == 0
+    assert main(["fetch", "prompts", "--out", str(mine)]) == 0
     place.write_config([{}], max_words=5, prompts=str(mine))
     assert asked() == 0
     (mine / "explain.txt").write_text("Why is {text} {label}?", encoding="utf-8")
@@ -544,7 +544,7 @@ def test_the_shipped_config_explains_every_key(tmp_path: Path) -> None:
     keys = re.findall(r"((?:^ *#.*\n)+)(?:  - )?(\w+):", text, re.MULTILINE)
     explained = {key for comment, key in keys if "default" in comment.lower()}
     assert set(ExplainConfig.model_fields) <= explained
-    assert main(["prompts", "--dest", str(tmp_path / "mine")]) == 0
+    assert main(["fetch", "prompts", "--out", str(tmp_path / "mine")]) == 0
     config = read_explain_config(tmp_path / "mine" / "explain.yml")
     assert config.max_words == ExplainConfig.model_fields["max_words"].default
     assert config.store_path(Path("t.explained.jsonl")) == Path("t.explained.calls.db")

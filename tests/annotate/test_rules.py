@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.annotate.aggregate import aggregate, rescale, round_half_up
+from regreason_plugin.annotate.aggregate import aggregate
 from regreason_plugin.annotate.ensemble import rate
 from regreason_plugin.annotate.raters import PROMPTS
 from regreason_plugin.annotate.rule_features import read
 from regreason_plugin.annotate.rules import RULE_RATERS, RULES_NOTE
+from regreason_plugin.annotate.scores import rescale, round_half_up
 from regreason_plugin.core.paper import AXES
 from regreason_plugin.core.prompt import one_line
 from regreason_plugin.core.records import Conversation, RaterScore, Rating, Turn

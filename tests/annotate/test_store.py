@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sqlite3
+import time
+import uuid
 from collections import Counter
 from pathlib import Path
+from threading import Event, Thread, Timer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.annotate import locks
 from regreason_plugin.annotate.locks import WorkerLock, if_ended, worker_names
 from regreason_plugin.annotate.store import (
     ASKING,
@@ -201,25 +204,33 @@ def test_a_lock_that_was_taken_away_before_it_was_held_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As another process does that takes the new file for one of a killed process."""
-    original = locks._hold
-    times = []
+    name = "0123456789ab"
+    monkeypatch.setattr(uuid, "uuid4", lambda: SimpleNamespace(hex=name))
+    path = tmp_path / f"s.db-worker-{name}"
+    held, go_on = Event(), Event()
 
-    def with_a_rival(path: Path):  # type: ignore[no-untyped-def]
-        times.append(path)
-        if len(times) == 1:
-            raise BlockingIOError  # the rival holds it
-        stream = original(path)
-        if len(times) == 2:
-            path.unlink()  # the rival has ended its look
-        return stream
+    def rival() -> None:
+        with if_ended(tmp_path / "s.db", name) as ended:
+            assert ended
+            held.set()
+            go_on.wait()
 
-    monkeypatch.setattr(locks, "_hold", with_a_rival)
+    thread = Thread(target=rival)
+    thread.start()
+    assert held.wait(10)
+    old = path.stat().st_ino
+    link = tmp_path / "keeps the number in use"
+    link.hardlink_to(path)
+    Timer(0.3, go_on.set).start()
+    started = time.monotonic()
     lock = WorkerLock(tmp_path / "s.db")
-    assert len(times) == 3
-    monkeypatch.undo()
+    assert time.monotonic() - started > 0.2
+    thread.join()
+    assert path.stat().st_ino != old
     with if_ended(tmp_path / "s.db", lock.name) as ended:
         assert not ended
     lock.release()
+    assert not path.exists()
 
 
 def test_finished_calls_are_counted_as_the_rows_say(tmp_path: Path) -> None:

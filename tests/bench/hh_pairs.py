@@ -21,7 +21,7 @@ import numpy as np
 
 from regreason_plugin.annotate.ensemble import rate
 from regreason_plugin.core.jsonl import read_records
-from regreason_plugin.core.paper import AXES
+from regreason_plugin.core.paper import AXES, EIGHTEEN
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.importing import import_dataset, open_source
 
@@ -38,7 +38,7 @@ def conversations(dataset: str, path: Path) -> Iterator[Conversation]:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.jsonl"
         import_dataset(dataset, open_source(dataset, path=path), out)
-        yield from read_records(out, Conversation)
+        yield from read_records(out, Conversation, declaration=EIGHTEEN)
 
 
 def measured(dataset: str, path: Path) -> tuple[Measures, Measures, dict[str, str]]:

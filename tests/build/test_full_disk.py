@@ -72,7 +72,7 @@ def _build() -> str:
 def _own_task() -> str:
     write_scale(Path())
     arguments = "--data scale.parquet --text answer --label points --explanation reason"
-    return f"task new scale {arguments} --model {TINY} --dest"
+    return f"task new scale {arguments} --model {TINY} --out"
 
 
 def _task_new() -> str:
@@ -99,24 +99,10 @@ def _compare() -> str:
     return "compare a=a b=b --baseline a --out out"
 
 
-def _probe_plot() -> str:
-    layers = {
-        "matrix_entropy_by_layer": [0.9, 0.8, 0.7],
-        "matrix_entropy_by_layer_se": [0.1, 0.1, 0.1],
-    }
-    for seed, name in enumerate("ab"):
-        scores = {task: draw_scores(task, 60, 0.6, seed) for task in COQA}
-        changes = {
-            f"results/{task}/{key},none": values for task in COQA for key, values in layers.items()
-        }
-        write_results(Path(name), scores, changes=changes)
-    return "probe-plot a b --out out"
-
-
 def _gate(option: str) -> Callable[[], str]:
     def command() -> str:
         _results()
-        return f"gate --baseline a --candidate b {option} out/page"
+        return f"gate a=a b=b --baseline a {option} out/page"
 
     return command
 
@@ -136,16 +122,15 @@ COMMANDS: dict[str, tuple[Callable[[], str], int]] = {
     "import": (_import, 2000),
     "annotate": (_annotate, 2000),
     "aggregate": (_aggregate, 2000),
-    "mini": (lambda: "mini --per-dataset 30 --out out/data", 20_000),
+    "mini": (lambda: "build mini --per-dataset 30 --out out/data", 20_000),
     "build": (_build, 5000),
     "build task": (_build_task, 5000),
     "task new": (_task_new, 2000),
     "compare": (_compare, 40_000),
-    "probe-plot": (_probe_plot, 10_000),
     "gate --junit": (_gate("--junit"), 100),
     "gate --summary": (_gate("--summary"), 100),
-    "configs": (lambda: "configs --dest out/configs", 5000),
-    "prompts": (lambda: "prompts --dest out/prompts", 500),
+    "configs": (lambda: "fetch configs --out out/configs", 5000),
+    "prompts": (lambda: "fetch prompts --out out/prompts", 500),
     "predict": (_predict, 300),
 }
 
@@ -282,7 +267,7 @@ def test_no_call_is_made_that_finds_no_room(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_a_killed_build_left_goes_with_the_next(capsys: pytest.CaptureFixture[str]) -> None:
-    command = [sys.executable, "-m", "regreason_plugin", "mini", "--per-dataset", "1000"]
+    command = [sys.executable, "-m", "regreason_plugin", "build", "mini", "--per-dataset", "1000"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     build = subprocess.Popen(
         [*command, "--out", "runs/data"],
@@ -298,7 +283,7 @@ def test_what_a_killed_build_left_goes_with_the_next(capsys: pytest.CaptureFixtu
             time.sleep(0.02)
         # Another build beside it takes nothing away from one that lives.
         left = [path for path in Path("runs").iterdir() if path.is_dir()]
-        assert main(["mini", "--per-dataset", "30", "--out", "runs/other"]) == 0
+        assert main(["build", "mini", "--per-dataset", "30", "--out", "runs/other"]) == 0
         assert all(path.is_dir() for path in left)
         assert build.poll() is None
     finally:
@@ -306,7 +291,7 @@ def test_what_a_killed_build_left_goes_with_the_next(capsys: pytest.CaptureFixtu
     assert build.wait() == -signal.SIGKILL
     assert left
     assert all(any(path.rglob("*.jsonl*")) for path in left)  # texts
-    assert main(["mini", "--per-dataset", "30", "--out", "runs/data"]) == 0
+    assert main(["build", "mini", "--per-dataset", "30", "--out", "runs/data"]) == 0
     assert sorted(path.name for path in Path("runs").iterdir()) == ["data", "other"]
 
 

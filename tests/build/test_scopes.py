@@ -71,7 +71,7 @@ def test_nothing_else_of_the_data_changes(joint: DataFolder, scoped: DataFolder)
 
 
 def test_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["mini", "--out", str(tmp_path / "data"), "--per-dataset", "30", "--arms"]
+    command = ["build", "mini", "--out", str(tmp_path / "data"), "--per-dataset", "30", "--arms"]
     assert main([*command, "filler", "--scopes", "axis"]) == 0
     folder = open_data_folder(tmp_path / "data")
     train = {name for name in folder.manifest.files if name.startswith("train/")}

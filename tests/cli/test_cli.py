@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_the_steps_by_hand(
 
 
 def test_the_mini_benchmark_says_that_it_is_generated(tmp_path: Path) -> None:
-    assert main(["mini", "--out", str(tmp_path / "data"), "--per-dataset", "60"]) == 0
+    assert main(["build", "mini", "--out", str(tmp_path / "data"), "--per-dataset", "60"]) == 0
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
     assert manifest["origin"] == "generated"
     assert manifest["note"].startswith("Conversations are generated")
@@ -95,6 +96,10 @@ def test_the_mini_benchmark_says_that_it_is_generated(tmp_path: Path) -> None:
         (["annotate", "twice.yml"], "stands on line 1 too"),
         (["compare", "a", "--baseline", "a", "--out", "DIR"], "'a' is not NAME=RESULTS"),
         (["compare", "a=nowhere", "--baseline", "a", "--out", "DIR"], "no such results folder"),
+        (["gate", "a=x", "x", "--baseline", "a"], "'x' is not NAME=RESULTS"),
+        (["gate", "a=x", "a=y", "--baseline", "a"], "the name 'a' stands twice"),
+        (["gate", "a=x", "b=y", "--baseline", "c"], "--baseline 'c' is none of a, b"),
+        (["build", "one.jsonl", "--out", "DATA", "--per-dataset", "60"], "--per-dataset is for"),
         (["demo", "--arms", "explanation,shuffled"], "checkout"),
         (["demo", "--arms", "explanaton"], "did you mean 'explanation'?"),
     ],
@@ -130,6 +135,36 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_nothing_written(
     assert expected in message[0]
     assert "Traceback" not in captured.err
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+def test_help_lists_every_command_and_each_has_a_text_and_an_example(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def help_of(*command: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([*command, "--help"])
+        assert stopped.value.code == 0
+        return capsys.readouterr().out
+
+    listed = help_of()
+    commands = re.findall(r"^  (\w[\w-]*) +[A-Z]", listed, re.MULTILINE)
+    groups = re.findall(r"^(\w+):$", listed, re.MULTILINE)
+    assert groups == ["options", "data", "train", "score", "compare", "use"]
+    assert len(commands) == len(set(commands)) >= 15
+    for command in set(commands) - {"eval"}:  # whose help is lm_eval's
+        text = help_of(command)
+        assert f"Example:\n    regreason {command} " in text
+        assert len(text.split("Example:")[0].split("\n\n")) >= 3  # usage, a line, a paragraph
+
+
+@pytest.mark.parametrize("command", [["build", "r", "--out", "D"], ["demo"]])
+def test_an_unknown_option_is_refused(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--bogus"])
+    assert stopped.value.code == 2
+    assert "unrecognized arguments: --bogus" in capsys.readouterr().err
 
 
 def test_the_exit_code_reaches_the_shell(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def made(folder: Path, accuracy: float, **options: Any) -> Path:
 
 
 def gate(base: Path, candidate: Path, *more: object) -> int:
-    return main(["gate", "--baseline", str(base), "--candidate", str(candidate), *map(str, more)])
+    names = [f"baseline={base}", f"candidate={candidate}"]
+    return main(["gate", *names, "--baseline", "baseline", *map(str, more)])
 
 
 @pytest.mark.parametrize(

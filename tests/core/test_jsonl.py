@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import count_lines, read_objects, read_records, write_records
+from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.core.records import Conversation, Rating, Turn
 from regreason_plugin.core.whole_files import atomic_writer
 
@@ -41,7 +42,7 @@ def test_what_is_written_is_read(
 ) -> None:
     path = tmp_path_factory.mktemp("records") / "file.jsonl"
     assert write_records(path, records) == len(records)
-    assert list(read_records(path, Conversation)) == records
+    assert list(read_records(path, Conversation, declaration=EIGHTEEN)) == records
 
 
 @given(st.binary(max_size=200))
@@ -51,7 +52,7 @@ def test_any_bytes_give_records_or_one_sentence(
     path = tmp_path_factory.mktemp("bytes") / "file.jsonl"
     path.write_bytes(raw)
     with pytest.raises(UserError) as error:
-        list(read_records(path, Conversation))
+        list(read_records(path, Conversation, declaration=EIGHTEEN))
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -91,7 +92,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, change: dict[str, Any], expected
     path = tmp_path / "ratings.jsonl"
     path.write_text(json.dumps(GOOD) + "\n" + json.dumps({**GOOD, "id": "b", **change}) + "\n")
     with pytest.raises(UserError) as error:
-        list(read_records(path, Rating))
+        list(read_records(path, Rating, declaration=EIGHTEEN))
     assert f"{path}, line 2" in str(error.value)
     assert expected in str(error.value)
 
@@ -101,7 +102,7 @@ def test_a_score_that_is_no_number_is_refused(tmp_path: Path, constant: str) -> 
     path = tmp_path / "ratings.jsonl"
     path.write_text(json.dumps(GOOD).replace("3.0", constant) + "\n")
     with pytest.raises(UserError, match="line 1.*not a number of JSON"):
-        list(read_records(path, Rating))
+        list(read_records(path, Rating, declaration=EIGHTEEN))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_broken_file_is_named(tmp_path: Path, raw: bytes, expected: str) -> No
     path = tmp_path / "ratings.jsonl"
     path.write_bytes(raw)
     with pytest.raises(UserError, match=expected):
-        list(read_records(path, Rating))
+        list(read_records(path, Rating, declaration=EIGHTEEN))
 
 
 def test_a_byte_order_mark_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over(tmp_path: Path) -> No
     path = tmp_path / "RATINGS.JSONL.GZ"
     raw = f"\ufeff{json.dumps(GOOD)}\r\n\n{other}\n \t\n".encode()
     path.write_bytes(gzip.compress(raw))
-    assert [record.id for record in read_records(path, Rating)] == ["a", "b"]
+    assert [record.id for record in read_records(path, Rating, declaration=EIGHTEEN)] == ["a", "b"]
     offsets = [(line, offset) for line, offset, _ in read_objects(path)]
     assert [line for line, _ in offsets] == [1, 3]
     assert all(raw[offset:].split(b"{", 1)[0] in (b"", b"\xef\xbb\xbf") for _, offset in offsets)
@@ -139,24 +140,24 @@ def test_a_second_id_is_refused_but_not_on_another_axis(tmp_path: Path) -> None:
     path = tmp_path / "ratings.jsonl"
     other_axis = {**GOOD, "axis": "naturalness"}
     path.write_text("\n".join(map(json.dumps, [GOOD, other_axis])) + "\n")
-    assert len(list(read_records(path, Rating))) == 2
+    assert len(list(read_records(path, Rating, declaration=EIGHTEEN))) == 2
     path.write_text("\n".join(map(json.dumps, [GOOD, other_axis, GOOD])) + "\n")
     with pytest.raises(UserError, match="line 3.*stands on line 1 too"):
-        list(read_records(path, Rating))
+        list(read_records(path, Rating, declaration=EIGHTEEN))
 
 
 def test_missing_files_folders_and_broken_gzip(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
-        list(read_records(tmp_path / "nowhere.jsonl", Rating))
+        list(read_records(tmp_path / "nowhere.jsonl", Rating, declaration=EIGHTEEN))
     with pytest.raises(UserError, match="is a folder"):
-        list(read_records(tmp_path, Rating))
+        list(read_records(tmp_path, Rating, declaration=EIGHTEEN))
     whole = gzip.compress(json.dumps(GOOD).encode() + b"\n")
     for name, raw in {"cut.jsonl.gz": whole[:-6], "plain.jsonl.gz": b"{}"}.items():
         (tmp_path / name).write_bytes(raw)
         with pytest.raises(UserError, match="not a whole gzip file"):
-            list(read_records(tmp_path / name, Rating))
+            list(read_records(tmp_path / name, Rating, declaration=EIGHTEEN))
     (tmp_path / "whole.jsonl.gz").write_bytes(whole)
-    assert len(list(read_records(tmp_path / "whole.jsonl.gz", Rating))) == 1
+    assert len(list(read_records(tmp_path / "whole.jsonl.gz", Rating, declaration=EIGHTEEN))) == 1
 
 
 def test_a_write_that_fails_leaves_nothing_and_keeps_the_old(tmp_path: Path) -> None:

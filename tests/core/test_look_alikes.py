@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regreason_plugin.build.build import BuildOptions
-from regreason_plugin.build.labelled import build_task
+from regreason_plugin.build.build import BuildOptions, build_task
 from regreason_plugin.cli import main
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.look_alikes import difference, find_twins, merged

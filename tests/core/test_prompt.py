@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regreason_plugin.core.paper import AXES, QUESTIONS
+from regreason_plugin.core.paper import AXES, EIGHTEEN, LABELS, QUESTIONS
 from regreason_plugin.core.prompt import (
     CUE,
     CUT_MARK,
@@ -77,7 +77,7 @@ def conversation(*contents: str, context: str | None = None) -> Conversation:
 
 
 def test_the_prompt_word_for_word() -> None:
-    made = render_prompt(conversation("Who?", "Ann.", context="Ann ran."), "on_topic")
+    made = render_prompt(conversation("Who?", "Ann.", context="Ann ran."), "on_topic", EIGHTEEN)
     assert made == (
         f"Context:\nAnn ran.\n\nUser: Who?\nAssistant: Ann.\n\n{QUESTIONS['on_topic']}\nAssessment:"
     )
@@ -89,7 +89,7 @@ def test_every_prompt_has_the_form_that_templates_keep(
 ) -> None:
     talk = conversation(question, response, context=context)
     for axis in AXES:
-        prompt = render_prompt(talk, axis)
+        prompt = render_prompt(talk, axis, EIGHTEEN)
         assert prompt == prompt.strip()
         assert prompt.startswith(render_conversation(talk))
         assert prompt.endswith(f"\n\n{QUESTIONS[axis]}\n{CUE}")
@@ -101,7 +101,7 @@ def test_the_label_is_found_again_in_every_target(
     label: int, explanation: str, order: Order
 ) -> None:
     target = render_target(str(label), explanation, order)
-    before, found, after = split_target(target, order)
+    before, found, after = split_target(target, order, LABELS)
     assert (before + found + after, found) == (target, str(label))
     assert target == target.strip()  # templates strip
     if order == "label_first":
@@ -113,7 +113,7 @@ def test_the_label_is_found_again_in_every_target(
 
 def test_no_label_where_it_belongs_is_our_bug() -> None:
     with pytest.raises(ValueError, match="no label"):
-        split_target("because\nRating: 3", "label_first")
+        split_target("because\nRating: 3", "label_first", LABELS)
 
 
 def words(text: str) -> int:
@@ -133,10 +133,10 @@ def test_cutting_fits_keeps_the_head_of_the_response_and_the_newest_turns(
     contents: list[str], context: str | None, limit: int
 ) -> None:
     talk = conversation(*contents, context=context)
-    shorter, what = cut(talk, limit, words)
+    shorter, what = cut(talk, limit, words, EIGHTEEN)
     for axis in AXES:
-        assert words(render_prompt(shorter, axis)) <= limit
-        assert render_prompt(shorter, axis).endswith(QUESTIONS[axis] + f"\n{CUE}")
+        assert words(render_prompt(shorter, axis, EIGHTEEN)) <= limit
+        assert render_prompt(shorter, axis, EIGHTEEN).endswith(QUESTIONS[axis] + f"\n{CUE}")
     kept = shorter.conversation
     if what is None:
         assert shorter == talk
@@ -145,7 +145,7 @@ def test_cutting_fits_keeps_the_head_of_the_response_and_the_newest_turns(
         assert shorter.context == talk.context
         # One turn more would not have fitted.
         more = talk.model_copy(update={"conversation": talk.conversation[-len(kept) - 1 :]})
-        assert max(words(render_prompt(more, axis)) for axis in AXES) > limit
+        assert max(words(render_prompt(more, axis, EIGHTEEN)) for axis in AXES) > limit
     elif what == "context":
         assert [kept[-1]] == talk.conversation[-1:]
         assert talk.context is not None
@@ -161,10 +161,10 @@ def test_cutting_fits_keeps_the_head_of_the_response_and_the_newest_turns(
 
 def test_no_room_at_all_is_said() -> None:
     with pytest.raises(ValueError, match="leaves no room"):
-        cut(conversation("q", "a"), 5, words)
+        cut(conversation("q", "a"), 5, words, EIGHTEEN)
 
 
 def test_one_endless_word_is_cut_by_characters() -> None:
-    shorter, what = cut(conversation("q", "x" * 100_000), 500, len)
+    shorter, what = cut(conversation("q", "x" * 100_000), 500, len, EIGHTEEN)
     assert what == "response"
-    assert 0 < len(render_prompt(shorter, "on_topic")) <= 500
+    assert 0 < len(render_prompt(shorter, "on_topic", EIGHTEEN)) <= 500

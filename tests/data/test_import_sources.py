@@ -25,7 +25,7 @@ from helpers.raw_datasets import (
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import read_records
-from regreason_plugin.core.paper import DATASETS, SOURCES
+from regreason_plugin.core.paper import DATASETS, EIGHTEEN, SOURCES
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data import importing
 from regreason_plugin.data.importer import Hub, Importer
@@ -204,7 +204,7 @@ def test_the_hub_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def asked(**options: Any) -> set[str]:
         out = tmp_path / "out.jsonl"
         import_dataset("hh_chosen", open_source("hh_chosen", **options), out)
-        conversations = read_records(out, Conversation)
+        conversations = read_records(out, Conversation, declaration=EIGHTEEN)
         return {one.conversation[0].content.rpartition(" ")[0] for one in conversations}
 
     assert asked() == {"one train"}
@@ -223,7 +223,9 @@ def test_parquet_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dat
     put_on_the_hub(monkeypatch, dataset, default=Hub(str(tmp_path / "hub")))
     out = tmp_path / "out.jsonl"
     import_dataset(dataset, open_source(dataset), out)
-    assert list(read_records(out, Conversation)) == imported(dataset, local)[0]
+    assert (
+        list(read_records(out, Conversation, declaration=EIGHTEEN)) == imported(dataset, local)[0]
+    )
     put_on_the_hub(monkeypatch, "hh_chosen", default=Hub(str(tmp_path / "hub")))
     with pytest.raises(UserError, match=f"looks like {dataset}"):
         open_source("hh_chosen")
@@ -242,7 +244,8 @@ def test_the_films_of_the_hub_are_the_original_files(
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     import_dataset("cornell", open_source("cornell"), tmp_path / "out.jsonl")
     assert (
-        list(read_records(tmp_path / "out.jsonl", Conversation)) == imported("cornell", folder)[0]
+        list(read_records(tmp_path / "out.jsonl", Conversation, declaration=EIGHTEEN))
+        == imported("cornell", folder)[0]
     )
     assert asked == [("spawn99/CornellMovieDialogCorpus", "dataset")] * 2
     with pytest.raises(UserError, match="has no splits"):

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from regreason_plugin.build.table_ratings import write_rows
+from regreason_plugin.build.build import build_documents
+from regreason_plugin.build.sources import table_source
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.jsonl import read_objects
 from regreason_plugin.core.task_file import Columns, Data, TaskFile
 from regreason_plugin.data.labelled_table import (
     Counts,
@@ -194,12 +194,13 @@ def test_labels_are_numbered_as_the_task_lists_them(tmp_path: Path) -> None:
     assert [row.label for row in found] == [2, 1, 2, 1]
 
 
-def test_writes_ratings(tmp_path: Path) -> None:
+def test_rows_are_documents(tmp_path: Path) -> None:
     data = write(tmp_path, as_jsonl(ROWS), "t.jsonl")
-    counts = write_rows(task_of(data, columns=ALL), tmp_path / "out" / "ratings.jsonl")
-    written = [value for _, _, value in read_objects(tmp_path / "out" / "ratings.jsonl")]
-    assert counts.kept == len(written) == 4
-    assert written[1] == {
+    counts = Counts()
+    source = table_source(task_of(data, columns=ALL), counts)
+    documents = dict(source.documents)
+    assert counts.kept == len(documents) == 4
+    assert list(documents.values())[1] == {
         "id": "2",
         "dataset": "mine",
         "group": "g",
@@ -209,13 +210,14 @@ def test_writes_ratings(tmp_path: Path) -> None:
         "score": 2.0,
         "explanation": "w2",
     }
-    assert written[2]["explanation"] == ""
+    assert list(documents.values())[2]["explanation"] == ""
+    assert (source.name, source.place(2)) == ("t.jsonl", f"{tmp_path / 't.jsonl'}, line 2")
 
 
-def test_ratings_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_table_with_a_wrong_row_leaves_nothing(tmp_path: Path) -> None:
     data = write(tmp_path, as_jsonl([*ROWS, {"text": "x", "label": "c"}]), "t.jsonl")
     with pytest.raises(UserError, match="none of the task's"):
-        write_rows(task_of(data), tmp_path / "out" / "ratings.jsonl")
+        build_documents(table_source(task_of(data), Counts()), tmp_path / "out" / "data")
     assert not list(tmp_path.glob("out/*"))
 
 

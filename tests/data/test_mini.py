@@ -13,6 +13,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from regreason_plugin.annotate.ensemble import rate
 from regreason_plugin.core.jsonl import dumps
+from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.core.prompt import neutralise, render_prompt
 from regreason_plugin.core.records import Conversation, Rating
 from regreason_plugin.data import mini
@@ -202,5 +203,5 @@ def test_garbling_always_changes_a_sentence() -> None:
 
 
 def test_prompts_are_short(conversations: list[Conversation]) -> None:
-    lengths = [len(render_prompt(c, "on_topic").split()) for c in conversations]
+    lengths = [len(render_prompt(c, "on_topic", EIGHTEEN).split()) for c in conversations]
     assert max(lengths) <= 110

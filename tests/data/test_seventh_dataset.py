@@ -143,7 +143,7 @@ def test_a_rater_without_a_prompt_for_it_is_told_which(copy: Path) -> None:
     assert (asked.returncode, asked.stderr.count("\n")) == (2, 1), asked.stderr
     assert "scale-1-4/politeness.txt: no such prompt" in asked.stderr
     # Those there are can still be copied, to write the missing one beside them.
-    copied = run(copy, "-m", "regreason_plugin", "prompts", "--dest", "prompts")
+    copied = run(copy, "-m", "regreason_plugin", "fetch", "prompts", "--out", "prompts")
     assert copied.returncode == 0, copied.stderr
     assert (copy / "prompts/scale-1-4/on_topic.txt").is_file()
 

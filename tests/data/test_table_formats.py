@@ -22,9 +22,8 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from regreason_plugin.build.build import BuildOptions
+from regreason_plugin.build.build import BuildOptions, build_task
 from regreason_plugin.build.folder import DataFolder
-from regreason_plugin.build.labelled import build_task
 from regreason_plugin.cli import main
 from regreason_plugin.core.task_file import read_task
 from regreason_plugin.predict.input_rows import read_rows

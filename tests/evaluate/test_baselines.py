@@ -63,7 +63,7 @@ def tickets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     table = write_tickets(folder)
     task, data = folder / "tickets", folder / "data"
     columns = ("--text", "message", "--label", "queue")
-    assert not main(["task", "new", "tickets", "--data", str(table), *columns, "--dest", str(task)])
+    assert not main(["task", "new", "tickets", "--data", str(table), *columns, "--out", str(task)])
     assert not main(["build", str(task / "task.yml"), "--out", str(data), "--arms", "label_only"])
     return data, task
 

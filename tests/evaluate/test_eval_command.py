@@ -13,10 +13,9 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 
 from regreason_plugin.build.folder import DataFolder
-from regreason_plugin.core.cost import ScoringCost
+from regreason_plugin.core.cost import SCORING, ScoringCost
 from regreason_plugin.evaluate.command import main
 from regreason_plugin.evaluate.model import RegReasonHF, register
-from regreason_plugin.evaluate.scoring_time import SCORING
 
 pytestmark = pytest.mark.integration
 

@@ -15,11 +15,11 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.layers import middle_mean
 from regreason_plugin.evaluate import probe_metrics
 from regreason_plugin.evaluate.probe_metrics import (
+    Scored,
     deciding_token,
     document_probes,
     probe_names,
 )
-from regreason_plugin.evaluate.probed_answer import Scored
 from regreason_plugin.metrics import label_metrics
 
 PROBE: dict[str, Any] = {

@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 
 from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.evaluate.model import RegReasonHF
-from regreason_plugin.evaluate.probed_answer import Scored
+from regreason_plugin.evaluate.probe_metrics import Scored
 
 pytestmark = pytest.mark.integration
 

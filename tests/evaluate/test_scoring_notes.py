@@ -10,7 +10,6 @@ import pytest
 from helpers.results import ALL, draw_scores, write_results
 
 from regreason_plugin.cli import main
-from regreason_plugin.compare import estimates
 from regreason_plugin.compare.compare import compare
 from regreason_plugin.evaluate.results import Run, read_run
 
@@ -18,11 +17,6 @@ TASKS = ALL[:2]
 # 1,280 rows of embeddings; its tokenizer has 1,270 tokens.
 BASE = Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base"
 OURS = {"config/model": "regreason-hf"}
-
-
-@pytest.fixture(autouse=True)
-def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimates, "DRAWS", 300)
 
 
 def folder_of(folder: Path, seed: int, *, last: float = 0.0, **options: Any) -> Path:
@@ -38,7 +32,9 @@ def run_of(folder: Path, seed: int, **options: Any) -> Run:
 
 
 def doubts(runs: list[Run], word: str) -> list[str]:
-    return [note for note in compare(runs, runs[0].name).comparison.notes if word in note]
+    return [
+        note for note in compare(runs, runs[0].name, draws=300).comparison.notes if word in note
+    ]
 
 
 def test_models_with_every_score_equal_are_named(tmp_path: Path) -> None:
@@ -71,7 +67,8 @@ def test_the_gate_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     folders.append(folder_of(tmp_path / "c", 1, last=1e-5))
     for candidate, told in ((folders[1], 1), (folders[2], 0)):
         summary, junit = tmp_path / f"{candidate.name}.md", tmp_path / f"{candidate.name}.xml"
-        arguments = ("--baseline", folders[0], "--candidate", candidate, "--max-drop", 0.05)
+        given = [f"baseline={folders[0]}", f"candidate={candidate}"]
+        arguments = (*given, "--baseline", "baseline", "--max-drop", 0.05)
         main(["gate", *map(str, (*arguments, "--summary", summary, "--junit", junit))])
         for text in (capsys.readouterr().out, summary.read_text(), junit.read_text()):
             assert text.count("baseline and candidate have the same score") == told

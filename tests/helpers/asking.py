@@ -130,7 +130,7 @@ def forks() -> ForkServer:
     """The process that has imported what `regreason annotate` does; it ends with this one."""
     modules = ("aiohttp", "openai.resources.chat.completions", "regreason_plugin.annotate.run")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    server = ForkServer(*modules, "regreason_plugin.cli.annotate_progress", environment=environment)
+    server = ForkServer(*modules, "regreason_plugin.cli.annotate", environment=environment)
     atexit.register(server.close)
     return server
 

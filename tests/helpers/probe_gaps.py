@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from helpers.scripted_model import Scripted
 
-from regreason_plugin.evaluate.probed_answer import Scored
+from regreason_plugin.evaluate.probe_metrics import Scored
 
 TASK = "regreason_coqa_on_topic"
 

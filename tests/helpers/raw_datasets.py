@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from regreason_plugin.core.jsonl import read_records
+from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.importing import Imported, import_dataset, open_source
 
@@ -24,7 +25,7 @@ def imported(
     """What an import of a local file wrote, and what it said."""
     out = out or path.parent / f"{dataset}-out.jsonl"
     done = import_dataset(dataset, open_source(dataset, path=path), out, **options)
-    conversations = list(read_records(out, Conversation))
+    conversations = list(read_records(out, Conversation, declaration=EIGHTEEN))
     assert len(conversations) == done.conversations
     assert len({conversation.group for conversation in conversations}) == done.groups
     return conversations, done

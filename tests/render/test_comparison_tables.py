@@ -291,7 +291,15 @@ def test_csv_holds_every_number_to_the_last_digit() -> None:
     assert "\r" not in text
     frame = read(text)
     everyone = ["label_only", *ARMS]
+    by_layer = frame[frame["layer"] != ""].set_index(["metric", "arm", "layer"])
+    frame = frame[frame["layer"] == ""].drop(columns="layer")
     assert len(frame) == (18 + 1) * len(everyone) * len(one.metrics)
+    assert len(by_layer) == sum(len(layers) for of in one.layers.values() for layers in of.values())
+    for (metric, arm, layer), row in by_layer.iterrows():
+        found = one.layers[metric.removesuffix("_by_layer")][arm][int(layer)]
+        told = [float(row[key]) for key in ("value", "low", "high")]
+        assert told == [found.value, found.low, found.high]
+        assert (row["task"], row["difference"], row["p"], row["seeds"]) == ("pooled", "", "", 3)
     rows = frame.set_index(["task", "arm", "metric"])
     assert rows.index.is_unique
     sizes = {setting.task: (setting.documents, setting.groups) for setting in one.settings}

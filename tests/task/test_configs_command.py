@@ -1,4 +1,4 @@
-"""`regreason configs`: the shipped configs, copied to where they work."""
+"""`regreason fetch configs`: the shipped configs, copied to where they work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_by_default_the_same_bytes_under_the_same_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["configs"]) == 0
+    assert main(["fetch", "configs"]) == 0
     copied = tree(tmp_path / "axolotl_configs")
     assert copied == tree(SHIPPED)
     assert {"README.md", "cpu/tiny-base/model.safetensors", "deepspeed/zero3.json"} <= set(copied)
@@ -40,7 +40,7 @@ def test_by_default_the_same_bytes_under_the_same_name(
         "axolotl train axolotl_configs/cpu/lora.yml --sweep axolotl_configs/arms/explanation.yml"
     )
     # Once more: nothing to do, and no complaint.
-    assert main(["configs"]) == 0
+    assert main(["fetch", "configs"]) == 0
     assert "Written" not in capsys.readouterr().out
 
 
@@ -50,7 +50,7 @@ def test_what_names_its_folder_names_the_copy(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     dest = str(tmp_path / "there") if place == "absolute" else place
-    assert main(["configs", "--dest", dest]) == 0
+    assert main(["fetch", "configs", "--out", dest]) == 0
     base = yaml.safe_load(Path(dest, "cpu/lora.yml").read_text())["base_model"]
     assert base == f"{dest}/cpu/tiny-base"
     assert Path(base, "config.json").is_file()
@@ -71,7 +71,7 @@ def test_a_changed_file_is_kept(
     mine = tmp_path / "axolotl_configs/cpu/lora.yml"
     mine.parent.mkdir(parents=True)
     mine.write_text("seed: 7\n")
-    assert main(["configs"]) == 2
+    assert main(["fetch", "configs"]) == 2
     line = capsys.readouterr().err
     assert line.startswith(
         "regreason: axolotl_configs/cpu/lora.yml: is there with another content;"
@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")
-    assert main(["configs", "--dest", dest]) == 2
+    assert main(["fetch", "configs", "--out", dest]) == 2
     assert expected in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -105,7 +105,7 @@ def test_from_a_wheel_the_package_has_them(tmp_path: Path, monkeypatch: pytest.M
     (inside / "lora.yml").write_text("base_model: axolotl_configs/cpu/tiny-base\n")
     monkeypatch.setattr(shipped_configs, "__file__", str(package / "task/shipped_configs.py"))
     monkeypatch.chdir(tmp_path)
-    assert main(["configs", "--dest", "mine"]) == 0
+    assert main(["fetch", "configs", "--out", "mine"]) == 0
     assert tree(tmp_path / "mine") == {"cpu/lora.yml": b"base_model: mine/cpu/tiny-base\n"}
 
 

@@ -15,7 +15,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from regreason_plugin.build.folder import open_data_folder
-from regreason_plugin.cli import _parser, main
+from regreason_plugin.cli import command_parser, main
 from regreason_plugin.task import new_task
 
 pytestmark = pytest.mark.integration
@@ -130,5 +130,5 @@ def test_a_shell_reads_every_command(name: str, tmp_path: Path) -> None:
         assert given[given.index("--model_args") + 1].endswith(adapter)
         assert given[given.index("--output_path") + 1] == f"runs/{name}/results/{arm}"
         assert (flags["--tasks"], flags["--include_path"]) == (name, name)
-    compared = _parser().parse_args(typed[-2][1:])
+    compared = command_parser().parse_args(typed[-2][1:])
     assert (compared.baseline, compared.out) == (arms[0], Path("runs", name))

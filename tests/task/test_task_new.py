@@ -190,7 +190,7 @@ def test_the_order_of_labels_is_what_ordinal_says(capsys: pytest.CaptureFixture[
     )
     columns = ["--text", "text", "--label", "label"]
     command = ["task", "new", "t", "--data", "t.csv", *columns, "--ordinal"]
-    assert main([*command, 'bad,"so, so",good', "--dest", "deep/down"]) == 0
+    assert main([*command, 'bad,"so, so",good', "--out", "deep/down"]) == 0
     task = read_task(Path("deep/down/task.yml"))
     assert (task.labels, task.ordinal) == (("bad", "so, so", "good"), True)
     assert "qwk" in Path("deep/down/t.yaml").read_text(encoding="utf-8")
@@ -206,7 +206,7 @@ def test_a_table_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = datasets.Dataset.from_list(rows, features=features).to_iterable_dataset()
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
     command = ["task", "new", "t", "--data", "org/name", "--text", "text", "--label", "label"]
-    assert main([*command, "--config", "main", "--split", "dev", "--model", TINY]) == 0
+    assert main([*command, "--subset", "main", "--split", "dev", "--model", TINY]) == 0
     task = read_task(Path("t/task.yml"))
     assert (task.data.hub, task.data.config, task.data.split) == ("org/name", "main", "dev")
     assert task.data.path is None
@@ -235,7 +235,7 @@ def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
     Path("scale/task.yml").write_text("mine", encoding="utf-8")
     before = files()
     assert new("scale") == 2
-    assert "scale: is there already; name another --dest" in capsys.readouterr().err
+    assert "scale: is there already; name another --out" in capsys.readouterr().err
     assert files() == before
     assert Path("scale/task.yml").read_text(encoding="utf-8") == "mine"
 
@@ -253,7 +253,7 @@ def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
         ("a --data none.csv --text answer --label points", "none.csv: no such file"),
         ("a --data no/body --text answer --label points", "no/body/train: cannot be loaded from"),
         ("a --data scale.parquet --text answer --label answer", "label column is the text column"),
-        ("a --data scale.parquet --text answer --label points --dest a;b", "--dest 'a;b' stands"),
+        ("a --data scale.parquet --text answer --label points --out a;b", "--out 'a;b' stands"),
         ("a --data scale.parquet --text answer --label points --ordinal 1,2", "leaves out '3'"),
         ("a --data odd.csv --text text --label label", "could be read as a special token"),
         ("a --data one.csv --text text --label label", "all rows have the label 'a'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 from helpers.training_data import build_data, config, read_rows, write_config
+from lm_eval._cli.utils import try_parse_json
+from lm_eval.utils import simple_parse_args_string
 from transformers import AutoTokenizer
 
 from regreason_plugin.build.folder import DataFolder
@@ -366,14 +369,51 @@ def test_a_chat_template(check: Check, data: DataFolder, tiny_model: Path) -> No
     assert re.search(r"assistant\\n ?[1-5]' \(lm_eval --apply_chat_template\)", line)
 
 
+def model_arguments(line: str) -> dict[str, Any]:
+    """What a printed command gives as ``--model_args``, as bash and lm-eval read it."""
+    words = shlex.split(line)
+    given = words[words.index("--model_args") + 1]
+    return dict(try_parse_json(given) if given.startswith("{") else simple_parse_args_string(given))
+
+
 def test_the_command_scores_what_was_trained(check: Check, data: DataFolder) -> None:
     report = check().report
     command = report.strip().splitlines()[-1]
-    assert command.startswith("lm_eval --model hf --model_args pretrained=")
-    assert re.search(r",peft=\S+/out/models/explanation ", command)
+    assert command.startswith("regreason eval --model regreason-hf --model_args pretrained=")
+    assert re.search(r",peft=\S+/out/models/explanation[, ]", command)
     assert "--tasks regreason_coqa_on_topic " in command
     assert json.dumps({"data_dir": str(data.path)}) in command
     assert "--apply_chat_template" not in command
+
+
+def test_the_command_loads_the_model_as_the_scoring_after_the_training_does(
+    check: Check, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Precision, quantization, revision and tokenizer are those of the training."""
+    tokenizer = shutil.copytree(tiny_model, tmp_path / "its,tokenizer")
+    found = check(
+        **{"bf16": True, "adapter": "qlora", "load_in_4bit": True, "revision_of_model": "v2"},
+        tokenizer_config=str(tokenizer),
+    )
+    assert found.code == 0, found.lines
+    output = str(tmp_path / "out/models/explanation")
+    expected = {
+        "pretrained": str(tiny_model),
+        "peft": output,
+        "revision": "v2",
+        "tokenizer": str(tokenizer),
+        "dtype": "bfloat16",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": "bfloat16",
+    }
+    assert model_arguments(found.report.strip().splitlines()[-1]) == expected
+    whole = check(adapter=None, lora_r=None, lora_alpha=None, bf16=False, learning_rate=1e-5)
+    assert model_arguments(whole.report.strip().splitlines()[-1]) == {
+        "pretrained": output,
+        "dtype": "float32",
+    }
 
 
 def test_a_model_that_is_not_here_leaves_the_rest(check: Check) -> None:
@@ -420,8 +460,8 @@ def test_a_sweep_says_once_what_all_runs_share(check: Check, tmp_path: Path) -> 
     assert sorted(loop.split()) == [
         f"models/{arm}-{seed}" for arm in ("explanation", "label_only") for seed in (1, 2)
     ]
-    assert ",peft=$run " in found.report
-    assert "--output_path $run/results" in found.report
+    assert ',peft="$run",' in found.report
+    assert '--output_path "$run"/results' in found.report
     assert found.fact("Steps") == "10"
     # The same folder for both seeds: the second model would be refused after the first is trained.
     found = check(None, "--sweep", str(sweep), output_dir="models/{arm}")

@@ -9,7 +9,7 @@ import pytest
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.train.data_files import fill_placeholders
-from regreason_plugin.train.sweep import config_name
+from regreason_plugin.train.findings import config_name
 
 
 def filled(**values: Any) -> dict[str, Any]:

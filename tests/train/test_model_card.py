@@ -116,7 +116,7 @@ def test_generated_data_are_called_so_and_a_full_training_has_no_adapter(tmp_pat
     ):
         other, _ = card(tmp_path, label_share=share, loss_mean=mean)
         assert table(other)["loss is a mean over"] == [said]
-    assert '"tokenizer": "."' in body
+    assert "--model_args pretrained=.,tokenizer=. " in body
     assert "--apply_chat_template" in body
 
 

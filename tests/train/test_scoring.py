@@ -14,10 +14,13 @@ import pytest
 import torch
 import yaml
 from helpers.training_data import build_data
+from lm_eval.utils import simple_parse_args_string
 
 from regreason_plugin.build.folder import DataFolder, open_data_folder
 from regreason_plugin.core.cost import Machine, TrainingCost
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.train import scoring
 from regreason_plugin.train.plugin import RegReasonPlugin
 from regreason_plugin.train.scoring import Scoring, clear, command, known_tasks, read_scoring
@@ -61,7 +64,7 @@ def test_our_names_are_those_of_the_task_files() -> None:
     files = [yaml.load(p.read_text(), yaml.BaseLoader) for p in TASK_FILES.rglob("*.yaml")]
     tasks = {file["task"]: [file["task"]] for file in files if "group" not in file}
     groups = {file["group"]: file["task"] for file in files if "group" in file}
-    assert {name: sorted(found) for name, found in known_tasks().items()} == {
+    assert {name: sorted(found) for name, found in known_tasks(EIGHTEEN).items()} == {
         name: sorted(found) for name, found in {**tasks, **groups}.items()
     }
 
@@ -126,8 +129,9 @@ def test_the_tasks_have_to_suit_the_data(
 
 def test_the_model_is_scored_as_it_was_trained(one_setting: DataFolder, tmp_path: Path) -> None:
     def arguments(**changes: Any) -> tuple[dict[str, Any], list[str]]:
-        given = command(config(tmp_path, **changes), Scoring(("a", "b"), 5, one_setting), {})
-        return json.loads(given[given.index("--model_args") + 1]), given
+        scoring = Scoring(("a", "b"), 5, one_setting)
+        given = command(config(tmp_path, **changes), scoring, {}).words()
+        return simple_parse_args_string(given[given.index("--model_args") + 1]), given
 
     adapter = {"pretrained": "a/base", "peft": str(tmp_path)}
     plain, words = arguments()
@@ -154,10 +158,15 @@ def test_the_model_is_scored_as_it_was_trained(one_setting: DataFolder, tmp_path
     assert "--apply_chat_template" in words
 
 
+def program(code: str) -> LmEvalCommand:
+    """A Python program in the place of lm-eval, which gets its flags."""
+    return LmEvalCommand(program=(sys.executable, "-c", code), model_args={}, tasks=["a"])
+
+
 def run(code: str, one_setting: DataFolder, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Score with a Python program in the place of lm-eval."""
     output.mkdir(exist_ok=True)
-    monkeypatch.setattr(scoring, "command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(scoring, "command", lambda *_: program(code))
     scoring.score(config(output), Scoring(("regreason_*",), None, one_setting), {})
 
 
@@ -205,7 +214,7 @@ def test_a_failed_scoring_leaves_model_record_and_card_and_says_what_to_do(
 ) -> None:
     plugin = trained(one_setting)
     code = "print('out of memory'); raise SystemExit(3)"
-    monkeypatch.setattr(scoring, "command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(scoring, "command", lambda *_: program(code))
     with pytest.raises(SystemExit) as end:
         plugin.post_train_unload(config(tmp_path))
     assert end.value.code == 1
@@ -213,7 +222,7 @@ def test_a_failed_scoring_leaves_model_record_and_card_and_says_what_to_do(
     assert line.startswith(
         f"regreason: the scoring failed with exit code 3, see {tmp_path}/eval.log"
     )
-    assert line.endswith(f"-c '{code}'".replace("'out of memory'", "'\"'\"'out of memory'\"'\"'"))
+    assert line.endswith(f"to score it by hand: {program(code).line()}")
     assert json.loads((tmp_path / "regreason.json").read_text())["steps"] == 3
     assert "Not scored yet." in (tmp_path / "README.md").read_text()
 

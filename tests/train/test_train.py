@@ -15,13 +15,13 @@ import yaml
 from helpers.axolotl import PYTHON, ROOT, axolotl_train, forks
 from helpers.scoring import PlainScorer
 from helpers.training_data import build_data, config, read_rows, write_config
+from regreason_plugin.data.corpus import make_untrained_base
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from regreason_plugin.build.arms import ARMS, PAPER_ARMS
 from regreason_plugin.build.folder import open_data_folder
 from regreason_plugin.cli import main
-from regreason_plugin.data.corpus import make_untrained_base
 
 pytestmark = pytest.mark.e2e
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from lm_eval.api.model import LM
 
+from regreason_plugin.core.cost import ScoringClock
 from regreason_plugin.core.declaration import Declaration, Setting
-from regreason_plugin.evaluate.scoring_time import Clock
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class ClassifierLM(LM):  # type: ignore[misc]
         tokenizer: Any = None,
     ) -> None:
         super().__init__()
-        self.clock = Clock()
+        self.clock = ScoringClock()
         self._classifier = classifier
         self._setting = dict(tasks)
         # Whether a space comes before it is between the task and the chat template.

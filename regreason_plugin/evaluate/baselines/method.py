@@ -14,10 +14,11 @@ from regreason_plugin.core.cost import MethodCost, measured
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.baselines import SHOTS
 from regreason_plugin.evaluate.baselines.training_rows import read_rows, tasks_of
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 
 if TYPE_CHECKING:
+    from regreason_plugin.core.cost import ScoringClock
     from regreason_plugin.evaluate.baselines.classifier_lm import Classifier
-    from regreason_plugin.evaluate.scoring_time import Clock
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _score(
     classifier: Classifier,
     model_args: dict[str, Any],
     tokenizer: Any,
-) -> Clock:
+) -> ScoringClock:
     """Have lm-eval score a classifier, which has learnt; what it took is in the clock."""
     from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
     from regreason_plugin.evaluate.baselines.scoring import score_classifier
@@ -183,18 +184,18 @@ def _score(
 
 def _untrained(shots: int) -> Callable[[Work, DataFolder], MethodCost]:
     def score(work: Work, folder: DataFolder) -> MethodCost:
-        from regreason_plugin.evaluate.baselines.scoring import eval_arguments, score_base
+        from regreason_plugin.evaluate.baselines.scoring import score_base
 
-        arguments = eval_arguments(
-            _model_of(work),
-            folder.path,
-            list(tasks_of(folder, work.tasks)),
-            work.out,
+        command = LmEvalCommand(
+            model_args={"pretrained": _model_of(work), "probe": "none"},
+            tasks=list(tasks_of(folder, work.tasks)),
+            data_dir=folder.path,
             shots=shots,
-            include=work.include_path,
-            chat=work.apply_chat_template,
+            include_path=work.include_path,
+            chat_template=work.apply_chat_template,
+            output_path=work.out,
         )
-        took = score_base(work.method, arguments, work.out)
+        took = score_base(work.method, command, work.out)
         return measured(work.method, documents=took.documents, scoring_seconds=took.seconds)
 
     return score

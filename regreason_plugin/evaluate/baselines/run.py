@@ -13,13 +13,12 @@ from regreason_plugin.core.cost import COST
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256
 from regreason_plugin.core.model_use import find_record
-from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.core.stages import LOCK, Stage, hash_of, run_stages
 from regreason_plugin.core.whole_files import check_not_input
 from regreason_plugin.evaluate.baselines import WITH_MODEL
 from regreason_plugin.evaluate.baselines.method import Work
 from regreason_plugin.evaluate.baselines.training_rows import read_rows, tasks_of
-from regreason_plugin.evaluate.command import checkout_tasks, own_tasks
+from regreason_plugin.evaluate.command import checkout_tasks, task_folder
 
 _OF_A_MODEL = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 # Rough guesses, until a stage of the kind has run.
@@ -44,8 +43,7 @@ def run_baselines(
     Raises:
         UserError: A task, the model, the data or ``out`` will not do; nothing is run.
     """
-    if folder.declaration is not EIGHTEEN:
-        work = replace(work, include_path=own_tasks(folder, work.include_path))
+    work = replace(work, include_path=task_folder(folder, work.include_path))
     check(folder, methods, work)
     # Half-finished work is cleared away, and nothing else may be.
     if not (out / LOCK).is_file():

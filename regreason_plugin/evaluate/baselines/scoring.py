@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.core.cost import ScoringCost
+from regreason_plugin.core.cost import SCORING, ScoringCost
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
 from regreason_plugin.evaluate.command import checkout_tasks
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.results import read_run
 from regreason_plugin.evaluate.samples import scored_ids
-from regreason_plugin.evaluate.scoring_time import SCORING
 
 
 def score_classifier(
@@ -89,45 +89,20 @@ def task_manager(data: Path, include: Path | None) -> Any:
     )
 
 
-def eval_arguments(
-    model: str,
-    data: Path,
-    tasks: Sequence[str],
-    out: Path,
-    *,
-    shots: int,
-    include: Path | None = None,
-    chat: bool = False,
-) -> list[str]:
-    """`regreason eval`'s for the untrained model."""
-    arguments = [
-        *("--model", "regreason-hf", "--model_args", f"pretrained={model},probe=none"),
-        *("--tasks", ",".join(tasks), "--metadata", json.dumps({"data_dir": str(data)})),
-        *("--batch_size", "auto", "--log_samples", "--output_path", str(out)),
-    ]
-    if shots:
-        arguments += ["--num_fewshot", str(shots)]
-    if include is not None:
-        arguments += ["--include_path", str(include)]
-    if chat:
-        arguments += ["--apply_chat_template"]
-    return arguments
-
-
-def score_base(method: str, arguments: list[str], out: Path) -> ScoringCost:
+def score_base(method: str, command: LmEvalCommand, out: Path) -> ScoringCost:
     """Run `regreason eval` in this process.
 
     Args:
         method: Of which an error speaks.
-        arguments: As `eval_arguments`.
-        out: Where they have the results written.
+        command: Whose flags are taken.
+        out: Where it has the results written.
 
     Raises:
         UserError: It ended with an error, which it has said.
     """
     from regreason_plugin.evaluate.command import main
 
-    if main(arguments):
+    if main(command.flags()):
         raise UserError(f"{method}: lm_eval ended with the error above")
     _check_written(out)
     newest = max(out.rglob("results_*.json"), key=lambda file: file.name)

@@ -46,7 +46,8 @@ def tasks_of(folder: DataFolder, asked: Sequence[str] | None) -> dict[str, Setti
         UserError: A task that the data does not have.
     """
     declared = folder.declaration
-    known = {declared.task_name(*setting): setting for setting in folder.settings()}
+    settings = folder.settings()
+    known = dict(zip(declared.task_names(settings), settings, strict=True))
     for name in asked or ():
         if name not in known:
             raise UserError(f"the data has no task {name!r}; {nearest(name, list(known))}")

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.core.errors import UserError, user_errors_passed_on
-from regreason_plugin.train.arm_rows import check_same_rows
-from regreason_plugin.train.arm_warnings import check_comparison
 from regreason_plugin.train.chat_template import check_special_tokens, template_arguments
 from regreason_plugin.train.check.config_loading import Run, register_plugins, validate
 from regreason_plugin.train.check.memory import ModelShape, estimate, read_deepspeed, read_shape
 from regreason_plugin.train.check.schedule import Schedule, plan
+from regreason_plugin.train.check.token_counts import (
+    TokenCounts,
+    count_tokens,
+    load_tokenizer_quietly,
+    tokenize_file,
+)
+from regreason_plugin.train.comparable_arms import check_comparison, check_same_rows
 from regreason_plugin.train.config_checks import STRATEGY, check_config, without_refused
 from regreason_plugin.train.data_files import (
     Sources,
@@ -23,16 +28,10 @@ from regreason_plugin.train.data_files import (
     open_file,
 )
 from regreason_plugin.train.findings import Finding, error_of, finding
+from regreason_plugin.train.label_span import check_label_cuts
 from regreason_plugin.train.record import check_other_run, config_sha256
 from regreason_plugin.train.scoring import read_scoring
 from regreason_plugin.train.strategy import check_lengths, row_lengths
-from regreason_plugin.train.token_counts import (
-    TokenCounts,
-    check_label_cuts,
-    count_tokens,
-    load_tokenizer_quietly,
-    tokenize_file,
-)
 
 _FILLED = ("datasets", "test_datasets", "output_dir")
 # What the tokens of a file depend on, beside its entry in the config.

@@ -26,6 +26,8 @@ from regreason_plugin.train.findings import Finding, finding
 
 # A sweep's number, which Axolotl appends to output_dir.
 _SWEEP = "sweep{:04d}"
+# What the type of the weights follows from.
+_PRECISION = ("bf16", "bfloat16", "fp16", "float16", "load_in_8bit")
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,16 @@ def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Fi
 
 def _complete(cfg: Any) -> None:
     """What `normalize_config` of Axolotl adds that does not depend on machine or model."""
+    from axolotl.utils.config import resolve_dtype
+    from axolotl.utils.dict import DictDefault
+
     cfg.base_model_config = cfg.base_model_config or cfg.base_model
     cfg.tokenizer_config = cfg.tokenizer_config or cfg.base_model_config
     if not cfg.gradient_accumulation_steps:
         cfg.gradient_accumulation_steps = max((cfg.batch_size or 1) // cfg.micro_batch_size, 1)
+    # (Of the whole config, Axolotl would also set the precision of this process.)
+    precision = DictDefault({key: cfg[key] for key in _PRECISION})
+    if precision.bf16 == "auto" and not precision.fp16:
+        precision.bf16 = True
+    resolve_dtype(precision)
+    cfg.torch_dtype = precision.torch_dtype

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -14,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.paper import EIGHTEEN
-from regreason_plugin.evaluate.command import checkout_tasks, own_tasks
+from regreason_plugin.evaluate.command import task_folder
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
+from regreason_plugin.evaluate.task_files import task_groups
 from regreason_plugin.train.chat_template import uses_chat_template
 from regreason_plugin.train.check.check import Checked
 from regreason_plugin.train.check.memory import GIB
 from regreason_plugin.train.findings import Finding
+from regreason_plugin.train.scoring import model_arguments
 
 _MEMORY = "GPU memory"
 _PARTS = "  of which"
@@ -100,14 +101,15 @@ def print_report(checked: list[Checked], console: Console) -> None:
 
 def _scoring_lines(checked: list[Checked]) -> list[str]:
     """The commands, as a loop where they differ in the model's folder only."""
-    folder = "RUN_FOLDER"
-    commands = [(str(one.run.cfg.get("output_dir")), scoring_command(one)) for one in checked]
-    known = [(output, command) for output, command in commands if command]
-    shapes = {shlex.join(part.replace(output, folder) for part in c) for output, c in known}
-    if len(known) < 2 or len(shapes) > 1 or f"'{folder}" in (shape := shapes.pop()):
-        return [shlex.join(command) for _, command in known]
-    runs = " ".join(shlex.quote(output) for output, _ in known)
-    return [f"for run in {runs}; do", f"    {shape.replace(folder, '$run')}", "done"]
+    known = [one for one in checked if one.cfg is not None and one.sources is not None]
+    outputs = [str(one.cfg.output_dir) for one in known]
+    in_loop = {scoring_command(one, "$run").line(variable="run") for one in known}
+    # (lm-eval reads another kind of text where a name holds a comma.)
+    if len(known) < 2 or len(in_loop) > 1 or any("," in output for output in outputs):
+        return [
+            scoring_command(one, output).line() for one, output in zip(known, outputs, strict=True)
+        ]
+    return [f"for run in {shlex.join(outputs)}; do", f"    {in_loop.pop()}", "done"]
 
 
 def _facts(one: Checked) -> Iterator[tuple[str, str]]:
@@ -169,37 +171,27 @@ def _batch(cfg: Any, batch: int) -> str:
     return f"{batch} {what} ({micro} x {accumulated} accumulated x {processes} processes)"
 
 
-def scoring_command(one: Checked) -> list[str] | None:
-    """The lm-eval command that scores a run's model; None where that is not known.
+def scoring_command(one: Checked, output_dir: str) -> LmEvalCommand:
+    """The command that scores a run's model as the training itself would.
 
     Args:
-        one: The run.
+        one: The run, whose config and data are right.
+        output_dir: What to call its folder.
     """
     cfg, sources = one.cfg, one.sources
-    if cfg is None or sources is None:
-        return None
-    output = str(cfg.output_dir)
-    arguments = (
-        f"pretrained={cfg.base_model},peft={output}" if cfg.adapter else f"pretrained={output}"
+    assert sources is not None
+    try:
+        include = task_folder(sources.folder, cfg.regreason_eval_include_path)
+    except UserError:
+        include = Path("TASK")  # for the user to fill in
+    return LmEvalCommand(
+        model_args=model_arguments(cfg, one.template, output_dir),
+        chat_template=uses_chat_template(cfg),
+        tasks=_tasks(one),
+        data_dir=sources.folder.path,
+        include_path=include,
+        output_path=f"{output_dir}/results",
     )
-    if cfg.adapter and uses_chat_template(cfg):
-        # The one with the template that was trained with.
-        arguments += f",tokenizer={output}"
-    arguments += "".join(f",{name}={value}" for name, value in one.template.items())
-    command = ["lm_eval", "--model", "hf", "--model_args", arguments]
-    if uses_chat_template(cfg):
-        command.append("--apply_chat_template")
-    tasks = checkout_tasks()
-    if sources.folder.declaration is not EIGHTEEN:
-        try:
-            tasks = own_tasks(sources.folder, cfg.regreason_eval_include_path)
-        except UserError:
-            tasks = Path("TASK")  # for the user to fill in
-    if tasks is not None:
-        command += ["--include_path", str(tasks)]
-    command += ["--tasks", ",".join(_tasks(one))]
-    command += ["--metadata", json.dumps({"data_dir": str(sources.folder.path)})]
-    return [*command, "--batch_size", "16", "--log_samples", "--output_path", f"{output}/results"]
 
 
 def _tasks(one: Checked) -> list[str]:
@@ -213,13 +205,10 @@ def _tasks(one: Checked) -> list[str]:
     ]
     declared = folder.declaration
     generative = folder.order == "explanation_first"
-    name = declared.twin_name if generative else declared.task_name
-    names = [name(*setting) for setting in settings]
-    if declared is not EIGHTEEN:
-        return names
-    if len(settings) == len(declared.settings):
-        return ["regreason-gen_*" if generative else "regreason"]
-    axes = {axis for _, axis in settings}
-    if len(axes) == 1 and len(settings) == len(declared.datasets) and not generative:
-        return [f"regreason-{axes.pop()}"]
-    return names
+    if not generative:
+        for group, members in task_groups(declared):
+            if settings == members:
+                return [group]
+    elif declared.group and settings == list(declared.settings):
+        return [declared.tasks_argument(generative=True)]
+    return declared.task_names(settings, generative=generative)

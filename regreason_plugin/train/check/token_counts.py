@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from regreason_plugin.train.chat_template import uses_chat_template
 from regreason_plugin.train.data_files import Sources
-from regreason_plugin.train.findings import Finding, finding
-from regreason_plugin.train.label_span import LabelPlace, locate_labels
+from regreason_plugin.train.label_span import label_cuts, locate_labels
 from regreason_plugin.train.row_tokens import IGNORE, load_reference
 from regreason_plugin.train.strategy import RegReasonStrategy, row_lengths
 
@@ -112,33 +111,3 @@ def count_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> TokenCounts:
         label += len(tokens)
         other += len(target) - len(tokens)
     return TokenCounts(tuple(lengths), label, other, label_cuts(place, tokenizer))
-
-
-def label_cuts(place: LabelPlace, tokenizer: Any) -> dict[str, int]:
-    """Into how many tokens each label is cut."""
-    return dict(
-        sorted((tokenizer.decode(list(tokens)).strip(), len(tokens)) for tokens in place.labels)
-    )
-
-
-def check_label_cuts(cuts: Mapping[str, int], config: str) -> Iterator[Finding]:
-    """Labels cut into different numbers of tokens.
-
-    A warning and no error: training cuts them as lm-eval does, so a sum over a label's tokens
-    is its probability, and one that is always followed by its second token costs a trained
-    model nothing. It is not so for a model before its training.
-
-    Args:
-        cuts: As `label_cuts`.
-        config: What to call the config.
-    """
-    if len(set(cuts.values())) > 1:
-        shown = ", ".join(f"{label} into {count}" for label, count in cuts.items())
-        yield finding(
-            "warning",
-            f"its tokenizer cuts the labels into different numbers of tokens ({shown}): a trained "
-            "model learns that, but the scores of an untrained one lean to the shorter, and the "
-            "longer weigh more in the loss",
-            path=config,
-            field="base_model",
-        )

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regreason_plugin.data.corpus import base_corpus, make_untrained_base
 
-from regreason_plugin.core.paper import AXES, QUESTIONS
+from regreason_plugin.core.paper import AXES, EIGHTEEN, QUESTIONS
 from regreason_plugin.core.prompt import CUE, LABEL_CUE, render_conversation, render_prompt
 from regreason_plugin.data import corpus
-from regreason_plugin.data.corpus import base_corpus, make_untrained_base
 from regreason_plugin.data.mini import mini_conversations
 
 SHIPPED = Path(__file__).parents[2] / "axolotl_configs/cpu/tiny-base"
@@ -125,15 +125,16 @@ def test_tokens_begin_like_those_of_real_models(tokenizer: Any) -> None:
 def test_a_label_is_one_token_and_the_prompt_stays_as_it_is(tokenizer: Any, label: str) -> None:
     conversation = next(mini_conversations())
     for axis in AXES:
-        prompt = tokenizer(render_prompt(conversation, axis)).input_ids
-        whole = tokenizer(f"{render_prompt(conversation, axis)} {label}\nWell.").input_ids
+        prompt = tokenizer(render_prompt(conversation, axis, EIGHTEEN)).input_ids
+        whole = tokenizer(f"{render_prompt(conversation, axis, EIGHTEEN)} {label}\nWell.").input_ids
         assert whole[: len(prompt)] == prompt
         assert tokenizer.decode(whole[len(prompt)]) == f" {label}"
 
 
 def test_prompts_are_short_in_tokens(tokenizer: Any) -> None:
     lengths = [
-        len(tokenizer(render_prompt(c, "on_topic")).input_ids) for c in mini_conversations(0, 50)
+        len(tokenizer(render_prompt(c, "on_topic", EIGHTEEN)).input_ids)
+        for c in mini_conversations(0, 50)
     ]
     assert sum(lengths) / len(lengths) < 120
     assert max(lengths) < 160

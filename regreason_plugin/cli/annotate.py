@@ -1,0 +1,280 @@
+"""`regreason annotate` and `regreason explain`: language models are asked, and watched."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from regreason_plugin.annotate.config import AnnotateConfig
+from regreason_plugin.annotate.cost_estimate import LanePlan
+from regreason_plugin.annotate.lanes import Tally
+from regreason_plugin.annotate.progress_table import shown
+from regreason_plugin.annotate.run import Finished
+from regreason_plugin.annotate.store import OK
+from regreason_plugin.cli.console import amount, console, errors, progress, say
+from regreason_plugin.core.jsonl import count_lines
+from regreason_plugin.core.paper import AXES
+from regreason_plugin.core.whole_files import check_not_input
+
+if TYPE_CHECKING:
+    from regreason_plugin.annotate.explain import Explained
+
+
+def add_annotate(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `annotate`."""
+    parser.add_argument("config", type=Path, metavar="CONFIG.yml")
+    _add_asking(parser)
+
+
+def add_explain(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `explain`."""
+    parser.add_argument("task", type=Path, metavar="TASK.yml", help="of the table")
+    parser.add_argument(
+        "config",
+        type=Path,
+        metavar="CONFIG.yml",
+        help="who is asked; `regreason fetch prompts` copies one",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the table to write, .jsonl"
+    )
+    parser.add_argument(
+        "--task-out", type=Path, metavar="FILE", help="also a copy of TASK.yml that reads --out"
+    )
+    _add_asking(parser)
+
+
+def _add_asking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="calls, tokens and cost, and a prompt; ask nothing"
+    )
+    parser.add_argument(
+        "--budget", type=amount, metavar="X", help="stop before the store has cost more"
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="ask again what failed in an earlier run"
+    )
+
+
+def run_annotate(args: argparse.Namespace) -> int:
+    """Rate conversations with an ensemble of raters.
+
+    Reads the conversations that CONFIG.yml names, asks every rater with every
+    prompt, and writes scores, explanations and the label they make to the
+    config's `out`. All answers are kept in a store, so a stopped command goes
+    on where it stopped. Exit code 3: the budget ended it.
+
+    Example:
+        regreason annotate annotation/annotate.yml --budget 50
+    """
+    from regreason_plugin.annotate.config import read_config
+    from regreason_plugin.annotate.provenance import about_path
+    from regreason_plugin.annotate.run import annotate, dry_run
+
+    config = read_config(args.config)
+    for file in (config.out, config.store_path, about_path(config.out)):
+        check_not_input(file, [args.config, *config.conversations], "out in the config")
+    if args.dry_run:
+        plans = dry_run(config, retry=args.retry_failed)
+        _show_plan(plans, config.store_path, merging=config.merge is not None)
+        return 0
+    rows = sum(map(count_lines, config.conversations)) * len(AXES)
+    finished = annotate(config, Watcher(errors, rows), retry=args.retry_failed, budget=args.budget)
+    return _show_finished(config, args.config, finished)
+
+
+class Watcher:
+    """Shows a live table while raters are asked, and then a progress line.
+
+    Args:
+        where: The console they are shown on.
+        ratings: How many ratings there will be, if that is known.
+    """
+
+    def __init__(self, where: Console, ratings: int | None) -> None:
+        self._where = where
+        self._ratings = ratings
+
+    @contextmanager
+    def asking(self, what: str, tallies: Sequence[Tally]) -> Iterator[None]:
+        """Around the time in which raters are asked."""
+        self._where.print(what, markup=False, highlight=False)
+        with shown(tallies, self._where):
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[], object]]:
+        """Around the time in which ratings are written; yields what is told of each."""
+        with progress(self._ratings) as advance:
+            yield lambda: advance("write", 1)
+
+
+def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False) -> None:
+    """What `--dry-run` found, and one whole prompt.
+
+    Args:
+        plans: One a rater.
+        store: Where the store is or would be.
+        merging: Whether explanations are to be merged, which is not in the plans.
+    """
+    if not plans:
+        say("All raters are built-in rules: nothing is asked and nothing costs.")
+        return
+    table = Table(title="What would be asked", caption="tokens and cost are estimates")
+    table.add_column("rater", no_wrap=True)
+    for name in ("calls", "answered", "failed", "left", "tokens in", "tokens out", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = [*plans, _sum(plans)] if len(plans) > 1 else plans
+    for plan in rows:
+        table.add_row(
+            plan.name,
+            f"{plan.total:,}",
+            f"{plan.done:,}",
+            f"{plan.failed:,}",
+            f"{plan.left:,}",
+            f"{plan.prompt_tokens:,}",
+            f"{plan.answer_tokens:,}",
+            "-" if plan.cost is None else f"{plan.cost:,.2f}",
+        )
+    # As wide as it needs to be: one cut by the terminal hides numbers.
+    console.print(table, width=max(console.width, console.measure(table).maximum))
+    if merging:
+        say("Merging the explanations is not in it: one more call a conversation and axis.")
+    if store.is_file():
+        say(f"Store: {store}")
+    say(f"\nA prompt of {plans[0].name}, whole:\n")
+    say(plans[0].example)
+
+
+def _sum(plans: Sequence[LanePlan]) -> LanePlan:
+    costs = [plan.cost for plan in plans if plan.cost is not None]
+    return LanePlan(
+        "all",
+        "",
+        sum(plan.total for plan in plans),
+        sum(plan.done for plan in plans),
+        sum(plan.failed for plan in plans),
+        sum(plan.left for plan in plans),
+        sum(plan.prompt_tokens for plan in plans),
+        sum(plan.answer_tokens for plan in plans),
+        sum(costs) if costs else None,
+    )
+
+
+def _show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> int:
+    """The summary.
+
+    Returns:
+        The command's exit code: 3 where the budget ended it.
+    """
+    if finished.cost is not None:
+        say(f"Cost so far: {finished.cost:,.2f}")
+    if finished.unaffordable:
+        say(
+            f"Stopped by the budget: {finished.unaffordable:,} calls are left, and no ratings "
+            f"are written; all answers are in {config.store_path}."
+        )
+        say(f"Next: regreason annotate {file} with a higher --budget goes on from here")
+        return 3
+    say(f"{finished.ratings:,} ratings: {config.out}")
+    for reason, number in finished.dropped.items():
+        say(f"  {number:,} left out: {reason}")
+    failed = {kind: number for kind, number in finished.calls.items() if kind != OK}
+    if failed:
+        named = ", ".join(f"{number:,} {kind}" for kind, number in sorted(failed.items()))
+        say(f"  {sum(failed.values()):,} of {finished.calls.total():,} scores are missing: {named}")
+        say(f"  regreason annotate {file} --retry-failed asks for those again")
+    for path in finished.written[1:]:
+        say(f"Written: {path}")
+    say(f"Next: regreason build {config.out} --out DATA")
+    return 0
+
+
+def run_explain(args: argparse.Namespace) -> int:
+    """Let language models explain why each row of a table has its label.
+
+    Reads the table that TASK.yml names, asks the raters of CONFIG.yml, and
+    writes the rows with their explanations to --out. A stopped command goes on
+    where it stopped. Exit code 3: the budget ended it.
+
+    Example:
+        regreason explain tickets/task.yml annotation/explain.yml --out tickets/explained.jsonl
+    """
+    from regreason_plugin.annotate.config import read_explain_config
+    from regreason_plugin.annotate.explain import (
+        as_yaml,
+        authors,
+        changes,
+        check_files,
+        dry_run,
+        explain,
+        write_task,
+    )
+    from regreason_plugin.core.task_file import read_task
+
+    task, config = read_task(args.task), read_explain_config(args.config)
+    check_files(task, args.task, args.out, args.task_out)
+    if args.dry_run:
+        _show_plan(
+            dry_run(task, config, args.out, retry=args.retry_failed), config.store_path(args.out)
+        )
+        if len(config.raters) > 1:
+            say("\nA later rater is asked only for what all before it have failed on.")
+        return 0
+    done = explain(
+        task,
+        config,
+        args.out,
+        Watcher(errors, None),
+        retry=args.retry_failed,
+        budget=args.budget,
+    )
+    if done.cost is not None:
+        say(f"Cost so far: {done.cost:,.2f}")
+    if done.unaffordable:
+        say(
+            f"Stopped by the budget: {done.unaffordable:,} calls are left, and no table is "
+            f"written; all answers are in {config.store_path(args.out)}."
+        )
+        say("Next: the same command with a higher --budget goes on from here")
+        return 3
+    _show_explained(done, args.out)
+    built, by = args.task, authors(task, config, done)
+    if args.task_out is not None:
+        write_task(task, args.out, args.task_out, by)
+        say(f"The task that reads it: {args.task_out}")
+        built = args.task_out
+    else:
+        say(f"\nIn {args.task}, write in place of what stands there (--task-out makes a copy):\n")
+        say(as_yaml(changes(task, args.out, args.task.parent, by)))
+    if task.columns.explanation is None:
+        say("To train with them, in arms.yml: regreason_arm: [label_only, explanation, shuffled]")
+    remove = " --leaks remove" if done.leaking else ""
+    say(f"Next: regreason build {built} --out runs/{task.name}/data{remove}")
+    return 0
+
+
+def _show_explained(done: Explained, out: Path) -> None:
+    explained = done.by.total() + done.given
+    say(f"{done.rows:,} rows, {explained:,} with an explanation: {out}")
+    if done.given:
+        say(f"  {done.given:,} had one in the table and keep it")
+    for name, number in done.by.items():
+        say(f"  {number:,} explained by {name}")
+    if done.cut:
+        say(f"  {done.cut:,} were longer than max_words and are cut")
+    if done.leaking:
+        say(
+            f"  {done.leaking:,} name a label, {done.own_label:,} their own: "
+            "regreason build --leaks remove takes those sentences out"
+        )
+    if done.failed:
+        named = ", ".join(f"{number:,} {kind}" for kind, number in sorted(done.failed.items()))
+        say(f"  {done.failed.total():,} could not be explained: {named}")
+        say("    build leaves them out of training; --retry-failed asks for them again")

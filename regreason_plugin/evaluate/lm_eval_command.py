@@ -1,0 +1,114 @@
+"""The one builder of the command that scores a model: lm-eval's flags, as words or as a line.
+
+The demo, the study and the end of a training run it, baselines run it in their own process, and
+`regreason check`, a model's card and the README of a new task print it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmEvalCommand:
+    """A command that scores one model on some tasks.
+
+    Attributes:
+        model_args: What ``--model_args`` says of the model, by name, such as ``pretrained``,
+            ``peft``, ``dtype`` or ``load_in_4bit``.
+        tasks: Tasks, groups and globs.
+        data_dir: The data folder; None where the task files name one.
+        program: What is typed before the flags.
+        model: lm-eval's kind of model.
+        batch_size: Rows a batch, or ``auto``.
+        device: Such as ``cpu``; None for lm-eval's own choice.
+        shots: Examples before each prompt.
+        limit: Documents a task; None for all.
+        include_path: A folder of more task files; None for none.
+        chat_template: Put prompts in the model's chat template.
+        output_path: Where results and samples go; None for nowhere.
+    """
+
+    model_args: Mapping[str, Any]
+    tasks: Sequence[str]
+    data_dir: Path | str | None = None
+    program: Sequence[str] = ("regreason", "eval")
+    model: str = "regreason-hf"
+    batch_size: str = "auto"
+    device: str | None = None
+    shots: int = 0
+    limit: int | None = None
+    include_path: Path | str | None = None
+    chat_template: bool = False
+    output_path: Path | str | None = None
+
+    def flags(self) -> list[str]:
+        """What follows the program."""
+        flags = ["--model", self.model, "--model_args", _model_args_text(self.model_args)]
+        flags += ["--apply_chat_template"] * self.chat_template
+        metadata = None if self.data_dir is None else _json({"data_dir": str(self.data_dir)})
+        for flag, value in (
+            ("--tasks", ",".join(self.tasks)),
+            ("--include_path", self.include_path),
+            ("--metadata", metadata),
+            ("--num_fewshot", self.shots or None),
+            ("--limit", self.limit),
+            ("--batch_size", self.batch_size),
+            ("--device", self.device),
+        ):
+            if value is not None:
+                flags += [flag, str(value)]
+        if self.output_path is not None:
+            flags += ["--log_samples", "--output_path", str(self.output_path)]
+        return flags
+
+    def words(self) -> list[str]:
+        """Program and flags."""
+        return [*self.program, *self.flags()]
+
+    def line(self, *, variable: str | None = None, width: int | None = None) -> str:
+        """The command as one types it in a shell.
+
+        Args:
+            variable: A shell variable that the words hold as ``$NAME``; all else is literal.
+            width: Break before a flag, where a line would have more characters; None for one line.
+        """
+        lines = [""]
+        for word in self.words():
+            quoted = _quoted(word, variable)
+            if width is not None and word.startswith("--"):
+                lines.append(quoted)
+            else:
+                lines[-1] += f" {quoted}" if lines[-1] else quoted
+        joined = lines[:1]
+        for part in lines[1:]:
+            if len(joined[-1]) + len(part) + len("  \\") > (width or 0):
+                joined.append(f"  {part}")
+            else:
+                joined[-1] += f" {part}"
+        return " \\\n".join(joined)
+
+
+def _model_args_text(arguments: Mapping[str, Any]) -> str:
+    """Pairs where lm-eval reads the same values back from them, else JSON."""
+    from lm_eval.utils import simple_parse_args_string
+
+    pairs = ",".join(f"{name}={value}" for name, value in arguments.items())
+    return pairs if simple_parse_args_string(pairs) == arguments else _json(arguments)
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _quoted(word: str, variable: str | None) -> str:
+    if variable is None:
+        return shlex.quote(word)
+    literal = re.split(rf"\${variable}\b", word)
+    return f'"${variable}"'.join(shlex.quote(text) if text else "" for text in literal)
