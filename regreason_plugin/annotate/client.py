@@ -273,7 +273,7 @@ class Server:
             raise _Transient(_connection_kind(error)) from None
         response = raw.http_response
         try:
-            reply = _read_reply(response.headers.get("content-type", ""), response.content)
+            reply = read_reply(response.headers.get("content-type", ""), response.content)
         except Fault as fault:
             fault.said = self._without_key(fault.said)[:_KEPT]
             raise
@@ -292,7 +292,7 @@ class Server:
         return _Transient(kind, said, _retry_after(error.response.headers.get("retry-after")))
 
 
-def _read_reply(content_type: str, body: bytes) -> Reply:
+def read_reply(content_type: str, body: bytes) -> Reply:
     # Long enough that a key in what is kept of it is whole.
     said = body[:20_000].decode("utf-8", "replace")
     if "json" not in content_type.lower():

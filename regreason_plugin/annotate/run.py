@@ -92,12 +92,12 @@ def annotate(
     """
     check_budget(config.servers, budget)
     if not config.servers:
-        return _Run(config, watcher, None).write()
+        return AnnotationRun(config, watcher, None).write()
     check_installed()
     with Store(config.store_path) as store:
         # Also where nothing is left to ask, for the files of killed processes.
         store.take_over()
-        run = _Run(config, watcher, store)
+        run = AnnotationRun(config, watcher, store)
         return run.ask(retry, budget) or run.write()
 
 
@@ -113,7 +113,7 @@ def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
         # A question leaves nothing behind.
         there = config.store_path.is_file()
         with Store(config.store_path if there else Path(scratch) / "none.db") as store:
-            return estimate(store, _Run(config, None, store).lanes(), retry=retry)
+            return estimate(store, AnnotationRun(config, None, store).lanes(), retry=retry)
 
 
 def check_installed() -> None:
@@ -167,7 +167,7 @@ def spent(store: Store, raters: Iterable[ServerRater]) -> float | None:
     return round(store.spent(), 6) if any(rater.price for rater in raters) else None
 
 
-class _Run:
+class AnnotationRun:
     def __init__(
         self, config: AnnotateConfig, watcher: Watcher | None, store: Store | None
     ) -> None:
@@ -214,7 +214,7 @@ class _Run:
         unaffordable = self._ask("Rating", self.counted_lanes(retry), retry, budget)
         merger = self._merger()
         if merger and not unaffordable:
-            lane = Lane(merger, self._merge_questions, tally(merger))
+            lane = Lane(merger, self.merge_questions, tally(merger))
             count(self._store, [lane], retry=retry)
             unaffordable = self._ask("Merging explanations", [lane], retry, budget)
         return Finished(unaffordable=unaffordable, cost=self._cost()) if unaffordable else None
@@ -267,7 +267,7 @@ class _Run:
     def _questions(self, rater: AskedRater) -> Iterator[list[Question]]:
         return distinct(map(rater.questions, read_conversations(self._config.conversations)))
 
-    def _merge_questions(self) -> Iterator[list[Question]]:
+    def merge_questions(self) -> Iterator[list[Question]]:
         return distinct(self._all_merge_questions())
 
     def _all_merge_questions(self) -> Iterator[list[Question]]:

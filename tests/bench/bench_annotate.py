@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from regreason_plugin.annotate.config import AnnotateConfig, read_config
-from regreason_plugin.annotate.run import _Run, annotate
+from regreason_plugin.annotate.run import AnnotationRun, annotate
 from regreason_plugin.annotate.store import Store
 from regreason_plugin.core.jsonl import write_records
 from regreason_plugin.core.records import Conversation, Turn
@@ -106,7 +106,7 @@ def workplace(folder: Path, url: str, conversations: int, raters: int = 1) -> An
 def ask(config: AnnotateConfig) -> None:
     """Make all calls, and write nothing."""
     with Store(config.store_path) as store:
-        _Run(config, Quiet(), store).ask(False, None)
+        AnnotationRun(config, Quiet(), store).ask(False, None)
 
 
 def openai_alone(config: AnnotateConfig) -> None:
@@ -116,7 +116,9 @@ def openai_alone(config: AnnotateConfig) -> None:
     (rater,) = config.servers
     with Store(config.store_path) as store:
         questions = (
-            one for some in _Run(config, None, store).lanes()[0].questions() for one in some
+            one
+            for some in AnnotationRun(config, None, store).lanes()[0].questions()
+            for one in some
         )
 
         async def all_of_them() -> None:
@@ -206,7 +208,7 @@ def reopening(scratch: Path) -> None:
     with Store(config.store_path) as store:
         query = store._database.execute
         query("BEGIN")
-        for lane in _Run(config, None, store).lanes():
+        for lane in AnnotationRun(config, None, store).lanes():
             rows = (
                 (*one.key, one.id, "ok", 3, "It reads well for the reason given here.", 1, 900, 40)
                 for some in lane.questions()
@@ -223,7 +225,7 @@ def reopening(scratch: Path) -> None:
     for what in ("count", "write"):
         started, used = time.perf_counter(), time.process_time()
         with Store(config.store_path) as store:
-            run = _Run(config, Quiet(), store)
+            run = AnnotationRun(config, Quiet(), store)
             if what == "count":
                 lanes = run.counted_lanes(retry=False)
                 calls = sum(lane.tally.total for lane in lanes)

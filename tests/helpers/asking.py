@@ -89,12 +89,12 @@ class Workplace:
     def prompts(self) -> dict[tuple[str, ...], str]:
         """Every call's prompt by the call's key, those of merging too, once all is answered."""
         from regreason_plugin.annotate.config import read_config
-        from regreason_plugin.annotate.run import _Run
+        from regreason_plugin.annotate.run import AnnotationRun
         from regreason_plugin.annotate.store import Store
 
         with Store(self.store) as store:
-            run = _Run(read_config(self.config), None, store)
-            lists = chain(*(lane.questions() for lane in run.lanes()), run._merge_questions())
+            run = AnnotationRun(read_config(self.config), None, store)
+            lists = chain(*(lane.questions() for lane in run.lanes()), run.merge_questions())
             return {tuple(one.key): one.prompt() for some in lists for one in some}
 
 
