@@ -293,6 +293,7 @@ class Server:
 
 
 def read_reply(content_type: str, body: bytes) -> Reply:
+    """What a server's answer holds, or the fault it is."""
     # Long enough that a key in what is kept of it is whole.
     said = body[:20_000].decode("utf-8", "replace")
     if "json" not in content_type.lower():

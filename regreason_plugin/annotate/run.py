@@ -168,6 +168,8 @@ def spent(store: Store, raters: Iterable[ServerRater]) -> float | None:
 
 
 class AnnotationRun:
+    """What one run of `regreason annotate` asks, and what it makes of the answers."""
+
     def __init__(
         self, config: AnnotateConfig, watcher: Watcher | None, store: Store | None
     ) -> None:
@@ -268,6 +270,7 @@ class AnnotationRun:
         return distinct(map(rater.questions, read_conversations(self._config.conversations)))
 
     def merge_questions(self) -> Iterator[list[Question]]:
+        """Those that merge several explanations into one, each once."""
         return distinct(self._all_merge_questions())
 
     def _all_merge_questions(self) -> Iterator[list[Question]]:
