@@ -252,7 +252,7 @@ class Server:
             raise _Transient(_connection_kind(error)) from None
         response = raw.http_response
         try:
-            reply = _read_reply(response.headers.get("content-type", ""), response.content)
+            reply = read_reply(response.headers.get("content-type", ""), response.content)
         except Fault as fault:
             fault.server_text = self._without_key(fault.server_text)[:_KEPT]
             raise
@@ -273,7 +273,8 @@ class Server:
         )
 
 
-def _read_reply(content_type: str, body: bytes) -> Reply:
+def read_reply(content_type: str, body: bytes) -> Reply:
+    """What a server's answer holds, or the fault it is."""
     # Long enough that a key in what is kept of it is whole.
     body_text = body[:20_000].decode("utf-8", "replace")
     if "json" not in content_type.lower():

@@ -81,7 +81,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
         self.clock = ScoringClock()
-        self._scorer = Scorer(
+        self.scorer = Scorer(
             self.model,
             self.device,
             probes=self.probes,
@@ -172,15 +172,15 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             # The windows of a rolling likelihood, which have no texts, decide nothing.
             by_context[number if texts is None else tuple(tokens)].append(number)
         contexts = {
-            self._context([requests[number] for number in numbers]): numbers
+            self.context_of([requests[number] for number in numbers]): numbers
             for numbers in by_context.values()
         }
 
         scored: list[Any] = [None] * len(requests)
         quiet = disable_tqdm or self.rank != 0
-        read_before = self._scorer.tokens_read
+        read_before = self.scorer.tokens_read
         with tqdm(total=len(requests), disable=quiet, desc="Scoring continuations") as progress:
-            for context in self._scorer.score(contexts):
+            for context in self.scorer.score(contexts):
                 for number, continuation in zip(
                     contexts[context], context.continuations, strict=True
                 ):
@@ -189,10 +189,10 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
                     if texts is not None:  # hf keeps rolling windows out of its cache, too
                         self.cache_hook.add_partial("loglikelihood", texts, scored[number])
                     progress.update(1)
-        if not quiet and self._scorer.packs and requests and requests[0][0] is not None:
+        if not quiet and self.scorer.packs and requests and requests[0][0] is not None:
             alone = {one.sequence for context in contexts for one in context.continuations}
             say(
-                f"{self._scorer.tokens_read - read_before:,} tokens read for prompts that hold "
+                f"{self.scorer.tokens_read - read_before:,} tokens read for prompts that hold "
                 f"{sum(map(len, alone)):,}: what they share is read once"
             )
         return scored
@@ -209,7 +209,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         )
         return self.backend == "causal" and not prompts_of_peft and not sharded
 
-    def _context(self, requests: Sequence[Request]) -> Context:
+    def context_of(self, requests: Sequence[Request]) -> Context:
         """Requests with one context as the scorer takes them."""
         context = requests[0][1]
         texts = [tuple(continuation) for _, _, continuation in requests]

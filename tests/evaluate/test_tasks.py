@@ -44,7 +44,7 @@ def _forget_folders() -> Iterator[None]:
     """Tests change folders and the environment within one process; users do not."""
     yield
     say_once.cache_clear()
-    documents._parsed.cache_clear()
+    documents.documents_by_setting.cache_clear()
 
 
 # --- Names and files ----------------------------------------------------------------
