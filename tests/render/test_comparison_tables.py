@@ -87,7 +87,8 @@ def renamed(name: str) -> Comparison:
         "costs",
     )
     changes = {field: new(getattr(one, field)) for field in by_arm}
-    return one.model_copy(update={**changes, "arms": [name]})
+    layers = {metric: new(by_arm) for metric, by_arm in one.layers.items()}
+    return one.model_copy(update={**changes, "layers": layers, "arms": [name]})
 
 
 def plain(text: str) -> str:
@@ -511,6 +512,7 @@ def test_what_is_undefined_everywhere_is_written_as_such() -> None:
             "notes": [],
             "needed": {},
             "gap": {},
+            "layers": {},
         }
     )
     accuracy, pooled, power, *_ = tables_of(parse(to_markdown(empty)))
