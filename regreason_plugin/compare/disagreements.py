@@ -83,23 +83,18 @@ def _with_texts(
 ) -> list[Disagreement]:
     ids = [scores.ids[place] for place in places]
     texts = read_documents(samples_file(run.tasks[scores.task]), ids) if ids else {}
-    found = []
-    for place, one in zip(places, ids, strict=True):
-        means = {
-            arm: scores.probabilities[list(models), place].mean(axis=0)
-            for arm, models in arms.items()
-        }
-        found.append(
-            Disagreement(
-                task=scores.task,
-                id=one,
-                label=texts[one].label,
-                prompt=texts[one].prompt,
-                explanation=texts[one].explanation,
-                predictions={arm: int(mean.argmax()) + 1 for arm, mean in means.items()},
-                probabilities={
-                    arm: [round(float(p), 4) for p in mean] for arm, mean in means.items()
-                },
-            )
+    means = {arm: scores.probabilities[list(of)].mean(axis=0) for arm, of in arms.items()}
+    return [
+        Disagreement(
+            task=scores.task,
+            id=one,
+            label=texts[one].label,
+            prompt=texts[one].prompt,
+            explanation=texts[one].explanation,
+            predictions={arm: int(mean[place].argmax()) + 1 for arm, mean in means.items()},
+            probabilities={
+                arm: [round(float(p), 4) for p in mean[place]] for arm, mean in means.items()
+            },
         )
-    return found
+        for place, one in zip(places, ids, strict=True)
+    ]

@@ -13,6 +13,7 @@ from regreason_plugin.compare.comparison import (
     Gap,
     some_settings,
 )
+from regreason_plugin.compare.crossed_variance import ENOUGH_SEEDS
 from regreason_plugin.metrics.metric_names import FORCED, LAYER_CURVES, METRICS
 
 # Fewer than this, and an interval that rests on how they vary is a guess itself.
@@ -198,6 +199,7 @@ def _gap(arm: str, gap: Gap, whole: str, does: str) -> str:
 def _entropies(comparison: Comparison, prefix: str) -> Answer:
     whole = comparison.gap_of
     arms = [whole] if whole else comparison.arms
+    at_once = ", its label forced at once" if prefix else ""
     inside = [f"{prefix}{name}_mid" for name in _ACTIVATION]
     sentences, shorts = [], []
     for arm in arms:
@@ -208,7 +210,7 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
         two, outer_text = _agreement(outer, "less sharp", "sharper")
         shorts.append((f"{arm}: " if len(arms) > 1 else "") + f"middle {one}; output {two}")
         sentences.append(
-            f"Activation entropy in the middle blocks of `{arm}`, by {len(inner)} "
+            f"Activation entropy in the middle blocks of `{arm}`{at_once}, by {len(inner)} "
             f"definition{'s' if len(inner) > 1 else ''}: {inner_text}."
         )
         sentences.append(
@@ -238,7 +240,7 @@ def _agreement(found: Mapping[str, Difference], above: str, below: str) -> tuple
 
 
 def _short_name(name: str) -> str:
-    title = METRICS[name].title
+    title = METRICS[name.removeprefix(FORCED)].title
     return (
         title.removeprefix("activation entropy, ")
         .removesuffix(", middle blocks")
@@ -247,7 +249,7 @@ def _short_name(name: str) -> str:
 
 
 def _list(items: list[str]) -> str:
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
 def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
@@ -262,11 +264,9 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
     documents = sum(setting.documents for setting in comparison.settings)
     settings = some_settings(count, comparison.settings_in_paper)
     notes = [f"{describe_data(comparison.data)}; {settings}, {documents:,} documents."]
-    for reason in dict.fromkeys(comparison.left_out.values()):
-        names = [name for name, why in comparison.left_out.items() if why == reason]
-        notes.append(f"Left out, {_titles(names)}: {reason}.")
-    notes += _about_probes(comparison, arms)
-    few = [arm for arm in comparison.arms if len(pairs[arm].places) < 3]
+    notes += _about_left_out(comparison.left_out)
+    notes += _about_entropies(comparison, arms)
+    few = [arm for arm in comparison.arms if len(pairs[arm].places) < ENOUGH_SEEDS]
     if few:
         notes.append(
             "Fewer than three seeds: the intervals of "
@@ -310,14 +310,21 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
     return notes
 
 
+def _about_left_out(left_out: Mapping[str, str]) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [f"Left out, {_titles(names)}: {reason}." for reason, names in by_reason.items()]
+
+
 def _titles(names: list[str]) -> str:
     """What metrics and entropies are called; all entropies together in a few words."""
-    for prefix, when in (("", ""), (FORCED, ", label forced at once")):
-        if {prefix + name for name in ENTROPIES} <= {*names}:
-            others = [name for name in names if name.removeprefix(prefix) not in ENTROPIES]
-            every = f"entropies of the models' layers and output{when}"
-            return _list([*map(_title, others), every])
-    return _list([_title(name) for name in names])
+    plain = [name.removeprefix(FORCED) for name in names]
+    if not {*ENTROPIES} <= {*plain}:
+        return _list([_title(name) for name in names])
+    forced = ", label forced at once" * any(name.startswith(FORCED) for name in names)
+    others = [_title(name) for name in plain if name not in ENTROPIES]
+    return _list([*others, f"entropies of the models' layers and output{forced}"])
 
 
 def _title(name: str) -> str:
@@ -327,18 +334,17 @@ def _title(name: str) -> str:
     return title[0].lower() + title[1:]
 
 
-def _about_probes(comparison: Comparison, arms: Arms) -> list[str]:
-    """How the entropies were measured, as far as that is not always the same."""
-    notes = []
-    probed = [
-        arms.models[0].tasks[setting.task].metrics.get("documents_without_probe") or 0
+def _about_entropies(comparison: Comparison, arms: Arms) -> list[str]:
+    """How they were measured, as far as that is not always the same."""
+    first = arms.models[0]
+    without = [
+        first.tasks[setting.task].metrics.get("documents_without_probe") or 0
         for setting in comparison.settings
     ]
-    if comparison.layers and sum(probed):
-        notes.append(
-            f"{sum(probed):,.0f} of the documents have no entropies, which are of the others."
-        )
-    alpha = renyi_alpha(arms.models[0])
+    notes = []
+    if comparison.layers and sum(without):
+        notes.append(f"{sum(without):,.0f} documents have no entropies; the means leave them out.")
+    alpha = renyi_alpha(first)
     if alpha != 1 and any("matrix_entropy" in name for name in comparison.layers):
         notes.append(f"The matrix entropy is Renyi's of order {alpha:g}.")
     return notes
