@@ -157,22 +157,22 @@ def pair_seeds(arm: Sequence[Any], baseline: Sequence[Any]) -> SeedPairs:
     return SeedPairs([(i, i) for i in range(count)], list(arm) == list(baseline), left)
 
 
-def read_arms(given: list[str]) -> list[Run]:
+def read_arms(arguments: list[str]) -> list[Run]:
     """Read what ``compare`` is to hold side by side.
 
     Args:
-        given: ``NAME=RESULTS`` for the results of one arm, of one or several seeds; or just
+        arguments: ``NAME=RESULTS`` for the results of one arm, of one or several seeds; or just
             a folder, which is split into its arms and named by them.
 
     Returns:
         A run a model; those of one name are the seeds of one arm.
 
     Raises:
-        UserError: What is given is neither, or holds what is of no one arm.
+        UserError: An argument is neither, or holds what is of no one arm.
     """
     named: dict[str, list[Run]] = {}
     unnamed: list[Run] = []
-    for text in given:
+    for text in arguments:
         name, equals, folder = text.partition("=")
         if text and names_results(Path(text)):
             unnamed += read_models(Path(text).name, Path(text))

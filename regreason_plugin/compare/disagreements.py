@@ -62,10 +62,10 @@ def choose(
     for turn, place in enumerate(sorted(range(len(tasks)), key=lambda i: len(by_task[i]))):
         chosen[place] = by_task[place][: room // (len(tasks) - turn)]
         room -= len(chosen[place])
-    found: list[Disagreement] = []
+    disagreements: list[Disagreement] = []
     for place, scores in enumerate(tasks):
-        found += _with_texts(scores, chosen[place], read_from, arms)
-    return found, sum(map(len, by_task))
+        disagreements += _with_texts(scores, chosen[place], read_from, arms)
+    return disagreements, sum(map(len, by_task))
 
 
 def _differing(scores: TaskScores, arms: Mapping[str, Sequence[int]]) -> list[int]:

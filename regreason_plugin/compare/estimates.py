@@ -147,8 +147,8 @@ class Estimates:
         graph = coo_array((np.ones(len(task)), (task, group)), shape=(size, size))
         _, component = connected_components(graph, directed=False)
         _, strata = np.unique(component[len(self.tasks) :], return_inverse=True)
-        found: Integers = strata.astype(np.int64)
-        return found
+        numbers: Integers = strata.astype(np.int64)
+        return numbers
 
     def _bootstrap(self, drawn: Sequence[Models]) -> NDArray[np.float32]:
         """Each figure in every bootstrap sample, ``[metrics, tasks, draws, figures]``."""

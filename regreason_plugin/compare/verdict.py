@@ -38,22 +38,22 @@ _ENTROPIES_ASKED = "Is the entropy of the middle layers higher, and the output s
 
 def answers(comparison: Comparison) -> list[Answer]:
     """The answers to what the numbers can answer, the paper's questions first."""
-    found = [_helps(comparison)]
+    answered = [_helps(comparison)]
     if comparison.gap:
-        found.append(_keeps(comparison))
+        answered.append(_keeps(comparison))
     prefix = FORCED if comparison.protocol == "explanation_first" else ""
     reasons = [comparison.left_out.get(prefix + name) for name in _ACTIVATION]
     if any(f"{prefix}{name}_mid" in comparison.metrics for name in _ACTIVATION):
-        found.append(_entropies(comparison, prefix))
+        answered.append(_entropies(comparison, prefix))
     elif reason := next(filter(None, reasons), None):
-        found.append(
+        answered.append(
             Answer(
                 question=_ENTROPIES_ASKED,
                 short="cannot be said",
                 sentences=[f"The activation entropies are not compared: {reason}."],
             )
         )
-    return found
+    return answered
 
 
 def _helps(comparison: Comparison) -> Answer:
@@ -88,12 +88,12 @@ def _direction(difference: Difference, above: str, below: str) -> str:
 
 
 def _accuracy(comparison: Comparison, arm: str) -> str:
-    found, wins = comparison.pooled[arm]["acc"], comparison.wins[arm]
+    difference, wins = comparison.pooled[arm]["acc"], comparison.wins[arm]
     settings = [of["acc"] for of in comparison.differences[arm].values()]
     where = f"the mean over {wins.of} settings" if wins.of > 1 else "the one setting"
     text = (
-        f"In {where}, the accuracy of `{arm}` is {_points(found)} that of `{comparison.baseline}`"
-        f"{_interval(found)}"
+        f"In {where}, the accuracy of `{arm}` is {_points(difference)} that of "
+        f"`{comparison.baseline}`{_interval(difference)}"
     )
     text += f"; it is higher in {wins.wins} of {wins.of}" + (
         f", tied in {wins.ties}" if wins.ties else ""
@@ -106,48 +106,48 @@ def _accuracy(comparison: Comparison, arm: str) -> str:
         text += f", and clearly lower in {down}" if down else ""
         text += " (Holm-corrected p < 0.05)"
     text += "."
-    if found.detectable and _direction(found, "", "") == "no difference shown":
+    if difference.detectable and _direction(difference, "", "") == "no difference shown":
         text += (
-            f" A true difference of {found.detectable:.3f} would have been found with a "
+            f" A true difference of {difference.detectable:.3f} would have been found with a "
             f"probability of {comparison.power:.0%}, a smaller one less often."
         )
     return text
 
 
-def _points(found: Difference) -> str:
-    value = found.value or 0.0
+def _points(difference: Difference) -> str:
+    value = difference.value or 0.0
     if abs(value) < 5e-4:
         return "within 0.001 of"
     return f"{abs(value):.3f} {'above' if value > 0 else 'below'}"
 
 
-def _interval(found: Difference) -> str:
-    if found.low is None or found.high is None:
+def _interval(difference: Difference) -> str:
+    if difference.low is None or difference.high is None:
         return " (no interval: a single group of documents)"
-    return f" (95 % interval {found.low:+.3f} to {found.high:+.3f})"
+    return f" (95 % interval {difference.low:+.3f} to {difference.high:+.3f})"
 
 
 def _others(comparison: Comparison, arm: str) -> list[str]:
     """Which other metrics move with it, against it, or cannot be told."""
     better, worse, unclear = [], [], []
     for name, short in _OTHERS.items():
-        found = comparison.pooled[arm].get(name)
-        if found is None or found.low is None or found.high is None:
+        difference = comparison.pooled[arm].get(name)
+        if difference is None or difference.low is None or difference.high is None:
             continue
         sign = 1 if METRICS[name].better == "higher" else -1
-        shown = f"{METRICS[name].title} ({found.value:+.3f})"
-        if min(sign * found.low, sign * found.high) > 0:
+        shown = f"{METRICS[name].title} ({difference.value:+.3f})"
+        if min(sign * difference.low, sign * difference.high) > 0:
             better.append(shown)
-        elif max(sign * found.low, sign * found.high) < 0:
+        elif max(sign * difference.low, sign * difference.high) < 0:
             worse.append(shown)
         else:
             unclear.append(short)
-    said = []
+    parts = []
     if better:
-        said.append(f"better in {_list(better)}")
+        parts.append(f"better in {_list(better)}")
     if worse:
-        said.append(f"worse in {_list(worse)}")
-    sentences = [f"`{arm}` is {'; '.join(said)}."] if said else []
+        parts.append(f"worse in {_list(worse)}")
+    sentences = [f"`{arm}` is {'; '.join(parts)}."] if parts else []
     if unclear:
         have = "has 0 in its interval" if len(unclear) == 1 else "have 0 in their intervals"
         sentences.append(f"No difference is shown in {_list(unclear)}, which {have}.")
@@ -203,9 +203,9 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
     inside = [f"{prefix}{name}_mid" for name in _ACTIVATION]
     sentences, shorts = [], []
     for arm in arms:
-        found = comparison.pooled[arm]
-        inner = {name: found[name] for name in inside if name in found}
-        outer = {name: found[name] for name in _OUTPUT if name in found}
+        differences = comparison.pooled[arm]
+        inner = {name: differences[name] for name in inside if name in differences}
+        outer = {name: differences[name] for name in _OUTPUT if name in differences}
         one, inner_text = _agreement(inner, "higher", "lower")
         two, outer_text = _agreement(outer, "less sharp", "sharper")
         shorts.append((f"{arm}: " if len(arms) > 1 else "") + f"middle {one}; output {two}")
@@ -224,12 +224,12 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
     )
 
 
-def _agreement(found: Mapping[str, Difference], above: str, below: str) -> tuple[str, str]:
+def _agreement(differences: Mapping[str, Difference], above: str, below: str) -> tuple[str, str]:
     """A few words where all definitions agree, and each difference with its interval."""
-    directions = {_direction(one, above, below) for one in found.values()}
+    directions = {_direction(one, above, below) for one in differences.values()}
     text = ", ".join(
         f"{_short_name(name)} {one.value or 0:+.3f}{_interval(one).replace('95 % interval ', '')}"
-        for name, one in found.items()
+        for name, one in differences.items()
     )
     if len(directions) == 1:
         return directions.pop(), text
