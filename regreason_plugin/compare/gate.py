@@ -28,8 +28,6 @@ from regreason_plugin.evaluate.scoring_notes import scoring_notes
 from regreason_plugin.evaluate.task_setting import TaskSetting
 from regreason_plugin.metrics.metric_names import METRICS
 
-# Those of which it can be said which way is better, and that need no probes.
-GATED = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "ece")
 Verdict = Literal["pass", "fail", "undecided"]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "undecided": 3}
 
@@ -104,7 +102,7 @@ def decide(
     Args:
         baseline: With samples.
         candidate: Likewise, of the same documents.
-        metric: One of `GATED`.
+        metric: One of `metric_names.GATED`.
         max_drop: What a worsening may be, in the metric's unit, 0 or more.
         alpha: Of each one-sided bound.
 
