@@ -9,6 +9,7 @@ from pathlib import Path
 from regreason_plugin.cli.console import amount, say
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import check_not_input
+from regreason_plugin.metrics.metric_names import GATED
 
 
 def add_gate(gate: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_gate(gate: argparse.ArgumentParser) -> None:
     )
     gate.add_argument(
         "--metric",
-        choices=("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "ece"),
+        choices=GATED,
         default="acc",
         help="default: acc",
     )
