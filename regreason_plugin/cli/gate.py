@@ -8,6 +8,7 @@ from pathlib import Path
 
 from regreason_plugin.cli.console import AddCommand, amount, say
 from regreason_plugin.core.whole_files import check_not_input
+from regreason_plugin.metrics.metric_names import GATED
 
 _EXITS = (
     "Exit code 0: not worse by more than --max-drop, shown by the lower bound of the change; 1: "
@@ -36,7 +37,7 @@ def add_commands(command: AddCommand) -> None:
     gate.add_argument("--candidate", type=Path, required=True, metavar="FOLDER", help="likewise")
     gate.add_argument(
         "--metric",
-        choices=("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "ece"),
+        choices=GATED,
         default="acc",
         help="default: acc",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -157,22 +156,22 @@ def pair_seeds(arm: Sequence[Any], baseline: Sequence[Any]) -> SeedPairs:
     return SeedPairs([(i, i) for i in range(count)], list(arm) == list(baseline), left)
 
 
-def read_arms(given: list[str]) -> list[Run]:
+def read_arms(arguments: list[str]) -> list[Run]:
     """Read what ``compare`` is to hold side by side.
 
     Args:
-        given: ``NAME=RESULTS`` for the results of one arm, of one or several seeds; or just
+        arguments: ``NAME=RESULTS`` for the results of one arm, of one or several seeds; or just
             a folder, which is split into its arms and named by them.
 
     Returns:
         A run a model; those of one name are the seeds of one arm.
 
     Raises:
-        UserError: What is given is neither, or holds what is of no one arm.
+        UserError: An argument is neither, or holds what is of no one arm.
     """
     named: dict[str, list[Run]] = {}
     unnamed: list[Run] = []
-    for text in given:
+    for text in arguments:
         name, equals, folder = text.partition("=")
         if text and names_results(Path(text)):
             unnamed += read_models(Path(text).name, Path(text))
@@ -223,10 +222,10 @@ def _check_seeds(name: str, runs: list[Run]) -> None:
             f"{name!r} stands for results of several arms ({', '.join(arms)}); give each a NAME "
             "of its own, or name the folder alone to have it split into its arms",
         )
-    ways = list(_names(runs).values())
-    if len(set(ways)) > 1:
+    ways = sorted(set(_names(runs)))
+    if len(ways) > 1:
         raise UserError(
-            f"{name!r} stands for models trained in several ways ({'; '.join(sorted(set(ways)))});"
+            f"{name!r} stands for models trained in several ways ({'; '.join(ways)});"
             " give each a NAME of its own, or name the folder alone to have it split",
         )
     seeds: dict[Any, Run] = {}
@@ -248,8 +247,7 @@ def _split(runs: list[Run]) -> list[Run]:
                 "its arm; give NAME=RESULTS",
                 path=run.folder,
             )
-    names = _names(runs)
-    named = [replace(run, name=names[id(run)]) for run in runs]
+    named = [replace(run, name=name) for run, name in zip(runs, _names(runs), strict=True)]
     return sorted(named, key=lambda run: (_rank(run), run.name))
 
 
@@ -259,24 +257,19 @@ def _rank(run: Run, name: str = "") -> int:
     return order.index(arm) if arm in order else len(order)
 
 
-def _names(runs: list[Run]) -> dict[int, str]:
-    """A name for each run (by its ``id``): its arm, and what not all of them share."""
-    setups = {id(run): _setup(run.training) for run in runs}
-    values: dict[str, set[str]] = defaultdict(set)
-    for key in {key for setup in setups.values() for key in setup}:
-        values[key] = {setup.get(key, "") for setup in setups.values()}
-    differ = sorted(key for key, found in values.items() if len(found) > 1)
-    return {
-        id(run): ", ".join(
-            [str(run.training.get("arm"))]
-            + [
-                f"{key} {setups[id(run)][key]}".removeprefix("order ")
-                for key in differ
-                if key in setups[id(run)]
-            ]
-        )
-        for run in runs
-    }
+def _names(runs: list[Run]) -> list[str]:
+    """A name for each run: its arm, and what not all of them share."""
+    setups = [_setup(run.training) for run in runs]
+    keys = sorted({key for setup in setups for key in setup})
+    differ = [key for key in keys if len({setup.get(key, "") for setup in setups}) > 1]
+    parts = [
+        [f"{key} {setup[key]}".removeprefix("order ") for key in differ if key in setup]
+        for setup in setups
+    ]
+    return [
+        ", ".join([str(run.training.get("arm")), *of_run])
+        for run, of_run in zip(runs, parts, strict=True)
+    ]
 
 
 def _setup(training: dict[str, Any]) -> dict[str, str]:

@@ -80,13 +80,14 @@ def compare(
         UserError: The runs have no samples, or were not made on the same documents in the same
             way.
     """
+    # Which models, and whether they are comparable.
     arms = Arms.of(runs, baseline)
     first = arms.models[0]
     tasks = tasks_of(first)
     check_comparable(first, arms.models[1:])
     check_same_training_data(arms.models)
     incomparable = incomparable_entropies(arms.models, tasks)
-
+    # What they answered, the estimates and the tests.
     scores = read_tasks(arms.models, tasks, frozenset(incomparable), advance)
     alone = {name: arms.alone(name) for name in arms.runs}
     against = {name: arms.against(name) for name in arms.others}
@@ -115,19 +116,11 @@ def compare(
             settings=[setting_of(one) for one in scores],
             settings_in_paper=in_paper(one.setting for one in scores),
             scores={
-                name: {
-                    task: {
-                        metric: estimates.score(metric, models, at) for metric in estimates.metrics
-                    }
-                    for at, task in enumerate(tasks)
-                }
+                name: {task: estimates.scores(models, at) for at, task in enumerate(tasks)}
                 for name, models in alone.items()
             },
             differences=by_arm,
-            pooled_scores={
-                name: {metric: estimates.score(metric, models) for metric in estimates.metrics}
-                for name, models in alone.items()
-            },
+            pooled_scores={name: estimates.scores(models) for name, models in alone.items()},
             pooled={name: pooled[name, None] for name in arms.others},
             wins={name: wins(of["acc"] for of in by_arm[name].values()) for name in arms.others},
             needed={name: needed_for(estimates, against[name], difference) for name in arms.others},
@@ -147,6 +140,7 @@ def compare(
             runs=[_record(name, run, tasks) for name, arm in arms.runs.items() for run in arm],
         )
     )
+    # What follows from the numbers.
     notes = [
         *notes_of(comparison, arms),
         *(note for run in arms.models for note in run.misfit_notes),

@@ -9,12 +9,19 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from regreason_plugin.compare.comparison import Cost
-from regreason_plugin.core.cost import COST, Memory, ScoringCost, TrainingCost, read_cost
+from regreason_plugin.core.cost import COST, ScoringCost, TrainingCost, read_cost
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.scoring_time import SCORING
 
 _Read = TypeVar("_Read", TrainingCost, ScoringCost)
+
+
+# Those of one number.
+_FIGURES = (
+    *("training_seconds", "training_tokens", "scoring_ms"),
+    *("peak_memory_mib", "peak_gpu_mib"),
+)
 
 
 def cost_of(arm: Sequence[Run]) -> Cost:
@@ -26,30 +33,21 @@ def cost_of(arm: Sequence[Run]) -> Cost:
         UserError: A record of a cost is broken.
     """
     each = [_of_model(run) for run in arm]
-    figures = ("training_seconds", "training_tokens", "scoring_ms")
-    means = {
-        name: _mean([getattr(one, name) for one in each])
-        for name in (*figures, "peak_memory_mib", "peak_gpu_mib")
-    }
+    by_figure = {name: [getattr(one, name) for one in each] for name in _FIGURES}
+    means = {name: None if None in values else fmean(values) for name, values in by_figure.items()}
     return Cost(**means, machines=sorted({place for one in each for place in one.machines}))
 
 
 def _of_model(run: Run) -> Cost:
     # A method of `regreason baselines` keeps its own beside its results.
-    places = sorted({task.source.parent.parent for task in run.tasks.values()})
-    if place := next((place for place in places if (place / COST).is_file()), None):
-        cost = read_cost(place)
-        return Cost(
-            training_seconds=cost.training_seconds,
-            training_tokens=cost.training_tokens,
-            scoring_ms=cost.scoring_ms,
-            peak_memory_mib=cost.peak_memory_mib,
-            peak_gpu_mib=cost.peak_gpu_mib,
-            machines=[cost.machine.describe()],
-        )
+    folders = sorted({task.source.parent.parent for task in run.tasks.values()})
+    if folder := next((folder for folder in folders if (folder / COST).is_file()), None):
+        cost = read_cost(folder)
+        figures = cost.model_dump(include={*_FIGURES})
+        return Cost(**figures, machines=[cost.machine.describe()])
     training = _read(TrainingCost, run.training.get("cost"), run)
     scoring = _read(ScoringCost, run.config.get(SCORING), run)
-    known: list[Memory] = [part for part in (training, scoring) if part is not None]
+    known = [part for part in (training, scoring) if part is not None]
     gpu = [part.peak_gpu_mib for part in known if part.peak_gpu_mib is not None]
     return Cost(
         training_seconds=training.seconds if training else None,
@@ -59,15 +57,15 @@ def _of_model(run: Run) -> Cost:
         else None,
         peak_memory_mib=max((part.peak_memory_mib for part in known), default=None),
         peak_gpu_mib=max(gpu, default=None),
-        machines=[part.machine.describe() for part in (training, scoring) if part],
+        machines=[part.machine.describe() for part in known],
     )
 
 
-def _read(kind: type[_Read], found: Any, run: Run) -> _Read | None:
-    if found is None:
+def _read(kind: type[_Read], record: Any, run: Run) -> _Read | None:
+    if record is None:
         return None
     try:
-        return kind.model_validate(found)
+        return kind.model_validate(record)
     except ValidationError as error:
         (first, *_) = error.errors()
         field = ".".join(map(str, first["loc"]))
@@ -76,8 +74,3 @@ def _read(kind: type[_Read], found: Any, run: Run) -> _Read | None:
             "train it again",
             path=run.folder,
         ) from None
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None

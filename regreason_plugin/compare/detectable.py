@@ -52,9 +52,9 @@ def detectable(estimate: Estimate, *, level: float = 0.95, power: float = 0.80) 
         seeds, groups = estimate.table[:2]
         sd, halves = _samples(_components(estimate.table), seeds, groups, level)
     enough = sd
-    while _found(enough, sd, halves) < power:
+    while _power_of(enough, sd, halves) < power:
         enough *= 2
-    return float(brentq(lambda difference: _found(difference, sd, halves) - power, 0.0, enough))
+    return float(brentq(lambda difference: _power_of(difference, sd, halves) - power, 0.0, enough))
 
 
 def needed(
@@ -86,7 +86,7 @@ def needed(
 
         def found_alone(count: int) -> float:
             se = float(np.sqrt(variance / count))
-            return _found(abs(difference), se, _normal_halves(se, level))
+            return _power_of(abs(difference), se, _normal_halves(se, level))
 
         if not variance > 0:
             return None, None
@@ -97,12 +97,12 @@ def needed(
         return None, None
     components = _components(table)
 
-    def found(seeds: int, groups: int) -> float:
-        return _found(abs(difference), *_samples(components, seeds, groups, level))
+    def power_with(seeds: int, groups: int) -> float:
+        return _power_of(abs(difference), *_samples(components, seeds, groups, level))
 
     return (
-        _fewest(lambda count: found(seeds, count), power, groups, 2, MOST_GROUPS),
-        _fewest(lambda count: found(count, groups), power, seeds, ENOUGH_SEEDS, MOST_SEEDS),
+        _fewest(lambda count: power_with(seeds, count), power, groups, 2, MOST_GROUPS),
+        _fewest(lambda count: power_with(count, groups), power, seeds, ENOUGH_SEEDS, MOST_SEEDS),
     )
 
 
@@ -147,7 +147,7 @@ def _normal_halves(se: float, level: float) -> Array:
     return np.array([ndtri((1 + level) / 2) * se])
 
 
-def _found(difference: float, sd: float, halves: Array) -> float:
+def _power_of(difference: float, sd: float, halves: Array) -> float:
     """The probability that the interval around a normal mean excludes zero."""
     from scipy.special import ndtr
 
@@ -155,26 +155,26 @@ def _found(difference: float, sd: float, halves: Array) -> float:
 
 
 def _fewest(
-    found: Callable[[int], float], power: float, now: int, least: int, most: int
+    power_with: Callable[[int], float], power: float, now: int, least: int, most: int
 ) -> int | None:
     """The fewest that are enough: below today's number where that is enough, else above it.
 
     Power need not grow with the number: where seeds vary, more groups leave fewer degrees of
     freedom. So today's number decides where to look, and the answer cannot contradict it.
     """
-    if found(now) >= power:
+    if power_with(now) >= power:
         low, high = now, now
-        while found(low) >= power:
+        while power_with(low) >= power:
             if low == least:
                 return least
             low, high = max(low // 2, least), low
     else:
         low, high = now, now
-        while found(high) < power:
+        while power_with(high) < power:
             if high >= most:
                 return None
             low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if found(middle) >= power else (middle, high)
+        low, high = (low, middle) if power_with(middle) >= power else (middle, high)
     return high

@@ -29,16 +29,16 @@ def differences(
         arms: Which models they are of.
         tasks: Places of tasks, or None for the mean over all.
     """
-    found: dict[ArmAndTask, dict[str, Difference]] = {}
+    by_arm_and_task: dict[ArmAndTask, dict[str, Difference]] = {}
     for metric in estimates.metrics:
         family = {
             (name, task): _difference(estimates, metric, arms.against(name), task)
             for name in arms.others
             for task in tasks
         }
-        for place, one in _with_holm(family).items():
-            found.setdefault(place, {})[metric] = one
-    return found
+        for arm_and_task, one in _with_holm(family).items():
+            by_arm_and_task.setdefault(arm_and_task, {})[metric] = one
+    return by_arm_and_task
 
 
 def _difference(estimates: Estimates, metric: str, models: Models, task: int | None) -> Difference:
@@ -135,7 +135,7 @@ def needed_for(estimates: Estimates, models: Models, difference: float) -> Neede
 
 def gaps(estimates: Estimates, arms: Arms, whole: str) -> dict[str, Gap]:
     """Which share of one arm's gain in pooled accuracy each other arm keeps."""
-    found = {}
+    kept = {}
     for name in arms.others:
         pairs = arms.shared_pairs(name, whole)
         if name == whole or not pairs[0].of:
@@ -144,5 +144,5 @@ def gaps(estimates: Estimates, arms: Arms, whole: str) -> dict[str, Gap]:
         values = np.stack([part.values for part in parts])
         influence = np.stack([part.influence for part in parts])
         if influence.shape[2] > 1:
-            found[name] = fieller(values, influence)
-    return found
+            kept[name] = fieller(values, influence)
+    return kept

@@ -62,10 +62,10 @@ def choose(
     for turn, place in enumerate(sorted(range(len(tasks)), key=lambda i: len(by_task[i]))):
         chosen[place] = by_task[place][: room // (len(tasks) - turn)]
         room -= len(chosen[place])
-    found: list[Disagreement] = []
+    disagreements: list[Disagreement] = []
     for place, scores in enumerate(tasks):
-        found += _with_texts(scores, chosen[place], read_from, arms)
-    return found, sum(map(len, by_task))
+        disagreements += _with_texts(scores, chosen[place], read_from, arms)
+    return disagreements, sum(map(len, by_task))
 
 
 def _differing(scores: TaskScores, arms: Mapping[str, Sequence[int]]) -> list[int]:
@@ -83,23 +83,18 @@ def _with_texts(
 ) -> list[Disagreement]:
     ids = [scores.ids[place] for place in places]
     texts = read_documents(samples_file(run.tasks[scores.task]), ids) if ids else {}
-    found = []
-    for place, one in zip(places, ids, strict=True):
-        means = {
-            arm: scores.probabilities[list(models), place].mean(axis=0)
-            for arm, models in arms.items()
-        }
-        found.append(
-            Disagreement(
-                task=scores.task,
-                id=one,
-                label=texts[one].label,
-                prompt=texts[one].prompt,
-                explanation=texts[one].explanation,
-                predictions={arm: int(mean.argmax()) + 1 for arm, mean in means.items()},
-                probabilities={
-                    arm: [round(float(p), 4) for p in mean] for arm, mean in means.items()
-                },
-            )
+    means = {arm: scores.probabilities[list(of)].mean(axis=0) for arm, of in arms.items()}
+    return [
+        Disagreement(
+            task=scores.task,
+            id=one,
+            label=texts[one].label,
+            prompt=texts[one].prompt,
+            explanation=texts[one].explanation,
+            predictions={arm: int(mean[place].argmax()) + 1 for arm, mean in means.items()},
+            probabilities={
+                arm: [round(float(p), 4) for p in mean[place]] for arm, mean in means.items()
+            },
         )
-    return found
+        for place, one in zip(places, ids, strict=True)
+    ]

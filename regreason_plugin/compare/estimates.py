@@ -81,12 +81,15 @@ class Estimates:
         depths = {totals.shape[1] for of_task in by_task for totals in of_task}
         return [np.stack(of_task) for of_task in by_task] if len(depths) == 1 else []
 
-    def score(self, metric: str, models: Models, task: int | None = None) -> Score:
-        """An arm's figure, with its seeds' own."""
-        by_seed = self.statistic(metric, models, task).values
-        known = [float(value) if np.isfinite(value) else None for value in by_seed]
-        interval = interval_of(self.estimate(metric, models, task))
-        return Score(**interval.model_dump(), by_seed=known)
+    def scores(self, models: Models, task: int | None = None) -> dict[str, Score]:
+        """An arm's figures by metric, with its seeds' own."""
+        scores = {}
+        for metric in self.metrics:
+            by_seed = self.statistic(metric, models, task).values
+            known = [float(value) if np.isfinite(value) else None for value in by_seed]
+            interval = interval_of(self.estimate(metric, models, task))
+            scores[metric] = Score(**interval.model_dump(), by_seed=known)
+        return scores
 
     def estimate(self, metric: str, models: Models, task: int | None = None) -> Estimate | None:
         """A figure of one setting, or the unweighted mean over all; None where undefined."""
@@ -147,8 +150,8 @@ class Estimates:
         graph = coo_array((np.ones(len(task)), (task, group)), shape=(size, size))
         _, component = connected_components(graph, directed=False)
         _, strata = np.unique(component[len(self.tasks) :], return_inverse=True)
-        found: Integers = strata.astype(np.int64)
-        return found
+        numbers: Integers = strata.astype(np.int64)
+        return numbers
 
     def _bootstrap(self, drawn: Sequence[Models]) -> NDArray[np.float32]:
         """Each figure in every bootstrap sample, ``[metrics, tasks, draws, figures]``."""

@@ -7,59 +7,29 @@ allowed. Where neither that nor the opposite is shown, the gate does not decide.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from regreason_plugin.compare.comparability import (
-    check_comparable,
-    check_same_answers,
-    tasks_of,
-)
+from regreason_plugin.compare.comparability import check_comparable, tasks_of
 from regreason_plugin.compare.gate_bounds import (
     Change,
     accuracy_change,
     metric_change,
     times_needed,
 )
+from regreason_plugin.compare.task_scores import TaskScores, read_tasks
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import Run, TaskResult
-from regreason_plugin.evaluate.samples import read_answers
+from regreason_plugin.evaluate.samples import samples_file
 from regreason_plugin.evaluate.scoring_notes import scoring_notes
 from regreason_plugin.evaluate.task_setting import TaskSetting
-from regreason_plugin.metrics.answers import Answers, Array
-from regreason_plugin.metrics.group_sums import statistics_of, sums_of
 from regreason_plugin.metrics.metric_names import METRICS
 
-# Those of which it can be said which way is better, and that need no probes.
-GATED = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "ece")
 Verdict = Literal["pass", "fail", "undecided"]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "undecided": 3}
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Both models' answers in one task, and what they are worth.
-
-    Attributes:
-        answers: The baseline's and the candidate's.
-        members: The group of each document; of another data folder none is the same.
-        groups: The names of the groups.
-        values: The metric of each, ``[2]``.
-        influence: Of each group, ``[2, groups]``, averaging zero.
-    """
-
-    answers: tuple[Answers, Answers]
-    members: list[str]
-    groups: list[str]
-    values: Array
-    influence: Array
-
-    @property
-    def documents(self) -> int:
-        """How many there are."""
-        return len(self.answers[0].ids)
 
 
 @dataclass(frozen=True)
@@ -132,7 +102,7 @@ def decide(
     Args:
         baseline: With samples.
         candidate: Likewise, of the same documents.
-        metric: One of `GATED`.
+        metric: One of `metric_names.GATED`.
         max_drop: What a worsening may be, in the metric's unit, 0 or more.
         alpha: Of each one-sided bound.
 
@@ -140,46 +110,40 @@ def decide(
         UserError: The two are the same results, or not of the same documents scored in the same
             way, or have a single group; or the metric is undefined.
     """
-    pairs = _pairs(baseline, candidate, metric)
-    _check_groups(baseline, list(pairs.values()), metric)
-    rows = [
-        _row([pair], metric, alpha, baseline.tasks[task].setting) for task, pair in pairs.items()
-    ]
-    every = list(pairs.values())
-    overall = _row(every, metric, alpha)
-    verdict = _verdict(overall, max_drop)
+    _check_two_models(baseline, candidate)
+    check_comparable(baseline, [candidate], same_tasks=True)
+    tasks = tasks_of(baseline)
+    for task in tasks:
+        _check_metric(baseline.tasks[task], metric)
+    scores = read_tasks((baseline, candidate), tasks)
+    _check_defined(scores, metric, baseline, candidate)
+    overall = _row(scores, metric, alpha)
+    verdict, times = _verdict(overall, max_drop), None
+    if verdict == "undecided":
+        times = times_needed(_change(scores, metric), max_drop, alpha)
     return Decision(
         verdict=verdict,
         metric=metric,
         max_drop=max_drop,
         alpha=alpha,
         overall=overall,
-        settings=rows,
-        times=times_needed(_change(every, metric), max_drop, alpha)
-        if verdict == "undecided"
-        else None,
+        settings=[_row([one], metric, alpha, one.setting) for one in scores],
+        times=times,
         baseline=baseline,
         candidate=candidate,
-        notes=scoring_notes(
-            (baseline, candidate),
-            [[answers.log_probabilities for answers in pair.answers] for pair in every],
-        ),
+        notes=scoring_notes((baseline, candidate), [list(one.probabilities) for one in scores]),
     )
 
 
-def _pairs(baseline: Run, candidate: Run, metric: str) -> dict[str, _Pair]:
-    """The answers of both, by task in the order of the settings, checked to be of one kind."""
-    if shared := {result.source.resolve() for result in baseline.tasks.values()} & {
-        result.source.resolve() for result in candidate.tasks.values()
-    }:
+def _check_two_models(baseline: Run, candidate: Run) -> None:
+    first, second = (
+        {result.source.resolve() for result in run.tasks.values()} for run in (baseline, candidate)
+    )
+    if shared := first & second:
         raise UserError(
             "--baseline and --candidate are the same results; name two models' folders",
             path=min(shared),
         )
-    check_comparable(baseline, [candidate], same_tasks=True)
-    for task in tasks_of(baseline):
-        _check_metric(baseline.tasks[task], metric)
-    return {task: _pair(baseline, candidate, task, metric) for task in tasks_of(baseline)}
 
 
 def _check_metric(result: TaskResult, metric: str) -> None:
@@ -195,75 +159,74 @@ def _check_metric(result: TaskResult, metric: str) -> None:
         )
 
 
-def _pair(baseline: Run, candidate: Run, task: str, metric: str) -> _Pair:
-    answers = read_answers(baseline.tasks[task]), read_answers(candidate.tasks[task])
-    check_same_answers(*answers, (baseline.name, candidate.name))
-    sums = sums_of(answers)
-    values, influence = statistics_of(sums)[metric]
-    if not np.isfinite(values).all():
-        raise UserError(
-            f"{metric} of {task} is undefined for one of the models; score more documents, or "
-            "use --metric acc",
-            path=answers[1].source,
-        )
-    folder = baseline.tasks[task].data["sha256"]
-    members, groups = (
-        [f"{folder} {name}" for name in names] for names in (answers[0].groups, sums.groups)
-    )
-    return _Pair(answers, members, groups, values, influence)
-
-
-def _check_groups(baseline: Run, pairs: list[_Pair], metric: str) -> None:
+def _check_defined(
+    scores: Sequence[TaskScores], metric: str, baseline: Run, candidate: Run
+) -> None:
     """Refuse what nothing can be said of: how groups vary is seen from two or more."""
-    if len({group for pair in pairs for group in pair.groups}) < 2:
-        count = sum(pair.documents for pair in pairs)
+
+    def undefined(one: TaskScores, how: str) -> UserError:
+        return UserError(
+            f"{metric} of {one.task} is undefined {how}",
+            path=samples_file(candidate.tasks[one.task]),
+        )
+
+    for one in scores:
+        if not np.isfinite(one.statistics[metric].values).all():
+            how = "for one of the models; score more documents, or use --metric acc"
+            raise undefined(one, how)
+    if len({*_groups_of(scores)}) < 2:
+        count = sum(len(one.ids) for one in scores)
         raise UserError(
             f"has {count} document{'s' * (count > 1)} of one group, and how sure a change is "
             "shows only between groups; score more documents",
             path=baseline.folder,
         )
-    for pair in pairs:
-        one = len(pair.groups) < 2
-        if metric != "acc" and (one or not np.isfinite(pair.influence).all()):
-            raise UserError(
-                f"{metric} of {pair.answers[0].task} is undefined without one of its groups; "
-                "score more documents, or use --metric acc",
-                path=pair.answers[1].source,
-            )
+    for one in scores:
+        known = len(one.sums.groups) > 1 and np.isfinite(one.statistics[metric].influence).all()
+        if metric != "acc" and not known:
+            how = "without one of its groups; score more documents, or use --metric acc"
+            raise undefined(one, how)
 
 
-def _change(pairs: list[_Pair], metric: str) -> Change:
+def _groups_of(scores: Sequence[TaskScores]) -> list[str]:
+    """The group of each document; of another data folder none is the same."""
+    return [f"{one.folder} {name}" for one in scores for name in one.groups]
+
+
+def _change(scores: Sequence[TaskScores], metric: str) -> Change:
     """The metric's change over some tasks, each counted by its documents."""
-    names = np.array([group for pair in pairs for group in pair.members])
-    groups, member = np.unique(names, return_inverse=True)
+    groups, member = np.unique(_groups_of(scores), return_inverse=True)
     sizes = np.bincount(member).astype(np.float64)
     if metric == "acc":
-        gains = np.concatenate(
-            [pair.answers[1].correct - pair.answers[0].correct for pair in pairs]
-        )
+        gains = np.concatenate([one.values["acc"][1] - one.values["acc"][0] for one in scores])
         wins, losses = (
             np.bincount(member, np.maximum(x, 0)).astype(np.float64) for x in (gains, -gains)
         )
         return accuracy_change(wins, losses, sizes)
     value, influence = 0.0, np.zeros(len(groups))
-    for pair in pairs:
-        weight = _turned(metric) * pair.documents / len(names)
-        value += weight * float(pair.values[1] - pair.values[0])
-        place = np.searchsorted(groups, pair.groups)
-        influence[place] += weight * (pair.influence[1] - pair.influence[0]) / len(place)
+    for one in scores:
+        values, of_group = one.statistics[metric]
+        weight = _turned(metric) * len(one.ids) / len(member)
+        value += weight * float(values[1] - values[0])
+        place = np.searchsorted(groups, [f"{one.folder} {name}" for name in one.sums.groups])
+        influence[place] += weight * (of_group[1] - of_group[0]) / len(place)
     return metric_change(np.asarray(value), influence, sizes)
 
 
-def _row(pairs: list[_Pair], metric: str, alpha: float, setting: TaskSetting | None = None) -> Row:
-    documents = sum(pair.documents for pair in pairs)
+def _row(
+    scores: Sequence[TaskScores], metric: str, alpha: float, setting: TaskSetting | None = None
+) -> Row:
+    documents = sum(len(one.ids) for one in scores)
     first, second = (
-        float(sum(pair.values[place] * pair.documents for pair in pairs) / documents)
-        for place in (0, 1)
+        float(
+            sum(one.statistics[metric].values[model] * len(one.ids) for one in scores) / documents
+        )
+        for model in (0, 1)
     )
-    groups = len({group for pair in pairs for group in pair.groups})
+    groups = len({*_groups_of(scores)})
     low = high = None
     if groups > 1:
-        low, high = (float(bound) for bound in _change(pairs, metric).bounds(alpha))
+        low, high = (float(bound) for bound in _change(scores, metric).bounds(alpha))
     return Row(
         dataset=setting.dataset if setting else "all",
         axis=setting.axis if setting else "",

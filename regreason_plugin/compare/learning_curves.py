@@ -12,7 +12,7 @@ from regreason_plugin.evaluate.results import Run
 
 def curves_of(arm: Sequence[Run]) -> list[Curve]:
     """A curve for each model of an arm whose log is beside it; none of one evaluation only."""
-    found = []
+    curves = []
     for run in arm:
         points = [
             (int(line["target_tokens_seen"]), *accuracy)
@@ -21,7 +21,7 @@ def curves_of(arm: Sequence[Run]) -> list[Curve]:
         ]
         if len(points) > 1:
             tokens, metrics, values = zip(*points, strict=True)
-            found.append(
+            curves.append(
                 Curve(
                     seed=run.seed if isinstance(run.seed, int) else None,
                     metric=metrics[0],
@@ -29,7 +29,7 @@ def curves_of(arm: Sequence[Run]) -> list[Curve]:
                     accuracy=list(values),
                 )
             )
-    return found
+    return curves
 
 
 def what_is_drawn(curves: Mapping[str, Sequence[Curve]]) -> str:

@@ -35,6 +35,7 @@ class TaskScores:
         setting: What it asks.
         folder: The sha256 of its data folder, within which a group's name means one thing.
         ids: The documents, ``[N]``.
+        groups: The group of each, likewise.
         labels: The right ones, ``[N]``.
         sums: By group.
         statistics: By metric.
@@ -50,6 +51,7 @@ class TaskScores:
     setting: TaskSetting
     folder: str
     ids: list[str]
+    groups: list[str]
     labels: Integers
     sums: Sums
     statistics: dict[str, Statistic] = field(repr=False)
@@ -118,6 +120,7 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
         setting=runs[0].tasks[task].setting,
         folder=runs[0].tasks[task].data["sha256"],
         ids=models[0].ids,
+        groups=models[0].groups,
         labels=models[0].labels,
         sums=sums,
         statistics=statistics_of(sums),

@@ -13,6 +13,7 @@ from regreason_plugin.compare.comparison import (
     Gap,
     some_settings,
 )
+from regreason_plugin.compare.crossed_variance import ENOUGH_SEEDS
 from regreason_plugin.metrics.metric_names import FORCED, LAYER_CURVES, METRICS
 
 # Fewer than this, and an interval that rests on how they vary is a guess itself.
@@ -37,22 +38,22 @@ _ENTROPIES_ASKED = "Is the entropy of the middle layers higher, and the output s
 
 def answers(comparison: Comparison) -> list[Answer]:
     """The answers to what the numbers can answer, the paper's questions first."""
-    found = [_helps(comparison)]
+    answered = [_helps(comparison)]
     if comparison.gap:
-        found.append(_keeps(comparison))
+        answered.append(_keeps(comparison))
     prefix = FORCED if comparison.protocol == "explanation_first" else ""
     reasons = [comparison.left_out.get(prefix + name) for name in _ACTIVATION]
     if any(f"{prefix}{name}_mid" in comparison.metrics for name in _ACTIVATION):
-        found.append(_entropies(comparison, prefix))
+        answered.append(_entropies(comparison, prefix))
     elif reason := next(filter(None, reasons), None):
-        found.append(
+        answered.append(
             Answer(
                 question=_ENTROPIES_ASKED,
                 short="cannot be said",
                 sentences=[f"The activation entropies are not compared: {reason}."],
             )
         )
-    return found
+    return answered
 
 
 def _helps(comparison: Comparison) -> Answer:
@@ -87,12 +88,12 @@ def _direction(difference: Difference, above: str, below: str) -> str:
 
 
 def _accuracy(comparison: Comparison, arm: str) -> str:
-    found, wins = comparison.pooled[arm]["acc"], comparison.wins[arm]
+    difference, wins = comparison.pooled[arm]["acc"], comparison.wins[arm]
     settings = [of["acc"] for of in comparison.differences[arm].values()]
     where = f"the mean over {wins.of} settings" if wins.of > 1 else "the one setting"
     text = (
-        f"In {where}, the accuracy of `{arm}` is {_points(found)} that of `{comparison.baseline}`"
-        f"{_interval(found)}"
+        f"In {where}, the accuracy of `{arm}` is {_points(difference)} that of "
+        f"`{comparison.baseline}`{_interval(difference)}"
     )
     text += f"; it is higher in {wins.wins} of {wins.of}" + (
         f", tied in {wins.ties}" if wins.ties else ""
@@ -105,48 +106,48 @@ def _accuracy(comparison: Comparison, arm: str) -> str:
         text += f", and clearly lower in {down}" if down else ""
         text += " (Holm-corrected p < 0.05)"
     text += "."
-    if found.detectable and _direction(found, "", "") == "no difference shown":
+    if difference.detectable and _direction(difference, "", "") == "no difference shown":
         text += (
-            f" A true difference of {found.detectable:.3f} would have been found with a "
+            f" A true difference of {difference.detectable:.3f} would have been found with a "
             f"probability of {comparison.power:.0%}, a smaller one less often."
         )
     return text
 
 
-def _points(found: Difference) -> str:
-    value = found.value or 0.0
+def _points(difference: Difference) -> str:
+    value = difference.value or 0.0
     if abs(value) < 5e-4:
         return "within 0.001 of"
     return f"{abs(value):.3f} {'above' if value > 0 else 'below'}"
 
 
-def _interval(found: Difference) -> str:
-    if found.low is None or found.high is None:
+def _interval(difference: Difference) -> str:
+    if difference.low is None or difference.high is None:
         return " (no interval: a single group of documents)"
-    return f" (95 % interval {found.low:+.3f} to {found.high:+.3f})"
+    return f" (95 % interval {difference.low:+.3f} to {difference.high:+.3f})"
 
 
 def _others(comparison: Comparison, arm: str) -> list[str]:
     """Which other metrics move with it, against it, or cannot be told."""
     better, worse, unclear = [], [], []
     for name, short in _OTHERS.items():
-        found = comparison.pooled[arm].get(name)
-        if found is None or found.low is None or found.high is None:
+        difference = comparison.pooled[arm].get(name)
+        if difference is None or difference.low is None or difference.high is None:
             continue
         sign = 1 if METRICS[name].better == "higher" else -1
-        shown = f"{METRICS[name].title} ({found.value:+.3f})"
-        if min(sign * found.low, sign * found.high) > 0:
+        shown = f"{METRICS[name].title} ({difference.value:+.3f})"
+        if min(sign * difference.low, sign * difference.high) > 0:
             better.append(shown)
-        elif max(sign * found.low, sign * found.high) < 0:
+        elif max(sign * difference.low, sign * difference.high) < 0:
             worse.append(shown)
         else:
             unclear.append(short)
-    said = []
+    parts = []
     if better:
-        said.append(f"better in {_list(better)}")
+        parts.append(f"better in {_list(better)}")
     if worse:
-        said.append(f"worse in {_list(worse)}")
-    sentences = [f"`{arm}` is {'; '.join(said)}."] if said else []
+        parts.append(f"worse in {_list(worse)}")
+    sentences = [f"`{arm}` is {'; '.join(parts)}."] if parts else []
     if unclear:
         have = "has 0 in its interval" if len(unclear) == 1 else "have 0 in their intervals"
         sentences.append(f"No difference is shown in {_list(unclear)}, which {have}.")
@@ -198,17 +199,18 @@ def _gap(arm: str, gap: Gap, whole: str, does: str) -> str:
 def _entropies(comparison: Comparison, prefix: str) -> Answer:
     whole = comparison.gap_of
     arms = [whole] if whole else comparison.arms
+    at_once = ", its label forced at once" if prefix else ""
     inside = [f"{prefix}{name}_mid" for name in _ACTIVATION]
     sentences, shorts = [], []
     for arm in arms:
-        found = comparison.pooled[arm]
-        inner = {name: found[name] for name in inside if name in found}
-        outer = {name: found[name] for name in _OUTPUT if name in found}
+        differences = comparison.pooled[arm]
+        inner = {name: differences[name] for name in inside if name in differences}
+        outer = {name: differences[name] for name in _OUTPUT if name in differences}
         one, inner_text = _agreement(inner, "higher", "lower")
         two, outer_text = _agreement(outer, "less sharp", "sharper")
         shorts.append((f"{arm}: " if len(arms) > 1 else "") + f"middle {one}; output {two}")
         sentences.append(
-            f"Activation entropy in the middle blocks of `{arm}`, by {len(inner)} "
+            f"Activation entropy in the middle blocks of `{arm}`{at_once}, by {len(inner)} "
             f"definition{'s' if len(inner) > 1 else ''}: {inner_text}."
         )
         sentences.append(
@@ -222,12 +224,12 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
     )
 
 
-def _agreement(found: Mapping[str, Difference], above: str, below: str) -> tuple[str, str]:
+def _agreement(differences: Mapping[str, Difference], above: str, below: str) -> tuple[str, str]:
     """A few words where all definitions agree, and each difference with its interval."""
-    directions = {_direction(one, above, below) for one in found.values()}
+    directions = {_direction(one, above, below) for one in differences.values()}
     text = ", ".join(
         f"{_short_name(name)} {one.value or 0:+.3f}{_interval(one).replace('95 % interval ', '')}"
-        for name, one in found.items()
+        for name, one in differences.items()
     )
     if len(directions) == 1:
         return directions.pop(), text
@@ -238,7 +240,7 @@ def _agreement(found: Mapping[str, Difference], above: str, below: str) -> tuple
 
 
 def _short_name(name: str) -> str:
-    title = METRICS[name].title
+    title = METRICS[name.removeprefix(FORCED)].title
     return (
         title.removeprefix("activation entropy, ")
         .removesuffix(", middle blocks")
@@ -247,7 +249,7 @@ def _short_name(name: str) -> str:
 
 
 def _list(items: list[str]) -> str:
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
 def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
@@ -262,11 +264,9 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
     documents = sum(setting.documents for setting in comparison.settings)
     settings = some_settings(count, comparison.settings_in_paper)
     notes = [f"{describe_data(comparison.data)}; {settings}, {documents:,} documents."]
-    for reason in dict.fromkeys(comparison.left_out.values()):
-        names = [name for name, why in comparison.left_out.items() if why == reason]
-        notes.append(f"Left out, {_titles(names)}: {reason}.")
-    notes += _about_probes(comparison, arms)
-    few = [arm for arm in comparison.arms if len(pairs[arm].places) < 3]
+    notes += _about_left_out(comparison.left_out)
+    notes += _about_entropies(comparison, arms)
+    few = [arm for arm in comparison.arms if len(pairs[arm].places) < ENOUGH_SEEDS]
     if few:
         notes.append(
             "Fewer than three seeds: the intervals of "
@@ -310,14 +310,21 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
     return notes
 
 
+def _about_left_out(left_out: Mapping[str, str]) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [f"Left out, {_titles(names)}: {reason}." for reason, names in by_reason.items()]
+
+
 def _titles(names: list[str]) -> str:
     """What metrics and entropies are called; all entropies together in a few words."""
-    for prefix, when in (("", ""), (FORCED, ", label forced at once")):
-        if {prefix + name for name in ENTROPIES} <= {*names}:
-            others = [name for name in names if name.removeprefix(prefix) not in ENTROPIES]
-            every = f"entropies of the models' layers and output{when}"
-            return _list([*map(_title, others), every])
-    return _list([_title(name) for name in names])
+    plain = [name.removeprefix(FORCED) for name in names]
+    if not {*ENTROPIES} <= {*plain}:
+        return _list([_title(name) for name in names])
+    forced = ", label forced at once" * any(name.startswith(FORCED) for name in names)
+    others = [_title(name) for name in plain if name not in ENTROPIES]
+    return _list([*others, f"entropies of the models' layers and output{forced}"])
 
 
 def _title(name: str) -> str:
@@ -327,18 +334,17 @@ def _title(name: str) -> str:
     return title[0].lower() + title[1:]
 
 
-def _about_probes(comparison: Comparison, arms: Arms) -> list[str]:
-    """How the entropies were measured, as far as that is not always the same."""
-    notes = []
-    probed = [
-        arms.models[0].tasks[setting.task].metrics.get("documents_without_probe") or 0
+def _about_entropies(comparison: Comparison, arms: Arms) -> list[str]:
+    """How they were measured, as far as that is not always the same."""
+    first = arms.models[0]
+    without = [
+        first.tasks[setting.task].metrics.get("documents_without_probe") or 0
         for setting in comparison.settings
     ]
-    if comparison.layers and sum(probed):
-        notes.append(
-            f"{sum(probed):,.0f} of the documents have no entropies, which are of the others."
-        )
-    alpha = renyi_alpha(arms.models[0])
+    notes = []
+    if comparison.layers and sum(without):
+        notes.append(f"{sum(without):,.0f} documents have no entropies; the means leave them out.")
+    alpha = renyi_alpha(first)
     if alpha != 1 and any("matrix_entropy" in name for name in comparison.layers):
         notes.append(f"The matrix entropy is Renyi's of order {alpha:g}.")
     return notes

@@ -22,20 +22,10 @@ from regreason_plugin.metrics.label_metrics import (
     mean_stderr,
     total,
 )
+from regreason_plugin.metrics.metric_names import LAYERS
 
 BY_LAYER = "_by_layer"
-# Index 0 the embeddings, 1..L the blocks.
-BY_LAYER_PROBES = tuple(
-    f"{name}{BY_LAYER}"
-    for name in (
-        "activation_entropy",
-        "activation_entropy_abs",
-        "activation_entropy_square",
-        "logit_lens_entropy",
-        "matrix_entropy",
-    )
-)
-PROBES = ("output_entropy", *BY_LAYER_PROBES, "deciding_token")
+PROBES = ("output_entropy", *LAYERS, "deciding_token")
 
 
 def probe_names(answers: Iterable[tuple[float, bool]]) -> list[str] | None:
@@ -122,12 +112,12 @@ def _finite(name: str, values: Sequence[Any], *, by_layer: bool = False) -> list
 
 
 def _aggregations() -> dict[str, Callable[[Any], Any]]:
-    means = ["output_entropy", *(f"{name.removesuffix(BY_LAYER)}_mid" for name in BY_LAYER_PROBES)]
+    means = ["output_entropy", *(f"{name.removesuffix(BY_LAYER)}_mid" for name in LAYERS)]
     found: dict[str, Callable[[Any], Any]] = {
         **dict.fromkeys(means, defined_mean),
         **dict.fromkeys((f"{name}_stderr" for name in means), mean_stderr),
-        **dict.fromkeys(BY_LAYER_PROBES, by_layer_mean),
-        **dict.fromkeys((f"{name}_se" for name in BY_LAYER_PROBES), by_layer_se),
+        **dict.fromkeys(LAYERS, by_layer_mean),
+        **dict.fromkeys((f"{name}_se" for name in LAYERS), by_layer_se),
         "deciding_token": deciding_token,
         "probe_values_undefined": total,
         "documents_without_probe": total,

@@ -190,8 +190,8 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in beside if _DATE.sub("", file.stem) == path.stem)
 
 
-def _is_results(file: Path, given: Path) -> bool:
-    if not given.is_dir() or file.match("results_*.json"):
+def _is_results(file: Path, named: Path) -> bool:
+    if not named.is_dir() or file.match("results_*.json"):
         return True
     try:
         content = _load_json(file)
@@ -205,9 +205,9 @@ def _merge(name: str, folder: Path, contents: list[tuple[Path, dict[str, Any]]])
     tasks: dict[str, TaskResult] = {}
     superseded: list[Path] = []
     for file, content in contents:
-        found = _tasks_of(content, file)
-        superseded += sorted({tasks[task].source for task in found if task in tasks})
-        tasks.update(found)
+        of_file = _tasks_of(content, file)
+        superseded += sorted({tasks[task].source for task in of_file if task in tasks})
+        tasks.update(of_file)
     file, content = contents[-1]
     config = content.get("config", {})
     trained_in = _record_folder(config, file)
@@ -323,7 +323,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
-    found: dict[str, TaskResult] = {}
+    results: dict[str, TaskResult] = {}
     for task, values in content["results"].items():
         data = _data(content, task)
         if not is_ours(task, data):
@@ -353,7 +353,7 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
                 path=file,
             )
         counts = content.get("n-samples", {}).get(task, {})
-        found[task] = TaskResult(
+        results[task] = TaskResult(
             task=task,
             metrics=metrics,
             stderrs=stderrs,
@@ -369,12 +369,12 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
             ),
             samples_hash=content.get("task_hashes", {}).get(task),
         )
-    return found
+    return results
 
 
 def _data(content: dict[str, Any], task: str) -> dict[str, Any]:
     """What the metadata of a task say of its data; empty of other tasks, whose may be anything."""
-    found: Any = content
+    inner: Any = content
     for key in ("configs", task, "metadata", "data"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else {}
+        inner = inner.get(key) if isinstance(inner, dict) else None
+    return inner if isinstance(inner, dict) else {}

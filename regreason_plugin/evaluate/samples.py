@@ -116,14 +116,14 @@ def documents_of(result: TaskResult) -> int:
 def read_documents(file: Path, wanted: Iterable[str]) -> dict[str, Document]:
     """The texts of some documents of a samples file, by id."""
     missing = set(wanted)
-    found: dict[str, Document] = {}
+    documents: dict[str, Document] = {}
     for _, row in _lines(file):
         document = row["doc"]
         if document["id"] in missing:
-            found[document["id"]] = Document(
+            documents[document["id"]] = Document(
                 **{key: document[key] for key in ("id", "group", "label", "prompt", "explanation")}
             )
-    return found
+    return documents
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

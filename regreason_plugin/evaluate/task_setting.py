@@ -8,11 +8,10 @@ known by the task's name.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from regreason_plugin.core.declaration import Declaration, Label
 from regreason_plugin.core.errors import UserError
@@ -40,13 +39,11 @@ OF_TASK = (
 )
 
 
-@dataclass(frozen=True)
-class TaskSetting:
-    """What one task asks.
+class TaskSetting(BaseModel):
+    """What one task asks, as ``data`` say it.
 
     Attributes:
-        dataset: Its name.
-        axis: Likewise.
+        setting: Names of its dataset and its axis.
         title: Of the dataset, for a reader.
         axis_title: Of the axis, likewise.
         labels: The K labels' texts, label 1 first.
@@ -58,16 +55,27 @@ class TaskSetting:
         place: Its place among the eighteen settings; None of any other task.
     """
 
-    dataset: str
-    axis: str
-    title: str
-    axis_title: str
-    labels: tuple[str, ...]
-    label_end: str
+    model_config = ConfigDict(frozen=True)
+
+    setting: tuple[str, str]
+    title: str = ""
+    axis_title: str = ""
+    labels: tuple[Label, ...] = Field(min_length=2)
+    label_end: str = ""
     ordinal: bool
-    normalise: Normalise
-    generative: bool
+    normalise: Normalise = "none"
+    generative: bool = False
     place: int | None
+
+    @property
+    def dataset(self) -> str:
+        """The name of its dataset."""
+        return self.setting[0]
+
+    @property
+    def axis(self) -> str:
+        """The name of its axis."""
+        return self.setting[1]
 
 
 def in_paper(settings: Iterable[TaskSetting]) -> int | None:
@@ -77,20 +85,8 @@ def in_paper(settings: Iterable[TaskSetting]) -> int | None:
 
 def declaration_of(data: dict[str, Any]) -> Declaration:
     """What a training record's ``data`` declare; where they do not, the eighteen settings."""
-    told = data.get("declaration")
-    return Declaration.model_validate(told) if told else EIGHTEEN
-
-
-class _Declared(BaseModel):
-    """What ``data`` say of the task."""
-
-    setting: tuple[str, str]
-    labels: tuple[Label, ...] = Field(min_length=2)
-    label_end: str = ""
-    ordinal: bool
-    normalise: Normalise = "none"
-    title: str = ""
-    axis_title: str = ""
+    declared = data.get("declaration")
+    return Declaration.model_validate(declared) if declared else EIGHTEEN
 
 
 def is_ours(task: str, data: dict[str, Any]) -> bool:
@@ -117,7 +113,7 @@ def setting_of(task: str, data: dict[str, Any], file: Path) -> TaskSetting:
             )
         data = _before_results_said_it(*EIGHTEEN.settings[place])
     try:
-        declared = _Declared.model_validate(data)
+        setting = TaskSetting.model_validate({**data, "place": place})
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(
@@ -125,19 +121,12 @@ def setting_of(task: str, data: dict[str, Any], file: Path) -> TaskSetting:
             path=file,
             field=".".join(["configs", task, "metadata.data", *map(str, first["loc"])]),
         ) from None
-    dataset, axis = declared.setting
-    return TaskSetting(
-        dataset=dataset,
-        axis=axis,
-        title=declared.title or dataset,
-        axis_title=declared.axis_title or axis,
-        labels=declared.labels,
-        label_end=declared.label_end,
-        ordinal=declared.ordinal,
-        normalise=declared.normalise,
-        generative=twin if place is not None else task == f"{dataset}-gen",
-        place=place,
-    )
+    values = {
+        "title": setting.title or setting.dataset,
+        "axis_title": setting.axis_title or setting.axis,
+        "generative": twin if place is not None else task == f"{setting.dataset}-gen",
+    }
+    return setting.model_copy(update=values)
 
 
 def _before_results_said_it(dataset: str, axis: str) -> dict[str, Any]:

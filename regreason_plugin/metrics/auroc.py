@@ -53,8 +53,8 @@ class Ranking:
         second = weights[:, self.second].astype(np.float64)
         higher = (counts[:, self.below] + counts[:, self.upto]) / 2
         pairs = second.sum(axis=1) * counts[:, -1]
-        found: Array = _ratio((second * higher).sum(axis=1), pairs)
-        return found
+        areas: Array = _ratio((second * higher).sum(axis=1), pairs)
+        return areas
 
 
 def ranking_of(labels: Integers, scores: Array, member: Integers, groups: int) -> Ranking:
@@ -99,8 +99,8 @@ def _placements(of: Integers, among: Integers) -> Array:
     """How many of ``among`` lie below each of ``of``, equal ones counting half."""
     ordered = np.sort(among)
     left, right = (np.searchsorted(ordered, of, side) for side in ("left", "right"))
-    found: Array = (left + right) / 2
-    return found
+    counts: Array = (left + right) / 2
+    return counts
 
 
 def _by_group(member: Integers, values: Array, groups: int) -> Array:

@@ -146,17 +146,17 @@ def metrics_of(rows: Numbers, known: Numbers, *, ordinal: bool) -> dict[str, Arr
     documents = right.sum(axis=-1)
     means = _mean_summands(rows, ordinal=ordinal)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = {
+        metrics = {
             name: total / (known[..., _SUMMED.index(name)] if name in _SUMMED else documents)
             for name, total in means.items()
         }
-        found |= {
+        metrics |= {
             "macro_f1": macro_f1_of_counts(hits, right, predicted),
             "ece": np.abs(rows[..., _GAPS]).sum(axis=-1) / documents,
         }
         if ordinal:
-            found["qwk"] = qwk_of_counts(rows[..., _SQUARED], right, predicted)
-    return found
+            metrics["qwk"] = qwk_of_counts(rows[..., _SQUARED], right, predicted)
+    return metrics
 
 
 def _counts(rows: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -176,16 +176,16 @@ def statistics_of(sums: Sums) -> dict[str, Statistic]:
         values["auroc"] = np.array([ranking.value for ranking in sums.rankings])
         without["auroc"] = np.stack([ranking.without for ranking in sums.rankings])
     totals = _mean_summands(rows, ordinal=sums.ordinal)
-    found = {}
+    statistics = {}
     for name in values:
         if name in NO_MEANS:
             influence = jackknife_influence(values[name], without[name])
-            found[name] = Statistic(values[name], influence)
+            statistics[name] = Statistic(values[name], influence)
             continue
         sizes = known[:, _SUMMED.index(name)] if name in _SUMMED else sums.sizes
         if sizes.any():
-            found[name] = mean_influence(totals[name], sizes)
-    return _named(found, sums.probes_prefix)
+            statistics[name] = mean_influence(totals[name], sizes)
+    return _named(statistics, sums.probes_prefix)
 
 
 def drawing(sums: Sums, models: Sequence[int]) -> Callable[[Numbers], dict[str, Numbers]]:
@@ -205,11 +205,11 @@ def drawing(sums: Sums, models: Sequence[int]) -> Callable[[Numbers], dict[str, 
 
     def draw(weights: Numbers) -> dict[str, Numbers]:
         drawn = (weights @ rows).reshape(len(weights), len(models), -1)
-        found = metrics_of(drawn, (weights @ known)[:, None], ordinal=sums.ordinal)
+        metrics = metrics_of(drawn, (weights @ known)[:, None], ordinal=sums.ordinal)
         if sums.rankings:
             ranked = [sums.rankings[model].weighted(weights) for model in models]
-            found["auroc"] = np.stack(ranked, axis=1).astype(np.float32)
-        return _named(found, sums.probes_prefix)
+            metrics["auroc"] = np.stack(ranked, axis=1).astype(np.float32)
+        return _named(metrics, sums.probes_prefix)
 
     return draw
 

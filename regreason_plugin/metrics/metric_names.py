@@ -54,6 +54,8 @@ METRICS = {
 }
 # Those of a table by setting.
 TABLED = ("acc", "macro_f1", "qwk", "mae", "auroc", "ece", "nll", "overconfidence")
+# Those that a gate can be of: it can be said which way is better, and they need no probes.
+GATED = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "ece")
 
 _CURVES = {
     "activation_entropy": ("Activation entropy, softmax(h)", "entropy / log D"),

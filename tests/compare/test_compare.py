@@ -36,6 +36,20 @@ def test_wins_ties_and_differences(tmp_path: Path) -> None:
     assert comparison.scores["explanation"][THIRD]["acc"].value == pytest.approx(0.1)
 
 
+def test_as_many_bootstrap_draws_are_recorded_as_were_made(tmp_path: Path) -> None:
+    base = run_of(tmp_path / "label_only", results({FIRST: 0.4, SECOND: 0.3}))
+    arm = run_of(tmp_path / "explanation", results({FIRST: 0.43, SECOND: 0.3}))
+    for draws in (39, 79):
+        comparison = compare([base, arm], "label_only", draws=draws).comparison
+        assert comparison.draws == draws
+        # Of that many draws p is a multiple of 2 / (draws + 1), and here one is beyond zero.
+        p = comparison.pooled["explanation"]["acc"].p
+        assert p is not None
+        assert p * (draws + 1) / 2 == pytest.approx(round(p * (draws + 1) / 2))
+        assert 2 / (draws + 1) <= p < 1
+    assert compare([base, arm], "label_only").comparison.draws == 10_000
+
+
 def test_the_written_files_are_the_same_in_any_order_of_folders(tmp_path: Path) -> None:
     base = run_of(tmp_path / "label_only", results({FIRST: 0.4, SECOND: 0.3}))
     arm = run_of(tmp_path / "shuffled", results({FIRST: 0.5, SECOND: 0.3}))

@@ -21,6 +21,7 @@ from regreason_plugin.evaluate.probe_metrics import (
 )
 from regreason_plugin.evaluate.probed_answer import Scored
 from regreason_plugin.metrics import label_metrics
+from regreason_plugin.metrics.metric_names import LAYERS
 
 PROBE: dict[str, Any] = {
     "output_entropy": 1.5,
@@ -89,7 +90,7 @@ def test_items_of_one_document_by_hand() -> None:
 
 
 def test_every_item_has_an_aggregation() -> None:
-    every: dict[str, Any] = {name: [0.5, 0.5] for name in probe_metrics.BY_LAYER_PROBES}
+    every: dict[str, Any] = {name: [0.5, 0.5] for name in LAYERS}
     every |= {"output_entropy": 1.0, "deciding_token": ":"}
     answers = [Scored(-1.0, False, every)] * 5
     items = document_probes(answers, probe_names(answers) or [], "g")

@@ -87,8 +87,8 @@ def renamed(name: str) -> Comparison:
         "costs",
     )
     changes = {field: new(getattr(one, field)) for field in by_arm}
-    changes["layers"] = {metric: new(layers) for metric, layers in one.layers.items()}
-    return one.model_copy(update={**changes, "arms": [name]})
+    layers = {metric: new(by_arm) for metric, by_arm in one.layers.items()}
+    return one.model_copy(update={**changes, "layers": layers, "arms": [name]})
 
 
 def plain(text: str) -> str:
