@@ -163,15 +163,15 @@ def _distribution(manifest: Manifest, declared: Declaration, dataset: str, axis:
     return [code(dataset), declared.axes[axis].title, *counted]
 
 
-def _agreement(found: Agreement) -> dict[str, list[Any]]:
-    if not found.rows:
+def _agreement(agreement: Agreement) -> dict[str, list[Any]]:
+    if not agreement.rows:
         return {}
-    axes = [axis for axis in (*AXES, ALL) if axis in found.alphas[0].by_axis]
+    axes = [axis for axis in (*AXES, ALL) if axis in agreement.alphas[0].by_axis]
     return {
         "alpha_heads": [AXES.get(axis, axis) for axis in axes],
         "alphas": [
             [one.among, str(one.coders), *(number(one.by_axis.get(axis)) for axis in axes)]
-            for one in found.alphas
+            for one in agreement.alphas
         ],
         "left_out": [
             [
@@ -181,7 +181,7 @@ def _agreement(found: Agreement) -> dict[str, list[Any]]:
                 signed(one.bias),
                 *map(number, (one.mae, one.exact, one.qwk)),
             ]
-            for one in found.left_out
+            for one in agreement.left_out
         ],
     }
 
