@@ -83,7 +83,8 @@ def legend(axes: Axes, names: Iterable[str], others: dict[str, Artist]) -> None:
         loc="center",
         frameon=False,
         handlelength=3.5,
-        ncols=1 + (len(texts) > 12),
+        # Long names have no room beside others.
+        ncols=1 + (len(texts) > 12 and max(map(len, texts)) <= 20),
     )
     for text, name in zip(made.get_texts(), texts, strict=True):
         text.set_text(name)
