@@ -16,6 +16,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import TaskResult, date_of
 from regreason_plugin.evaluate.task_setting import TaskSetting
 from regreason_plugin.metrics.answers import Answers, Array
+from regreason_plugin.metrics.label_metrics import log_probabilities
 from regreason_plugin.metrics.metric_names import FORCED, LAYERS, PROBES
 
 
@@ -68,7 +69,7 @@ def read_answers(result: TaskResult) -> Answers:
         hashes=list(hashes),
         groups=list(groups),
         labels=np.array(labels, dtype=np.int64),
-        log_probabilities=logits - np.logaddexp.reduce(logits, axis=1, keepdims=True),
+        log_probabilities=log_probabilities(logits),
         probes=_columns(PROBES, probes, file),
         layers=_columns(LAYERS, layers, file),
         ordinal=setting.ordinal,

@@ -23,6 +23,7 @@ from regreason_plugin.metrics.label_metrics import (
     ECE_BINS,
     Numbers,
     bins_of,
+    entropy,
     macro_f1_of_counts,
     qwk_of_counts,
 )
@@ -125,7 +126,7 @@ def _summed(answers: Answers) -> Array:
     nothing = np.full(len(logs), np.nan)
     columns = [
         -logs[np.arange(len(logs)), answers.labels - 1],
-        -(np.exp(logs) * logs).sum(axis=1),
+        entropy(logs),
         *(answers.probes.get(name, nothing) for name in _SUMMED[2:]),
     ]
     return np.stack(columns, axis=1)

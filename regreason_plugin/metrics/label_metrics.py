@@ -80,8 +80,8 @@ def document_metrics(
             f"the model scores the labels with {[float(s) for s in scores]}, which is not "
             "finite; load it with dtype=float32 or dtype=bfloat16 in --model_args"
         )
-    log_probabilities = logits - np.logaddexp.reduce(logits)
-    probabilities = np.exp(log_probabilities)
+    logs = log_probabilities(logits)
+    probabilities = np.exp(logs)
     prediction = int(np.argmax(probabilities)) + 1
     confidence = float(probabilities[prediction - 1])
     correct = float(prediction == label)
@@ -89,10 +89,10 @@ def document_metrics(
         "acc": correct,
         "within_1": float(abs(prediction - label) <= 1),
         "mae": float(abs(prediction - label)),
-        "nll": float(-log_probabilities[label - 1]),
+        "nll": float(-logs[label - 1]),
         "brier": float(((probabilities - (np.arange(len(logits)) + 1 == label)) ** 2).sum()),
         "overconfidence": confidence - correct,
-        "label_entropy": float(-(probabilities * log_probabilities).sum()),
+        "label_entropy": float(entropy(logs)),
     }
     pair = Item((label, prediction, group))
     whole: dict[str, Any] = {
@@ -111,6 +111,18 @@ def document_metrics(
     return {prefix + name: item for name, item in items.items()} | {
         f"{prefix}{name}_stderr": item for name, item in errors.items()
     }
+
+
+def log_probabilities(scores: Array) -> Array:
+    """Of the labels' log-likelihoods ``[..., K]``, likewise; as they come, or by character."""
+    logs: Array = scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
+    return logs
+
+
+def entropy(logs: Array) -> Array:
+    """In nats, of log-probabilities ``[..., K]``."""
+    nats: Array = -(np.exp(logs) * logs).sum(axis=-1)
+    return nats
 
 
 # --- Aggregations: from a metric's items to its value -------------------------------
