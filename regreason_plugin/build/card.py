@@ -162,16 +162,16 @@ def _distribution(manifest: Manifest, declared: Declaration, dataset: str, axis:
     return [code(dataset), declared.axes[axis].title, *counted]
 
 
-def _agreement(found: Agreement, declared: Declaration) -> dict[str, list[Any]]:
-    if not found.rows:
+def _agreement(agreement: Agreement, declared: Declaration) -> dict[str, list[Any]]:
+    if not agreement.rows:
         return {}
     titles = {**{name: axis.title for name, axis in declared.axes.items()}, ALL: ALL}
-    axes = [axis for axis in titles if axis in found.alphas[0].by_axis]
+    axes = [axis for axis in titles if axis in agreement.alphas[0].by_axis]
     return {
         "alpha_heads": [titles[axis] for axis in axes],
         "alphas": [
             [one.among, str(one.coders), *(number(one.by_axis.get(axis)) for axis in axes)]
-            for one in found.alphas
+            for one in agreement.alphas
         ],
         "left_out": [
             [
@@ -181,7 +181,7 @@ def _agreement(found: Agreement, declared: Declaration) -> dict[str, list[Any]]:
                 signed(one.bias),
                 *map(number, (one.mae, one.exact, one.qwk)),
             ]
-            for one in found.left_out
+            for one in agreement.left_out
         ],
     }
 

@@ -23,7 +23,7 @@ from regreason_plugin.render.figure_panels import (
     set_title,
     wrapped,
 )
-from regreason_plugin.render.style import MIDDLE, SHADE, floats, legend, look
+from regreason_plugin.render.style import MIDDLE, SHADE, floats, legend, line_style
 
 
 def entropy_by_layer(comparison: Comparison) -> Figure | None:
@@ -77,7 +77,7 @@ def draw_entropy(axes: Axes, comparison: Comparison, metric: str) -> None:
         depth = [layer / blocks for layer in range(len(curve))]
         lower, upper = floats(one.low for one in curve), floats(one.high for one in curve)
         means = floats(one.value for one in curve)
-        drawn = look(number)
+        drawn = line_style(number)
         band = axes.fill_between(depth, lower, upper, color=drawn["color"], alpha=0.18, linewidth=0)
         band.set_gid(f"band-{metric}-{number}")
         # About eight markers a curve, not at the same layers as the next curve's.
@@ -128,7 +128,7 @@ def draw_learning(axes: Axes, comparison: Comparison) -> None:
     """Draw every model's curve, and the mean of an arm's where they have the same tokens."""
     for place, arm in enumerate((comparison.baseline, *comparison.arms)):
         curves = comparison.curves.get(arm, [])
-        drawn = look(place)
+        drawn = line_style(place)
         same = len({tuple(curve.tokens) for curve in curves}) == 1 and len(curves) > 1
         for curve in curves:
             thin = {"color": drawn["color"], "linewidth": 0.8, "alpha": 0.45}

@@ -75,9 +75,9 @@ def setting_names(comparison: Comparison) -> list[str]:
     return [wrapped(f"{one.dataset}, {one.axis_title}", 44) for one in comparison.settings]
 
 
-def short_difference(found: Difference) -> str:
+def short_difference(difference: Difference) -> str:
     """Without its interval."""
-    return f"{signed(found.value)}{'*' if tables.is_shown(found) else ''}"
+    return f"{signed(difference.value)}{'*' if tables.is_significant(difference) else ''}"
 
 
 def set_title(figure: Figure, comparison: Comparison, text: str) -> None:

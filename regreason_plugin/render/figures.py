@@ -37,7 +37,7 @@ from regreason_plugin.render.style import (
     FAINT,
     MIDDLE,
     floats,
-    look,
+    line_style,
     style,
 )
 
@@ -97,12 +97,12 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
         mesh = axes.pcolormesh(*edges, difference[None], cmap="RdBu", norm=norm)
         mesh.set(edgecolor="white", linewidth=1.5)
         axes.text(0.5, top + 0.5, number(row_scores[0]), ha="center", va="center")
-        for column, (score, found) in enumerate(zip(row_scores[1:], row, strict=True)):
-            dark = found.value is not None and abs(found.value) > 0.6 * limit
+        for column, (score, one) in enumerate(zip(row_scores[1:], row, strict=True)):
+            dark = one.value is not None and abs(one.value) > 0.6 * limit
             axes.text(
                 column + 1.5,
                 top + 0.5,
-                f"{number(score)}\n{short_difference(found)}",
+                f"{number(score)}\n{short_difference(one)}",
                 ha="center",
                 va="center",
                 fontsize=7.5,
@@ -153,7 +153,7 @@ def differences(comparison: Comparison) -> Figure:
     set_caption(
         figure,
         comparison,
-        f"Lines: {tables.over(comparison)}." if tables.over(comparison) else "",
+        f"Lines: {tables.interval_scope(comparison)}." if tables.interval_scope(comparison) else "",
         f"Filled: {tables.HOLM}. wins: settings with a positive difference, however small.",
     )
     return figure
@@ -180,7 +180,7 @@ def draw_pooled_differences(axes: Axes, comparison: Comparison) -> None:
 
 
 def _arm_colour(comparison: Comparison, arm: str) -> str:
-    colour: str = look(1 + comparison.arms.index(arm))["color"]
+    colour: str = line_style(1 + comparison.arms.index(arm))["color"]
     return colour
 
 
@@ -188,27 +188,27 @@ def _forest_lines(comparison: Comparison) -> int:
     return len(comparison.settings) + 2
 
 
-def _forest_scales(axes: Axes, places: list[int], names: list[str]) -> None:
+def _forest_scales(axes: Axes, rows: list[int], names: list[str]) -> None:
     axes.axvline(0, color=MIDDLE, linewidth=0.9, zorder=1)
     axes.grid(visible=False)
     axes.grid(visible=True, axis="x")
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g}" if x else "0"))
-    axes.set_ylim(places[-1] + 0.7, -0.7)
-    axes.set_yticks(places, names)
+    axes.set_ylim(rows[-1] + 0.7, -0.7)
+    axes.set_yticks(rows, names)
 
 
 def _forest(
-    axes: Axes, found: list[Difference], places: list[int], colour: str, marker: str, size: float
+    axes: Axes, estimates: list[Difference], rows: list[int], colour: str, marker: str, size: float
 ) -> None:
-    low, high = floats(one.low for one in found), floats(one.high for one in found)
-    axes.hlines(places, low, high, color=colour, linewidth=1.4)
-    for one, place in zip(found, places, strict=True):
-        face = colour if tables.is_shown(one) else "white"
+    low, high = floats(one.low for one in estimates), floats(one.high for one in estimates)
+    axes.hlines(rows, low, high, color=colour, linewidth=1.4)
+    for one, row in zip(estimates, rows, strict=True):
+        face = colour if tables.is_significant(one) else "white"
         axes.plot(
             floats([one.value]),
-            [place],
+            [row],
             marker,
             color=colour,
             markersize=size,
@@ -249,7 +249,7 @@ def draw_reliability(axes: Axes, comparison: Comparison, arm: str) -> None:
     axes.plot([0, 1], [0, 1], color=MIDDLE, linestyle=":", linewidth=1.0)
     known = [one for one in bins if one.count]
     confidence = floats(one.confidence for one in known)
-    drawn = {**look([comparison.baseline, *comparison.arms].index(arm)), "linestyle": "-"}
+    drawn = {**line_style([comparison.baseline, *comparison.arms].index(arm)), "linestyle": "-"}
     axes.plot(confidence, floats(one.accuracy for one in known), **drawn)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
     ticks = [0, 0.25, 0.5, 0.75, 1]
@@ -267,7 +267,7 @@ def confusion(comparison: Comparison) -> Figure:
     names[ALL] = comparison.settings[0].label_names
     keys = list(comparison.confusion[comparison.baseline])
     sizes = {key: len(names[key]) * _cell_size(names[key]) for key in keys}
-    beside = max(len(head) for key in keys for head in tables.heads(names[key])[0])
+    beside = max(len(head) for key in keys for head in tables.label_heads(names[key])[0])
     size = max(2.45, 0.9 + max(sizes.values())) + 0.055 * (min(beside, LONGEST) - 1)
     heights = {key: max(2.65, 1.1 + side) for key, side in sizes.items()}
     figure, panels = arm_panels(comparison, size, heights)
@@ -302,7 +302,7 @@ def _shares(axes: Axes, counts: NDArray[np.float64], labels: list[str]) -> None:
         text = number(None if math.isnan(share) else share, 2)
         colour = "white" if share > 0.55 else "black"
         axes.text(column + 1, row + 1, text, ha="center", va="center", color=colour, fontsize=8)
-    rows, columns = tables.heads(labels)
+    rows, columns = tables.label_heads(labels)
     axes.grid(visible=False)
     axes.set_xticks(np.arange(len(counts)) + 1, columns)
     axes.set_yticks(np.arange(len(counts)) + 1, [shortened(row) for row in rows])

@@ -39,7 +39,7 @@ _SPECIAL = re.compile(
 
 def escape(name: object) -> str:
     """As plain text on one line, in every font encoding."""
-    return _SPECIAL.sub(lambda found: _SPECIALS[found[0]], one_line(name))
+    return _SPECIAL.sub(lambda match: _SPECIALS[match[0]], one_line(name))
 
 
 def to_latex(comparison: Comparison) -> str:
@@ -57,9 +57,9 @@ def to_latex(comparison: Comparison) -> str:
         name = escape(setting.dataset) if setting.dataset != previous else ""
         previous = setting.dataset
         score = comparison.scores[comparison.baseline][setting.task]["acc"].value
-        found = [comparison.differences[arm][setting.task]["acc"] for arm in arms]
+        differences = [comparison.differences[arm][setting.task]["acc"] for arm in arms]
         cells = [name, escape(setting.axis_title), number(score)]
-        body.append(_row([*cells, *(_cell(one, symmetric) for one in found)]))
+        body.append(_row([*cells, *(_cell(one, symmetric) for one in differences)]))
     score = comparison.pooled_scores[comparison.baseline]["acc"].value
     pooled = [_cell(comparison.pooled[arm]["acc"], symmetric) for arm in arms]
     wins = [r"\multicolumn{2}{c}{" + tables.wins(comparison, arm) + "}" for arm in arms]
@@ -88,30 +88,30 @@ def _row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _cell(found: Difference, symmetric: bool) -> str:
+def _cell(difference: Difference, symmetric: bool) -> str:
     """The difference, and its interval in a column of its own."""
-    if found.value is None:
+    if difference.value is None:
         return r"\multicolumn{2}{c}{--}"
-    value = f"${signed(found.value)}$"
-    if tables.is_shown(found):
-        value = rf"$\mathbf{{{signed(found.value)}}}$\rlap{{$^{{*}}$}}"
-    if found.low is None or found.high is None:
+    value = f"${signed(difference.value)}$"
+    if tables.is_significant(difference):
+        value = rf"$\mathbf{{{signed(difference.value)}}}$\rlap{{$^{{*}}$}}"
+    if difference.low is None or difference.high is None:
         return f"{value} &"
     if symmetric:
-        return rf"{value} & $\pm${(found.high - found.low) / 2:.3f}"
-    return f"{value} & (${signed(found.low)}$, ${signed(found.high)}$)"
+        return rf"{value} & $\pm${(difference.high - difference.low) / 2:.3f}"
+    return f"{value} & (${signed(difference.low)}$, ${signed(difference.high)}$)"
 
 
 def _all_symmetric(comparison: Comparison) -> bool:
     """Whether every interval is a half width to either side, as t intervals are."""
     of_settings = [by_task.values() for by_task in comparison.differences.values()]
-    found = [one["acc"] for by_task in of_settings for one in by_task]
-    found += [pooled["acc"] for pooled in comparison.pooled.values()]
-    return all(one.df is not None for one in found if one.low is not None)
+    differences = [one["acc"] for by_task in of_settings for one in by_task]
+    differences += [pooled["acc"] for pooled in comparison.pooled.values()]
+    return all(one.df is not None for one in differences if one.low is not None)
 
 
 def _caption(comparison: Comparison, symmetric: bool) -> str:
-    spread = tables.over(comparison)
+    spread = tables.interval_scope(comparison)
     if spread and symmetric:
         spread = rf"$\pm$: half of the {escape(spread)}. "
     elif spread:
@@ -123,7 +123,7 @@ def _caption(comparison: Comparison, symmetric: bool) -> str:
 
 
 def _comment(comparison: Comparison) -> list[str]:
-    told = [
+    lines = [
         f"Made by: {one_line(comparison.command)}",
         f"regreason {comparison.regreason}; data: sha256 {one_line(comparison.data['sha256'])}",
         r"Needs \usepackage{booktabs} in the preamble; \input this file. With many arms, put it "
@@ -132,7 +132,7 @@ def _comment(comparison: Comparison) -> list[str]:
     names = [comparison.baseline, *comparison.arms, tables.caption(comparison)]
     names += [name for one in comparison.settings for name in (one.dataset, one.axis_title)]
     if not all(map(str.isascii, names)):
-        told.append(
+        lines.append(
             "Has letters outside ASCII: take LuaLaTeX and a font with them if pdfLaTeX stops."
         )
-    return [f"% {line}" for line in told]
+    return [f"% {line}" for line in lines]

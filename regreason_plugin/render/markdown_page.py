@@ -34,7 +34,7 @@ def to_markdown(comparison: Comparison) -> str:
         pooled=_table(tables.pooled(c)),
         by_label=[
             (setting.title, _table(tables.by_label(c, setting)))
-            for setting in tables.of_ones_own(c)
+            for setting in tables.own_settings(c)
         ],
         gap=[[code(arm), number(gap.value, 2), tables.gap(gap)] for arm, gap in c.gap.items()],
         power_header=[
@@ -61,16 +61,16 @@ def _table(cells: Cells) -> Markdown:
 
 
 def _needed(comparison: Comparison, arm: str) -> list[str]:
-    found = comparison.needed.get(arm)
-    if found is None:
+    needed = comparison.needed.get(arm)
+    if needed is None:
         return [NONE] * 3
     groups, seeds = (
         "no number is enough" if count is None else f"{count:,}"
-        for count in (found.groups, found.seeds)
+        for count in (needed.groups, needed.seeds)
     )
     # Of fewer than three seeds nothing is known about how they vary.
     few = comparison.pooled[arm]["acc"].over != "seeds and groups"
-    return [number(found.difference), groups, NONE if few else seeds]
+    return [number(needed.difference), groups, NONE if few else seeds]
 
 
 def _run(run: RunRecord) -> list[str]:

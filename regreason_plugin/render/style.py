@@ -51,7 +51,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def look(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
     """How the curve of one arm or model is drawn, by its place among them."""
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -70,10 +70,10 @@ def floats(values: Iterable[float | None]) -> list[float]:
 
 
 def legend(axes: Axes, names: Iterable[str], others: dict[str, Artist]) -> None:
-    """Fill a panel with the look of each name, in their order, and with what else is drawn."""
+    """Fill a panel with the line of each name, in their order, and with what else is drawn."""
     axes.set_axis_off()
     names = list(names)
-    lines = [Line2D([], [], **look(number)) for number in range(len(names))]
+    lines = [Line2D([], [], **line_style(number)) for number in range(len(names))]
     texts = [*(textwrap.fill(name, 40) for name in names), *others]
     # The texts come after: matplotlib would leave out a name with an underscore before it.
     blank = [str(number) for number in range(len(texts))]
@@ -83,7 +83,8 @@ def legend(axes: Axes, names: Iterable[str], others: dict[str, Artist]) -> None:
         loc="center",
         frameon=False,
         handlelength=3.5,
-        ncols=1 + (len(texts) > 12),
+        # Long names have no room beside others.
+        ncols=1 + (len(texts) > 12 and max(map(len, texts)) <= 20),
     )
     for text, name in zip(made.get_texts(), texts, strict=True):
         text.set_text(name)

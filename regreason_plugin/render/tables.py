@@ -64,7 +64,7 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
-def heads(labels: Sequence[str]) -> tuple[list[str], list[str]]:
+def label_heads(labels: Sequence[str]) -> tuple[list[str], list[str]]:
     """Heads of a table's rows and columns, a label each.
 
     Short labels stand as they are; with longer ones the columns have their numbers alone, which
@@ -80,33 +80,33 @@ def heads(labels: Sequence[str]) -> tuple[list[str], list[str]]:
 # --- numbers ------------------------------------------------------------------------------
 
 
-def is_shown(difference: Difference) -> bool:
+def is_significant(difference: Difference) -> bool:
     """Whether it is told from zero when all that is compared is counted."""
     return difference.p_holm is not None and difference.p_holm < ALPHA
 
 
-def interval(found: Interval, *, sign: bool = False) -> str:
+def interval(estimate: Interval, *, sign: bool = False) -> str:
     """Such as ``0.512 (0.480 to 0.544)``; without the ends where there are none."""
-    value = signed(found.value) if sign else number(found.value)
-    bracket = ends(found.low, found.high, sign=sign)
-    return f"{value} ({bracket})" if bracket and found.value is not None else value
+    value = signed(estimate.value) if sign else number(estimate.value)
+    bracket = ends(estimate.low, estimate.high, sign=sign)
+    return f"{value} ({bracket})" if bracket and estimate.value is not None else value
 
 
-def difference(found: Difference | None) -> str:
-    """Such as ``+0.020* (+0.002 to +0.038)``; a star, or a space for it, as `is_shown`."""
-    if found is None:
+def difference(estimate: Difference | None) -> str:
+    """Such as ``+0.020* (+0.002 to +0.038)``; a star, or a space for it, as `is_significant`."""
+    if estimate is None:
         return NONE
-    value, bracket, rest = interval(found, sign=True).partition(" (")
-    return f"{value}{'*' if is_shown(found) else ' ' if bracket else ''}{bracket}{rest}"
+    value, bracket, rest = interval(estimate, sign=True).partition(" (")
+    return f"{value}{'*' if is_significant(estimate) else ' ' if bracket else ''}{bracket}{rest}"
 
 
-def gap(found: Gap) -> str:
+def gap(share: Gap) -> str:
     """The set of a Fieller interval in words."""
-    if found.kind == "everything" or found.low is None or found.high is None:
+    if share.kind == "everything" or share.low is None or share.high is None:
         return "no value is excluded"
-    if found.kind == "outside":
-        return f"up to {found.low:.2f}, or {found.high:.2f} and more"
-    return f"{found.low:.2f} to {found.high:.2f}"
+    if share.kind == "outside":
+        return f"up to {share.low:.2f}, or {share.high:.2f} and more"
+    return f"{share.low:.2f} to {share.high:.2f}"
 
 
 # --- what was compared, in words ----------------------------------------------------------
@@ -128,12 +128,12 @@ def _seeds(comparison: Comparison) -> str:
     return f"{several} seed{'s' if counts[-1] > 1 else ''} an arm"
 
 
-def over(comparison: Comparison) -> str:
+def interval_scope(comparison: Comparison) -> str:
     """What the intervals of the differences speak of; empty where there are none."""
     arms: dict[str, list[str]] = {}
     for arm, pooled in comparison.pooled.items():
-        if found := next((one.over for one in pooled.values() if one.over), None):
-            arms.setdefault(found, []).append(arm)
+        if scope := next((one.over for one in pooled.values() if one.over), None):
+            arms.setdefault(scope, []).append(arm)
     which = "; ".join(
         OVER[kind] + ("" if len(arms) == 1 else f": {', '.join(names)}")
         for kind, names in arms.items()
@@ -143,7 +143,7 @@ def over(comparison: Comparison) -> str:
 
 def legend(comparison: Comparison) -> list[str]:
     """What the intervals, the star and the footer say, a sentence each."""
-    intervals = over(comparison)
+    intervals = interval_scope(comparison)
     return [
         *([f"In brackets: {intervals}."] if intervals else []),
         f"*: {HOLM}.",
@@ -189,9 +189,9 @@ def accuracy(comparison: Comparison) -> Cells:
 
 def wins(comparison: Comparison, arm: str) -> str:
     """Such as ``12 of 18 (2 tied)``."""
-    found = comparison.wins[arm]
-    ties = f" ({found.ties} tied)" if found.ties else ""
-    return f"{found.wins} of {found.of}{ties}"
+    tally = comparison.wins[arm]
+    ties = f" ({tally.ties} tied)" if tally.ties else ""
+    return f"{tally.wins} of {tally.of}{ties}"
 
 
 def detectable(comparison: Comparison, arm: str) -> str:
@@ -231,14 +231,14 @@ _COSTS = {
 def costs(comparison: Comparison) -> Cells:
     """A row a kind of cost that any arm's records have; without rows where there are none."""
     everyone = [comparison.baseline, *comparison.arms]
-    found = {
+    by_title = {
         title: [getattr(comparison.costs[arm], field) for arm in everyone]
         for field, (title, _) in _COSTS.items()
     }
     units = dict(_COSTS.values())
     body = [
         [title, *(_amount(value, units[title]) for value in values)]
-        for title, values in found.items()
+        for title, values in by_title.items()
         if any(value is not None for value in values)
     ]
     return Cells(["of one model", *everyone], body, [], words=1, fixed=2)
@@ -261,7 +261,7 @@ def about_costs(comparison: Comparison) -> str:
     )
 
 
-def of_ones_own(comparison: Comparison) -> list[Setting]:
+def own_settings(comparison: Comparison) -> list[Setting]:
     """The settings whose labels are shown one by one: none where all are the paper's."""
     return comparison.settings if comparison.settings_in_paper is None else []
 
@@ -269,9 +269,9 @@ def of_ones_own(comparison: Comparison) -> list[Setting]:
 def by_label(comparison: Comparison, setting: Setting) -> Cells:
     """A row a label, of each arm its precision and recall, such as ``0.56 / 0.62``."""
     everyone = [comparison.baseline, *comparison.arms]
-    found = [comparison.classes[arm][setting.task] for arm in everyone]
+    by_arm = [comparison.classes[arm][setting.task] for arm in everyone]
     body = [
         [name, str(count), *(f"{number(of.precision, 2)} / {number(of.recall, 2)}" for of in row)]
-        for name, count, *row in zip(setting.label_names, setting.labels, *found, strict=True)
+        for name, count, *row in zip(setting.label_names, setting.labels, *by_arm, strict=True)
     ]
     return Cells(["label", "n", *everyone], body, [], words=1, fixed=3)

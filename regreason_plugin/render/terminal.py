@@ -38,7 +38,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     costs = tables.costs(comparison)
     if costs.body:
         print_table(console, costs, tables.about_costs(comparison))
-    for setting in tables.of_ones_own(comparison):
+    for setting in tables.own_settings(comparison):
         title = f"Precision / recall by label of {setting.title}"
         print_table(console, tables.by_label(comparison, setting), title)
     for line in (*tables.legend(comparison), *comparison.notes):

@@ -69,8 +69,8 @@ def _curve(axes: Axes, plan: Plan, condition: Condition, key: str) -> None:
             if accuracy is not None and line["step"]:
                 by_step.setdefault(line["step"], []).append((line[key], accuracy[1]))
     points = [
-        tuple(statistics.fmean(values) for values in zip(*found, strict=True))
-        for _, found in sorted(by_step.items())
+        tuple(statistics.fmean(values) for values in zip(*pairs, strict=True))
+        for _, pairs in sorted(by_step.items())
     ]
     arm = list(ARMS).index(condition.arm)
     regime = list(_REGIMES).index(next(iter(condition.changes), None))

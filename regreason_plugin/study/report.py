@@ -73,11 +73,11 @@ def _explanation_first(figures: dict[str, Figures]) -> Cells:
     rows = [
         [
             name,
-            *(_mean(found.mean(metric)) for metric in SCORES),
-            *(_mean(found.mean(FORCED + metric)) for metric in SCORES),
+            *(_mean(one.mean(metric)) for metric in SCORES),
+            *(_mean(one.mean(FORCED + metric)) for metric in SCORES),
         ]
-        for name, found in figures.items()
-        if found.condition.order == "explanation_first"
+        for name, one in figures.items()
+        if one.condition.order == "explanation_first"
     ]
     return Cells(header, rows, [], words=1, fixed=1)
 
@@ -105,7 +105,7 @@ def _markdown(
             for one, loss in choice.losses
         ],
         c=comparison,
-        over=tables.over(comparison),
+        over=tables.interval_scope(comparison),
         holm=tables.HOLM,
         scores=_against_baseline(comparison, SCORES),
         entropies=_against_baseline(comparison, ENTROPIES),
@@ -127,12 +127,12 @@ def _numbers(plan: Plan, choice: Choice, figures: dict[str, Figures]) -> bytes:
         ],
         "conditions": {
             name: {
-                "arm": found.condition.arm,
-                "order": found.condition.order,
-                "changes": found.condition.changes,
-                "by_seed": found.values,
+                "arm": one.condition.arm,
+                "order": one.condition.order,
+                "changes": one.condition.changes,
+                "by_seed": one.values,
             }
-            for name, found in figures.items()
+            for name, one in figures.items()
         },
     }
     return json.dumps(content, indent=1).encode("utf-8") + b"\n"

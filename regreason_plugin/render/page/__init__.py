@@ -96,7 +96,7 @@ def _environment() -> Environment:
 
 
 def _typeset(form: Callable[..., str]) -> Callable[..., str]:
-    return lambda *given: typeset(form(*given))
+    return lambda *values: typeset(form(*values))
 
 
 def code_spans(text: str) -> list[tuple[bool, str]]:

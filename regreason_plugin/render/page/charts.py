@@ -146,9 +146,9 @@ def inline_svg(svg: bytes, name: str, title: str, text: str) -> Markup:
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - all text escaped
 
 
-def _attributes(given: Iterable[tuple[str, str]], name: str) -> Iterator[tuple[str, str]]:
+def _attributes(attributes: Iterable[tuple[str, str]], name: str) -> Iterator[tuple[str, str]]:
     """What an element keeps: its style as attributes, and ids that are referred to."""
-    for key, value in given:
+    for key, value in attributes:
         if key == "style":
             for part in value.split("; "):
                 what, _, how = part.partition(": ")

@@ -20,7 +20,13 @@ from regreason_plugin.core.numbers import NONE, ends, number, p_value, signed
 from regreason_plugin.metrics.metric_names import METRICS, TABLED
 from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS
-from regreason_plugin.render.tables import about_costs, costs, heads, is_shown, settings_of
+from regreason_plugin.render.tables import (
+    about_costs,
+    costs,
+    is_significant,
+    label_heads,
+    settings_of,
+)
 
 # Steps of colour to either side of zero.
 STEPS = 5
@@ -69,7 +75,7 @@ def view(
         "confusion": _confusions(c),
         "costs": costs(c),
         "about_costs": about_costs(c),
-        "look": {arm: f"c{n % len(COLOURS)}" for n, arm in enumerate([c.baseline, *c.arms])},
+        "swatches": {arm: f"c{n % len(COLOURS)}" for n, arm in enumerate([c.baseline, *c.arms])},
         "learning_of": what_is_drawn(c.curves),
         **_conversations(c, disagreements, disagreeing),
         **_runs(c),
@@ -113,7 +119,7 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
         return Cell(
             typeset(signed(difference.value)),
             _shade(difference.value, bound, flip),
-            is_shown(difference),
+            is_significant(difference),
             "; ".join(more),
         )
 
@@ -164,13 +170,13 @@ def _scale_end(value: float) -> str:
 def _confusions(c: Comparison) -> list[Any]:
     """By what is counted together: its title, heads of rows and columns, and tables by arm."""
     arms = [arm for arm in (c.baseline, *c.arms) if arm in c.confusion]
-    told = {s.task: (_title(s), s.label_names) for s in c.settings}
+    titles_and_labels = {s.task: (_title(s), s.label_names) for s in c.settings}
     if c.settings:
-        told[ALL] = ("", c.settings[0].label_names)
+        titles_and_labels[ALL] = ("", c.settings[0].label_names)
     return [
         (
-            *told[key][:1],
-            *heads(told[key][1]),
+            *titles_and_labels[key][:1],
+            *label_heads(titles_and_labels[key][1]),
             [(arm, _confusion(c.confusion[arm][key])) for arm in arms],
         )
         for key in (c.confusion[arms[0]] if arms else ())
@@ -235,8 +241,8 @@ _PARTS = ("environment", "evaluation", "training")
 
 
 def _runs(c: Comparison) -> dict[str, Any]:
-    """What all models have alike, told once, and of each model only the rest."""
-    told = [
+    """What all models have alike, once, and of each model only the rest."""
+    records = [
         # (The declaration is as long as its prompt, and the data's hash holds it; costs have a
         # table of their own.)
         {
@@ -252,8 +258,8 @@ def _runs(c: Comparison) -> dict[str, Any]:
     alike = {
         part: {
             key: value
-            for key, value in (told[0][part] if told else {}).items()
-            if all(one[part].get(key) == value for one in told)
+            for key, value in (records[0][part] if records else {}).items()
+            if all(one[part].get(key) == value for one in records)
         }
         for part in _PARTS
     }
@@ -265,7 +271,7 @@ def _runs(c: Comparison) -> dict[str, Any]:
             # Columns of their own.
             if key not in alike[part] and key not in ("arm", "seed")
         }
-        for one in told
+        for one in records
     ]
     return {
         "alike": alike,
