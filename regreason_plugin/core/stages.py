@@ -258,7 +258,7 @@ def _only_one(out: Path) -> Iterator[IO[str]]:
 
 
 def _share_done(log: Path) -> float:
-    """Percent done by the last progress bar that the command printed."""
+    """Percent done by the last progress bar that the command printed, which tells no other way."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - 2000))
         shown = re.findall(rb"(\d+)%\|", stream.read())

@@ -135,7 +135,7 @@ def _include_paths(named: Any) -> Any:
     if ours is None:
         return named
     # An editable install leaves a copy below lm-eval, which may be older. The later
-    # path wins on both versions; 0.4.13 says so once a task.
+    # path wins on both versions; 0.4.13 says so once a task, and no argument of it stops that.
     logging.getLogger("lm_eval.tasks._index").addFilter(
         lambda record: "overrides existing task" not in record.getMessage()
     )
