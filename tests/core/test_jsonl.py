@@ -169,3 +169,11 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_the_old(tmp_path: Path) -> 
         raise RuntimeError
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_that_names_no_task_is_a_fault_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n")
+    with pytest.raises(TypeError, match="name the task"):
+        list(read_records(path, Rating))
+    assert Rating.model_validate({**GOOD, "dataset": "mine"}).dataset == "mine"
