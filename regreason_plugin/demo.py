@@ -137,13 +137,16 @@ def _stages(out: Path, arms: tuple[str, ...], seed: int) -> list[Stage]:
     made_from = hash_of(*(stage.inputs for stage in stages))
     runs = [f"{arm}={out / 'results' / arm}" for arm in arms]
     compare = ["regreason", "compare", *runs, "--baseline", "label_only", "--out", str(out)]
-    plot = ["regreason", "probe-plot", *runs, "--out", str(out)]
-    for name, command, file in (
-        ("compare", compare, "comparison.json"),
-        ("plot", plot, "probes.csv"),
-    ):
-        done = (out / file).is_file
-        stages.append(Stage(name, command, made_from, done, after=evaluated, seconds=8))
+    stages.append(
+        Stage(
+            "compare",
+            compare,
+            made_from,
+            (out / "comparison.json").is_file,
+            after=evaluated,
+            seconds=8,
+        )
+    )
     return stages
 
 
@@ -167,7 +170,7 @@ def _show_result(out: Path, arms: tuple[str, ...]) -> None:
         "page": out / "report.html",
         "table": out / "comparison.md",
         "numbers": out / "comparison.json",
-        "entropies": out / "probes.png",
+        "entropies": out / "figures" / "entropy_by_layer.png",
         "data": out / "data",
         "adapters": out / "models",
         "lm_eval results": out / "results",

@@ -36,11 +36,19 @@ CORPUS = [
 ]
 
 
+TIERS = ("e2e", "integration", "unit")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever is not marked as of another tier is a unit test."""
+    """Whatever is not marked as of another tier is a unit test; the longest files come first."""
+
+    def tier(item: pytest.Item) -> int:
+        return next(n for n, name in enumerate(TIERS) if item.get_closest_marker(name))
+
     for item in items:
-        if not any(item.iter_markers("integration")) and not any(item.iter_markers("e2e")):
+        if not any(item.get_closest_marker(name) for name in TIERS):
             item.add_marker(pytest.mark.unit)
+    items.sort(key=tier)
 
 
 @pytest.fixture(scope="session")

@@ -68,17 +68,17 @@ class Fault(Exception):  # noqa: N818 - an outcome, not an error of ours
 
     Attributes:
         kind: Its name in the store.
-        said: The start of what the server said, without the key.
+        server_text: The start of what the server said, without the key.
         wait: Seconds that the server asked to wait, if it did.
         attempts: How often it was tried.
     """
 
     attempts = 1
 
-    def __init__(self, kind: str, said: str = "", wait: float | None = None) -> None:
+    def __init__(self, kind: str, server_text: str = "", wait: float | None = None) -> None:
         super().__init__(kind)
         self.kind = kind
-        self.said = said
+        self.server_text = server_text
         self.wait = wait
 
 
@@ -241,8 +241,8 @@ class Server:
             variable = self._rater.api_key_env
             where = f"in {variable}" if variable else "(none: api_key_env is not set)"
             raise UserError(
-                f"{self._rater.base_url} refuses the key {where} (401); set it and run the same command "
-                "again"
+                f"{self._rater.base_url} refuses the key {where} (401); set it and run the same "
+                "command again"
             ) from None
         except openai.APIStatusError as error:
             raise self._status_fault(error) from None
@@ -252,9 +252,9 @@ class Server:
             raise _Transient(_connection_kind(error)) from None
         response = raw.http_response
         try:
-            reply = _read_reply(response.headers.get("content-type", ""), response.content)
+            reply = read_reply(response.headers.get("content-type", ""), response.content)
         except Fault as fault:
-            fault.said = self._without_key(fault.said)[:_KEPT]
+            fault.server_text = self._without_key(fault.server_text)[:_KEPT]
             raise
         # Words that stand for a key where none is needed may stand in an answer, too.
         return reply if len(self._key) < 8 else replace(reply, text=self._without_key(reply.text))
@@ -265,21 +265,24 @@ class Server:
     def _status_fault(self, error: openai.APIStatusError) -> Fault:
         status = error.status_code
         kind = _KINDS.get(status) or ("server_error" if status >= 500 else "refused_request")
-        said = self._without_key(" ".join(str(error.message).split()))[:_KEPT]
+        server_text = self._without_key(" ".join(str(error.message).split()))[:_KEPT]
         if kind in _FINAL or (status < 500 and status not in {408, 409, 429}):
-            return Fault(kind, said)
-        return _Transient(kind, said, _retry_after(error.response.headers.get("retry-after")))
+            return Fault(kind, server_text)
+        return _Transient(
+            kind, server_text, _retry_after(error.response.headers.get("retry-after"))
+        )
 
 
-def _read_reply(content_type: str, body: bytes) -> Reply:
+def read_reply(content_type: str, body: bytes) -> Reply:
+    """What a server's answer holds, or the fault it is."""
     # Long enough that a key in what is kept of it is whole.
-    said = body[:20_000].decode("utf-8", "replace")
+    body_text = body[:20_000].decode("utf-8", "replace")
     if "json" not in content_type.lower():
-        raise _Transient("wrong_content_type", said)
+        raise _Transient("wrong_content_type", body_text)
     try:
         completion = json.loads(body)
     except (ValueError, RecursionError):
-        raise _Transient("broken_body", said) from None
+        raise _Transient("broken_body", body_text) from None
     try:
         choice = completion["choices"][0]
         message = choice["message"]
@@ -290,7 +293,7 @@ def _read_reply(content_type: str, body: bytes) -> Reply:
             raise ValueError
         reason = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
-        raise _Transient("no_completion", said) from None
+        raise _Transient("no_completion", body_text) from None
     stop = None
     if refusal or reason == "content_filter":
         stop, text = "refused", str(refusal or text)

@@ -185,9 +185,9 @@ def copy_prompts(destination: Path) -> list[Path]:
         UserError: One of the files is there already.
     """
     ours = files("regreason_plugin.annotate")
-    asked = [f"{style}/{axis}.txt" for style in STYLES for axis in AXES]
+    declared = [f"{style}/{axis}.txt" for style in STYLES for axis in AXES]
     # An axis may have been declared that nobody has written a prompt for.
-    names = [name for name in asked if ours.joinpath("prompts").joinpath(name).is_file()]
+    names = [name for name in declared if ours.joinpath("prompts").joinpath(name).is_file()]
     names += [f"{MERGE}.txt", f"{EXPLAIN}.txt"]
     for name in [*names, *CONFIGS]:
         if (destination / name).exists():
@@ -205,7 +205,7 @@ def _material(text: str, mark: re.Pattern[str] = _MARK) -> str:
     return mark.sub("\u2039", neutralise(text.replace("\r\n", "\n").strip())[0])
 
 
-def _read(name: str, places: Sequence[str], folder: Path | None) -> str:
+def _read(name: str, placeholders: Sequence[str], folder: Path | None) -> str:
     with as_file(files("regreason_plugin.annotate").joinpath("prompts")) as ours:
         path = (folder or ours) / name
         try:
@@ -216,10 +216,11 @@ def _read(name: str, places: Sequence[str], folder: Path | None) -> str:
             ) from None
         except UnicodeDecodeError:
             raise UserError("is not UTF-8; save the file as UTF-8", path=path) from None
-    for place in places:
-        if text.count(place) != 1:
+    for placeholder in placeholders:
+        if text.count(placeholder) != 1:
             raise UserError(
-                f"needs {place} exactly once, and has it {text.count(place)} times", path=path
+                f"needs {placeholder} exactly once, and has it {text.count(placeholder)} times",
+                path=path,
             )
     return text
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.annotate.answers import read_explanation, read_rating
 from regreason_plugin.annotate.config import ServerRater
-from regreason_plugin.annotate.prompts import AskingPrompt, load_prompts
+from regreason_plugin.annotate.prompts import AskingPrompt
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.core.jsonl import check_unique, read_records
 from regreason_plugin.core.paper import AXES, EIGHTEEN
@@ -78,12 +78,13 @@ class AskedRater:
     config: ServerRater
     asking: Mapping[tuple[str, str], AskingPrompt]
     store: Store
-    _known: tuple[Conversation, dict[CallKey, Outcome]] | None = None
 
     def __post_init__(self) -> None:
         # The same for half a million questions.
-        self._how = sampling(self.config)
+        self._sampling = sampling(self.config)
         self._hashes = {key: prompt.sha256 for key, prompt in self.asking.items()}
+        self._last: Conversation | None = None
+        self._outcomes: dict[tuple[str, str], Outcome] = {}
 
     @property
     def name(self) -> str:
@@ -97,10 +98,9 @@ class AskedRater:
 
     def kinds(self) -> set[tuple[str, ...]]:
         """The keys of what it is asked about any conversation, without the conversation."""
-        model, how = self.config.model, self._how
         return {
-            (self.name, axis, style, hashed, model, how)
-            for (style, axis), hashed in self._hashes.items()
+            (self.name, axis, style, sha256, self.config.model, self._sampling)
+            for (style, axis), sha256 in self._hashes.items()
         }
 
     def questions(self, conversation: Conversation) -> list[Question]:
@@ -115,47 +115,33 @@ class AskedRater:
     def rate(self, conversation: Conversation, axis: str, prompt: Any) -> RaterScore:
         """What it has answered, out of the store."""
         # All it has said of a conversation is read at once, for the axes and prompts to come.
-        if self._known is None or self._known[0] is not conversation:
-            asked = self.questions(conversation)
-            self._known = conversation, self.store.outcomes([one.key for one in asked])
-        outcome = next(
-            (
-                outcome
-                for key, outcome in self._known[1].items()
-                if (key.axis, key.prompt) == (axis, prompt.name)
-            ),
-            None,
-        )
-        found = outcome is not None and outcome.state == OK
+        if self._last is not conversation:
+            keys = [question.key for question in self.questions(conversation)]
+            outcomes = self.store.outcomes(keys).items()
+            self._outcomes = {(key.axis, key.prompt): outcome for key, outcome in outcomes}
+            self._last = conversation
+        outcome = self._outcomes.get((axis, prompt.name), Outcome("not_asked"))
+        answered = outcome.state == OK
         return RaterScore(
             rater=self.name,
             prompt=prompt.name,
             scale=prompt.scale,
-            score=outcome.score if outcome and found else None,
-            explanation=outcome.explanation if outcome and found else None,
-            error=None if found else (outcome.state if outcome else "not_asked"),
+            score=outcome.score if answered else None,
+            explanation=outcome.explanation if answered else None,
+            error=None if answered else outcome.state,
         )
 
     def _question(self, text: str, conversation: Conversation, axis: str, style: str) -> Question:
         prompt = self.asking[style, axis]
-        hashed = self._hashes[style, axis]
-        key = CallKey(text, self.name, axis, style, hashed, self.config.model, self._how)
+        sha256 = self._hashes[style, axis]
+        key = CallKey(text, self.name, axis, style, sha256, self.config.model, self._sampling)
         return Question(
             key,
             conversation.id,
             lambda: prompt.render(conversation),
             _rating_schema(prompt.scale),
-            lambda said: read_rating(said, prompt.scale),
+            lambda answer: read_rating(answer, prompt.scale),
         )
-
-
-def asked_rater(config: ServerRater, prompts: Path | None, store: Store) -> AskedRater:
-    """Read a rater's prompts.
-
-    Raises:
-        UserError: One is missing or wrong.
-    """
-    return AskedRater(config, load_prompts(config.prompts, prompts), store)
 
 
 def explanation_question(

@@ -7,19 +7,18 @@ raters agree: the same of these gives the same bytes. With its front matter,
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-import yaml
+from huggingface_hub import DatasetCardData
 
 from regreason_plugin.annotate.agreement import ALL, Agreement
 from regreason_plugin.annotate.provenance import About, AboutRater
 from regreason_plugin.build.folder import MANIFEST, TEST, Manifest
 from regreason_plugin.build.split import SPLITS
 from regreason_plugin.core.declaration import Declaration
-from regreason_plugin.core.markdown import block, code, escape
+from regreason_plugin.core.markdown import Markdown, block, code, escape, render
+from regreason_plugin.core.numbers import NONE, number, signed
 
 CARD = "README.md"
 _LEAKED = {
@@ -51,322 +50,175 @@ def data_card(
         agreement: Among its raters.
         about: What is said of the ratings, if anything is.
     """
-    parts = [
-        _front_matter(manifest),
-        f"# {escape(_title(manifest))}",
-        _generated(manifest),
-        f"{_what(manifest)} Each row is "
-        "a prompt with its label and what follows the label in one arm of a comparison: an "
-        "explanation, or text in its place. Made with RegReason "
-        f"{escape(manifest.versions.get('regreason', ''))}, an open implementation of "
-        "[Regularization Through Reasoning](https://arxiv.org/abs/2511.02044).",
-        escape(manifest.note),
-        "## Sources and licences",
-        _sources(manifest),
-        "## Labels",
-        _labels(manifest, about),
-        _counts(manifest),
-        _distribution(manifest),
-        "## Agreement of the raters",
-        _agreement(agreement, manifest.declaration),
-        "## Arms",
-        _arms(manifest),
-        "## What was cut, neutralised, left out",
-        _changes(manifest, about),
-        "## Use",
-        *_use(manifest),
-        "## Verify",
-        f"sha256 of `{MANIFEST}`: {code(sha256)}. The manifest has the sha256 of every data file "
-        "(this card is not among them). Training and evaluation refuse a folder that differs; by "
-        "hand:",
-        block(_VERIFY, "bash"),
-        f"Made from {code(manifest.source.get('file', ''))}, sha256 of its sorted rows "
-        f"{code(manifest.source.get('sha256_of_sorted_rows', ''))}, with seed {manifest.seed}.",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-_VERIFY = """python -c "import json, hashlib, pathlib
-for name, sha256 in json.load(open('manifest.json'))['files'].items():
-    assert hashlib.sha256(pathlib.Path(name).read_bytes()).hexdigest() == sha256, name\""""
-
-
-def _settings(manifest: Manifest) -> list[tuple[str, str]]:
-    known = {name for count in manifest.counts.values() for name in count.labels}
     declared = manifest.declaration
-    return [setting for setting in declared.settings if declared.task_name(*setting) in known]
+    labelled = {name for count in manifest.counts.values() for name in count.labels}
+    settings = [one for one in declared.settings if declared.task_name(*one) in labelled]
+    datasets = list(dict.fromkeys(dataset for dataset, _ in settings))
+    arm = "explanation" if "explanation" in manifest.arms else manifest.arms[0]
+    title = _title(manifest, datasets)
+    limits = manifest.limits
+    sizes = {"prompts": limits.max_prompt, "targets": limits.max_target}
+    return render(
+        "build/card.md.j2",
+        m=manifest,
+        declared=declared,
+        about=about,
+        agreement=agreement,
+        sha256=sha256,
+        manifest_name=MANIFEST,
+        generated=manifest.origin == "generated",
+        front=_front_matter(manifest, title, arm),
+        title=title,
+        datasets=datasets,
+        axes=[
+            axis.title
+            for name, axis in declared.axes.items()
+            if name in {axis for _, axis in settings}
+        ],
+        sources=[_source(declared, dataset) for dataset in datasets],
+        raters=_raters(about) if about else [],
+        counts=[
+            [split, *(f"{n:,}" for n in (count.rows, count.conversations, count.groups))]
+            for split, count in manifest.counts.items()
+        ],
+        label_heads=[f"label {label}" for label in declared.labels],
+        distribution=[_distribution(manifest, declared, *setting) for setting in settings],
+        **_agreement(agreement, declared),
+        tokenizer=_tokenizer_name(manifest.tokenizer),
+        lengths=[_lengths(manifest, arm) for arm in manifest.arms],
+        cut=[f"{what} to {most} {limits.unit}" for what, most in sizes.items() if most],
+        changes=_changes(manifest, about),
+        arm=arm,
+        scoring=_scoring(manifest, declared, settings),
+    )
 
 
-def _what(manifest: Manifest) -> str:
-    declared = manifest.declaration
-    if declared.rated:
-        return (
-            f"Conversations whose last message is rated from {declared.labels[0]} to "
-            f"{declared.labels[-1]} on {_axes(manifest)}."
-        )
-    titles = (dataset.title for dataset in declared.datasets.values())
-    kind = "in their order" if declared.ordinal else "in no order"
-    return f"{escape(', '.join(titles))}: {len(declared.labels)} labels, {kind}."
-
-
-def _datasets(manifest: Manifest) -> list[str]:
-    return list(dict.fromkeys(dataset for dataset, _ in _settings(manifest)))
-
-
-def _axes(manifest: Manifest) -> str:
-    given = {axis for _, axis in _settings(manifest)}
-    axes = manifest.declaration.axes
-    return ", ".join(axis.title for name, axis in axes.items() if name in given)
-
-
-def _title(manifest: Manifest) -> str:
+def _title(manifest: Manifest, datasets: list[str]) -> str:
     kind = "GENERATED mini benchmark" if manifest.origin == "generated" else "rated conversations"
     if not manifest.declaration.rated:
         kind = "labelled texts"
-    return f"RegReason, {kind}: {', '.join(_datasets(manifest))}"
+    return f"RegReason, {kind}: {', '.join(datasets)}"
 
 
-def _front_matter(manifest: Manifest) -> str:
+def _front_matter(manifest: Manifest, title: str, default_arm: str) -> Markdown:
+    """The metadata that the Hub and ``datasets`` read."""
     rows = sum(count.rows for count in manifest.counts.values())
-    front: dict[str, Any] = {"pretty_name": _title(manifest), "license": "other"}
-    if manifest.origin == "generated":
-        front["language"] = ["en"]
-    front["task_categories"] = ["text-classification", "text-generation"]
-    front["size_categories"] = [next((name for size, name in _SIZES if rows < size), "1M<n<10M")]
-    front["tags"] = ["regreason", "explanations", "llm-as-a-judge", manifest.origin]
-    first = "explanation" if "explanation" in manifest.arms else manifest.arms[0]
-    front["configs"] = [
-        {
-            "config_name": arm,
-            **({"default": True} if arm == first else {}),
-            "data_files": [
-                *({"split": str(s), "path": f"{s}/{arm}.jsonl"} for s in SPLITS[:2]),
-                {"split": "test", "path": TEST},
-            ],
-        }
-        for arm in manifest.arms
-    ]
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---"
-
-
-def _generated(manifest: Manifest) -> str:
-    if manifest.origin != "generated":
-        return ""
-    return (
-        "**These conversations are GENERATED, not collected. No number made from them says "
-        "anything about real text.**"
+    metadata = DatasetCardData(
+        pretty_name=title,
+        license="other",
+        language=["en"] if manifest.origin == "generated" else None,
+        task_categories=["text-classification", "text-generation"],
+        size_categories=[next((name for size, name in _SIZES if rows < size), "1M<n<10M")],
+        tags=["regreason", "explanations", "llm-as-a-judge", manifest.origin],
+        configs=[
+            {
+                "config_name": arm,
+                **({"default": True} if arm == default_arm else {}),
+                "data_files": [
+                    *({"split": str(s), "path": f"{s}/{arm}.jsonl"} for s in SPLITS[:2]),
+                    {"split": "test", "path": TEST},
+                ],
+            }
+            for arm in manifest.arms
+        ],
     )
+    return Markdown(metadata.to_yaml())
 
 
-def _sources(manifest: Manifest) -> str:
-    if manifest.origin == "generated":
-        return (
-            "All conversations were generated by RegReason (Apache-2.0) in the shape of these "
-            f"datasets, of which they hold nothing: {', '.join(_datasets(manifest))}."
-        )
-    lines = []
-    for dataset in _datasets(manifest):
-        source = manifest.declaration.datasets[dataset]
-        home = f"<{source.home}>" if source.home.startswith("https://") else code(source.home)
-        lines.append([code(dataset), escape(source.title), home, escape(source.licence)])
-    table = _table(["dataset", "what it is", "home page", "licence"], lines)
-    return (
-        f"{table}\n\nThe conversations keep the licences of their sources, which hold for every "
-        "copy of these files; the licence of each is the one its source states."
-    )
+def _source(declared: Declaration, dataset: str) -> list[str]:
+    source = declared.datasets[dataset]
+    linked = source.home.startswith("https://")
+    home = Markdown(f"<{source.home}>") if linked else code(source.home)
+    return [code(dataset), source.title, home, source.licence]
 
 
-def _labels(manifest: Manifest, about: About | None) -> str:
-    if not manifest.declaration.rated:
-        said = f"{', '.join(map(code, manifest.declaration.labels))}, as the table has them."
-        if manifest.explained_by:
-            authors = ", ".join(map(code, manifest.explained_by))
-            said += f" Explanations that did not come with the texts were written by {authors}."
-        return said
-    if about is None:
-        raters = ", ".join(map(code, manifest.raters)) or "not stated"
-        return f"Raters: {raters}. How they were asked and how their scores became one is unknown."
-    lines = [_rater(rater) for rater in about.raters]
+def _raters(about: About) -> list[list[str]]:
+    """A row a rater, and last the one that merges explanations."""
+    rows = [_rater(rater) for rater in about.raters]
     if about.merged_by is not None:
         name, *rest = _rater(about.merged_by)
-        lines.append([f"{name}, merges explanations", *rest])
-    need = "1 usable score" if about.minimum == 1 else f"{about.minimum} usable scores"
-    said = (
-        f"Scores are mapped linearly onto 1 to 5 and become one by {code(about.aggregator)}; a row "
-        f"needs {need}."
-    )
-    return f"{_table(['rater', 'model', 'sampling', 'prompts, by hash'], lines)}\n\n{said}"
+        rows.append([Markdown(f"{name}, merges explanations"), *rest])
+    return rows
 
 
 def _rater(rater: AboutRater) -> list[str]:
     prompts = ", ".join(f"{escape(name)} {code(sha)}" for name, sha in rater.prompts.items())
-    sampling = ", ".join(
-        f"{escape(name)} {escape(value)}" for name, value in rater.sampling.items()
-    )
+    sampling = ", ".join(f"{name} {value}" for name, value in rater.sampling.items())
     return [
         code(rater.name),
         code(rater.model) if rater.model else "none",
-        sampling or "-",
-        prompts or "-",
+        sampling or NONE,
+        Markdown(prompts or NONE),
     ]
 
 
-def _counts(manifest: Manifest) -> str:
-    lines = [
-        [split, f"{count.rows:,}", f"{count.conversations:,}", f"{count.groups:,}"]
-        for split, count in manifest.counts.items()
-    ]
-    return (
-        _table(["split", "rows", "conversations", "groups"], lines, numbers=3)
-        + "\n\nNo group is in two splits. The test file has no answers in its messages and is "
-        "the same for every arm."
-    )
+def _distribution(manifest: Manifest, declared: Declaration, dataset: str, axis: str) -> list[str]:
+    """How many rows of a setting have each label."""
+    task = declared.task_name(dataset, axis)
+    by_split = [count.labels.get(task, {}) for count in manifest.counts.values()]
+    labels = [str(place) for place in range(1, len(declared.labels) + 1)]
+    by_label = [sum(counts.get(label, 0) for counts in by_split) for label in labels]
+    counted = [f"{n:,}" for n in (*by_label, sum(by_label))]
+    return [code(dataset), declared.axes[axis].title, *counted]
 
 
-def _distribution(manifest: Manifest) -> str:
-    declared, lines = manifest.declaration, []
-    numbers = [str(number + 1) for number in range(len(declared.labels))]
-    for dataset, axis in _settings(manifest):
-        name = declared.task_name(dataset, axis)
-        found = [c.labels.get(name, {}) for c in manifest.counts.values()]
-        by_label = [sum(labels.get(label, 0) for labels in found) for label in numbers]
-        title = escape(declared.axes[axis].title)
-        lines.append([code(dataset), title, *(f"{n:,}" for n in by_label), f"{sum(by_label):,}"])
-    names = [f"label {label}" for label in declared.labels]
-    head = ["dataset", "axis", *map(escape, names), "rows"]
-    return _table(head, lines, numbers=len(numbers) + 1)
-
-
-def _agreement(found: Agreement, declared: Declaration) -> str:
+def _agreement(found: Agreement, declared: Declaration) -> dict[str, list[Any]]:
     if not found.rows:
-        return "No rater's own scores came with the ratings, so none can be computed."
+        return {}
     titles = {**{name: axis.title for name, axis in declared.axes.items()}, ALL: ALL}
     axes = [axis for axis in titles if axis in found.alphas[0].by_axis]
-    alphas = _table(
-        ["among", "coders", *(titles[axis] for axis in axes)],
-        [
-            [escape(a.among), str(a.coders), *(_number(a.by_axis.get(axis)) for axis in axes)]
-            for a in found.alphas
+    return {
+        "alpha_heads": [titles[axis] for axis in axes],
+        "alphas": [
+            [one.among, str(one.coders), *(number(one.by_axis.get(axis)) for axis in axes)]
+            for one in found.alphas
         ],
-        numbers=1 + len(axes),
-    )
-    left_out = _table(
-        ["rater", "prompt", "rows", "bias", "MAE", "exact", "QWK"],
-        [
+        "left_out": [
             [
                 code(one.coder.rater),
                 code(one.coder.prompt),
                 f"{one.rows:,}",
-                f"{round(one.bias, 3) + 0.0:+.3f}",
-                *map(_number, (one.mae, one.exact, one.qwk)),
+                signed(one.bias),
+                *map(number, (one.mae, one.exact, one.qwk)),
             ]
             for one in found.left_out
         ],
-        numbers=5,
-    )
-    return (
-        f"Krippendorff's alpha (ordinal, scores rounded to labels) over {found.rows:,} rows:\n\n"
-        f"{alphas}\n\nEach rater and prompt against the mean of all other scores of the row:\n\n"
-        f"{left_out}"
-    )
+    }
 
 
-def _arms(manifest: Manifest) -> str:
-    first = "label" if manifest.order == "label_first" else "explanation"
-    lines = []
-    for arm in manifest.arms:
-        length = manifest.lengths[arm]
-        tokens = ["-" if n is None else f"{n:g}" for n in (length.tokens_mean, length.tokens_max)]
-        lines.append([code(arm), f"{length.words_mean:g}", str(length.words_max), *tokens])
-    table = _table(["arm", "words, mean", "most", "tokens, mean", "most"], lines, numbers=4)
-    tokenizer = ""
-    if manifest.tokenizer:
-        # Of a folder on somebody's machine only the name.
-        place = PurePath(manifest.tokenizer)
-        local = place.is_absolute() or manifest.tokenizer.startswith((".", "~"))
-        tokenizer = f" Tokens are those of {code(place.name if local else manifest.tokenizer)}."
-    return (
-        "All arms have the same rows, prompts and labels; they differ in what goes with the label, "
-        f"whose lengths in the train file are below. The {first} comes first.{tokenizer} "
-        f"`mismatched` takes its text from {'any row' if manifest.mismatched == 'any' else 'rows'} "
-        f"{'' if manifest.mismatched == 'any' else 'with the same label '}of the same setting."
-        f"\n\n{table}"
-    )
+def _tokenizer_name(tokenizer: str | None) -> str | None:
+    """Of a folder on somebody's machine only the name."""
+    if not tokenizer:
+        return None
+    path = PurePath(tokenizer)
+    return path.name if path.is_absolute() or tokenizer.startswith((".", "~")) else tokenizer
 
 
-def _changes(manifest: Manifest, about: About | None) -> str:
-    unit = manifest.limits.unit
-    limits = [
-        f"prompts to {manifest.limits.max_prompt} {unit}" if manifest.limits.max_prompt else "",
-        f"targets to {manifest.limits.max_target} {unit}" if manifest.limits.max_target else "",
-    ]
-    cut = " and ".join(filter(None, limits))
-    said = [
-        f"Cut: {cut}, the oldest turns first." if cut else "Nothing was cut for its length.",
-        "Neutralised: text that looks like a special token or a turn marker.",
-        "An explanation that names a label gives it away; such sentences were "
-        + (
-            "removed from the train and validation explanations."
-            if manifest.leaks == "remove"
-            else "counted and kept."
-        ),
-    ]
-    lines = [
-        *(["cut", what, f"{n:,}"] for what, n in manifest.cut.items()),
-        *(["neutralised, places", what, f"{n:,}"] for what, n in manifest.neutralised.items()),
-        *(
-            ["names a label", _LEAKED.get(what, what), f"{n:,}"]
-            for what, n in manifest.leaked.items()
-        ),
-    ]
-    for part, title in _ABOUT_PARTS.items() if about else ():
-        counts: dict[str, int] = getattr(about, part)
-        lines.extend([title, what, f"{n:,}"] for what, n in counts.items())
-    escaped = [[escape(cell) for cell in line] for line in lines]
-    return " ".join(said) + "\n\n" + _table(["what", "", "times"], escaped, numbers=1)
+def _lengths(manifest: Manifest, arm: str) -> list[str]:
+    length = manifest.lengths[arm]
+    tokens = (NONE if n is None else f"{n:g}" for n in (length.tokens_mean, length.tokens_max))
+    return [code(arm), f"{length.words_mean:g}", str(length.words_max), *tokens]
 
 
-def _use(manifest: Manifest) -> Iterable[str]:
-    arm = "explanation" if "explanation" in manifest.arms else manifest.arms[0]
-    declared, settings = manifest.declaration, _settings(manifest)
-    twins = manifest.order == "explanation_first"
-    tasks = ",".join(declared.task_names(settings, generative=twins))
-    if len(settings) == len(declared.settings):
-        tasks = declared.all_tasks(generative=twins)
-    yield "Here, `DATA` is this folder. Its rows:"
-    yield block(
-        f'from datasets import load_dataset\n\nrows = load_dataset("DATA", "{arm}")["train"]',
-        "python",
-    )
-    yield "With Axolotl and RegReason's plugin:"
-    yield block(
-        "plugins: [regreason_plugin.train.RegReasonPlugin]\n"
-        f"datasets:\n  - path: DATA/train/{arm}.jsonl\n    ds_type: json\n"
-        "    type: regreason_plugin.train.strategy",
-        "yaml",
-    )
-    yield "A trained model on the test file, with lm-eval:"
-    yield block(
+def _changes(manifest: Manifest, about: About | None) -> list[list[str]]:
+    """What was done to the rows, and how often."""
+    counts = {
+        "cut": manifest.cut,
+        "neutralised, places": manifest.neutralised,
+        "names a label": {_LEAKED.get(what, what): n for what, n in manifest.leaked.items()},
+        **({title: getattr(about, part) for part, title in _ABOUT_PARTS.items()} if about else {}),
+    }
+    return [[title, what, f"{n:,}"] for title, by in counts.items() for what, n in by.items()]
+
+
+def _scoring(
+    manifest: Manifest, declared: Declaration, settings: list[tuple[str, str]]
+) -> Markdown:
+    generative = manifest.order == "explanation_first"
+    tasks = declared.tasks_argument(settings, generative=generative)
+    return block(
         "lm_eval --model hf --model_args pretrained=MODEL \\\n"
         f"    --tasks '{tasks}' \\\n"
-        f"    --metadata {_quoted({'data_dir': 'DATA'})} --log_samples --output_path RESULTS",
+        """    --metadata '{"data_dir": "DATA"}' --log_samples --output_path RESULTS""",
         "bash",
     )
-    yield (
-        "The test file chooses nothing: no checkpoint, no hyperparameter, no example in a prompt. "
-        "The validation file is for that."
-    )
-
-
-def _quoted(value: dict[str, str]) -> str:
-    return f"'{json.dumps(value)}'"
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]], numbers: int = 0) -> str:
-    """A table; its last ``numbers`` columns to the right."""
-    rule = ["---"] * (len(head) - numbers) + ["---:"] * numbers
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

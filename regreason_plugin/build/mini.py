@@ -73,9 +73,7 @@ def build_mini(
 
 def mini_tasks(*, generative: bool = False) -> str:
     """All tasks of the mini benchmark, as ``--tasks`` names them."""
-    if EIGHTEEN.settings == MINI_SETTINGS:
-        return EIGHTEEN.all_tasks(generative=generative)
-    return ",".join(EIGHTEEN.task_names(MINI_SETTINGS, generative=generative))
+    return EIGHTEEN.tasks_argument(MINI_SETTINGS, generative=generative)
 
 
 def write_mini_ratings(path: Path, seed: int, per_dataset: int = 1000) -> int:

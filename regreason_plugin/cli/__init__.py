@@ -35,7 +35,6 @@ GROUPS: dict[str, dict[str, tuple[AddArguments, Run]]] = {
     },
     "compare": {
         "compare": (models.add_compare, models.run_compare),
-        "probe-plot": (models.add_probe_plot, models.run_probe_plot),
         "gate": (gate.add_gate, gate.run_gate),
     },
     "use": {

@@ -138,7 +138,8 @@ def add_build(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `build`."""
     parser.add_argument(
         "source",
-        type=Path,
+        # A file of that name is ./mini.
+        type=lambda text: text if text == MINI else Path(text),
         metavar="SOURCE",
         help=f"a ratings file, the task.yml of a table, or {MINI}, the built-in benchmark",
     )
@@ -198,11 +199,10 @@ def run_build(args: argparse.Namespace) -> int:
     Example:
         regreason build ratings.jsonl --out data --arms label_only,explanation
     """
-    mini = str(args.source) == MINI
-    if args.per_dataset is not None and not mini:
-        raise UserError(f"--per-dataset is for {MINI}; leave it out")
-    if mini:
+    if args.source == MINI:
         _build_mini(args)
+    elif args.per_dataset is not None:
+        raise UserError(f"--per-dataset is for {MINI}; leave it out")
     elif args.source.suffix in {".yml", ".yaml"}:
         _build_task(args)
     else:

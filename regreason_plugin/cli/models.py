@@ -18,7 +18,6 @@ from regreason_plugin.cli.console import (
     say,
     share,
 )
-from regreason_plugin.core.errors import UserError
 
 
 def add_compare(compare: argparse.ArgumentParser) -> None:
@@ -39,16 +38,6 @@ def add_compare(compare: argparse.ArgumentParser) -> None:
         help="say what it takes to find this difference in pooled accuracy; default: 0.02",
     )
     compare.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
-
-
-def add_probe_plot(probe_plot: argparse.ArgumentParser) -> None:
-    """Add the arguments of `probe-plot`."""
-    probe_plot.add_argument(
-        "results", nargs="+", metavar="NAME=RESULTS", help="without NAME= the folder's name"
-    )
-    probe_plot.add_argument("--metric", metavar="A,B", help="default: all that every model has")
-    probe_plot.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
-    probe_plot.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
 
 
 def add_demo(demo: argparse.ArgumentParser) -> None:
@@ -80,7 +69,7 @@ def run_eval(args: argparse.Namespace) -> int:
         regreason eval --model regreason-hf --tasks 'regreason_*' --log_samples \
           --model_args pretrained=BASE,peft=ADAPTER,probe=all --output_path results
     """
-    from regreason_plugin.evaluate.command import main as run_lm_eval
+    from regreason_plugin.evaluate.eval_command import main as run_lm_eval
 
     return run_lm_eval(args.lm_eval_options)
 
@@ -152,43 +141,6 @@ def run_compare(args: argparse.Namespace) -> int:
     for path in written:
         say(f"Written: {path}")
     say(f"Next: open {args.out / 'report.html'}")
-    return 0
-
-
-def run_probe_plot(args: argparse.Namespace) -> int:
-    """Draw the entropies by layer of several models.
-
-    Reads lm_eval's results, and writes figures and a table to --out.
-
-    Example:
-        regreason probe-plot label_only=A explanation=B --out plot
-    """
-    from regreason_plugin.compare.probe_curves import read_probes
-    from regreason_plugin.evaluate.results import names_results, read_run
-    from regreason_plugin.render.probe_plot import print_middles, write
-
-    runs = []
-    for given in args.results:
-        name, equals, folder = given.partition("=")
-        if not equals or names_results(Path(given)):
-            path = Path(given)
-            place = path.parent if path.is_file() else path
-            name = (place if place.is_dir() else place.with_suffix("")).resolve().name
-        elif not name or not folder:
-            raise UserError(f"{given!r} is not NAME=RESULTS, such as label_only=runs/label_only")
-        else:
-            path = Path(folder)
-        runs.append(read_run(name, path))
-    metrics = None if args.metric is None else [name.strip() for name in args.metric.split(",")]
-    probes = read_probes(runs, metrics)
-    written = write(probes, args.out, spreadsheet_safe=args.spreadsheet_safe)
-    print_middles(probes)
-    if probes.left_out:
-        console.print(f"Left out, not in every model: {', '.join(probes.left_out)}")
-    for old in (old for run in runs for old in run.superseded):
-        say(f"Left out, a newer one exists: {old}")
-    for path in written:
-        say(f"Written: {path}")
     return 0
 
 

@@ -106,10 +106,10 @@ def run_predict(args: argparse.Namespace) -> int:
     from regreason_plugin.core.jsonl import file_sha256
     from regreason_plugin.predict.input_rows import read_rows
     from regreason_plugin.predict.model_loading import model_facts, read_model_args
+    from regreason_plugin.predict.prediction_file import predict_file
     from regreason_plugin.predict.prediction_task import find_question
     from regreason_plugin.predict.predictions import Lines, kind_of
     from regreason_plugin.predict.progress import progress_path, read_progress
-    from regreason_plugin.predict.run import predict_file
 
     kind = kind_of(args.out)
     if args.spreadsheet_safe and kind != "csv":

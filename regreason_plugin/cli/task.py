@@ -172,13 +172,7 @@ def _data(args: argparse.Namespace) -> Data:
 def _columns(args: argparse.Namespace) -> Columns:
     from regreason_plugin.core.task_file import Columns
 
-    return Columns(
-        text=args.text,
-        label=args.label,
-        explanation=args.explanation,
-        id=args.id,
-        group=args.group,
-    )
+    return Columns(**{name: getattr(args, name) for name in Columns.model_fields})
 
 
 def _show(seen: TableSummary, task: TaskFile) -> None:

@@ -1,12 +1,13 @@
-"""Which results are of which arm, by what their training left beside each model."""
+"""The arms of a comparison: which results are of which, and which models stand in a pair."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from regreason_plugin.build.arms import ARMS
 from regreason_plugin.core.errors import UserError
@@ -20,6 +21,140 @@ _OUTCOME = {
 }
 # What a config without the key stands for; nothing (None, 0) goes without saying.
 _DEFAULTS = {"order": "label_first", "budget": "rows", "loss_mean": "micro_batch"}
+
+
+class Models(NamedTuple):
+    """Which models a figure is of: means over ``of``, less those of ``minus`` one by one."""
+
+    of: tuple[int, ...]
+    minus: tuple[int, ...] = ()
+
+
+class SeedPairs(NamedTuple):
+    """Pairs of models.
+
+    Attributes:
+        places: Places in the arm's seeds and in the baseline's, a pair each.
+        same: Whether the two of a pair share their seed, as far as both have one.
+        left_out: Seeds of either arm that have no partner, as text.
+        repeated: Whether one model without a seed stands in every pair.
+    """
+
+    places: list[tuple[int, int]]
+    same: bool
+    left_out: list[str]
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The arms of a comparison, the baseline first; their models are numbered in that order.
+
+    Attributes:
+        runs: By arm, a run a seed.
+        baseline: The name of the first.
+    """
+
+    runs: dict[str, list[Run]]
+    baseline: str
+
+    @classmethod
+    def of(cls, runs: Iterable[Run], baseline: str) -> Arms:
+        """The baseline, then the paper's arms, then others by name: whatever order they came in.
+
+        Raises:
+            UserError: As `by_name`, or there is no such baseline, or nothing beside it.
+        """
+        arms = by_name(runs)
+        if baseline not in arms:
+            raise UserError(f"--baseline {baseline!r} is none of {', '.join(arms)}")
+        if len(arms) < 2:
+            raise UserError("nothing to compare with the baseline; give NAME=RESULTS twice or more")
+        order = sorted(arms, key=lambda name: (name != baseline, _rank(arms[name][0], name), name))
+        return cls({name: arms[name] for name in order}, baseline)
+
+    @cached_property
+    def others(self) -> list[str]:
+        """The arms without the baseline."""
+        return [name for name in self.runs if name != self.baseline]
+
+    @cached_property
+    def models(self) -> list[Run]:
+        """All models by their number."""
+        return [run for arm in self.runs.values() for run in arm]
+
+    @cached_property
+    def numbers(self) -> dict[str, tuple[int, ...]]:
+        """Each arm's models."""
+        every = iter(range(len(self.models)))
+        return {name: tuple(next(every) for _ in arm) for name, arm in self.runs.items()}
+
+    @cached_property
+    def seeds(self) -> dict[str, list[Any]]:
+        """Each arm's training seeds, None where unknown."""
+        return {name: [run.seed for run in arm] for name, arm in self.runs.items()}
+
+    @cached_property
+    def pairs(self) -> dict[str, SeedPairs]:
+        """The models of each arm beside those of the baseline."""
+        base = self.seeds[self.baseline]
+        return {name: pair_seeds(self.seeds[name], base) for name in self.others}
+
+    def alone(self, name: str) -> Models:
+        """An arm."""
+        return Models(self.numbers[name])
+
+    def against(self, name: str, places: Sequence[tuple[int, int]] | None = None) -> Models:
+        """An arm less the baseline, pair by pair; ``places`` as those of its `pairs`."""
+        ours, base = self.numbers[name], self.numbers[self.baseline]
+        places = self.pairs[name].places if places is None else places
+        return Models(tuple(ours[i] for i, _ in places), tuple(base[j] for _, j in places))
+
+    def shared_pairs(self, name: str, whole: str) -> tuple[Models, Models]:
+        """Both arms less the baseline, of the seeds that all three have."""
+        places = {self._seed(whole, i, j): i for i, j in self.pairs[whole].places}
+        shared = [
+            (i, places[seed], j)
+            for i, j in self.pairs[name].places
+            if (seed := self._seed(name, i, j)) in places
+        ]
+        return (
+            self.against(name, [(i, j) for i, _, j in shared]),
+            self.against(whole, [(k, j) for _, k, j in shared]),
+        )
+
+    def _seed(self, name: str, arm: int, base: int) -> Any:
+        """The training seed of a pair; where the baseline has none, the arm's."""
+        seed = self.seeds[self.baseline][base]
+        return self.seeds[name][arm] if seed is None else seed
+
+
+def pair_seeds(arm: Sequence[Any], baseline: Sequence[Any]) -> SeedPairs:
+    """Pair models by their seed, or in their order where the arms have no seed in common.
+
+    A single model without a seed, which no training made or no chance had a part in, stands
+    against every model of the other arm.
+
+    Models of one seed saw the same rows in the same order from the same start, which makes
+    their difference less noisy. Pairs of unequal seeds gain nothing from pairing, and are as
+    valid: the seeds' own spread is then that of both arms.
+    """
+    place = {seed: index for index, seed in enumerate(baseline)}
+    shared = [(index, place[seed]) for index, seed in enumerate(arm) if seed in place]
+    alone = len(arm) == len(baseline) == 1
+    if list(arm) == [None]:
+        return SeedPairs([(0, i) for i in range(len(baseline))], True, [], not alone)
+    if list(baseline) == [None]:
+        return SeedPairs([(i, 0) for i in range(len(arm))], True, [], not alone)
+    if shared and not alone:
+        ours, theirs = ({pair[side] for pair in shared} for side in (0, 1))
+        left = [f"{seed} of the arm" for i, seed in enumerate(arm) if i not in ours]
+        left += [f"{seed} of the baseline" for i, seed in enumerate(baseline) if i not in theirs]
+        return SeedPairs(shared, True, left)
+    count = min(len(arm), len(baseline))
+    left = [f"{seed} of the arm" for seed in arm[count:]]
+    left += [f"{seed} of the baseline" for seed in baseline[count:]]
+    return SeedPairs([(i, i) for i in range(count)], list(arm) == list(baseline), left)
 
 
 def read_arms(given: list[str]) -> list[Run]:
@@ -114,13 +249,14 @@ def _split(runs: list[Run]) -> list[Run]:
                 path=run.folder,
             )
     names = _names(runs)
-    order = list(ARMS)
+    named = [replace(run, name=names[id(run)]) for run in runs]
+    return sorted(named, key=lambda run: (_rank(run), run.name))
 
-    def place(run: Run) -> tuple[int, str]:
-        arm = run.training["arm"]
-        return (order.index(arm) if arm in order else len(order), names[id(run)])
 
-    return [replace(run, name=names[id(run)]) for run in sorted(runs, key=place)]
+def _rank(run: Run, name: str = "") -> int:
+    """The place of a model's arm among the paper's; ``name`` where its training says none."""
+    arm, order = run.training.get("arm", name), list(ARMS)
+    return order.index(arm) if arm in order else len(order)
 
 
 def _names(runs: list[Run]) -> dict[int, str]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.results import Run, TaskResult
+from regreason_plugin.evaluate.results import Run, TaskResult, model_arguments
 from regreason_plugin.evaluate.task_setting import OF_TASK
+from regreason_plugin.metrics.answers import Answers
+from regreason_plugin.metrics.metric_names import PROBES
+
+# How many ids a message names.
+_SHOWN = 3
+# The entropies inside a model and of its output, each by layer, in the middle blocks, or both.
+ENTROPIES = tuple(name.removesuffix("_mid") for name in PROBES)
 
 
 def tasks_of(run: Run) -> list[str]:
@@ -40,20 +48,6 @@ def is_generative(run: Run) -> bool:
     return run.tasks[tasks_of(run)[0]].setting.generative
 
 
-def check_same_protocol(base: Run, run: Run) -> None:
-    """Refuse results of label-first tasks beside results of generative ones.
-
-    Raises:
-        UserError: One run has these, the other those.
-    """
-    if is_generative(run) != is_generative(base):
-        raise UserError(
-            f"one of {run.name!r} and {base.name!r} has label-first tasks and the other "
-            "generative ones, which are never mixed; keep them apart",
-            path=run.folder,
-        )
-
-
 def describe_data(data: dict[str, Any]) -> str:
     """Where the documents come from, in a few words; generated ones are called so."""
     what = "GENERATED data (mini benchmark)" if "generated" in str(data.get("origin")) else "data"
@@ -64,13 +58,13 @@ def describe_data(data: dict[str, Any]) -> str:
 
 def data_of(results: Iterable[TaskResult]) -> dict[str, Any]:
     """What tasks say of their data folders: once what is alike, else every value, as text."""
-    told: dict[str, list[Any]] = {}
+    values_of: dict[str, list[Any]] = {}
     for result in results:
         for key, value in result.data.items():
-            values = told.setdefault(key, [])
+            values = values_of.setdefault(key, [])
             if key not in OF_TASK and value not in values:
                 values.append(value)
-    return {key: _in_one(values) for key, values in told.items() if values}
+    return {key: _in_one(values) for key, values in values_of.items() if values}
 
 
 def _in_one(values: list[Any]) -> Any:
@@ -81,31 +75,40 @@ def _in_one(values: list[Any]) -> Any:
     return ", ".join(map(str, values))
 
 
-def check_names(runs: list[Run]) -> None:
-    """Refuse two runs of one name.
+# --- results --------------------------------------------------------------------------------
+
+
+def check_comparable(base: Run, others: Iterable[Run], *, same_tasks: bool = False) -> None:
+    """Refuse results that do not stand beside each other.
+
+    Args:
+        base: A model.
+        others: The models to stand beside it.
+        same_tasks: Whether they may have no task that ``base`` lacks.
 
     Raises:
-        UserError: A name stands twice.
+        UserError: They are of both protocols, or lm_eval was called in different ways, or a task
+            is missing or was not scored on the same data with the same labels and examples.
+            (Which documents were scored, `check_same_answers` checks.)
     """
-    names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        raise UserError(f"a name stands twice among {', '.join(names)}; give each run its own")
-
-
-def check_same_setup(base: Run, run: Run) -> None:
-    """Refuse runs that lm_eval was called for in different ways.
-
-    Raises:
-        UserError: They differ in --limit, the chat template or lm_eval's version.
-    """
-    for what, of in _SETUP.items():
-        ours, theirs = of(base), of(run)
-        if ours != theirs:
+    for run in others:
+        if is_generative(run) != is_generative(base):
             raise UserError(
-                f"{run.name!r} and {base.name!r} differ in {what} ({theirs!r} and {ours!r}); "
-                "score both in the same way",
+                f"one of {run.name!r} and {base.name!r} has label-first tasks and the other "
+                "generative ones, which are never mixed; keep them apart",
                 path=run.folder,
             )
+        for what, of_run in _SETUP.items():
+            if of_run(base) != of_run(run):
+                raise UserError(
+                    f"{run.name!r} and {base.name!r} differ in {what} ({of_run(run)!r} and "
+                    f"{of_run(base)!r}); score both in the same way",
+                    path=run.folder,
+                )
+        for task in tasks_of(base):
+            _check_same_task(base, run, task)
+        for task in tasks_of(run) if same_tasks else ():
+            _check_same_task(run, base, task)
 
 
 _SETUP: dict[str, Callable[[Run], Any]] = {
@@ -115,30 +118,146 @@ _SETUP: dict[str, Callable[[Run], Any]] = {
 }
 
 
-def check_same_documents(base: Run, run: Run, task: str) -> None:
-    """Refuse a task that two runs did not score on the same documents.
-
-    Raises:
-        UserError: ``run`` has no such task, or they differ in data, labels, few-shot examples
-            or the task's version. (Which documents were scored is `pairing`'s to check.)
-    """
+def _check_same_task(base: Run, run: Run, task: str) -> None:
     if task not in run.tasks:
         raise UserError(
             f"{run.name!r} has no {task}, which {base.name!r} has; score it too", path=run.folder
         )
     ours, theirs = base.tasks[task], run.tasks[task]
-    for what, of in _DOCUMENTS.items():
-        if of(ours) != of(theirs):
+    for what, of_task in _TASK.items():
+        if of_task(ours) != of_task(theirs):
             raise UserError(
                 f"{task} of {run.name!r} and of {base.name!r} differ in {what} "
-                f"({of(theirs)!r} and {of(ours)!r}); score both on the same data in the same way",
+                f"({of_task(theirs)!r} and {of_task(ours)!r}); score both on the same data in the "
+                "same way",
                 path=theirs.source,
             )
 
 
-_DOCUMENTS: dict[str, Callable[[TaskResult], Any]] = {
+_TASK: dict[str, Callable[[TaskResult], Any]] = {
     "data": lambda result: result.data["sha256"],
     "labels": lambda result: result.setting.labels,
     "few-shot examples": lambda result: result.fewshot,
     "task version": lambda result: result.version,
+}
+
+
+def check_same_training_data(runs: Iterable[Run]) -> None:
+    """Refuse models that were trained on different data folders; others have none.
+
+    Raises:
+        UserError: It names two of them.
+    """
+    trained = [run for run in runs if run.training]
+    for run in trained[1:]:
+        ours, theirs = trained[0].training["data"], run.training["data"]
+        if ours["sha256"] != theirs["sha256"]:
+            raise UserError(
+                f"{run.name!r} and {trained[0].name!r} were trained on different data "
+                f"({theirs['path']} and {ours['path']}); train both on the same folder",
+                path=run.folder,
+            )
+
+
+# --- entropies ------------------------------------------------------------------------------
+
+
+def incomparable_entropies(runs: Sequence[Run], tasks: Iterable[str]) -> dict[str, str]:
+    """Entropies that these models cannot be compared by, of `ENTROPIES`, each with the reason.
+
+    An entropy depends on the tokens that a model reads and on where it decides, which a label's
+    score may not: models with other tokenizers have comparable accuracies all the same.
+    """
+    readings = {
+        key: [(run.name, run.inputs[key]) for run in runs if key in run.inputs]
+        for key in ("tokenizer_bos_token", "tokenizer_eos_token", "system_instruction_sha")
+    }
+    for task in tasks:
+        results = [(run.name, run.tasks[task]) for run in runs]
+        readings[f"the token at which they decide {task}"] = [
+            (name, result.deciding_token) for name, result in results if result.deciding_token
+        ]
+        readings[f"the number of documents of {task} without probes"] = [
+            (name, without)
+            for name, result in results
+            if (without := result.metrics.get("documents_without_probe")) is not None
+        ]
+    for what, by_model in readings.items():
+        if difference := _difference(what, by_model):
+            return dict.fromkeys(
+                ENTROPIES,
+                f"{difference}, so they do not read the same tokens; only models with the same "
+                "tokenizer and prompts can be compared by them",
+            )
+    alphas = _difference("renyi_alpha", [(run.name, renyi_alpha(run)) for run in runs])
+    return {"matrix_entropy": f"{alphas}; score all with the same one"} if alphas else {}
+
+
+def renyi_alpha(run: Run) -> float:
+    """The order of the matrix entropy with which a model was scored."""
+    return float(model_arguments(run.config).get("renyi_alpha", 1.0))
+
+
+def _difference(what: str, by_model: list[tuple[str, Any]]) -> str | None:
+    """In words, that two models differ; None where all are alike."""
+    for name, value in by_model:
+        base, ours = by_model[0]
+        if value != ours:
+            return f"`{name}` and `{base}` differ in {what} ({value!r} and {ours!r})"
+    return None
+
+
+# --- documents ------------------------------------------------------------------------------
+
+
+def check_same_answers(base: Answers, other: Answers, names: tuple[str, str]) -> None:
+    """Refuse to pair answers to different documents, or to the same in another prompt.
+
+    Args:
+        base: The one model's.
+        other: The other's, of the same task.
+        names: What the two are called in a message, in this order.
+
+    Raises:
+        UserError: They differ in the documents' ids, contents or prompts, labels or groups;
+            names the first such document.
+    """
+    _check_same_ids(base.task, base.ids, other.ids, names, other.source)
+    for what, of in _ALIKE.items():
+        ours, theirs = of(base), of(other)
+        different = [i for i, (one, two) in enumerate(zip(ours, theirs, strict=True)) if one != two]
+        if different:
+            raise UserError(
+                f"{base.task} of {names[1]!r} and of {names[0]!r} differ in {what} of "
+                f"{len(different)} of {len(base.ids)} documents, the first "
+                f"{base.ids[different[0]]!r}; score both on the same data with the same prompt",
+                path=other.source,
+            )
+
+
+def _check_same_ids(
+    task: str, base: Sequence[str], other: Sequence[str], names: tuple[str, str], source: Path
+) -> None:
+    alone = ((names[0], {*base} - {*other}), (names[1], {*other} - {*base}))
+    if said := [_in_one_alone(name, sorted(ids)) for name, ids in alone if ids]:
+        raise UserError(
+            f"{task} of {names[1]!r} and of {names[0]!r} have other documents: "
+            f"{' and '.join(said)}; score both on the same data with the same --limit, or "
+            "choose the same documents with --samples",
+            path=source,
+        )
+
+
+def _in_one_alone(name: str, ids: list[str]) -> str:
+    shown = ", ".join(map(repr, ids[:_SHOWN]))
+    if len(ids) == 1:
+        return f"{shown} is in {name!r} alone"
+    return f"{len(ids)} are in {name!r} alone ({shown}{', ...' if len(ids) > _SHOWN else ''})"
+
+
+# The label before the content, which it is a part of: the message says what it is.
+_ALIKE: dict[str, Callable[[Answers], Sequence[Any]]] = {
+    "the label": lambda answers: answers.labels.tolist(),
+    "the group": lambda answers: answers.groups,
+    "the content or the prompt": lambda answers: answers.hashes,
 }

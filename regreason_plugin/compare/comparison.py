@@ -6,57 +6,20 @@ new `FORMAT`.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import atomic_writer
 
-FORMAT: Literal[6] = 6
+FORMAT: Literal[7] = 7
 LEVEL = 0.95
 # The key of what is counted over all settings, which share their labels.
 ALL = "all"
 POWER = 0.80
-
-
-class Metric(NamedTuple):
-    """How a metric is printed and read.
-
-    Attributes:
-        title: For a heading.
-        better: ``higher`` or ``lower``; None where neither is better in itself.
-        unit: What a value of 1 is; empty where it has none.
-    """
-
-    title: str
-    better: Literal["higher", "lower"] | None
-    unit: str = ""
-
-
-# Accuracy first: those that every result has, with kappa and the absolute error of ordered labels
-# alone and the area of two labels alone; then what a probing model adds.
-METRICS = {
-    "acc": Metric("accuracy", "higher"),
-    "macro_f1": Metric("macro-F1", "higher"),
-    "qwk": Metric("quadratic weighted kappa", "higher"),
-    "mae": Metric("mean absolute error", "lower", "labels"),
-    "auroc": Metric("area under the ROC curve", "higher"),
-    "ece": Metric("expected calibration error", "lower"),
-    "nll": Metric("negative log-likelihood", "lower", "nats"),
-    # Confidence minus accuracy: below zero is as wrong as above.
-    "overconfidence": Metric("overconfidence", None),
-    "label_entropy": Metric("entropy over the labels", None, "nats"),
-    "output_entropy": Metric("entropy over the vocabulary", None, "nats"),
-    "activation_entropy_mid": Metric("activation entropy, softmax(h), middle blocks", None),
-    "activation_entropy_abs_mid": Metric("activation entropy, |h|, middle blocks", None),
-    "activation_entropy_square_mid": Metric("activation entropy, h², middle blocks", None),
-    "logit_lens_entropy_mid": Metric("logit lens entropy, middle blocks", None, "nats"),
-    "matrix_entropy_mid": Metric("matrix entropy, middle blocks", None),
-}
-# Those of the issue's table; the others answer the third question.
-TABLED = ("acc", "macro_f1", "qwk", "mae", "auroc", "ece", "nll", "overconfidence")
 
 
 class _Model(BaseModel):
@@ -227,7 +190,7 @@ class RunRecord(_Model):
 class Comparison(_Model):
     """Several arms held against one."""
 
-    format: Literal[6] = FORMAT
+    format: Literal[7] = FORMAT
     regreason: str
     versions: dict[str, str] = Field(description="of the libraries that computed this")
     command: str
@@ -244,6 +207,9 @@ class Comparison(_Model):
     draws: int
     bootstrap_seed: int
     metrics: list[str] = Field(description="those that all models have")
+    left_out: dict[str, str] = Field(
+        description="metrics, and entropies whether by layer or not, that are not compared, and why"
+    )
     settings: list[Setting]
     settings_in_paper: int | None = Field(description="null where some settings are no part of it")
     scores: dict[str, dict[str, dict[str, Score]]] = Field(description="by arm, task, metric")
@@ -261,7 +227,8 @@ class Comparison(_Model):
     gap_of: str | None = Field(description="the arm whose gain is 1: explanation, if it is there")
     gap: dict[str, Gap] = Field(description="by arm, of the pooled accuracy")
     layers: dict[str, dict[str, list[Interval]]] = Field(
-        description="entropy by layer, by metric and arm; index 0 the embeddings"
+        description="entropy by layer, by metric and arm; index 0 the embeddings. Of models that "
+        "explain first, with the label forced at once (forced_...)"
     )
     reliability: dict[str, list[Bin]] = Field(description="by arm, whatever the labels are")
     confusion: dict[str, dict[str, list[list[int]]]] = Field(
@@ -276,6 +243,20 @@ class Comparison(_Model):
     answers: list[Answer]
     notes: list[str] = Field(description="what has to be known to read the numbers")
     runs: list[RunRecord]
+
+
+def some_settings(count: int, in_paper: int | None) -> str:
+    """Such as ``3 of 18 settings``; ``3 tasks`` where some are no part of the paper."""
+    if in_paper is None:
+        return f"{count} task{'s' * (count > 1)}"
+    return f"{count} of {in_paper} settings"
+
+
+def rounded(comparison: Comparison) -> Comparison:
+    """The same with nine significant digits: what lies beyond depends on the machine."""
+    text = comparison.model_dump_json()
+    nine = json.loads(text, parse_float=lambda number: float(f"{float(number):.9g}"))
+    return Comparison.model_validate(nine)
 
 
 def save(comparison: Comparison, path: Path) -> None:

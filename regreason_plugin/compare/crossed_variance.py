@@ -25,12 +25,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float64]
+from regreason_plugin.metrics.answers import Array
 
 ENOUGH_SEEDS = 3
 # A statistic that is undefined in more of the draws than this has no interval.
@@ -70,43 +70,6 @@ class Estimate:
     df: float | None
     over: Literal["seeds and groups", "groups"]
     table: Table | None = None
-
-
-def group_totals(values: Array, groups: NDArray[np.int64]) -> Array:
-    """Sums by group, ``[seeds, groups]``, of values ``[seeds, documents]``."""
-    count = int(groups.max()) + 1
-    return np.stack([np.bincount(groups, row, minlength=count) for row in values])
-
-
-def mean_influence(totals: Array, sizes: Array) -> tuple[Array, Array]:
-    """A mean over documents and what each group adds to it beyond its size's share.
-
-    Args:
-        totals: Sums by group, ``[seeds, groups]``.
-        sizes: Documents by group, ``[groups]``.
-
-    Returns:
-        The means ``[seeds]`` and the influence ``[seeds, groups]``, whose rows average zero.
-    """
-    documents = sizes.sum()
-    values = totals.sum(axis=1) / documents
-    return values, (totals - values[:, None] * sizes) * (len(sizes) / documents)
-
-
-def jackknife_influence(whole: Array, without: Array) -> Array:
-    """What each group adds to a statistic that is no mean.
-
-    Args:
-        whole: The statistic, ``[seeds]``.
-        without: The statistic without group g, ``[seeds, groups]``.
-
-    Returns:
-        ``[seeds, groups]``, whose rows average zero; NaN in the rows of a seed for which some
-        group leaves the statistic undefined.
-    """
-    influence = (without.shape[1] - 1) * (whole[:, None] - without)
-    centred: Array = influence - influence.mean(axis=1, keepdims=True)
-    return centred
 
 
 def crossed(values: Array, influence: Array, *, level: float = 0.95) -> Estimate:

@@ -17,12 +17,12 @@ import numpy as np
 
 from regreason_plugin.compare.crossed_variance import (
     ENOUGH_SEEDS,
-    Array,
     Estimate,
     Table,
     crossed,
     variance_of_mean,
 )
+from regreason_plugin.metrics.answers import Array
 
 MOST_GROUPS = 10_000_000
 MOST_SEEDS = 1_000

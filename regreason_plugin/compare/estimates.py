@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from regreason_plugin.compare.comparison import METRICS, Interval
+from regreason_plugin.compare.arms import Models
+from regreason_plugin.compare.comparison import Interval, Score
 from regreason_plugin.compare.crossed_variance import (
     ENOUGH_SEEDS,
     Estimate,
@@ -25,17 +25,13 @@ from regreason_plugin.compare.crossed_variance import (
     group_weights,
 )
 from regreason_plugin.compare.task_scores import TaskScores
-from regreason_plugin.metrics.group_sums import NO_MEANS, Array, Integers, Statistic, drawing
+from regreason_plugin.metrics.answers import Array, Integers
+from regreason_plugin.metrics.group_sums import NO_MEANS, drawing
+from regreason_plugin.metrics.influence import Statistic, mean_influence
+from regreason_plugin.metrics.metric_names import LAYERS, METRICS
 
 DRAWS = 10_000
 BOOTSTRAP_SEED = 0
-
-
-class Models(NamedTuple):
-    """Which models a figure is of: means over ``of``, less those of ``minus`` one by one."""
-
-    of: tuple[int, ...]
-    minus: tuple[int, ...] = ()
 
 
 class Estimates:
@@ -44,10 +40,14 @@ class Estimates:
     Args:
         tasks: What was read of each.
         drawn: Those figures of few seeds that need a bootstrap.
+        draws: Of the bootstrap.
     """
 
-    def __init__(self, tasks: Sequence[TaskScores], drawn: Sequence[Models]) -> None:
+    def __init__(
+        self, tasks: Sequence[TaskScores], drawn: Sequence[Models], draws: int = DRAWS
+    ) -> None:
         self.tasks = tasks
+        self.draws = draws
         names = sorted({(task.folder, name) for task in tasks for name in task.sums.groups})
         place = {name: index for index, name in enumerate(names)}
         self._places = [
@@ -55,81 +55,85 @@ class Estimates:
             for task in tasks
         ]
         self._groups = len(names)
-        have = [task.statistics.keys() for task in tasks]
-        self.metrics = [name for name in METRICS if all(name in of for of in have)]
         # A mean over fewer settings would be another quantity.
-        self.not_shared = [
-            name for name in METRICS if name not in self.metrics and any(name in of for of in have)
-        ]
+        self.metrics = [name for name in METRICS if all(name in task.statistics for task in tasks)]
+        # Of each arm's entropies by layer the sums in each task, ``[seeds, groups, layers + 1]``.
+        self._layers = {
+            (name, models): totals
+            for name in LAYERS
+            for models in drawn
+            if not models.minus and (totals := self._layer_totals(name, models))
+        }
         self._drawn = list(dict.fromkeys(models for models in drawn if _few(models)))
+        self._layer_draws = {
+            key: np.zeros((draws, totals[0].shape[2]))
+            for key, totals in self._layers.items()
+            if _few(key[1])
+        }
         self._draws = self._bootstrap(self._drawn)
+
+    def _layer_totals(self, name: str, models: Models) -> list[Array]:
+        """By task; empty where not all tasks have them of as many layers."""
+        sums = [task.sums for task in self.tasks]
+        if not all(name in one.layers and one.layers_known[name].any() for one in sums):
+            return []
+        by_task = [[one.layers[name][model] for model in models.of] for one in sums]
+        depths = {totals.shape[1] for of_task in by_task for totals in of_task}
+        return [np.stack(of_task) for of_task in by_task] if len(depths) == 1 else []
+
+    def score(self, metric: str, models: Models, task: int | None = None) -> Score:
+        """An arm's figure, with its seeds' own."""
+        by_seed = self.statistic(metric, models, task).values
+        known = [float(value) if np.isfinite(value) else None for value in by_seed]
+        interval = interval_of(self.estimate(metric, models, task))
+        return Score(**interval.model_dump(), by_seed=known)
 
     def estimate(self, metric: str, models: Models, task: int | None = None) -> Estimate | None:
         """A figure of one setting, or the unweighted mean over all; None where undefined."""
-        values, influence = self.statistic(metric, models, task)
-        if not np.isfinite(values).all():
-            return None
-        value = float(values.mean())
-        if influence.shape[1] < 2 or not np.isfinite(influence).all():
-            # One group says nothing of how groups differ.
-            return Estimate(value, math.nan, math.nan, math.nan, math.nan, None, "groups")
-        if not _few(models):
-            return crossed(values, influence)
-        draws = self._draws[self.metrics.index(metric), ..., self._drawn.index(models)]
-        of_task = draws.mean(axis=0) if task is None else draws[task]
-        of_task = of_task.astype(np.float64)
-        if metric in NO_MEANS and not np.isnan(of_task).all():
-            # A sample repeats documents: its calibration error lies above the estimate by as much
-            # as the estimate above that of endless documents. Over 18 settings no interval would
-            # hold its own estimate.
-            of_task += value - np.nanmean(of_task)
-        # What lies beyond the seventh digit is the single precision's.
-        return bootstrapped(value, of_task.round(7), influence)
+        draws = None
+        if _few(models):
+            of_task = self._draws[self.metrics.index(metric), ..., self._drawn.index(models)]
+            draws = (of_task.mean(axis=0) if task is None else of_task[task]).astype(np.float64)
+        return _estimate(
+            self.statistic(metric, models, task), draws, is_mean=metric not in NO_MEANS
+        )
 
     def statistic(self, metric: str, models: Models, task: int | None = None) -> Statistic:
         """A figure by seed, and the groups' influences; of all groups where it is pooled."""
         if task is not None:
             return _combine(self.tasks[task].statistics[metric], models)
-        values: Array = np.zeros(len(models.of))
-        influence = np.zeros((len(models.of), self._groups))
-        for scores, places in zip(self.tasks, self._places, strict=True):
-            found = _combine(scores.statistics[metric], models)
-            values += found.values / len(self.tasks)
-            influence[:, places] += found.influence * self._share(places)
-        return Statistic(values, influence)
+        return self._pooled([_combine(one.statistics[metric], models) for one in self.tasks])
 
     def layers(self, name: str, models: Models) -> list[Interval]:
-        """An entropy by layer, pooled: one interval a layer; empty where models differ in depth."""
-        depths = {
-            task.sums.layers[name].shape[-1] for task in self.tasks if name in task.sums.layers
-        }
-        if len(depths) != 1 or any(name not in task.sums.layers for task in self.tasks):
-            return []
-        (depth,) = depths
-        values = np.zeros((len(models.of), depth))
-        influence = np.zeros((len(models.of), self._groups, depth))
-        for scores, places in zip(self.tasks, self._places, strict=True):
-            totals = scores.sums.layers[name][list(models.of)]
-            known = scores.sums.layers_known[name]
-            means = totals.sum(axis=1) / known.sum()
-            values += means / len(self.tasks)
-            deviations = totals - known[:, None] * means[:, None]
-            influence[:, places] += deviations * (len(places) / known.sum()) * self._share(places)
-        return [self._by_formula(values[:, at], influence[..., at]) for at in range(depth)]
+        """An entropy by layer, pooled; empty where not all tasks have it at as many layers.
 
-    def _by_formula(self, values: Array, influence: Array) -> Interval:
-        """Without a bootstrap: of seeds and groups, or of groups alone where seeds are few."""
-        from scipy.stats import t
+        Args:
+            name: Such as ``matrix_entropy_by_layer``.
+            models: An arm.
 
-        value, groups = float(values.mean()), influence.shape[1]
-        if not math.isfinite(value) or groups < 2:
-            return Interval(value=value if math.isfinite(value) else None)
-        if len(values) >= ENOUGH_SEEDS:
-            found = crossed(values, influence)
-            return Interval(value=value, low=found.low, high=found.high)
-        error = math.sqrt(float((influence.mean(axis=0) ** 2).sum()) / (groups * (groups - 1)))
-        half = float(t.ppf(0.975, groups - 1)) * error
-        return Interval(value=value, low=value - half, high=value + half)
+        Returns:
+            A layer each, estimated as every other mean.
+        """
+        intervals = []
+        totals = self._layers.get((name, models), [])
+        for layer in range(totals[0].shape[2] if totals else 0):
+            by_task = [
+                mean_influence(of_task[..., layer], task.sums.layers_known[name])
+                for task, of_task in zip(self.tasks, totals, strict=True)
+            ]
+            draws = self._layer_draws.get((name, models))
+            of_layer = None if draws is None else draws[:, layer]
+            intervals.append(interval_of(_estimate(self._pooled(by_task), of_layer)))
+        return intervals
+
+    def _pooled(self, by_task: Sequence[Statistic]) -> Statistic:
+        """The unweighted mean over the tasks, with the influence of all groups."""
+        seeds = len(by_task[0].values)
+        values, influence = np.zeros(seeds), np.zeros((seeds, self._groups))
+        for of_task, places in zip(by_task, self._places, strict=True):
+            values += of_task.values / len(self.tasks)
+            influence[:, places] += of_task.influence * self._share(places)
+        return Statistic(values, influence)
 
     def _share(self, places: Integers) -> float:
         """What makes of a group's influence on a setting that on the mean over settings."""
@@ -148,23 +152,62 @@ class Estimates:
 
     def _bootstrap(self, drawn: Sequence[Models]) -> NDArray[np.float32]:
         """Each figure in every bootstrap sample, ``[metrics, tasks, draws, figures]``."""
-        shape = (len(self.metrics), len(self.tasks), DRAWS, len(drawn))
-        found: NDArray[np.float32] = np.empty(shape, dtype=np.float32)
+        shape = (len(self.metrics), len(self.tasks), self.draws, len(drawn))
+        figures_drawn: NDArray[np.float32] = np.empty(shape, dtype=np.float32)
         used = sorted({model for models in drawn for model in (*models.of, *models.minus)})
         if not used:
-            return found
+            return figures_drawn
         figures = _as_matrix(drawn, used)
         draw = [drawing(task.sums, used) for task in self.tasks]
         columns = [_as_slice(places) for places in self._places]
         start = 0
-        for weights in group_weights(self._strata(), DRAWS, BOOTSTRAP_SEED):
+        for weights in group_weights(self._strata(), self.draws, BOOTSTRAP_SEED):
             stop = start + len(weights)
             for at, column in enumerate(columns):
                 metrics = draw[at](weights[:, column])
                 by_model = np.stack([metrics[name] for name in self.metrics])
-                found[:, at, start:stop] = by_model @ figures
+                figures_drawn[:, at, start:stop] = by_model @ figures
+                self._draw_layers(at, weights[:, column], slice(start, stop))
             start = stop
-        return found
+        return figures_drawn
+
+    def _draw_layers(self, at: int, weights: NDArray[np.float32], part: slice) -> None:
+        """Add one task's share of some draws to those of the entropies by layer."""
+        for (name, models), draws in self._layer_draws.items():
+            totals = self._layers[name, models][at].mean(axis=0)
+            known = weights @ self.tasks[at].sums.layers_known[name]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                draws[part] += weights @ totals / (known * len(self.tasks))[:, None]
+
+
+def interval_of(estimate: Estimate | None) -> Interval:
+    """What is known of a figure; null where it is not finite."""
+    if estimate is None:
+        return Interval(value=None)
+    low, high = (end if math.isfinite(end) else None for end in (estimate.low, estimate.high))
+    return Interval(value=estimate.value, low=low, high=high)
+
+
+def _estimate(
+    statistic: Statistic, draws: Array | None, *, is_mean: bool = True
+) -> Estimate | None:
+    """By the two-way table of seeds and groups, or by a bootstrap's draws where there are some."""
+    values, influence = statistic
+    if not np.isfinite(values).all():
+        return None
+    value = float(values.mean())
+    if influence.shape[1] < 2 or not np.isfinite(influence).all():
+        # One group says nothing of how groups differ.
+        return Estimate(value, math.nan, math.nan, math.nan, math.nan, None, "groups")
+    if draws is None:
+        return crossed(values, influence)
+    if not is_mean and not np.isnan(draws).all():
+        # A sample repeats documents: its calibration error lies above the estimate by as much as
+        # the estimate above that of endless documents. Over 18 settings no interval would hold
+        # its own estimate.
+        draws = draws + (value - np.nanmean(draws))
+    # What lies beyond the seventh digit is the single precision's.
+    return bootstrapped(value, draws.round(7), influence)
 
 
 def _few(models: Models) -> bool:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from regreason_plugin.compare.comparison import Gap
 from regreason_plugin.compare.crossed_variance import (
     ENOUGH_SEEDS,
-    Array,
     mean_squares,
     variance_of_mean,
 )
+from regreason_plugin.metrics.answers import Array
 
 _ANGLES = 1024
 # Halves a grid's step to below what doubles can tell apart.

@@ -13,13 +13,10 @@ from typing import Literal
 import numpy as np
 
 from regreason_plugin.compare.comparability import (
-    check_same_documents,
-    check_same_protocol,
-    check_same_setup,
+    check_comparable,
+    check_same_answers,
     tasks_of,
 )
-from regreason_plugin.compare.comparison import METRICS
-from regreason_plugin.compare.document_pairs import check_same_answers
 from regreason_plugin.compare.gate_bounds import (
     Change,
     accuracy_change,
@@ -28,10 +25,12 @@ from regreason_plugin.compare.gate_bounds import (
 )
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import Run, TaskResult
-from regreason_plugin.evaluate.samples import Answers, Array, read_answers
+from regreason_plugin.evaluate.samples import read_answers
 from regreason_plugin.evaluate.scoring_notes import scoring_notes
 from regreason_plugin.evaluate.task_setting import TaskSetting
+from regreason_plugin.metrics.answers import Answers, Array
 from regreason_plugin.metrics.group_sums import statistics_of, sums_of
+from regreason_plugin.metrics.metric_names import METRICS
 
 # Those of which it can be said which way is better, and that need no probes.
 GATED = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "ece")
@@ -177,12 +176,7 @@ def _pairs(baseline: Run, candidate: Run, metric: str) -> dict[str, _Pair]:
             "baseline and candidate are the same results; name two models' folders",
             path=min(shared),
         )
-    check_same_protocol(baseline, candidate)
-    check_same_setup(baseline, candidate)
-    for task in tasks_of(baseline):
-        check_same_documents(baseline, candidate, task)
-    for task in tasks_of(candidate):
-        check_same_documents(candidate, baseline, task)
+    check_comparable(baseline, [candidate], same_tasks=True)
     for task in tasks_of(baseline):
         _check_metric(baseline.tasks[task], metric)
     return {task: _pair(baseline, candidate, task, metric) for task in tasks_of(baseline)}

@@ -17,7 +17,8 @@ from typing import Protocol
 
 import numpy as np
 
-from regreason_plugin.compare.score_interval import Array, score_bounds
+from regreason_plugin.compare.score_interval import score_bounds
+from regreason_plugin.metrics.answers import Array
 
 # More documents than this many times those there are is said to be too many to name.
 _MOST_TIMES = 1e6

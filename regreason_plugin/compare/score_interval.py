@@ -19,12 +19,9 @@ more often than it says (6 to 8 % for 5). Half a document taken off |c - b - n d
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float64]
+from regreason_plugin.metrics.answers import Array
 
 # Halvings of an interval no longer than 2: to about 1e-12.
 _HALVINGS = 41

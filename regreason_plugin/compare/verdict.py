@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from regreason_plugin.compare.comparability import describe_data
+from regreason_plugin.compare.arms import Arms
+from regreason_plugin.compare.comparability import ENTROPIES, describe_data, renyi_alpha
 from regreason_plugin.compare.comparison import (
-    METRICS,
     Answer,
     Comparison,
     Difference,
     Gap,
+    some_settings,
 )
-from regreason_plugin.compare.seed_pairs import SeedPairs
-from regreason_plugin.render.tables import settings_of
+from regreason_plugin.metrics.metric_names import FORCED, LAYER_CURVES, METRICS
 
 # Fewer than this, and an interval that rests on how they vary is a guess itself.
 FEW_GROUPS = 20
-_ACTIVATION = (
-    "activation_entropy_mid",
-    "activation_entropy_abs_mid",
-    "activation_entropy_square_mid",
-)
+_ACTIVATION = ("activation_entropy", "activation_entropy_abs", "activation_entropy_square")
 # By name, in a word.
 _OTHERS = {
     "macro_f1": "macro-F1",
@@ -31,7 +27,12 @@ _OTHERS = {
     "ece": "calibration error",
     "nll": "log-likelihood",
 }
-_OUTPUT = ("output_entropy", "label_entropy")
+_OUTPUT = {
+    "output_entropy": "over the vocabulary",
+    "label_entropy": "over the labels",
+    FORCED + "output_entropy": "over the vocabulary",
+}
+_ENTROPIES_ASKED = "Is the entropy of the middle layers higher, and the output sharper?"
 
 
 def answers(comparison: Comparison) -> list[Answer]:
@@ -39,8 +40,18 @@ def answers(comparison: Comparison) -> list[Answer]:
     found = [_helps(comparison)]
     if comparison.gap:
         found.append(_keeps(comparison))
-    if any(name in comparison.metrics for name in _ACTIVATION):
-        found.append(_entropies(comparison))
+    prefix = FORCED if comparison.protocol == "explanation_first" else ""
+    reasons = [comparison.left_out.get(prefix + name) for name in _ACTIVATION]
+    if any(f"{prefix}{name}_mid" in comparison.metrics for name in _ACTIVATION):
+        found.append(_entropies(comparison, prefix))
+    elif reason := next(filter(None, reasons), None):
+        found.append(
+            Answer(
+                question=_ENTROPIES_ASKED,
+                short="cannot be said",
+                sentences=[f"The activation entropies are not compared: {reason}."],
+            )
+        )
     return found
 
 
@@ -184,13 +195,14 @@ def _gap(arm: str, gap: Gap, whole: str, does: str) -> str:
     return text + f"{gap.low:.2f} to {gap.high:.2f}."
 
 
-def _entropies(comparison: Comparison) -> Answer:
+def _entropies(comparison: Comparison, prefix: str) -> Answer:
     whole = comparison.gap_of
     arms = [whole] if whole else comparison.arms
+    inside = [f"{prefix}{name}_mid" for name in _ACTIVATION]
     sentences, shorts = [], []
     for arm in arms:
         found = comparison.pooled[arm]
-        inner = {name: found[name] for name in _ACTIVATION if name in found}
+        inner = {name: found[name] for name in inside if name in found}
         outer = {name: found[name] for name in _OUTPUT if name in found}
         one, inner_text = _agreement(inner, "higher", "lower")
         two, outer_text = _agreement(outer, "less sharp", "sharper")
@@ -200,11 +212,11 @@ def _entropies(comparison: Comparison) -> Answer:
             f"definition{'s' if len(inner) > 1 else ''}: {inner_text}."
         )
         sentences.append(
-            f"Entropy of its output, over the vocabulary and over the labels: {outer_text}. "
+            f"Entropy of its output, {_list([_OUTPUT[name] for name in outer])}: {outer_text}. "
             "Lower is sharper, which is not the same as better calibrated."
         )
     return Answer(
-        question="Is the entropy of the middle layers higher, and the output sharper?",
+        question=_ENTROPIES_ASKED,
         short="; ".join(shorts),
         sentences=sentences,
     )
@@ -238,31 +250,22 @@ def _list(items: list[str]) -> str:
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
-def notes_of(
-    comparison: Comparison,
-    pairs: Mapping[str, SeedPairs],
-    left_out: Mapping[str, list[str]],
-    not_shared: Sequence[str] = (),
-) -> list[str]:
+def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
     """What a reader of the numbers has to know, a sentence each.
 
     Args:
         comparison: The numbers.
-        pairs: Of the seeds, by arm.
-        left_out: Settings that an arm has and the baseline lacks, by arm.
-        not_shared: Metrics that some settings have and others lack.
+        arms: The models that they are of.
     """
+    pairs = arms.pairs
     count = len(comparison.settings)
     documents = sum(setting.documents for setting in comparison.settings)
-    notes = [
-        f"{describe_data(comparison.data)}; {settings_of(comparison)}, {documents:,} documents."
-    ]
-    if not_shared:
-        names = _list([METRICS[name].title for name in not_shared])
-        notes.append(
-            f"Left out, as not all of these tasks have {'it' if len(not_shared) == 1 else 'them'}: "
-            f"{names}."
-        )
+    settings = some_settings(count, comparison.settings_in_paper)
+    notes = [f"{describe_data(comparison.data)}; {settings}, {documents:,} documents."]
+    for reason in dict.fromkeys(comparison.left_out.values()):
+        names = [name for name, why in comparison.left_out.items() if why == reason]
+        notes.append(f"Left out, {_titles(names)}: {reason}.")
+    notes += _about_probes(comparison, arms)
     few = [arm for arm in comparison.arms if len(pairs[arm].places) < 3]
     if few:
         notes.append(
@@ -290,11 +293,13 @@ def notes_of(
                 f"Without a partner, and left out of the differences of `{arm}`: seed "
                 f"{_list(pairs[arm].left_out)}."
             )
-    for arm, tasks in left_out.items():
-        notes.append(
-            f"`{arm}` has {len(tasks)} more settings than `{comparison.baseline}`, which are left "
-            "out: the baseline's are compared."
-        )
+    compared = {setting.task for setting in comparison.settings}
+    for arm, runs in arms.runs.items():
+        if more := {task for run in runs for task in run.tasks} - compared:
+            notes.append(
+                f"`{arm}` has {len(more)} more settings than `{comparison.baseline}`, which are "
+                "left out: the baseline's are compared."
+            )
     small = [setting for setting in comparison.settings if setting.groups < FEW_GROUPS]
     if small:
         fewest = min(setting.groups for setting in small)
@@ -302,4 +307,38 @@ def notes_of(
             f"{len(small)} of {count} settings have fewer than {FEW_GROUPS} groups of documents "
             f"(the least: {fewest}): their own intervals are rough."
         )
+    return notes
+
+
+def _titles(names: list[str]) -> str:
+    """What metrics and entropies are called; all entropies together in a few words."""
+    for prefix, when in (("", ""), (FORCED, ", label forced at once")):
+        if {prefix + name for name in ENTROPIES} <= {*names}:
+            others = [name for name in names if name.removeprefix(prefix) not in ENTROPIES]
+            every = f"entropies of the models' layers and output{when}"
+            return _list([*map(_title, others), every])
+    return _list([_title(name) for name in names])
+
+
+def _title(name: str) -> str:
+    if name in METRICS:
+        return METRICS[name].title
+    title, _ = LAYER_CURVES[name]
+    return title[0].lower() + title[1:]
+
+
+def _about_probes(comparison: Comparison, arms: Arms) -> list[str]:
+    """How the entropies were measured, as far as that is not always the same."""
+    notes = []
+    probed = [
+        arms.models[0].tasks[setting.task].metrics.get("documents_without_probe") or 0
+        for setting in comparison.settings
+    ]
+    if comparison.layers and sum(probed):
+        notes.append(
+            f"{sum(probed):,.0f} of the documents have no entropies, which are of the others."
+        )
+    alpha = renyi_alpha(arms.models[0])
+    if alpha != 1 and any("matrix_entropy" in name for name in comparison.layers):
+        notes.append(f"The matrix entropy is Renyi's of order {alpha:g}.")
     return notes

@@ -147,8 +147,15 @@ class Declaration(_Part):
         name = self.twin_name if generative else self.task_name
         return [name(*setting) for setting in (self.settings if settings is None else settings)]
 
-    def all_tasks(self, *, generative: bool = False) -> str:
-        """All tasks as ``--tasks`` takes them: a glob where lm-eval finds them, else names."""
-        if self.group is None:
-            return ",".join(self.task_names(generative=generative))
-        return re.sub("{.*}", "*", self.twin if generative else self.task)
+    def tasks_argument(
+        self, settings: Sequence[Setting] | None = None, *, generative: bool = False
+    ) -> str:
+        """Some tasks, or all, as ``--tasks`` takes them.
+
+        Returns:
+            A glob where these are all tasks and lm-eval finds them by itself, else their names.
+        """
+        names = self.task_names(settings, generative=generative)
+        if self.group is not None and set(names) == set(self.task_names(generative=generative)):
+            return re.sub("{.*}", "*", self.twin if generative else self.task)
+        return ",".join(names)

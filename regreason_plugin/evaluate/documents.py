@@ -186,11 +186,11 @@ def _folder(data_dir: object) -> DataFolder:
 
 
 def _documents(folder: DataFolder, name: str) -> dict[Setting, list[Document]]:
-    return _parsed(folder.path.resolve(), folder.sha256, name)
+    return documents_by_setting(folder.path.resolve(), folder.sha256, name)
 
 
 @lru_cache(maxsize=3)
-def _parsed(path: Path, sha256: str, name: str) -> dict[Setting, list[Document]]:
+def documents_by_setting(path: Path, sha256: str, name: str) -> dict[Setting, list[Document]]:
     """A file's documents by setting, parsed once for all tasks of a run.
 
     The sha256 is the folder's: built anew in the same place, it is read anew.

@@ -1,7 +1,7 @@
 """``regreason-hf``: lm-eval's ``hf``, with another way to score and with probes.
 
 It takes the arguments of ``hf`` and two of its own, and gives the same numbers, but for
-adapters, whose base it does not resize (`adapter`). What ``hf`` computes three times it
+adapters, whose base it does not resize (`adapter_loading`). What ``hf`` computes three times it
 computes once (`scorer`), and where a document's answer is decided it can measure entropies
 (`regreason_plugin.probes`).
 """
@@ -22,7 +22,7 @@ from transformers import BitsAndBytesConfig
 from regreason_plugin.core.cost import SCORING, ScoringClock
 from regreason_plugin.core.cpu_processes import several_on_a_cpu
 from regreason_plugin.core.errors import UserError, stop_on_user_error
-from regreason_plugin.evaluate.adapter import load_adapter
+from regreason_plugin.evaluate.adapter_loading import load_adapter
 from regreason_plugin.evaluate.answer_cache import answers_digest
 from regreason_plugin.evaluate.label_requests import Context, Continuation
 from regreason_plugin.evaluate.prefix_tree import shared_prefix
@@ -81,7 +81,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
         self.clock = ScoringClock()
-        self._scorer = Scorer(
+        self.scorer = Scorer(
             self.model,
             self.device,
             probes=self.probes,
@@ -122,8 +122,8 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         """
         if self.device.type == "cpu":
             return int(min(_CPU_BATCH, self.max_batch_size or _CPU_BATCH))
-        found: int = super()._detect_batch_size(requests, pos)
-        return found
+        rows: int = super()._detect_batch_size(requests, pos)
+        return rows
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
         """As hf, timed."""
@@ -172,15 +172,15 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             # The windows of a rolling likelihood, which have no texts, decide nothing.
             by_context[number if texts is None else tuple(tokens)].append(number)
         contexts = {
-            self._context([requests[number] for number in numbers]): numbers
+            self.context_of([requests[number] for number in numbers]): numbers
             for numbers in by_context.values()
         }
 
         scored: list[Any] = [None] * len(requests)
         quiet = disable_tqdm or self.rank != 0
-        read_before = self._scorer.tokens_read
+        read_before = self.scorer.tokens_read
         with tqdm(total=len(requests), disable=quiet, desc="Scoring continuations") as progress:
-            for context in self._scorer.score(contexts):
+            for context in self.scorer.score(contexts):
                 for number, continuation in zip(
                     contexts[context], context.continuations, strict=True
                 ):
@@ -189,10 +189,10 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
                     if texts is not None:  # hf keeps rolling windows out of its cache, too
                         self.cache_hook.add_partial("loglikelihood", texts, scored[number])
                     progress.update(1)
-        if not quiet and self._scorer.packs and requests and requests[0][0] is not None:
+        if not quiet and self.scorer.packs and requests and requests[0][0] is not None:
             alone = {one.sequence for context in contexts for one in context.continuations}
             say(
-                f"{self._scorer.tokens_read - read_before:,} tokens read for prompts that hold "
+                f"{self.scorer.tokens_read - read_before:,} tokens read for prompts that hold "
                 f"{sum(map(len, alone)):,}: what they share is read once"
             )
         return scored
@@ -209,7 +209,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         )
         return self.backend == "causal" and not prompts_of_peft and not sharded
 
-    def _context(self, requests: Sequence[Request]) -> Context:
+    def context_of(self, requests: Sequence[Request]) -> Context:
         """Requests with one context as the scorer takes them."""
         context = requests[0][1]
         texts = [tuple(continuation) for _, _, continuation in requests]
@@ -224,9 +224,9 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         longest = max(range(len(texts)), key=lambda number: len(texts[number]))
         common = shared_prefix(min(texts), max(texts)) if len(set(texts)) > 1 else 0
         sequence = continuations[longest].sequence
-        place = len(sequence) - len(texts[longest]) + common
+        position = len(sequence) - len(texts[longest]) + common
         choices = sorted({text[common] for text in texts if len(text) > common})
-        return Context(continuations, decides=(sequence, place), choices=choices)
+        return Context(continuations, decides=(sequence, position), choices=choices)
 
     def _continuation(self, context: list[int], tokens: tuple[int, ...]) -> Continuation:
         assert context, "an empty context is lm-eval's to replace by its prefix token"
@@ -246,18 +246,18 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         answer = context.answers[continuation]
         if not self.probes or context.decides is None:
             return answer
-        sequence, place = context.decides
-        token = self.tok_decode(sequence[place])
+        sequence, position = context.decides
+        token = self.tok_decode(sequence[position])
         return Scored(*answer, {"deciding_token": token, **(context.probe or {})})
 
 
-def _number_above_0(name: str, given: Any) -> float:
+def _number_above_0(name: str, value: Any) -> float:
     try:
-        number = float(given)
+        number = float(value)
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise UserError(f"{name}={given} is not a number above 0")
+        raise UserError(f"{name}={value} is not a number above 0")
     return number
 
 

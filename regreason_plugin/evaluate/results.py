@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -15,8 +14,8 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import RECORD, ModelUse, differences
 from regreason_plugin.evaluate.task_setting import TaskSetting, is_ours, setting_of
 
-_LAYERS = ("_by_layer", "_by_layer_se")
-_NO_NUMBERS = (*_LAYERS, "deciding_token")
+# Metrics whose values are no single numbers: a list, or a text.
+_NO_NUMBERS = ("_by_layer", "_by_layer_se", "deciding_token")
 # How lm_eval ends the names of its files: a date as in 2026-01-31T10-20-30.123456.
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?)$")
 
@@ -37,9 +36,6 @@ class TaskResult:
         data: Origin, sha256 and more of the data folder, and what the task asks.
         setting: The latter, checked.
         source: The results file.
-        layers: The metrics that have a value a layer, such as ``matrix_entropy_by_layer``
-            and its standard errors ``matrix_entropy_by_layer_se``: index 0 the embeddings,
-            None where undefined.
         deciding_token: The input token at which a model with probes decides, several where
             documents differ; of a generative twin the one where the label is forced,
             which comes after the same text for every model.
@@ -56,7 +52,6 @@ class TaskResult:
     data: dict[str, Any]
     setting: TaskSetting
     source: Path
-    layers: dict[str, list[float | None]] = field(default_factory=dict)
     deciding_token: str | list[str] | None = None
     samples_hash: str | None = None
 
@@ -335,7 +330,6 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
             continue
         metrics: dict[str, float | None] = {}
         stderrs: dict[str, float | None] = {}
-        layers: dict[str, list[float | None]] = {}
         for key, value in values.items():
             metric, _, _filter = key.partition(",")
             # lm_eval looks for an error of our errors too, and finds none.
@@ -343,8 +337,6 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
                 continue
             # Their own standard-error cells are always empty.
             if metric.removesuffix("_stderr").endswith(_NO_NUMBERS):
-                if metric.endswith(_LAYERS) and value is not None:
-                    layers[metric] = _layers(value, file, f"results.{task}.{key}")
                 continue
             known = value if isinstance(value, int | float) else None
             if metric.endswith("_stderr"):
@@ -372,7 +364,6 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
             data=data,
             setting=setting_of(task, data, file),
             source=file,
-            layers=layers,
             deciding_token=values.get(
                 "forced_deciding_token,none", values.get("deciding_token,none")
             ),
@@ -387,18 +378,3 @@ def _data(content: dict[str, Any], task: str) -> dict[str, Any]:
     for key in ("configs", task, "metadata", "data"):
         found = found.get(key) if isinstance(found, dict) else None
     return found if isinstance(found, dict) else {}
-
-
-def _layers(value: Any, file: Path, place: str) -> list[float | None]:
-    """A list with a value a layer, checked.
-
-    Raises:
-        UserError: It is none, or holds what is no finite number.
-    """
-    if not isinstance(value, list) or len(value) < 2:
-        raise UserError("is no list with a value a layer", path=file, field=place)
-    for layer, one in enumerate(value):
-        number = isinstance(one, int | float) and not isinstance(one, bool)
-        if one is not None and not (number and math.isfinite(one)):
-            raise UserError(f"layer {layer} has {one!r}, no number", path=file, field=place)
-    return value

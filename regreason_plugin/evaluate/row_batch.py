@@ -38,15 +38,15 @@ def batch_inputs(
         return {"input_ids": input_ids}, nullcontext()
 
     positions = _padded([row.positions for row in rows], length, device)
-    place = torch.arange(length, device=device)
+    columns = torch.arange(length, device=device)
     # A padding token is its own subtree: nothing else sees it, and it sees something.
     ends = torch.stack(
         [
-            torch.cat([torch.tensor(row.ends, device=device), place[len(row.ends) :] + 1])
+            torch.cat([torch.tensor(row.ends, device=device), columns[len(row.ends) :] + 1])
             for row in rows
         ]
     )
-    queries, keys = place[:, None], place[None, :]
+    queries, keys = columns[:, None], columns[None, :]
     seen = (keys <= queries) & (queries < ends[:, None, :])
     full = _additive(seen, model)
     mask: Tensor | dict[str, Tensor] = full

@@ -5,78 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import TaskResult, date_of
 from regreason_plugin.evaluate.task_setting import TaskSetting
-
-Array = NDArray[np.float64]
-Integers = NDArray[np.int64]
-
-# One value a document each, of a model with probes; None where undefined.
-PROBES = (
-    "output_entropy",
-    "activation_entropy_mid",
-    "activation_entropy_abs_mid",
-    "activation_entropy_square_mid",
-    "logit_lens_entropy_mid",
-    "matrix_entropy_mid",
-)
-LAYERS = tuple(name.replace("_mid", "_by_layer") for name in PROBES[1:])
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What one model answered in one task, its N documents in the order of their ids.
-
-    Attributes:
-        task: Its name.
-        source: The samples file.
-        ids: The documents' ids, each once.
-        hashes: Of each document's content and prompt, as lm_eval made them, in one.
-        groups: The group of each.
-        labels: The right labels from 1, ``[N]``.
-        log_probabilities: Over the labels, ``[N, labels]``.
-        probes: By name, ``[N]``; NaN where undefined.
-        layers: By name, ``[N, layers + 1]``, index 0 the embeddings; NaN where undefined.
-        ordinal: Whether the labels have an order.
-    """
-
-    task: str
-    source: Path
-    ids: list[str]
-    hashes: list[str]
-    groups: list[str]
-    labels: Integers
-    log_probabilities: Array
-    probes: dict[str, Array]
-    layers: dict[str, Array]
-    ordinal: bool = True
-
-    @cached_property
-    def count(self) -> int:
-        """How many labels there are."""
-        return int(self.log_probabilities.shape[1])
-
-    @cached_property
-    def predictions(self) -> Integers:
-        """The most likely labels, the first of equals, ``[N]``."""
-        best: Integers = np.argmax(self.log_probabilities, axis=1) + 1
-        return best
-
-    @cached_property
-    def correct(self) -> Array:
-        """1 where the prediction is right, else 0, ``[N]``."""
-        right: Array = (self.predictions == self.labels).astype(np.float64)
-        return right
+from regreason_plugin.metrics.answers import Answers, Array
+from regreason_plugin.metrics.metric_names import FORCED, LAYERS, PROBES
 
 
 @dataclass(frozen=True)
@@ -110,8 +50,10 @@ def read_answers(result: TaskResult) -> Answers:
             path=result.source,
         )
     setting = result.setting
+    # After explanations of their own, models have read different tokens.
+    prefix = FORCED if setting.generative else ""
     digest = hashlib.sha256()
-    rows = sorted(_rows(file, len(setting.labels), digest), key=lambda row: row[0])
+    rows = sorted(_rows(file, len(setting.labels), prefix, digest), key=lambda row: row[0])
     if not rows:
         raise UserError("holds no documents", path=file)
     ids, hashes, groups, labels, scores, probes, layers = zip(*rows, strict=True)
@@ -127,9 +69,10 @@ def read_answers(result: TaskResult) -> Answers:
         groups=list(groups),
         labels=np.array(labels, dtype=np.int64),
         log_probabilities=logits - np.logaddexp.reduce(logits, axis=1, keepdims=True),
-        probes=_columns(PROBES, probes),
+        probes=_columns(PROBES, probes, file),
         layers=_columns(LAYERS, layers, file),
         ordinal=setting.ordinal,
+        probes_prefix=prefix,
     )
     _check_count(len(rows), digest.hexdigest(), result)
     _check(answers, result)
@@ -192,7 +135,7 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise UserError(f"is not JSON: {error}", path=file, line=number) from None
 
 
-def _rows(file: Path, count: int, digest: hashlib._Hash) -> Iterator[tuple[Any, ...]]:
+def _rows(file: Path, count: int, prefix: str, digest: hashlib._Hash) -> Iterator[tuple[Any, ...]]:
     for number, row in _lines(file):
         try:
             document = row["doc"]
@@ -203,8 +146,8 @@ def _rows(file: Path, count: int, digest: hashlib._Hash) -> Iterator[tuple[Any, 
                 str(document["group"]),
                 int(document["label"]),
                 _scores(row["filtered_resps"], count),
-                [row.get(name) for name in PROBES],
-                [row.get(name) for name in LAYERS],
+                [row.get(prefix + name) for name in PROBES],
+                [row.get(prefix + name) for name in LAYERS],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _no_sample(error, file, number) from None
@@ -244,20 +187,30 @@ def _comparable(scores: Array, setting: TaskSetting) -> Array:
     return by_character
 
 
-def _columns(names: tuple[str, ...], rows: Any, file: Path | None = None) -> dict[str, Array]:
-    """What all documents may have a value of, by name; left out where none has one."""
+def _columns(names: tuple[str, ...], rows: Any, file: Path) -> dict[str, Array]:
+    """What all documents may have a value of, by name; left out where none has one.
+
+    Raises:
+        UserError: Documents have different numbers of layers, or values that are no numbers.
+    """
     columns = {}
     for name, values in zip(names, zip(*rows, strict=True), strict=True):
         known = [value for value in values if value is not None]
         if not known:
             continue
-        if not isinstance(known[0], list):
-            columns[name] = np.array(values, dtype=np.float64)
-            continue
-        if len(lengths := {len(value) for value in known}) > 1:
-            raise UserError(f"{name} has unequal numbers of layers {sorted(lengths)}", path=file)
-        nothing = [np.nan] * len(known[0])
-        columns[name] = np.array([value or nothing for value in values], dtype=np.float64)
+        nothing: Any = np.nan
+        if isinstance(known[0], list):
+            if len(lengths := {len(value) for value in known if isinstance(value, list)}) > 1:
+                raise UserError(
+                    f"{name} has unequal numbers of layers {sorted(lengths)}", path=file
+                )
+            nothing = [np.nan] * len(known[0])
+        try:
+            columns[name] = np.array(
+                [nothing if value is None else value for value in values], dtype=np.float64
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{name} has what is no number: {error}", path=file) from None
     return columns
 
 

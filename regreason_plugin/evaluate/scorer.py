@@ -130,19 +130,19 @@ class Scorer:
             doubtful = self._check.doubtful(rows)
             if not doubtful:
                 return deque(rows)
-            found: str | None = None
+            mistake: str | None = None
             failed: Sequence[PrefixRow] = ()
             try:
-                found = self._difference(doubtful, requests)
+                mistake = self._difference(doubtful, requests)
             except OutOfMemoryError as error:
                 failed = error.batch
             if failed:
                 self._halve(failed)
-            elif found is None:
+            elif mistake is None:
                 self._check.trust(doubtful)
                 return deque(rows)
             else:
-                self._stop_packing(found)
+                self._stop_packing(mistake)
 
     def _difference(self, rows: Sequence[PrefixRow], requests: RequestsBySequence) -> str | None:
         """How packed rows differ from plain ones, as `packing_check.difference`."""
@@ -211,15 +211,17 @@ class Scorer:
     ) -> dict[Tokens, Tensor]:
         """Of some sequences of a batch, ``[n, V]`` at the n positions that are asked for."""
         places, _, _ = self._wanted(batch, requests)
-        found = {}
+        by_sequence = {}
         with noticing_memory(batch):
             logits, _ = self._forward(batch, places, padded_to=padded_to)
             for number, row in enumerate(batch):
                 for sequence in chosen & row.paths.keys():
-                    asked = max(len(one.tokens) for one in requests.continuations[sequence])
-                    wanted = [places[number, place] for place in row.paths[sequence][-asked:]]
-                    found[sequence] = logits[wanted].to(self.softmax_dtype).log_softmax(dim=-1)
-        return found
+                    longest = max(len(one.tokens) for one in requests.continuations[sequence])
+                    wanted = [places[number, place] for place in row.paths[sequence][-longest:]]
+                    by_sequence[sequence] = (
+                        logits[wanted].to(self.softmax_dtype).log_softmax(dim=-1)
+                    )
+        return by_sequence
 
     def _packing_made_nan(
         self, reading: Reading, batch: Sequence[PrefixRow], requests: RequestsBySequence

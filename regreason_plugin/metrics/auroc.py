@@ -16,10 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regreason_plugin.evaluate.samples import Answers
-
-Array = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from regreason_plugin.metrics.answers import Array, Integers
 
 
 @dataclass(frozen=True)
@@ -60,18 +57,18 @@ class Ranking:
         return found
 
 
-def ranking_of(answers: Answers, member: Integers, groups: int) -> Ranking:
+def ranking_of(labels: Integers, scores: Array, member: Integers, groups: int) -> Ranking:
     """Rank what one model answered.
 
     Args:
-        answers: Of two labels.
+        labels: 1 or 2, ``[N]``.
+        scores: Of the second label, ``[N]``: its log odds, as probabilities near 1 would be ties
+            that the scores are not.
         member: The place of each document's group, ``[N]``.
         groups: G.
     """
-    # The log odds: probabilities near 1 would be ties that the scores are not.
-    scores = answers.log_probabilities[:, 1] - answers.log_probabilities[:, 0]
     level: Integers = np.unique(scores, return_inverse=True)[1].astype(np.int64)
-    is_second = answers.labels == 2
+    is_second = labels == 2
     one, two = np.flatnonzero(~is_second), np.flatnonzero(is_second)
     one = one[np.argsort(level[one], kind="stable")]
     below = np.searchsorted(level[one], level[two], "left")

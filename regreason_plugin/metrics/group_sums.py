@@ -10,22 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from regreason_plugin.compare.comparison import METRICS
-from regreason_plugin.compare.crossed_variance import jackknife_influence, mean_influence
-from regreason_plugin.evaluate.samples import LAYERS, PROBES, Answers
+from regreason_plugin.metrics.answers import Answers, Array
 from regreason_plugin.metrics.auroc import Ranking, ranking_of
-from regreason_plugin.metrics.label_metrics import ECE_BINS, bins_of
+from regreason_plugin.metrics.influence import Statistic, jackknife_influence, mean_influence
+from regreason_plugin.metrics.label_metrics import (
+    ECE_BINS,
+    Numbers,
+    bins_of,
+    macro_f1_of_counts,
+    qwk_of_counts,
+)
+from regreason_plugin.metrics.metric_names import LAYERS, PROBES
 
-Array = NDArray[np.float64]
-Integers = NDArray[np.int64]
-# Double precision, or single in a bootstrap.
-Numbers = NDArray[Any]
+Value = TypeVar("Value")
 
 # A document's summands: by bin, confidence minus whether it is right; what is a mean of one number
 # each; how many labels, and their square, the prediction is off; then three times K: whether each
@@ -39,18 +42,6 @@ _COUNTS = slice(_SQUARED + 1, None)
 NO_MEANS = ("macro_f1", "qwk", "auroc", "ece")
 
 
-class Statistic(NamedTuple):
-    """A metric of several models, and how much each group has to do with it.
-
-    Attributes:
-        values: One a model, ``[models]``; NaN where undefined.
-        influence: ``[models, groups]``, as of `regreason_plugin.compare.crossed_variance`.
-    """
-
-    values: Array
-    influence: Array
-
-
 @dataclass(frozen=True)
 class Sums:
     """All models in one task.
@@ -61,10 +52,11 @@ class Sums:
         known: Of how many documents all models have a value, for each mean of `_SUMMED`,
             ``[G, len(_SUMMED)]``.
         rows: Summands by model and group, ``[models, G, summands]``.
-        layers: By name such as ``matrix_entropy_by_layer``, ``[models, G, layers + 1]``: sums
-            over the documents of which all models have values.
+        layers: By name such as ``matrix_entropy_by_layer``, a model each, ``[G, layers + 1]``: sums
+            over the documents of which all models have values. Models may differ in depth.
         layers_known: How many these are, by name, ``[G]``.
         ordinal: Whether the labels have an order.
+        probes_prefix: As of the answers; it stands before the probes' names in what follows.
         rankings: One a model, of two labels; empty of more.
     """
 
@@ -72,9 +64,10 @@ class Sums:
     sizes: Array
     known: Array
     rows: NDArray[np.float32]
-    layers: dict[str, Array]
+    layers: dict[str, list[Array]]
     layers_known: dict[str, Array]
     ordinal: bool
+    probes_prefix: str
     rankings: list[Ranking]
 
 
@@ -97,17 +90,17 @@ def sums_of(models: Sequence[Answers]) -> Sums:
         counts[place, 2, answers.predictions - 1] = 1
         documents[:, _COUNTS] = counts.reshape(shape[1], -1)
         documents[:, _OFF], documents[:, _SQUARED] = np.abs(off), off**2
-        confidence = confidences(answers)
+        confidence = answers.confidences
         documents[place, _GAPS.start + bins_of(confidence)] = confidence - answers.correct
         documents[:, _TOTALS] = np.where(known, values, 0)
         rows.append((of_group @ documents).astype(np.float32))
     layers, layers_known = {}, {}
     for name in LAYERS:
         if all(name in answers.layers for answers in models):
-            values = np.stack([answers.layers[name] for answers in models])
-            there = np.isfinite(values.sum(axis=(0, 2)))
+            by_model = [answers.layers[name] for answers in models]
+            there = np.isfinite(np.sum([values.sum(axis=1) for values in by_model], axis=0))
             layers_known[name] = of_group @ there.astype(np.float64)
-            layers[name] = np.stack([of_group @ np.where(there[:, None], v, 0) for v in values])
+            layers[name] = [of_group @ np.where(there[:, None], v, 0) for v in by_model]
     return Sums(
         groups=[str(group) for group in groups],
         sizes=of_group @ np.ones(shape[1]),
@@ -116,16 +109,14 @@ def sums_of(models: Sequence[Answers]) -> Sums:
         layers=layers,
         layers_known=layers_known,
         ordinal=first.ordinal,
-        rankings=[ranking_of(answers, member, len(groups)) for answers in models]
+        probes_prefix=first.probes_prefix,
+        rankings=[
+            ranking_of(one.labels, np.diff(one.log_probabilities)[:, 0], member, len(groups))
+            for one in models
+        ]
         if first.count == 2
         else [],
     )
-
-
-def confidences(answers: Answers) -> Array:
-    """The probability of each prediction, ``[N]``."""
-    best: Array = np.exp(answers.log_probabilities.max(axis=1))
-    return best
 
 
 def _summed(answers: Answers) -> Array:
@@ -160,30 +151,12 @@ def metrics_of(rows: Numbers, known: Numbers, *, ordinal: bool) -> dict[str, Arr
             for name, total in means.items()
         }
         found |= {
-            "macro_f1": (2 * hits / np.maximum(right + predicted, 1)).mean(axis=-1),
+            "macro_f1": macro_f1_of_counts(hits, right, predicted),
             "ece": np.abs(rows[..., _GAPS]).sum(axis=-1) / documents,
         }
         if ordinal:
-            found["qwk"] = _qwk(rows[..., _SQUARED], right, predicted)
-    return {name: found[name] for name in METRICS if name in found}
-
-
-def _qwk(squared: Numbers, right: Numbers, predicted: Numbers) -> Array:
-    """Quadratic weighted kappa: 1 less the squared errors over those of chance.
-
-    Args:
-        squared: Their sum, ``[...]``.
-        right: How often each label is right, ``[..., K]``.
-        predicted: How often each is predicted, likewise.
-
-    Returns:
-        ``[...]``; NaN of one right label only.
-    """
-    count = right.shape[-1]
-    distance = (np.subtract.outer(range(count), range(count)) ** 2).astype(right.dtype)
-    by_chance = ((right @ distance) * predicted).sum(axis=-1) / right.sum(axis=-1)
-    kappa: Array = np.where((right > 0).sum(axis=-1) > 1, 1 - squared / by_chance, np.nan)
-    return kappa
+            found["qwk"] = qwk_of_counts(rows[..., _SQUARED], right, predicted)
+    return found
 
 
 def _counts(rows: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -204,15 +177,15 @@ def statistics_of(sums: Sums) -> dict[str, Statistic]:
         without["auroc"] = np.stack([ranking.without for ranking in sums.rankings])
     totals = _mean_summands(rows, ordinal=sums.ordinal)
     found = {}
-    for name in (name for name in METRICS if name in values):
+    for name in values:
         if name in NO_MEANS:
             influence = jackknife_influence(values[name], without[name])
             found[name] = Statistic(values[name], influence)
             continue
         sizes = known[:, _SUMMED.index(name)] if name in _SUMMED else sums.sizes
         if sizes.any():
-            found[name] = Statistic(*mean_influence(totals[name], sizes))
-    return found
+            found[name] = mean_influence(totals[name], sizes)
+    return _named(found, sums.probes_prefix)
 
 
 def drawing(sums: Sums, models: Sequence[int]) -> Callable[[Numbers], dict[str, Numbers]]:
@@ -236,22 +209,27 @@ def drawing(sums: Sums, models: Sequence[int]) -> Callable[[Numbers], dict[str, 
         if sums.rankings:
             ranked = [sums.rankings[model].weighted(weights) for model in models]
             found["auroc"] = np.stack(ranked, axis=1).astype(np.float32)
-        return found
+        return _named(found, sums.probes_prefix)
 
     return draw
 
 
 def document_values(answers: Answers) -> dict[str, Array]:
     """Each document's own value of what is a mean, ``[N]``; NaN where it has none."""
-    confidence = confidences(answers)
     summed = _summed(answers)
     off = np.abs(answers.predictions - answers.labels).astype(np.float64)
-    return {
+    values = {
         "acc": answers.correct,
         **({"mae": off} if answers.ordinal else {}),
-        "overconfidence": confidence - answers.correct,
+        "overconfidence": answers.confidences - answers.correct,
         **{name: summed[:, place] for place, name in enumerate(_SUMMED)},
     }
+    return _named(values, answers.probes_prefix)
+
+
+def _named(by_metric: dict[str, Value], probes_prefix: str) -> dict[str, Value]:
+    """The same with the probes' prefix before their names."""
+    return {probes_prefix * (name in PROBES) + name: one for name, one in by_metric.items()}
 
 
 def _mean_summands(rows: Numbers, *, ordinal: bool) -> dict[str, Array]:

@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.metrics.answers import Array
+from regreason_plugin.metrics.auroc import ranking_of
 
 # Labels of a task that says nothing else.
 FIVE = 5
@@ -32,7 +34,8 @@ ECE_BINS = 15
 # lm-eval's own word for a standard error there is none of; its tables know no other.
 NO_ERROR = "N/A"
 
-Array: TypeAlias = npt.NDArray[np.float64]
+# Double precision, or single in a bootstrap.
+Numbers: TypeAlias = npt.NDArray[Any]
 Error: TypeAlias = float | str
 
 
@@ -230,31 +233,10 @@ def auroc_stderr(items: Sequence[tuple[int, float, str]]) -> Error:
     """Standard error of `auroc`: the same jackknife, without computing it anew for each group."""
     labels, scores, groups = (np.array(column) for column in _columns(items))
     names, member = np.unique(groups, return_inverse=True)
-    positive = labels == 2
-    if len(names) < 2 or positive.all() or not positive.any():
+    if len(names) < 2:
         return NO_ERROR
-
-    def won(ours: Array, theirs: Array) -> Array:
-        """Of each of ours, how many of theirs it is above; half for a tie."""
-        theirs = np.sort(theirs)
-        below = np.searchsorted(theirs, ours, side="left")
-        return (below + np.searchsorted(theirs, ours, side="right")) / 2
-
-    wins = np.zeros(len(labels))
-    wins[positive] = won(scores[positive], scores[~positive])
-    wins[~positive] = positive.sum() - won(scores[~positive], scores[positive])
-    total = wins[positive].sum()
-    without = []
-    for number in range(len(names)):
-        here = member == number
-        up, down = here & positive, here & ~positive
-        within = won(scores[up], scores[down]).sum() if up.any() and down.any() else 0.0
-        pairs = (positive.sum() - up.sum()) * ((~positive).sum() - down.sum())
-        if not pairs:
-            return NO_ERROR
-        without.append((total - wins[up].sum() - wins[down].sum() + within) / pairs)
-    spread = ((np.array(without) - np.mean(without)) ** 2).sum()
-    return float(np.sqrt((len(names) - 1) / len(names) * spread))
+    error = _spread(ranking_of(labels, scores, member, len(names)).without)
+    return float(error) if np.isfinite(error) else NO_ERROR
 
 
 def ece_stderr(items: Sequence[tuple[float, float, str]]) -> Error:
@@ -298,9 +280,13 @@ def _jackknife_errors(
     with np.errstate(invalid="ignore", divide="ignore"):
         if len(names) < 2:
             return np.full_like(metric(whole), np.nan)
-        without = metric(whole - by_group)
-        spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
-        return np.sqrt((len(names) - 1) / len(names) * spread)  # type: ignore[no-any-return]
+        return _spread(metric(whole - by_group))
+
+
+def _spread(without: Array) -> Array:
+    """The jackknife's standard error, of values without each group ``[groups, ...]``."""
+    squares = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
+    return np.sqrt((len(without) - 1) / len(without) * squares)  # type: ignore[no-any-return]
 
 
 def _values_and_ones(items: Sequence[tuple[Any, str]]) -> tuple[Array, list[str]]:
@@ -335,19 +321,47 @@ def _tables(items: Sequence[tuple[int, int, str]], count: int | None = None) -> 
 def macro_f1_of_tables(tables: Array) -> Array:
     """Macro-F1 of counts ``[..., label, prediction]``."""
     hits = np.diagonal(tables, axis1=-2, axis2=-1)
-    given_or_had = tables.sum(axis=-1) + tables.sum(axis=-2)
-    f1: Array = np.where(given_or_had > 0, 2 * hits / np.maximum(given_or_had, 1), 0.0)
+    return macro_f1_of_counts(hits, tables.sum(axis=-1), tables.sum(axis=-2))
+
+
+def macro_f1_of_counts(hits: Numbers, right: Numbers, predicted: Numbers) -> Array:
+    """Macro-F1 of how often each label is predicted and right, is right, is predicted.
+
+    Args:
+        hits: ``[..., K]``.
+        right: Likewise.
+        predicted: Likewise.
+
+    Returns:
+        ``[...]``; a label that is neither right nor predicted counts 0.
+    """
+    f1: Array = 2 * hits / np.maximum(right + predicted, 1)
     return f1.mean(axis=-1)  # type: ignore[no-any-return]
 
 
 def qwk_of_tables(tables: Array) -> Array:
     """Quadratic weighted kappa of counts ``[..., label, prediction]``; NaN of one label only."""
-    labels, predictions = tables.sum(axis=-1), tables.sum(axis=-2)
-    by_chance = labels[..., :, None] * predictions[..., None, :] / labels.sum(-1)[..., None, None]
-    count = tables.shape[-1]
-    distance = np.subtract.outer(range(count), range(count)) ** 2
-    kappa = 1 - (distance * tables).sum((-2, -1)) / (distance * by_chance).sum((-2, -1))
-    return np.where((labels > 0).sum(axis=-1) > 1, kappa, np.nan)
+    distance = np.subtract.outer(range(tables.shape[-1]), range(tables.shape[-1])) ** 2
+    squared = (distance * tables).sum((-2, -1))
+    return qwk_of_counts(squared, tables.sum(axis=-1), tables.sum(axis=-2))
+
+
+def qwk_of_counts(squared: Numbers, right: Numbers, predicted: Numbers) -> Array:
+    """Quadratic weighted kappa: 1 less the squared errors over those of chance.
+
+    Args:
+        squared: Their sum, ``[...]``.
+        right: How often each label is right, ``[..., K]``.
+        predicted: How often each is predicted, likewise.
+
+    Returns:
+        ``[...]``; NaN of one right label only.
+    """
+    count = right.shape[-1]
+    distance = (np.subtract.outer(range(count), range(count)) ** 2).astype(right.dtype)
+    by_chance = ((right @ distance) * predicted).sum(axis=-1) / right.sum(axis=-1)
+    kappa: Array = np.where((right > 0).sum(axis=-1) > 1, 1 - squared / by_chance, np.nan)
+    return kappa
 
 
 def _spearman_of_tables(tables: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What the pictures of a comparison share: their size, panels, titles and captions."""
+"""What the figures of a comparison share: their size, panels, titles and captions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from regreason_plugin.compare.comparison import Comparison, Difference
 from regreason_plugin.core.markdown import one_line
+from regreason_plugin.core.numbers import signed
 from regreason_plugin.render import tables
-from regreason_plugin.render.style import caption
 
 # Panels side by side, and how many inches of them.
 ACROSS = 4
@@ -21,9 +21,11 @@ MOST_WIDE = 14
 LONGEST = 24
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty one, in inches."""
-    return Figure((max(width, 6.5), height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+def new_figure(width: float, height: float, least: float = 6.5) -> Figure:
+    """An empty one, in inches, not narrower than the least width."""
+    return Figure(
+        (max(width, least), height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    )
 
 
 def rows_and_columns(panels: int, across: int = ACROSS) -> tuple[int, int]:
@@ -75,7 +77,7 @@ def setting_names(comparison: Comparison) -> list[str]:
 
 def short_difference(found: Difference) -> str:
     """Without its interval."""
-    return f"{tables.signed(found.value)}{'*' if tables.is_shown(found) else ''}"
+    return f"{signed(found.value)}{'*' if tables.is_shown(found) else ''}"
 
 
 def set_title(figure: Figure, comparison: Comparison, text: str) -> None:
@@ -87,5 +89,7 @@ def set_title(figure: Figure, comparison: Comparison, text: str) -> None:
 
 def set_caption(figure: Figure, comparison: Comparison, *lines: str) -> None:
     """Put lines below, and then what was compared."""
-    told = [*filter(None, lines), f"{tables.caption(comparison)}."]
-    caption(figure, map(one_line, told), int(figure.get_figwidth() * 17))
+    captions = [*filter(None, lines), f"{tables.caption(comparison)}."]
+    width = int(figure.get_figwidth() * 17)
+    text = "\n".join(wrapped(line, width) for line in captions)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5)

@@ -1,29 +1,25 @@
-"""A comparison in pictures, each as PNG and SVG."""
+"""A comparison as figures, each as PNG and SVG."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from regreason_plugin.compare.comparison import ALL, Comparison, Difference
-from regreason_plugin.compare.learning_curves import what_is_drawn
-from regreason_plugin.compare.probe_curves import PANELS
-from regreason_plugin.core.markdown import one_line
+from regreason_plugin.core.numbers import number
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.render import tables
+from regreason_plugin.render.curve_figures import entropy_by_layer, learning_curves
 from regreason_plugin.render.figure_panels import (
     LONGEST,
     arm_panels,
@@ -37,38 +33,38 @@ from regreason_plugin.render.figure_panels import (
     wrapped,
 )
 from regreason_plugin.render.style import (
-    SHADE,
+    BAR,
+    FAINT,
+    MIDDLE,
     floats,
-    layers,
-    legend,
     look,
-    png_and_svg,
     style,
 )
 
+FORMATS: dict[str, dict[str, Any]] = {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}
 # As many labels' cells have their number in them.
 NUMBERED = 20
 
 
 def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write every picture that the comparison has numbers for.
+    """Write every figure that the comparison has numbers for.
 
     Returns:
         The paths. The same comparison gives the same bytes.
     """
     paths = []
     with style():
-        for name, draw in PICTURES.items():
+        for name, draw in FIGURES.items():
             figure = draw(comparison)
             if figure is None:
                 continue
             # Placed once for both files.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
-            for suffix, content in zip(("png", "svg"), png_and_svg(figure), strict=True):
+            for suffix, options in FORMATS.items():
                 paths.append(folder / f"{name}.{suffix}")
                 with atomic_writer(paths[-1]) as stream:
-                    stream.write(content)
+                    figure.savefig(stream, format=suffix, **options)
     return paths
 
 
@@ -96,17 +92,17 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
     known = np.abs(values[np.isfinite(values)])
     limit = max(0.05, known.max() if known.size else 0)
     norm = Normalize(-limit, limit)
-    for top, numbers, row, difference in zip(tops, scores, by_row, values, strict=True):
+    for top, row_scores, row, difference in zip(tops, scores, by_row, values, strict=True):
         edges = np.arange(1, len(arms) + 2), [top, top + 1]
         mesh = axes.pcolormesh(*edges, difference[None], cmap="RdBu", norm=norm)
         mesh.set(edgecolor="white", linewidth=1.5)
-        axes.text(0.5, top + 0.5, tables.number(numbers[0]), ha="center", va="center")
-        for column, (number, found) in enumerate(zip(numbers[1:], row, strict=True)):
+        axes.text(0.5, top + 0.5, number(row_scores[0]), ha="center", va="center")
+        for column, (score, found) in enumerate(zip(row_scores[1:], row, strict=True)):
             dark = found.value is not None and abs(found.value) > 0.6 * limit
             axes.text(
                 column + 1.5,
                 top + 0.5,
-                f"{tables.number(number)}\n{short_difference(found)}",
+                f"{number(score)}\n{short_difference(found)}",
                 ha="center",
                 va="center",
                 fontsize=7.5,
@@ -137,30 +133,17 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
 
 def differences(comparison: Comparison) -> Figure:
     """A forest plot: a panel an arm, a line a setting, the pooled difference below."""
-    count = len(comparison.settings)
     panels = len(comparison.arms)
     rows, columns = rows_and_columns(panels)
-    figure = new_figure(2.2 + 2.5 * columns, 1.6 + rows * (1.1 + 0.19 * (count + 2)))
+    figure = new_figure(
+        2.2 + 2.5 * columns, 1.6 + rows * (1.1 + 0.19 * (len(comparison.settings) + 2))
+    )
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for number, arm in enumerate(comparison.arms):
-        axes = grid.flat[number]
-        found = [comparison.differences[arm][one.task]["acc"] for one in comparison.settings]
-        colour = look(number + 1)["color"]
-        axes.axvline(0, color="0.4", linewidth=0.9)
-        axes.axhline(count + 0.25, color="0.75", linewidth=0.6)
-        _forest(axes, found, list(range(count)), colour, "o", 5)
-        _forest(axes, [comparison.pooled[arm]["acc"]], [count + 1], colour, "D", 7)
+    for arm, axes in zip(comparison.arms, grid.flat, strict=False):
+        draw_differences(axes, comparison, arm)
         pooled = tables.interval(comparison.pooled[arm]["acc"], sign=True)
         wins = tables.wins(comparison, arm)
         axes.set_title(f"{wrapped(arm, 31)}\n{pooled}\nwins: {wins}", loc="left", fontsize=8.5)
-        axes.grid(visible=False)
-        axes.grid(visible=True, axis="x")
-        axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g}" if x else "0"))
-    first = grid.flat[0]
-    first.set_ylim(count + 1.7, -0.7)
-    first.set_yticks([*range(count), count + 1], [*setting_names(comparison), "pooled"])
     for axes in grid.flat[panels:]:
         axes.set_axis_off()
     # What stands above an empty place has the bottom's numbers.
@@ -174,6 +157,46 @@ def differences(comparison: Comparison) -> Figure:
         f"Filled: {tables.HOLM}. wins: settings with a positive difference, however small.",
     )
     return figure
+
+
+def draw_differences(axes: Axes, comparison: Comparison, arm: str) -> None:
+    """Draw one arm's panel of the forest plot."""
+    count = len(comparison.settings)
+    by_setting = [comparison.differences[arm][one.task]["acc"] for one in comparison.settings]
+    colour = _arm_colour(comparison, arm)
+    axes.axhline(count + 0.25, color=FAINT, linewidth=0.6)
+    _forest(axes, by_setting, list(range(count)), colour, "o", 5)
+    _forest(axes, [comparison.pooled[arm]["acc"]], [count + 1], colour, "D", 7)
+    _forest_scales(axes, [*range(count), count + 1], [*setting_names(comparison), "pooled"])
+
+
+def draw_pooled_differences(axes: Axes, comparison: Comparison) -> None:
+    """Draw a line an arm, its pooled difference."""
+    for place, arm in enumerate(comparison.arms):
+        pooled = comparison.pooled[arm]["acc"]
+        _forest(axes, [pooled], [place], _arm_colour(comparison, arm), "D", 7)
+    names = [wrapped(arm, 31) for arm in comparison.arms]
+    _forest_scales(axes, list(range(len(names))), names)
+
+
+def _arm_colour(comparison: Comparison, arm: str) -> str:
+    colour: str = look(1 + comparison.arms.index(arm))["color"]
+    return colour
+
+
+def _forest_lines(comparison: Comparison) -> int:
+    return len(comparison.settings) + 2
+
+
+def _forest_scales(axes: Axes, places: list[int], names: list[str]) -> None:
+    axes.axvline(0, color=MIDDLE, linewidth=0.9, zorder=1)
+    axes.grid(visible=False)
+    axes.grid(visible=True, axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g}" if x else "0"))
+    axes.set_ylim(places[-1] + 0.7, -0.7)
+    axes.set_yticks(places, names)
 
 
 def _forest(
@@ -199,24 +222,10 @@ def _forest(
 def reliability(comparison: Comparison) -> Figure:
     """Accuracy by confidence, a panel an arm."""
     figure, panels = arm_panels(comparison, 2.6, {ALL: 2.75})
-    for number, ((_, arm), axes) in enumerate(panels.items()):
-        bins = comparison.reliability[arm]
-        total = sum(one.count for one in bins)
-        shares = [one.count / total if total else 0 for one in bins]
-        edges = [one.low for one in bins]
-        widths = [one.high - one.low for one in bins]
-        axes.bar(edges, shares, widths, align="edge", color="0.82", edgecolor="white")
-        axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", linewidth=1.0)
-        known = [one for one in bins if one.count]
-        confidence = floats(one.confidence for one in known)
-        drawn = {**look(number), "linestyle": "-"}
-        axes.plot(confidence, floats(one.accuracy for one in known), **drawn)
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
-        ticks = [0, 0.25, 0.5, 0.75, 1]
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    for (_, arm), axes in panels.items():
+        draw_reliability(axes, comparison, arm)
         ece = comparison.pooled_scores[arm].get("ece")
-        error = f"\nECE {tables.number(ece.value)}" if ece else ""
+        error = f"\nECE {number(ece.value)}" if ece else ""
         axes.set_title(f"{wrapped(arm, 31)}{error}")
     set_title(figure, comparison, "Is a prediction as often right as it is confident?")
     set_caption(
@@ -227,6 +236,25 @@ def reliability(comparison: Comparison) -> Figure:
         "settings and seeds together; the ECE is the mean of the settings' own.",
     )
     return figure
+
+
+def draw_reliability(axes: Axes, comparison: Comparison, arm: str) -> None:
+    """Draw one arm's accuracy by confidence, and the share of the predictions in each bin."""
+    bins = comparison.reliability[arm]
+    total = sum(one.count for one in bins)
+    shares = [one.count / total if total else 0 for one in bins]
+    edges = [one.low for one in bins]
+    widths = [one.high - one.low for one in bins]
+    axes.bar(edges, shares, widths, align="edge", color=BAR, edgecolor="white")
+    axes.plot([0, 1], [0, 1], color=MIDDLE, linestyle=":", linewidth=1.0)
+    known = [one for one in bins if one.count]
+    confidence = floats(one.confidence for one in known)
+    drawn = {**look([comparison.baseline, *comparison.arms].index(arm)), "linestyle": "-"}
+    axes.plot(confidence, floats(one.accuracy for one in known), **drawn)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
 def confusion(comparison: Comparison) -> Figure:
@@ -271,7 +299,7 @@ def _shares(axes: Axes, counts: NDArray[np.float64], labels: list[str]) -> None:
     mesh = axes.pcolormesh(edges, edges, shares, cmap="Blues", norm=Normalize(0, 1))
     mesh.set(edgecolor="white", linewidth=1 if few else 0.3)
     for (row, column), share in np.ndenumerate(shares) if few else ():
-        text = tables.NONE if math.isnan(share) else f"{share:.2f}"
+        text = number(None if math.isnan(share) else share, 2)
         colour = "white" if share > 0.55 else "black"
         axes.text(column + 1, row + 1, text, ha="center", va="center", color=colour, fontsize=8)
     rows, columns = tables.heads(labels)
@@ -291,73 +319,7 @@ def _shares(axes: Axes, counts: NDArray[np.float64], labels: list[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-# --- layers and training ------------------------------------------------------------------
-
-
-def entropy_by_layer(comparison: Comparison) -> Figure | None:
-    """A panel a metric, a curve an arm."""
-    if not comparison.layers:
-        return None
-    # One more, for the legend.
-    rows, columns = rows_and_columns(len(comparison.layers) + 1, across=3)
-    figure = new_figure(3.7 * columns, 1.4 + 2.75 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    everyone = [comparison.baseline, *comparison.arms]
-    for axes, (metric, by_arm) in zip(grid.flat, comparison.layers.items(), strict=False):
-        title, unit = PANELS.get(metric, (metric, "entropy"))
-        curves = [[(one.value, one.low, one.high) for one in by_arm[arm]] for arm in everyone]
-        layers(axes, title, unit, curves, metric)
-    for axes in grid.flat[len(comparison.layers) :]:
-        axes.set_axis_off()
-    bands: dict[str, Artist] = {
-        f"{100 * comparison.level:g} % interval": Patch(color="0.5", alpha=0.35),
-        "middle blocks": Patch(color=SHADE),
-    }
-    legend(grid.flat[len(comparison.layers)], map(one_line, everyone), bands)
-    set_title(figure, comparison, "Entropy by layer")
-    set_caption(
-        figure,
-        comparison,
-        "Unweighted means over the settings. h: the hidden state of D units at the deciding "
-        "position; N: tokens of the prompt.",
-    )
-    return figure
-
-
-def learning_curves(comparison: Comparison) -> Figure | None:
-    """How well the validation labels are predicted, by what was trained on."""
-    if not any(comparison.curves.values()):
-        return None
-    figure = new_figure(9.0, 4.6)
-    axes, beside = figure.subplots(1, 2, width_ratios=[3, 1])
-    shown = []
-    for number, arm in enumerate((comparison.baseline, *comparison.arms)):
-        curves = comparison.curves.get(arm, [])
-        drawn = look(number)
-        shown.append(one_line(arm))
-        same = len({tuple(curve.tokens) for curve in curves}) == 1 and len(curves) > 1
-        for curve in curves:
-            thin = {"color": drawn["color"], "linewidth": 0.8, "alpha": 0.45}
-            axes.plot(curve.tokens, curve.accuracy, **(thin if same else drawn))
-        if same:
-            by_step = zip(*(curve.accuracy for curve in curves), strict=True)
-            axes.plot(curves[0].tokens, [statistics.fmean(step) for step in by_step], **drawn)
-    axes.set(xlabel="target tokens trained on", ylabel=what_is_drawn(comparison.curves))
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    others: dict[str, Artist] = {"one seed": Line2D([], [], color="0.5", linewidth=0.8, alpha=0.6)}
-    legend(beside, shown, others)
-    set_title(figure, comparison, "Learning curves")
-    set_caption(
-        figure,
-        comparison,
-        "Strong: the mean over the seeds of an arm where they were measured at the same tokens; "
-        "else every seed.",
-    )
-    return figure
-
-
-PICTURES: dict[str, Callable[[Comparison], Figure | None]] = {
+FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
     "accuracy_heatmap": accuracy_heatmap,
     "differences": differences,
     "reliability": reliability,

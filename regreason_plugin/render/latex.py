@@ -6,6 +6,7 @@ import re
 
 from regreason_plugin.compare.comparison import Comparison, Difference
 from regreason_plugin.core.markdown import one_line
+from regreason_plugin.core.numbers import number, signed
 from regreason_plugin.render import tables
 
 # TeX's own characters; a quotation mark, which babel makes active; brackets and a star, which a
@@ -57,7 +58,7 @@ def to_latex(comparison: Comparison) -> str:
         previous = setting.dataset
         score = comparison.scores[comparison.baseline][setting.task]["acc"].value
         found = [comparison.differences[arm][setting.task]["acc"] for arm in arms]
-        cells = [name, escape(setting.axis_title), tables.number(score)]
+        cells = [name, escape(setting.axis_title), number(score)]
         body.append(_row([*cells, *(_cell(one, symmetric) for one in found)]))
     score = comparison.pooled_scores[comparison.baseline]["acc"].value
     pooled = [_cell(comparison.pooled[arm]["acc"], symmetric) for arm in arms]
@@ -74,7 +75,7 @@ def to_latex(comparison: Comparison) -> str:
         r"\midrule",
         *body,
         r"\midrule",
-        _row(["pooled", "", tables.number(score), *pooled]),
+        _row(["pooled", "", number(score), *pooled]),
         _row(["wins", "", "", *wins]),
         r"\bottomrule",
         r"\end{tabular}",
@@ -91,14 +92,14 @@ def _cell(found: Difference, symmetric: bool) -> str:
     """The difference, and its interval in a column of its own."""
     if found.value is None:
         return r"\multicolumn{2}{c}{--}"
-    value = f"${tables.signed(found.value)}$"
+    value = f"${signed(found.value)}$"
     if tables.is_shown(found):
-        value = rf"$\mathbf{{{tables.signed(found.value)}}}$\rlap{{$^{{*}}$}}"
+        value = rf"$\mathbf{{{signed(found.value)}}}$\rlap{{$^{{*}}$}}"
     if found.low is None or found.high is None:
         return f"{value} &"
     if symmetric:
         return rf"{value} & $\pm${(found.high - found.low) / 2:.3f}"
-    return f"{value} & (${tables.signed(found.low)}$, ${tables.signed(found.high)}$)"
+    return f"{value} & (${signed(found.low)}$, ${signed(found.high)}$)"
 
 
 def _all_symmetric(comparison: Comparison) -> bool:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from regreason_plugin.compare.comparability import describe_data
 from regreason_plugin.compare.comparison import (
-    METRICS,
     Comparison,
     Difference,
     Gap,
     Interval,
     Setting,
+    some_settings,
 )
+from regreason_plugin.core.numbers import NONE, ends, number, signed
+from regreason_plugin.metrics.metric_names import METRICS
 
-NONE = "-"
 # Characters of a label that is a column's head, and where there are few labels.
 SHORT = 3
 SHORT_OF_FEW = 9
@@ -79,19 +80,6 @@ def heads(labels: Sequence[str]) -> tuple[list[str], list[str]]:
 # --- numbers ------------------------------------------------------------------------------
 
 
-def number(value: float | None) -> str:
-    """To three places; a dash where undefined."""
-    return NONE if value is None else f"{value:.3f}"
-
-
-def signed(value: float | None) -> str:
-    """With its sign, also of a plus; what rounds to zero has none."""
-    if value is None:
-        return NONE
-    text = f"{value:+.3f}"
-    return "0.000" if float(text) == 0 else text
-
-
 def is_shown(difference: Difference) -> bool:
     """Whether it is told from zero when all that is compared is counted."""
     return difference.p_holm is not None and difference.p_holm < ALPHA
@@ -99,10 +87,9 @@ def is_shown(difference: Difference) -> bool:
 
 def interval(found: Interval, *, sign: bool = False) -> str:
     """Such as ``0.512 (0.480 to 0.544)``; without the ends where there are none."""
-    text = signed if sign else number
-    if found.value is None or found.low is None or found.high is None:
-        return text(found.value)
-    return f"{text(found.value)} ({text(found.low)} to {text(found.high)})"
+    value = signed(found.value) if sign else number(found.value)
+    bracket = ends(found.low, found.high, sign=sign)
+    return f"{value} ({bracket})" if bracket and found.value is not None else value
 
 
 def difference(found: Difference | None) -> str:
@@ -133,13 +120,6 @@ def caption(comparison: Comparison) -> str:
 def settings_of(comparison: Comparison) -> str:
     """How many there are: of the paper's, or how many tasks."""
     return some_settings(len(comparison.settings), comparison.settings_in_paper)
-
-
-def some_settings(count: int, in_paper: int | None) -> str:
-    """Such as ``3 of 18 settings``; ``3 tasks`` where some are no part of the paper."""
-    if in_paper is None:
-        return f"{count} task{'s' * (count > 1)}"
-    return f"{count} of {in_paper} settings"
 
 
 def _seeds(comparison: Comparison) -> str:
@@ -291,11 +271,7 @@ def by_label(comparison: Comparison, setting: Setting) -> Cells:
     everyone = [comparison.baseline, *comparison.arms]
     found = [comparison.classes[arm][setting.task] for arm in everyone]
     body = [
-        [name, str(count), *(f"{_share(of.precision)} / {_share(of.recall)}" for of in row)]
+        [name, str(count), *(f"{number(of.precision, 2)} / {number(of.recall, 2)}" for of in row)]
         for name, count, *row in zip(setting.label_names, setting.labels, *found, strict=True)
     ]
     return Cells(["label", "n", *everyone], body, [], words=1, fixed=3)
-
-
-def _share(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}"

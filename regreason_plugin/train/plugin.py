@@ -46,14 +46,14 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
     def __init__(self) -> None:
         super().__init__()
-        self._sources: Sources | None = None
-        self._config_sha256 = ""
+        self.sources: Sources | None = None
+        self.config_sha256 = ""
         self._trainer: Any = None
-        self._progress: TrainingProgress | None = None
-        self._scoring: Scoring | None = None
+        self.progress: TrainingProgress | None = None
+        self.scoring: Scoring | None = None
         self._template: dict[str, bool] = {}
         self._use = ModelUse()
-        self._lock: OutputLock | None = None
+        self.lock: OutputLock | None = None
 
     def get_input_args(self) -> str:
         """Our keys in Axolotl's config."""
@@ -64,21 +64,21 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         if cfg.get("use_ray") and cfg.get(_HANDED_OVER):
             self._register_in_ray_worker(cfg)
             return
-        self._config_sha256 = config_sha256(cfg)
+        self.config_sha256 = config_sha256(cfg)
         config = config_name(cfg)
         with stop_on_user_error():
             raise_first(check_config(cfg, config))
             fill_placeholders(cfg, config)
-            self._sources = find_sources(cfg, config)
-            self._scoring = read_scoring(cfg, self._sources.folder, config)
-            say(raise_first(check_same_rows(self._sources, all_arms=False)))
+            self.sources = find_sources(cfg, config)
+            self.scoring = read_scoring(cfg, self.sources.folder, config)
+            say(raise_first(check_same_rows(self.sources, all_arms=False)))
             if not any(cfg.get(key) for key in _READING):
                 self._take_output(cfg, config)
         if cfg.get("num_epochs", 1) is None:
             # How a sweep leaves it out, which Axolotl does not take.
             del cfg["num_epochs"]
         if cfg.get("use_ray"):
-            cfg[_HANDED_OVER] = self._config_sha256
+            cfg[_HANDED_OVER] = self.config_sha256
         cpu_processes.join(cfg)
 
     def _take_output(self, cfg: Any, config: str) -> None:
@@ -87,36 +87,36 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         if _is_first_process():
             lock = OutputLock(Path(cfg.get("output_dir") or DEFAULT_OUTPUT), config)
         try:
-            raise_first(check_other_run(cfg, config, self._config_sha256))
+            raise_first(check_other_run(cfg, config, self.config_sha256))
         except UserError:
             if lock is not None:
                 lock.release()
             raise
-        self._lock = lock
+        self.lock = lock
 
     def _register_in_ray_worker(self, cfg: Any) -> None:
         # Axolotl registers plugins in the process that starts Ray, and once more in each worker,
         # with the config as it came out of the first: checked, filled in, full of keys of its own.
-        self._config_sha256 = cfg[_HANDED_OVER]
+        self.config_sha256 = cfg[_HANDED_OVER]
         with stop_on_user_error():
             config = config_name(cfg)
-            self._sources = find_sources(cfg, config)
-            self._scoring = read_scoring(cfg, self._sources.folder, config)
+            self.sources = find_sources(cfg, config)
+            self.scoring = read_scoring(cfg, self.sources.folder, config)
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
         """Hold the tokens against what lm-eval scores; Axolotl loads the data."""
         from axolotl.loaders import load_tokenizer
 
-        assert self._sources is not None
+        assert self.sources is not None
         cpu_processes.place_model(cfg)
         with stop_on_user_error():
             tokenizer = load_tokenizer(cfg)
-            found = raise_first(check_special_tokens(cfg, self._sources, tokenizer))
+            findings = raise_first(check_special_tokens(cfg, self.sources, tokenizer))
             processes = int(os.environ.get("WORLD_SIZE", "1"))
-            found += check_comparison(cfg, self._sources.arm, processes)
-            self._template = template_arguments(cfg, self._sources, tokenizer)
-            self._use = use_in_training(cfg, self._sources, tokenizer, self._template)
-        say(found)
+            findings += check_comparison(cfg, self.sources.arm, processes)
+            self._template = template_arguments(cfg, self.sources, tokenizer)
+            self._use = use_in_training(cfg, self.sources, tokenizer, self._template)
+        say(findings)
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
         """Seed the random start of the adapter, which Axolotl leaves to chance."""
@@ -140,33 +140,33 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         """Count what will be trained, and take away what is said of an earlier run."""
         from axolotl.utils.train import determine_last_checkpoint
 
-        assert self._sources is not None
+        assert self.sources is not None
         about = {
-            "arm": self._sources.arm,
-            "data_sha256": self._sources.folder.sha256,
-            "config_sha256": self._config_sha256,
+            "arm": self.sources.arm,
+            "data_sha256": self.sources.folder.sha256,
+            "config_sha256": self.config_sha256,
             "processes": int(trainer.accelerator.num_processes),
         }
-        found = len(trainer.train_dataset)
+        rows = len(trainer.train_dataset)
         with stop_on_user_error():
-            if found != self._sources.rows:
+            if rows != self.sources.rows:
                 raise UserError(
-                    f"Axolotl would train on {found} rows of the {self._sources.rows} in the "
+                    f"Axolotl would train on {rows} rows of the {self.sources.rows} in the "
                     "train files; the arms must keep the same rows",
                     path=cfg.axolotl_config_path,
                     field="datasets",
                 )
             checkpoint = determine_last_checkpoint(cfg)
             resumed = read_state(Path(checkpoint), about) if checkpoint else None
-            place = locate_labels(
+            label_place = locate_labels(
                 trainer.train_dataset["labels"],
-                self._sources.labels(),
+                self.sources.labels(),
                 trainer.processing_class,
-                self._sources.folder.order,
-                self._sources.folder.declaration.written,
-                self._sources.folder.declaration.normalise,
+                self.sources.folder.order,
+                self.sources.folder.declaration.written,
+                self.sources.folder.declaration.normalise,
             )
-        cuts = label_cuts(place, trainer.processing_class)
+        cuts = label_cuts(label_place, trainer.processing_class)
         say(check_label_cuts(cuts, cfg.axolotl_config_path))
         set_length(cfg, trainer)
         output, first = Path(cfg.output_dir), _is_first_process()
@@ -175,9 +175,9 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             LineFile(output / name, step) if first else None for name in (LOG, PROBES_FILE)
         )
         by_step = cfg.regreason_loss_mean == "step"
-        trainer.prepare(place, cfg.regreason_label_share, by_step, about, file, resumed)
+        trainer.prepare(label_place, cfg.regreason_label_share, by_step, about, file, resumed)
         if cfg.regreason_probe_steps:
-            batch = load_batch(cfg, self._sources, trainer.processing_class, self._template)
+            batch = load_batch(cfg, self.sources, trainer.processing_class, self._template)
             trainer.add_callback(ProbeCallback(trainer, batch, cfg.regreason_probe_steps, probes))
         self._trainer = trainer
         if first:
@@ -187,7 +187,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
     def post_train(self, cfg: Any, model: Any) -> None:
         """Remember how far the training went; Axolotl calls this before and after saving."""
         if self._trainer is not None:
-            self._progress = TrainingProgress.of(self._trainer)
+            self.progress = TrainingProgress.of(self._trainer)
             self._trainer = None
 
     def post_train_unload(self, cfg: Any) -> None:
@@ -195,26 +195,26 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         # (A report reads what a training has written; only its card is the training's own end.)
         from regreason_plugin.train.model_card import write_card
 
-        assert self._sources is not None
-        assert self._progress is not None
+        assert self.sources is not None
+        assert self.progress is not None
         if _is_first_process():
             write_record(
                 cfg,
-                self._sources,
-                self._progress,
-                self._config_sha256,
+                self.sources,
+                self.progress,
+                self.config_sha256,
                 self._use,
                 self._template,
             )
             output = Path(cfg.output_dir)
             write_card(output)
-            if self._scoring is not None:
-                score(cfg, self._scoring, self._template)
-                if self._scoring.has_ours:
+            if self.scoring is not None:
+                score(cfg, self.scoring, self._template)
+                if self.scoring.has_ours:
                     with stop_on_user_error():
                         write_card(output, output / RESULTS)
-        if self._lock is not None:
-            self._lock.release()
+        if self.lock is not None:
+            self.lock.release()
 
 
 def _is_first_process() -> bool:

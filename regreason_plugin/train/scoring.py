@@ -92,16 +92,16 @@ def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
     Raises:
         UserError: Unknown tasks, tasks that do not suit the data, or a bad limit.
     """
-    limit, given = cfg.get("regreason_eval_limit"), cfg.get("regreason_eval")
+    limit, tasks = cfg.get("regreason_eval_limit"), cfg.get("regreason_eval")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise UserError(
             "must be a whole number above 0, or left out for all documents",
             path=config,
             field="regreason_eval_limit",
         )
-    if given is None:
+    if tasks is None:
         return None
-    names = given.split(",") if isinstance(given, str) else given
+    names = tasks.split(",") if isinstance(tasks, str) else tasks
     if (
         not isinstance(names, list)
         or not names
@@ -137,9 +137,9 @@ def _check_tasks(scoring: Scoring) -> None:
     wanted: Counter[str] = Counter()
     others = []
     for name in scoring.tasks:
-        found = fnmatch.filter(known, name)
-        wanted.update(task for one in found for task in known[one])
-        if not found:
+        matching = fnmatch.filter(known, name)
+        wanted.update(task for one in matching for task in known[one])
+        if not matching:
             if name.startswith("regreason") or not _known_to_lm_eval(name, scoring.include_path):
                 raise UserError(_unknown(name, declared))
             others.append(name)
@@ -153,12 +153,12 @@ def _check_tasks(scoring: Scoring) -> None:
     if first and folder.order == "explanation_first":
         raise UserError(
             f"{first[0]} asks for the label at once, but {folder.path} has the explanation "
-            f"first; write {shlex.quote(declared.all_tasks(generative=True))}"
+            f"first; write {shlex.quote(declared.tasks_argument(generative=True))}"
         )
     if generative and folder.order == "label_first":
         raise UserError(
             f"{generative[0]} lets the model explain first, but {folder.path} has the label "
-            f"first; write {shlex.quote(declared.all_tasks())}"
+            f"first; write {shlex.quote(declared.tasks_argument())}"
         )
     if generative and others:
         raise UserError(f"{generative[0]} runs by itself; leave out {others[0]}")
@@ -173,7 +173,7 @@ def _check_tasks(scoring: Scoring) -> None:
 
 
 def _unknown(name: str, declared: Declaration) -> str:
-    known, every = known_tasks(declared), declared.all_tasks()
+    known, every = known_tasks(declared), declared.tasks_argument()
     if declared.group is None:
         return f"unknown task {name!r}; those of the data are {', '.join(known)}"
     close = difflib.get_close_matches(name, [every, *known], n=1)

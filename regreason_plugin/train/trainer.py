@@ -22,8 +22,8 @@ from regreason_plugin.train.cost_meter import Meter
 from regreason_plugin.train.label_loss import TokenSums, count_tokens, step_loss, token_sums
 from regreason_plugin.train.label_span import LabelPlace
 from regreason_plugin.train.log_metrics import Tally
-from regreason_plugin.train.packing import WholeEpochSampler
 from regreason_plugin.train.row_tokens import IGNORE
+from regreason_plugin.train.whole_epoch_sampler import WholeEpochSampler
 
 Batch = dict[str, Any]
 
@@ -36,7 +36,7 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         meter: Of what the training takes.
     """
 
-    _place: LabelPlace | None = None
+    label_place: LabelPlace | None = None
     _share: float | None = None
     _by_step = False
     _eval_sums: TokenSums | None = None
@@ -69,13 +69,13 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
             file: A copy of the log; None in all processes but the first.
             resumed: What the checkpoint to go on from says.
         """
-        self._place = place
+        self.label_place = place
         self._share = share
         self._by_step = by_step or share is not None
         self._about = about
         self._file = file
         self.tally = Tally(place)
-        self._evaluated = Tally(place)
+        self.evaluated = Tally(place)
         self.meter = Meter(resumed and resumed["took"])
         if resumed is not None:
             self.tally.restore(resumed["tally"], self.accelerator)
@@ -118,19 +118,19 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not self._by_step or not batches:
             return batches, items
-        assert self._place is not None
-        counts = torch.stack([count_tokens(batch["labels"], self._place) for batch in batches])
+        assert self.label_place is not None
+        counts = torch.stack([count_tokens(batch["labels"], self.label_place) for batch in batches])
         return batches, self.accelerator.reduce(counts.sum(dim=0).to(device), reduction="sum")
 
     def _step_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
-        assert self._place is not None
+        assert self.label_place is not None
         smoothing = self.args.label_smoothing_factor
         if self.model.training:
-            sums = token_sums(outputs.logits, labels, self._place, smoothing)
+            sums = token_sums(outputs.logits, labels, self.label_place, smoothing)
             # Gradients are averaged over processes, but the counts are those of all.
             loss: Tensor = step_loss(sums, num_items_in_batch, self._share)
             return loss * int(self.accelerator.num_processes)
-        sums = token_sums(outputs.logits, self._each_row_once(labels), self._place, smoothing)
+        sums = token_sums(outputs.logits, self._each_row_once(labels), self.label_place, smoothing)
         before = self._eval_sums
         self._eval_sums = sums if before is None else TokenSums(*map(torch.add, before, sums))
         return step_loss(sums, sums.counts, self._share)
@@ -144,19 +144,19 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
     ) -> Any:
         """Axolotl's loss or ours; what it says of the label goes into the tally."""
         labels = inputs["labels"]
-        if self._place is not None and model.training:
+        if self.label_place is not None and model.training:
             self.meter.add(inputs)
         loss, outputs = super().compute_loss(
             model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
         )
-        if self._place is not None:
+        if self.label_place is not None:
             logits = getattr(outputs, "logits", None)
             if logits is None:
                 self._say_no_logits()
             if model.training:
                 self.tally.add(logits, labels)
             else:
-                self._evaluated.add(logits, self._each_row_once(labels))
+                self.evaluated.add(logits, self._each_row_once(labels))
         return (loss, outputs) if return_outputs else loss
 
     def _say_no_logits(self) -> None:
@@ -182,7 +182,7 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and beside the training loss what the tally has; also to our own file."""
-        if self._place is None:
+        if self.label_place is None:
             super().log(logs, start_time)
             return
         if "loss" in logs:
@@ -198,8 +198,8 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         A loss of ours is that of all rows at once: Trainer's mean over batches would depend on
         how they are cut.
         """
-        if self._place is not None:
-            self._evaluated.reset()
+        if self.label_place is not None:
+            self.evaluated.reset()
             self._eval_sums = None
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._eval_sums is not None:
@@ -207,8 +207,8 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
             sums = TokenSums(*parts)
             loss = step_loss(sums, sums.counts, self._share)
             output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
-        if self._place is not None:
-            found = self._evaluated.take(self.accelerator)
+        if self.label_place is not None:
+            found = self.evaluated.take(self.accelerator)
             output.metrics.update(
                 {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
             )
@@ -216,7 +216,7 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
 
     def _save_checkpoint(self, model: nn.Module, trial: Any, **kwargs: Any) -> Any:
         """Save a checkpoint, our counts with it."""
-        if self._place is not None:
+        if self.label_place is not None:
             step = self.state.global_step
             state = {
                 "step": step,

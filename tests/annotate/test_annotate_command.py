@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.asking import Warmed, Workplace, warmed, write_talk
+from helpers.asking import Workplace, run_regreason, start_regreason, write_talk
 from helpers.openai_server import Server, running
 
 from regreason_plugin.cli import main
@@ -28,12 +28,6 @@ COST = (100 + 20) * 1000 / 1e6
 def server() -> Iterator[Server]:
     with running() as running_server:
         yield running_server
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Warmed]:
-    with warmed() as process:
-        yield process
 
 
 def test_what_is_sent(server: Server, tmp_path: Path) -> None:
@@ -255,20 +249,20 @@ def test_a_budget_holds_for_merging_and_for_retries_too(
     assert {row[1] for row in place.calls()} == {"ok"}
 
 
-def test_two_at_once_keep_one_budget(processes: Warmed, server: Server, tmp_path: Path) -> None:
+def test_two_at_once_keep_one_budget(server: Server, tmp_path: Path) -> None:
     server.delay = 0.01
     rater = {**ONE, "price": PRICE, "max_tokens": 50}
     one, two = (Workplace(tmp_path / name, server.url, 20, [rater]) for name in ("one", "two"))
     two.write(store=str(one.store))
     log = tmp_path / "log"
     started = [
-        processes.start("annotate", place.config, "--budget", "6", log=log) for place in (one, two)
+        start_regreason("annotate", place.config, "--budget", "6", log=log) for place in (one, two)
     ]
-    assert [processes.wait(pid) for pid in started] == [3, 3], log.read_text()
+    assert [process.wait() for process in started] == [3, 3], log.read_text()
     assert 0 < server.total * COST <= 6
     assert set(server.requests.values()) == {1}
     assert one.leftovers() == []
-    assert processes.run("annotate", one.config, log=log) == 0
+    assert run_regreason("annotate", one.config, log=log) == 0
     assert server.total == 60
     assert set(server.requests.values()) == {1}
 

@@ -240,7 +240,7 @@ def test_what_the_environment_holds_for_another_server_is_not_sent(
 @pytest.mark.parametrize("fault", ["429", "429-after", "429-nan"])
 def test_a_server_that_asks_for_less_gets_less(fault: str, server: Server, tmp_path: Path) -> None:
     server.delay = 0.02
-    server.fault = lambda prompt, times: fault if server._open > 3 else None
+    server.fault = lambda prompt, times: fault if server.open_requests > 3 else None
     place = Workplace(tmp_path / "w", server.url, 30, [{**ONE, "concurrency": 16}])
     assert main(["annotate", str(place.config)]) == 0
     assert {row[1] for row in place.calls()} == {"ok"}
@@ -330,7 +330,7 @@ def test_a_bug_shows_its_traceback_without_the_key(
     def broken(content_type: str, body: bytes) -> Any:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(client, "_read_reply", broken)
+    monkeypatch.setattr(client, "read_reply", broken)
     place = Workplace(tmp_path / "w", server.url, 2, [{**ONE, "api_key_env": "REGREASON_TEST_KEY"}])
     with pytest.raises(ZeroDivisionError) as caught:
         main(["annotate", str(place.config)])

@@ -8,12 +8,13 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from helpers.asking import Warmed, Workplace, dump, warmed
+from helpers.asking import Workplace, dump, run_regreason, start_regreason
+from helpers.forked import Forked
 from helpers.openai_server import Server, running
 
 from regreason_plugin.annotate.store import OK, CallKey
@@ -31,21 +32,15 @@ CONVERSATIONS = 12
 CALLS = CONVERSATIONS * 3 * (3 + 1)  # three prompts, and merging
 
 
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Warmed]:
-    with warmed() as process:
-        yield process
-
-
 def workplace(folder: Path, server: Server) -> Workplace:
     return Workplace(folder, server.url, CONVERSATIONS, RATERS, merge={"rater": "rater-1"})
 
 
 @pytest.fixture(scope="module")
-def undisturbed(processes: Warmed, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     with running() as server:
         place = workplace(tmp_path_factory.mktemp("undisturbed"), server)
-        assert processes.run("annotate", place.config, log=place.folder.with_suffix(".log")) == 0
+        assert run_regreason("annotate", place.config, log=place.folder.with_suffix(".log")) == 0
         assert server.total == CALLS
         assert set(server.requests.values()) == {1}
     assert place.leftovers() == []
@@ -72,9 +67,7 @@ def _has_table(place: Workplace) -> bool:
         return bool(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
-def test_killed_at_twenty_moments(
-    processes: Warmed, undisturbed: Workplace, tmp_path: Path
-) -> None:
+def test_killed_at_twenty_moments(undisturbed: Workplace, tmp_path: Path) -> None:
     draw = random.Random(20)
     prompts = undisturbed.prompts()
     assert len(prompts) == CALLS
@@ -85,9 +78,9 @@ def test_killed_at_twenty_moments(
     with running(Server(delay=0.03)) as server:
         place = workplace(tmp_path / "killed", server)
 
-        def kill(pid: int, moment: str) -> bool:
+        def kill(process: Forked, moment: str) -> bool:
             nonlocal kills
-            code = processes.kill(pid)
+            code = process.kill()
             if code == -9:
                 kills += 1
                 during[moment] += 1
@@ -99,28 +92,28 @@ def test_killed_at_twenty_moments(
 
         # While it starts, then after so many more requests, in rating as in merging.
         for _ in range(4):
-            pid = processes.start("annotate", place.config, log=log)
+            process = start_regreason("annotate", place.config, log=log)
             time.sleep(draw.uniform(0, 0.1))
-            assert kill(pid, "start")
+            assert kill(process, "start")
         for after in sorted(draw.sample(range(5, CALLS - 5), 12)):
-            pid = processes.start("annotate", place.config, log=log)
-            wait_until(lambda: len(server.requests) >= after or processes.ended(pid))  # noqa: B023
+            process = start_regreason("annotate", place.config, log=log)
+            wait_until(lambda: len(server.requests) >= after or process.poll() is not None)  # noqa: B023
             time.sleep(draw.uniform(0, 0.04))
             merging = any("<explanations>\n" in prompt for prompt in server.requests)
-            assert kill(pid, "merge" if merging else "rate")
+            assert kill(process, "merge" if merging else "rate")
         # And while it writes: everything is answered.
-        assert processes.run("annotate", place.config, log=log) == 0, log.read_text()
+        assert run_regreason("annotate", place.config, log=log) == 0, log.read_text()
         longest = 0.4
         while kills < 20:
             for path in (place.ratings, place.ratings.with_name("ratings.about.json")):
                 path.unlink(missing_ok=True)
-            pid = processes.start("annotate", place.config, log=log)
+            process = start_regreason("annotate", place.config, log=log)
             time.sleep(draw.uniform(0, longest))
-            if not kill(pid, "write"):
+            if not kill(process, "write"):
                 longest *= 0.8
             elif place.ratings.exists():
                 assert place.ratings.read_bytes() == undisturbed.ratings.read_bytes()
-        assert processes.run("annotate", place.config, log=log) == 0, log.read_text()
+        assert run_regreason("annotate", place.config, log=log) == 0, log.read_text()
 
     assert during["rate"] > 3
     assert during["merge"] > 1
@@ -138,18 +131,16 @@ def test_killed_at_twenty_moments(
     assert sum(len(finished) for finished, _ in seen) > CALLS
 
 
-def test_two_at_once_ask_everything_once(
-    processes: Warmed, undisturbed: Workplace, tmp_path: Path
-) -> None:
+def test_two_at_once_ask_everything_once(undisturbed: Workplace, tmp_path: Path) -> None:
     with running(Server(delay=0.02)) as server:
         one = workplace(tmp_path / "one", server)
         two = workplace(tmp_path / "two", server)
         two.write(store=str(one.store))
         started = [
-            processes.start("annotate", place.config, log=place.folder.with_suffix(".log"))
+            start_regreason("annotate", place.config, log=place.folder.with_suffix(".log"))
             for place in (one, two)
         ]
-        assert [processes.wait(pid) for pid in started] == [0, 0]
+        assert [process.wait() for process in started] == [0, 0]
         assert set(server.requests.values()) == {1}
         assert server.total == CALLS
     # Each has done a good part of it.
@@ -161,18 +152,18 @@ def test_two_at_once_ask_everything_once(
 
 @pytest.mark.parametrize("after", [20, 90, 125])
 def test_of_two_one_is_killed_and_the_other_takes_over(
-    processes: Warmed, undisturbed: Workplace, tmp_path: Path, after: int
+    undisturbed: Workplace, tmp_path: Path, after: int
 ) -> None:
     with running(Server(delay=0.02)) as server:
         one = workplace(tmp_path / "one", server)
         two = workplace(tmp_path / "two", server)
         two.write(store=str(one.store))
         log = tmp_path / "log"
-        killed = processes.start("annotate", one.config, log=log)
-        other = processes.start("annotate", two.config, log=log)
+        killed = start_regreason("annotate", one.config, log=log)
+        other = start_regreason("annotate", two.config, log=log)
         wait_until(lambda: len(server.requests) >= after)
-        assert processes.kill(killed) == -9
-        assert processes.wait(other) == 0, log.read_text()
+        assert killed.kill() == -9
+        assert other.wait() == 0, log.read_text()
         assert server.total - CALLS <= IN_FLIGHT
         assert max(server.requests.values()) <= 2
     assert two.files() == undisturbed.files()
@@ -180,7 +171,7 @@ def test_of_two_one_is_killed_and_the_other_takes_over(
     assert one.leftovers() == []
 
 
-def test_many_may_make_the_same_store_at_once(processes: Warmed, tmp_path: Path) -> None:
+def test_many_may_make_the_same_store_at_once(tmp_path: Path) -> None:
     """The store and the locks are made while the others make and look at theirs."""
     with running() as server:
         for round_ in range(3):
@@ -192,29 +183,29 @@ def test_many_may_make_the_same_store_at_once(processes: Warmed, tmp_path: Path)
                 place.write(store=str(places[0].store))
             server.requests.clear()
             log = tmp_path / "log"
-            started = [processes.start("annotate", place.config, log=log) for place in places]
-            codes = [processes.wait(pid) for pid in started]
+            started = [start_regreason("annotate", place.config, log=log) for place in places]
+            codes = [process.wait() for process in started]
             assert codes == [0] * len(places), log.read_text()
             assert set(server.requests.values()) == {1}
             assert len({place.ratings.read_bytes() for place in places}) == 1
             assert places[0].leftovers() == []
 
 
-def test_a_stopped_process_keeps_its_claims(processes: Warmed, tmp_path: Path) -> None:
+def test_a_stopped_process_keeps_its_claims(tmp_path: Path) -> None:
     """Only an ended one's are taken over: a lock is no time limit."""
     with running(Server(delay=0.3)) as server:
         one = Workplace(tmp_path / "one", server.url, 2, [{"concurrency": 3}])
         two = Workplace(tmp_path / "two", server.url, 2, [{"concurrency": 3}], store=str(one.store))
         log = tmp_path / "log"
-        first = processes.start("annotate", one.config, log=log)
+        first = start_regreason("annotate", one.config, log=log)
         wait_until(lambda: server.total >= 3)
-        os.kill(first, signal.SIGSTOP)
-        second = processes.start("annotate", two.config, log=log)
+        os.kill(first.pid, signal.SIGSTOP)
+        second = start_regreason("annotate", two.config, log=log)
         # All of the other conversation is asked, and the second waits for the first one's.
         wait_until(lambda: len(server.requests) >= 3 + 12)
         time.sleep(1.5)
-        assert not processes.ended(second)
-        os.kill(first, signal.SIGCONT)
-        assert [processes.wait(pid) for pid in (first, second)] == [0, 0], log.read_text()
+        assert second.poll() is None
+        os.kill(first.pid, signal.SIGCONT)
+        assert [process.wait() for process in (first, second)] == [0, 0], log.read_text()
         assert set(server.requests.values()) == {1}
     assert one.files() == two.files()

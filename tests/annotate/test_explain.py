@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.asking import Warmed, warmed
+from helpers.asking import run_regreason, start_regreason
 from helpers.labelled_tables import LABELS, write_answers, write_tickets
 from helpers.openai_server import Server, good_answer, running
 from hypothesis import example, given, settings
@@ -212,30 +212,24 @@ def test_from_a_table_to_the_arms(
     assert tested[0] == tested[1]
 
 
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Warmed]:
-    with warmed() as process:
-        yield process
-
-
-def test_killed_and_resumed_asks_nothing_twice(processes: Warmed, tmp_path: Path) -> None:
+def test_killed_and_resumed_asks_nothing_twice(tmp_path: Path) -> None:
     calls, kills = 48, 0
     log = tmp_path / "log"
     with running() as undisturbed:
         whole = Place(tmp_path / "whole", undisturbed.url).tickets(calls)
-        assert processes.run(*whole.arguments(), log=log) == 0, log.read_text()
+        assert run_regreason(*whole.arguments(), log=log) == 0, log.read_text()
     with running(Server(delay=0.02)) as server:
         place = Place(tmp_path / "killed", server.url).tickets(calls)
         known: set[str] = set()
         asked: Counter[str] = Counter()
         texts = {row["id"]: row["text"] for row in whole.rows()}
         for after in (0, 3, 14, 30, 41):
-            pid = processes.start(*place.arguments(), log=log)
+            process = start_regreason(*place.arguments(), log=log)
             end = time.monotonic() + 60
-            while len(server.requests) < after and not processes.ended(pid):
+            while len(server.requests) < after and process.poll() is None:
                 assert time.monotonic() < end
                 time.sleep(0.002)
-            kills += processes.kill(pid) == -9
+            kills += process.kill() == -9
             # What was answered before the kill was not asked again after it.
             assert all(asked_about(server, texts[one]) == asked[one] for one in known)
             known = place.answered()
@@ -243,7 +237,7 @@ def test_killed_and_resumed_asks_nothing_twice(processes: Warmed, tmp_path: Path
             assert not place.out.exists()
         assert kills == 5
         assert len(known) > 20
-        assert processes.run(*place.arguments(), log=log) == 0, log.read_text()
+        assert run_regreason(*place.arguments(), log=log) == 0, log.read_text()
         assert all(asked_about(server, texts[one]) == asked[one] for one in known)
         assert server.total <= calls + kills * 4  # four calls are under way at a time
     assert place.out.read_bytes() == whole.out.read_bytes()

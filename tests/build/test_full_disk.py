@@ -99,20 +99,6 @@ def _compare() -> str:
     return "compare a=a b=b --baseline a --out out"
 
 
-def _probe_plot() -> str:
-    layers = {
-        "matrix_entropy_by_layer": [0.9, 0.8, 0.7],
-        "matrix_entropy_by_layer_se": [0.1, 0.1, 0.1],
-    }
-    for seed, name in enumerate("ab"):
-        scores = {task: draw_scores(task, 60, 0.6, seed) for task in COQA}
-        changes = {
-            f"results/{task}/{key},none": values for task in COQA for key, values in layers.items()
-        }
-        write_results(Path(name), scores, changes=changes)
-    return "probe-plot a b --out out"
-
-
 def _gate(option: str) -> Callable[[], str]:
     def command() -> str:
         _results()
@@ -141,7 +127,6 @@ COMMANDS: dict[str, tuple[Callable[[], str], int]] = {
     "build task": (_build_task, 5000),
     "task new": (_task_new, 2000),
     "compare": (_compare, 40_000),
-    "probe-plot": (_probe_plot, 10_000),
     "gate --junit": (_gate("--junit"), 100),
     "gate --summary": (_gate("--summary"), 100),
     "configs": (lambda: "fetch configs --out out/configs", 5000),

@@ -107,7 +107,7 @@ def test_what_a_config_trains(
     cfg = register({**values, "regreason_variant": variant}, tmp_path / "config.yml")
     assert cfg.output_dir == f"{tmp_path}/{output}"
     (plugin,) = PluginManager.get_instance().plugins.values()
-    sources = plugin._sources
+    sources = plugin.sources
     name = "/".join(filter(None, ["train", scope, "shuffled.jsonl"]))
     assert (sources.arm, sources.scope, sources.files) == ("shuffled", scope, (name,))
     rows = read_rows(scoped.path, "train/label_only.jsonl")
@@ -130,9 +130,9 @@ def test_several_settings_make_a_scope_of_their_own(scoped: DataFolder, tmp_path
         ]
     register(values, tmp_path / "config.yml")
     (plugin,) = PluginManager.get_instance().plugins.values()
-    assert plugin._sources.scope == "coqa_on_topic+cornell_naturalness"
+    assert plugin.sources.scope == "coqa_on_topic+cornell_naturalness"
     labels = scoped.manifest.counts["train"].labels
-    assert plugin._sources.rows == sum(labels["regreason_coqa_on_topic"].values()) + sum(
+    assert plugin.sources.rows == sum(labels["regreason_coqa_on_topic"].values()) + sum(
         labels["regreason_cornell_naturalness"].values()
     )
 

@@ -10,7 +10,6 @@ import pytest
 from helpers.compared_results import ALL, FIRST, SECOND, SHA, THIRD, comparison_of, results, save
 from helpers.results import documents, draw_scores, write_results
 
-from regreason_plugin.compare import estimates
 from regreason_plugin.compare.compare import compare
 from regreason_plugin.compare.comparison import Wins, load
 from regreason_plugin.core.errors import UserError
@@ -23,11 +22,6 @@ from regreason_plugin.render.report_files import write
 def run_of(folder: Path, content: dict[str, Any], date: str = "2026-01-01") -> Run:
     save(folder / "model", content, date)
     return read_run(folder.name, folder)
-
-
-@pytest.fixture(autouse=True)
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimates, "DRAWS", 300)
 
 
 def test_wins_ties_and_differences(tmp_path: Path) -> None:
@@ -46,8 +40,8 @@ def test_the_written_files_are_the_same_in_any_order_of_folders(tmp_path: Path) 
     base = run_of(tmp_path / "label_only", results({FIRST: 0.4, SECOND: 0.3}))
     arm = run_of(tmp_path / "shuffled", results({FIRST: 0.5, SECOND: 0.3}))
     other = run_of(tmp_path / "explanation", results({FIRST: 0.6, SECOND: 0.4}))
-    written = write(compare([base, arm, other], "label_only"), tmp_path / "one")
-    again = write(compare([other, arm, base], "label_only"), tmp_path / "two")
+    written = write(compare([base, arm, other], "label_only", draws=300), tmp_path / "one")
+    again = write(compare([other, arm, base], "label_only", draws=300), tmp_path / "two")
     assert [path.name for path in written] == [path.name for path in again]
     assert {"comparison.json", "comparison.md", "comparison.csv", "settings.tex"} <= {
         path.name for path in written
@@ -204,7 +198,7 @@ def test_one_document_has_no_interval_and_the_verdict_says_so(tmp_path: Path) ->
     one = {"n-samples__" + FIRST: {"original": 1, "effective": 1}}
     base = run_of(tmp_path / "label_only", results({FIRST: 0.0}, **one))
     arm = run_of(tmp_path / "explanation", results({FIRST: 1.0}, **one))
-    written = write(compare([base, arm], "label_only"), tmp_path / "out")
+    written = write(compare([base, arm], "label_only", draws=300), tmp_path / "out")
     comparison = load(tmp_path / "out" / "comparison.json")
     found = comparison.pooled["explanation"]["acc"]
     assert (found.value, found.low, found.high, found.p) == (1.0, None, None, None)

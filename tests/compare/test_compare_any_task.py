@@ -25,16 +25,17 @@ from sklearn.metrics import (
 )
 
 from regreason_plugin.cli import main
-from regreason_plugin.compare import estimates
 from regreason_plugin.compare.compare import Compared, compare
-from regreason_plugin.compare.comparison import METRICS, Interval, load
+from regreason_plugin.compare.comparison import Interval, load
 from regreason_plugin.compare.crossed_variance import group_weights
 from regreason_plugin.compare.gate import decide
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.evaluate.results import read_run
-from regreason_plugin.evaluate.samples import Answers, read_answers
+from regreason_plugin.evaluate.samples import read_answers
+from regreason_plugin.metrics.answers import Answers
 from regreason_plugin.metrics.group_sums import statistics_of, sums_of
+from regreason_plugin.metrics.metric_names import METRICS
 from regreason_plugin.render.report_files import write
 from regreason_plugin.render.terminal import print_comparison
 
@@ -62,16 +63,11 @@ COUNT = 240
 ARMS = {"label_only": 0.5, "explanation": 0.65}
 
 
-@pytest.fixture(autouse=True)
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimates, "DRAWS", 200)
-
-
 def compared(folder: Path, *tasks: Task, group_size: int = 1) -> Compared:
     for name in ARMS:
         scores = {task: drawn(task, name) for task in tasks}
         write_results(folder / name, scores, group_size=group_size)
-    return compare([read_run(name, folder / name) for name in ARMS], "label_only")
+    return compare([read_run(name, folder / name) for name in ARMS], "label_only", draws=200)
 
 
 def drawn(task: Task, arm: str) -> Any:
@@ -310,7 +306,9 @@ def test_groups_of_one_name_in_other_folders_are_not_the_same(tmp_path: Path) ->
         for file in (tmp_path / name).rglob("samples_*"):
             text = file.read_text(encoding="utf-8")
             file.write_text(text.replace("one-group", "g").replace("two-group", "g"))
-    c = compare([read_run(name, tmp_path / name) for name in ARMS], "label_only").comparison
+    c = compare(
+        [read_run(name, tmp_path / name) for name in ARMS], "label_only", draws=200
+    ).comparison
     apart = [c.differences["explanation"][task]["acc"].se for task in ("one", "two")]
     expected = np.hypot(*apart) / 2
     # (Documents of two tasks are 480 groups, not 240.)
@@ -336,7 +334,7 @@ def test_older_results_of_the_eighteen_say_the_same(tmp_path: Path) -> None:
             scores = {task: draw_scores(task, COUNT, accuracy, 1)}
             write_results(tmp_path / place / name, scores, changes=changes)
         runs = [read_run(name, tmp_path / place / name) for name in ARMS]
-        made.append(compare(runs, "label_only").comparison)
+        made.append(compare(runs, "label_only", draws=200).comparison)
     assert made[0] == made[1]
     c, right = made[0], labels_of(task)
     assert c.settings_in_paper == 18
@@ -394,7 +392,7 @@ def test_a_twin_is_never_mixed_with_its_task(tmp_path: Path) -> None:
     for name in ARMS:
         write_results(tmp_path / name, {twin: drawn(MARKED, name)})
     runs = [read_run(name, tmp_path / name) for name in ARMS]
-    assert compare(runs, "label_only").comparison.protocol == "explanation_first"
+    assert compare(runs, "label_only", draws=200).comparison.protocol == "explanation_first"
     write_results(tmp_path / "other", {MARKED: drawn(MARKED, "label_only")})
     with pytest.raises(UserError, match="never mixed"):
         compare([runs[0], read_run("other", tmp_path / "other")], "label_only")

@@ -15,7 +15,6 @@ from sklearn.metrics import cohen_kappa_score, f1_score
 
 from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.cli import main
-from regreason_plugin.compare import estimates
 from regreason_plugin.compare.arms import read_arms
 from regreason_plugin.compare.compare import Compared, compare
 from regreason_plugin.compare.disagreements import MOST
@@ -86,9 +85,8 @@ def scored(
 @pytest.fixture(scope="module")
 def compared(scored: tuple[Path, dict[str, dict[str, Any]]]) -> Compared:
     folder, said = scored
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimates, "DRAWS", 2000)
-        return compare(read_arms([f"{name}={folder / name}" for name in said]), "label_only")
+    runs = read_arms([f"{name}={folder / name}" for name in said])
+    return compare(runs, "label_only", draws=2000)
 
 
 def test_every_score_is_the_one_that_lm_eval_reports(
@@ -96,9 +94,10 @@ def test_every_score_is_the_one_that_lm_eval_reports(
 ) -> None:
     _, said = scored
     comparison = compared.comparison
-    assert {"acc", "qwk", "ece", "nll", "output_entropy", "matrix_entropy_mid"} <= {
-        *comparison.metrics
-    }
+    # A model that explains first is probed where the label is forced at once.
+    forced = "forced_" * (comparison.protocol == "explanation_first")
+    probed = {f"{forced}output_entropy", f"{forced}matrix_entropy_mid"}
+    assert {"acc", "qwk", "ece", "nll", *probed} <= {*comparison.metrics}
     for name, results in said.items():
         for task, values in results.items():
             for metric in comparison.metrics:
@@ -106,8 +105,9 @@ def test_every_score_is_the_one_that_lm_eval_reports(
                 assert comparison.scores[name][task][metric].value == pytest.approx(
                     values[f"{metric},none"], abs=1e-6
                 ), (name, task, metric)
-        layers = comparison.layers["activation_entropy"][name]
-        by_task = [values["activation_entropy_by_layer,none"] for values in results.values()]
+        layers = comparison.layers[f"{forced}activation_entropy"][name]
+        key = f"{forced}activation_entropy_by_layer,none"
+        by_task = [values[key] for values in results.values()]
         assert [one.value for one in layers] == pytest.approx(np.mean(by_task, axis=0), abs=1e-6)
 
 
@@ -267,7 +267,6 @@ def test_other_chosen_documents_are_named(
     for command in (
         ["compare", *runs, "--baseline", "a", "--out", str(tmp_path / "out")],
         ["gate", f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}", "--baseline", "a"],
-        ["probe-plot", *runs, "--out", str(tmp_path / "out")],
     ):
         assert main(command) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -313,7 +312,3 @@ def test_a_file_as_output_path_is_found_by_the_name_that_was_typed(
         1,
         3,
     )
-    assert main(["probe-plot", "runs/one.json", "runs/two.json", "--out", "plot"]) == 0
-    assert {"one", "two"} == {
-        line.split(",")[0] for line in Path("plot/probes.csv").read_text().splitlines()[1:]
-    }

@@ -225,13 +225,14 @@ def test_both_protocols_in_one_folder(tmp_path: Path) -> None:
         compare(read_arms([str(tmp_path)]), "label_only")
 
 
-def test_one_model_is_drawn_not_one_of_several(
+def test_one_model_is_gated_not_one_of_several(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid_of(tmp_path / "grid", {"label_only": THREE["label_only"]})
     with pytest.raises(UserError, match=r"holds results of 3 models .*label_only-1, "):
         read_run("grid", tmp_path / "grid")
-    assert main(["probe-plot", str(tmp_path / "grid"), "--out", str(tmp_path / "out")]) == 2
+    grid = str(tmp_path / "grid")
+    assert main(["gate", "--baseline", grid, "--candidate", grid]) == 2
     assert "name the folder of one of them" in capsys.readouterr().err
 
 

@@ -14,12 +14,10 @@ from regreason_plugin.compare.crossed_variance import (
     Estimate,
     bootstrapped,
     crossed,
-    group_totals,
     group_weights,
-    jackknife_influence,
     mcnemar,
-    mean_influence,
 )
+from regreason_plugin.metrics.influence import jackknife_influence, mean_influence
 from regreason_plugin.metrics.label_metrics import macro_f1_of_tables, qwk_of_tables
 
 Array = NDArray[np.float64]
@@ -46,6 +44,12 @@ def simulate(
     drawn = random.random((seeds, len(member)))
     differences = np.where(drawn < better, 1.0, np.where(drawn < discordance, -1.0, 0.0))
     return differences, member
+
+
+def group_totals(values: Array, groups: NDArray[np.int64]) -> Array:
+    """Sums by group, ``[seeds, groups]``, of values ``[seeds, documents]``."""
+    count = int(groups.max()) + 1
+    return np.stack([np.bincount(groups, row, minlength=count) for row in values])
 
 
 def over_both(differences: Array, member: NDArray[np.int64]) -> Estimate:

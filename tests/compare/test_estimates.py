@@ -7,13 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from regreason_plugin.compare import estimates
-from regreason_plugin.compare.estimates import Estimates, Models
-from regreason_plugin.evaluate.samples import Answers
+from regreason_plugin.compare.arms import Models
+from regreason_plugin.compare.estimates import Estimates
+from regreason_plugin.metrics.answers import Answers
 from regreason_plugin.metrics.group_sums import statistics_of, sums_of
 
 TRIALS, TASKS, DOCUMENTS, LABELS = 150, 6, 60, 5
@@ -36,16 +35,13 @@ def scores_of(random: np.random.Generator, task: int) -> Any:
     return SimpleNamespace(folder="data", sums=sums, statistics=statistics_of(sums))
 
 
-def test_few_seeds_hold_what_as_many_other_documents_would_say(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_few_seeds_hold_what_as_many_other_documents_would_say() -> None:
     """Pooled: what leans to one side in every task adds up over them, and chance does not."""
-    monkeypatch.setattr(estimates, "DRAWS", 400)
     random = np.random.default_rng(0)
     found: dict[tuple[str, Models], list[tuple[float, float, float]]] = {}
     for _ in range(TRIALS):
         tasks = [scores_of(random, task) for task in range(TASKS)]
-        of_trial = Estimates(tasks, [ALONE, AGAINST])
+        of_trial = Estimates(tasks, [ALONE, AGAINST], draws=400)
         for metric in ("acc", "macro_f1", "qwk", "ece"):
             for models in (ALONE, AGAINST):
                 one = of_trial.estimate(metric, models)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers.axolotl import environment
+from helpers.axolotl import PYTHON, axolotl_train
 from helpers.labelled_tables import write_answers
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -63,7 +62,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def train(place: Path) -> None:
     config = yaml.safe_load(Path("answers/answers.lora.yml").read_text(encoding="utf-8"))
-    jobs = []
     for name, folder, kind in (
         ("plain", "data", None),
         ("chat", "data", "chat_template"),
@@ -86,19 +84,8 @@ def train(place: Path) -> None:
             "num_epochs": 1,
         }
         Path(f"{name}.yml").write_text(yaml.safe_dump(own), encoding="utf-8")
-        jobs.append(
-            {
-                "cwd": str(place),
-                "log": str(place / f"{name}.log"),
-                "arguments": ["train", f"{name}.yml", "--launcher=python"],
-            }
-        )
-    Path("jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    command = [sys.executable, str(ROOT / "tests/helpers/many_trainings.py"), "jobs.json"]
-    subprocess.run(command, cwd=place, env=environment(), timeout=600, check=True)
-    for job in jobs:
-        log = Path(job["log"])
-        assert log.with_suffix(".code").read_text() == "0", log.read_text()[-3000:]
+        done = axolotl_train(f"{name}.yml", PYTHON, cwd=place)
+        assert done.returncode == 0, done.stderr[-3000:]
 
     def model() -> Any:
         return AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.evaluate.answer_cache import answers_digest, folder_digest
-from regreason_plugin.evaluate.command import main
+from regreason_plugin.evaluate.eval_command import main
 from regreason_plugin.evaluate.model import RegReasonHF
 
 pytestmark = pytest.mark.integration
@@ -124,7 +124,7 @@ def test_regreason_hf_keeps_adapters_apart_whoever_calls_it(
     def run(**arguments: Any) -> tuple[dict[str, Any], int]:
         lm = RegReasonHF(str(BASE), device="cpu", batch_size=4, **arguments)
         results = evaluate(lm, [TASK], data_folder.path, limit=5, use_cache=cache)
-        return figures(results), lm._scorer.tokens_read
+        return figures(results), lm.scorer.tokens_read
 
     cache: str | None = None
     kinds: list[dict[str, Any]] = [

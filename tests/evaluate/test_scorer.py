@@ -77,7 +77,7 @@ def test_nothing_asked_nothing_answered(tiny_model: Path) -> None:
 def test_auto_holds_its_budget_of_tokens() -> None:
     model = random_model("llama")
     lm = RegReasonHF(model, tokenizer=tokenizer(), batch_size="auto", max_batch_size=None)
-    lm._scorer.batch_tokens = 120
+    lm.scorer.batch_tokens = 120
     seen = []
     model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
@@ -224,14 +224,14 @@ def test_our_tasks_have_hfs_figures_and_the_probes(
     )
     assert "matrix_entropy_mid,none" not in results  # asked for by name only
     # The three axes of a conversation were read once.
-    assert lm._scorer.packs
+    assert lm.scorer.packs
     prompts = [
         len(lm.tok_encode(sample["arguments"][0][0]))
         for name in found["samples"]
         if "coqa" in name
         for sample in found["samples"][name]
     ]
-    assert lm._scorer.tokens_read < 0.7 * sum(prompts) + 6 * max(prompts)
+    assert lm.scorer.tokens_read < 0.7 * sum(prompts) + 6 * max(prompts)
 
 
 def test_without_probes_results_are_those_of_hf(tiny_model: Path, data_folder: DataFolder) -> None:
@@ -303,7 +303,7 @@ def test_a_cache_keeps_the_probes(
         found.append(
             evaluate(lm, [task], data_folder.path, limit=3, use_cache=str(tmp_path / "cache"))
         )
-    assert lm._scorer.tokens_read == 0  # all of it from the cache
+    assert lm.scorer.tokens_read == 0  # all of it from the cache
     assert found[0]["results"][task] == found[1]["results"][task]
     assert found[1]["results"][task]["documents_without_probe,none"] == 0
 

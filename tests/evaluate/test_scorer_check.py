@@ -88,7 +88,7 @@ def test_an_argument_that_is_not_heeded(
     with ignoring(argument, model):
         found, lm = ours(model, asked, batch_size=batch_size, probe="none")
     assert found == pytest.approx(expected, abs=1e-4 if dtype == torch.float32 else 2e-2)
-    assert not lm._scorer.packs
+    assert not lm.scorer.packs
     assert capsys.readouterr().err.count(FELL_BACK) == 1
 
 
@@ -106,7 +106,7 @@ def test_attention_in_chunks(batch_size: Any) -> None:
     asked = texts_of([(30, 20), (120, 2)])
     found, lm = ours(model, asked, batch_size=batch_size, probe="none")
     assert found == pytest.approx(alone(model, asked), abs=1e-4)
-    assert not lm._scorer.packs
+    assert not lm.scorer.packs
 
 
 @pytest.mark.parametrize("where", [0, -1])
@@ -126,7 +126,7 @@ def test_rows_that_are_not_numbers(
     model.model.layers[1].register_forward_hook(overflow, with_kwargs=True)
     found, lm = ours(model, asked, batch_size=4, probe=probe)
     assert found == pytest.approx(expected, abs=1e-4)
-    assert not lm._scorer.packs
+    assert not lm.scorer.packs
     assert FELL_BACK in capsys.readouterr().err
 
 
@@ -154,7 +154,7 @@ def test_a_prompt_that_is_no_number_by_itself_hides_no_other() -> None:
     (*found, last), lm = ours(model, asked, batch_size="auto", probe="none")
     assert found == pytest.approx(expected, abs=1e-4)
     assert last != last
-    assert not lm._scorer.packs
+    assert not lm.scorer.packs
 
 
 def test_a_model_that_is_no_number_anywhere_is_not_blamed_on_rows(
@@ -165,7 +165,7 @@ def test_a_model_that_is_no_number_anywhere_is_not_blamed_on_rows(
         model.lm_head.weight[7] = float("nan")
     found, lm = ours(model, asked, batch_size=4, probe="none")
     assert all(one != one for one in found)
-    assert lm._scorer.packs
+    assert lm.scorer.packs
     assert FELL_BACK not in capsys.readouterr().err
 
 
@@ -192,7 +192,7 @@ def test_low_precision_with_large_logits_is_packed(scale: int, batch_size: Any) 
     torch.nn.init.normal_(model.lm_head.weight, std=scale / 128**0.5)
     model = model.bfloat16().eval()
     _, lm = ours(model, requests(), batch_size=batch_size, probe="none")
-    assert lm._scorer.packs
+    assert lm.scorer.packs
 
 
 def test_impossible_tokens(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +209,7 @@ def test_impossible_tokens(capsys: pytest.CaptureFixture[str]) -> None:
     asked = [((str(n), ""), [*context, 7, n + 5], [310]) for n in range(3)]
     found, lm = ours(model, asked, batch_size=4, probe="output+activation+matrix")
     assert found == [float("-inf")] * 3
-    assert lm._scorer.packs
+    assert lm.scorer.packs
 
 
 @pytest.mark.parametrize("batch_size", BATCHES)
@@ -243,7 +243,7 @@ def test_embeddings_that_are_the_head_too() -> None:
     model.__class__ = Tied
     found, lm = ours(model, requests(), batch_size=4, probe="output")
     assert found == pytest.approx(alone(model, requests()), abs=1e-4)
-    assert lm._scorer.packs
+    assert lm.scorer.packs
 
 
 # --- Probes ------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def test_layers_that_cannot_be_probed(capsys: pytest.CaptureFixture[str]) -> Non
     # What nobody asked for is left out, with a word; what somebody asked for is an error.
     found, lm = ours(model, asked, batch_size=4)
     assert found == pytest.approx(expected, abs=1e-4)
-    assert lm._scorer.packs
+    assert lm.scorer.packs
     assert capsys.readouterr().err.count("no probes by layer: ") == 1
     assert {*score(lm, asked)[0].probe} == {"deciding_token", "output_entropy", "label_entropy"}
     with pytest.raises(SystemExit) as end:

@@ -26,8 +26,8 @@ def test_hfs_numbers_in_float32(family: str, capsys: pytest.CaptureFixture[str])
     # Different answers, or the comparison would say little.
     assert len({round(one[0], 3) for one in found}) > 60
 
-    assert lm._scorer.packs == (family in PACKED)
-    read = lm._scorer.tokens_read
+    assert lm.scorer.packs == (family in PACKED)
+    read = lm.scorer.tokens_read
     alone = sum(len(context) for context in {tuple(context) for _, context, _ in asked})
     if family in PACKED:
         assert read < 0.6 * alone

@@ -119,7 +119,7 @@ def test_lora_from_a_folder(
     lm = RegReasonHF(str(base), batch_size=4, probe="all", **arguments)
     found = score(lm, asked)
     assert isinstance(lm.model, PeftModel)
-    assert lm._scorer.packs
+    assert lm.scorer.packs
     check(found, expected)
     assert apart(found, plain) > 0.1  # the adapter was heeded
     # Merged into the weights there is nothing left to look through: the same probes.
@@ -141,7 +141,7 @@ def test_prompt_tuning_is_left_to_hf(base: Path, plain: list[Any], tmp_path: Pat
     # So the documents are counted as without a probe, which is what they are.
     assert [one.probe for one in found] == [None] * len(asked)
     assert apart(found, plain) > 0.1
-    assert lm._scorer.tokens_read == 0
+    assert lm.scorer.tokens_read == 0
     without = score(RegReasonHF(str(base), probe="none", **arguments), asked)
     assert without == expected
     assert {type(one) for one in without} == {tuple}
@@ -207,7 +207,7 @@ def test_quantised_weights(
         ("base_model.model." if adapted else "") + "model.layers.0.mlp.down_proj"
     ).weight
     assert weight.dtype == (torch.int8 if bits == "8" else torch.uint8)
-    assert lm._scorer.packs
+    assert lm.scorer.packs
     # What a layer gets is rounded to 8 bits first (to int8, or on some CPUs to bfloat16). A
     # difference in the last digit, which any other shape of a batch makes, can become a step
     # of that size; it seldom does.
@@ -272,7 +272,7 @@ def test_device_map(places: str, base: Path, plain: list[Any], tmp_path: Path) -
     away(lm.model, places)
     found = score(lm, asked)
     away(lm.model, places)  # still: what the probes called has gone back
-    assert lm._scorer.packs
+    assert lm.scorer.packs
     check(found, expected)
     assert numbers(found) == pytest.approx(numbers(plain), abs=1e-4)
     same_probes(found, plain)
@@ -297,7 +297,7 @@ def test_a_model_that_is_dispatched_already(family: str, tmp_path: Path) -> None
     assert sum(parameter.device.type == "meta" for parameter in model.parameters()) > 10
     lm = RegReasonHF(model, tokenizer=tokenizer(), batch_size=4, probe="all")
     found = score(lm, asked)
-    assert lm._scorer.packs
+    assert lm.scorer.packs
     check(found, score(HFLM(model, tokenizer=tokenizer(), batch_size=3), asked))
     same_probes(found, expected)
 
@@ -332,7 +332,7 @@ def test_mixed_precision(tmp_path: Path) -> None:
     noise = np.abs(np.subtract(numbers(score(HFLM(folder, **arguments), asked)), numbers(expected)))
     lm = RegReasonHF(folder, batch_size=4, probe="all", **arguments)
     found = score(lm, asked)
-    assert lm._scorer.packs
+    assert lm.scorer.packs
     # bfloat16 has 8 bits: hf itself differs by this much between batch sizes.
     assert max(noise) < 2e-2
     check(found, expected, tolerance=2e-2, lens=5e-2)
@@ -462,7 +462,7 @@ def test_a_long_row_is_split_no_further_than_it_must(batch_size: int | str) -> N
     check(score(lm, asked), expected)
     assert memory.failed == [(1, 40 + 12 * 10)]
     # Rows of 80 at most hold four questions.
-    assert lm._scorer.tokens_read == 3 * 40 + 12 * 10
+    assert lm.scorer.tokens_read == 3 * 40 + 12 * 10
 
 
 @pytest.mark.parametrize("batch_size", ["auto", 8])
@@ -495,7 +495,7 @@ sys.path[:0] = json.loads(sys.argv[1])
 from lm_eval.models.huggingface import HFLM
 from helpers.model_zoo import PACKED, tokenizer
 from helpers.label_requests import requests, score
-from regreason_plugin.evaluate import out_of_memory as memory
+from regreason_plugin.evaluate import row_batch as memory
 from regreason_plugin.evaluate.model import RegReasonHF
 
 torch.set_num_threads(1)  # a thread that starts under the limit would die of it
@@ -526,7 +526,7 @@ json.dump(
         "found": [one[0] for one in found],
         "expected": [one[0] for one in expected],
         "probes": [one.probe for one in found],
-        "batch_tokens": lm._scorer.batch_tokens,
+        "batch_tokens": lm.scorer.batch_tokens,
     },
     sys.stdout,
 )

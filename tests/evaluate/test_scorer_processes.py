@@ -42,7 +42,7 @@ def watched(self, requests, *args, **kwargs):
         contexts = sorted({texts[0] for texts, _, _ in requests})
         note = {"pid": os.getpid(), "rank": self.rank, "world_size": self.world_size}
         note |= {"contexts": contexts, "requests": len(requests)}
-        json.dump(note | {"tokens_read": self._scorer.tokens_read}, file)
+        json.dump(note | {"tokens_read": self.scorer.tokens_read}, file)
     return answers
 
 RegReasonHF._loglikelihood_tokens = watched
@@ -106,7 +106,7 @@ def alone(tiny_model: Path, data_folder: DataFolder) -> dict[str, Any]:
     lm = RegReasonHF(str(tiny_model), device="cpu", batch_size=4, probe="all")
     assert (lm.rank, lm.world_size) == (0, 1)
     found = evaluate(lm, [GROUP], data_folder.path, limit=LIMIT)
-    return {**found, "tokens_read": lm._scorer.tokens_read}
+    return {**found, "tokens_read": lm.scorer.tokens_read}
 
 
 def test_each_rank_scores_its_half(launched: dict[str, Any], alone: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ import pytest
 from helpers.results import ALL, draw_scores, write_results
 
 from regreason_plugin.cli import main
-from regreason_plugin.compare import estimates
 from regreason_plugin.compare.compare import compare
 from regreason_plugin.evaluate.results import Run, read_run
 
@@ -18,11 +17,6 @@ TASKS = ALL[:2]
 # 1,280 rows of embeddings; its tokenizer has 1,270 tokens.
 BASE = Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base"
 OURS = {"config/model": "regreason-hf"}
-
-
-@pytest.fixture(autouse=True)
-def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimates, "DRAWS", 300)
 
 
 def folder_of(folder: Path, seed: int, *, last: float = 0.0, **options: Any) -> Path:
@@ -38,7 +32,9 @@ def run_of(folder: Path, seed: int, **options: Any) -> Run:
 
 
 def doubts(runs: list[Run], word: str) -> list[str]:
-    return [note for note in compare(runs, runs[0].name).comparison.notes if word in note]
+    return [
+        note for note in compare(runs, runs[0].name, draws=300).comparison.notes if word in note
+    ]
 
 
 def test_models_with_every_score_equal_are_named(tmp_path: Path) -> None:

@@ -1,26 +1,21 @@
-"""What the tests of `regreason annotate` share: a folder to rate, and processes to kill.
-
-python annotation_help.py       what `Warmed` starts: forks a command for each line it reads
-"""
+"""What the tests of `regreason annotate` share: a folder to rate, and processes to kill."""
 
 from __future__ import annotations
 
-import gc
+import atexit
 import json
 import os
 import shutil
-import signal
 import sqlite3
-import subprocess
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
+from helpers.forked import Forked, ForkServer
 
 FILES = ("ratings.jsonl", "ratings.about.json")
 
@@ -94,12 +89,12 @@ class Workplace:
     def prompts(self) -> dict[tuple[str, ...], str]:
         """Every call's prompt by the call's key, those of merging too, once all is answered."""
         from regreason_plugin.annotate.config import read_config
-        from regreason_plugin.annotate.run import _Run
+        from regreason_plugin.annotate.run import Annotation
         from regreason_plugin.annotate.store import Store
 
         with Store(self.store) as store:
-            run = _Run(read_config(self.config), None, store)
-            lists = chain(*(lane.questions() for lane in run.lanes()), run._merge_questions())
+            work = Annotation(read_config(self.config), store)
+            lists = chain(*(lane.questions() for lane in work.lanes()), work.merge_questions())
             return {tuple(one.key): one.prompt() for some in lists for one in some}
 
 
@@ -109,7 +104,8 @@ def dump(store: Path) -> list[str]:
         "conversation, rater, axis, prompt, prompt_sha256, model, sampling, id, state, score, "
         "explanation, answer, attempts, prompt_tokens, answer_tokens, cost, reserved"
     )
-    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
+    # (A read-only connection would leave SQLite's own files behind.)
+    with closing(sqlite3.connect(store)) as database:
         rows = database.execute(f"SELECT {columns} FROM calls ORDER BY 1, 2, 3, 4, 5, 6, 7")
         return [json.dumps(row) for row in rows]
 
@@ -141,72 +137,25 @@ def write_conversations(path: Path, count: int) -> None:
     write_records(path, found)
 
 
-class Warmed:
-    """A process that has imported everything, and forks one that runs a command.
-
-    Each is a process of its own, as a fresh command would be, without the seconds of its imports.
-    """
-
-    def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        self._answer()
-
-    def start(self, *arguments: object, log: Path) -> int:
-        """Start `regreason ARGUMENTS`; its process id."""
-        return int(self._say(["start", [str(one) for one in arguments], str(log)]))
-
-    def wait(self, pid: int) -> int:
-        """Its exit code; minus the signal's number where one has ended it."""
-        return int(self._say(["wait", pid]))
-
-    def ended(self, pid: int) -> bool:
-        """Whether it has ended by itself; `wait` then still tells how."""
-        try:
-            info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:  # a grandchild: ask the system
-            return _is_zombie(pid)
-        return info is not None
-
-    def kill(self, pid: int) -> int:
-        """Kill it, and wait; 0 where it had ended well before."""
-        os.kill(pid, signal.SIGKILL)
-        return self.wait(pid)
-
-    def run(self, *arguments: object, log: Path) -> int:
-        """Start and wait."""
-        return self.wait(self.start(*arguments, log=log))
-
-    def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
-
-    def _say(self, message: list[Any]) -> str:
-        assert self._process.stdin is not None
-        print(json.dumps(message), file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+@cache
+def forks() -> ForkServer:
+    """The process that has imported what `regreason annotate` does; it ends with this one."""
+    modules = ("aiohttp", "openai.resources.chat.completions", "regreason_plugin.annotate.run")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    server = ForkServer(*modules, "regreason_plugin.cli.annotate", environment=environment)
+    atexit.register(server.close)
+    return server
 
 
-@contextmanager
-def warmed() -> Iterator[Warmed]:
-    """One, ended with the block."""
-    process = Warmed()
-    try:
-        yield process
-    finally:
-        process.close()
+def start_regreason(*arguments: object, log: Path) -> Forked:
+    """Start `regreason ARGUMENTS`, which adds to a log."""
+    with log.open("ab") as stream:
+        return forks().start("regreason", *arguments, stdout=stream)
+
+
+def run_regreason(*arguments: object, log: Path) -> int:
+    """Its exit code."""
+    return start_regreason(*arguments, log=log).wait()
 
 
 def fresh(folder: Path) -> Path:
@@ -214,49 +163,3 @@ def fresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-def _is_zombie(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    return status.rpartition(")")[2].split()[0] == "Z"
-
-
-def _main() -> None:
-    # What the command imports on its way; nothing here may start a thread.
-    import aiohttp  # noqa: F401
-    import openai.resources.chat.completions  # noqa: F401
-
-    import regreason_plugin.annotate.run
-    import regreason_plugin.cli.annotate  # noqa: F401
-    from regreason_plugin.cli import main
-
-    gc.freeze()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        what, argument, *more = json.loads(line)
-        if what == "wait":
-            print(os.waitstatus_to_exitcode(os.waitpid(argument, 0)[1]), flush=True)
-            continue
-        child = os.fork()
-        if child == 0:
-            _child(main, argument, Path(more[0]))
-        print(child, flush=True)
-
-
-def _child(main: Any, arguments: list[str], log: Path) -> None:
-    os.close(0)
-    with log.open("ab") as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-    code = 1
-    try:
-        code = main(arguments)
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,13 +1,28 @@
-"""`axolotl train` as a command."""
+"""`axolotl train` as a command: in a fork of a process that has imported it, or really started."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
+from helpers.forked import ForkServer
+
 ROOT = Path(__file__).parents[2]
+PYTHON = "--launcher=python"
+# What `axolotl train` imports up to the trainer, and what scores and compares its models.
+MODULES = (
+    *("axolotl.cli.main", "axolotl.cli.train", "axolotl.core.builders", "axolotl.train"),
+    *("deepspeed", "multiprocess", "lm_eval.evaluator", "lm_eval.models.huggingface"),
+    *("regreason_plugin.train.plugin", "regreason_plugin.train.strategy"),
+    *("regreason_plugin.cli", "regreason_plugin.evaluate.model"),
+)
 
 
 def environment() -> dict[str, str]:
@@ -20,12 +35,23 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
 
 
+@cache
+def forks() -> ForkServer:
+    """The process that has imported Axolotl; it lives until this one ends."""
+    server = ForkServer(*MODULES, environment=environment())
+    atexit.register(server.close)
+    return server
+
+
 def axolotl_train(
     *arguments: str | Path, cwd: Path, timeout: int = 300
 ) -> subprocess.CompletedProcess[str]:
-    """The real command."""
+    """The command. With python's launcher it is a fork; others start it really, and take long."""
+    command = ["axolotl", "train", *map(str, arguments)]
+    if PYTHON in command:
+        return forks().run(*command, cwd=cwd, env=environment(), timeout=timeout)
     return subprocess.run(
-        ["axolotl", "train", *map(str, arguments)],
+        command,
         cwd=cwd,
         env=environment(),
         capture_output=True,
@@ -33,3 +59,37 @@ def axolotl_train(
         timeout=timeout,
         check=False,
     )
+
+
+def train_with_two_processes(config: Path, cwd: Path, timeout: int = 300) -> None:
+    """What torchrun does: the training twice, each told which of the two it is; both in forks.
+
+    Raises:
+        AssertionError: One of them failed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with ExitStack() as stack:
+        ranks = []
+        for rank in ("0", "1"):
+            output = stack.enter_context(tempfile.TemporaryFile("w+"))
+            variables = {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "2",
+                "RANK": rank,
+                "LOCAL_RANK": rank,
+            }
+            child = forks().start(
+                *("axolotl", "train", config, PYTHON),
+                cwd=cwd,
+                stdout=output,
+                env=environment() | variables,
+            )
+            ranks.append((stack.enter_context(child), output))
+        for child, output in ranks:
+            code = child.wait(timeout)
+            output.seek(0)
+            assert code == 0, output.read()[-4000:]

@@ -9,10 +9,11 @@ import numpy as np
 from regreason_plugin.compare import comparison as form
 from regreason_plugin.compare.disagreements import Disagreement
 from regreason_plugin.core.paper import EIGHTEEN, SETTINGS, task_name
+from regreason_plugin.metrics import metric_names
 
 ARMS = ["explanation", "shuffled", "bag_of_words", "filler"]
 # (The area under the ROC curve is of two labels.)
-METRICS = [name for name in form.METRICS if name != "auroc"]
+METRICS = [name for name in metric_names.METRICS if name != "auroc" and "forced" not in name]
 HOSTILE = [
     "<script>alert(1)</script>",
     "</textarea></script><img src=x onerror=alert(2)>",
@@ -90,6 +91,7 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
         "draws": 10_000,
         "bootstrap_seed": 0,
         "metrics": METRICS,
+        "left_out": {},
         "settings": [
             form.Setting(
                 task=task,

@@ -51,7 +51,7 @@ class Server:
     headers: dict[str, str] = field(default_factory=dict)
     arrivals: list[tuple[float, int]] = field(default_factory=list)
     keep: bool = True
-    _open: int = 0
+    open_requests: int = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -60,8 +60,8 @@ class Server:
         if self.keep:
             self.bodies.append(body)
             self.headers = dict(request.headers)
-        self._open += 1
-        self.arrivals.append((time.monotonic(), self._open))
+        self.open_requests += 1
+        self.arrivals.append((time.monotonic(), self.open_requests))
         try:
             if self.delay:
                 await asyncio.sleep(self.delay)
@@ -71,7 +71,7 @@ class Server:
             text = good_answer(prompt) if fault is None else fault
             return completion(body, text, usage=self.usage)
         finally:
-            self._open -= 1
+            self.open_requests -= 1
 
     @property
     def total(self) -> int:

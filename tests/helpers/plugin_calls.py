@@ -21,7 +21,7 @@ def register(values: dict[str, Any], file: Path) -> Any:
         manager.register(name)
     for plugin in manager.plugins.values():
         plugin.register(cfg)
-        if lock := getattr(plugin, "_lock", None):
+        if lock := getattr(plugin, "lock", None):
             lock.release()
     return cfg
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.axolotl import axolotl_train, environment
+from helpers.axolotl import PYTHON, axolotl_train, environment, train_with_two_processes
 from helpers.training_data import build_data, config, write_config
 from safetensors.torch import load_file
 
 SHARE = 0.3
 STEPS = 3
 LEARNING_RATE = 0.5
-TWO = ("--launcher", "torchrun", "--", "--nproc_per_node=2")
+TORCHRUN = ("--launcher", "torchrun", "--", "--nproc_per_node=2")
 PLUGINS = ["regreason_plugin.train.RegReasonPlugin", "helpers.watching_plugin.WatchingPlugin"]
 LEARNT = ("loss", "grad_norm", "label_loss", "explanation_loss", "label_token_acc")
 LOGGED = (*LEARNT, "label_tokens_seen", "target_tokens_seen")
@@ -101,15 +101,30 @@ class Trainings:
         return write_config(folder / "config.yml", values | changes)
 
     def __call__(
-        self, name: str, *arguments: str, batch: int | None = None, **changes: Any
+        self,
+        name: str,
+        *launcher: str,
+        processes: int = 1,
+        batch: int | None = None,
+        **changes: Any,
     ) -> Trained:
-        """Train; a step is a batch of all rows unless told otherwise."""
+        """Train; a step is a batch of all rows unless told otherwise.
+
+        Args:
+            name: Of the training.
+            launcher: One that is really started, as `TORCHRUN`; forks otherwise.
+            processes: One or two, without a launcher.
+            batch: How many rows.
+            changes: Keys of the config.
+        """
         if name not in self._done:
             file = self.config(name, batch or self.rows, **changes)
-            launcher = arguments or ("--launcher", "python")
             # (DeepSpeed's first run with several processes compiles a library.)
-            found = axolotl_train(file, *launcher, cwd=self._folder, timeout=800)
-            assert found.returncode == 0, found.stderr[-4000:]
+            if processes == 2:
+                train_with_two_processes(file, cwd=self._folder, timeout=800)
+            else:
+                found = axolotl_train(file, *(launcher or (PYTHON,)), cwd=self._folder, timeout=800)
+                assert found.returncode == 0, found.stderr[-4000:]
             self._done[name] = Trained(file.parent / "model")
         return self._done[name]
 

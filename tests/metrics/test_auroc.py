@@ -12,27 +12,13 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
-from regreason_plugin.compare.crossed_variance import group_weights, jackknife_influence
-from regreason_plugin.evaluate.samples import Answers
+from regreason_plugin.compare.crossed_variance import group_weights
+from regreason_plugin.metrics.answers import Answers
 from regreason_plugin.metrics.auroc import ranking_of
+from regreason_plugin.metrics.group_sums import sums_of
+from regreason_plugin.metrics.influence import jackknife_influence
 
 Array = NDArray[np.float64]
-
-
-def answers(labels: Array, scores: Array) -> Answers:
-    """Answers whose log odds of the second label are these scores."""
-    return Answers(
-        task="answers",
-        source=Path("samples.jsonl"),
-        ids=[],
-        hashes=[],
-        groups=[],
-        labels=np.asarray(labels),
-        log_probabilities=np.stack([np.zeros(len(scores)), scores], axis=1),
-        probes={},
-        layers={},
-        ordinal=False,
-    )
 
 
 def area(labels: Array, scores: Array, weights: Array | None = None) -> float:
@@ -57,7 +43,7 @@ def test_value_jackknife_and_weights_are_scikit_learns(
 ) -> None:
     labels, scores, groups = (np.array(column) for column in zip(*drawn, strict=True))
     names, member = np.unique(groups, return_inverse=True)
-    found = ranking_of(answers(labels, scores.astype(float)), member, len(names))
+    found = ranking_of(labels, scores.astype(float), member, len(names))
     assert found.value == pytest.approx(area(labels, scores), nan_ok=True)
     without = [area(labels[groups != name], scores[groups != name]) for name in names]
     assert found.without == pytest.approx(np.array(without), nan_ok=True)
@@ -73,7 +59,7 @@ def test_the_standard_error_of_a_difference_is_delongs() -> None:
     scores = [truth + random.normal(0, noise, 400) for noise in (0.5, 1.5)]
     influences = []
     for one in scores:
-        ranking = ranking_of(answers(labels, one), np.arange(400), 400)
+        ranking = ranking_of(labels, one, np.arange(400), 400)
         influences.append(jackknife_influence(np.array([ranking.value]), ranking.without[None])[0])
     difference = influences[0] - influences[1]
     se = np.sqrt((difference**2).sum() / (400 * 399))
@@ -92,14 +78,26 @@ def test_probabilities_that_round_to_one_are_no_ties() -> None:
     labels, scores = np.array([1, 2, 2]), np.array([40.0, 50.0, 60.0])
     logs = log_softmax(np.stack([np.zeros(3), scores], axis=1), axis=1)
     assert (np.exp(logs[:, 1]) == 1).all()
-    assert ranking_of(answers(labels, scores), np.arange(3), 3).value == 1
+    answers = Answers(
+        task="answers",
+        source=Path("samples.jsonl"),
+        ids=list("abc"),
+        hashes=list("abc"),
+        groups=list("abc"),
+        labels=labels,
+        log_probabilities=logs,
+        probes={},
+        layers={},
+        ordinal=False,
+    )
+    assert sums_of([answers]).rankings[0].value == 1
 
 
 def test_a_bootstrap_draws_documents_of_a_group_together() -> None:
     random = np.random.default_rng(4)
     labels, member = random.integers(1, 3, 60), np.arange(60) // 3
     scores = labels + random.normal(0, 1.5, 60)
-    ranking = ranking_of(answers(labels, scores), member, 20)
+    ranking = ranking_of(labels, scores, member, 20)
     (weights,) = group_weights(np.zeros(20, dtype=np.int64), 30, 0)
     expected = []
     for row in weights:

@@ -72,7 +72,7 @@ def test_packed_in_any_company_is_the_reference(family: str) -> None:
             asked += [((f"{number}{question}", str(c)), context, [9, c]) for c in CHOICES]
     lm = RegReasonHF(model, tokenizer=tokenizer(), batch_size=3, probe="all")
     found = lm._loglikelihood_tokens(asked, disable_tqdm=True)
-    assert lm._scorer.packs == (family != "bloom")
+    assert lm.scorer.packs == (family != "bloom")
     for (_, context, _), answer in list(zip(asked, found, strict=True))[::5]:
         assert answer.probe["deciding_token"] == "t9"
         assert_same(answer.probe, reference(model, NORMS[family], [*context, 9], CHOICES))

@@ -22,7 +22,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
-from regreason_plugin.compare.comparison import Answer, Comparison, Difference, Gap, Score
+from regreason_plugin.compare.comparison import Answer, Comparison, Difference, Gap, Interval, Score
 from regreason_plugin.render import latex
 from regreason_plugin.render.csv_file import to_csv
 from regreason_plugin.render.latex import to_latex
@@ -87,6 +87,7 @@ def renamed(name: str) -> Comparison:
         "costs",
     )
     changes = {field: new(getattr(one, field)) for field in by_arm}
+    changes["layers"] = {metric: new(layers) for metric, layers in one.layers.items()}
     return one.model_copy(update={**changes, "arms": [name]})
 
 
@@ -291,7 +292,15 @@ def test_csv_holds_every_number_to_the_last_digit() -> None:
     assert "\r" not in text
     frame = read(text)
     everyone = ["label_only", *ARMS]
+    by_layer = frame[frame["layer"] != ""].set_index(["metric", "arm", "layer"])
+    frame = frame[frame["layer"] == ""].drop(columns="layer")
     assert len(frame) == (18 + 1) * len(everyone) * len(one.metrics)
+    assert len(by_layer) == sum(len(layers) for of in one.layers.values() for layers in of.values())
+    for (metric, arm, layer), row in by_layer.iterrows():
+        found = one.layers[metric.removesuffix("_by_layer")][arm][int(layer)]
+        told = [float(row[key]) for key in ("value", "low", "high")]
+        assert told == [found.value, found.low, found.high]
+        assert (row["task"], row["difference"], row["p"], row["seeds"]) == ("pooled", "", "", 3)
     rows = frame.set_index(["task", "arm", "metric"])
     assert rows.index.is_unique
     sizes = {setting.task: (setting.documents, setting.groups) for setting in one.settings}
@@ -503,6 +512,7 @@ def test_what_is_undefined_everywhere_is_written_as_such() -> None:
             "notes": [],
             "needed": {},
             "gap": {},
+            "layers": {"matrix_entropy": {arm: [Interval(value=None)] for arm in one.scores}},
         }
     )
     accuracy, pooled, power, *_ = tables_of(parse(to_markdown(empty)))

@@ -21,12 +21,12 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from regreason_plugin.compare.comparison import Bin, Comparison, Curve, Difference, Interval, Score
-from regreason_plugin.render import figures
-from regreason_plugin.render.page import charts
+from regreason_plugin.render import curve_figures, figures
+from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS, style
 
 EVERYONE = ["label_only", *ARMS]
-NAMES = list(figures.PICTURES)
+NAMES = list(figures.FIGURES)
 
 
 @pytest.fixture(autouse=True)
@@ -201,6 +201,43 @@ def test_entropy_by_layer_has_a_curve_and_a_band_an_arm() -> None:
     assert [text.get_text() for text in legend.get_texts()][: len(EVERYONE)] == EVERYONE
 
 
+def test_entropies_that_are_undefined_stay_gaps_and_models_may_differ_in_depth() -> None:
+    values = [0.2, 0.5, None, 0.4, 0.8]
+    gap = [
+        Interval(value=v, low=None if v is None else v - 0.1, high=None if v is None else v + 0.1)
+        for v in values
+    ]
+    short = [Interval(value=v) for v in (0.3, 0.3, 0.6)]
+    one = example(["deep"], layers={"matrix_entropy": {"label_only": short, "deep": gap}})
+    axes = figures.new_figure(4, 3).subplots()
+    curve_figures.draw_entropy(axes, one, "matrix_entropy")
+    base, deep = (line for line in axes.lines if line.get_gid())
+    assert list(base.get_xdata()) == [0, 0.5, 1]
+    assert list(deep.get_xdata()) == [0, 0.25, 0.5, 0.75, 1]
+    assert [None if math.isnan(y) else y for y in deep.get_ydata()] == values
+    # Only what has an interval has a band, 0.2 high, on both sides of the gap.
+    none, band = axes.collections
+    assert [path for path in none.get_paths() if len(path.vertices)] == []
+    first, second = band.get_paths()
+    for path, (low, high) in ((first, (0.1, 0.6)), (second, (0.3, 0.9))):
+        assert path.vertices[:, 1].min() == pytest.approx(low)
+        assert path.vertices[:, 1].max() == pytest.approx(high)
+
+
+def test_the_pooled_forest_has_a_line_an_arm() -> None:
+    one = whole()
+    axes = figures.new_figure(4, 3).subplots()
+    figures.draw_pooled_differences(axes, one)
+    points = [line for line in axes.lines if line.get_marker() == "D"]
+    pooled = [one.pooled[arm]["acc"] for arm in ARMS]
+    assert [point.get_xdata()[0] for point in points] == [each.value for each in pooled]
+    assert [point.get_color() for point in points] == list(COLOURS[1 : 1 + len(ARMS)])
+    lines = [child for child in axes.get_children() if isinstance(child, LineCollection)]
+    ends = np.concatenate([np.array(line.get_segments())[:, :, 0] for line in lines])
+    np.testing.assert_allclose(ends, [[each.low, each.high] for each in pooled])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ARMS
+
+
 def test_learning_curves_are_means_where_the_seeds_were_measured_alike() -> None:
     one = whole()
     uneven = [
@@ -242,12 +279,13 @@ def test_learning_curves_say_what_was_measured(metric: str, says: str) -> None:
     figure = figures.learning_curves(one.model_copy(update={"curves": curves}))
     assert figure is not None
     assert figure.axes[0].get_ylabel() == says
-    assert f"{says} by target tokens seen" in charts.learning("filler", 1, curves, one.baseline)
+    page = charts(one.model_copy(update={"curves": curves}))
+    assert f"{says} by target tokens seen" in page["learning"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_picture_says_what_its_numbers_are(name: str) -> None:
-    figure = figures.PICTURES[name](whole())
+    figure = figures.FIGURES[name](whole())
     assert figure is not None
     title = figure.get_suptitle()
     assert title.endswith("(GENERATED data)")
@@ -256,7 +294,7 @@ def test_every_picture_says_what_its_numbers_are(name: str) -> None:
         "GENERATED data (mini benchmark), sha256 abababababab, 18 of 18 settings, 3 seeds an arm."
     )
     real = whole().model_copy(update={"data": {"origin": "rated", "sha256": "cd" * 32}})
-    other = figures.PICTURES[name](real)
+    other = figures.FIGURES[name](real)
     assert other is not None
     assert "GENERATED" not in texts(other)
 
@@ -332,7 +370,7 @@ def test_what_is_undefined_is_not_drawn() -> None:
     dashes = texts(figures.accuracy_heatmap(one)).split("\n").count("-")
     assert dashes == 3 * (len(one.settings) + 1)
     assert texts(figures.confusion(one)).split("\n").count("-") == 2 * 25
-    for draw in figures.PICTURES.values():
+    for draw in figures.FIGURES.values():
         if figure := draw(one):
             figure.savefig(io.BytesIO(), format="svg")
     without = one.model_copy(update={"layers": {}})
@@ -343,7 +381,7 @@ def test_what_is_undefined_is_not_drawn() -> None:
 def test_any_number_of_arms_and_settings_has_its_place(arms: int, settings: int) -> None:
     names = [f"arm {number}" for number in range(arms)]
     one = example(names, settings=example([]).settings[:settings])
-    for name, draw in figures.PICTURES.items():
+    for name, draw in figures.FIGURES.items():
         figure = draw(one)
         assert figure is not None
         figure.draw_without_rendering()

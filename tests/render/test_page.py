@@ -21,6 +21,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from regreason_plugin.compare import comparison as form
 from regreason_plugin.compare.disagreements import Disagreement
+from regreason_plugin.metrics.metric_names import METRICS, TABLED
 from regreason_plugin.render.page import write_page
 
 pytestmark = pytest.mark.integration
@@ -188,13 +189,13 @@ def test_heat_maps_hold_the_numbers_marks_and_colours_of_the_comparison(show: An
       [...panel.querySelectorAll("tr:has(td)")].map((row) => [...row.querySelectorAll("td")].map(
         (cell) => [cell.firstChild.data, cell.className, cell.querySelector("b") !== null]))])"""
     maps = dict(chrome.execute_script(script))
-    assert list(maps) == [name for name in form.TABLED if name in comparison.metrics]
+    assert list(maps) == [name for name in TABLED if name in comparison.metrics]
     for name, rows in maps.items():
         expected = [
             [comparison.differences[arm][s.task][name] for arm in ARMS] for s in comparison.settings
         ] + [[comparison.pooled[arm][name] for arm in ARMS]]
         assert len(rows) == len(expected)
-        flip = -1 if form.METRICS[name].better == "lower" else 1
+        flip = -1 if METRICS[name].better == "lower" else 1
         for row, differences in zip(rows, expected, strict=True):
             for (text, shade, marked), d in zip(row, differences, strict=True):
                 assert _number(text) == pytest.approx(d.value, abs=0.000501)

@@ -5,56 +5,26 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from helpers.comparison_example import HOSTILE, disagreements, example
+from helpers.comparison_example import ARMS, HOSTILE, disagreements, example
 from hypothesis import given
 from hypothesis import strategies as st
-from markupsafe import Markup
 
-from regreason_plugin.compare.comparison import Bin, Curve, Gap, Interval
-from regreason_plugin.render.page import charts, code_spans, embedded, numbers, write_page
+from regreason_plugin.compare.comparison import Gap
+from regreason_plugin.core.numbers import signed
+from regreason_plugin.render.page import code_spans, embedded, write_page
+from regreason_plugin.render.page.charts import THEME, charts
+from regreason_plugin.render.page.view import share_kept, typeset
 
-SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE_NAME = "".join(HOSTILE)
 
 
-def _drawn(svg: Markup) -> ElementTree.Element:
-    """Parse it, which fails where a name was taken as markup."""
-    return ElementTree.fromstring(svg)
-
-
-def _by_class(drawn: ElementTree.Element, name: str) -> list[ElementTree.Element]:
-    return [e for e in drawn.iter() if name in e.get("class", "").split()]
-
-
-def _points(line: ElementTree.Element) -> list[tuple[float, float]]:
-    return [tuple(map(float, pair.split(","))) for pair in line.get("points", "").split()]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0204, "+0.020"),
-        (-0.0204, "-0.020"),
-        (0.0, "0.000"),
-        (-0.0004, "0.000"),
-        (0.0004, "0.000"),
-    ],
-)
-def test_a_difference_has_a_sign_and_zero_has_none(value: float, text: str) -> None:
-    assert numbers.signed(value).replace("\N{MINUS SIGN}", "-") == text
-    assert numbers.signed(None) == "\N{EN DASH}"
-
-
-@given(st.floats(-1e3, 1e3))
-def test_printed_numbers_read_back(value: float) -> None:
-    for form in (numbers.plain, numbers.signed):
-        read = float(form(value).replace("\N{MINUS SIGN}", "-"))
-        assert read == pytest.approx(value, abs=0.0005 + 1e-9)
+def test_numbers_have_a_minus_as_wide_as_a_plus() -> None:
+    assert typeset(signed(-0.0204)) == "\N{MINUS SIGN}0.020"
+    assert typeset(signed(None)) == "\N{EN DASH}"
 
 
 @pytest.mark.parametrize(
@@ -73,97 +43,63 @@ def test_printed_numbers_read_back(value: float) -> None:
     ],
 )
 def test_the_share_of_a_gain_in_words(gap: Gap, words: tuple[str, str]) -> None:
-    assert numbers.share(gap) == words
+    assert share_kept(gap) == words
 
 
-@given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e4), st.integers(2, 8))
-def test_ticks_are_few_round_and_within_the_axis(low: float, width: float, about: int) -> None:
-    found = numbers.ticks(low, low + width, about)
-    assert all(low - 1e-6 <= tick <= low + width + 1e-6 for tick in found)
-    assert 1 <= len(found) <= about + 2
-    for step in (b - a for a, b in pairwise(found)):
-        assert float(f"{step:.3e}".split("e")[0]) in (1.0, 2.0, 5.0)
-
-
-def test_an_interval_lies_where_its_numbers_are() -> None:
-    mark = _drawn(charts.forest_mark(Interval(value=0.02, low=-0.01, high=0.05), (-0.1, 0.1)))
-    (zero,), (line,), (point,) = (_by_class(mark, name) for name in ("zero", "range", "point"))
-    assert zero.get("x1") == "50.00%"
-    assert (line.get("x1"), point.get("cx"), line.get("x2")) == ("45.00%", "60.00%", "75.00%")
-    assert _by_class(mark, "clear") == []
-    for low, high in [(0.01, 0.05), (-0.05, -0.01)]:
-        apart = charts.forest_mark(Interval(value=0.0, low=low, high=high), (-0.1, 0.1))
-        assert len(_by_class(_drawn(apart), "clear")) == 1
-    nothing = _drawn(charts.forest_mark(Interval(value=None), (-0.1, 0.1)))
-    assert [e.get("class") for e in nothing] == ["zero"]
-
-
-def test_reliability_bars_are_as_high_as_the_accuracy_and_count() -> None:
-    bins = [
-        Bin(low=0.0, high=0.5, count=0, confidence=None, accuracy=None),
-        Bin(low=0.5, high=0.75, count=300, confidence=0.6, accuracy=0.5),
-        Bin(low=0.75, high=1.0, count=600, confidence=0.9, accuracy=1.0),
+def test_every_chart_is_a_part_of_the_page_and_says_what_it_shows() -> None:
+    names = ["explanation", HOSTILE_NAME, "$x$ & <b>"]
+    one = example(names)
+    one = one.model_copy(update={"layers": {HOSTILE_NAME: one.layers["matrix_entropy"]}})
+    drawn = [
+        chart
+        for section in charts(one).values()
+        for chart in (section.values() if isinstance(section, dict) else [section])
     ]
-    drawn = _drawn(charts.reliability(HOSTILE_NAME, bins))
-    assert drawn[0].text == f"Reliability of {HOSTILE_NAME}"
-    bars = [float(bar.get("height", "")) for bar in _by_class(drawn, "bar")]
-    assert len(bars) == 4
-    half, whole, few, many = bars
-    assert half / whole == pytest.approx(0.5, abs=0.01)
-    assert few / many == pytest.approx(0.5, abs=0.01)
-    said = [bar[0].text or "" for bar in _by_class(drawn, "bar")]
-    assert ["300 answers" in text for text in said] == [True, False, True, False]
-    stems = _by_class(drawn, "off")
-    # Down from the diagonal is overconfident.
-    assert [float(s.get("y1", "")) > float(s.get("y2", "")) for s in stems] == [True, False]
-
-
-def test_layers_are_drawn_to_scale_and_gaps_stay_gaps() -> None:
-    values = [0.2, 0.5, None, 0.4, 0.8]
-    curve = [
-        Interval(value=v, low=None if v is None else v - 0.1, high=None if v is None else v + 0.1)
-        for v in values
-    ]
-    plain = [Interval(value=v) for v in (0.3, 0.3, 0.6)]
-    names = ["base", HOSTILE_NAME]
-    drawn = _drawn(charts.layers("t", "u", {"base": plain, HOSTILE_NAME: curve}, names))
-    lines = [e for e in _by_class(drawn, "line") if e.tag.endswith("polyline")]
-    assert [line[0].text for line in lines] == ["base", HOSTILE_NAME, HOSTILE_NAME]
-    assert [line.get("class") for line in lines] == ["line c0 d0", "line c1 d1", "line c1 d1"]
-    base, first, second = map(_points, lines)
-    assert (len(base), len(first), len(second)) == (3, 2, 2)
-    # One scale for all: pixels by unit, along both axes.
-    down = (first[0][1] - first[1][1]) / 0.3
-    assert down > 0
-    assert (base[1][1] - base[2][1]) / 0.3 == pytest.approx(down, abs=0.7)
-    assert first[0][1] - second[1][1] == pytest.approx(0.6 * down, abs=0.2)
-    assert first[0][0] == base[0][0]
-    assert second[1][0] == base[2][0]
-    assert first[1][0] - first[0][0] == pytest.approx((base[2][0] - base[0][0]) / 4, abs=0.2)
-    # Only what has an interval has a band; it is 0.2 high.
-    bands = [_points(band) for band in _by_class(drawn, "band")]
-    assert [len(band) for band in bands] == [4, 4]
-    assert bands[0][0][1] - bands[0][3][1] == pytest.approx(0.2 * down, abs=0.2)
-
-
-def test_learning_curves_share_their_scales_and_stand_before_the_baseline() -> None:
-    curves = {
-        "base": [Curve(seed=1, tokens=[100, 200], accuracy=[0.2, 0.4])],
-        "arm": [
-            Curve(seed=1, tokens=[100, 400], accuracy=[0.2, 0.8]),
-            Curve(seed=None, tokens=[], accuracy=[]),
-        ],
+    assert len(drawn) == 1 + len(names) + (1 + len(names)) + 1 + 1 + 2
+    # One document of them all, which fails where a name was taken as markup.
+    page = ElementTree.fromstring(f"<page>{''.join(drawn)}</page>")
+    elements = list(page.iter())
+    assert {e.tag for e in elements} <= {
+        *("page", "svg", "title", "desc", "defs", "clipPath", "g", "path", "rect", "use", "text"),
     }
-    drawn = _drawn(charts.learning("arm", 1, curves, "base"))
-    lines = [e for e in _by_class(drawn, "line") if e.tag.endswith("polyline")]
-    assert [line[0].text for line in lines] == ["base, seed 1", "arm, seed 1"]
-    assert len(_by_class(drawn, "ghost")) == 1
-    base, arm = map(_points, lines)
-    assert base[0] == arm[0]
-    assert (arm[1][0] - arm[0][0]) / (base[1][0] - base[0][0]) == pytest.approx(3, abs=0.01)
-    assert (arm[1][1] - arm[0][1]) / (base[1][1] - base[0][1]) == pytest.approx(3, abs=0.01)
-    alone = _drawn(charts.learning("base", 0, curves, "base"))
-    assert _by_class(alone, "ghost") == []
+    # The page's policy lets no element have a style, or load anything.
+    attributes = [item for e in elements for item in e.items()]
+    assert not [key for key, _ in attributes if key == "style" or key.startswith(("on", "{"))]
+    ids = [value for key, value in attributes if key == "id"]
+    assert len(set(ids)) == len(ids)
+    links = [value for key, value in attributes if key == "href"]
+    clips = [value for key, value in attributes if key == "clip-path"]
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+    assert {clip[5:-1] for clip in clips} <= set(ids)
+    # Of both themes, whatever is drawn has a colour of the page.
+    colours = {value for key, value in attributes if key in {"fill", "stroke"}}
+    assert colours <= {"none", *THEME.values()}
+    said = [(svg[0].text, svg[1].text) for svg in page]
+    assert said[1 + 1][0] == f"Differences of accuracy of {HOSTILE_NAME}"
+    assert f"Reliability of {HOSTILE_NAME}" in [title for title, _ in said]
+    for title, text in said:
+        assert title
+        assert text
+        assert title.startswith("Reliability") or "label_only" in text
+    assert all(svg.get("role") == "img" for svg in page)
+    assert all(text.text and text.text.strip() for text in page.iter("text"))
+
+
+def test_the_texts_of_a_chart_are_the_names_in_their_places() -> None:
+    drawn = charts(example())
+    texts = {
+        key: [text.text for text in ElementTree.fromstring(chart).iter("text")]
+        for key, chart in drawn["forests"].items()
+    }
+    assert list(texts) == ARMS
+    for shown in texts.values():
+        assert shown[-1 - 18 : -1] == [
+            f"{one.dataset}, {one.axis_title}" for one in example().settings
+        ]
+        assert shown[-1] == "pooled"
+    legend = ElementTree.fromstring(drawn["layers_legend"])
+    shown = [text.text for text in legend.iter("text")]
+    assert shown == ["label_only", *ARMS, "95 % interval", "middle blocks"]
 
 
 @pytest.mark.parametrize(

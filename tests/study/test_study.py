@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import statistics
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers.axolotl import ROOT
+from helpers.axolotl import ROOT, forks
 from scipy import stats
 
 from regreason_plugin.cli import main
@@ -31,6 +32,8 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     plan = Plan(tmp_path_factory.mktemp("study"), (1,), 30, THREE, SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
+        # Its commands are those beside the interpreter.
+        patch.setattr(sys, "executable", str(forks().programs / "python"))
         assert run_plan(plan, jobs=2) == 0
     return plan
 

@@ -1,14 +1,18 @@
-"""The five commands of a task's own README, as typed: build, train, score, compare, predict."""
+"""The five commands of a task's own README, as typed: build, train, score, compare, predict.
+
+The training is really started, as the README has it; the other commands are forks.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.axolotl import environment
+from helpers.axolotl import environment, forks
 from helpers.labelled_tables import write_answers
 from helpers.scoring import PlainScorer
 
@@ -22,12 +26,15 @@ BASE = "axolotl_configs/cpu/tiny-base"
 ARMS = ("label_only", "explanation")
 
 
-def run(command: str, cwd: Path) -> str:
+def run(command: str, cwd: Path, *, forked: bool = True) -> str:
     """A command line of the README, as bash runs it."""
+    variables = environment()
+    if forked:
+        variables["PATH"] = f"{forks().programs}{os.pathsep}{variables['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=cwd,
-        env={**environment(), "OMP_NUM_THREADS": "1"},
+        env={**variables, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=600,
@@ -85,7 +92,7 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
         "\nregreason_eval:\n", "\nregreason_eval: answers\n"
     )
     config.write_text(asked, encoding="utf-8")
-    run(train.strip() + " --num-epochs 1 --launcher python", place)
+    run(train.strip() + " --num-epochs 1 --launcher python", place, forked=False)
     for arm in ARMS:
         record = json.loads((place / f"runs/answers/models/{arm}/regreason.json").read_text())
         assert (record["arm"], record["rows"]) == (arm, 78)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from helpers.axolotl import axolotl_train, environment
+from helpers.axolotl import PYTHON, axolotl_train, forks
 from helpers.scoring import PlainScorer
 from helpers.training_data import build_data, config, read_rows, write_config
 
@@ -45,9 +43,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     write_config(folder / "config.yml", values)
     sweep = {"regreason_arm": list(ARMS), "seed": list(SEEDS)}
     (folder / "sweep.yml").write_text(yaml.safe_dump(sweep))
-    # In one process, which saves three starts of Axolotl.
-    launcher = ("--launcher", "python")
-    done = axolotl_train("config.yml", "--sweep", "sweep.yml", *launcher, cwd=folder, timeout=600)
+    done = axolotl_train("config.yml", "--sweep", "sweep.yml", PYTHON, cwd=folder, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "console.txt").write_text(done.stdout)
     return folder
@@ -102,15 +98,7 @@ def test_the_card_has_the_scores(grid: Path) -> None:
 
 def test_one_command_makes_the_table_of_the_grid(grid: Path, tmp_path: Path) -> None:
     command = ["compare", "models", "--baseline", "label_only", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-m", "regreason_plugin", *command],
-        cwd=grid,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = forks().run("regreason", *command, cwd=grid, timeout=60)
     assert done.returncode == 0, done.stderr
     saved = load(tmp_path / "comparison.json")
     assert saved.seeds == {arm: list(SEEDS) for arm in ARMS}

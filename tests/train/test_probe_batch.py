@@ -46,7 +46,7 @@ def test_prompts_end_where_evaluation_decides(
     assert len(batch.prompts) == len(rows) == 4
     for row, prompt in zip(rows, batch.prompts, strict=True):
         requests = lm_eval_requests(lm, row.messages[0].content, data.order, chat=chat)
-        context = lm._context(requests)
+        context = lm.context_of(requests)
         sequence, place = context.decides
         assert prompt == sequence[: place + 1]
         assert sorted(batch.choices) == context.choices

@@ -316,7 +316,7 @@ def test_a_sweep_does_not_train_two_configs_into_one_folder(
     values = config(tmp_path, data.path, tmp_path)
     values["output_dir"] += "/sweep0001"
     plugin = _plugin_of(register(values, tmp_path / "config.yml"))
-    (output / "regreason.json").write_text(json.dumps({"config_sha256": plugin._config_sha256}))
+    (output / "regreason.json").write_text(json.dumps({"config_sha256": plugin.config_sha256}))
     values = config(tmp_path, data.path, tmp_path)
     values["output_dir"] += "/sweep0002"
     register(values, tmp_path / "another.yml")  # the same config once more
@@ -370,7 +370,7 @@ def test_two_arms_are_not_trained_into_one_fixed_folder(
     cfg = register(values, tmp_path / "config.yml")
     assert not output.exists()
     output.mkdir()
-    leave(output, _plugin_of(cfg)._config_sha256)
+    leave(output, _plugin_of(cfg).config_sha256)
     if leave is not _leave_weights:
         register(dict(values), tmp_path / "config.yml")  # the same once more
         register({**values, "auto_resume_from_checkpoints": True}, tmp_path / "config.yml")
@@ -430,7 +430,7 @@ def test_other_processes_of_a_run_do_not_lock(
     lock = OutputLock(tmp_path / "models/explanation", "config")
     monkeypatch.setenv("RANK", "1")
     plugin = _plugin_of(register(config(tmp_path, data.path, tmp_path), tmp_path / "config.yml"))
-    assert plugin._lock is None
+    assert plugin.lock is None
     lock.release()
     assert not (tmp_path / "models").exists()
 
@@ -444,7 +444,7 @@ def test_a_checkpoint_of_another_config_is_not_gone_on_from(
     plugin = _plugin_of(cfg)
     begun = register(config(tmp_path, data.path, tmp_path / "out"), tmp_path / "config.yml")
     # To go on is no other config.
-    assert _plugin_of(begun)._config_sha256 == plugin._config_sha256
+    assert _plugin_of(begun).config_sha256 == plugin.config_sha256
     checkpoint = Path(cfg.output_dir) / "checkpoint-4"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text("{}")

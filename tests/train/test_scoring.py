@@ -199,10 +199,10 @@ def test_the_child_is_a_process_of_its_own_and_is_heard(
 def trained(folder: DataFolder) -> RegReasonPlugin:
     """The plugin as it is when a training is over."""
     plugin: Any = RegReasonPlugin()
-    plugin._sources = SimpleNamespace(arm="explanation", scope=None, folder=folder, rows=20)
+    plugin.sources = SimpleNamespace(arm="explanation", scope=None, folder=folder, rows=20)
     counts = {"label_tokens": 20, "target_tokens": 60, "cost": COST}
-    plugin._progress = SimpleNamespace(steps=3, epochs=1.0, processes=1, **counts)
-    plugin._scoring = Scoring(("regreason_*",), None, folder)
+    plugin.progress = SimpleNamespace(steps=3, epochs=1.0, processes=1, **counts)
+    plugin.scoring = Scoring(("regreason_*",), None, folder)
     return plugin  # type: ignore[no-any-return]
 
 

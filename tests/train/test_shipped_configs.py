@@ -1,15 +1,13 @@
 """Every config and every sweep file that ships, by a real `axolotl train` on a CPU.
 
 Only the model, the number format, the quantisation and what needs a GPU are overridden from
-the command line. All trainings run in forks of one process, `many_trainings.py`.
+the command line.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers.axolotl import environment
+from helpers.axolotl import PYTHON, axolotl_train, forks
 from helpers.tiny_families import save_family
 from helpers.training_data import build_data, read_rows
 from safetensors.torch import load_file
@@ -102,58 +100,42 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     data = build_data(folder / "data", rows=60).path
     options = BuildOptions(arms=("explanation",), scopes=("axis", "setting"))
     scoped = build_mini(folder / "scoped", options, per_dataset=30).path
-    jobs, expected = [], {}
+    found = {}
 
-    def add(name: str, config: str, rows: Path, *sweep: str) -> None:
-        values = CONFIGS[config]
+    def checkout(name: str, config: str, rows: Path) -> Path:
+        """A folder to stand in: the shipped configs, and data where this one expects it."""
         place = folder / re.sub(r"\W", "_", name)
-        given = Path(values["datasets"][0]["path"].split("/train/")[0])
+        given = Path(CONFIGS[config]["datasets"][0]["path"].split("/train/")[0])
         (place / given).parent.mkdir(parents=True)
         (place / given).symlink_to(rows)
         (place / "axolotl_configs").symlink_to(SHIPPED)
+        return place
+
+    def train(name: str, config: str, rows: Path, *sweep: str) -> None:
+        values = CONFIGS[config]
+        place = checkout(name, config, rows)
         model = models.get(values["base_model"], values["base_model"])
         options = [option for key in ON_A_CPU if values.get(key) for option in ON_A_CPU[key]]
-        arguments = ["train", f"axolotl_configs/{config}", *sweep, "--launcher=python"]
-        arguments += [f"--base-model={model}", *options, "--logging-steps=1"]
-        log = place / "log"
-        jobs.append({"cwd": str(place), "log": str(log), "arguments": arguments})
-        expected[name] = (log, rows, place / output_root(values), model)
+        options += [f"--base-model={model}", "--logging-steps=1"]
+        done = axolotl_train(f"axolotl_configs/{config}", *sweep, PYTHON, *options, cwd=place)
+        output = done.stdout + done.stderr
+        found[name] = Trained(done.returncode, output, rows, place / output_root(values), model)
 
     for name in TRAINED:
-        add(name, name, data)
+        train(name, name, data)
     for name, (config, cut) in CUT_SWEEPS.items():
         values = {key: value[: cut.get(key)] for key, value in SWEEPS[name].items()}
         file = folder / Path(name).name
         file.write_text(yaml.safe_dump(values), encoding="utf-8")
-        add(name, config, scoped if "regreason_scope" in values else data, f"--sweep={file}")
+        train(name, config, scoped if "regreason_scope" in values else data, f"--sweep={file}")
     # As a worker of Ray Train, where Axolotl loads the same config twice.
-    values = CONFIGS["cpu/lora.yml"]
-    place = folder / "ray"
-    (place / "runs/demo").mkdir(parents=True)
-    (place / "runs/demo/data").symlink_to(data)
-    (place / "axolotl_configs").symlink_to(SHIPPED)
-    log = place / "log"
-    jobs.append(
-        {
-            "cwd": str(place),
-            "log": str(log),
-            "arguments": ["axolotl_configs/cpu/lora.yml"],
-            "ray": {"logging_steps": 1},
-        }
-    )
-    expected["ray"] = (log, data, place / output_root(values), values["base_model"])
-    (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    subprocess.run(
-        [sys.executable, ROOT / "tests/helpers/many_trainings.py", folder / "jobs.json"],
-        env={**environment(), "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-        timeout=800,
-    )
-    return {
-        name: Trained(int(log.with_suffix(".code").read_text()), log.read_text(), *others)
-        for name, (log, *others) in expected.items()
-    }
+    config, values = "axolotl_configs/cpu/lora.yml", CONFIGS["cpu/lora.yml"]
+    place = checkout("ray", "cpu/lora.yml", data)
+    done = forks().run("helpers.ray_worker:train", config, '{"logging_steps": 1}', cwd=place)
+    output = done.stdout + done.stderr
+    root, model = place / output_root(values), values["base_model"]
+    found["ray"] = Trained(done.returncode, output, data, root, model)
+    return found
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.axolotl import ROOT, axolotl_train, environment
+from helpers.axolotl import PYTHON, ROOT, axolotl_train, forks
 from helpers.scoring import PlainScorer
 from helpers.tiny_base import make_untrained_base
 from helpers.training_data import build_data, config, read_rows, write_config
@@ -124,7 +123,7 @@ def test_the_sweep_of_all_arms_gives_a_folder_each_and_the_same_seed_the_same_ad
 ) -> None:
     # In one process, which saves seven starts of Axolotl.
     sweep = checkout / "axolotl_configs/arms/all.yml"
-    again = _train(checkout, tiny_model, sweep, "--launcher=python")
+    again = _train(checkout, tiny_model, sweep, PYTHON)
     models = checkout / "runs/demo/models"
     assert sorted(path.name for path in models.iterdir()) == sorted(ARMS)
     for arm in ARMS:
@@ -154,7 +153,7 @@ def test_the_base_config_trains_from_random_weights(tmp_path: Path) -> None:
     untrained = tmp_path / "runs/tiny-base/untrained"
     make_untrained_base(untrained, per_dataset=200)
     options = ["--max-steps=30", "--logging-steps=1"]
-    done = axolotl_train("axolotl_configs/cpu/base.yml", *options, cwd=tmp_path)
+    done = axolotl_train("axolotl_configs/cpu/base.yml", *options, PYTHON, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     losses = [float(x) for x in re.findall(r"'loss': '([\d.]+)'", done.stdout + done.stderr)]
     # Random weights know nothing: the loss starts at the logarithm of the vocabulary.
@@ -176,21 +175,13 @@ def test_a_killed_training_leaves_no_record_and_no_other_takes_its_folder(
     data = checkout / "runs/demo/data"
     values = config(tiny_model, data, tmp_path, num_epochs=10_000, output_dir=str(record.parent))
     file = write_config(tmp_path / "config.yml", values)
-    arguments = ["axolotl", "train", str(file), "--launcher", "python"]
     other = write_config(tmp_path / "other.yml", {**values, "regreason_arm": "shuffled"})
-    with subprocess.Popen(
-        arguments, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "'loss'" in line:
-                break
-        # The line is printed before our own callback writes the same loss to the log.
+    with forks().start("axolotl", "train", file, PYTHON, cwd=tmp_path) as process:
         log = record.parent / "log.jsonl"
-        while process.poll() is None and not log.is_file():
+        while process.poll() is None and not (log.is_file() and b'"loss"' in log.read_bytes()):
             time.sleep(0.05)
         begun = log.stat().st_ino
-        at_once = axolotl_train(other, "--launcher", "python", cwd=tmp_path)
+        at_once = axolotl_train(other, PYTHON, cwd=tmp_path)
         assert process.poll() is None
         process.kill()
     assert at_once.returncode == 2
@@ -210,7 +201,7 @@ def test_a_wrong_config_ends_with_one_line_and_writes_nothing(
     # accelerate, Axolotl's default, turns any failure into 1 and adds its own traceback.
     values = config(tiny_model, checkout / "runs/demo/data", tmp_path / "out", val_set_size=0.1)
     file = write_config(tmp_path / "config.yml", values)
-    done = axolotl_train(file, "--launcher", launcher, cwd=tmp_path)
+    done = axolotl_train(file, f"--launcher={launcher}", cwd=tmp_path)
     assert done.returncode == code
     lines = [line for line in done.stderr.splitlines() if line.startswith("regreason: ")]
     assert len(lines) == 1

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers.axolotl import axolotl_train
+from helpers.axolotl import PYTHON, axolotl_train
 from helpers.training_data import build_data, config, write_config
 
 from regreason_plugin.cli import main
@@ -32,7 +32,7 @@ def test_steps_and_tokens_are_those_of_the_training(
     assert main(["check", str(file)]) == 0
     said = capsys.readouterr()
     facts = dict(re.findall(r"^(\w[\w' ]+?)  +(\S.*?) *$", said.out, flags=re.MULTILINE))
-    done = axolotl_train(file, "--launcher", "python", cwd=tmp_path)
+    done = axolotl_train(file, PYTHON, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads((tmp_path / "models/explanation/regreason.json").read_text())
     assert (record["rows"], record["steps"]) == (int(facts["Rows"]), int(facts["Steps"]))

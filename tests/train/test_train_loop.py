@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections import Counter
 from functools import cached_property
@@ -18,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.axolotl import ROOT, axolotl_train, environment
+from helpers.axolotl import PYTHON, ROOT, axolotl_train, forks, train_with_two_processes
 from helpers.scoring import PlainScorer
 from helpers.training_data import build_data, config, read_rows, write_config
 from peft import PeftModel
@@ -125,7 +124,7 @@ def runs(base: dict[str, Any], data: DataFolder) -> dict[str, Trained]:
     ]
     file = write_config(folder / "base.yml", base)
     sweep = write_config(folder / "sweep.yml", {"_": pairs})
-    done = axolotl_train(file, "--sweep", sweep, "--launcher", "python", cwd=folder, timeout=800)
+    done = axolotl_train(file, "--sweep", sweep, PYTHON, cwd=folder, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     found = {}
     for name, values in changes.items():
@@ -332,10 +331,7 @@ def test_two_processes_count_every_row_once(
     folder = data.path.parent / "two"
     changes = {**PACKED, **PROBES, "num_epochs": 2, "output_dir": str(folder / "model")}
     file = write_config(folder / "config.yml", {**base, **changes})
-    done = axolotl_train(
-        file, "--launcher", "torchrun", "--", "--nproc_per_node=2", cwd=folder, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    train_with_two_processes(file, cwd=folder)
     two, one = Trained(folder / "model"), runs["packed"]
     assert two.record["processes"] == 2
     epoch = sum(target_tokens(data, tiny_model))
@@ -361,11 +357,7 @@ def test_a_killed_training_goes_on_where_it_was(
     changes = {**LONG, **PROBES, "output_dir": str(folder / "model")}
     file = write_config(folder / "config.yml", {**base, **changes})
     run = Trained(folder / "model")
-    arguments = ["axolotl", "train", str(file), "--launcher", "python"]
-    with subprocess.Popen(
-        arguments, cwd=folder, env=environment(), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
+    with forks().start("axolotl", "train", file, PYTHON, cwd=folder) as process:
         log = run.folder / "log.jsonl"
         while process.poll() is None:
             if log.exists() and b'"step":22,"loss"' in log.read_bytes():
@@ -377,7 +369,7 @@ def test_a_killed_training_goes_on_where_it_was(
     killed_at = max(line["step"] for line in run.lines("log.jsonl"))
     assert SAVED < killed_at < 36
 
-    done = axolotl_train(file, "--launcher", "python", "--auto-resume-from-checkpoints", cwd=folder)
+    done = axolotl_train(file, PYTHON, "--auto-resume-from-checkpoints", cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     whole = runs["probed"]
     # (At a checkpoint with an evaluation Trainer evaluates again; here it has none.)

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.axolotl import axolotl_train
+from helpers.axolotl import PYTHON, axolotl_train
 from helpers.step_training import (
     LEARNING_RATE,
     STEPS,
-    TWO,
     Trained,
     Trainings,
     same_adapter,
@@ -69,7 +68,7 @@ def runs(uneven: Trainings, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     ]
     file = uneven.config("all", rows)
     sweep = write_config(folder / "sweep.yml", {"_": pairs})
-    done = axolotl_train(file, "--sweep", sweep, "--launcher", "python", cwd=folder, timeout=800)
+    done = axolotl_train(file, "--sweep", sweep, PYTHON, cwd=folder, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
     return {name: Trained(folder / name / "explanation") for name in changes}
 
@@ -125,7 +124,7 @@ def test_micro_batch_is_a_name_of_axolotls_own(runs: dict[str, Trained]) -> None
 def test_two_processes_take_the_same_step(uneven: Trainings, runs: dict[str, Trained]) -> None:
     two = uneven(
         "two",
-        *TWO,
+        processes=2,
         batch=uneven.rows // 4,
         gradient_accumulation_steps=2,
         regreason_label_smoothing=SMOOTHING["smoothed"],

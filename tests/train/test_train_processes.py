@@ -20,7 +20,7 @@ from helpers.step_training import (
     PLUGINS,
     SHARE,
     STEPS,
-    TWO,
+    TORCHRUN,
     Trained,
     Trainings,
     launched,
@@ -129,9 +129,13 @@ def test_the_same_step_in_other_ways(train: Trainings, name: str) -> None:
     elif name == "packed":
         found = train(name, batch=1, sample_packing=True, sequence_len=4096)
     elif name == "two processes":
-        found = train(name, *TWO, batch=rows // 4, gradient_accumulation_steps=2, plugins=PLUGINS)
+        found = train(
+            name, *TORCHRUN, batch=rows // 4, gradient_accumulation_steps=2, plugins=PLUGINS
+        )
     else:
-        found = train(name, *TWO, batch=rows // 2, deepspeed=deepspeed(name), plugins=PLUGINS)
+        found = train(
+            name, processes=2, batch=rows // 2, deepspeed=deepspeed(name), plugins=PLUGINS
+        )
         holds_engine_files(found, STEPS)
     same_training(found, whole)
     same_adapter(found.adapter(), whole.adapter())
@@ -152,7 +156,7 @@ def test_zero3_killed_goes_on_from_its_checkpoint(train: Trainings) -> None:
         plugins=PLUGINS,
         auto_resume_from_checkpoints=True,
     )
-    command = ["axolotl", "train", str(config), *TWO]
+    command = ["axolotl", "train", str(config), *TORCHRUN]
     with launched(command, config.with_name("killed"), WAIT="3 0 1") as running:
         for process in [waits(config, rank, [running]) for rank in (0, 1)]:
             os.kill(process, signal.SIGKILL)

@@ -34,8 +34,8 @@ class Alone:
 
 def trainer(accelerator: Alone, *, packed: bool = False) -> Any:
     found: Any = object.__new__(RegReasonTrainer)
-    found._place = PLACE
-    found.tally, found._evaluated = Tally(PLACE), Tally(PLACE)
+    found.label_place = PLACE
+    found.tally, found.evaluated = Tally(PLACE), Tally(PLACE)
     found.meter = Meter()
     found.accelerator = accelerator
     found.args = SimpleNamespace(sample_packing=packed, eval_sample_packing=packed)
@@ -79,4 +79,4 @@ def test_an_evaluation_counts_each_row_once(
     one = trainer(accelerator, packed=packed)
     outputs = SimpleNamespace(logits=torch.zeros(3, 4, 12))
     run(one, outputs, monkeypatch, training=False)
-    assert one._evaluated.seen(accelerator)["label_tokens_seen"] == rows
+    assert one.evaluated.seen(accelerator)["label_tokens_seen"] == rows

@@ -70,9 +70,9 @@ class ClassifierLM(LM):  # type: ignore[misc]
         for request in requests:
             context, continuation = request.args
             scores = known[self._setting[request.task_name], context]
-            place = self._place[continuation.strip()]
-            score = float(scores[place]) * self._length[place]
-            answers.append((score, place == int(np.argmax(scores))))
+            label = self._place[continuation.strip()]
+            score = float(scores[label]) * self._length[label]
+            answers.append((score, label == int(np.argmax(scores))))
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any], **_: Any) -> list[float]:

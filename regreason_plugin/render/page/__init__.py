@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from markupsafe import Markup
 
 from regreason_plugin.compare.comparison import Comparison
 from regreason_plugin.compare.disagreements import Disagreement
+from regreason_plugin.core.numbers import ends, number, p_value, signed
 from regreason_plugin.core.whole_files import atomic_writer
-from regreason_plugin.render.page import numbers
-from regreason_plugin.render.page.view import view
+from regreason_plugin.render.curve_figures import entropy_title
+from regreason_plugin.render.page.view import share_kept, typeset, view
 
 
 def write_page(
@@ -80,10 +82,21 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        name: getattr(numbers, name) for name in ("plain", "signed", "span", "p_value", "count")
+        "plain": _typeset(number),
+        "signed": _typeset(signed),
+        "span": _typeset(lambda one, sign=False: ends(one.low, one.high, sign=sign)),
+        "p_value": _typeset(p_value),
+        "count": "{:,}".format,
+        "code_spans": code_spans,
+        "entropy_title": entropy_title,
+        "share_kept": share_kept,
+        "json": embedded,
     }
-    environment.filters |= {"code_spans": code_spans, "json": embedded}
     return environment
+
+
+def _typeset(form: Callable[..., str]) -> Callable[..., str]:
+    return lambda *given: typeset(form(*given))
 
 
 def code_spans(text: str) -> list[tuple[bool, str]]:

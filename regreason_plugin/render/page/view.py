@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from regreason_plugin.compare.comparison import (
     ALL,
-    METRICS,
-    TABLED,
     Comparison,
     Difference,
-    Metric,
+    Gap,
     Setting,
 )
 from regreason_plugin.compare.disagreements import Disagreement
 from regreason_plugin.compare.learning_curves import what_is_drawn
-from regreason_plugin.compare.probe_curves import FORCED, PANELS
-from regreason_plugin.render.page import charts
-from regreason_plugin.render.page.numbers import (
-    NONE,
-    count,
-    limits,
-    p_value,
-    round_up,
-    share,
-    signed,
-    span,
-    tick_text,
-)
-from regreason_plugin.render.tables import about_costs, costs, heads, settings_of
+from regreason_plugin.core.numbers import NONE, ends, number, p_value, signed
+from regreason_plugin.metrics.metric_names import METRICS, TABLED
+from regreason_plugin.render.page.charts import charts
+from regreason_plugin.render.style import COLOURS
+from regreason_plugin.render.tables import about_costs, costs, heads, is_shown, settings_of
 
-ALPHA = 0.05
 # Steps of colour to either side of zero.
 STEPS = 5
 # Conversations that are there without a script, too.
 PAGE = 50
+
+
+def typeset(text: str) -> str:
+    """A number as it is printed: a hyphen is shorter than a plus, and columns would not align."""
+    return "\N{EN DASH}" if text == NONE else text.replace("-", "\N{MINUS SIGN}")
 
 
 class Cell(NamedTuple):
@@ -45,7 +39,7 @@ class Cell(NamedTuple):
     Attributes:
         text: What it says.
         shade: Its colour: ``n5`` (worse, or lower) to ``p5``, ``z`` around zero.
-        marked: Whether its corrected p is below `ALPHA`.
+        marked: Whether it is shown when all that is compared is counted.
         more: The interval and p, for who points at it.
     """
 
@@ -67,24 +61,15 @@ def view(
         "level": f"{100 * c.level:g} %",
         "titles": {s.task: _title(s) for s in c.settings},
         "settings_of": settings_of(c),
-        "metric_title": lambda name: METRICS.get(name, Metric(name, None)).title,
+        "metrics": {name: METRICS[name].title for name in c.metrics},
         "documents": sum(s.documents for s in c.settings),
         "over": sorted({d.over for by in c.pooled.values() if (d := by.get("acc")) and d.over}),
-        "key_figures": [_key_figures(c, arm) for arm in (c.baseline, *c.arms)],
         "heat_maps": [_heat_map(c, name) for name in TABLED if name in c.metrics],
-        "forests": _forests(c),
-        "reliability": {
-            arm: charts.reliability(arm, bins)
-            for arm, bins in c.reliability.items()
-            if any(part.count for part in bins)
-        },
+        "charts": charts(c),
         "confusion": _confusions(c),
-        "classes": _classes(c),
         "costs": costs(c),
         "about_costs": about_costs(c),
-        "layers": _layers(c),
-        "look": {arm: charts.look(n) for n, arm in enumerate([c.baseline, *c.arms])},
-        "learning": _learning(c),
+        "look": {arm: f"c{n % len(COLOURS)}" for n, arm in enumerate([c.baseline, *c.arms])},
         "learning_of": what_is_drawn(c.curves),
         **_conversations(c, disagreements, disagreeing),
         **_runs(c),
@@ -96,18 +81,16 @@ def _title(setting: Setting) -> str:
     return setting.title if setting.axis == "label" else f"{setting.title}: {setting.axis_title}"
 
 
-def _key_figures(c: Comparison, arm: str) -> dict[str, Any]:
-    gap = c.gap.get(arm)
-    needed = c.needed.get(arm)
-    return {
-        "arm": arm,
-        "seeds": len(c.seeds.get(arm, [])),
-        "score": c.pooled_scores[arm]["acc"],
-        "difference": c.pooled.get(arm, {}).get("acc"),
-        "wins": c.wins.get(arm),
-        "gap": share(gap) if gap else None,
-        "needed": needed,
-    }
+def share_kept(gap: Gap) -> tuple[str, str]:
+    """The share of a gain that is kept, and what can be said of it, in words."""
+    value, low, high = (typeset(number(one, 2)) for one in (gap.value, gap.low, gap.high))
+    if gap.kind == "everything":
+        return value, "unbounded: any share is possible"
+    if gap.low is None:
+        return value, "undefined"
+    if gap.kind == "outside":
+        return value, f"unbounded: {low} or less, or {high} or more"
+    return value, f"{low} to {high}"
 
 
 # --- the heat map -------------------------------------------------------------------------
@@ -118,30 +101,31 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
     differences = [by_metric[name] for by in c.differences.values() for by_metric in by.values()]
     pooled = [c.pooled[arm][name] for arm in c.arms]
     largest = max((abs(d.value) for d in (*differences, *pooled) if d.value), default=0.0)
-    bound = round_up(largest) if largest else 1.0
+    bound = _round_up(largest) if largest else 1.0
     flip = -1 if metric.better == "lower" else 1
 
     def cell(difference: Difference) -> Cell:
-        marked = difference.p_holm is not None and difference.p_holm < ALPHA
-        more = [span(difference, sign=True) or "no interval"]
+        more = [typeset(ends(difference.low, difference.high, sign=True)) or "no interval"]
         if difference.p_holm is not None:
-            more.append(f"p {p_value(difference.p)}, corrected {p_value(difference.p_holm)}")
+            more.append(
+                f"p {typeset(p_value(difference.p))}, corrected {p_value(difference.p_holm)}"
+            )
         return Cell(
-            signed(difference.value),
+            typeset(signed(difference.value)),
             _shade(difference.value, bound, flip),
-            marked,
+            is_shown(difference),
             "; ".join(more),
         )
 
     rows = [
         (
-            dataset,
+            title,
             [
-                (axis, [cell(c.differences[arm][task][name]) for arm in c.arms])
-                for axis, task in members
+                (s.axis_title, [cell(c.differences[arm][s.task][name]) for arm in c.arms])
+                for s in settings
             ],
         )
-        for dataset, members in _by_dataset(c)
+        for (_, title), settings in groupby(c.settings, key=lambda one: (one.dataset, one.title))
     ]
     sides = ("worse", "better") if metric.better else ("lower", "higher")
     return {
@@ -149,19 +133,11 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
         "title": metric.title,
         "better": metric.better,
         "sides": sides,
-        "ends": (tick_text(-flip * bound, sign=True), tick_text(flip * bound, sign=True)),
+        "ends": (_scale_end(-flip * bound), _scale_end(flip * bound)),
         "shades": [_shade(step / STEPS, 1, 1) for step in range(-STEPS, STEPS + 1)],
         "rows": rows,
         "pooled": [cell(difference) for difference in pooled],
     }
-
-
-def _by_dataset(c: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The datasets' titles, each with its axes' titles and tasks."""
-    return [
-        (title, [(s.axis_title, s.task) for s in members])
-        for (_, title), members in groupby(c.settings, key=lambda one: (one.dataset, one.title))
-    ]
 
 
 def _shade(value: float | None, bound: float, flip: int) -> str:
@@ -171,38 +147,18 @@ def _shade(value: float | None, bound: float, flip: int) -> str:
     return "z" if step == 0 else f"{'p' if step > 0 else 'n'}{min(abs(step), STEPS)}"
 
 
-# --- charts -------------------------------------------------------------------------------
+def _round_up(value: float) -> float:
+    """The least of 1, 2 or 5 times a power of ten that is not below a positive value."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= value * (1 - 1e-9))
 
 
-def _forests(c: Comparison) -> dict[str, Any]:
-    """Differences of accuracy: pooled by arm, and by setting for each arm."""
-    pooled = [c.pooled[arm]["acc"] for arm in c.arms]
-    single = [by["acc"] for arm in c.arms for by in c.differences[arm].values()]
-    narrow, wide = _ends(pooled), _ends([*pooled, *single])
-
-    def row(name: str, d: Difference, ends: tuple[float, float] = wide) -> Any:
-        return name, charts.forest_mark(d, ends), d
-
-    return {
-        "pooled": [row(arm, d, narrow) for arm, d in zip(c.arms, pooled, strict=True)],
-        "pooled_axis": charts.forest_axis(narrow),
-        "by_arm": [
-            (
-                arm,
-                [
-                    (dataset, [row(axis, c.differences[arm][task]["acc"]) for axis, task in axes])
-                    for dataset, axes in _by_dataset(c)
-                ],
-                row("all, pooled", d),
-            )
-            for arm, d in zip(c.arms, pooled, strict=True)
-        ],
-        "axis": charts.forest_axis(wide),
-    }
+def _scale_end(value: float) -> str:
+    """As short as it can be: ``+0.05``."""
+    return typeset(f"{value:+g}")
 
 
-def _ends(differences: list[Difference]) -> tuple[float, float]:
-    return limits([v for d in differences for v in (d.value, d.low, d.high)], 0.0)
+# --- confusion --------------------------------------------------------------------------
 
 
 def _confusions(c: Comparison) -> list[Any]:
@@ -230,43 +186,6 @@ def _confusion(rows: list[list[int]]) -> list[list[tuple[int, str, str]]]:
             [(n, _shade(n / total, 1, 1), f"{100 * n / total:.0f} % of the row") for n in row]
         )
     return table
-
-
-def _classes(c: Comparison) -> list[Any]:
-    """By setting: its title, and by label its name, documents and how it fares with each arm."""
-    arms = [arm for arm in (c.baseline, *c.arms) if arm in c.classes]
-    return [
-        (
-            _title(s),
-            [
-                (name, s.labels[place], [c.classes[arm][s.task][place] for arm in arms])
-                for place, name in enumerate(s.label_names)
-            ],
-        )
-        for s in c.settings
-        if arms
-    ]
-
-
-def _layers(c: Comparison) -> list[Any]:
-    order = [c.baseline, *c.arms]
-    drawn = []
-    for name, curves in c.layers.items():
-        metric = name.removesuffix("_by_layer")
-        title, unit = PANELS.get(metric.removeprefix(FORCED), (metric, ""))
-        if metric.startswith(FORCED):
-            title += ", label forced at once"
-        drawn.append((title, charts.layers(title, unit, curves, order)))
-    return drawn
-
-
-def _learning(c: Comparison) -> list[Any]:
-    order = [c.baseline, *c.arms]
-    return [
-        (arm, charts.learning(arm, order.index(arm), c.curves, c.baseline))
-        for arm in order
-        if any(curve.tokens for curve in c.curves.get(arm, []))
-    ]
 
 
 # --- conversations ------------------------------------------------------------------------
@@ -355,7 +274,7 @@ def _runs(c: Comparison) -> dict[str, Any]:
         "computed_with": {
             "regreason": c.regreason,
             **c.versions,
-            "bootstrap draws": count(c.draws),
+            "bootstrap draws": f"{c.draws:,}",
             "bootstrap seed": str(c.bootstrap_seed),
         },
     }
@@ -368,7 +287,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         elif value is None:
-            flat[prefix + key] = NONE
+            flat[prefix + key] = typeset(NONE)
         else:
             text = isinstance(value, str)
             flat[prefix + key] = value if text else json.dumps(value, ensure_ascii=False)

@@ -176,9 +176,9 @@ def _check(
 def _check_form(cfg: Any, config: str) -> Iterator[Finding]:
     """What nothing else could read."""
     for name, what in (("datasets", dict), ("test_datasets", dict), ("plugins", str)):
-        given = cfg.get(name)
-        if given is not None and not (
-            isinstance(given, list) and all(isinstance(entry, what) for entry in given)
+        value = cfg.get(name)
+        if value is not None and not (
+            isinstance(value, list) and all(isinstance(entry, what) for entry in value)
         ):
             kind = "names" if what is str else "entries with keys, as in `- path: ...`"
             yield finding("error", f"must be a list of {kind}", path=config, field=name)
@@ -190,11 +190,11 @@ def _find_data(one: Checked, config: str) -> Iterator[Finding]:
     filled = True
     for part in _FILLED:
         alone = {**cfg, **dict.fromkeys(_FILLED), part: cfg.get(part)}
-        found = list(error_of(lambda alone=alone: fill_placeholders(alone, config)))  # type: ignore[misc]
+        errors = list(error_of(lambda alone=alone: fill_placeholders(alone, config)))  # type: ignore[misc]
         if alone[part] is not None:
             cfg[part] = alone[part]
-        filled = filled and not (found and part != "output_dir")
-        yield from found
+        filled = filled and not (errors and part != "output_dir")
+        yield from errors
     if not filled:
         return
     try:
@@ -207,10 +207,10 @@ def _find_data(one: Checked, config: str) -> Iterator[Finding]:
 def _open_each(cfg: Any, config: str) -> Iterator[Finding]:
     for name, split in (("datasets", "train"), ("test_datasets", "validation")):
         for number, entry in enumerate(cfg.get(name) or []):
-            place = f"{name}[{number}].path"
+            field = f"{name}[{number}].path"
             named = cfg.get("regreason_arm"), cfg.get("regreason_scope")
             try:
-                open_file(entry.get("path") or "", split, config, place, *named)
+                open_file(entry.get("path") or "", split, config, field, *named)
             except UserError as error:
                 yield Finding("error", str(error))
 
@@ -274,7 +274,7 @@ def _look_at_tokens(
         into.template = template_arguments(cfg, sources, tokenizer)
     except UserError as error:
         yield Finding("error", str(error))
-    if any(found.level == "error" for found in special):
+    if any(one.level == "error" for one in special):
         return
     into.counts = count_tokens(cfg, sources, tokenizer)
     arm = f"{sources.arm}'s train files"

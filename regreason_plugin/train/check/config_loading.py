@@ -108,9 +108,9 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
     keys = [key for key in swept if key != "_"]
     keys += sorted({key for setting in swept.get("_", []) for key in setting})
     with contextlib.redirect_stdout(io.StringIO()):  # it prints every combination
-        found = generate_sweep_configs(base, swept)
+        combinations = generate_sweep_configs(base, swept)
     runs = []
-    for number, values in enumerate(found, start=1):
+    for number, values in enumerate(combinations, start=1):
         own = {key: values[key] for key in keys if key in values}
         output = Path(values.get("output_dir") or "./model-out")
         values["output_dir"] = str(output / _SWEEP.format(number))
@@ -202,7 +202,7 @@ def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Fi
         **{"bf16": True, "fp8": True, "tf32": True, "n_gpu": processes},
         "compute_capability": "sm_90",
     }
-    found: list[Finding] = []
+    findings: list[Finding] = []
     values = copy.deepcopy(cfg)
     for _ in range(2):
         try:
@@ -212,10 +212,10 @@ def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Fi
                 env_capabilities={"torch_version": torch.__version__.split("+")[0]},
             )
         except UserError as error:  # of our own arguments: packing
-            found.append(Finding("error", str(error)))
+            findings.append(Finding("error", str(error)))
             values["sample_packing"] = False
         except ValidationError as error:
-            found += [
+            findings += [
                 finding(
                     "error",
                     f"Axolotl refuses it: {one['msg'].removeprefix('Value error, ')}",
@@ -224,12 +224,12 @@ def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Fi
                 )
                 for one in error.errors()
             ]
-            return None, found
+            return None, findings
         else:
             _complete(valid)
             normalize_cfg_datasets(valid)
-            return valid, found
-    return None, found
+            return valid, findings
+    return None, findings
 
 
 def _complete(cfg: Any) -> None:

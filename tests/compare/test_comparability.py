@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regreason_plugin.compare.document_pairs import check_same_answers
+from regreason_plugin.compare.comparability import check_same_answers
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.samples import Answers
+from regreason_plugin.metrics.answers import Answers
 
 NAMES = ("old", "new")
 

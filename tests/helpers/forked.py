@@ -1,0 +1,367 @@
+"""Commands without the seconds of their imports: one process forks a child for each.
+
+The server has imported a list of modules and never computes, so a child is what a fresh process is
+after its imports: it has the arguments, folder, environment and streams of its caller, and ends as
+a program ends. A test starts commands with `ForkServer.run` and `start`; what starts commands by
+name (bash, a training that scores, a stage of the study) finds them in `ForkServer.programs`.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import select
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import IO, Any, NoReturn
+
+# The client is also a program of its own, which must start in milliseconds: what only the server
+# or a test needs is imported there.
+
+# Modules read these once, when they are imported: the server's own are its children's.
+READ_AT_IMPORT = ("HF_", "AXOLOTL_", "TOKENIZERS_", "TRANSFORMERS_")
+PROGRAMS = ("axolotl", "regreason", "lm_eval")
+ASK = """#!/bin/sh
+exec {python} -SE {file} ask {socket} {name} "$@"
+"""
+PYTHON = """#!/bin/sh
+case "$1 $2" in
+"-m regreason_plugin" | "-m lm_eval") exec {python} -SE {file} ask {socket} "$@" ;;
+*) exec {python} "$@" ;;
+esac
+"""
+
+
+class Forked:
+    """A command that runs: the part of `subprocess.Popen` that tests use.
+
+    Attributes:
+        pid: Its process, the first of a session of its own.
+        returncode: Once it was waited for; minus a signal's number where one has ended it.
+    """
+
+    def __init__(
+        self, server: str, command: list[str], cwd: str, env: dict[str, str], streams: list[int]
+    ) -> None:
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.connect(server)
+        message = json.dumps([command, cwd, env]).encode()
+        head = [len(message).to_bytes(8, "big")]
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))
+        self._server.sendmsg(head, [rights])
+        self._server.sendall(message)
+        self.pid = self._number()
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end.
+
+        Raises:
+            TimeoutError: It has not ended after so many seconds.
+        """
+        if self.returncode is None:
+            self._server.settimeout(timeout)
+            self.returncode = self._number()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+        answered = self.returncode is not None or select.select([self._server], [], [], 0)[0]
+        return self.wait() if answered else None
+
+    def kill(self) -> int:
+        """Kill it, and wait; 0 where it had ended well before."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, 9)
+        return self.wait()
+
+    def _number(self) -> int:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += (byte := self._server.recv(1))
+            if not byte:
+                raise RuntimeError("the fork server has ended")
+        return int(line)
+
+    def __enter__(self) -> Forked:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Without its caller the server kills it."""
+        if kind is None:
+            self.wait()
+        self._server.close()
+
+
+class ForkServer:
+    """A process that has imported modules, and forks.
+
+    Args:
+        modules: What it imports.
+        environment: Its variables; a command may change those that no import reads.
+    """
+
+    def __init__(self, *modules: str, environment: dict[str, str]) -> None:
+        import subprocess
+        import tempfile
+        from pathlib import Path
+
+        self._folder = tempfile.TemporaryDirectory(prefix="forks-")
+        self.programs = Path(self._folder.name, "programs")
+        self._socket = str(Path(self._folder.name, "socket"))
+        self._write_programs()
+        self.environment = {**environment, "OMP_NUM_THREADS": "1"}
+        # It ends when its input does, that is, with this process at the latest.
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "serve", self._socket, str(self.programs), *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self.environment,
+        )
+        assert self._process.stdout is not None
+        # (An import may print.)
+        if b"ready\n" not in iter(self._process.stdout.readline, b""):
+            raise RuntimeError("the fork server did not start")
+
+    def _write_programs(self) -> None:
+        self.programs.mkdir()
+        names = {"python": sys.executable, "file": __file__, "socket": self._socket}
+        texts = {name: ASK.format(name=name, **names) for name in PROGRAMS}
+        for name, text in {**texts, "python": PYTHON.format(**names)}.items():
+            (self.programs / name).write_text(text)
+            (self.programs / name).chmod(0o755)
+
+    def start(
+        self,
+        *command: object,
+        cwd: object = None,
+        stdout: IO[Any] | None = None,
+        stderr: IO[Any] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Forked:
+        """Start a console script, ``-m MODULE``, or ``MODULE:FUNCTION``, with its arguments.
+
+        Args:
+            command: The command line.
+            cwd: The folder it runs in; this one otherwise.
+            stdout: A file; nothing is kept otherwise.
+            stderr: A file; where ``stdout`` goes otherwise.
+            env: Its environment; the server's otherwise.
+        """
+        from pathlib import Path
+
+        with Path(os.devnull).open("r+b") as null:
+            out = stdout or null
+            streams = [one.fileno() for one in (null, out, stderr or out)]
+            words = [str(one) for one in command]
+            given = self.environment if env is None else env
+            return Forked(self._socket, words, str(cwd or Path.cwd()), given, streams)
+
+    def run(self, *command: object, cwd: object = None, timeout: float = 300, **how: Any) -> Any:
+        """Start it and wait: a CompletedProcess, as of `subprocess.run` with captured text."""
+        import subprocess
+        import tempfile
+
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+            with self.start(*command, cwd=cwd, stdout=out, stderr=error, **how) as child:
+                code = child.wait(timeout)
+            for stream in (out, error):
+                stream.seek(0)
+            return subprocess.CompletedProcess(command, code, out.read(), error.read())
+
+    def close(self) -> None:
+        """End it and all that it has started."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._folder.cleanup()
+
+
+# --- the client as a program -------------------------------------------------------------
+
+
+def ask(server: str, command: list[str]) -> int:
+    """Run a command of the server in the place of this process."""
+    import signal
+
+    child = Forked(server, command, os.getcwd(), dict(os.environ), [0, 1, 2])  # noqa: PTH109
+    signal.signal(signal.SIGTERM, lambda number, _: os.kill(child.pid, number))
+    signal.signal(signal.SIGINT, lambda number, _: os.kill(child.pid, number))
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+# --- the server --------------------------------------------------------------------------
+
+
+def serve(path: str, programs: str, modules: list[str]) -> Callable[[], object]:
+    """Fork a child for each caller; returns in a child only, with what it is to do."""
+    import gc
+    import importlib
+    import selectors
+    import signal
+    from pathlib import Path
+
+    before = dict(os.environ)
+    for module in modules:
+        importlib.import_module(module)
+    if "multiprocess" in sys.modules:
+        # `datasets` saves in a fresh process, which would import it all again; a fork need not.
+        multiprocess = sys.modules["multiprocess"]
+        fork = multiprocess.get_context("fork")
+        multiprocess.get_context = lambda method=None: fork  # type: ignore[attr-defined]
+    # Axolotl collects garbage five times a training; what stands here by now never is.
+    gc.freeze()
+    # A fork has one thread. (Arrow's memory has another, which is made again in a fork.)
+    threads = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
+    assert len([name for name in threads if name != "jemalloc_bg_thd"]) == 1, threads
+
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    waiting = selectors.DefaultSelector()
+    waiting.register(0, selectors.EVENT_READ)
+    waiting.register(listener, selectors.EVENT_READ)
+    # By process: a handle that becomes readable when it ends, and who waits for it.
+    callers: dict[int, tuple[int, socket.socket]] = {}
+    print("ready", flush=True)
+
+    def ended(pid: int) -> int:
+        handle, caller = callers.pop(pid)
+        for one in (handle, caller):
+            waiting.unregister(one)
+        os.close(handle)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    while True:
+        for key, _ in waiting.select():
+            if key.fileobj == 0:
+                for pid in list(callers):
+                    os.killpg(pid, signal.SIGKILL)
+                    ended(pid)
+                return lambda: 0
+            if key.fileobj is listener:
+                caller, _ = listener.accept()
+                (command, cwd, env), streams = received(caller)
+                pid = os.fork()
+                if pid == 0:
+                    return lambda: child(command, cwd, env, streams, programs, before)
+                for stream in streams:
+                    os.close(stream)
+                handle = os.pidfd_open(pid)
+                callers[pid] = handle, caller
+                waiting.register(handle, selectors.EVENT_READ, pid)
+                waiting.register(caller, selectors.EVENT_READ, pid)
+                caller.sendall(f"{pid}\n".encode())
+            elif key.data in callers:
+                pid, caller = key.data, callers[key.data][1]
+                if key.fileobj is caller:
+                    os.killpg(pid, signal.SIGKILL)
+                code = ended(pid)
+                if key.fileobj is not caller:
+                    caller.sendall(f"{code}\n".encode())
+                caller.close()
+
+
+def received(caller: socket.socket) -> tuple[Any, list[int]]:
+    """A request and the streams that came with it."""
+    head, rights, *_ = caller.recvmsg(8, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+    streams = array.array("i")
+    for _, _, data in rights:
+        streams.frombytes(data)
+    length, message = int.from_bytes(head, "big"), b""
+    while len(message) < length:
+        message += caller.recv(length - len(message))
+    return json.loads(message), streams.tolist()
+
+
+def child(
+    command: list[str],
+    cwd: str,
+    env: dict[str, str],
+    streams: list[int],
+    programs: str,
+    before: dict[str, str],
+) -> object:
+    """Run a command as a fresh process would.
+
+    Args:
+        command: As of `ForkServer.start`.
+        cwd: The folder it runs in.
+        env: Its environment.
+        streams: What becomes its standard input, output and error.
+        programs: A folder of commands that ask this server.
+        before: The server's environment, as it was before the imports.
+    """
+    import random
+    import runpy
+    from importlib.metadata import EntryPoint, entry_points
+
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(3, 1 << 10)
+    os.chdir(cwd)
+    for name in {*before, *env}:
+        if name.startswith(READ_AT_IMPORT) and before.get(name) != env.get(name):
+            raise SystemExit(f"{name} is read at import: start this command without the server")
+    by_imports = {key: value for key, value in os.environ.items() if before.get(key) != value}
+    os.environ.clear()
+    os.environ.update({**by_imports, **env})
+    # What it starts by name comes here too, and what it starts with the interpreter.
+    os.environ["PATH"] = f"{programs}{os.pathsep}{env['PATH']}"
+    sys.executable = f"{programs}/python"
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    name, *arguments = command
+    sys.argv = [name, *arguments]
+    if name == "-m":
+        sys.argv = arguments
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        return None
+    if ":" in name:
+        return EntryPoint(name, name, "").load()()
+    (script,) = entry_points(group="console_scripts", name=name)
+    return script.load()()
+
+
+def leave(command: Callable[[], object]) -> NoReturn:
+    """End as a program whose last line is ``sys.exit(command())``.
+
+    But without the second that it takes to tear down what was imported.
+    """
+    import atexit
+    import threading
+    import traceback
+
+    try:
+        code = command()
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
+if __name__ == "__main__":
+    # (This folder has modules with the names of others.)
+    del sys.path[0]
+    what, path, *rest = sys.argv[1:]
+    if what == "ask":
+        sys.exit(ask(path, rest))
+    leave(serve(path, rest[0], rest[1:]))

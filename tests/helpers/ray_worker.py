@@ -1,0 +1,22 @@
+"""A training as in a worker of Ray Train, which itself is not needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+
+def train() -> None:
+    """What Axolotl does in the process that starts Ray, and then in a worker, which is fresh.
+
+    The arguments are a config, loaded as where Ray is started, and keys for it as JSON.
+    """
+    from axolotl.cli.args import TrainerCliArgs
+    from axolotl.cli.config import load_cfg
+    from axolotl.cli.train import ray_train_func
+    from axolotl.integrations.base import PluginManager
+
+    config, keys = sys.argv[1:]
+    handed_over = load_cfg(config, use_ray=True, **json.loads(keys)).to_dict()
+    PluginManager.get_instance().plugins.clear()
+    ray_train_func({"cfg": handed_over, "cli_args": TrainerCliArgs()})
