@@ -71,9 +71,9 @@ def run_aggregate(args: argparse.Namespace) -> int:
         if args.golden is not None:
             golden = read_golden(args.golden, scores.settings)
             chosen = score_golden(scores.enough, golden, args.golden)
-    print_agreement(found)
+    _print_agreement(found)
     if chosen is not None:
-        print_golden(chosen)
+        _print_golden(chosen)
         if by is None:
             by, golden_rows = chosen.best, chosen.rows
     if args.out is None:
@@ -96,7 +96,7 @@ def run_aggregate(args: argparse.Namespace) -> int:
     return 0
 
 
-def print_agreement(found: Agreement) -> None:
+def _print_agreement(found: Agreement) -> None:
     """Both tables for a terminal."""
     axes = [axis for axis in (*AXES, ALL) if axis in found.alphas[0].by_axis]
     alphas = _table(
@@ -131,7 +131,7 @@ def print_agreement(found: Agreement) -> None:
     console.print(left_out)
 
 
-def print_golden(found: GoldenScores) -> None:
+def _print_golden(found: GoldenScores) -> None:
     """The aggregators for a terminal, and what choosing one here means."""
     table = _table(
         f"Labels against people's, {found.rows:,} golden rows",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,27 +143,39 @@ def _show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> in
     Returns:
         The command's exit code: 3 where the budget ended it.
     """
-    if finished.cost is not None:
-        say(f"Cost so far: {finished.cost:,.2f}")
-    if finished.unaffordable:
-        say(
-            f"Stopped by the budget: {finished.unaffordable:,} calls are left, and no ratings "
-            f"are written; all answers are in {config.store_path}."
-        )
-        say(f"Next: regreason annotate {file} with a higher --budget goes on from here")
+    command = f"regreason annotate {file}"
+    if _ended_by_budget(finished, "no ratings are", config.store_path, command):
         return 3
     say(f"{finished.ratings:,} ratings: {config.out}")
     for reason, number in finished.dropped.items():
         say(f"  {number:,} left out: {reason}")
-    failed = {kind: number for kind, number in finished.calls.items() if kind != OK}
+    failed = Counter({kind: number for kind, number in finished.calls.items() if kind != OK})
     if failed:
-        named = ", ".join(f"{number:,} {kind}" for kind, number in sorted(failed.items()))
-        say(f"  {sum(failed.values()):,} of {finished.calls.total():,} scores are missing: {named}")
-        say(f"  regreason annotate {file} --retry-failed asks for those again")
+        total = finished.calls.total()
+        say(f"  {failed.total():,} of {total:,} scores are missing: {_by_kind(failed)}")
+        say(f"  {command} --retry-failed asks for those again")
     for path in finished.written[1:]:
         say(f"Written: {path}")
     say(f"Next: regreason build {config.out} --out DATA")
     return 0
+
+
+def _ended_by_budget(
+    done: Finished | Explained, nothing_is: str, store: Path, command: str
+) -> bool:
+    if done.cost is not None:
+        say(f"Cost so far: {done.cost:,.2f}")
+    if done.unaffordable:
+        say(
+            f"Stopped by the budget: {done.unaffordable:,} calls are left, and {nothing_is} "
+            f"written; all answers are in {store}."
+        )
+        say(f"Next: {command} with a higher --budget goes on from here")
+    return done.unaffordable > 0
+
+
+def _by_kind(failed: Counter[str]) -> str:
+    return ", ".join(f"{number:,} {kind}" for kind, number in sorted(failed.items()))
 
 
 def run_explain(args: argparse.Namespace) -> int:
@@ -203,14 +216,7 @@ def run_explain(args: argparse.Namespace) -> int:
         retry=args.retry_failed,
         budget=args.budget,
     )
-    if done.cost is not None:
-        say(f"Cost so far: {done.cost:,.2f}")
-    if done.unaffordable:
-        say(
-            f"Stopped by the budget: {done.unaffordable:,} calls are left, and no table is "
-            f"written; all answers are in {config.store_path(args.out)}."
-        )
-        say("Next: the same command with a higher --budget goes on from here")
+    if _ended_by_budget(done, "no table is", config.store_path(args.out), "the same command"):
         return 3
     _show_explained(done, args.out)
     built, by = args.task, authors(task, config, done)
@@ -243,6 +249,5 @@ def _show_explained(done: Explained, out: Path) -> None:
             "regreason build --leaks remove takes those sentences out"
         )
     if done.failed:
-        named = ", ".join(f"{number:,} {kind}" for kind, number in sorted(done.failed.items()))
-        say(f"  {done.failed.total():,} could not be explained: {named}")
+        say(f"  {done.failed.total():,} could not be explained: {_by_kind(done.failed)}")
         say("    build leaves them out of training; --retry-failed asks for them again")

@@ -317,7 +317,7 @@ def test_nothing_is_written_over_what_is_read(
     if option is None:  # the file that the command reads
         option, out = "--out", command[command.index("--path") + 1]
     if option == "--junit":
-        command[command.index("--baseline") + 1] = out
+        command[command.index("a=a")] = f"a={out}"
     if out == ".":
         Path("manifest.json").write_text("{}")  # as of a data folder that holds its ratings
     before = everything()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from regreason_plugin.cli import main
+from regreason_plugin.cli import GROUPS, main
 
 pytestmark = pytest.mark.integration
 
@@ -155,6 +156,32 @@ def test_help_lists_every_command_and_each_has_a_text_and_an_example(
         text = help_of(command)
         assert f"Example:\n    regreason {command} " in text
         assert len(text.split("Example:")[0].split("\n\n")) >= 3  # usage, a line, a paragraph
+
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "axolotl_configs/**/*.*", "lm_eval_tasks/**/*.md")
+    for path in ROOT.glob(pattern)
+    if path.suffix in {".md", ".yml", ".yaml"} and path.name != "CHANGELOG.md"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_the_docs_say_to_type_is_a_command_with_such_options(page: Path) -> None:
+    known = {name: command for group in GROUPS.values() for name, command in group.items()}
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"(?:^ *(?:\$ )?|`|#   )regreason ([a-z][^`#|\n]*)", text, re.MULTILINE):
+        name, *words = line.split()
+        assert name in known, line
+        if name in ("eval", "check"):  # whose options are also lm_eval's and Axolotl's
+            continue
+        parser = argparse.ArgumentParser()
+        known[name][0](parser)
+        options = [word.strip("[]()'").partition("=")[0] for word in words]
+        for option in options:
+            if option.startswith("--"):
+                assert option in parser.format_help(), line
 
 
 @pytest.mark.parametrize("command", [["build", "r", "--out", "D"], ["demo"]])
