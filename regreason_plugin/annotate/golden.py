@@ -94,7 +94,7 @@ def read_golden(
     labels: dict[tuple[Setting, str], int] = {}
     seen: dict[tuple[str, str], int] = {}
     ids = {row_id for row_id, _ in settings}
-    for line, _, value in read_objects(path):
+    for line, value in read_objects(path):
         row = validate(Golden, value, path, line, EIGHTEEN)
         check_unique(seen, value, path, line)
         setting = settings.get((row.id, row.axis))

@@ -49,7 +49,7 @@ def read_rated(path: Path) -> Iterator[Rated]:
         UserError: A line is wrong, or stands twice.
     """
     seen: dict[tuple[str, str], int] = {}
-    for line, _, value in read_objects(path):
+    for line, value in read_objects(path):
         row = validate(Rating if "label" in value else Rated, value, path, line, EIGHTEEN)
         check_unique(seen, value, path, line)
         yield row

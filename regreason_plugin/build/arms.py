@@ -121,6 +121,29 @@ def filler(words: list[str], length: WordLength) -> list[str]:
     return [FILLER_WORD] * max(1, round(total / length(FILLER_WORD)))
 
 
+def arm_words(
+    arm: str, words: list[str], vocabulary: Vocabulary, length: WordLength, rng: random.Random
+) -> list[str]:
+    """What an arm has in place of an explanation's words.
+
+    Args:
+        arm: Any but ``mismatched``, whose words are another row's (`donor`).
+        words: The explanation's.
+        vocabulary: Of the row's dataset and axis.
+        length: As texts are measured.
+        rng: The row's random state in this arm.
+    """
+    draws: dict[str, Callable[[], list[str]]] = {
+        "label_only": lambda: [],
+        "explanation": lambda: words,
+        "shuffled": lambda: shuffled(words, rng),
+        "bag_of_words": lambda: bag_of_words(words, vocabulary, length, rng),
+        "random_words": lambda: random_words(words, vocabulary, length, rng),
+        "filler": lambda: filler(words, length),
+    }
+    return draws[arm]()
+
+
 def donor(
     text: str, others: list[int], text_of: Callable[[int], str], rng: random.Random
 ) -> str | None:

@@ -11,8 +11,7 @@ from typing import BinaryIO
 
 from regreason_plugin.annotate.label_leaks import find_leaks, kinds_of, names_label, without_leaks
 from regreason_plugin.annotate.rules import RULES_NOTE
-from regreason_plugin.build import arms as arm_words
-from regreason_plugin.build.arms import ARMS, Mismatched, Vocabulary, row_random
+from regreason_plugin.build.arms import ARMS, Mismatched, Vocabulary, arm_words, donor, row_random
 from regreason_plugin.build.document_index import Entry, Index
 from regreason_plugin.build.folder import TEST, Leaks, Length, Limits, Manifest
 from regreason_plugin.build.lengths import Measure
@@ -207,23 +206,11 @@ class RowWriter:
 
     def _text(self, arm: str, entry: Entry, words: list[str]) -> str:
         rng = row_random(self.options.seed, arm, entry.id, entry.axis)
-        vocabulary = self.vocabularies[entry.dataset, entry.axis]
-        length = self.measure.word
-        if arm == "label_only":
-            return ""
-        if arm == "explanation":
-            return " ".join(words)
-        if arm == "shuffled":
-            return " ".join(arm_words.shuffled(words, rng))
-        if arm == "bag_of_words":
-            return " ".join(arm_words.bag_of_words(words, vocabulary, length, rng))
-        if arm == "random_words":
-            return " ".join(arm_words.random_words(words, vocabulary, length, rng))
-        if arm == "filler":
-            return " ".join(arm_words.filler(words, length))
-        assert arm == "mismatched", arm
+        if arm != "mismatched":
+            vocabulary = self.vocabularies[entry.dataset, entry.axis]
+            return " ".join(arm_words(arm, words, vocabulary, self.measure.word, rng))
         label = entry.label if self.options.mismatched == "same_label" else None
-        text = arm_words.donor(
+        text = donor(
             " ".join(words),
             self.train[entry.dataset, entry.axis, label],
             lambda number: " ".join(self._words_of(number)),

@@ -39,8 +39,7 @@ class Source:
 
 def ratings_source(path: Path, declaration: Declaration) -> Source:
     """The ratings of a file, one JSON object a line, gzipped or not."""
-    documents = ((line, value) for line, _, value in read_objects(path))
-    return Source(path.name, str(path), declaration, documents)
+    return Source(path.name, str(path), declaration, read_objects(path))
 
 
 def table_source(task: TaskFile, counts: Counts) -> Source:

@@ -22,7 +22,7 @@ from regreason_plugin.task.shipped_configs import FOLDER, shipped
 if TYPE_CHECKING:
     from regreason_plugin.core.task_file import Columns, Data, TaskFile
     from regreason_plugin.data.labelled_table import Twins
-    from regreason_plugin.task.table_summary import Look, Tokenizer
+    from regreason_plugin.task.table_summary import TableSummary, Tokenizer
 
 # Rows of the table of labels.
 _SHOWN = 30
@@ -81,7 +81,7 @@ def run_task(args: argparse.Namespace) -> int:
     """
     from regreason_plugin.core.look_alikes import difference
     from regreason_plugin.core.task_file import TaskFile, check_name
-    from regreason_plugin.task.label_order import found_order, given_order
+    from regreason_plugin.task.label_order import declared_order, inferred_order
     from regreason_plugin.task.new_task import (
         NewTask,
         check_dest,
@@ -90,7 +90,7 @@ def run_task(args: argparse.Namespace) -> int:
         default_prompt,
         write_task,
     )
-    from regreason_plugin.task.table_summary import local_tokenizer, look
+    from regreason_plugin.task.table_summary import local_tokenizer, summarise
 
     with _said_in_one_sentence():
         name, data, columns = check_name(args.name), _data(args), _columns(args)
@@ -103,9 +103,9 @@ def run_task(args: argparse.Namespace) -> int:
     twins: Twins = "merge" if args.merge_labels else "keep" if args.keep_labels else "refuse"
     with progress() as advance:
         length = tokenizer.length if tokenizer else None
-        seen = look(data, columns, length, lambda: advance("read", 1), twins)
+        seen = summarise(data, columns, length, lambda: advance("read", 1), twins)
     found = seen.counts.labels
-    order = given_order(args.ordinal, found) if args.ordinal else found_order(found)
+    order = declared_order(args.ordinal, found) if args.ordinal else inferred_order(found)
     with _said_in_one_sentence():
         task = TaskFile(
             name=name,
@@ -175,7 +175,7 @@ def _columns(args: argparse.Namespace) -> Columns:
     return Columns(**{name: getattr(args, name) for name in Columns.model_fields})
 
 
-def _show(seen: Look, task: TaskFile) -> None:
+def _show(seen: TableSummary, task: TaskFile) -> None:
     counts = seen.counts
     say(f"{task.data}: {counts.rows} rows, {len(task.labels)} labels, {counts.groups} groups")
     console.print(_labels_table(seen, task.labels))
@@ -191,7 +191,9 @@ def _show(seen: Look, task: TaskFile) -> None:
         say(f"  without an explanation: {counts.kept - counts.explained}")
 
 
-def _show_too_long(seen: Look, task: TaskFile, tokenizer: Tokenizer | None, base: str) -> None:
+def _show_too_long(
+    seen: TableSummary, task: TaskFile, tokenizer: Tokenizer | None, base: str
+) -> None:
     if tokenizer is None:
         say(f"  lengths in tokens are not measured: {base} is not on this machine")
         return
@@ -203,7 +205,7 @@ def _show_too_long(seen: Look, task: TaskFile, tokenizer: Tokenizer | None, base
         say(f"    with regreason build --tokenizer {base} --max-prompt-tokens N")
 
 
-def _labels_table(seen: Look, labels: tuple[str, ...]) -> Table:
+def _labels_table(seen: TableSummary, labels: tuple[str, ...]) -> Table:
     counts = seen.counts.labels
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("label", overflow="fold", max_width=48)
@@ -222,7 +224,7 @@ def _labels_table(seen: Look, labels: tuple[str, ...]) -> Table:
     return table
 
 
-def _lengths_table(seen: Look) -> Table:
+def _lengths_table(seen: TableSummary) -> Table:
     from regreason_plugin.task.table_summary import lengths
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -121,24 +121,22 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_objects(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Stream a file's objects; lines of white space alone are passed over.
 
     Yields:
-        Line number from 1, byte offset of the line, and the object.
+        Line number from 1, and the object.
 
     Raises:
         UserError: Missing or empty file, or a line that is no JSON object.
     """
-    offset = 0
-    found = False
+    empty = True
     with open_bytes(path) as stream:
         for number, raw in enumerate(stream, start=1):
             if not is_blank(raw, number):
-                found = True
-                yield number, offset, parse_object(raw, path, number)
-            offset += len(raw)
-    if not found:
+                empty = False
+                yield number, parse_object(raw, path, number)
+    if empty:
         raise UserError("is empty; expected one JSON object a line", path=path)
 
 
@@ -176,7 +174,7 @@ def read_records(
         UserError: With file, line and field.
     """
     seen: dict[tuple[str, str], int] = {}
-    for number, _, value in read_objects(path):
+    for number, value in read_objects(path):
         record = validate(model, value, path, number, declaration)
         if unique:
             check_unique(seen, value, path, number)

@@ -25,7 +25,8 @@ def _declared(info: ValidationInfo) -> Declaration | None:
     if info.context is None:
         return None
     declared = info.context["declaration"]
-    assert isinstance(declared, Declaration), "a file's reader names the task of its records"
+    if not isinstance(declared, Declaration):
+        raise TypeError("the reader of a file has to name the task of its records")
     return declared
 
 

@@ -19,8 +19,15 @@ from typing import Any
 
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.groups import named_group, text_group
-from regreason_plugin.data.importer import Importer, conversation, digest, list_of, text_of, turn
-from regreason_plugin.data.source_rows import HubDataset, LeftOut, Malformed
+from regreason_plugin.data.importer import (
+    Importer,
+    conversation,
+    digest,
+    items_of,
+    text_of,
+    turn,
+)
+from regreason_plugin.data.source_rows import HubDataset, LeftOut
 from regreason_plugin.data.text_cleaning import clean
 
 # questionType and answerType have it where they do not apply.
@@ -73,17 +80,11 @@ def _answers(row: Mapping[str, Any]) -> list[tuple[str, int, Any]]:
     field = _answer_field(row)
     found: list[tuple[str, int, Any]] = []
     if field == "answers":
-        for number, answer in enumerate(list_of(row, field)):
-            place = f"{field}.{number}"
-            if not isinstance(answer, dict):
-                raise Malformed("is no answer with answerText", place, answer)
+        for place, answer in items_of(row, field, dict, "is no answer with answerText"):
             text = text_of(answer, "answerText", f"{place}.")
             found.append((text, _votes(answer.get("helpful")), answer.get("answerType")))
     elif field == "pos" and isinstance(row.get(field), list):
-        for number, text in enumerate(row[field]):
-            if not isinstance(text, str):
-                raise Malformed("is no text", f"{field}.{number}", text)
-            found.append((text, 0, None))
+        found += [(text, 0, None) for _, text in items_of(row, field, str, "is no text")]
     else:
         found.append((text_of(row, field), 0, None))
     cleaned = [(clean(html.unescape(text)), votes, kind) for text, votes, kind in found]

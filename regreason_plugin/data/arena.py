@@ -17,7 +17,7 @@ from typing import Any
 
 from regreason_plugin.core.records import Conversation, Turn
 from regreason_plugin.data.groups import first_user_turn_group
-from regreason_plugin.data.importer import Importer, conversation, list_of, text_of, turn
+from regreason_plugin.data.importer import Importer, conversation, items_of, text_of, turn
 from regreason_plugin.data.source_rows import HubDataset, LeftOut, Malformed
 
 _ROLES = ("system", "user", "assistant")
@@ -47,10 +47,7 @@ def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOu
 
 def _turns(row: dict[str, Any], field: str) -> list[Turn]:
     turns = []
-    for number, message in enumerate(list_of(row, field)):
-        place = f"{field}.{number}"
-        if not isinstance(message, dict):
-            raise Malformed("is no message with role and content", place, message)
+    for place, message in items_of(row, field, dict, "is no message with role and content"):
         role = text_of(message, "role", f"{place}.")
         if role not in _ROLES:
             raise Malformed("is none of " + ", ".join(_ROLES), f"{place}.role", role)

@@ -15,12 +15,12 @@ The answers of other annotators (``additional_answers``) stay behind. Group: the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.groups import normalise, text_group
-from regreason_plugin.data.importer import Importer, conversation, list_of, text_of, turn
+from regreason_plugin.data.importer import Importer, conversation, items_of, text_of, turn
 from regreason_plugin.data.source_rows import HubDataset, LeftOut, Malformed
 from regreason_plugin.data.text_cleaning import clean
 
@@ -35,12 +35,8 @@ def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOu
     story = clean(text_of(row, "story"))
     if not story:
         raise Malformed("is empty", "story")
-    questions = list_of(row, "questions")
     answers = row.get("answers")
-    if isinstance(answers, dict):
-        said = _by_place(questions, list_of(answers, "input_text", "answers."))
-    else:
-        said = _by_turn_id(questions, list_of(row, "answers"))
+    said = _by_place(row, answers) if isinstance(answers, dict) else _by_turn_id(row)
     turns = []
     end = 0
     for question, answer in said:
@@ -58,30 +54,25 @@ def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOu
     )
 
 
-def _by_place(questions: list[Any], answers: list[Any]) -> list[tuple[str, str]]:
-    if len(questions) != len(answers):
-        raise Malformed("are not as many as the questions", "answers", len(answers))
-    for name, texts in (("questions", questions), ("answers.input_text", answers)):
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise Malformed("is no text", f"{name}.{number}", text)
-    return list(zip(questions, answers, strict=True))
+def _by_place(row: dict[str, Any], answers: dict[str, Any]) -> list[tuple[str, str]]:
+    questions = [text for _, text in items_of(row, "questions", str, "is no text")]
+    said = [text for _, text in items_of(answers, "input_text", str, "is no text", "answers.")]
+    if len(questions) != len(said):
+        raise Malformed("are not as many as the questions", "answers", len(said))
+    return list(zip(questions, said, strict=True))
 
 
-def _by_turn_id(questions: list[Any], answers: list[Any]) -> list[tuple[str, str]]:
-    asked, answered = _texts(questions, "questions"), _texts(answers, "answers")
+def _by_turn_id(row: dict[str, Any]) -> list[tuple[str, str]]:
+    asked, answered = _texts(row, "questions"), _texts(row, "answers")
     if asked.keys() != answered.keys():
         odd = min(asked.keys() ^ answered.keys())
         raise Malformed("have other turn_ids than the questions", "answers", odd)
     return [(asked[number], answered[number]) for number in sorted(asked)]
 
 
-def _texts(entries: list[Any], field: str) -> dict[int, str]:
+def _texts(row: dict[str, Any], field: str) -> dict[int, str]:
     found: dict[int, str] = {}
-    for number, entry in enumerate(entries):
-        place = f"{field}.{number}"
-        if not isinstance(entry, Mapping):
-            raise Malformed("is nothing with input_text and turn_id", place, entry)
+    for place, entry in items_of(row, field, dict, "is nothing with input_text and turn_id"):
         turn_id = entry.get("turn_id")
         if type(turn_id) is not int or turn_id in found:
             raise Malformed("is no number, or stands there twice", f"{place}.turn_id", turn_id)

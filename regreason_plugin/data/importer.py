@@ -123,6 +123,28 @@ def list_of(row: Mapping[str, Any], field: str, place: str = "") -> list[Any]:
     return list(_field(row, field, place, list, "list"))
 
 
+def items_of(
+    row: Mapping[str, Any], field: str, kind: type, fault: str, place: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """The items of a list, each with its place as a dotted path.
+
+    Args:
+        row: Of a source.
+        field: Of the list.
+        kind: What each item has to be.
+        fault: Said of one that is something else, such as ``is no text``.
+        place: Of the row in a larger one.
+
+    Raises:
+        Malformed: The list is missing, or it or an item is something else.
+    """
+    for number, item in enumerate(list_of(row, field, place)):
+        where = f"{place}{field}.{number}"
+        if not isinstance(item, kind):
+            raise Malformed(fault, where, item)
+        yield where, item
+
+
 def _field(row: Mapping[str, Any], field: str, place: str, kind: type, name: str) -> Any:
     value = row.get(field)
     if not isinstance(value, kind):

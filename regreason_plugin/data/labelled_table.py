@@ -114,7 +114,7 @@ def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[Labe
     counts = counts if counts is not None else Counts()
     number = {label: place for place, label in enumerate(task.labels, start=1)}
     values = {**dict(zip(task.labels, task.labels, strict=True)), **task.values}
-    for record in read_records(task.data, task.columns, counts, values):
+    for record in read_table(task.data, task.columns, counts, values):
         if record.label not in number:
             raise UserError(
                 f"label {record.label!r} is none of the task's; "
@@ -134,7 +134,7 @@ def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[Labe
             )
 
 
-def read_records(
+def read_table(
     data: Data,
     columns: Columns,
     counts: Counts,

@@ -24,7 +24,7 @@ _SCALES = (
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 
 
-class Order(NamedTuple):
+class LabelOrder(NamedTuple):
     """What was decided.
 
     Attributes:
@@ -38,7 +38,7 @@ class Order(NamedTuple):
     why: str
 
 
-def given_order(text: str, found: Collection[str]) -> Order:
+def declared_order(text: str, found: Collection[str]) -> LabelOrder:
     """The order of ``--ordinal``, low to high; quotes as in CSV around a label with a comma.
 
     Raises:
@@ -60,16 +60,16 @@ def given_order(text: str, found: Collection[str]) -> Order:
                 f"--ordinal leaves out {label!r}, a label of the data; it has to name "
                 "all of them, low to high"
             )
-    return Order(labels, True, "The labels are a scale, in the order of --ordinal.")
+    return LabelOrder(labels, True, "The labels are a scale, in the order of --ordinal.")
 
 
-def found_order(found: Collection[str]) -> Order:
+def inferred_order(found: Collection[str]) -> LabelOrder:
     """The order of labels of which nobody said one: integers in a row are a scale."""
     integers = sorted(int(label) for label in found if re.fullmatch(r"-?\d+", label))
     if list(map(str, integers)) == sorted(found, key=_by_number) and (
         len(integers) > 2 and integers[-1] - integers[0] == len(integers) - 1
     ):
-        return Order(
+        return LabelOrder(
             tuple(map(str, integers)),
             True,
             f"The labels are the integers from {integers[0]} to {integers[-1]}, so their order "
@@ -77,7 +77,7 @@ def found_order(found: Collection[str]) -> Order:
         )
     if len(found) == 2:
         labels = tuple(sorted(found, key=_by_number))
-        return Order(
+        return LabelOrder(
             labels,
             False,
             f"Two labels: AUROC takes the second, {labels[1]!r}, for the positive one; change "
@@ -85,13 +85,13 @@ def found_order(found: Collection[str]) -> Order:
         )
     scale = _scale(found)
     if scale:
-        return Order(
+        return LabelOrder(
             scale,
             False,
             "The labels look like a scale but are taken for names; if their order means "
             f"something, add --ordinal {shlex.quote(csv_line(scale))}",
         )
-    return Order(
+    return LabelOrder(
         tuple(sorted(found, key=lambda label: (label.casefold(), label))),
         False,
         "The labels are taken for names, without an order; --ordinal names one.",
@@ -99,7 +99,7 @@ def found_order(found: Collection[str]) -> Order:
 
 
 def csv_line(labels: Sequence[str]) -> str:
-    """As `given_order` reads it."""
+    """As `declared_order` reads it."""
     quoted = ('"' + label.replace('"', '""') + '"' for label in labels)
     return ",".join(
         text if {",", '"'} & set(label) else label

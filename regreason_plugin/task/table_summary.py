@@ -12,7 +12,7 @@ import numpy as np
 from regreason_plugin.core.declaration import TEXT
 from regreason_plugin.core.prompt import TARGET_DELIMITER
 from regreason_plugin.core.task_file import Columns, Data
-from regreason_plugin.data.labelled_table import Counts, Twins, read_records
+from regreason_plugin.data.labelled_table import Counts, Twins, read_table
 
 # A text of fewer words says little of its class.
 FEW_WORDS = 3
@@ -41,8 +41,8 @@ class Tokenizer(NamedTuple):
 
 
 @dataclass
-class Look:
-    """What was seen.
+class TableSummary:
+    """What was summary.
 
     Attributes:
         counts: Rows, labels, and what was dropped.
@@ -71,13 +71,13 @@ class Look:
         return int((np.array(self.row_tokens, dtype=np.int64) + around > limit).sum())
 
 
-def look(
+def summarise(
     data: Data,
     columns: Columns,
     length: Length | None,
     on_row: Callable[[], object],
     twins: Twins = "refuse",
-) -> Look:
+) -> TableSummary:
     """Read a table once.
 
     Args:
@@ -85,24 +85,24 @@ def look(
         columns: What to read of it.
         length: Measures in tokens; None to do without.
         on_row: Called for each row that is kept.
-        twins: As of `table.read_records`.
+        twins: As of `labelled_table.read_table`.
 
     Raises:
-        UserError: As `table.read_records`.
+        UserError: As `labelled_table.read_table`.
     """
-    seen = Look()
-    for record in read_records(data, columns, seen.counts, option="--data", twins=twins):
+    summary = TableSummary()
+    for record in read_table(data, columns, summary.counts, option="--data", twins=twins):
         words = len(record.text.split())
-        seen.words.append(words)
-        seen.near_empty += words < FEW_WORDS
+        summary.words.append(words)
+        summary.near_empty += words < FEW_WORDS
         if record.explanation:
-            seen.explanation_words.append(len(record.explanation.split()))
+            summary.explanation_words.append(len(record.explanation.split()))
         if length is not None:
             tokens = length(record.text)
-            seen.tokens.append(tokens)
-            seen.row_tokens.append(tokens + length("\n" + (record.explanation or "")))
+            summary.tokens.append(tokens)
+            summary.row_tokens.append(tokens + length("\n" + (record.explanation or "")))
         on_row()
-    return seen
+    return summary
 
 
 def lengths(numbers: array[int]) -> Lengths:

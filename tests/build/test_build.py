@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ import pytest
 from helpers.rating_files import ratings, read, tree, write
 
 from regreason_plugin.build.arms import ARMS
-from regreason_plugin.build.build import BuildOptions, build
+from regreason_plugin.build.build import BuildOptions, build, build_documents
 from regreason_plugin.build.folder import open_data_folder
+from regreason_plugin.build.sources import table_source
+from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256
-from regreason_plugin.core.paper import AXES
+from regreason_plugin.core.paper import AXES, EIGHTEEN
 from regreason_plugin.core.prompt import LABEL_CUE, neutralise
+from regreason_plugin.core.task_file import TaskFile
+from regreason_plugin.data.labelled_table import Counts, read_labelled
 
 LONGEST_WORD = 12  # in tokens of the tiny tokenizer
 
@@ -332,6 +337,42 @@ def test_a_folder_that_was_changed_is_refused(data: Path, tmp_path: Path) -> Non
         open_data_folder(tmp_path / "nowhere")
     with pytest.raises(UserError, match="has no manifest"):
         open_data_folder(tmp_path)
+
+
+def test_a_manifest_declares_its_task(data: Path, tmp_path: Path) -> None:
+    declared = json.loads((data / "manifest.json").read_text())["declaration"]
+    assert Declaration.model_validate(declared) == EIGHTEEN
+    folder = build(write(tmp_path / "ratings.jsonl", ratings()), tmp_path / "data")
+    assert folder.declaration == EIGHTEEN
+    manifest = json.loads((folder.path / "manifest.json").read_text())
+    del manifest["declaration"]
+    (folder.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"manifest.json: does not declare .* build the data again"):
+        open_data_folder(folder.path)
+
+
+def test_a_table_is_named_with_its_own_line(tmp_path: Path) -> None:
+    rows = [f"{n},text {n},{'ab'[n % 2]},because" for n in range(60)]
+    (tmp_path / "t.csv").write_text("id,text,label,why\n" + "\n\n".join(rows) + "\n")
+    task = TaskFile.model_validate(
+        {
+            "name": "mine",
+            "title": "Mine",
+            "labels": ["a", "b"],
+            "prompt": "{text}\nAnswer:",
+            "data": {"path": tmp_path / "t.csv"},
+            "columns": {"id": "id", "text": "text", "label": "label", "explanation": "why"},
+        }
+    )
+    source = table_source(task, Counts())
+    with pytest.raises(UserError, match="mismatched cannot be made") as error:
+        build_documents(source, tmp_path / "data")
+    named = re.search(r"t.csv, line (\d+), field explanation: ", str(error.value))
+    assert named
+    # The header, and an empty line before each row but the first.
+    first = next(e for e in read_labelled(task) if e.line == int(named[1]))
+    assert first.line == 2 + 2 * int(first.id)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv"]
 
 
 def test_an_out_that_holds_something_else_is_kept(tmp_path: Path) -> None:

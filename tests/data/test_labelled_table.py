@@ -27,7 +27,7 @@ from regreason_plugin.data.labelled_table import (
     Labelled,
     Record,
     read_labelled,
-    read_records,
+    read_table,
 )
 from regreason_plugin.data.text_cleaning import clean
 
@@ -81,7 +81,7 @@ def write(folder: Path, content: bytes, name: str = "t.csv") -> Data:
 
 def records(data: Data, columns: Columns = COLUMNS, **others: Any) -> tuple[list[Record], Counts]:
     counts = Counts()
-    return list(read_records(data, columns, counts, **others)), counts
+    return list(read_table(data, columns, counts, **others)), counts
 
 
 def labelled(data: Data, **changes: Any) -> tuple[list[Labelled], Counts]:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.task_file import Columns, Data, TaskFile
 from regreason_plugin.data.cells import text_of, whole_number, written
-from regreason_plugin.data.labelled_table import Counts, read_labelled, read_records
+from regreason_plugin.data.labelled_table import Counts, read_labelled, read_table
 from regreason_plugin.predict.input_rows import read_rows
 
 COLUMNS = Columns(text="text", label="label", id="id")
@@ -102,7 +102,7 @@ def test_a_name_that_looks_like_a_number_stays(tmp_path: Path) -> None:
 def test_missing_labels_are_no_class_beside_numbers_alone(tmp_path: Path) -> None:
     def found(cells: list[str]) -> tuple[set[str], int]:
         counts = Counts()
-        list(read_records(table(tmp_path, cells), COLUMNS, counts))
+        list(read_table(table(tmp_path, cells), COLUMNS, counts))
         return set(counts.labels), counts.unlabelled
 
     assert found(["1.0", "2.0", "nan", "1.0", "2.0", "", "None"]) == ({"1", "2"}, 3)
@@ -123,7 +123,7 @@ def test_ids_are_unique_once_they_are_read(tmp_path: Path, name: str) -> None:
         data = Data(path=tmp_path / name)
     said = r"t\.\w+, (line|row) \d, field id: id '1' stands in (line|row) \d too"
     with pytest.raises(UserError, match=said):
-        list(read_records(data, COLUMNS, Counts()))
+        list(read_table(data, COLUMNS, Counts()))
     assert data.path is not None
     with pytest.raises(UserError, match=said):
         list(read_rows(data.path, "text"))
@@ -132,7 +132,7 @@ def test_ids_are_unique_once_they_are_read(tmp_path: Path, name: str) -> None:
 def test_ids_that_differ_as_they_are_written_are_kept_apart(tmp_path: Path) -> None:
     ids = ["1.0", "1", "01", "v1", " 1"]
     data = table(tmp_path, list("ababa"), ids)
-    assert [record.id for record in read_records(data, COLUMNS, Counts())] == ids
+    assert [record.id for record in read_table(data, COLUMNS, Counts())] == ids
     assert data.path is not None
     assert [row.id for row in read_rows(data.path, "text")] == ids
 
@@ -146,7 +146,7 @@ def test_the_number_of_a_row_without_an_id_is_no_other_rows_id(tmp_path: Path) -
         list(read_rows(path, "text"))
     assert [row.id for row in read_rows(path, "text", limit=1)] == ["3"]
     # There such a row has a hash of its text.
-    assert len({record.id for record in read_records(data, COLUMNS, Counts())}) == 4
+    assert len({record.id for record in read_table(data, COLUMNS, Counts())}) == 4
     write(tmp_path, "id,text,label\n,one,a\n2,two,b\n")
     with pytest.raises(UserError, match="line 3, field id: id '2' is also the number of line 2"):
         list(read_rows(path, "text"))
@@ -154,7 +154,7 @@ def test_the_number_of_a_row_without_an_id_is_no_other_rows_id(tmp_path: Path) -
     known = f"text-{hashlib.sha256(b'one').hexdigest()[:16]}"
     data = write(tmp_path, f"id,text,label\n{known},zero,a\n,one,a\ny,three,b\nz,four,b\n")
     with pytest.raises(UserError, match="line 3, field id: id 'text-.*' stands in line 2 too"):
-        list(read_records(data, COLUMNS, Counts()))
+        list(read_table(data, COLUMNS, Counts()))
 
 
 def test_ids_take_little_memory_and_none_without_a_column(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path, column: str) -> None:
     data = Data(path=tmp_path / "t.parquet")
     said = rf"t.parquet, row 4, field {column}: holds bytes that are no UTF-8 text \(got b'\\xff"
     with pytest.raises(UserError, match=said):
-        list(read_records(data, COLUMNS, Counts()))
+        list(read_table(data, COLUMNS, Counts()))
     if column == "id":
         with pytest.raises(UserError, match=said):
             list(read_rows(tmp_path / "t.parquet", "text"))

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.prompt import TARGET_DELIMITER, render_target
 from regreason_plugin.core.task_file import Columns, Data
-from regreason_plugin.data.labelled_table import read_records
-from regreason_plugin.task.label_order import csv_line, found_order, given_order
+from regreason_plugin.data.labelled_table import read_table
+from regreason_plugin.task.label_order import csv_line, declared_order, inferred_order
 from regreason_plugin.task.table_summary import lengths as lengths_of
-from regreason_plugin.task.table_summary import local_tokenizer, look
+from regreason_plugin.task.table_summary import local_tokenizer, summarise
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ from regreason_plugin.task.table_summary import local_tokenizer, look
 def test_only_integers_in_a_row_are_taken_for_a_scale(
     found: str, labels: str, ordinal: bool, said: str
 ) -> None:
-    order = found_order(set(found.split()))
+    order = inferred_order(set(found.split()))
     assert (order.labels, order.ordinal) == (tuple(labels.split()), ordinal)
     assert said in order.why
 
 
 def test_a_hint_can_be_typed() -> None:
-    hint = found_order({"very low", "high", "low"}).why
+    hint = inferred_order({"very low", "high", "low"}).why
     (typed,) = shlex.split(hint.partition("--ordinal")[2])
-    assert given_order(typed, {"very low", "high", "low"}).labels == ("very low", "low", "high")
+    assert declared_order(typed, {"very low", "high", "low"}).labels == ("very low", "low", "high")
 
 
 def test_the_order_that_is_given_is_kept() -> None:
-    order = given_order("so, low,high", {"low", "high", "so"})
+    order = declared_order("so, low,high", {"low", "high", "so"})
     assert (order.labels, order.ordinal) == (("so", "low", "high"), True)
-    assert given_order(csv_line(LABELS), set(LABELS)).labels == LABELS
+    assert declared_order(csv_line(LABELS), set(LABELS)).labels == LABELS
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_the_order_that_is_given_is_kept() -> None:
 )
 def test_the_order_that_is_given_has_to_name_all_labels(given_text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        given_order(given_text, {"low", "high"})
+        declared_order(given_text, {"low", "high"})
 
 
 @given(st.lists(st.text("ab,\"' ", min_size=1).map(str.strip).filter(bool), unique=True))
 def test_any_labels_can_be_given_in_an_order(labels: list[str]) -> None:
     if labels:
-        assert given_order(csv_line(labels), set(labels)).labels == tuple(labels)
+        assert declared_order(csv_line(labels), set(labels)).labels == tuple(labels)
 
 
 def test_lengths_and_what_is_too_long(tmp_path: Path, tiny_model: Path) -> None:
@@ -82,10 +82,10 @@ def test_lengths_and_what_is_too_long(tmp_path: Path, tiny_model: Path) -> None:
     assert tokenizer is not None
     assert tokenizer.window == 2048
     rows = []
-    seen = look(data, columns, tokenizer.length, lambda: rows.append(1))
+    seen = summarise(data, columns, tokenizer.length, lambda: rows.append(1))
     assert len(rows) == seen.counts.kept == 120
 
-    records = list(read_records(data, columns, type(seen.counts)()))
+    records = list(read_table(data, columns, type(seen.counts)()))
     words = [len(record.text.split()) for record in records]
     assert lengths_of(seen.words) == (statistics.median_high(words), sorted(words)[114], max(words))
 
@@ -109,7 +109,7 @@ def test_lengths_and_what_is_too_long(tmp_path: Path, tiny_model: Path) -> None:
 def test_texts_of_one_or_two_words_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("text,label\na,1\na b,2\na b c,1\na  b\td e,2\n")
-    seen = look(Data(path=path), Columns(text="text", label="label"), None, lambda: None)
+    seen = summarise(Data(path=path), Columns(text="text", label="label"), None, lambda: None)
     assert (seen.near_empty, list(seen.words), list(seen.tokens)) == (2, [1, 2, 3, 4], [])
 
 
