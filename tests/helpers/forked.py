@@ -190,6 +190,9 @@ def ask(server: str, command: list[str]) -> int:
     """Run a command of the server in the place of this process."""
     import signal
 
+    # What the caller has closed leads nowhere.
+    while os.open(os.devnull, os.O_RDWR) <= 2:
+        pass
     child = Forked(server, command, os.getcwd(), dict(os.environ), [0, 1, 2])  # noqa: PTH109
     signal.signal(signal.SIGTERM, lambda number, _: os.kill(child.pid, number))
     signal.signal(signal.SIGINT, lambda number, _: os.kill(child.pid, number))
