@@ -1,4 +1,6 @@
-"""What the tiny base model of the CPU configs is made from: its corpus and its random start.
+"""Make what the tiny base model is trained from: its corpus and its random start.
+
+    python axolotl_configs/cpu/make_tiny_base.py --out runs/tiny-base/untrained
 
 LoRA on a model of a million weights can point to what the base has learnt to see; it
 cannot teach it to see. A base that has read conversations alone stays at chance. So this
@@ -9,14 +11,15 @@ benchmark's questions with their labels are not in it, nor is any benchmark conv
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import yaml
 
+from regreason_plugin.core.errors import stop_on_user_error
 from regreason_plugin.core.jsonl import dumps
 from regreason_plugin.core.paper import QUESTIONS
 from regreason_plugin.core.prompt import CUE, render_conversation
@@ -25,7 +28,7 @@ from regreason_plugin.core.whole_files import atomic_writer, scratch_folder, wri
 from regreason_plugin.data.mini import MINI_AXES, mini_conversations
 
 _TEXT: dict[str, Any] = yaml.safe_load(
-    files("regreason_plugin.data").joinpath("corpus.yml").read_text(encoding="utf-8")
+    Path(__file__).with_name("remarks.yaml").read_text(encoding="utf-8")
 )
 
 # Far from any seed a benchmark is made with.
@@ -44,7 +47,7 @@ _SHAPE: dict[str, Any] = {
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
 }
-_CHAT_TEMPLATE = (
+CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "[{{ message['role'] }}]\n{{ message['content'] }}"
     # A bare line end behind a block would be trimmed.
@@ -166,7 +169,21 @@ def _tokenizer(texts: Iterator[str]) -> Any:
         bos_token=bos,
         eos_token=eos,
         pad_token=pad,
-        chat_template=_CHAT_TEMPLATE,
+        chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
         model_max_length=_SHAPE["max_position_embeddings"],
     )
+
+
+@stop_on_user_error()
+def main() -> None:
+    """Write an untrained tiny model with its corpus."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    out = parser.parse_args().out
+    make_untrained_base(out)
+    print(f"An untrained tiny model and its corpus: {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,6 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from regreason_plugin.annotate.dawid_skene import check_installed, dawid_skene
 from regreason_plugin.annotate.scores import (
@@ -31,18 +30,10 @@ from regreason_plugin.annotate.scores import (
     usable_ratings,
 )
 from regreason_plugin.core.errors import UserError, nearest
-from regreason_plugin.core.records import Rated, RaterScore, Rating
+from regreason_plugin.core.records import Rated, Rating
 
 # Cut from each end by trimmed_mean: one score in so many.
 TRIMMED_OF = 5
-
-
-class Verdict(NamedTuple):
-    """What the raters agree on: a score, its label, the explanation nearest it."""
-
-    score: float
-    label: int
-    explanation: str
 
 
 # --- scores of one row ------------------------------------------------------------------
@@ -83,23 +74,6 @@ AGGREGATORS: tuple[str, ...] = (*ROWWISE, "dawid_skene")
 # --- rows -------------------------------------------------------------------------------
 
 
-def aggregate(ratings: Sequence[RaterScore]) -> Verdict | None:
-    """Mean of the rescaled scores, its label, and the explanation nearest the label.
-
-    Of two explanations equally near, that of the rater and prompt whose names come first
-    in the alphabet is taken, whatever the order of the ratings.
-
-    Returns:
-        None when no rating is usable.
-    """
-    usable = usable_ratings(ratings)
-    if not usable:
-        return None
-    score = mean([rating.score for rating in usable])
-    label = round_half_up(score)
-    return Verdict(score, label, _nearest(usable, label))
-
-
 def aggregate_rows(
     rows: Callable[[], Iterable[Rated]],
     by: str = "mean",
@@ -109,7 +83,8 @@ def aggregate_rows(
     """Give rows their label, their score and their explanation, in their order.
 
     The explanation is the merged one where there is one, else the one whose score is nearest
-    the label (`aggregate`). A row with fewer than ``minimum`` usable ratings is dropped.
+    the label; of several equally near, that of the rater and prompt whose names come first in the
+    alphabet. A row with fewer than ``minimum`` usable ratings is dropped.
 
     Args:
         rows: Gives the rows; called twice for ``dawid_skene``, which needs all scores first.
@@ -130,13 +105,21 @@ def aggregate_rows(
 def _labelled(
     rows: Callable[[], Iterable[Rated]], by: str, minimum: int, dropped: Counter[str]
 ) -> Iterator[Rating]:
-    verdict_of = _from_all_rows(rows(), minimum) if by == "dawid_skene" else _from_row(ROWWISE[by])
+    table = ScoreTable()
+    if by == "dawid_skene":
+        for row in rows():
+            table.add(row, minimum)
+    posterior = dawid_skene(table)
     for row in rows():
         usable = usable_ratings(row.ratings)
         if len(usable) < max(minimum, 1):
             dropped[too_few(minimum)] += 1
             continue
-        score, label = verdict_of(row, [rating.score for rating in usable])
+        if by == "dawid_skene":
+            score, label = posterior[row.dataset, row.axis][row.id]
+        else:
+            score = float(ROWWISE[by]([rating.score for rating in usable]))
+            label = round_half_up(score)
         merged = row.merged.explanation if row.merged else None
         yield Rating(
             **{name: getattr(row, name) for name in Rated.model_fields},
@@ -149,25 +132,6 @@ def _labelled(
 def too_few(minimum: int) -> str:
     """Why a row is dropped."""
     return "no usable rating" if minimum <= 1 else f"fewer than {minimum} usable ratings"
-
-
-_VerdictOf = Callable[[Rated, Sequence[float]], tuple[float, int]]
-
-
-def _from_row(function: Callable[[Sequence[float]], float]) -> _VerdictOf:
-    def verdict_of(_: Rated, scores: Sequence[float]) -> tuple[float, int]:
-        score = function(scores)
-        return float(score), round_half_up(score)
-
-    return verdict_of
-
-
-def _from_all_rows(rows: Iterable[Rated], minimum: int) -> _VerdictOf:
-    table = ScoreTable()
-    for row in rows:
-        table.add(row, minimum)
-    found = dawid_skene(table)
-    return lambda row, _: found[row.dataset, row.axis][row.id]
 
 
 def _nearest(usable: Sequence[Usable], label: int) -> str:

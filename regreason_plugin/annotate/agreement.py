@@ -97,8 +97,8 @@ def agreement(table: ScoreTable) -> Agreement:
             own = {axis: part[:, of[rater]] for axis, part in parts.items()}
             alphas.append(_alpha(f"prompts of {rater}", own))
     scores = np.concatenate(list(parts.values()))
-    found = [_left_out(coder, n, scores) for n, coder in enumerate(coders)]
-    return Agreement(len(scores), alphas, [one for one in found if one is not None])
+    left_out = [_left_out(coder, n, scores) for n, coder in enumerate(coders)]
+    return Agreement(len(scores), alphas, [one for one in left_out if one is not None])
 
 
 def _alpha(among: str, parts: dict[str, Floats]) -> Alpha:

@@ -30,6 +30,8 @@ _NUMBER = re.compile(
 )
 _LONE = re.compile("[\x00\ud800-\udfff]")
 
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")
+
 
 class Unreadable(Exception):  # noqa: N818 - an outcome, not an error of ours
     """An answer that cannot be used; its text is the outcome's name in the store."""
@@ -54,11 +56,11 @@ def read_rating(text: str, scale: int) -> Answer:
             ``score_missing``, ``score_not_a_number``, ``score_out_of_range``,
             ``explanation_empty`` or ``explanation_too_long``.
     """
-    found = _object(text, "score")
-    if found is None:
-        found = _stated(text)
-    score = _score(found.get("score"), scale)
-    return Answer(score, _explanation(found.get("explanation")))
+    answer = _object(text, "score")
+    if answer is None:
+        answer = _stated(text)
+    score = _score(answer.get("score"), scale)
+    return Answer(score, _explanation(answer.get("explanation")))
 
 
 def read_explanation(text: str) -> str:
@@ -67,12 +69,26 @@ def read_explanation(text: str) -> str:
     Raises:
         Unreadable: As `read_rating`, without the scores' names.
     """
-    found = _object(text, "explanation")
-    if found is None:
+    answer = _object(text, "explanation")
+    if answer is None:
         if "{" in text:
             raise Unreadable("broken_json")
-        found = {"explanation": _LEAD.sub("", text)}
-    return _explanation(found.get("explanation"))
+        answer = {"explanation": _LEAD.sub("", text)}
+    return _explanation(answer.get("explanation"))
+
+
+def cut_words(text: str, limit: int) -> tuple[str, bool]:
+    """Cut a text after so many words: behind its last whole sentence, or between words.
+
+    Returns:
+        The text, and whether it was cut.
+    """
+    words = text.split()
+    if len(words) <= limit:
+        return text, False
+    head = " ".join(words[:limit])
+    ends = [match.end() for match in _SENTENCE_END.finditer(head + " ")]
+    return (head[: ends[-1]] if ends else head), True
 
 
 def _object(text: str, key: str) -> dict[str, Any] | None:
@@ -89,29 +105,29 @@ def _object(text: str, key: str) -> dict[str, Any] | None:
     else:
         if isinstance(value, dict):
             return value
-    found: list[dict[str, Any]] = []
-    place = text.find("{")
+    objects: list[dict[str, Any]] = []
+    start = text.find("{")
     tried = 0
-    while place >= 0 and tried < 100:
+    while start >= 0 and tried < 100:
         tried += 1
         try:
-            value, end = decoder.raw_decode(text, place)
+            value, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            end = place + 1
+            end = start + 1
         else:
             if isinstance(value, dict) and key in value:
-                found.append(value)
-        place = text.find("{", end)
-    if len(found) > 1 and any(one != found[0] for one in found):
+                objects.append(value)
+        start = text.find("{", end)
+    if len(objects) > 1 and any(one != objects[0] for one in objects):
         raise Unreadable("broken_json")
-    return found[0] if found else None
+    return objects[0] if objects else None
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         raise ValueError("a name stands there twice")
-    return found
+    return value
 
 
 def _stated(text: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from regreason_plugin.annotate.answers import Unreadable
 from regreason_plugin.annotate.client import Fault, Server
-from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.lanes import Lane
 from regreason_plugin.annotate.questions import Question
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store
@@ -45,21 +44,8 @@ def ask_all(
     Raises:
         UserError: A key is missing or refused, or a server does nothing but fail.
     """
-    servers = [_server(lane.rater) for lane in lanes]
+    servers = [Server(lane.rater) for lane in lanes]
     return asyncio.run(_ask_all(store, lanes, servers, retry, budget))
-
-
-def _server(rater: ServerRater) -> Server:
-    return Server(
-        rater.base_url,
-        rater.api_key_env,
-        rater.model,
-        rater.request_options(),
-        rater.structured,
-        rater.timeout,
-        rater.retries,
-        rater.concurrency,
-    )
 
 
 async def _ask_all(
@@ -165,30 +151,30 @@ class _LaneRun:
     async def _ask(self, question: Question) -> Outcome:
         prompt = question.prompt()
         attempts = prompt_tokens = answer_tokens = 0
-        state, said, score, explanation = "", None, None, None
+        state, answer, score, explanation = "", None, None, None
         for _ in range(_READINGS):
             try:
                 reply, tried = await self._server.ask(prompt, question.schema)
             except Fault as fault:
                 attempts += fault.attempts
-                state, said = fault.kind, fault.said or None
+                state, answer = fault.kind, fault.server_text or None
                 break
             attempts += tried
             prompt_tokens += reply.prompt_tokens
             answer_tokens += reply.answer_tokens
-            state, said = reply.stop or OK, reply.text
+            state, answer = reply.stop or OK, reply.text
             if state == OK:
                 try:
                     score, explanation = question.read(reply.text)
                 except Unreadable as unreadable:
                     state = str(unreadable)
             if state == OK:
-                said = None
+                answer = None
                 break
         price = self._rater.price
         cost = price.of(prompt_tokens, answer_tokens) if price else 0.0
         return Outcome(
-            state, score, explanation, said, attempts, prompt_tokens, answer_tokens, cost
+            state, score, explanation, answer, attempts, prompt_tokens, answer_tokens, cost
         )
 
     def _check_count(self, outcome: Outcome) -> None:

@@ -20,7 +20,7 @@ import aiohttp
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from regreason_plugin.annotate.config import Structured
+from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.core.errors import UserError
 
 # Too many requests are the server's way of saying "later", not a failure of the call.
@@ -68,17 +68,17 @@ class Fault(Exception):  # noqa: N818 - an outcome, not an error of ours
 
     Attributes:
         kind: Its name in the store.
-        said: The start of what the server said, without the key.
+        server_text: The start of what the server said, without the key.
         wait: Seconds that the server asked to wait, if it did.
         attempts: How often it was tried.
     """
 
     attempts = 1
 
-    def __init__(self, kind: str, said: str = "", wait: float | None = None) -> None:
+    def __init__(self, kind: str, server_text: str = "", wait: float | None = None) -> None:
         super().__init__(kind)
         self.kind = kind
-        self.said = said
+        self.server_text = server_text
         self.wait = wait
 
 
@@ -131,63 +131,40 @@ class Pace:
 
 
 class Server:
-    """A model behind an address.
+    """A model behind an address, with a client of its own.
 
     Args:
-        url: The base URL, such as ``http://localhost:8000/v1``.
-        key_variable: The environment variable that holds the key; none for a server without.
-        model: As the server knows it.
-        sampling: Passed on with every request: temperature, max_tokens, seed, top_p.
-        structured: How the server is told to answer with a JSON object.
-        timeout: Seconds until a call that has not ended is given up, however much of its
-            answer has come.
-        retries: Further attempts after a fault that may pass.
-        concurrency: Calls at once.
+        rater: Its part of the config.
 
     Raises:
-        UserError: The variable is not set, or holds what no key can be.
+        UserError: The environment variable with the key is not set, or holds what no key can be.
     """
 
-    def __init__(
-        self,
-        url: str,
-        key_variable: str | None,
-        model: str,
-        sampling: dict[str, float | int],
-        structured: Structured,
-        timeout: float,
-        retries: int,
-        concurrency: int,
-    ) -> None:
-        self._url = url
-        self._variable = key_variable
-        self._key = os.environ.get(key_variable, "").strip() if key_variable else ""
-        if key_variable and not self._key:
+    def __init__(self, rater: ServerRater) -> None:
+        self._rater = rater
+        variable = rater.api_key_env
+        self._key = os.environ.get(variable, "").strip() if variable else ""
+        if variable and not self._key:
             raise UserError(
-                f"the environment variable {key_variable} is not set; it has to hold the key "
-                f"for {url}",
+                f"the environment variable {variable} is not set; it has to hold the key "
+                f"for {rater.base_url}",
                 field="api_key_env",
             )
         if not re.fullmatch(r"[!-~]*", self._key):
             raise UserError(
-                f"the environment variable {key_variable} holds white space or letters outside "
+                f"the environment variable {variable} holds white space or letters outside "
                 "ASCII, which no key does; set it anew",
                 field="api_key_env",
             )
-        self._model = model
-        self._sampling = sampling
-        self._structured = structured
-        self._timeout = timeout
-        self._retries = retries
-        self.pace = Pace(concurrency)
+        self.pace = Pace(rater.concurrency)
         self._client = openai.AsyncOpenAI(
-            base_url=url,
+            base_url=rater.base_url,
             # Never the key that the client would find in OPENAI_API_KEY by itself: it may be
             # another server's.
             api_key=self._key or "none",
-            timeout=timeout,
+            timeout=rater.timeout,
             max_retries=0,
-            http_client=openai.DefaultAioHttpClient(timeout=timeout),
+            http_client=openai.DefaultAioHttpClient(timeout=rater.timeout),
         )
         # Whatever else it has found in OPENAI_...: names of an account, headers, another key.
         self._client.organization = self._client.project = self._client.admin_api_key = None
@@ -218,7 +195,7 @@ class Server:
             nonlocal limited
             fault = state.outcome and state.outcome.exception()
             limited += isinstance(fault, Fault) and fault.kind == "rate_limited"
-            return limited > _RATE_LIMITED_AT_MOST or attempts - limited > self._retries
+            return limited > _RATE_LIMITED_AT_MOST or attempts - limited > self._rater.retries
 
         def wait(state: RetryCallState) -> float:
             fault = state.outcome and state.outcome.exception()
@@ -247,23 +224,25 @@ class Server:
 
     async def _once(self, prompt: str, schema: dict[str, Any]) -> Reply:
         # In the body as they are: servers know more names than the client.
-        options: dict[str, Any] = {"extra_body": dict(self._sampling)}
-        if self._structured == "json_schema":
+        options: dict[str, Any] = {"extra_body": self._rater.request_options()}
+        if self._rater.structured == "json_schema":
             described = {"name": "answer", "strict": True, "schema": schema}
             options["response_format"] = {"type": "json_schema", "json_schema": described}
-        elif self._structured == "json_object":
+        elif self._rater.structured == "json_object":
             options["response_format"] = {"type": "json_object"}
         try:
             # Raw: a body that is no chat completion is a fault with a name, not a half-made object.
             request = self._client.chat.completions.with_raw_response.create(
-                model=self._model, messages=[{"role": "user", "content": prompt}], **options
+                model=self._rater.model, messages=[{"role": "user", "content": prompt}], **options
             )
             # The client's own limit is from one piece of an answer to the next.
-            raw = await asyncio.wait_for(request, self._timeout)
+            raw = await asyncio.wait_for(request, self._rater.timeout)
         except openai.AuthenticationError:
-            where = f"in {self._variable}" if self._variable else "(none: api_key_env is not set)"
+            variable = self._rater.api_key_env
+            where = f"in {variable}" if variable else "(none: api_key_env is not set)"
             raise UserError(
-                f"{self._url} refuses the key {where} (401); set it and run the same command again"
+                f"{self._rater.base_url} refuses the key {where} (401); set it and run the same "
+                "command again"
             ) from None
         except openai.APIStatusError as error:
             raise self._status_fault(error) from None
@@ -275,7 +254,7 @@ class Server:
         try:
             reply = read_reply(response.headers.get("content-type", ""), response.content)
         except Fault as fault:
-            fault.said = self._without_key(fault.said)[:_KEPT]
+            fault.server_text = self._without_key(fault.server_text)[:_KEPT]
             raise
         # Words that stand for a key where none is needed may stand in an answer, too.
         return reply if len(self._key) < 8 else replace(reply, text=self._without_key(reply.text))
@@ -286,22 +265,24 @@ class Server:
     def _status_fault(self, error: openai.APIStatusError) -> Fault:
         status = error.status_code
         kind = _KINDS.get(status) or ("server_error" if status >= 500 else "refused_request")
-        said = self._without_key(" ".join(str(error.message).split()))[:_KEPT]
+        server_text = self._without_key(" ".join(str(error.message).split()))[:_KEPT]
         if kind in _FINAL or (status < 500 and status not in {408, 409, 429}):
-            return Fault(kind, said)
-        return _Transient(kind, said, _retry_after(error.response.headers.get("retry-after")))
+            return Fault(kind, server_text)
+        return _Transient(
+            kind, server_text, _retry_after(error.response.headers.get("retry-after"))
+        )
 
 
 def read_reply(content_type: str, body: bytes) -> Reply:
     """What a server's answer holds, or the fault it is."""
     # Long enough that a key in what is kept of it is whole.
-    said = body[:20_000].decode("utf-8", "replace")
+    body_text = body[:20_000].decode("utf-8", "replace")
     if "json" not in content_type.lower():
-        raise _Transient("wrong_content_type", said)
+        raise _Transient("wrong_content_type", body_text)
     try:
         completion = json.loads(body)
     except (ValueError, RecursionError):
-        raise _Transient("broken_body", said) from None
+        raise _Transient("broken_body", body_text) from None
     try:
         choice = completion["choices"][0]
         message = choice["message"]
@@ -312,7 +293,7 @@ def read_reply(content_type: str, body: bytes) -> Reply:
             raise ValueError
         reason = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
-        raise _Transient("no_completion", said) from None
+        raise _Transient("no_completion", body_text) from None
     stop = None
     if refusal or reason == "content_filter":
         stop, text = "refused", str(refusal or text)

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from regreason_plugin.annotate.prompts import STYLES
 from regreason_plugin.annotate.raters import PROMPTS
 from regreason_plugin.annotate.rules import RULE_RATERS, RULED_AXES
 from regreason_plugin.core.errors import UserError, nearest
-from regreason_plugin.core.jsonl import validate
+from regreason_plugin.core.jsonl import Model, validate
 from regreason_plugin.core.paper import AXES
-from regreason_plugin.core.yaml_file import told_in_one_sentence
+from regreason_plugin.core.yaml_file import read_yaml
 
 Structured = Literal["json_schema", "json_object", "none"]
 
@@ -245,7 +244,7 @@ def read_config(path: Path) -> AnnotateConfig:
     Raises:
         UserError: It is not there, no YAML mapping, or a key or rater is unknown.
     """
-    config = validate(AnnotateConfig, _mapping(path, "the keys conversations and out"), path, 1)
+    config = _read(AnnotateConfig, path, "the keys conversations and out")
     _check(config, path)
     return config
 
@@ -256,17 +255,16 @@ def read_explain_config(path: Path) -> ExplainConfig:
     Raises:
         UserError: As `read_config`.
     """
-    config = validate(ExplainConfig, _mapping(path, "the key raters"), path, 1)
+    config = _read(ExplainConfig, path, "the key raters")
     _check_names([rater.name for rater in config.raters], path)
     return config
 
 
-def _mapping(path: Path, needed: str) -> dict[str, Any]:
-    with told_in_one_sentence(path):
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
+def _read(model: type[Model], path: Path, needed: str) -> Model:
+    file = read_yaml(path)
+    if not isinstance(file.value, dict):
         raise UserError(f"is no mapping; it needs {needed}", path=path)
-    return value
+    return validate(model, file.value, path, file.line)
 
 
 def _check_names(names: list[str], path: Path) -> None:

@@ -45,15 +45,15 @@ def dawid_skene(table: ScoreTable) -> dict[Setting, dict[str, tuple[float, int]]
     Returns:
         (score, label) by setting and id.
     """
-    found: dict[Setting, dict[str, tuple[float, int]]] = {}
+    verdicts: dict[Setting, dict[str, tuple[float, int]]] = {}
     for setting in table.settings:
         posterior, labels = _posterior(to_labels(table.matrix([setting])))
         means = np.round(posterior @ labels, 9)
-        found[setting] = {
+        verdicts[setting] = {
             row_id: (float(score), _most_probable(row, labels, float(score)))
             for (_, row_id), row, score in zip(table.ids([setting]), posterior, means, strict=True)
         }
-    return found
+    return verdicts
 
 
 def _posterior(scores: Floats) -> tuple[Floats, Floats]:
@@ -68,10 +68,10 @@ def _posterior(scores: Floats) -> tuple[Floats, Floats]:
     )
     model = DawidSkene(n_iter=ROUNDS, tol=TOLERANCE).fit_predict_proba(data)
     posterior = model.sort_index().sort_index(axis=1)
-    found = posterior.to_numpy(dtype=float)
+    probabilities = posterior.to_numpy(dtype=float)
     # crowd-kit lifts each probability to 1e-10 at least, so that a row's sum exceeds 1.
-    found /= found.sum(axis=1, keepdims=True)
-    return found, posterior.columns.to_numpy(dtype=float)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return probabilities, posterior.columns.to_numpy(dtype=float)
 
 
 def _most_probable(row: Floats, labels: Floats, mean: float) -> int:

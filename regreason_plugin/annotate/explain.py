@@ -11,32 +11,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-
+from regreason_plugin.annotate.answers import cut_words
 from regreason_plugin.annotate.config import ExplainConfig, ServerRater
-from regreason_plugin.annotate.cost_estimate import LanePlan, count, estimate
 from regreason_plugin.annotate.label_leaks import find_leaks, names_label
-from regreason_plugin.annotate.lanes import Lane
-from regreason_plugin.annotate.prompts import load_explain_prompt
-from regreason_plugin.annotate.questions import Question, explain_question
-from regreason_plugin.annotate.run import (
-    Watcher,
-    ask,
-    check_budget,
-    check_installed,
-    cut_words,
-    spent,
-    tally,
+from regreason_plugin.annotate.lanes import Lane, LanePlan, count, estimate
+from regreason_plugin.annotate.prompts import (
+    EXPLAIN,
+    explain_sha256,
+    load_explain_prompt,
+    render_explain,
 )
+from regreason_plugin.annotate.questions import Question, explanation_question
+from regreason_plugin.annotate.run import Watcher, ask, spent, store_to_ask_for, store_to_read
 from regreason_plugin.annotate.store import OK, Outcome, Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.core.task_file import AXIS, TaskFile
 from regreason_plugin.core.whole_files import atomic_writer, check_not_input
+from regreason_plugin.core.yaml_file import dump_yaml
 from regreason_plugin.data.labelled_table import Labelled, read_labelled
 
 
@@ -95,16 +90,12 @@ def explain(
         UserError: The table, the prompt or a key is wrong, a server does nothing but fail, or
             no row could be explained.
     """
-    check_budget(config.raters, budget)
-    check_installed()
-    with Store(config.store_path(out)) as store:
-        # Also where nothing is left to ask, for the files of killed processes.
-        store.take_over()
-        run = _Run(task, config, store)
-        unaffordable = run.ask(watcher, retry, budget)
+    with store_to_ask_for(config.store_path(out), config.raters, budget) as store:
+        explaining = _Explaining(task, config, store)
+        unaffordable = explaining.ask(watcher, retry, budget)
         if unaffordable:
             return Explained(unaffordable=unaffordable, cost=spent(store, config.raters))
-        return run.write(out, watcher)
+        return explaining.write(out, watcher)
 
 
 def dry_run(
@@ -117,14 +108,8 @@ def dry_run(
     Raises:
         UserError: The table or the prompt is wrong.
     """
-    store_path = config.store_path(out)
-    with TemporaryDirectory() as scratch:
-        # A question leaves nothing behind.
-        there = store_path if store_path.is_file() else Path(scratch) / "none.db"
-        with Store(there) as store:
-            run = _Run(task, config, store)
-            lanes = [run.lane(place) for place in range(len(config.raters))]
-            return estimate(store, lanes, retry=retry)
+    with store_to_read(config.store_path(out)) as store:
+        return estimate(store, _Explaining(task, config, store).lanes(), retry=retry)
 
 
 def check_files(task: TaskFile, task_file: Path, out: Path, task_out: Path | None) -> None:
@@ -158,8 +143,8 @@ def check_files(task: TaskFile, task_file: Path, out: Path, task_out: Path | Non
 
 def authors(task: TaskFile, config: ExplainConfig, done: Explained) -> tuple[str, ...]:
     """Who wrote explanations of the table that came of it, by name and model."""
-    asked = [f"{rater.name} ({rater.model})" for rater in config.raters if done.by[rater.name]]
-    return tuple(dict.fromkeys([*task.explained_by, *asked]))
+    names = [f"{rater.name} ({rater.model})" for rater in config.raters if done.by[rater.name]]
+    return tuple(dict.fromkeys([*task.explained_by, *names]))
 
 
 def changes(task: TaskFile, out: Path, there: Path, by: tuple[str, ...]) -> dict[str, Any]:
@@ -186,27 +171,10 @@ def write_task(task: TaskFile, out: Path, task_out: Path, by: tuple[str, ...]) -
     keys = {**task.model_dump(mode="json"), **changes(task, out, task_out.parent, by)}
     head = f"# As the task.yml that it comes from, with the explanations of {out.name}.\n"
     with atomic_writer(task_out) as stream:
-        stream.write((head + as_yaml(keys)).encode("utf-8"))
+        stream.write((head + dump_yaml(keys)).encode("utf-8"))
 
 
-class _Dumper(yaml.SafeDumper):
-    pass
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
-def as_yaml(keys: dict[str, Any]) -> str:
-    """Keys of a ``task.yml``, in their order."""
-    return yaml.dump(keys, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**9)
-
-
-class _Run:
+class _Explaining:
     def __init__(self, task: TaskFile, config: ExplainConfig, store: Store) -> None:
         self._task = task
         self._config = config
@@ -214,19 +182,20 @@ class _Run:
         self._declaration = task.declaration
         self._template = load_explain_prompt(config.prompts)
 
-    def lane(self, place: int) -> Lane:
-        """Of the rater in this place, from 0."""
-        rater = self._config.raters[place]
-        return Lane(rater, partial(self._questions, place), tally(rater))
+    def lanes(self) -> list[Lane]:
+        """One a rater, in their order."""
+        return [
+            Lane(rater, partial(self._questions, number))
+            for number, rater in enumerate(self._config.raters)
+        ]
 
     def ask(self, watcher: Watcher, retry: bool, budget: float | None) -> int:
         """Ask one rater after the other; returns the calls that the budget did not allow."""
         unaffordable = 0
-        for place, rater in enumerate(self._config.raters):
-            lane = self.lane(place)
+        for lane in self.lanes():
             # Reads the whole table, so that what is wrong with it is found before any call.
             count(self._store, [lane], retry=retry)
-            what = f"Explaining, {rater.name}"
+            what = f"Explaining, {lane.rater.name}"
             unaffordable += ask(self._store, [lane], watcher, what, retry, budget)
         return unaffordable
 
@@ -270,22 +239,22 @@ class _Run:
         done.failed[known[-1].state if known[-1] else "not_asked"] += 1
         return None
 
-    def _questions(self, place: int) -> Iterator[list[Question]]:
+    def _questions(self, number: int) -> Iterator[list[Question]]:
         """A rater's, a list a row: of rows that no other has explained and all before have not."""
-        rater = self._config.raters[place]
+        rater = self._config.raters[number]
         for row in read_labelled(self._task):
-            if row.explanation is None and self._is_for(place, row):
+            if row.explanation is None and self._is_for(number, row):
                 yield [self._question(rater, row)]
 
-    def _is_for(self, place: int, row: Labelled) -> bool:
+    def _is_for(self, number: int, row: Labelled) -> bool:
         if len(self._config.raters) == 1:
             return True
         known = self._outcomes(row)
-        if any(one is None or one.state == OK for one in known[:place]):
+        if any(one is None or one.state == OK for one in known[:number]):
             return False
         # What it has failed on and a later one has explained is not asked again.
-        later = any(one is not None and one.state == OK for one in known[place + 1 :])
-        mine = known[place]
+        later = any(one is not None and one.state == OK for one in known[number + 1 :])
+        mine = known[number]
         return mine is None or mine.state == OK or not later
 
     def _outcomes(self, row: Labelled) -> list[Outcome | None]:
@@ -303,12 +272,13 @@ class _Run:
             },
             context={"declaration": self._declaration},
         )
-        return explain_question(
+        task, label = self._task.prompt, self._declaration.labels[row.label - 1]
+        template, words = self._template, self._config.max_words
+        return explanation_question(
             rater,
-            self._template,
-            self._config.max_words,
-            self._task.prompt,
             conversation,
             AXIS,
-            self._declaration.labels[row.label - 1],
+            EXPLAIN,
+            explain_sha256(template, task, label, words),
+            lambda: render_explain(template, task, row.text, label, words),
         )

@@ -124,8 +124,8 @@ def score_golden(
     Raises:
         UserError: None of its rows has enough ratings.
     """
-    given = {key: table.row(*key) for key in sorted(golden)}
-    rows = {key: scores for key, scores in given.items() if scores is not None}
+    scores_of = {key: table.row(*key) for key in sorted(golden)}
+    rows = {key: scores for key, scores in scores_of.items() if scores is not None}
     if not rows:
         raise UserError("none of its rows has enough ratings; lower --minimum", path=path)
     truth = np.array([golden[key] for key in rows])
@@ -134,8 +134,8 @@ def score_golden(
         for name, function in ROWWISE.items()
     }
     if is_installed():
-        found = dawid_skene(table)
-        labels["dawid_skene"] = np.array([found[setting][row][1] for setting, row in rows])
+        verdicts = dawid_skene(table)
+        labels["dawid_skene"] = np.array([verdicts[setting][row][1] for setting, row in rows])
     conversations = [row for _, row in rows]
     scores = [_score(by, labels[by], truth, conversations) for by in AGGREGATORS if by in labels]
     best = min(scores, key=lambda score: (round(score.mae, 9), round(score.mse, 9)))
@@ -162,11 +162,11 @@ def _score(
 
 
 def _interval(errors: Floats, conversations: list[str]) -> tuple[float, float] | None:
-    _, place = np.unique(conversations, return_inverse=True)
-    counts = np.bincount(place)
+    _, conversation = np.unique(conversations, return_inverse=True)
+    counts = np.bincount(conversation)
     if len(counts) < 2:
         return None
-    sums = np.bincount(place, weights=errors)
+    sums = np.bincount(conversation, weights=errors)
     drawn = np.random.default_rng(0).integers(len(counts), size=(RESAMPLES, len(counts)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])

@@ -109,14 +109,15 @@ def render_merge(
 ) -> str:
     """The whole question about some explanations of one conversation."""
     block = "\n".join(f"<explanation>\n{_material(one)}\n</explanation>" for one in explanations)
-    parts = re.split(r"(\{conversation\}|\{explanations\}|\{question\}|\{words\})", text)
-    values = {
-        CONVERSATION: conversation_block(conversation),
-        EXPLANATIONS: f"<explanations>\n{block}\n</explanations>",
-        "{question}": QUESTIONS[axis],
-        "{words}": str(words),
-    }
-    return "".join(values.get(part, part) for part in parts)
+    return _fill(
+        text,
+        {
+            CONVERSATION: conversation_block(conversation),
+            EXPLANATIONS: f"<explanations>\n{block}\n</explanations>",
+            "{question}": QUESTIONS[axis],
+            "{words}": str(words),
+        },
+    )
 
 
 def load_explain_prompt(folder: Path | None) -> str:
@@ -138,14 +139,21 @@ def render_explain(template: str, task: str, text: str, label: str, words: int) 
         label: The text of its label.
         words: The most that the explanation may have.
     """
-    values = {
-        "{task}": _block("task", task.replace(TEXT, "(the text)")),
-        TEXT: _block("text", text),
-        LABEL: _block("label", label),
-        "{words}": str(words),
-    }
-    parts = re.split(r"(\{task\}|\{text\}|\{label\}|\{words\})", template)
-    return "".join(values.get(part, part) for part in parts)
+    return _fill(
+        template,
+        {
+            "{task}": _block("task", task.replace(TEXT, "(the text)")),
+            TEXT: _block("text", text),
+            LABEL: _block("label", label),
+            "{words}": str(words),
+        },
+    )
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    """Put values in their places, all at once: no value is searched for another's place."""
+    places = "|".join(map(re.escape, values))
+    return re.sub(places, lambda match: values[match[0]], template)
 
 
 def explain_sha256(template: str, task: str, label: str, words: int) -> str:
@@ -177,9 +185,9 @@ def copy_prompts(destination: Path) -> list[Path]:
         UserError: One of the files is there already.
     """
     ours = files("regreason_plugin.annotate")
-    asked = [f"{style}/{axis}.txt" for style in STYLES for axis in AXES]
+    declared = [f"{style}/{axis}.txt" for style in STYLES for axis in AXES]
     # An axis may have been declared that nobody has written a prompt for.
-    names = [name for name in asked if ours.joinpath("prompts").joinpath(name).is_file()]
+    names = [name for name in declared if ours.joinpath("prompts").joinpath(name).is_file()]
     names += [f"{MERGE}.txt", f"{EXPLAIN}.txt"]
     for name in [*names, *CONFIGS]:
         if (destination / name).exists():
@@ -197,7 +205,7 @@ def _material(text: str, mark: re.Pattern[str] = _MARK) -> str:
     return mark.sub("\u2039", neutralise(text.replace("\r\n", "\n").strip())[0])
 
 
-def _read(name: str, places: Sequence[str], folder: Path | None) -> str:
+def _read(name: str, placeholders: Sequence[str], folder: Path | None) -> str:
     with as_file(files("regreason_plugin.annotate").joinpath("prompts")) as ours:
         path = (folder or ours) / name
         try:
@@ -208,10 +216,11 @@ def _read(name: str, places: Sequence[str], folder: Path | None) -> str:
             ) from None
         except UnicodeDecodeError:
             raise UserError("is not UTF-8; save the file as UTF-8", path=path) from None
-    for place in places:
-        if text.count(place) != 1:
+    for placeholder in placeholders:
+        if text.count(placeholder) != 1:
             raise UserError(
-                f"needs {place} exactly once, and has it {text.count(place)} times", path=path
+                f"needs {placeholder} exactly once, and has it {text.count(placeholder)} times",
+                path=path,
             )
     return text
 

@@ -10,16 +10,7 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.annotate.answers import read_explanation, read_rating
 from regreason_plugin.annotate.config import ServerRater
-from regreason_plugin.annotate.prompts import (
-    EXPLAIN,
-    MERGE,
-    AskingPrompt,
-    explain_sha256,
-    load_prompts,
-    merge_sha256,
-    render_explain,
-    render_merge,
-)
+from regreason_plugin.annotate.prompts import AskingPrompt
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.core.jsonl import check_unique, read_records
 from regreason_plugin.core.paper import AXES, EIGHTEEN
@@ -87,12 +78,13 @@ class AskedRater:
     config: ServerRater
     asking: Mapping[tuple[str, str], AskingPrompt]
     store: Store
-    _known: tuple[Conversation, dict[CallKey, Outcome]] | None = None
 
     def __post_init__(self) -> None:
         # The same for half a million questions.
-        self._how = sampling(self.config)
+        self._sampling = sampling(self.config)
         self._hashes = {key: prompt.sha256 for key, prompt in self.asking.items()}
+        self._last: Conversation | None = None
+        self._outcomes: dict[tuple[str, str], Outcome] = {}
 
     @property
     def name(self) -> str:
@@ -106,10 +98,9 @@ class AskedRater:
 
     def kinds(self) -> set[tuple[str, ...]]:
         """The keys of what it is asked about any conversation, without the conversation."""
-        model, how = self.config.model, self._how
         return {
-            (self.name, axis, style, hashed, model, how)
-            for (style, axis), hashed in self._hashes.items()
+            (self.name, axis, style, sha256, self.config.model, self._sampling)
+            for (style, axis), sha256 in self._hashes.items()
         }
 
     def questions(self, conversation: Conversation) -> list[Question]:
@@ -124,109 +115,65 @@ class AskedRater:
     def rate(self, conversation: Conversation, axis: str, prompt: Any) -> RaterScore:
         """What it has answered, out of the store."""
         # All it has said of a conversation is read at once, for the axes and prompts to come.
-        if self._known is None or self._known[0] is not conversation:
-            asked = self.questions(conversation)
-            self._known = conversation, self.store.outcomes([one.key for one in asked])
-        outcome = next(
-            (
-                outcome
-                for key, outcome in self._known[1].items()
-                if (key.axis, key.prompt) == (axis, prompt.name)
-            ),
-            None,
-        )
-        found = outcome is not None and outcome.state == OK
+        if self._last is not conversation:
+            keys = [question.key for question in self.questions(conversation)]
+            outcomes = self.store.outcomes(keys).items()
+            self._outcomes = {(key.axis, key.prompt): outcome for key, outcome in outcomes}
+            self._last = conversation
+        outcome = self._outcomes.get((axis, prompt.name), Outcome("not_asked"))
+        answered = outcome.state == OK
         return RaterScore(
             rater=self.name,
             prompt=prompt.name,
             scale=prompt.scale,
-            score=outcome.score if outcome and found else None,
-            explanation=outcome.explanation if outcome and found else None,
-            error=None if found else (outcome.state if outcome else "not_asked"),
+            score=outcome.score if answered else None,
+            explanation=outcome.explanation if answered else None,
+            error=None if answered else outcome.state,
         )
 
     def _question(self, text: str, conversation: Conversation, axis: str, style: str) -> Question:
         prompt = self.asking[style, axis]
-        hashed = self._hashes[style, axis]
-        key = CallKey(text, self.name, axis, style, hashed, self.config.model, self._how)
+        sha256 = self._hashes[style, axis]
+        key = CallKey(text, self.name, axis, style, sha256, self.config.model, self._sampling)
         return Question(
             key,
             conversation.id,
             lambda: prompt.render(conversation),
             _rating_schema(prompt.scale),
-            lambda said: read_rating(said, prompt.scale),
+            lambda answer: read_rating(answer, prompt.scale),
         )
 
 
-def asked_rater(config: ServerRater, prompts: Path | None, store: Store) -> AskedRater:
-    """Read a rater's prompts.
-
-    Raises:
-        UserError: One is missing or wrong.
-    """
-    return AskedRater(config, load_prompts(config.prompts, prompts), store)
-
-
-def merge_question(
+def explanation_question(
     config: ServerRater,
-    template: str,
-    words: int,
     conversation: Conversation,
     axis: str,
-    explanations: Sequence[str],
+    kind: str,
+    prompt_sha256: str,
+    prompt: Callable[[], str],
 ) -> Question:
-    """The call that makes one explanation of several."""
-    return Question(
-        CallKey(
-            conversation_key(conversation),
-            config.name,
-            axis,
-            MERGE,
-            merge_sha256(template, explanations, words),
-            config.model,
-            sampling(config),
-        ),
-        conversation.id,
-        lambda: render_merge(template, conversation, axis, explanations, words),
-        _schema({"explanation": _EXPLANATION}),
-        lambda said: (None, read_explanation(said)),
-    )
-
-
-def explain_question(
-    config: ServerRater,
-    template: str,
-    words: int,
-    task: str,
-    conversation: Conversation,
-    axis: str,
-    label: str,
-) -> Question:
-    """The call that says why a text has its label.
+    """A call whose answer is an explanation without a score.
 
     Args:
         config: Who is asked.
-        template: The prompt (`prompts.load_explain_prompt`).
-        words: The most that the explanation may have.
-        task: The prompt of the task.
-        conversation: The text, as its last message.
-        axis: What the label is of.
-        label: Its text.
+        conversation: What is explained.
+        axis: On which axis.
+        kind: `prompts.MERGE` or `prompts.EXPLAIN`.
+        prompt_sha256: What the prompt says beside the conversation.
+        prompt: Makes the whole text.
     """
+    key = CallKey(
+        conversation_key(conversation),
+        config.name,
+        axis,
+        kind,
+        prompt_sha256,
+        config.model,
+        sampling(config),
+    )
+    schema = _schema({"explanation": _EXPLANATION})
     return Question(
-        CallKey(
-            conversation_key(conversation),
-            config.name,
-            axis,
-            EXPLAIN,
-            explain_sha256(template, task, label, words),
-            config.model,
-            sampling(config),
-        ),
-        conversation.id,
-        lambda: render_explain(template, task, conversation.conversation[-1].content, label, words),
-        _schema({"explanation": _EXPLANATION}),
-        lambda said: (None, read_explanation(said)),
+        key, conversation.id, prompt, schema, lambda answer: (None, read_explanation(answer))
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from regreason_plugin.core.records import Conversation, RaterScore
+from regreason_plugin.core.paper import AXES
+from regreason_plugin.core.records import Conversation, Rated, RaterScore
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,24 @@ class Rater(Protocol):
 
     def rate(self, conversation: Conversation, axis: str, prompt: RatingPrompt) -> RaterScore:
         """Rate the last message on one axis; a failure is an entry with ``error``."""
+
+
+def collect(
+    conversations: Iterable[Conversation],
+    raters: Sequence[Rater],
+    axes: Sequence[str] = tuple(AXES),
+) -> Iterator[Rated]:
+    """What every rater says of conversations as they come, with each of its prompts.
+
+    Yields:
+        One record a conversation and axis.
+    """
+    for conversation in conversations:
+        fields = dict(conversation)
+        for axis in axes:
+            scores = [
+                rater.rate(conversation, axis, prompt)
+                for rater in raters
+                for prompt in rater.prompts
+            ]
+            yield Rated(**fields, axis=axis, ratings=scores)

@@ -120,7 +120,7 @@ def write_aggregated(
         rating = None
         for rating in aggregate_rows(lambda: read_rated(ratings), by, minimum, dropped):
             conversations[rating.id] = rating.dataset
-            raters.update(given.rater for given in rating.ratings)
+            raters.update(one.rater for one in rating.ratings)
             yield rating
             on_row()
         if rating is None:

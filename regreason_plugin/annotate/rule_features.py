@@ -104,14 +104,14 @@ def read(turns: tuple[Turn, ...], context: str | None) -> Reading:
     sentences = [text for text in _SENTENCE_END.split(message.strip()) if _WORD.search(text)]
     words = [_words(sentence) for sentence in sentences]
     requests = [turn.content for turn in turns[:-1] if turn.role == "user"]
-    said = {_stem(word) for sentence in words for word in sentence}
+    stems = {_stem(word) for sentence in words for word in sentence}
     asked = _asked(requests)
     placed, stayed, topic, strays = _whereabouts(words, [context or "", *requests])
     return Reading(
         sentences=len(sentences),
         flaws=tuple(_flaws(sentences, words)),
         asked=asked,
-        answered=tuple(word for word in asked if _stem(word) in said),
+        answered=tuple(word for word in asked if _stem(word) in stems),
         placed=placed,
         stayed=stayed,
         topic=topic,
@@ -197,31 +197,33 @@ def _subject(words: Sequence[str], content: Sequence[str]) -> str:
 
 
 def _flaws(sentences: Sequence[str], words: Sequence[Sequence[str]]) -> Iterable[Flaw]:
-    said: set[tuple[str, ...]] = set()
-    for place, (sentence, its_words) in enumerate(zip(sentences, words, strict=True)):
+    earlier_runs: set[tuple[str, ...]] = set()
+    for number, (sentence, its_words) in enumerate(zip(sentences, words, strict=True)):
         for first, second in pairwise(its_words):
             pair = f"'{first[:_QUOTED_LENGTH]} {second[:_QUOTED_LENGTH]}'"
             if first == second and first not in _MAY_BE_DOUBLED:
-                yield Flaw(place, f"the doubled word in {pair}", grave=True)
+                yield Flaw(number, f"the doubled word in {pair}", grave=True)
             elif first in _ARTICLES and second in _NEVER_AFTER_ARTICLE:
-                yield Flaw(place, f"the misplaced article in {pair}", grave=True)
+                yield Flaw(number, f"the misplaced article in {pair}", grave=True)
         if its_words[-1] in _ARTICLES:
-            yield Flaw(place, f"the article '{its_words[-1]}' at the end", grave=True)
+            yield Flaw(number, f"the article '{its_words[-1]}' at the end", grave=True)
         for word in its_words:
             if word in _STILTED:
-                yield Flaw(place, f"the stilted word '{word}'", grave=True)
+                yield Flaw(number, f"the stilted word '{word}'", grave=True)
         if len(its_words) > _LONG_SENTENCE:
-            yield Flaw(place, "a sentence that is too long", grave=False)
+            yield Flaw(number, "a sentence that is too long", grave=False)
         if sentence[0].islower():
-            yield Flaw(place, f"the small letter of '{its_words[0][:_QUOTED_LENGTH]}'", grave=False)
+            yield Flaw(
+                number, f"the small letter of '{its_words[0][:_QUOTED_LENGTH]}'", grave=False
+            )
         if _STOCK.search(sentence.replace("\u2019", "'")):
-            yield Flaw(place, "a stock phrase", grave=False)
+            yield Flaw(number, "a stock phrase", grave=False)
         runs = {
             tuple(its_words[start : start + _SAID_TWICE])
             for start in range(len(its_words) - _SAID_TWICE + 1)
         }
-        if runs & said:
-            yield Flaw(place, "a phrase said twice", grave=False)
-        said |= runs
+        if runs & earlier_runs:
+            yield Flaw(number, "a phrase said twice", grave=False)
+        earlier_runs |= runs
     if sentences and sentences[-1][-1].isalnum():
         yield Flaw(len(sentences) - 1, "a last sentence without its end", grave=False)

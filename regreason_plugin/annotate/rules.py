@@ -7,14 +7,15 @@ they counted. They stand in for people or language models and are neither.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from regreason_plugin.annotate.raters import PROMPTS, Rater, RatingPrompt
+from regreason_plugin.annotate.aggregate import aggregate_rows
+from regreason_plugin.annotate.raters import PROMPTS, Rater, RatingPrompt, collect
 from regreason_plugin.annotate.rule_features import Reading, read
 from regreason_plugin.annotate.scores import round_half_up
 from regreason_plugin.core.paper import AXES
-from regreason_plugin.core.records import Conversation, RaterScore
+from regreason_plugin.core.records import Conversation, RaterScore, Rating
 
 RULES_NOTE = (
     "Labels and explanations come from the built-in rules (raters named rules-*), which count "
@@ -121,20 +122,20 @@ def _say_naturalness(reading: Reading, drawn: bytes) -> str:
 
 
 def _say_comprehensiveness(reading: Reading, drawn: bytes) -> str:
-    given, asked = reading.answered, reading.asked
-    missing = [thing for thing in asked if thing not in given]
+    answered, asked = reading.answered, reading.asked
+    missing = [thing for thing in asked if thing not in answered]
     if not asked:
-        said = _sentences(reading.sentences)
-        return f"Nothing definite was asked before it, and it says what it has to say in {said}."
+        length = _sentences(reading.sentences)
+        return f"Nothing definite was asked before it, and it says what it has to say in {length}."
     things = f"{_number(len(asked))} thing{'s' if len(asked) > 1 else ''} asked"
     if not missing:
         return _pick(
             drawn,
-            f"Answers every one of the {things}: {_join(given, 'and')}, and leaves out nothing.",
-            f"Covers {_join(given, 'and')}, so none of the {things} is left open.",
-            f"Nothing is missing of the {things}: there is word on {_join(given, 'and')}.",
+            f"Answers every one of the {things}: {_join(answered, 'and')}, and leaves out nothing.",
+            f"Covers {_join(answered, 'and')}, so none of the {things} is left open.",
+            f"Nothing is missing of the {things}: there is word on {_join(answered, 'and')}.",
         )
-    if not given:
+    if not answered:
         return _pick(
             drawn,
             f"Answers none of the {things}: there is nothing on {_join(missing, 'or')}.",
@@ -143,11 +144,11 @@ def _say_comprehensiveness(reading: Reading, drawn: bytes) -> str:
         )
     return _pick(
         drawn,
-        f"Answers {_number(len(given))} of the {things}, {_join(given, 'and')}; nothing on "
+        f"Answers {_number(len(answered))} of the {things}, {_join(answered, 'and')}; nothing on "
         f"{_join(missing, 'or')}.",
-        f"Leaves out {_join(missing, 'and')}, but speaks of {_join(given, 'and')}: "
-        f"{_number(len(given))} of the {things}.",
-        f"Of the {things}, {_number(len(given))} found an answer, {_join(given, 'and')}; "
+        f"Leaves out {_join(missing, 'and')}, but speaks of {_join(answered, 'and')}: "
+        f"{_number(len(answered))} of the {things}.",
+        f"Of the {things}, {_number(len(answered))} found an answer, {_join(answered, 'and')}; "
         f"{_join(missing, 'and')} did not.",
     )
 
@@ -186,6 +187,17 @@ RULES: dict[str, tuple[Callable[[Reading, float], float], Callable[[Reading, byt
     "on_topic": (_on_topic, _say_on_topic),
 }
 RULED_AXES = tuple(axis for axis in AXES if axis in RULES)
+
+
+def rate(
+    conversations: Iterable[Conversation], axes: Sequence[str] = RULED_AXES
+) -> Iterator[Rating]:
+    """Rate conversations as they come, by the mean of the scores of all rules.
+
+    Yields:
+        A rating a conversation and axis.
+    """
+    return aggregate_rows(lambda: collect(conversations, RULE_RATERS, axes))
 
 
 def _pick(drawn: bytes, *wordings: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -15,31 +14,35 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from regreason_plugin.annotate.aggregate import aggregate_rows
-from regreason_plugin.annotate.config import AnnotateConfig, MergeConfig, ServerRater
-from regreason_plugin.annotate.cost_estimate import LanePlan, count, count_ratings, estimate
-from regreason_plugin.annotate.ensemble import collect
-from regreason_plugin.annotate.lanes import Lane, Tally
-from regreason_plugin.annotate.prompts import MERGE, load_merge_prompt
+from regreason_plugin.annotate.answers import cut_words
+from regreason_plugin.annotate.config import AnnotateConfig, ServerRater
+from regreason_plugin.annotate.lanes import Lane, LanePlan, Tally, count, count_ratings, estimate
+from regreason_plugin.annotate.prompts import (
+    MERGE,
+    load_merge_prompt,
+    load_prompts,
+    merge_sha256,
+    render_merge,
+    text_sha256,
+)
 from regreason_plugin.annotate.provenance import About, AboutRater, write_about
 from regreason_plugin.annotate.questions import (
     AskedRater,
     Question,
-    asked_rater,
     distinct,
-    merge_question,
+    explanation_question,
     read_conversations,
 )
-from regreason_plugin.annotate.raters import Rater
+from regreason_plugin.annotate.raters import Rater, collect
 from regreason_plugin.annotate.rules import RULE_RATERS
 from regreason_plugin.annotate.scores import usable_ratings
-from regreason_plugin.annotate.store import OK, Outcome, Store
+from regreason_plugin.annotate.store import OK, Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256, write_records
+from regreason_plugin.core.paper import AXES
 from regreason_plugin.core.records import Merged, Rated, Rating
 from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import pending, together
-
-_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")
 
 
 class Watcher(Protocol):
@@ -90,15 +93,14 @@ def annotate(
     Raises:
         UserError: A conversation, a prompt or a key is wrong, or a server does nothing but fail.
     """
-    check_budget(config.servers, budget)
     if not config.servers:
-        return AnnotationRun(config, watcher, None).write()
-    check_installed()
-    with Store(config.store_path) as store:
-        # Also where nothing is left to ask, for the files of killed processes.
-        store.take_over()
-        run = AnnotationRun(config, watcher, store)
-        return run.ask(retry, budget) or run.write()
+        return Annotation(config, None).write(watcher)
+    with store_to_ask_for(config.store_path, config.servers, budget) as store:
+        annotation = Annotation(config, store)
+        unaffordable = annotation.ask(watcher, retry, budget)
+        if unaffordable:
+            return Finished(unaffordable=unaffordable, cost=spent(store, config.servers))
+        return annotation.write(watcher)
 
 
 def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
@@ -109,36 +111,42 @@ def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
     """
     if not config.servers:
         return []
-    with TemporaryDirectory() as scratch:
-        # A question leaves nothing behind.
-        there = config.store_path.is_file()
-        with Store(config.store_path if there else Path(scratch) / "none.db") as store:
-            return estimate(store, AnnotationRun(config, None, store).lanes(), retry=retry)
+    with store_to_read(config.store_path) as store:
+        return estimate(store, Annotation(config, store).lanes(), retry=retry)
 
 
-def check_installed() -> None:
-    """Refuse to start without the packages that a client needs.
+@contextmanager
+def store_to_ask_for(
+    path: Path, raters: Iterable[ServerRater], budget: float | None
+) -> Iterator[Store]:
+    """The store, once nothing stands against asking.
 
     Raises:
-        UserError: One is missing.
+        UserError: A budget is set and a price is unknown, or a package is missing.
     """
+    for rater in raters if budget is not None else ():
+        if rater.price is None:
+            raise UserError(f"--budget needs the price of rater {rater.name!r}", field="price")
     for package in ("openai", "tenacity", "aiohttp"):
         if find_spec(package) is None:
             raise UserError(
                 f"asking language models needs the package {package}: "
                 "pip install 'regreason[annotate]'"
             )
+    with Store(path) as store:
+        # Also where nothing is left to ask, for the files of killed processes.
+        store.take_over()
+        yield store
 
 
-def check_budget(raters: Iterable[ServerRater], budget: float | None) -> None:
-    """Refuse a budget where a price is unknown.
-
-    Raises:
-        UserError: So it is.
-    """
-    for rater in raters if budget is not None else ():
-        if rater.price is None:
-            raise UserError(f"--budget needs the price of rater {rater.name!r}", field="price")
+@contextmanager
+def store_to_read(path: Path) -> Iterator[Store]:
+    """The store, or an empty one elsewhere where there is none: nothing is left behind."""
+    with (
+        TemporaryDirectory() as scratch,
+        Store(path if path.is_file() else Path(scratch) / "none.db") as store,
+    ):
+        yield store
 
 
 def ask(
@@ -167,69 +175,68 @@ def spent(store: Store, raters: Iterable[ServerRater]) -> float | None:
     return round(store.spent(), 6) if any(rater.price for rater in raters) else None
 
 
-class AnnotationRun:
-    """What one run of `regreason annotate` asks, and what it makes of the answers."""
+class Annotation:
+    """The work of one config: its questions, and the ratings out of their answers.
 
-    def __init__(
-        self, config: AnnotateConfig, watcher: Watcher | None, store: Store | None
-    ) -> None:
+    Args:
+        config: What to rate and by whom.
+        store: Where the answers are; none where all raters are rules.
+
+    Raises:
+        UserError: A prompt is missing or wrong.
+    """
+
+    def __init__(self, config: AnnotateConfig, store: Store | None) -> None:
         self._config = config
-        self._watcher = watcher
         self._store = store
         rules = {rater.name: rater for rater in RULE_RATERS}
-        self._raters: list[Rater] = []
-        for rater in config.raters:
-            if isinstance(rater, ServerRater):
-                assert store is not None
-                self._raters.append(asked_rater(rater, config.prompts, store))
-            else:
-                self._raters.append(rules[rater])
-        self._template = load_merge_prompt(config.prompts) if config.merge else ""
+        self._raters = [
+            AskedRater(rater, load_prompts(rater.prompts, config.prompts), self._answers)
+            if isinstance(rater, ServerRater)
+            else rules[rater]
+            for rater in config.raters
+        ]
+        self._asked = [rater for rater in self._raters if isinstance(rater, AskedRater)]
+        merge = config.merge
+        self._merger = next((s for s in config.servers if merge and s.name == merge.rater), None)
+        self._template = load_merge_prompt(config.prompts) if merge else ""
 
-    def asked(self) -> list[AskedRater]:
-        """The raters behind a server."""
-        return [rater for rater in self._raters if isinstance(rater, AskedRater)]
+    @property
+    def _answers(self) -> Store:
+        assert self._store is not None
+        return self._store
 
     def lanes(self) -> list[Lane]:
-        """One for each of them."""
-        return [
-            Lane(rater.config, partial(self._questions, rater), tally(rater.config))
-            for rater in self.asked()
-        ]
+        """One for each rater behind a server."""
+        return [Lane(rater.config, partial(self._questions, rater)) for rater in self._asked]
 
     def counted_lanes(self, retry: bool) -> list[Lane]:
         """The same, with how much there is to do in their tallies."""
-        assert self._store is not None
         lanes = self.lanes()
-        count_ratings(
-            self._store,
-            self.asked(),
-            [lane.tally for lane in lanes],
-            read_conversations(self._config.conversations),
-            retry=retry,
-        )
+        tallies = [lane.tally for lane in lanes]
+        conversations = read_conversations(self._config.conversations)
+        count_ratings(self._answers, self._asked, tallies, conversations, retry=retry)
         return lanes
 
-    def ask(self, retry: bool, budget: float | None) -> Finished | None:
-        """Make the calls that are left; something is returned if the budget ended it."""
-        assert self._store is not None
-        unaffordable = self._ask("Rating", self.counted_lanes(retry), retry, budget)
-        merger = self._merger()
-        if merger and not unaffordable:
-            lane = Lane(merger, self.merge_questions, tally(merger))
-            count(self._store, [lane], retry=retry)
-            unaffordable = self._ask("Merging explanations", [lane], retry, budget)
-        return Finished(unaffordable=unaffordable, cost=self._cost()) if unaffordable else None
+    def merge_questions(self) -> Iterator[list[Question]]:
+        """What the merging rater is asked, once the ratings are there."""
+        questions = map(self._merge_question, self._collected())
+        return distinct([question] for question in questions if question is not None)
 
-    def _ask(self, what: str, lanes: list[Lane], retry: bool, budget: float | None) -> int:
-        assert self._store is not None
-        assert self._watcher is not None
-        return ask(self._store, lanes, self._watcher, what, retry, budget)
+    def ask(self, watcher: Watcher, retry: bool, budget: float | None) -> int:
+        """Make the calls that are left; returns how many the budget did not allow."""
+        lanes = self.counted_lanes(retry)
+        unaffordable = ask(self._answers, lanes, watcher, "Rating", retry, budget)
+        if self._merger is None or unaffordable:
+            return unaffordable
+        lane = Lane(self._merger, self.merge_questions)
+        count(self._answers, [lane], retry=retry)
+        return ask(self._answers, [lane], watcher, "Merging explanations", retry, budget)
 
-    def write(self) -> Finished:
+    def write(self, watcher: Watcher) -> Finished:
         """Write the ratings, and beside them what is said of them."""
         config = self._config
-        finished = Finished(cost=self._cost())
+        finished = Finished(cost=spent(self._store, config.servers) if self._store else None)
         notes: Counter[str] = Counter()
         conversations: Counter[str] = Counter()
 
@@ -237,17 +244,16 @@ class AnnotationRun:
             # Read anew as often as the aggregator needs them; counted in the last reading.
             for counts in (finished.calls, notes, conversations):
                 counts.clear()
-            for rated in self._rated(notes):
-                finished.calls.update(one.error or OK for one in rated.ratings)
-                conversations[rated.dataset] += 1
-                yield rated
+            for row in self._collected():
+                finished.calls.update(one.error or OK for one in row.ratings)
+                conversations[row.dataset] += 1
+                yield self._with_merged(row, notes)
 
         ratings = aggregate_rows(rows, config.aggregate, config.scores_needed, finished.dropped)
         first = next(ratings, None)
         if first is None:
             raise UserError(f"no conversation has a label: {_counted(finished.calls)}")
-        assert self._watcher is not None
-        with self._watcher.writing() as written:
+        with watcher.writing() as written:
             counted = _counting(chain([first], ratings), written)
             with together():
                 finished.ratings = write_records(config.out, counted)
@@ -255,58 +261,51 @@ class AnnotationRun:
                 finished.written = [config.out, write_about(config.out, about)]
         return finished
 
-    def _rated(self, notes: Counter[str]) -> Iterator[Rated]:
-        for rated in collect(read_conversations(self._config.conversations), self._raters):
-            question = self._merge_question(rated)
-            if question is None:
-                yield rated
-                continue
-            assert self._store is not None
-            assert self._config.merge is not None
-            outcome = self._store.outcomes([question.key]).get(question.key)
-            yield rated.model_copy(update={"merged": _merged(self._config.merge, outcome, notes)})
+    def _collected(self) -> Iterator[Rated]:
+        return collect(read_conversations(self._config.conversations), self._raters)
 
     def _questions(self, rater: AskedRater) -> Iterator[list[Question]]:
         return distinct(map(rater.questions, read_conversations(self._config.conversations)))
 
-    def merge_questions(self) -> Iterator[list[Question]]:
-        """Those that merge several explanations into one, each once."""
-        return distinct(self._all_merge_questions())
-
-    def _all_merge_questions(self) -> Iterator[list[Question]]:
-        for rated in collect(read_conversations(self._config.conversations), self._raters):
-            question = self._merge_question(rated)
-            if question is not None:
-                yield [question]
-
-    def _merge_question(self, rated: Rated) -> Question | None:
+    def _merge_question(self, row: Rated) -> Question | None:
         """None where nothing is merged, or where there will be no label anyway."""
-        merger = self._merger()
-        usable = usable_ratings(rated.ratings)
-        if merger is None or len(usable) < self._config.scores_needed:
+        merge, usable = self._config.merge, usable_ratings(row.ratings)
+        if merge is None or self._merger is None or len(usable) < self._config.scores_needed:
             return None
-        assert self._config.merge is not None
         explanations = [one.explanation for one in usable]
-        words = self._config.merge.max_words
-        return merge_question(merger, self._template, words, rated, rated.axis, explanations)
+        return explanation_question(
+            self._merger,
+            row,
+            row.axis,
+            MERGE,
+            merge_sha256(self._template, explanations, merge.max_words),
+            lambda: render_merge(self._template, row, row.axis, explanations, merge.max_words),
+        )
 
-    def _merger(self) -> ServerRater | None:
-        merge = self._config.merge
-        return next((s for s in self._config.servers if merge and s.name == merge.rater), None)
-
-    def _cost(self) -> float | None:
-        return spent(self._store, self._config.servers) if self._store else None
+    def _with_merged(self, row: Rated, notes: Counter[str]) -> Rated:
+        question, merge = self._merge_question(row), self._config.merge
+        if question is None or merge is None:
+            return row
+        outcome = self._answers.outcomes([question.key]).get(question.key)
+        if outcome is None or outcome.state != OK or outcome.explanation is None:
+            notes["explanations that could not be merged"] += 1
+            merged = Merged(rater=merge.rater, error=outcome.state if outcome else "not_asked")
+        else:
+            text, was_cut = cut_words(outcome.explanation, merge.max_words)
+            notes["merged explanations"] += 1
+            notes["merged explanations cut to their limit"] += was_cut
+            merged = Merged(rater=merge.rater, explanation=text)
+        return row.model_copy(update={"merged": merged})
 
     def _about(self, finished: Finished, notes: Counter[str], conversations: Counter[str]) -> About:
-        config = self._config
-        merger = self._merger()
-        totals = [self._store.totals(server.name) for server in config.servers if self._store]
-        from regreason_plugin.core.paper import AXES
-
+        config, merger = self._config, self._merger
+        totals = [self._answers.totals(server.name) for server in config.servers]
         return About(
             ratings_sha256=file_sha256(pending(config.out)),
             raters=[_about_rater(rater) for rater in self._raters],
-            merged_by=_about_merger(merger, self._template) if merger else None,
+            merged_by=_about_server(merger, {MERGE: text_sha256(self._template)})
+            if merger
+            else None,
             aggregator=config.aggregate,
             minimum=config.scores_needed,
             conversations={
@@ -330,58 +329,19 @@ def _counting(ratings: Iterable[Rating], on_rating: Callable[[], object]) -> Ite
         yield rating
 
 
-def tally(rater: ServerRater) -> Tally:
-    """A rater's, with nothing counted yet."""
-    return Tally(rater.name, rater.model, priced=rater.price is not None)
-
-
-def _merged(merge: MergeConfig, outcome: Outcome | None, notes: Counter[str]) -> Merged:
-    if outcome is None or outcome.state != OK or outcome.explanation is None:
-        notes["explanations that could not be merged"] += 1
-        return Merged(rater=merge.rater, error=outcome.state if outcome else "not_asked")
-    text, was_cut = cut_words(outcome.explanation, merge.max_words)
-    notes["merged explanations"] += 1
-    notes["merged explanations cut to their limit"] += was_cut
-    return Merged(rater=merge.rater, explanation=text)
-
-
-def cut_words(text: str, limit: int) -> tuple[str, bool]:
-    """Cut a text after so many words: behind its last whole sentence, or between words.
-
-    Returns:
-        The text, and whether it was cut.
-    """
-    words = text.split()
-    if len(words) <= limit:
-        return text, False
-    head = " ".join(words[:limit])
-    ends = [match.end() for match in _SENTENCE_END.finditer(head + " ")]
-    return (head[: ends[-1]] if ends else head), True
-
-
 def _about_rater(rater: Rater) -> AboutRater:
     if not isinstance(rater, AskedRater):
         return AboutRater(name=rater.name, prompts={one.name: "rules" for one in rater.prompts})
     prompts = {f"{style}/{axis}": one.sha256 for (style, axis), one in rater.asking.items()}
-    config = rater.config
-    return AboutRater(
-        name=config.name, model=config.model, sampling=_sampling(config), prompts=prompts
-    )
+    return _about_server(rater.config, prompts)
 
 
-def _about_merger(merger: ServerRater, template: str) -> AboutRater:
-    from regreason_plugin.annotate.prompts import text_sha256
-
-    return AboutRater(
-        name=merger.name,
-        model=merger.model,
-        sampling=_sampling(merger),
-        prompts={MERGE: text_sha256(template)},
-    )
-
-
-def _sampling(config: ServerRater) -> dict[str, float | int | str]:
-    return {**config.request_options(), "structured": config.structured}
+def _about_server(config: ServerRater, prompts: dict[str, str]) -> AboutRater:
+    sampling: dict[str, float | int | str] = {
+        **config.request_options(),
+        "structured": config.structured,
+    }
+    return AboutRater(name=config.name, model=config.model, sampling=sampling, prompts=prompts)
 
 
 def _counted(counts: Counter[str]) -> str:

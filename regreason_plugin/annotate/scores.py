@@ -68,7 +68,7 @@ class ScoreTable:
     """
 
     def __init__(self) -> None:
-        self._places: dict[Coder, int] = {}
+        self._columns: dict[Coder, int] = {}
         self._rows: dict[Setting, dict[str, array[float]]] = {}
 
     def add(self, row: Rated, minimum: int = 1) -> None:
@@ -79,16 +79,16 @@ class ScoreTable:
         scores = array("d")
         for rating in reversed(usable):
             coder = Coder(rating.rater, rating.prompt)
-            place = self._places.setdefault(coder, len(self._places))
-            if place >= len(scores):
-                scores.extend([np.nan] * (place + 1 - len(scores)))
-            scores[place] = rating.score
+            column = self._columns.setdefault(coder, len(self._columns))
+            if column >= len(scores):
+                scores.extend([np.nan] * (column + 1 - len(scores)))
+            scores[column] = rating.score
         self._rows.setdefault((row.dataset, row.axis), {})[row.id] = scores
 
     @property
     def coders(self) -> list[Coder]:
         """Sorted; the columns of `matrix`."""
-        return sorted(self._places)
+        return sorted(self._columns)
 
     @property
     def settings(self) -> list[Setting]:
@@ -113,13 +113,13 @@ class ScoreTable:
             [rows, coders], on 1 to 5; NaN where a coder gave none. Both are sorted, so nothing
             computed from it depends on the file's order.
         """
-        places = [self._places[coder] for coder in self.coders]
+        columns = [self._columns[coder] for coder in self.coders]
         rows = self.ids(settings)
-        filled = np.full((len(rows), len(places)), np.nan)
+        filled = np.full((len(rows), len(columns)), np.nan)
         for number, (setting, row_id) in enumerate(rows):
             scores = self._rows[setting][row_id]
             filled[number, : len(scores)] = scores
-        return filled[:, places]
+        return filled[:, columns]
 
 
 def to_labels(scores: Floats) -> Floats:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from regreason_plugin.annotate.full_disk import check_room, store_refusal
 from regreason_plugin.annotate.locks import WorkerLock, if_ended, worker_names
@@ -144,8 +144,8 @@ class Store:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
-        if said := store_refusal(error, self.path):
-            raise said from error
+        if refusal := store_refusal(error, self.path):
+            raise refusal from error
 
     def close(self) -> None:
         """Give back what is claimed and not finished, and close."""
@@ -228,19 +228,8 @@ class Store:
 
     def outcomes(self, keys: Sequence[CallKey]) -> dict[CallKey, Outcome]:
         """What is known of some calls on one conversation by one rater; claimed ones are not."""
-        if not keys:
-            return {}
-        rows = self._database.execute(
-            "SELECT conversation, rater, axis, prompt, prompt_sha256, model, sampling, "
-            "state, score, explanation FROM calls WHERE conversation=? AND rater=?",
-            keys[0][:2],
-        )
-        wanted = set(keys)
-        return {
-            key: Outcome(row[7], row[8], row[9])
-            for row in rows
-            if (key := CallKey(*row[:7])) in wanted and row[7] not in _UNFINISHED
-        }
+        rows = self._rows(keys, "state, score, explanation")
+        return {key: Outcome(*row) for key, row in rows.items() if row[0] not in _UNFINISHED}
 
     def finished(self, conversations: Iterable[str]) -> tuple[int, Counter[FinishedCall]]:
         """What is finished of all calls on some conversations, counted in one pass.
@@ -288,15 +277,6 @@ class Store:
             cost += paid
         return states, prompt_tokens, answer_tokens, cost
 
-    def dump(self) -> Iterator[str]:
-        """Every row but its time and worker, sorted: for comparing two stores."""
-        columns = (
-            "conversation, rater, axis, prompt, prompt_sha256, model, sampling, id, state, score, "
-            "explanation, answer, attempts, prompt_tokens, answer_tokens, cost, reserved"
-        )
-        for row in self._database.execute(f"SELECT {columns} FROM calls ORDER BY 1,2,3,4,5,6,7"):
-            yield json.dumps(row)
-
     # --- inside -------------------------------------------------------------------------
 
     def _open_in_turn(self) -> None:
@@ -340,15 +320,17 @@ class Store:
             )
 
     def _states(self, calls: Sequence[Call]) -> dict[CallKey, tuple[str, str | None]]:
-        if not calls:
+        return self._rows([call.key for call in calls], "state, worker")
+
+    def _rows(self, keys: Sequence[CallKey], columns: str) -> dict[CallKey, Any]:
+        """Some columns by key, for keys that have the conversation and the rater in common."""
+        if not keys:
             return {}
+        wanted = set(keys)
         rows = self._database.execute(
-            "SELECT conversation, rater, axis, prompt, prompt_sha256, model, sampling, "
-            "state, worker FROM calls WHERE conversation=? AND rater=?",
-            calls[0].key[:2],
+            f"SELECT {_KEY}, {columns} FROM calls WHERE conversation=? AND rater=?", keys[0][:2]
         )
-        wanted = {call.key for call in calls}
-        return {key: (row[7], row[8]) for row in rows if (key := CallKey(*row[:7])) in wanted}
+        return {key: row[7:] for row in rows if (key := CallKey(*row[:7])) in wanted}
 
     def _elsewhere(self, known: dict[CallKey, tuple[str, str | None]]) -> int:
         return sum(worker not in (None, self._worker) for _, worker in known.values())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from regreason_plugin.annotate.ensemble import rate
+from regreason_plugin.annotate.rules import rate
 from regreason_plugin.build.build import build_documents
 from regreason_plugin.build.folder import MANIFEST, DataFolder, open_data_folder
 from regreason_plugin.build.row_writer import BuildOptions, Progress

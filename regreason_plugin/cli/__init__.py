@@ -28,7 +28,6 @@ GROUPS: dict[str, dict[str, tuple[AddArguments, Run]]] = {
     },
     "train": {
         "check": (models.add_check, models.run_check),
-        "mini-base": (data.add_mini_base, data.run_mini_base),
     },
     "score": {
         "eval": (models.add_eval, models.run_eval),

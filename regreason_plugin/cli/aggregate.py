@@ -16,6 +16,7 @@ from regreason_plugin.annotate.golden import GoldenScores
 from regreason_plugin.cli.console import console, positive, progress, say
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.jsonl import count_lines, file_sha256
+from regreason_plugin.core.numbers import number as _number
 from regreason_plugin.core.paper import AXES
 
 
@@ -171,7 +172,3 @@ def _table(title: str, columns: list[str], left: int) -> Table:
         justify: Literal["left", "right"] = "left" if name_column else "right"
         table.add_column(Text(name), justify=justify, no_wrap=not name_column, overflow="fold")
     return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

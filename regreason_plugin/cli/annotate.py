@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from regreason_plugin.annotate.config import AnnotateConfig
-from regreason_plugin.annotate.cost_estimate import LanePlan
-from regreason_plugin.annotate.lanes import Tally
-from regreason_plugin.annotate.progress_table import shown
+from regreason_plugin.annotate.lanes import LanePlan
 from regreason_plugin.annotate.run import Finished
 from regreason_plugin.annotate.store import OK
-from regreason_plugin.cli.console import amount, console, errors, progress, say
+from regreason_plugin.cli.console import amount, console, errors, say
+from regreason_plugin.cli.rater_progress import ConsoleWatcher
 from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.paper import AXES
 from regreason_plugin.core.whole_files import check_not_input
+from regreason_plugin.core.yaml_file import dump_yaml
 
 if TYPE_CHECKING:
     from regreason_plugin.annotate.explain import Explained
@@ -85,34 +83,10 @@ def run_annotate(args: argparse.Namespace) -> int:
         _show_plan(plans, config.store_path, merging=config.merge is not None)
         return 0
     rows = sum(map(count_lines, config.conversations)) * len(AXES)
-    finished = annotate(config, Watcher(errors, rows), retry=args.retry_failed, budget=args.budget)
+    finished = annotate(
+        config, ConsoleWatcher(errors, rows), retry=args.retry_failed, budget=args.budget
+    )
     return _show_finished(config, args.config, finished)
-
-
-class Watcher:
-    """Shows a live table while raters are asked, and then a progress line.
-
-    Args:
-        where: The console they are shown on.
-        ratings: How many ratings there will be, if that is known.
-    """
-
-    def __init__(self, where: Console, ratings: int | None) -> None:
-        self._where = where
-        self._ratings = ratings
-
-    @contextmanager
-    def asking(self, what: str, tallies: Sequence[Tally]) -> Iterator[None]:
-        """Around the time in which raters are asked."""
-        self._where.print(what, markup=False, highlight=False)
-        with shown(tallies, self._where):
-            yield
-
-    @contextmanager
-    def writing(self) -> Iterator[Callable[[], object]]:
-        """Around the time in which ratings are written; yields what is told of each."""
-        with progress(self._ratings) as advance:
-            yield lambda: advance("write", 1)
 
 
 def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False) -> None:
@@ -153,17 +127,12 @@ def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False)
 
 
 def _sum(plans: Sequence[LanePlan]) -> LanePlan:
+    names = ("total", "done", "failed", "left", "prompt_tokens", "answer_tokens")
     costs = [plan.cost for plan in plans if plan.cost is not None]
     return LanePlan(
         "all",
-        "",
-        sum(plan.total for plan in plans),
-        sum(plan.done for plan in plans),
-        sum(plan.failed for plan in plans),
-        sum(plan.left for plan in plans),
-        sum(plan.prompt_tokens for plan in plans),
-        sum(plan.answer_tokens for plan in plans),
-        sum(costs) if costs else None,
+        **{name: sum(getattr(plan, name) for plan in plans) for name in names},
+        cost=sum(costs) if costs else None,
     )
 
 
@@ -208,7 +177,6 @@ def run_explain(args: argparse.Namespace) -> int:
     """
     from regreason_plugin.annotate.config import read_explain_config
     from regreason_plugin.annotate.explain import (
-        as_yaml,
         authors,
         changes,
         check_files,
@@ -231,7 +199,7 @@ def run_explain(args: argparse.Namespace) -> int:
         task,
         config,
         args.out,
-        Watcher(errors, None),
+        ConsoleWatcher(errors, None),
         retry=args.retry_failed,
         budget=args.budget,
     )
@@ -252,7 +220,7 @@ def run_explain(args: argparse.Namespace) -> int:
         built = args.task_out
     else:
         say(f"\nIn {args.task}, write in place of what stands there (--task-out makes a copy):\n")
-        say(as_yaml(changes(task, args.out, args.task.parent, by)))
+        say(dump_yaml(changes(task, args.out, args.task.parent, by)))
     if task.columns.explanation is None:
         say("To train with them, in arms.yml: regreason_arm: [label_only, explanation, shuffled]")
     remove = " --leaks remove" if done.leaking else ""

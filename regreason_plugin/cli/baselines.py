@@ -58,9 +58,9 @@ def run_baselines(args: argparse.Namespace) -> int:
     """
     from regreason_plugin.build.folder import open_data_folder
     from regreason_plugin.evaluate.baselines import run
-    from regreason_plugin.evaluate.baselines.method import Work
     from regreason_plugin.evaluate.baselines.table import print_outcomes, read_outcome
     from regreason_plugin.evaluate.baselines.training_rows import tasks_of
+    from regreason_plugin.evaluate.baselines.work import Work
 
     methods = names(args.methods, "method", list(METHODS))
     folder = open_data_folder(args.data)

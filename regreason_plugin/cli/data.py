@@ -13,7 +13,6 @@ from regreason_plugin.build.folder import DataFolder, Leaks, open_data_folder
 from regreason_plugin.build.row_writer import BuildOptions
 from regreason_plugin.build.scopes import SCOPE_KINDS
 from regreason_plugin.cli.console import (
-    console,
     mini_size,
     names,
     positive,
@@ -80,28 +79,6 @@ def _fetch_prompts(out: Path | None) -> int:
 _FETCH = {"prompts": _fetch_prompts, "configs": _fetch_configs}
 
 
-def add_mini_base(base: argparse.ArgumentParser) -> None:
-    """Add the arguments of `mini-base`."""
-    base.add_argument("--out", type=Path, required=True, metavar="DIR")
-
-
-def run_mini_base(args: argparse.Namespace) -> int:
-    """Make an untrained tiny model with its corpus.
-
-    Reads nothing, and writes a tokenizer, random weights and the text to train
-    them on.
-
-    Example:
-        regreason mini-base --out runs/tiny-base/untrained
-    """
-    from regreason_plugin.data.corpus import make_untrained_base
-
-    with console.status("the corpus, a tokenizer, random weights"):
-        make_untrained_base(args.out)
-    say(f"An untrained tiny model and its corpus: {args.out}")
-    return 0
-
-
 def add_import(importer: argparse.ArgumentParser) -> None:
     """Add the arguments of `import`."""
     importer.add_argument("dataset", type=lambda name: names(name, "dataset", list(DATASETS))[0])
@@ -161,7 +138,8 @@ def add_build(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `build`."""
     parser.add_argument(
         "source",
-        type=Path,
+        # A file of that name is ./mini.
+        type=lambda text: text if text == MINI else Path(text),
         metavar="SOURCE",
         help=f"a ratings file, the task.yml of a table, or {MINI}, the built-in benchmark",
     )
@@ -221,11 +199,10 @@ def run_build(args: argparse.Namespace) -> int:
     Example:
         regreason build ratings.jsonl --out data --arms label_only,explanation
     """
-    mini = str(args.source) == MINI
-    if args.per_dataset is not None and not mini:
-        raise UserError(f"--per-dataset is for {MINI}; leave it out")
-    if mini:
+    if args.source == MINI:
         _build_mini(args)
+    elif args.per_dataset is not None:
+        raise UserError(f"--per-dataset is for {MINI}; leave it out")
     elif args.source.suffix in {".yml", ".yaml"}:
         _build_task(args)
     else:

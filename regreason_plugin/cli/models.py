@@ -69,7 +69,7 @@ def run_eval(args: argparse.Namespace) -> int:
         regreason eval --model regreason-hf --tasks 'regreason_*' --log_samples \
           --model_args pretrained=BASE,peft=ADAPTER,probe=all --output_path results
     """
-    from regreason_plugin.evaluate.command import main as run_lm_eval
+    from regreason_plugin.evaluate.eval_command import main as run_lm_eval
 
     return run_lm_eval(args.lm_eval_options)
 

@@ -21,7 +21,7 @@ from regreason_plugin.core.whole_files import check_not_input
 
 if TYPE_CHECKING:
     from regreason_plugin.predict.prediction_task import Question
-    from regreason_plugin.predict.progress import Progress
+    from regreason_plugin.predict.progress import OutputProgress
 
 
 def add_predict(predict: argparse.ArgumentParser) -> None:
@@ -106,10 +106,10 @@ def run_predict(args: argparse.Namespace) -> int:
     from regreason_plugin.core.jsonl import file_sha256
     from regreason_plugin.predict.input_rows import read_rows
     from regreason_plugin.predict.model_loading import model_facts, read_model_args
+    from regreason_plugin.predict.prediction_file import predict_file
     from regreason_plugin.predict.prediction_task import find_question
     from regreason_plugin.predict.predictions import Lines, kind_of
     from regreason_plugin.predict.progress import progress_path, read_progress
-    from regreason_plugin.predict.run import predict_file
 
     kind = kind_of(args.out)
     if args.spreadsheet_safe and kind != "csv":
@@ -178,7 +178,7 @@ def run_predict(args: argparse.Namespace) -> int:
     return 0
 
 
-def _say_summary(done: Progress, question: Question, speed: float) -> None:
+def _say_summary(done: OutputProgress, question: Question, speed: float) -> None:
     counts: dict[str, Any] = {label: done.labels[label] for label in question.declaration.labels}
     if done.errors:
         counts["(no label: see error)"] = done.errors

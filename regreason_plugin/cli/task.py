@@ -83,13 +83,13 @@ def run_task(args: argparse.Namespace) -> int:
     from regreason_plugin.core.task_file import TaskFile, check_name
     from regreason_plugin.task.label_order import found_order, given_order
     from regreason_plugin.task.new_task import (
+        NewTask,
         check_dest,
         check_is_free,
         default_end,
         default_prompt,
         write_task,
     )
-    from regreason_plugin.task.plan import NewTask
     from regreason_plugin.task.table_summary import local_tokenizer, look
 
     with _said_in_one_sentence():
@@ -160,11 +160,11 @@ def _tiny_base() -> str:
 def _data(args: argparse.Namespace) -> Data:
     """A file, or what can only be a dataset's id."""
     from regreason_plugin.core.task_file import Data
-    from regreason_plugin.data.table_file import ENDINGS
+    from regreason_plugin.data.row_readers import TABLES
 
     path = Path(args.data)
     hub_like = args.data.count("/") <= 1 and not args.data.startswith((".", "/", "~"))
-    if os.path.lexists(path) or args.data.lower().endswith(ENDINGS) or not hub_like:
+    if os.path.lexists(path) or args.data.lower().endswith(TABLES) or not hub_like:
         return Data(path=path)
     return Data(hub=args.data, config=args.subset, split=args.split)
 
@@ -172,13 +172,7 @@ def _data(args: argparse.Namespace) -> Data:
 def _columns(args: argparse.Namespace) -> Columns:
     from regreason_plugin.core.task_file import Columns
 
-    return Columns(
-        text=args.text,
-        label=args.label,
-        explanation=args.explanation,
-        id=args.id,
-        group=args.group,
-    )
+    return Columns(**{name: getattr(args, name) for name in Columns.model_fields})
 
 
 def _show(seen: Look, task: TaskFile) -> None:

@@ -20,6 +20,8 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import atomic_writer
 
 Model = TypeVar("Model", bound=BaseModel)
+# A field in nested mappings and lists.
+Location = tuple[int | str, ...]
 # Fields whose value no message repeats: it may be a key, or an address with a password in it.
 _SECRET = re.compile(r"key|secret|password|authori[sz]ation|url", re.IGNORECASE)
 
@@ -61,7 +63,7 @@ def validate(
     model: type[Model],
     value: dict[str, Any],
     path: Path | str,
-    line: int | None = None,
+    line: int | Callable[[Location], int] | None = None,
     declaration: Declaration | None = None,
 ) -> Model:
     """Build the record, or say which field of which line is wrong.
@@ -70,7 +72,7 @@ def validate(
         model: Its type.
         value: Its fields.
         path: The file, or a place in it, for messages.
-        line: Of the file.
+        line: Of the file; or gives it for a field.
         declaration: Whose names and labels a record may have; None for records without any.
 
     Raises:
@@ -83,6 +85,7 @@ def validate(
         message = first["msg"].removeprefix("Value error, ")
         given = first["input"]
         field = ".".join(str(part) for part in first["loc"])
+        line = line(first["loc"]) if callable(line) else line
         if isinstance(given, str | int | float | None) and not _SECRET.search(field):
             message += f" (got {str(given)[:60]!r})"
         raise UserError(message, path=path, line=line, field=field) from None

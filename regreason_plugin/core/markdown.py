@@ -51,6 +51,7 @@ def _environment() -> Environment:
         "code": code,
         "codes": lambda names: Markdown(", ".join(map(code, names))),
         "count": "{:,}".format,
+        "sentence": sentence,
         "table": table,
         "text": plain_text,
     }
@@ -60,7 +61,7 @@ def _environment() -> Environment:
 def table(
     rows: Iterable[Sequence[object]],
     header: Sequence[object],
-    words: int,
+    sides: str,
     footer: Iterable[Sequence[object]] = (),
 ) -> Markdown:
     """A table, whose cells are escaped unless they are `Markdown`.
@@ -68,12 +69,13 @@ def table(
     Args:
         rows: Below the header.
         header: The names of the columns.
-        words: How many columns, from the first, hold words; the others are to the right.
+        sides: A letter a column, ``l`` or ``r``; the last letter holds for all columns after it.
         footer: Rows in bold.
     """
-    sides = [Markdown(":---" if place < words else "---:") for place in range(len(header))]
+    marks = {"l": Markdown(":---"), "r": Markdown("---:")}
+    rule = [marks[side] for side in sides.ljust(len(header), sides[-1])]
     bold = ([Markdown(f"**{_cell(one)}**" if one else "") for one in row] for row in footer)
-    lines = (" | ".join(map(_cell, row)) for row in (header, sides, *rows, *bold))
+    lines = (" | ".join(map(_cell, row)) for row in (header, rule, *rows, *bold))
     return Markdown("\n".join(f"| {line} |" for line in lines))
 
 
@@ -90,6 +92,19 @@ def plain_text(text: object) -> Markdown:
     """As plain text at any place: no list at a line's start, no address made a link."""
     plain = re.sub(r"(?<=:)(?=//)|(?<=\bwww)(?=\.)", r"\\", escape(text), flags=re.IGNORECASE)
     return Markdown(re.sub(r"^(\d*)([.)+](?=\s|$)|-|=+$)", r"\1\\\2", plain))
+
+
+def sentence(text: str) -> Markdown:
+    """A sentence of ours, in which what stands between backticks is code."""
+    parts = enumerate(text.split("`"))
+    woven = "".join(code(part) if at % 2 else _spaced(part) for at, part in parts)
+    return Markdown(woven.strip())
+
+
+def _spaced(part: str) -> str:
+    """Text between two spans of code, with the spaces next to them."""
+    before, after = (" " * part.startswith(" ")), (" " * (part.endswith(" ") and part != " "))
+    return f"{before}{plain_text(part)}{after}"
 
 
 def code(text: object) -> Markdown:

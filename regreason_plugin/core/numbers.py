@@ -13,10 +13,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return text if float(text) else text.removeprefix("-")
 
 
-def signed(value: float | None, digits: int = 3) -> str:
-    """As `number`, with the sign of a plus, too."""
+def signed(value: float | None, digits: int = 3, *, zero: str = "") -> str:
+    """As `number`, with the sign of a plus, too; ``zero`` is the sign of zero."""
     text = number(value, digits)
-    return f"+{text}" if value is not None and value > 0 and float(text) else text
+    if value is None or text.startswith("-"):
+        return text
+    return f"+{text}" if float(text) else zero + text
 
 
 def p_value(value: float | None) -> str:

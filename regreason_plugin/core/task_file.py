@@ -6,18 +6,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -34,7 +31,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import validate
 from regreason_plugin.core.look_alikes import check_twins
 from regreason_plugin.core.prompt import neutralise
-from regreason_plugin.core.yaml_file import told_in_one_sentence
+from regreason_plugin.core.yaml_file import read_yaml
 
 AXIS = "label"
 
@@ -282,48 +279,11 @@ def read_task(path: Path) -> TaskFile:
     Raises:
         UserError: With file, line and field.
     """
-    with told_in_one_sentence(path, "name the task.yml in it"):
-        loader = yaml.BaseLoader(path.read_text(encoding="utf-8-sig"))
-        node = loader.get_single_node()
-        value = loader.construct_document(node) if node is not None else None
-    if node is None or not isinstance(value, dict):
+    file = read_yaml(path, as_text=True, folder_advice="name the task.yml in it")
+    if not isinstance(file.value, dict):
         raise UserError("is no task; `regreason task new` writes one", path=path)
-    for key in _twice(node):
-        raise UserError(
-            "stands there twice", path=path, line=key.start_mark.line + 1, field=key.value
-        )
-    try:
-        task = TaskFile.model_validate(value)
-    except ValidationError as error:
-        task = validate(TaskFile, value, path, _line(node, error.errors()[0]["loc"]))
+    task = validate(TaskFile, file.value, path, file.line)
     if task.data.path is None:
         return task
     data = task.data.model_copy(update={"path": path.parent / task.data.path})
     return task.model_copy(update={"data": data})
-
-
-def _twice(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
-    """Keys of a mapping, at any depth, that it has already."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield key
-            seen.add(key.value)
-            yield from _twice(value)
-
-
-def _line(node: yaml.Node, place: tuple[int | str, ...]) -> int:
-    """In which line a field stands; one that is missing, where its mapping starts."""
-    number = node.start_mark.line
-    for part in place:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == part]
-            if not found:
-                break
-            key, node = found[0]
-            number = key.start_mark.line
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            node = node.value[part]
-            number = node.start_mark.line
-    return number + 1

@@ -19,17 +19,8 @@ from typing import Any
 
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.groups import named_group, text_group
-from regreason_plugin.data.importer import (
-    Hub,
-    Importer,
-    LeftOut,
-    Malformed,
-    conversation,
-    digest,
-    list_of,
-    text_of,
-    turn,
-)
+from regreason_plugin.data.importer import Importer, conversation, digest, list_of, text_of, turn
+from regreason_plugin.data.source_rows import HubDataset, LeftOut, Malformed
 from regreason_plugin.data.text_cleaning import clean
 
 # questionType and answerType have it where they do not apply.
@@ -120,7 +111,7 @@ IMPORTER = Importer(
     ),
     also=frozenset({"asin", "category", "questionType", "is_answerable"}),
     hub={
-        "pair": Hub("sentence-transformers/amazon-qa", config="pair"),
-        "embedding-data": Hub("embedding-data/Amazon-QA"),
+        "pair": HubDataset("sentence-transformers/amazon-qa", config="pair"),
+        "embedding-data": HubDataset("embedding-data/Amazon-QA"),
     },
 )

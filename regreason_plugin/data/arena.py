@@ -17,16 +17,8 @@ from typing import Any
 
 from regreason_plugin.core.records import Conversation, Turn
 from regreason_plugin.data.groups import first_user_turn_group
-from regreason_plugin.data.importer import (
-    Hub,
-    Importer,
-    LeftOut,
-    Malformed,
-    conversation,
-    list_of,
-    text_of,
-    turn,
-)
+from regreason_plugin.data.importer import Importer, conversation, list_of, text_of, turn
+from regreason_plugin.data.source_rows import HubDataset, LeftOut, Malformed
 
 _ROLES = ("system", "user", "assistant")
 
@@ -77,5 +69,5 @@ IMPORTER = Importer(
     convert=convert,
     forms=(frozenset({"conversation_a", "conversation_b"}),),
     also=frozenset({"model_a", "model_b", "winner", "language"}),
-    hub={"default": Hub("lmsys/chatbot_arena_conversations")},
+    hub={"default": HubDataset("lmsys/chatbot_arena_conversations")},
 )

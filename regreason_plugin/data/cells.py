@@ -17,7 +17,7 @@ from itertools import islice
 from math import isfinite
 from typing import Any
 
-from regreason_plugin.data.importer import LeftOut, Rows
+from regreason_plugin.data.source_rows import LeftOut, SourceRows
 from regreason_plugin.data.text_cleaning import clean
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
@@ -98,7 +98,10 @@ def read_as(kind: Kind, text: str) -> str:
 
 
 def find_kinds(
-    rows: Rows, columns: Iterable[str], again: Callable[[], Rows], limit: int | None = None
+    rows: SourceRows,
+    columns: Iterable[str],
+    again: Callable[[], SourceRows],
+    limit: int | None = None,
 ) -> dict[str, Kind]:
     """What the cells of columns are; rows are read until that is clear.
 

@@ -20,16 +20,8 @@ from typing import Any
 
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.groups import normalise, text_group
-from regreason_plugin.data.importer import (
-    Hub,
-    Importer,
-    LeftOut,
-    Malformed,
-    conversation,
-    list_of,
-    text_of,
-    turn,
-)
+from regreason_plugin.data.importer import Importer, conversation, list_of, text_of, turn
+from regreason_plugin.data.source_rows import HubDataset, LeftOut, Malformed
 from regreason_plugin.data.text_cleaning import clean
 
 
@@ -102,5 +94,5 @@ IMPORTER = Importer(
     convert=convert,
     forms=(frozenset({"story", "questions", "answers"}),),
     also=frozenset({"source"}),
-    hub={"default": Hub("stanfordnlp/coqa")},
+    hub={"default": HubDataset("stanfordnlp/coqa")},
 )

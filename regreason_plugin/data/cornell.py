@@ -22,18 +22,9 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.groups import named_group
-from regreason_plugin.data.importer import (
-    Hub,
-    Importer,
-    LeftOut,
-    Malformed,
-    Row,
-    Rows,
-    conversation,
-    text_of,
-    turn,
-)
-from regreason_plugin.data.sources import hub_error
+from regreason_plugin.data.importer import Importer, conversation, text_of, turn
+from regreason_plugin.data.row_readers import hub_error
+from regreason_plugin.data.source_rows import HubDataset, LeftOut, Malformed, SourceRow, SourceRows
 from regreason_plugin.data.text_cleaning import clean
 
 LINES = "movie_lines.txt"
@@ -65,7 +56,7 @@ def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOu
     )
 
 
-def open_path(path: Path) -> Rows | Path:
+def open_path(path: Path) -> SourceRows | Path:
     """The conversations of the original files, given their folder or one of them.
 
     Returns:
@@ -90,7 +81,7 @@ def open_path(path: Path) -> Rows | Path:
     raise UserError(f"has no {' and no '.join(missing)}{also}", path=folder)
 
 
-def open_hub(hub: Hub) -> Rows:
+def open_hub(hub: HubDataset) -> SourceRows:
     """The same files, downloaded (41 MB) to the Hub's cache."""
     from huggingface_hub import hf_hub_download
 
@@ -104,19 +95,19 @@ def open_hub(hub: Hub) -> Rows:
     return _original(lines, conversations)
 
 
-def _original(lines: Path, conversations: Path) -> Rows:
-    def rows() -> Iterator[Row]:
+def _original(lines: Path, conversations: Path) -> SourceRows:
+    def rows() -> Iterator[SourceRow]:
         spoken: dict[str, tuple[str, str]] = {}
         for number, text in _read(lines):
             fields = text.split(_SEPARATOR, 4)
             if len(fields) < 5:
-                yield Row(str(lines), number, LeftOut(f"not five fields of {LINES}"))
+                yield SourceRow(str(lines), number, LeftOut(f"not five fields of {LINES}"))
             else:
                 spoken[fields[0].strip()] = (fields[1].strip(), fields[4])
         for number, text in _read(conversations):
-            yield Row(str(conversations), number, _exchange(text, spoken))
+            yield SourceRow(str(conversations), number, _exchange(text, spoken))
 
-    return Rows(count_lines(conversations), rows())
+    return SourceRows(count_lines(conversations), rows())
 
 
 def _exchange(text: str, spoken: dict[str, tuple[str, str]]) -> dict[str, Any] | LeftOut:
@@ -150,9 +141,9 @@ class _Utterance(NamedTuple):
     movie: str
 
 
-def gather(rows: Iterable[Row]) -> Iterator[Row]:
+def gather(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
     """ConvoKit's utterances as conversations, each where its first utterance stands."""
-    found: dict[str, tuple[Row, list[_Utterance]]] = {}
+    found: dict[str, tuple[SourceRow, list[_Utterance]]] = {}
     # Of these an utterance is missing: what is left of them is another conversation.
     torn: set[str] = set()
     for row in rows:
@@ -213,7 +204,7 @@ IMPORTER = Importer(
         for speaker, conversation in (("speaker", "conversation_id"), ("user", "root"))
     ),
     also=frozenset({"reply_to", "reply-to", "meta"}),
-    hub={"default": Hub("spawn99/CornellMovieDialogCorpus")},
+    hub={"default": HubDataset("spawn99/CornellMovieDialogCorpus")},
     open_path=open_path,
     open_hub=open_hub,
     gather=gather,

@@ -21,16 +21,14 @@ from typing import Any
 from regreason_plugin.core.records import Conversation, Turn
 from regreason_plugin.data.groups import first_user_turn_group
 from regreason_plugin.data.importer import (
-    Hub,
     Importer,
-    LeftOut,
-    Malformed,
     check_rated,
     conversation,
     digest,
     text_of,
     turn,
 )
+from regreason_plugin.data.source_rows import HubDataset, LeftOut, Malformed
 
 _SIDES = {"hh_chosen": "chosen", "hh_rejected": "rejected"}
 _TURN = re.compile(r"\r?\n\r?\n(Human|Assistant):")
@@ -84,6 +82,6 @@ IMPORTER = Importer(
     datasets=tuple(_SIDES),
     convert=convert,
     forms=(frozenset({"chosen", "rejected"}),),
-    hub={name: Hub("Anthropic/hh-rlhf", folder=name) for name in _SUBSETS},
+    hub={name: HubDataset("Anthropic/hh-rlhf", folder=name) for name in _SUBSETS},
     drawn_by=_pair,
 )

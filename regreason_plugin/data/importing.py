@@ -17,8 +17,9 @@ from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.jsonl import write_records
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data import amazon, arena, coqa, cornell, hh
-from regreason_plugin.data.importer import Importer, LeftOut, Row, Rows
-from regreason_plugin.data.sources import file_rows, hub_rows
+from regreason_plugin.data.importer import Importer
+from regreason_plugin.data.row_readers import file_rows, hub_rows
+from regreason_plugin.data.source_rows import LeftOut, SourceRow, SourceRows
 
 IMPORTERS: Mapping[str, Importer] = {
     dataset: module.IMPORTER
@@ -49,7 +50,7 @@ def open_source(
     path: Path | None = None,
     subset: str | None = None,
     split: str | None = None,
-) -> Rows:
+) -> SourceRows:
     """Open a local file, or the Hub without one.
 
     Args:
@@ -83,20 +84,20 @@ def open_source(
         if subset or split:
             raise UserError("--subset and --split are of the Hub; with --path, name the file")
         opened = importer.open_path(path) if importer.open_path else path
-        if isinstance(opened, Rows):
+        if isinstance(opened, SourceRows):
             return opened
         rows, name = file_rows(opened, importer.fields), str(opened)
     if rows.fields is not None:
         _check_fields(dataset, rows.fields, name, certain=True)
     rows = rows._replace(rows=_first_checked(dataset, rows.rows, name))
     if importer.gather:
-        return Rows(None, importer.gather(rows.rows))
+        return SourceRows(None, importer.gather(rows.rows))
     return rows
 
 
 def import_dataset(
     dataset: str,
-    source: Rows,
+    source: SourceRows,
     out: Path,
     *,
     limit: int | None = None,
@@ -139,7 +140,7 @@ class _Reading:
     """The conversations of a source's rows, and what is left out on the way."""
 
     def __init__(
-        self, dataset: str, rows: Iterator[Row], strict: bool, on_row: Callable[[], object]
+        self, dataset: str, rows: Iterator[SourceRow], strict: bool, on_row: Callable[[], object]
     ) -> None:
         self.dataset = dataset
         self.importer = IMPORTERS[dataset]
@@ -164,7 +165,7 @@ class _Reading:
             except LeftOut as left_out:
                 self._leave_out(row, left_out)
 
-    def _leave_out(self, row: Row, left_out: LeftOut) -> None:
+    def _leave_out(self, row: SourceRow, left_out: LeftOut) -> None:
         error = row.error(left_out)
         if self.strict and left_out.broken:
             raise error
@@ -221,7 +222,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _first_checked(dataset: str, rows: Iterator[Row], name: str) -> Iterator[Row]:
+def _first_checked(dataset: str, rows: Iterator[SourceRow], name: str) -> Iterator[SourceRow]:
     """The same rows, if the first is not that of another dataset."""
     first = next(rows, None)
     if first is None:

@@ -17,9 +17,8 @@ from regreason_plugin.core.look_alikes import check_twins, difference, find_twin
 from regreason_plugin.core.task_file import Columns, Data, TaskFile
 from regreason_plugin.data.cells import Kind, find_kinds, read_as, text_of, written
 from regreason_plugin.data.groups import text_group
-from regreason_plugin.data.importer import Hub, LeftOut, Row, Rows
-from regreason_plugin.data.sources import hub_rows
-from regreason_plugin.data.table_file import CSV, table_rows
+from regreason_plugin.data.row_readers import CSV, TABLES, file_rows, hub_rows
+from regreason_plugin.data.source_rows import HubDataset, LeftOut, SourceRow, SourceRows
 from regreason_plugin.data.text_cleaning import clean
 
 Twins = Literal["refuse", "merge", "keep"]
@@ -210,14 +209,14 @@ def read_records(
     _check_whole(data, columns, counts)
 
 
-def _source(data: Data, columns: Columns, option: str) -> Rows:
+def _source(data: Data, columns: Columns, option: str) -> SourceRows:
     if data.path is not None:
-        return table_rows(data.path, frozenset(columns.named().values()))
+        return file_rows(data.path, frozenset(columns.named().values()), TABLES)
     assert data.hub is not None
-    return hub_rows(Hub(data.hub, data.config), data.split, option)
+    return hub_rows(HubDataset(data.hub, data.config), data.split, option)
 
 
-def _opened(data: Data, columns: Columns, option: str) -> Rows:
+def _opened(data: Data, columns: Columns, option: str) -> SourceRows:
     """The rows, once every column is known to be there."""
     rows = _source(data, columns, option)
     first = []
@@ -243,7 +242,7 @@ class _Reader(NamedTuple):
     classes: Mapping[str, Sequence[str]]
     kinds: Mapping[str, Kind]
 
-    def cells(self, row: Row, value: Mapping[str, Any]) -> dict[str, str]:
+    def cells(self, row: SourceRow, value: Mapping[str, Any]) -> dict[str, str]:
         """By what they are; empty where they are missing or have no column.
 
         Raises:
@@ -293,7 +292,7 @@ class _Seen:
         # By two labels of one text: how many rows, and what the first of them is.
         self.contradictions: dict[tuple[str, str], tuple[int, str]] = {}
 
-    def before(self, text: str, label: str, row: Row) -> bool:
+    def before(self, text: str, label: str, row: SourceRow) -> bool:
         """Whether this text was there with this label; with another, it is remembered."""
         digest = hashlib.sha256(text.encode()).digest()[:16]
         known, line = self.texts.setdefault(digest, (label, row.number))
@@ -308,7 +307,7 @@ class _Seen:
             self.contradictions[known, label] = number + 1, first
         return True
 
-    def new_id(self, given: str, text: str, row: Row) -> str:
+    def new_id(self, given: str, text: str, row: SourceRow) -> str:
         """The id, which no earlier row has: the given one, or a hash of the text."""
         row_id = given or f"text-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         if self.columns.id is not None:

@@ -1,7 +1,7 @@
 """``regreason-hf``: lm-eval's ``hf``, with another way to score and with probes.
 
 It takes the arguments of ``hf`` and two of its own, and gives the same numbers, but for
-adapters, whose base it does not resize (`adapter`). What ``hf`` computes three times it
+adapters, whose base it does not resize (`adapter_loading`). What ``hf`` computes three times it
 computes once (`scorer`), and where a document's answer is decided it can measure entropies
 (`regreason_plugin.probes`).
 """
@@ -22,9 +22,9 @@ from transformers import BitsAndBytesConfig
 from regreason_plugin.core.cost import SCORING, ScoringClock
 from regreason_plugin.core.cpu_processes import several_on_a_cpu
 from regreason_plugin.core.errors import UserError, stop_on_user_error
-from regreason_plugin.evaluate.adapter import load_adapter
+from regreason_plugin.evaluate.adapter_loading import load_adapter
 from regreason_plugin.evaluate.answer_cache import answers_digest
-from regreason_plugin.evaluate.label_requests import Asked, Context
+from regreason_plugin.evaluate.label_requests import Context, Continuation
 from regreason_plugin.evaluate.prefix_tree import shared_prefix
 from regreason_plugin.evaluate.probe_metrics import Scored
 from regreason_plugin.evaluate.scorer import Scorer, say
@@ -68,7 +68,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             # Or accelerate finds no backend, and every process takes itself for the only one.
             os.environ["ACCELERATE_USE_CPU"] = "true"
         # All that decides an answer, for a cache.
-        self._told = {
+        self._answer_settings = {
             "pretrained": pretrained,
             "probes": sorted(self.probes),
             "renyi_alpha": self.alpha,
@@ -122,8 +122,8 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         """
         if self.device.type == "cpu":
             return int(min(_CPU_BATCH, self.max_batch_size or _CPU_BATCH))
-        found: int = super()._detect_batch_size(requests, pos)
-        return found
+        rows: int = super()._detect_batch_size(requests, pos)
+        return rows
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
         """As hf, timed."""
@@ -146,7 +146,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         Its keys hold the text that is asked, so another model would answer for this one.
         """
         if (answers := cache_hook.dbdict) is not None:
-            table = answers_digest(NAME, self._told)
+            table = answers_digest(NAME, self._answer_settings)
             answers.commit()
             type(answers)(answers.filename, tablename=table).close()
             answers.tablename = table
@@ -181,14 +181,16 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         read_before = self.scorer.tokens_read
         with tqdm(total=len(requests), disable=quiet, desc="Scoring continuations") as progress:
             for context in self.scorer.score(contexts):
-                for number, asked in zip(contexts[context], context.asked, strict=True):
-                    scored[number] = self._answer(context, asked)
+                for number, continuation in zip(
+                    contexts[context], context.continuations, strict=True
+                ):
+                    scored[number] = self._answer(context, continuation)
                     texts = requests[number][0]
                     if texts is not None:  # hf keeps rolling windows out of its cache, too
                         self.cache_hook.add_partial("loglikelihood", texts, scored[number])
                     progress.update(1)
         if not quiet and self.scorer.packs and requests and requests[0][0] is not None:
-            alone = {asked.sequence for context in contexts for asked in context.asked}
+            alone = {one.sequence for context in contexts for one in context.continuations}
             say(
                 f"{self.scorer.tokens_read - read_before:,} tokens read for prompts that hold "
                 f"{sum(map(len, alone)):,}: what they share is read once"
@@ -211,51 +213,51 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         """Requests with one context as the scorer takes them."""
         context = requests[0][1]
         texts = [tuple(continuation) for _, _, continuation in requests]
-        asked = [self._asked(context, continuation) for continuation in texts]
+        continuations = [self._continuation(context, tokens) for tokens in texts]
         # Labels of one token leave one sequence, which is kept once.
-        sequences = {one.sequence: one.sequence for one in asked}
-        asked = [Asked(sequences[one.sequence], one.continuation) for one in asked]
+        sequences = {one.sequence: one.sequence for one in continuations}
+        continuations = [Continuation(sequences[one.sequence], one.tokens) for one in continuations]
         if not self.probes or requests[0][0] is None:
-            return Context(asked)
+            return Context(continuations)
         # They part after what all of them begin with; a single one is decided at its
         # first token. Where one is the beginning of another, only the longer goes on.
         longest = max(range(len(texts)), key=lambda number: len(texts[number]))
         common = shared_prefix(min(texts), max(texts)) if len(set(texts)) > 1 else 0
-        sequence = asked[longest].sequence
-        place = len(sequence) - len(texts[longest]) + common
+        sequence = continuations[longest].sequence
+        position = len(sequence) - len(texts[longest]) + common
         choices = sorted({text[common] for text in texts if len(text) > common})
-        return Context(asked, decides=(sequence, place), choices=choices)
+        return Context(continuations, decides=(sequence, position), choices=choices)
 
-    def _asked(self, context: list[int], continuation: tuple[int, ...]) -> Asked:
+    def _continuation(self, context: list[int], tokens: tuple[int, ...]) -> Continuation:
         assert context, "an empty context is lm-eval's to replace by its prefix token"
-        assert 0 < len(continuation) <= self.max_length
-        length = len(context) + len(continuation)
+        assert 0 < len(tokens) <= self.max_length
+        length = len(context) + len(tokens)
         if length > self.max_length + 1:
             # In hf's words and under its name: whoever listens for it hears it here, too.
             eval_logger.warning(
                 f"Combined length of context ({len(context)}) and continuation "
-                f"({len(continuation)}) exceeds model's maximum length ({self.max_length}). "
+                f"({len(tokens)}) exceeds model's maximum length ({self.max_length}). "
                 f"Truncating {length - self.max_length + 1} tokens from the left."
             )
-        whole = (*context, *continuation)[-(self.max_length + 1) :]
-        return Asked(whole[:-1], continuation)
+        whole = (*context, *tokens)[-(self.max_length + 1) :]
+        return Continuation(whole[:-1], tokens)
 
-    def _answer(self, context: Context, asked: Asked) -> tuple[float, bool]:
-        answer = context.answers[asked]
+    def _answer(self, context: Context, continuation: Continuation) -> tuple[float, bool]:
+        answer = context.answers[continuation]
         if not self.probes or context.decides is None:
             return answer
-        sequence, place = context.decides
-        token = self.tok_decode(sequence[place])
+        sequence, position = context.decides
+        token = self.tok_decode(sequence[position])
         return Scored(*answer, {"deciding_token": token, **(context.probe or {})})
 
 
-def _number_above_0(name: str, given: Any) -> float:
+def _number_above_0(name: str, value: Any) -> float:
     try:
-        number = float(given)
+        number = float(value)
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise UserError(f"{name}={given} is not a number above 0")
+        raise UserError(f"{name}={value} is not a number above 0")
     return number
 
 

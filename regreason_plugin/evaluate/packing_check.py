@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from regreason_plugin.evaluate.prefix_tree import Row, Tokens, single_rows
+from regreason_plugin.evaluate.prefix_tree import PrefixRow, Tokens, single_rows
 from regreason_plugin.evaluate.row_batch import OutOfMemoryError, noticing_memory
 
 # By how much a packed pass may differ from a plain one before it counts as wrong: root mean
@@ -21,7 +21,7 @@ _NOISE_FACTOR = 5.0
 
 # Of a batch, some of its sequences, and the length to pad to: the log-probabilities of each,
 # ``[n, V]`` at the n positions that are asked for.
-Read = Callable[[Sequence[Row], set[Tokens], int], dict[Tokens, Tensor]]
+Read = Callable[[Sequence[PrefixRow], set[Tokens], int], dict[Tokens, Tensor]]
 
 
 class PackingCheck:
@@ -30,7 +30,7 @@ class PackingCheck:
     def __init__(self) -> None:
         self._shift = self._length = 0
 
-    def doubtful(self, rows: Sequence[Row]) -> list[Row]:
+    def doubtful(self, rows: Sequence[PrefixRow]) -> list[PrefixRow]:
         """The rows to hold against plain ones before any is trusted.
 
         A model may not take such a mask, or take it and not heed it, or go by places
@@ -49,7 +49,7 @@ class PackingCheck:
         chosen = {shifts.index(max(shifts)), lengths.index(max(lengths)), shortest}
         return [shared[number] for number in sorted(chosen)]
 
-    def trust(self, rows: Iterable[Row]) -> None:
+    def trust(self, rows: Iterable[PrefixRow]) -> None:
         """Rows like these were found right."""
         for row in rows:
             self._shift = max(self._shift, *map(row.shift, row.paths))
@@ -57,7 +57,10 @@ class PackingCheck:
 
 
 def difference(
-    rows: Sequence[Row], batches: Iterable[Sequence[Row]], read: Read, dtype: torch.dtype
+    rows: Sequence[PrefixRow],
+    batches: Iterable[Sequence[PrefixRow]],
+    read: Read,
+    dtype: torch.dtype,
 ) -> str | None:
     """How packed rows differ from their sequences alone.
 

@@ -22,7 +22,7 @@ Tokens = tuple[int, ...]
 
 
 @dataclass
-class Row:
+class PrefixRow:
     """Sequences that share a prefix, as one sequence of T tokens.
 
     Attributes:
@@ -53,16 +53,16 @@ class Row:
         return self.paths[sequence][-1] + 1 - len(sequence)
 
 
-def single_rows(sequences: Iterable[Tokens]) -> list[Row]:
+def single_rows(sequences: Iterable[Tokens]) -> list[PrefixRow]:
     """A row for each sequence."""
     rows = []
     for sequence in sorted(set(sequences)):
-        rows.append(Row())
+        rows.append(PrefixRow())
         _add(rows[-1], (), sequence, 0)
     return rows
 
 
-def packed_rows(sequences: Iterable[Tokens], linear: float, longest: int) -> list[Row]:
+def packed_rows(sequences: Iterable[Tokens], linear: float, longest: int) -> list[PrefixRow]:
     """Rows of sequences that are cheaper together than apart.
 
     Together, a shared prefix is computed once, but every token of the ends is held
@@ -75,7 +75,7 @@ def packed_rows(sequences: Iterable[Tokens], linear: float, longest: int) -> lis
             costs on it (about 6 D for a transformer of width D).
         longest: No row that branches gets longer.
     """
-    rows: list[Row] = []
+    rows: list[PrefixRow] = []
     last: Tokens = ()
     # Sorted, sequences that share a prefix are neighbours, in depth-first order.
     for sequence in sorted(set(sequences)):
@@ -89,14 +89,14 @@ def packed_rows(sequences: Iterable[Tokens], linear: float, longest: int) -> lis
         )
         # (What goes on where a row without branches ends costs nothing extra.)
         if not rows or not (shared == row or together):
-            rows.append(Row())
+            rows.append(PrefixRow())
             last, shared = (), 0
         _add(rows[-1], last, sequence, shared)
         last = sequence
     return rows
 
 
-def _add(row: Row, last: Tokens, sequence: Tokens, shared: int) -> None:
+def _add(row: PrefixRow, last: Tokens, sequence: Tokens, shared: int) -> None:
     """Put a sequence behind the one that was added last, with which it shares a prefix."""
     path = row.paths[last][:shared] if shared else []
     start = len(row.tokens)

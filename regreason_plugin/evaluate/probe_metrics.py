@@ -69,18 +69,18 @@ def probe_names(answers: Iterable[tuple[float, bool]]) -> list[str] | None:
     Raises:
         UserError: The answers do not have the same probes, so they are not of one run.
     """
-    found = {
+    probe_sets = {
         frozenset(answer.probe or ()) if isinstance(answer, Scored) else None
         for answer in answers
         if not (isinstance(answer, Scored) and answer.probe is None)
     }
-    if len(found) > 1:
+    if len(probe_sets) > 1:
         raise UserError(
             "the model's answers do not all have the same entropy probes, as happens with the "
             "--use_cache path of another model; name a new one"
         )
-    # Nothing is found where answers could have probes and none of them does.
-    names = found.pop() if found else frozenset[str]()
+    # Nothing is there where answers could have probes and none of them does.
+    names = probe_sets.pop() if probe_sets else frozenset[str]()
     return None if names is None else [name for name in PROBES if name in names]
 
 
@@ -135,9 +135,9 @@ def _with_error(name: str, value: float | None, group: str) -> dict[str, Any]:
 def _finite(name: str, values: Sequence[Any], *, by_layer: bool = False) -> list[Any]:
     for layer, value in enumerate(values):
         if value is not None and not math.isfinite(value):
-            place = f" at layer {layer}" if by_layer else ""
+            where = f" at layer {layer}" if by_layer else ""
             raise UserError(
-                f"the model's {name} is {value}{place}, which is not finite; load it with "
+                f"the model's {name} is {value}{where}, which is not finite; load it with "
                 "dtype=float32 or dtype=bfloat16 in --model_args"
             )
     return list(values)
@@ -145,7 +145,7 @@ def _finite(name: str, values: Sequence[Any], *, by_layer: bool = False) -> list
 
 def _aggregations() -> dict[str, Callable[[Any], Any]]:
     means = ["output_entropy", *(f"{name.removesuffix(BY_LAYER)}_mid" for name in BY_LAYER_PROBES)]
-    found: dict[str, Callable[[Any], Any]] = {
+    aggregations: dict[str, Callable[[Any], Any]] = {
         **dict.fromkeys(means, defined_mean),
         **dict.fromkeys((f"{name}_stderr" for name in means), mean_stderr),
         **dict.fromkeys(BY_LAYER_PROBES, by_layer_mean),
@@ -154,7 +154,7 @@ def _aggregations() -> dict[str, Callable[[Any], Any]]:
         "probe_values_undefined": total,
         "documents_without_probe": total,
     }
-    return found
+    return aggregations
 
 
 AGGREGATIONS = _aggregations()

@@ -18,9 +18,14 @@ from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.label_requests import Asked, Context, Plan, Reading
+from regreason_plugin.evaluate.label_requests import (
+    Context,
+    Continuation,
+    Reading,
+    RequestsBySequence,
+)
 from regreason_plugin.evaluate.packing_check import PackingCheck, difference
-from regreason_plugin.evaluate.prefix_tree import Row, Tokens, packed_rows, single_rows
+from regreason_plugin.evaluate.prefix_tree import PrefixRow, Tokens, packed_rows, single_rows
 from regreason_plugin.evaluate.row_batch import OutOfMemoryError, batch_inputs, noticing_memory
 from regreason_plugin.probes.anatomy import ProbeError, text_config
 from regreason_plugin.probes.forward import Decision, ProbeValues, logits_at
@@ -87,15 +92,15 @@ class Scorer:
         Yields:
             Each context as soon as all of it is answered.
         """
-        plan = Plan(contexts)
-        queue = self._plan_rows(plan.asked, plan)
+        requests = RequestsBySequence(contexts)
+        queue = self._plan_rows(requests.continuations, requests)
         while queue:
-            batch = self._take(queue, plan)
+            batch = self._take(queue, requests)
             reading: Reading | None = None
-            failed: Sequence[Row] = ()
+            failed: Sequence[PrefixRow] = ()
             try:
-                reading = self._read(batch, plan, self.probes)
-                if self.packs and self._packing_made_nan(reading, batch, plan):
+                reading = self._read(batch, requests, self.probes)
+                if self.packs and self._packing_made_nan(reading, batch, requests):
                     reading = None
             except ProbeError as error:
                 self._leave_out_probes(error)
@@ -108,12 +113,14 @@ class Scorer:
                 self._halve(failed)
             if reading is None:
                 rest = chain.from_iterable(row.paths for row in (*batch, *queue))
-                queue = self._plan_rows(rest, plan)
+                queue = self._plan_rows(rest, requests)
                 continue
             self.tokens_read += sum(len(row.tokens) for row in batch)
-            yield from plan.answer(reading)
+            yield from requests.answer(reading)
 
-    def _plan_rows(self, sequences: Iterable[Tokens], plan: Plan) -> deque[Row]:
+    def _plan_rows(
+        self, sequences: Iterable[Tokens], requests: RequestsBySequence
+    ) -> deque[PrefixRow]:
         """Rows to read, packed if this model can take them so."""
         sequences = list(sequences)
         while True:
@@ -123,32 +130,36 @@ class Scorer:
             doubtful = self._check.doubtful(rows)
             if not doubtful:
                 return deque(rows)
-            found: str | None = None
-            failed: Sequence[Row] = ()
+            mistake: str | None = None
+            failed: Sequence[PrefixRow] = ()
             try:
-                found = self._difference(doubtful, plan)
+                mistake = self._difference(doubtful, requests)
             except OutOfMemoryError as error:
                 failed = error.batch
             if failed:
                 self._halve(failed)
-            elif found is None:
+            elif mistake is None:
                 self._check.trust(doubtful)
                 return deque(rows)
             else:
-                self._stop_packing(found)
+                self._stop_packing(mistake)
 
-    def _difference(self, rows: Sequence[Row], plan: Plan) -> str | None:
+    def _difference(self, rows: Sequence[PrefixRow], requests: RequestsBySequence) -> str | None:
         """How packed rows differ from plain ones, as `packing_check.difference`."""
 
-        def read(batch: Sequence[Row], chosen: set[Tokens], padded_to: int) -> dict[Tokens, Tensor]:
-            return self._log_probabilities(batch, plan, chosen, padded_to)
+        def read(
+            batch: Sequence[PrefixRow], chosen: set[Tokens], padded_to: int
+        ) -> dict[Tokens, Tensor]:
+            return self._log_probabilities(batch, requests, chosen, padded_to)
 
         dtype: torch.dtype = self.autocast or self.model.dtype  # type: ignore[assignment]
-        return difference(rows, self._batches(deque(rows), plan), read, dtype)
+        return difference(rows, self._batches(deque(rows), requests), read, dtype)
 
-    def _batches(self, queue: deque[Row], plan: Plan) -> Iterator[list[Row]]:
+    def _batches(
+        self, queue: deque[PrefixRow], requests: RequestsBySequence
+    ) -> Iterator[list[PrefixRow]]:
         while queue:
-            yield self._take(queue, plan)
+            yield self._take(queue, requests)
 
     def _stop_packing(self, why: str) -> None:
         self.packs = False
@@ -165,7 +176,7 @@ class Scorer:
         say(f"no probes by layer: {error}")
         self.probes = left
 
-    def _rows(self, sequences: Iterable[Tokens]) -> list[Row]:
+    def _rows(self, sequences: Iterable[Tokens]) -> list[PrefixRow]:
         """Rows, the longest first."""
         if self.packs:
             linear = 6 * text_config(self.model).hidden_size
@@ -174,13 +185,13 @@ class Scorer:
             rows = single_rows(sequences)
         return sorted(rows, key=lambda row: -len(row.tokens))
 
-    def _take(self, queue: deque[Row], plan: Plan) -> list[Row]:
+    def _take(self, queue: deque[PrefixRow], requests: RequestsBySequence) -> list[PrefixRow]:
         """The next batch: rows of about one length, as many as the budget allows."""
         vocabulary = text_config(self.model).vocab_size
         batch = [queue.popleft()]
-        logits = vocabulary * plan.positions(batch[0])
+        logits = vocabulary * requests.positions(batch[0])
         while queue and (self.max_rows is None or len(batch) < self.max_rows):
-            logits += vocabulary * plan.positions(queue[0])
+            logits += vocabulary * requests.positions(queue[0])
             if self.batch_rows is not None:
                 full = len(batch) >= self.batch_rows
             else:
@@ -192,34 +203,46 @@ class Scorer:
         return batch
 
     def _log_probabilities(
-        self, batch: Sequence[Row], plan: Plan, chosen: set[Tokens], padded_to: int
+        self,
+        batch: Sequence[PrefixRow],
+        requests: RequestsBySequence,
+        chosen: set[Tokens],
+        padded_to: int,
     ) -> dict[Tokens, Tensor]:
         """Of some sequences of a batch, ``[n, V]`` at the n positions that are asked for."""
-        places, _, _ = self._wanted(batch, plan)
-        found = {}
+        places, _, _ = self._wanted(batch, requests)
+        by_sequence = {}
         with noticing_memory(batch):
             logits, _ = self._forward(batch, places, padded_to=padded_to)
             for number, row in enumerate(batch):
                 for sequence in chosen & row.paths.keys():
-                    asked = max(len(one.continuation) for one in plan.asked[sequence])
-                    wanted = [places[number, place] for place in row.paths[sequence][-asked:]]
-                    found[sequence] = logits[wanted].to(self.softmax_dtype).log_softmax(dim=-1)
-        return found
+                    longest = max(len(one.tokens) for one in requests.continuations[sequence])
+                    wanted = [places[number, place] for place in row.paths[sequence][-longest:]]
+                    by_sequence[sequence] = (
+                        logits[wanted].to(self.softmax_dtype).log_softmax(dim=-1)
+                    )
+        return by_sequence
 
-    def _packing_made_nan(self, reading: Reading, batch: Sequence[Row], plan: Plan) -> bool:
+    def _packing_made_nan(
+        self, reading: Reading, batch: Sequence[PrefixRow], requests: RequestsBySequence
+    ) -> bool:
         """Whether packed rows gave what is no number and plain rows give one."""
-        bad = {asked.sequence for asked, (score, _) in reading.answers.items() if score != score}
+        bad = {
+            continuation.sequence
+            for continuation, (score, _) in reading.answers.items()
+            if score != score
+        }
         shared = chain.from_iterable(row.paths for row in batch if len(row.paths) > 1)
         suspect = next((sequence for sequence in shared if sequence in bad), None)
         if suspect is None:
             return False
-        plain = self._read(single_rows([suspect]), plan)
+        plain = self._read(single_rows([suspect]), requests)
         if any(math.isnan(score) for score, _ in plain.answers.values()):
             return False
         self._stop_packing("log-likelihoods are not numbers")
         return True
 
-    def _halve(self, batch: Sequence[Row]) -> None:
+    def _halve(self, batch: Sequence[PrefixRow]) -> None:
         """Make batches smaller after one was too large for the memory."""
         clear_device_cache(garbage_collection=True)
         tokens = len(batch) * len(batch[0].tokens)
@@ -236,10 +259,13 @@ class Scorer:
             )
 
     def _read(
-        self, batch: Sequence[Row], plan: Plan, probes: frozenset[str] = frozenset()
+        self,
+        batch: Sequence[PrefixRow],
+        requests: RequestsBySequence,
+        probes: frozenset[str] = frozenset(),
     ) -> Reading:
         """Run a batch."""
-        places, steps, deciding = self._wanted(batch, plan)
+        places, steps, deciding = self._wanted(batch, requests)
         contexts = [context for context, _ in deciding] if probes else []
         decisions = [decision for _, decision in deciding] if probes else []
         with noticing_memory(batch):
@@ -250,10 +276,10 @@ class Scorer:
         )
 
     def _wanted(
-        self, batch: Sequence[Row], plan: Plan
+        self, batch: Sequence[PrefixRow], requests: RequestsBySequence
     ) -> tuple[
         dict[tuple[int, int], int],
-        dict[Asked, list[tuple[int, int]]],
+        dict[Continuation, list[tuple[int, int]]],
         list[tuple[Context, Decision]],
     ]:
         """What is asked of a batch.
@@ -264,19 +290,19 @@ class Scorer:
             it is decided.
         """
         places: dict[tuple[int, int], int] = {}
-        steps: dict[Asked, list[tuple[int, int]]] = {}
+        steps: dict[Continuation, list[tuple[int, int]]] = {}
         for number, row in enumerate(batch):
             for sequence, path in row.paths.items():
-                for asked in plan.asked[sequence]:
-                    tokens = asked.continuation
-                    steps[asked] = [
+                for continuation in requests.continuations[sequence]:
+                    tokens = continuation.tokens
+                    steps[continuation] = [
                         (places.setdefault((number, place), len(places)), token)
                         for place, token in zip(path[-len(tokens) :], tokens, strict=True)
                     ]
         deciding = []
         for number, row in enumerate(batch):
             for sequence, path in row.paths.items():
-                for place, context in plan.deciding[sequence]:
+                for place, context in requests.deciding[sequence]:
                     # One of the continuations goes on there, so its logits are asked for.
                     index = places[number, path[place]]
                     decision = Decision(index, path[: place + 1], context.choices)
@@ -285,7 +311,7 @@ class Scorer:
 
     def _forward(
         self,
-        batch: Sequence[Row],
+        batch: Sequence[PrefixRow],
         places: Iterable[tuple[int, int]],
         decisions: Sequence[Decision] = (),
         probes: frozenset[str] = frozenset(),

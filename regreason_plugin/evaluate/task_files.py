@@ -33,20 +33,20 @@ def task_files(declaration: Declaration = EIGHTEEN) -> dict[str, str]:
     """
     files: dict[str, str] = {}
 
-    def add(place: str, text: str) -> None:
-        if place in files:
+    def add(file: str, text: str) -> None:
+        if file in files:
             raise UserError(
-                f"two tasks or groups would be {place}; give a dataset or an axis another name"
+                f"two tasks or groups would be {file}; give a dataset or an axis another name"
             )
-        files[place] = text
+        files[file] = text
 
     for dataset, axis in declaration.settings:
-        for place in (f"{dataset}/{axis}.yaml", f"{dataset}/{_TWIN}{axis}.yaml"):
-            add(place, _head(place, declaration) + f"  setting: [{dataset}, {axis}]\n")
+        for file in (f"{dataset}/{axis}.yaml", f"{dataset}/{_TWIN}{axis}.yaml"):
+            add(file, _head(file, declaration) + f"  setting: [{dataset}, {axis}]\n")
     for group, settings in task_groups(declaration):
-        place = f"{_GROUPS}/{group}.yaml"
+        file = f"{_GROUPS}/{group}.yaml"
         tasks = "".join(f"  - {name}\n" for name in declaration.task_names(settings))
-        add(place, _head(place, declaration) + tasks)
+        add(file, _head(file, declaration) + tasks)
     return files
 
 
@@ -62,9 +62,9 @@ def task_groups(declaration: Declaration) -> list[tuple[str, list[Setting]]]:
     return [(declaration.group, list(settings)), *parts]
 
 
-def _head(place: str, declaration: Declaration) -> str:
-    """How the file at a place begins, whether or not it is declared."""
-    folder, stem = place.removesuffix(".yaml").split("/")
+def _head(file: str, declaration: Declaration) -> str:
+    """How a task's or group's file begins, whether or not it is declared."""
+    folder, stem = file.removesuffix(".yaml").split("/")
     if folder == _GROUPS:
         return f"include: ../_group.yml\ngroup: {stem}\ntask:\n"
     if stem.startswith(_TWIN):
@@ -108,7 +108,7 @@ def write_task_files(
     for path in (folder / "_label_first.yml", *scopes):
         if not path.is_file():
             raise UserError("no such file; run this in a checkout", path=path)
-    files = {folder / place: text for place, text in task_files(declaration).items()}
+    files = {folder / file: text for file, text in task_files(declaration).items()}
     files |= {path: sweep(path.read_text("utf-8"), names) for path, names in scopes.items()}
     written = []
     for path, text in files.items():
@@ -133,10 +133,10 @@ def main() -> None:
     """Write the files of the checkout that is named, or of this folder."""
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     written, removed = write_task_files(root)
-    for place in written:
-        print(f"written: {place}")
-    for place in removed:
-        print(f"removed: {place}")
+    for file in written:
+        print(f"written: {file}")
+    for file in removed:
+        print(f"removed: {file}")
     print(f"{len(EIGHTEEN.settings)} settings, each with its twin: {root / TASKS}")
 
 

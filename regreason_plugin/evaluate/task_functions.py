@@ -1,5 +1,6 @@
 """What task files call, by one name each: `!function utils.NAME` finds it beside the file."""
 
+# ruff: noqa: F401
 from __future__ import annotations
 
 from regreason_plugin.evaluate.documents import (
@@ -31,32 +32,3 @@ from regreason_plugin.metrics.label_metrics import (
     spearman_stderr,
     undefined,
 )
-
-__all__ = [
-    "ExplanationFirstTask",
-    "RegReasonTask",
-    "TrainSampler",
-    "auroc",
-    "auroc_stderr",
-    "ece",
-    "ece_stderr",
-    "explanation_first_documents",
-    "explanation_then_label",
-    "label_first_documents",
-    "label_index",
-    "labels",
-    "macro_f1",
-    "macro_f1_stderr",
-    "majority_acc",
-    "majority_acc_stderr",
-    "mean",
-    "mean_stderr",
-    "prompt",
-    "qwk",
-    "qwk_stderr",
-    "score_both",
-    "score_labels",
-    "spearman",
-    "spearman_stderr",
-    "undefined",
-]

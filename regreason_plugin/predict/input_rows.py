@@ -13,8 +13,8 @@ import numpy as np
 
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.data.cells import Kind, find_kinds, read_as, written
-from regreason_plugin.data.importer import LeftOut, Row
-from regreason_plugin.data.table_file import table_rows
+from regreason_plugin.data.row_readers import TABLES, file_rows
+from regreason_plugin.data.source_rows import LeftOut, SourceRow
 
 ID = "id"
 
@@ -49,7 +49,7 @@ def read_rows(
     """
     name = column or "conversation"
     wanted = frozenset((identifier, name) if column else (identifier, name, "context"))
-    rows = table_rows(path, wanted)
+    rows = file_rows(path, wanted, TABLES)
     if rows.fields is not None and name not in rows.fields:
         raise UserError(_missing(name, sorted(rows.fields)), path=path)
     row = None
@@ -70,10 +70,11 @@ def read_rows(
 
 def _identified(
     path: Path, wanted: frozenset[str], limit: int | None, identifier: str
-) -> Iterator[tuple[Row, str, bool | None]]:
+) -> Iterator[tuple[SourceRow, str, bool | None]]:
     """Rows with their id, and whether it was given; None where no row of the file has one."""
-    rows = table_rows(path, wanted)
-    kind = find_kinds(rows, [identifier], lambda: table_rows(path, wanted), limit)[identifier]
+    rows = file_rows(path, wanted, TABLES)
+    kinds = find_kinds(rows, [identifier], lambda: file_rows(path, wanted, TABLES), limit)
+    kind = kinds[identifier]
     for row in islice(rows.rows, limit):
         if isinstance(row.value, LeftOut):
             raise row.error(row.value)
@@ -99,7 +100,7 @@ def _repeated(hashes: array[int]) -> set[int]:
 
 
 def _refuse_same(
-    rows: Iterator[tuple[Row, str, bool | None]], again: set[int], identifier: str
+    rows: Iterator[tuple[SourceRow, str, bool | None]], again: set[int], identifier: str
 ) -> None:
     """Refuse two rows with the same id, of which the hashes were the same.
 

@@ -19,7 +19,7 @@ from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.predict.predictions import Prediction
 
 
-class Progress(BaseModel):
+class OutputProgress(BaseModel):
     """What the file was made from, and what stands in it.
 
     Attributes:
@@ -63,7 +63,7 @@ def progress_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.progress.json")
 
 
-def read_progress(out: Path, made_from: dict[str, Any]) -> Progress:
+def read_progress(out: Path, made_from: dict[str, Any]) -> OutputProgress:
     """How far a file has come; nothing where it does not exist or is empty.
 
     Raises:
@@ -71,14 +71,14 @@ def read_progress(out: Path, made_from: dict[str, Any]) -> Progress:
     """
     place = progress_path(out)
     if not out.exists() or (not out.stat().st_size and not place.exists()):
-        return Progress(made_from=made_from)
+        return OutputProgress(made_from=made_from)
     if not place.is_file():
         raise UserError(
             f"exists and is not of this command, as it has no {place.name} beside it; name "
             "another --out",
             path=out,
         )
-    found = validate(Progress, parse_object(place.read_bytes(), place, 1), place, 1)
+    found = validate(OutputProgress, parse_object(place.read_bytes(), place, 1), place, 1)
     changed = [
         name
         for name in {**made_from, **found.made_from}

@@ -11,8 +11,9 @@ from typing import Any
 from regreason_plugin.compare.comparison import Comparison, Difference, Interval, Score
 from regreason_plugin.render.tables import printable
 
-POOLED = "pooled"
-Size = dict[str, int | None]
+UNDEFINED = Difference(value=None)
+# Task, dataset, axis, documents and groups.
+Names = tuple[str, str, str, int, int | None]
 # A spreadsheet runs a cell that begins so, also in its full-width form. One that takes another
 # character than the comma for a separator sees cells begin where we have none.
 _FORMULA = re.compile(r"(?:^|(?<=[;,|\"]))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
@@ -60,58 +61,54 @@ def to_csv(comparison: Comparison, *, spreadsheet_safe: bool = False) -> str:
 
 
 def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    for setting in comparison.settings:
+    c = comparison
+    for setting in c.settings:
         task = setting.task
-        place = {"task": task, "dataset": setting.dataset, "axis": setting.axis}
-        size: Size = {"documents": setting.documents, "groups": setting.groups}
-        scores = {arm: by_task[task] for arm, by_task in comparison.scores.items()}
-        differences = {arm: by_task[task] for arm, by_task in comparison.differences.items()}
-        yield from _of(comparison, place, size, scores, differences)
-    place = {"task": POOLED, "dataset": "", "axis": ""}
-    size = {"documents": sum(one.documents for one in comparison.settings), "groups": None}
-    yield from _of(comparison, place, size, comparison.pooled_scores, comparison.pooled)
-    for name, by_arm in comparison.layers.items():
+        scores = {arm: by_task[task] for arm, by_task in c.scores.items()}
+        differences = {arm: by_task[task] for arm, by_task in c.differences.items()}
+        names = (task, setting.dataset, setting.axis, setting.documents, setting.groups)
+        yield from _of(c, names, scores, differences)
+    pooled = ("pooled", "", "", sum(setting.documents for setting in c.settings), None)
+    yield from _of(c, pooled, c.pooled_scores, c.pooled)
+    for metric, by_arm in c.layers.items():
         for arm, layers in by_arm.items():
-            for layer, found in enumerate(layers):
-                row = _row(comparison, place, size, arm, f"{name}_by_layer", found, None)
-                yield row | {"layer": layer}
+            for layer, value in enumerate(layers):
+                yield _row(c, pooled, arm, f"{metric}_by_layer", layer, value)
 
 
 def _of(
     comparison: Comparison,
-    place: dict[str, str],
-    size: Size,
+    setting: Names,
     scores: dict[str, dict[str, Score]],
     differences: dict[str, dict[str, Difference]],
 ) -> Iterator[dict[str, Any]]:
     for arm in (comparison.baseline, *comparison.arms):
         for metric in comparison.metrics:
-            score, found = scores[arm].get(metric), differences.get(arm, {}).get(metric)
-            yield _row(comparison, place, size, arm, metric, score, found)
+            score, difference = scores[arm].get(metric), differences.get(arm, {}).get(metric)
+            yield _row(comparison, setting, arm, metric, None, score, difference)
 
 
 def _row(
     comparison: Comparison,
-    place: dict[str, str],
-    size: Size,
+    setting: Names,
     arm: str,
     metric: str,
-    score: Interval | None,
-    found: Difference | None,
+    layer: int | None,
+    value: Interval | None,
+    difference: Difference | None = None,
 ) -> dict[str, Any]:
+    task, dataset, axis, documents, groups = setting
+    columns = {"value": "difference", "low": "diff_low", "high": "diff_high"}
     return {
-        **place,
+        "task": task,
+        "dataset": dataset,
+        "axis": axis,
         "arm": arm,
         "metric": metric,
-        "layer": None,
-        **size,
+        "layer": layer,
+        "documents": documents,
+        "groups": groups,
         "seeds": len(comparison.seeds[arm]),
-        **{key: score and getattr(score, key) for key in ("value", "low", "high")},
-        "difference": found and found.value,
-        "diff_low": found and found.low,
-        "diff_high": found and found.high,
-        **{
-            key: found and getattr(found, key)
-            for key in ("se", "df", "p", "p_holm", "mcnemar_p", "effect", "detectable", "over")
-        },
+        **{key: getattr(value or UNDEFINED, key) for key in columns},
+        **{columns.get(key, key): one for key, one in difference or UNDEFINED},
     }

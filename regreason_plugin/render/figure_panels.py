@@ -1,4 +1,4 @@
-"""What the pictures of a comparison share: their size, panels, titles and captions."""
+"""What the figures of a comparison share: their size, panels, titles and captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from regreason_plugin.compare.comparison import Comparison, Difference
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import signed
 from regreason_plugin.render import tables
-from regreason_plugin.render.style import caption
 
 # Panels side by side, and how many inches of them.
 ACROSS = 4
@@ -90,5 +89,7 @@ def set_title(figure: Figure, comparison: Comparison, text: str) -> None:
 
 def set_caption(figure: Figure, comparison: Comparison, *lines: str) -> None:
     """Put lines below, and then what was compared."""
-    told = [*filter(None, lines), f"{tables.caption(comparison)}."]
-    caption(figure, map(one_line, told), int(figure.get_figwidth() * 17))
+    captions = [*filter(None, lines), f"{tables.caption(comparison)}."]
+    width = int(figure.get_figwidth() * 17)
+    text = "\n".join(wrapped(line, width) for line in captions)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5)

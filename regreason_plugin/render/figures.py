@@ -1,31 +1,25 @@
-"""A comparison in pictures, each as PNG and SVG."""
+"""A comparison as figures, each as PNG and SVG."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from regreason_plugin.compare.comparison import ALL, Comparison, Difference
-from regreason_plugin.compare.learning_curves import what_is_drawn
-from regreason_plugin.core.layers import middle_blocks
-from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import number
 from regreason_plugin.core.whole_files import atomic_writer
-from regreason_plugin.metrics.metric_names import LAYER_CURVES
 from regreason_plugin.render import tables
+from regreason_plugin.render.curve_figures import entropy_by_layer, learning_curves
 from regreason_plugin.render.figure_panels import (
     LONGEST,
     arm_panels,
@@ -42,38 +36,35 @@ from regreason_plugin.render.style import (
     BAR,
     FAINT,
     MIDDLE,
-    SHADE,
     floats,
-    layers,
-    legend,
     look,
-    png_and_svg,
     style,
 )
 
+FORMATS: dict[str, dict[str, Any]] = {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}
 # As many labels' cells have their number in them.
 NUMBERED = 20
 
 
 def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write every picture that the comparison has numbers for.
+    """Write every figure that the comparison has numbers for.
 
     Returns:
         The paths. The same comparison gives the same bytes.
     """
     paths = []
     with style():
-        for name, draw in PICTURES.items():
+        for name, draw in FIGURES.items():
             figure = draw(comparison)
             if figure is None:
                 continue
             # Placed once for both files.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
-            for suffix, content in zip(("png", "svg"), png_and_svg(figure), strict=True):
+            for suffix, options in FORMATS.items():
                 paths.append(folder / f"{name}.{suffix}")
                 with atomic_writer(paths[-1]) as stream:
-                    stream.write(content)
+                    figure.savefig(stream, format=suffix, **options)
     return paths
 
 
@@ -328,111 +319,7 @@ def _shares(axes: Axes, counts: NDArray[np.float64], labels: list[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-# --- layers and training ------------------------------------------------------------------
-
-
-def entropy_by_layer(comparison: Comparison) -> Figure | None:
-    """A panel a metric, a curve an arm."""
-    if not comparison.layers:
-        return None
-    # One more, for the legend.
-    rows, columns = rows_and_columns(len(comparison.layers) + 1, across=3)
-    figure = new_figure(3.7 * columns, 1.4 + 2.75 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes, metric in zip(grid.flat, comparison.layers, strict=False):
-        draw_entropy(axes, comparison, metric)
-    for axes in grid.flat[len(comparison.layers) :]:
-        axes.set_axis_off()
-    draw_entropy_legend(grid.flat[len(comparison.layers)], comparison)
-    set_title(figure, comparison, "Entropy by layer")
-    set_caption(
-        figure,
-        comparison,
-        "Unweighted means over the settings. h: the hidden state of D units at the deciding "
-        "position; N: tokens of the prompt.",
-        _middle_blocks(comparison),
-    )
-    return figure
-
-
-def entropy_title(metric: str) -> str:
-    """What an entropy is called above its panel."""
-    return LAYER_CURVES.get(metric, (metric, ""))[0]
-
-
-def draw_entropy(axes: Axes, comparison: Comparison, metric: str) -> None:
-    """Draw one entropy by layer, a curve an arm."""
-    title, unit = LAYER_CURVES.get(metric, (metric, "entropy"))
-    by_arm = comparison.layers[metric]
-    curves = [
-        [(one.value, one.low, one.high) for one in by_arm[arm]]
-        for arm in (comparison.baseline, *comparison.arms)
-    ]
-    layers(axes, title, unit, curves, metric)
-
-
-def draw_entropy_legend(axes: Axes, comparison: Comparison) -> None:
-    """Draw what the curves and shades of the entropies are."""
-    bands: dict[str, Artist] = {
-        f"{100 * comparison.level:g} % interval": Patch(color=MIDDLE, alpha=0.35),
-        "middle blocks": Patch(color=SHADE),
-    }
-    legend(axes, map(one_line, (comparison.baseline, *comparison.arms)), bands)
-
-
-def _middle_blocks(comparison: Comparison) -> str:
-    """Which blocks are shaded, by the models' depth; empty where they have no middle."""
-    depths = {len(one) - 1 for by_arm in comparison.layers.values() for one in by_arm.values()}
-    middles = [
-        f"{'-'.join(map(str, sorted({middle[0], middle[-1]})))} of {blocks}"
-        for blocks in sorted(depths)
-        if (middle := middle_blocks(blocks))
-    ]
-    return f"Shaded: the middle blocks, {', '.join(middles)}." if middles else ""
-
-
-def learning_curves(comparison: Comparison) -> Figure | None:
-    """How well the validation labels are predicted, by what was trained on."""
-    if not any(comparison.curves.values()):
-        return None
-    figure = new_figure(9.0, 4.6)
-    axes, beside = figure.subplots(1, 2, width_ratios=[3, 1])
-    draw_learning(axes, comparison)
-    draw_learning_legend(beside, comparison)
-    set_title(figure, comparison, "Learning curves")
-    set_caption(
-        figure,
-        comparison,
-        "Strong: the mean over the seeds of an arm where they were measured at the same tokens; "
-        "else every seed.",
-    )
-    return figure
-
-
-def draw_learning(axes: Axes, comparison: Comparison) -> None:
-    """Draw every model's curve, and the mean of an arm's where they have the same tokens."""
-    for place, arm in enumerate((comparison.baseline, *comparison.arms)):
-        curves = comparison.curves.get(arm, [])
-        drawn = look(place)
-        same = len({tuple(curve.tokens) for curve in curves}) == 1 and len(curves) > 1
-        for curve in curves:
-            thin = {"color": drawn["color"], "linewidth": 0.8, "alpha": 0.45}
-            axes.plot(curve.tokens, curve.accuracy, **(thin if same else drawn))
-        if same:
-            by_step = zip(*(curve.accuracy for curve in curves), strict=True)
-            axes.plot(curves[0].tokens, [statistics.fmean(step) for step in by_step], **drawn)
-    axes.set(xlabel="target tokens trained on", ylabel=what_is_drawn(comparison.curves))
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-
-
-def draw_learning_legend(axes: Axes, comparison: Comparison) -> None:
-    """Draw what the learning curves are."""
-    thin: dict[str, Artist] = {"one seed": Line2D([], [], color=MIDDLE, linewidth=0.8, alpha=0.6)}
-    legend(axes, map(one_line, (comparison.baseline, *comparison.arms)), thin)
-
-
-PICTURES: dict[str, Callable[[Comparison], Figure | None]] = {
+FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
     "accuracy_heatmap": accuracy_heatmap,
     "differences": differences,
     "reliability": reliability,

@@ -7,14 +7,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.compare.gate import Decision, Row
-from regreason_plugin.core.markdown import block, escape
+from regreason_plugin.core.markdown import block, render
+from regreason_plugin.core.numbers import number, signed
 from regreason_plugin.core.whole_files import append, atomic_writer, together
 from regreason_plugin.metrics.metric_names import METRICS
-from regreason_plugin.render.tables import printable
+from regreason_plugin.render.tables import Cells, printable
+from regreason_plugin.render.terminal import print_table
 
 _WORDS = {
     "pass": ("PASS", "not below", "bold green"),
@@ -31,22 +32,11 @@ def headline(decision: Decision) -> str:
 
 def print_decision(decision: Decision) -> None:
     """Print verdict, table and what to do next; the table as wide as it needs to be."""
-    header, rows = _cells(decision)
-    table = Table(title=_title(decision), title_justify="left")
-    for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place < 2 else "right", no_wrap=True)
-    for place, cells in enumerate(rows):
-        last = place == len(rows) - 1
-        if last:
-            table.add_section()
-        # (As Text: a name with brackets is no markup.)
-        table.add_row(*map(Text, cells), style="bold" if last else None)
-    width = Console(width=1000).measure(table).maximum
-    console = Console(width=max(Console().width, width))
+    console = Console()
     console.print(
         Text(headline(decision), style=_WORDS[decision.verdict][2]), soft_wrap=True, highlight=False
     )
-    console.print(table)
+    print_table(console, _cells(decision), _title(decision))
     for line in [*advice(decision), *commands(decision)]:
         console.print(Text(line), soft_wrap=True)
 
@@ -58,7 +48,7 @@ def advice(decision: Decision) -> list[str]:
 
 def _hidden(decision: Decision) -> list[str]:
     misfits = [*decision.baseline.misfit_notes, *decision.candidate.misfit_notes]
-    return [*misfits, *(_clean(note.replace("`", "")) for note in decision.notes)]
+    return [*misfits, *(printable(note.replace("`", "")) for note in decision.notes)]
 
 
 def _next(decision: Decision) -> list[str]:
@@ -86,30 +76,22 @@ def commands(decision: Decision) -> list[str]:
         return []
     runs = {"baseline": decision.baseline, "candidate": decision.candidate}
     named = " ".join(shlex.quote(f"{name}={run.folder}") for name, run in runs.items())
-    return [_clean(f"regreason compare {named} --baseline baseline --out page")]
+    return [printable(f"regreason compare {named} --baseline baseline --out page")]
 
 
 def to_markdown(decision: Decision) -> str:
     """The decision for a step summary."""
-    header, rows = _cells(decision)
     word = _WORDS[decision.verdict][0]
-    lines = [
-        f"### Gate: {word}",
-        "",
-        escape(_capital(headline(decision).removeprefix(f"{word}: "))) + ".",
-        "",
-        escape(_title(decision)) + ":",
-        "",
-        "| " + " | ".join(map(escape, header)) + " |",
-        "|" + "|".join(" --- " if place < 2 else " ---: " for place in range(len(header))) + "|",
-        *("| " + " | ".join(map(escape, cells)) + " |" for cells in rows[:-1]),
-        "| " + " | ".join(f"**{escape(cell)}**" if cell else "" for cell in rows[-1]) + " |",
-        "",
-        *map(escape, advice(decision)),
-    ]
-    if shown := commands(decision):
-        lines += ["", block("\n".join(shown), "sh")]
-    return "\n".join(lines) + "\n\n"
+    shown = commands(decision)
+    return render(
+        "render/gate.md.j2",
+        word=word,
+        headline=_capital(headline(decision).removeprefix(f"{word}: ")),
+        title=_title(decision),
+        cells=_cells(decision),
+        advice=advice(decision),
+        commands=block("\n".join(shown), "sh") if shown else None,
+    )
 
 
 def write(decision: Decision, junit: Path | None, summary: Path | None) -> None:
@@ -151,10 +133,11 @@ def to_junit(decision: Decision) -> bytes:
     else:
         shown = "\n".join([headline(decision), *_hidden(decision)])
         ElementTree.SubElement(case, "system-out").text = shown
-    header, cells = _cells(decision)
-    for row, line in zip(decision.settings, cells, strict=False):
+    cells = _cells(decision)
+    for row, line in zip(decision.settings, cells.body, strict=True):
         case = _case(suite, f"{row.dataset} {row.axis}", "regreason.gate.settings")
-        shown = ", ".join(f"{name} {cell}" for name, cell in zip(header[2:], line[2:], strict=True))
+        named = zip(cells.header[2:], line[2:], strict=True)
+        shown = ", ".join(f"{name} {cell}" for name, cell in named)
         ElementTree.SubElement(case, "system-out").text = shown
     ElementTree.indent(suites)
     text = ElementTree.tostring(suites, encoding="unicode")
@@ -165,14 +148,6 @@ def _case(suite: ElementTree.Element, name: str, place: str) -> ElementTree.Elem
     return ElementTree.SubElement(
         suite, "testcase", {"classname": place, "name": name, "time": "0"}
     )
-
-
-def _clean(text: str) -> str:
-    """Without control characters and halves of characters.
-
-    They move a terminal's cursor, and XML 1.0 has no way to write them.
-    """
-    return "".join(c if c.isprintable() or c in "\t\n" else "\ufffd" for c in text)
 
 
 def _finding(decision: Decision) -> str:
@@ -190,13 +165,13 @@ def _title(decision: Decision) -> str:
     return f"{_capital(what)} by setting, for information: all documents together decide{turned}"
 
 
-def _cells(decision: Decision) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table as text, all documents last."""
+def _cells(decision: Decision) -> Cells:
+    """A row a setting, all documents last."""
     level = _level(decision)
     header = ["dataset", "axis", "documents", "groups", "baseline", "candidate", "change"]
     header += [f"lower {level}", f"upper {level}"]
-    rows = [_row_cells(row) for row in [*decision.settings, decision.overall]]
-    return header, rows
+    body = [_row_cells(row) for row in decision.settings]
+    return Cells(header, body, [_row_cells(decision.overall)], words=2, fixed=len(header))
 
 
 def _row_cells(row: Row) -> list[str]:
@@ -205,8 +180,8 @@ def _row_cells(row: Row) -> list[str]:
         printable(row.axis_title),
         f"{row.documents:,}",
         f"{row.groups:,}",
-        f"{row.baseline:.4f}",
-        f"{row.candidate:.4f}",
+        number(row.baseline, 4),
+        number(row.candidate, 4),
         *map(_signed, (row.change, row.low, row.high)),
     ]
 
@@ -216,9 +191,7 @@ def _capital(text: str) -> str:
 
 
 def _signed(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value + 0.0:+.4f}".replace("-0.0000", "+0.0000")
+    return signed(value, 4, zero="+")
 
 
 def _level(decision: Decision) -> str:

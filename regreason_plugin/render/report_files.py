@@ -25,23 +25,19 @@ def write(compared: Compared, out: Path, *, spreadsheet_safe: bool = False) -> l
     Returns:
         Their paths, the page first.
     """
-    with together():
-        return _write(compared, out, spreadsheet_safe)
-
-
-def _write(compared: Compared, out: Path, spreadsheet_safe: bool) -> list[Path]:
     comparison = compared.comparison
     page = out / "report.html"
-    write_page(comparison, compared.disagreements, compared.disagreeing, page)
     numbers = out / "comparison.json"
-    save(comparison, numbers)
     texts = {
         out / "comparison.md": to_markdown(comparison),
         out / "comparison.csv": to_csv(comparison, spreadsheet_safe=spreadsheet_safe),
         out / "settings.tex": to_latex(comparison),
     }
-    for path, text in texts.items():
-        with atomic_writer(path) as stream:
-            # (A name on the command line may hold bytes that are no UTF-8.)
-            stream.write(text.encode("utf-8", "backslashreplace"))
-    return [page, numbers, *texts, *write_figures(comparison, out / "figures")]
+    with together():
+        write_page(comparison, compared.disagreements, compared.disagreeing, page)
+        save(comparison, numbers)
+        for path, text in texts.items():
+            with atomic_writer(path) as stream:
+                # (A name on the command line may hold bytes that are no UTF-8.)
+                stream.write(text.encode("utf-8", "backslashreplace"))
+        return [page, numbers, *texts, *write_figures(comparison, out / "figures")]

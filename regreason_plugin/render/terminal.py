@@ -60,11 +60,12 @@ def print_table(console: Console, cells: Cells, title: str) -> None:
 def _parts(cells: Cells, room: int) -> list[Cells]:
     """The arms' columns in as few parts as fit, each with all the columns before them."""
     arms = range(cells.fixed, len(cells.header))
-    for count in range(len(arms), 1, -1):
+    parts = [cells]
+    for count in range(len(arms), 0, -1):
         parts = [cells.of(arms[start : start + count]) for start in range(0, len(arms), count)]
         if all(_width(part) <= room for part in parts):
-            return parts
-    return [cells.of([arm]) for arm in arms]
+            break
+    return parts
 
 
 def _width(cells: Cells) -> int:

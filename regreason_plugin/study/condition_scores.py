@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from regreason_plugin.compare.compare import Compared, compare
 from regreason_plugin.evaluate.results import Run, read_run
 from regreason_plugin.study.plan import Condition, Plan
-from regreason_plugin.study.seed_interval import half_width
 
+ENOUGH_SEEDS = 3
+LEVEL = 0.95
 # (A generative twin's figure of the label forced at once, without an explanation before it.)
 FORCED = "forced_"
 SCORES = ("acc", "macro_f1", "qwk", "nll", "ece")
@@ -95,3 +96,17 @@ def _over_settings(run: Run, metric: str) -> float:
     values = [task.metrics.get(metric) for task in run.tasks.values()]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else math.nan
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Half of Student's t interval of a mean, at `LEVEL`; None of fewer than three values.
+
+    Args:
+        values: One a seed. The test documents are the same, so it holds for these only.
+    """
+    if len(values) < ENOUGH_SEEDS:
+        return None
+    from scipy.stats import t
+
+    quantile = float(t.ppf((1 + LEVEL) / 2, len(values) - 1))
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regreason_plugin.core.training_curves import read_log
-from regreason_plugin.study.plan import Plan, Setting
+from regreason_plugin.study.plan import Hyperparameters, Plan
 
 
 @dataclass(frozen=True)
-class Choice(Setting):
+class Choice(Hyperparameters):
     """What was chosen, and from what.
 
     Attributes:
@@ -18,7 +18,7 @@ class Choice(Setting):
             nats, of each setting.
     """
 
-    losses: tuple[tuple[Setting, float], ...]
+    losses: tuple[tuple[Hyperparameters, float], ...]
 
     def describe(self) -> str:
         """In a sentence."""

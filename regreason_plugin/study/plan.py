@@ -54,7 +54,7 @@ CONDITIONS = (
 
 
 @dataclass(frozen=True)
-class Setting:
+class Hyperparameters:
     """The hyperparameters that are chosen."""
 
     learning_rate: float
@@ -67,7 +67,7 @@ class Setting:
 
 
 SETTINGS = tuple(
-    Setting(rate, epochs) for epochs in (1, 2) for rate in (1.25e-4, 2.5e-4, 5e-4, 1e-3)
+    Hyperparameters(rate, epochs) for epochs in (1, 2) for rate in (1.25e-4, 2.5e-4, 5e-4, 1e-3)
 )
 
 
@@ -88,7 +88,7 @@ class Plan:
     seeds: tuple[int, ...]
     per_dataset: int
     conditions: tuple[Condition, ...] = CONDITIONS
-    settings: tuple[Setting, ...] = SETTINGS
+    settings: tuple[Hyperparameters, ...] = SETTINGS
 
     @property
     def command(self) -> str:
@@ -107,7 +107,7 @@ class Plan:
         """The data folder of an order; both have the same rows."""
         return self.out / "data" / order
 
-    def chosen_from(self, setting: Setting) -> Path:
+    def chosen_from(self, setting: Hyperparameters) -> Path:
         """The adapter that a setting is judged by."""
         return self.out / "choice" / setting.name
 
@@ -128,7 +128,7 @@ class Plan:
             stages.append(self._train(name, self.conditions[0], setting, CHOICE_SEED, model))
         return stages
 
-    def training(self, setting: Setting) -> list[Stage]:
+    def training(self, setting: Hyperparameters) -> list[Stage]:
         """Every condition with every seed, trained and scored; seed by seed."""
         return [
             stage
@@ -152,7 +152,7 @@ class Plan:
         )
 
     def _train_and_score(
-        self, condition: Condition, setting: Setting, seed: int
+        self, condition: Condition, setting: Hyperparameters, seed: int
     ) -> Iterator[Stage]:
         from regreason_plugin.build.mini import mini_tasks
 
@@ -178,7 +178,7 @@ class Plan:
         )
 
     def _train(
-        self, name: str, condition: Condition, setting: Setting, seed: int, model: Path
+        self, name: str, condition: Condition, setting: Hyperparameters, seed: int, model: Path
     ) -> Stage:
         values = self._config(condition, setting, seed, model)
         file = self.out / "configs" / f"{name.split(' ', 1)[1].replace(' ', '-')}.yml"
@@ -195,7 +195,7 @@ class Plan:
         )
 
     def _config(
-        self, condition: Condition, setting: Setting, seed: int, model: Path
+        self, condition: Condition, setting: Hyperparameters, seed: int, model: Path
     ) -> dict[str, Any]:
         values: dict[str, Any] = yaml.safe_load(LORA.read_text(encoding="utf-8"))
         for name, split in (("datasets", "train"), ("test_datasets", "validation")):

@@ -1,4 +1,4 @@
-"""The study's tables and picture, as they came out."""
+"""The study's tables and figure, as they came out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.build.folder import DataFolder, open_data_folder
+from regreason_plugin.build.folder import open_data_folder
 from regreason_plugin.compare.compare import Compared
 from regreason_plugin.compare.comparison import Comparison
+from regreason_plugin.core.markdown import render
+from regreason_plugin.core.numbers import number
 from regreason_plugin.core.stages import console
 from regreason_plugin.core.whole_files import atomic_writer, together
 from regreason_plugin.render import tables
@@ -71,8 +73,8 @@ def _explanation_first(figures: dict[str, Figures]) -> Cells:
     rows = [
         [
             name,
-            *(_number(found.mean(metric)) for metric in SCORES),
-            *(_number(found.mean(FORCED + metric)) for metric in SCORES),
+            *(_mean(found.mean(metric)) for metric in SCORES),
+            *(_mean(found.mean(FORCED + metric)) for metric in SCORES),
         ]
         for name, found in figures.items()
         if found.condition.order == "explanation_first"
@@ -80,8 +82,8 @@ def _explanation_first(figures: dict[str, Figures]) -> Cells:
     return Cells(header, rows, [], words=1, fixed=1)
 
 
-def _number(mean: Mean) -> str:
-    value = f"{mean.value:.3f}"
+def _mean(mean: Mean) -> str:
+    value = number(mean.value)
     return value if mean.half_width is None else f"{value} ± {mean.half_width:.3f}"
 
 
@@ -89,77 +91,27 @@ def _markdown(
     plan: Plan, choice: Choice, figures: dict[str, Figures], comparison: Comparison
 ) -> bytes:
     data = open_data_folder(plan.data("label_first"))
-    baseline = comparison.baseline
-    lines = ["## Set-up", "", *_setup(plan, choice, data, figures), ""]
-    lines += ["## Choosing the hyperparameters", ""]
-    lines += [
-        "Loss on the labels of the validation rows at the end of the training, in nats; "
-        f"`{baseline}`, a seed of its own.",
-        "",
-    ]
-    losses = [
-        [f"{one.learning_rate:g}", str(one.num_epochs), f"{loss:.4f}"]
-        for one, loss in choice.losses
-    ]
-    lines += _table(Cells(["learning rate", "epochs", "validation loss"], losses, [], 1, 1))
-    lines += ["", "## Verdict", "", f"Of `{plan.command}`, by rule, from the numbers below.", ""]
-    for answer in comparison.answers:
-        lines += [f"**{answer.question}** {answer.short}", ""]
-        lines += [*(f"- {sentence}" for sentence in answer.sentences), ""]
-    lines += [
-        "## Label first",
-        "",
-        f"The first line is the mean of `{baseline}` over the settings; all others are differences "
-        f"to it. Of nll and ece lower is better. In brackets: {tables.over(comparison)}. "
-        f"`*`: {tables.HOLM}, over the conditions of one metric.",
-        "",
-        *_table(_against_baseline(comparison, SCORES)),
-        "",
-        "## Entropies",
-        "",
-        "The same, of the entropies where the label is decided; `_mid` is the mean over the middle "
-        "blocks, by three definitions of the activation entropy.",
-        "",
-        *_table(_against_baseline(comparison, ENTROPIES)),
-        "",
-    ]
-    lines += [
-        "## Explanation first",
-        "",
-        "Scored by the generative twins: after the model's own explanation, and with the label "
-        "forced at once. Means over seeds; ± is half of a 95 % t interval over them, for these "
-        "test documents only. Never to be read against the tables above: it is another protocol.",
-        "",
-        *_table(_explanation_first(figures)),
-        "",
-        "## Learning curves",
-        "",
-        "![Accuracy on the validation labels by tokens trained on](curves.png)",
-        "",
-    ]
-    return "\n".join(lines).encode("utf-8")
-
-
-def _setup(plan: Plan, choice: Choice, data: DataFolder, figures: dict[str, Figures]) -> list[str]:
-    rows = {split: count.rows for split, count in data.manifest.counts.items()}
     training = figures[plan.conditions[0].name].runs[0].training
-    versions = {**training["versions"], "lm_eval": version("lm_eval")}
-    seeds = ", ".join(map(str, plan.seeds))
-    return [
-        f"- Data: the mini benchmark, GENERATED, {plan.per_dataset} conversations a dataset, "
-        f"sha256 {data.sha256[:12]}; {rows['train']} train, {rows['validation']} validation, "
-        f"{rows['test']} test rows in 18 settings; the same rows in every condition.",
-        "- Model: the tiny base, a LoRA on all linear layers (axolotl_configs/cpu/lora.yml), "
-        f"{training['steps']} steps.",
-        f"- Everywhere: learning rate {choice.learning_rate:g}, {choice.num_epochs} epochs.",
-        f"- Training seeds: {seeds}.",
-        "- " + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".",
-    ]
-
-
-def _table(cells: Cells) -> list[str]:
-    sides = [":---" if place < cells.words else "---:" for place in range(len(cells.header))]
-    return [f"| {' | '.join(row)} |" for row in (cells.header, sides, *cells.body)]
+    text = render(
+        "study/study.md.j2",
+        plan=plan,
+        choice=choice,
+        data=data,
+        counts=data.manifest.counts,
+        training=training,
+        versions={**training["versions"], "lm_eval": version("lm_eval")},
+        losses=[
+            [f"{one.learning_rate:g}", str(one.num_epochs), number(loss, 4)]
+            for one, loss in choice.losses
+        ],
+        c=comparison,
+        over=tables.over(comparison),
+        holm=tables.HOLM,
+        scores=_against_baseline(comparison, SCORES),
+        entropies=_against_baseline(comparison, ENTROPIES),
+        explanation_first=_explanation_first(figures),
+    )
+    return text.encode("utf-8")
 
 
 def _numbers(plan: Plan, choice: Choice, figures: dict[str, Figures]) -> bytes:

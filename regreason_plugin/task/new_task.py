@@ -1,30 +1,33 @@
 """The folder that `regreason task new` writes: every file a task of one's own needs.
 
-The files are those of ``task/files``, in which ``@word@`` stands for what differs. Labels,
-columns, paths and titles come from the data: they stand in YAML as scalars, never as YAML.
+The files are the templates of ``task/files``. Labels, columns, paths and titles come from the
+data: they stand in YAML as scalars, never as YAML.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from regreason_plugin.core import markdown
 from regreason_plugin.core.declaration import TEXT, check_beginnings
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.task_file import TaskFile, check_prompt
 from regreason_plugin.core.whole_files import atomic_writer, whole_folder
-from regreason_plugin.task.plan import NewTask
-from regreason_plugin.task.readme import readme_words
+from regreason_plugin.core.yaml_file import dump_yaml, with_values
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.task.shipped_configs import FOLDER, shipped
 
-_PLACE = re.compile(r"@(\w+)@")
 _PLAIN = re.compile(r"[\w./~+-]+")
 # Its labels are listed in the prompt up to so many.
 _LISTED = 40
@@ -47,8 +50,37 @@ _ORDINAL = (
 )
 _TWO = (("auroc", "auroc", "true"),)
 
-
 TWIN = "explanation_first"
+_SECTION = "\n# --- The plugin "
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """What the files are made from.
+
+    Attributes:
+        task: With the path of its data as seen from where one stands.
+        dest: The folder to make.
+        base: The model to train, a folder or a Hub name.
+        rows: How many rows the table has.
+        explained: How many of them have an explanation.
+    """
+
+    task: TaskFile
+    dest: Path
+    base: str
+    rows: int
+    explained: int
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What can be trained."""
+        return ("label_only", "explanation", "shuffled") if self.explained else ("label_only",)
+
+    @property
+    def main_arm(self) -> str:
+        """The one that the commands use where they need one."""
+        return "explanation" if self.explained else "label_only"
 
 
 def default_end(labels: Sequence[str]) -> str:
@@ -149,144 +181,123 @@ def scalar(text: str) -> str:
     return dumped.removesuffix("\n").removesuffix("\n...")
 
 
-def block(text: str) -> str:
-    """A text of several lines as YAML's readable block, where that keeps every character."""
-    shown = "|-\n" + "\n".join(f"  {line}" if line else "" for line in text.split("\n"))
-    try:
-        same = yaml.load(f"key: {shown}\n", Loader=yaml.BaseLoader) == {"key": text}  # noqa: S506
-    except yaml.YAMLError:
-        same = False
-    return shown if same else scalar(text)
+def _block(text: str) -> str:
+    """A text as YAML's readable block where it has several lines, else as a scalar."""
+    return dump_yaml({"key": text}).removeprefix("key: ").removesuffix("\n")
 
 
 def _contents(new: NewTask) -> dict[str, str]:
-    task = new.task
-    words = {**_names(new), **_metric_words(task)}
+    name = new.task.name
+    environment = Environment(
+        loader=PackageLoader("regreason_plugin.task", "files"),
+        autoescape=False,  # noqa: S701 - YAML and Markdown, where each value has its own filter
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {
+        "scalar": scalar,
+        "optional": lambda text: f" {scalar(text)}" if text else "",
+        "block": _block,
+        "markdown": markdown.escape,
+        "code": markdown.code,
+        "shell": lambda commands: markdown.block(commands, "sh"),
+        "quoted": shlex.quote,
+    }
+    words = _words(new)
+
+    def filled(template: str) -> str:
+        return environment.get_template(template).render(words)
+
+    functions = (files("regreason_plugin.task") / "files" / "utils.py").read_text(encoding="utf-8")
     return {
-        "task.yml": _filled("task.yml", _task_words(new)),
-        f"{task.name}.yaml": _filled("lm_eval.yaml", words),
-        "utils.py": _text("utils.py"),
+        "task.yml": filled("task.yml"),
+        f"{name}.yaml": filled("lm_eval.yaml"),
+        "utils.py": functions,
         # Where `--tasks NAME` is also a folder's name, lm-eval runs every YAML file right in it.
-        f"{TWIN}/{task.name}-gen.yaml": _filled("lm_eval_gen.yaml", words),
-        f"{TWIN}/utils.py": _text("utils.py"),
-        f"{task.name}.lora.yml": _lora(new),
+        f"{TWIN}/{name}-gen.yaml": filled("lm_eval_gen.yaml"),
+        f"{TWIN}/utils.py": functions,
+        f"{name}.lora.yml": filled("lora_head.yml") + _lora(new),
         "arms.yml": (
             "# One training an arm: what follows the label in what the model learns to write.\n"
             f"regreason_arm: [{', '.join(new.arms)}]\n"
         ),
-        "README.md": _filled("README.md", {**_names(new), **readme_words(new)}),
+        "README.md": filled("README.md"),
     }
 
 
-def _text(name: str) -> str:
-    return (files("regreason_plugin.task") / "files" / name).read_text(encoding="utf-8")
-
-
-def _filled(name: str, words: dict[str, str]) -> str:
-    # In one pass, so that what is filled in is never filled in itself.
-    return _PLACE.sub(lambda match: words[match[1]], _text(name))
-
-
-def _names(new: NewTask) -> dict[str, str]:
-    return {
-        "name": scalar(new.task.name),
-        "plain": new.task.name,
-        "dest": new.dest.as_posix(),
-    }
-
-
-def _task_words(new: NewTask) -> dict[str, str]:
-    task = new.task
-    columns = task.columns
-    optional = {"explanation": columns.explanation, "id": columns.id, "group": columns.group}
+def _words(new: NewTask) -> dict[str, Any]:
+    """What the templates say of a task."""
+    task, name, dest = new.task, new.task.name, new.dest.as_posix()
     data: dict[str, str | None]
     if task.data.path is not None:
         there = (new.dest.parent.resolve() / new.dest.name).as_posix()
         data = {"path": Path(os.path.relpath(task.data.path.resolve(), there)).as_posix()}
     else:
         data = {"hub": task.data.hub, "config": task.data.config, "split": task.data.split}
-    about = "Low to high." if task.ordinal else "Their order means nothing."
-    if not task.ordinal and len(task.labels) == 2:
-        about = "AUROC takes the second for the positive one."
-    return {
-        **_names(new),
-        "text": scalar(columns.text),
-        "label": scalar(columns.label),
-        **{what: f" {scalar(name)}" if name else "" for what, name in optional.items()},
-        "title": scalar(task.title),
-        "data": "\n".join(f"  {key}: {scalar(value)}" for key, value in data.items() if value),
-        "about_labels": about,
-        "labels": "\n".join(f"  - {scalar(label)}" for label in task.labels),
-        "label_end": scalar(task.label_end),
-        "ordinal": str(task.ordinal).lower(),
-        "prompt": block(task.prompt),
-        "values": "".join(
-            f"\n  {scalar(value)}: {scalar(label)}" for value, label in task.values.items()
+    two = len(task.labels) == 2
+    metrics = [
+        *_ANY[:2],
+        *(_ORDINAL if task.ordinal else ()),
+        *(_TWO if two else ()),
+        *_ANY[2:],
+    ]
+
+    def evaluation(results: str, adapter: dict[str, str]) -> str:
+        command = LmEvalCommand(
+            program=("lm_eval",),
+            model="hf",
+            model_args={"pretrained": new.base, **adapter},
+            tasks=[name],
+            include_path=dest,
+            output_path=f"runs/{name}/results/{results}",
         )
-        or " {}",
-        "look_alikes": task.look_alikes,
-    }
+        return command.line(variable="arm", width=90)
 
-
-def _metric_words(task: TaskFile) -> dict[str, str]:
-    about = "No order, so nothing that measures how far off a label is."
-    if task.ordinal:
-        about = "The labels have an order, so there are also qwk, mae, spearman and within_1."
-    if len(task.labels) == 2:
-        about += " AUROC takes the second label for the positive one."
     return {
-        "about_metrics": about,
-        "metrics": _metric_lines(task, ""),
-        "forced_metrics": _metric_lines(task, "forced_"),
+        "new": new,
+        "task": task,
+        "name": name,
+        "dest": dest,
+        "configs": FOLDER,
+        "table": task.data.path.name if task.data.path else task.data.hub,
+        "data": {key: value for key, value in data.items() if value},
+        "two": two,
+        # Each with its standard error after it.
+        "metrics": [
+            line
+            for metric, function, higher in metrics
+            for line in (
+                (metric, function, higher),
+                (f"{metric}_stderr", f"{function}_stderr", "false"),
+            )
+        ]
+        + [("undefined", "undefined", "false")] * task.ordinal,
+        "evaluation": evaluation,
     }
-
-
-def _metric_lines(task: TaskFile, prefix: str) -> str:
-    metrics = [*_ANY]
-    metrics[2:2] = [*(_ORDINAL if task.ordinal else ()), *(_TWO if len(task.labels) == 2 else ())]
-    lines = []
-    for metric, function, higher in metrics:
-        lines += [(metric, function, higher), (f"{metric}_stderr", f"{function}_stderr", "false")]
-    if task.ordinal:
-        lines.append(("undefined", "undefined", "false"))
-    return "\n".join(
-        f"  - {{metric: {prefix}{metric}, aggregation: !function utils.{function}, "
-        f"higher_is_better: {higher}}}"
-        for metric, function, higher in lines
-    )
 
 
 def _lora(new: NewTask) -> str:
-    """The shipped config for a CPU with this task's folders in it."""
-    name, dest = new.task.name, new.dest.as_posix()
-    text = (shipped() / "cpu" / "lora.yml").read_text(encoding="utf-8")
-    _, _, keys = text.partition("\n# --- The plugin ")
-    head = (
-        f"# LoRA for the task {name}, an arm after the other.\n#\n"
-        f"#   regreason build {dest}/task.yml --out runs/{name}/data\n"
-        f"#   axolotl train {dest}/{name}.lora.yml --sweep {dest}/arms.yml\n#\n"
-        "# Made for a small model on a CPU. On a GPU write `bf16: auto` and `tf32: auto`, and see\n"
-        f"# {FOLDER}/gpu/ for what models of 7B want (`regreason fetch configs` copies it).\n#\n"
-        "# All paths are relative to the folder you stand in. The keys are Axolotl's\n"
-        "# (https://docs.axolotl.ai/docs/config-reference.html) but for those that start with\n"
-        '# `regreason_`. "Default" is what happens when a key is left out.\n\n'
-        "# --- The plugin "
+    """The shipped config for a CPU, from its first section on, with this task's values."""
+    shipped_text = (shipped() / "cpu" / "lora.yml").read_text(encoding="utf-8")
+    values = yaml.safe_load(shipped_text)
+
+    def own(place: str) -> str:
+        return place.replace("runs/demo/", f"runs/{new.task.name}/", 1)
+
+    text = with_values(
+        shipped_text,
+        {
+            ("regreason_arm",): new.main_arm,
+            ("regreason_eval_include_path",): scalar(new.dest.as_posix()),
+            ("base_model",): scalar(new.base),
+            ("datasets", 0, "path"): own(values["datasets"][0]["path"]),
+            ("test_datasets", 0, "path"): own(values["test_datasets"][0]["path"]),
+            ("dataset_prepared_path",): own(values["dataset_prepared_path"]),
+            ("output_dir",): own(values["output_dir"]),
+            ("num_epochs",): "3",
+            ("logging_steps",): "10",
+        },
     )
-    changes = (
-        ("runs/demo/", f"runs/{name}/"),
-        (" or `regreason build mini`\n", "\n"),
-        ("regreason_arm: explanation\n", f"regreason_arm: {new.main_arm}\n"),
-        (
-            " This one ships with the project; base.yml says how it was made.\n# No default.\n"
-            f"base_model: {FOLDER}/cpu/tiny-base\n",
-            f" No default.\nbase_model: {scalar(new.base)}\n",
-        ),
-        ("# as 'regreason_*'; the results", f"# as {name}; the results"),
-        ("regreason_eval_include_path:\n", f"regreason_eval_include_path: {scalar(dest)}\n"),
-        ("num_epochs: 1\n", "num_epochs: 3\n"),
-        ("logging_steps: 50", "logging_steps: 10"),
-    )
-    for old, changed in changes:
-        assert old in keys, f"the shipped config no longer has {old!r}"
-        keys = keys.replace(old, changed)
-    return head + keys
+    return _SECTION.lstrip() + text.partition(_SECTION)[2]

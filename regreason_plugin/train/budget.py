@@ -81,12 +81,12 @@ def warm_up(cfg: Any, steps: int) -> int:
         steps: Of the training.
     """
     if cfg.warmup_steps is not None:
-        given = int(cfg.warmup_steps)
+        warmup = int(cfg.warmup_steps)
     elif cfg.warmup_ratio is not None:
-        given = int(cfg.warmup_ratio * steps)
+        warmup = int(cfg.warmup_ratio * steps)
     else:
-        given = min(int(0.03 * steps), 100)
-    return 2 if given == 1 else given
+        warmup = min(int(0.03 * steps), 100)
+    return 2 if warmup == 1 else warmup
 
 
 def _steps(cfg: Any, trainer: Any) -> int:

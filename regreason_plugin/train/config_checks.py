@@ -34,7 +34,40 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+# Keys that have to be off, and what to say otherwise.
+_OFF = {
+    "regreason_checked_config": "is for the plugin, which tells Ray's workers with it",
+    "val_set_size": (
+        "must be 0: it splits rows, so the axes of one conversation land on both sides; name "
+        "files of validation/ under test_datasets"
+    ),
+    "train_on_inputs": "must be false: the loss is on label and explanation only",
+    "dataset_exact_deduplication": "must be off: every arm keeps the same rows",
+    "dataset_shard_num": "must be off: every arm keeps the same rows",
+    "streaming": "must be off: streamed rows are not checked for their length",
+    "skip_prepare_dataset": "must be off: rows would not be checked for their length",
+    "pretraining_dataset": "must be off: datasets would not be read",
+    "push_dataset_to_hub": "must be off: what it loads back knows no manifest",
+    "rl": "must be off: the targets are no preferences",
+    "dataloader_drop_last": (
+        "must be off: it drops the last rows of every epoch and of every evaluation"
+    ),
+    "sample_packing_sequentially": (
+        "must be off: it packs another number of rows in every epoch, and some would be lost"
+    ),
+    "tokenizer_use_mistral_common": (
+        "must be off: lm-eval uses AutoTokenizer, and training has to use the same"
+    ),
+}
+
+_ENTRY_OFF = {
+    "shards": "must be off: every arm keeps the same rows",
+    "data_files": "is not read for a file; name the file in path",
+    "name": "is for the plugin, which puts the hash of the file's content there",
+}
+
 _RULES = (
+    *(_Rule(key, _off, message) for key, message in _OFF.items()),
     _Rule(
         "regreason_label_share",
         lambda value: value is None or (_is_number(value) and 0 < value <= 1),
@@ -50,7 +83,6 @@ _RULES = (
         lambda value: value is None or (_is_number(value) and 0 <= value < 1),
         "must be a number from 0 to below 1",
     ),
-    _Rule("regreason_checked_config", _off, "is for the plugin, which tells Ray's workers with it"),
     _Rule(
         "regreason_probe_steps",
         lambda value: value is None or _is_count(value),
@@ -67,38 +99,10 @@ _RULES = (
         "must be raise: otherwise over-long rows are dropped or cut, which hits the arms with "
         "longer text only (`regreason build --max-prompt-tokens` cuts every arm alike)",
     ),
-    _Rule(
-        "val_set_size",
-        _off,
-        "must be 0: it splits rows, so the axes of one conversation land on both sides; "
-        "name files of validation/ under test_datasets",
-    ),
-    _Rule("train_on_inputs", _off, "must be false: the loss is on label and explanation only"),
-    _Rule("dataset_exact_deduplication", _off, "must be off: every arm keeps the same rows"),
-    _Rule("dataset_shard_num", _off, "must be off: every arm keeps the same rows"),
-    _Rule("streaming", _off, "must be off: streamed rows are not checked for their length"),
-    _Rule("skip_prepare_dataset", _off, "must be off: rows would not be checked for their length"),
-    _Rule("pretraining_dataset", _off, "must be off: datasets would not be read"),
-    _Rule("push_dataset_to_hub", _off, "must be off: what it loads back knows no manifest"),
-    _Rule("rl", _off, "must be off: the targets are no preferences"),
-    _Rule(
-        "dataloader_drop_last",
-        _off,
-        "must be off: it drops the last rows of every epoch and of every evaluation",
-    ),
-    _Rule(
-        "sample_packing_sequentially",
-        _off,
-        "must be off: it packs another number of rows in every epoch, and some would be lost",
-    ),
-    _Rule(
-        "tokenizer_use_mistral_common",
-        _off,
-        "must be off: lm-eval uses AutoTokenizer, and training has to use the same",
-    ),
 )
 
 _ENTRY_RULES = (
+    *(_Rule(key, _off, message) for key, message in _ENTRY_OFF.items()),
     _Rule(
         "type",
         lambda value: value in (STRATEGY, "chat_template"),
@@ -106,9 +110,6 @@ _ENTRY_RULES = (
     ),
     _Rule("ds_type", lambda value: value in (None, "json"), "must be json"),
     _Rule("split", lambda value: value in (None, "train"), "must be train, which is all of a file"),
-    _Rule("shards", _off, "must be off: every arm keeps the same rows"),
-    _Rule("data_files", _off, "is not read for a file; name the file in path"),
-    _Rule("name", _off, "is for the plugin, which puts the hash of the file's content there"),
     _Rule(
         "roles_to_train",
         lambda value: value in (None, ["assistant"]),
@@ -136,13 +137,16 @@ def check_config(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
     types = set()
     for name in ("datasets", "test_datasets"):
         for number, entry in enumerate(cfg.get(name) or []):
-            place = f"{name}[{number}]."
-            yield from _check_keys(entry, known_in_entry, config, place)
-            yield from _check_rules(entry, _ENTRY_RULES, config, place)
+            entry_field = f"{name}[{number}]."
+            yield from _check_keys(entry, known_in_entry, config, entry_field)
+            yield from _check_rules(entry, _ENTRY_RULES, config, entry_field)
             types.add(entry.get("type"))
             if len(types) > 1:
                 yield finding(
-                    "error", "must be the same for every file", path=config, field=f"{place}type"
+                    "error",
+                    "must be the same for every file",
+                    path=config,
+                    field=f"{entry_field}type",
                 )
 
 
@@ -252,15 +256,15 @@ def without_refused(cfg: Any) -> Any:
 
 
 def _check_rules(
-    values: Mapping[str, Any], rules: Iterable[_Rule], config: str, place: str
+    values: Mapping[str, Any], rules: Iterable[_Rule], config: str, prefix: str
 ) -> Iterator[Finding]:
     for rule in rules:
         if not rule.allowed(values.get(rule.key)):
-            yield finding("error", rule.message, path=config, field=place + rule.key)
+            yield finding("error", rule.message, path=config, field=prefix + rule.key)
 
 
 def _check_keys(
-    values: Iterable[str], known: set[str], config: str, place: str
+    values: Iterable[str], known: set[str], config: str, prefix: str
 ) -> Iterator[Finding]:
     for key in values:
         if key not in known:
@@ -270,7 +274,7 @@ def _check_keys(
                 "error",
                 f"Axolotl knows no such key and would ignore it; {hint}",
                 path=config,
-                field=place + key,
+                field=prefix + key,
             )
 
 

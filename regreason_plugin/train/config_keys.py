@@ -5,7 +5,7 @@ Top-level, not a block, because `axolotl train --sweep` varies top-level keys on
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 from typing_extensions import Self
@@ -13,6 +13,11 @@ from typing_extensions import Self
 from regreason_plugin.core.errors import stop_on_user_error
 from regreason_plugin.train.config_checks import check_packing
 from regreason_plugin.train.findings import raise_first
+
+
+def _key(default: Any, description: str) -> Any:
+    """A key as Axolotl's own are declared, whose schema describes it."""
+    return Field(default=default, json_schema_extra={"description": description})
 
 
 class RegReasonArgs(BaseModel):
@@ -48,63 +53,33 @@ class RegReasonArgs(BaseModel):
             the config was checked, and its sha256 as written.
     """
 
-    regreason_arm: str | None = Field(
-        default=None,
-        json_schema_extra={"description": "The arm to train; fills {arm} in paths"},
+    regreason_arm: str | None = _key(None, "The arm to train; fills {arm} in paths")
+    regreason_label_share: float | None = _key(
+        None, "The label's share of the loss; without it that of its tokens"
     )
-    regreason_label_share: float | None = Field(
-        default=None,
-        json_schema_extra={
-            "description": "The label's share of the loss; without it that of its tokens"
-        },
+    regreason_loss_mean: Literal["micro_batch", "step"] | None = _key(
+        None, "What the loss is the mean over"
     )
-    regreason_loss_mean: Literal["micro_batch", "step"] | None = Field(
-        default=None,
-        json_schema_extra={"description": "What the loss is the mean over"},
+    regreason_label_smoothing: float = _key(0.0, "Label smoothing over the vocabulary")
+    regreason_scope: str | None = _key(None, "The axis or setting to train; fills {scope} in paths")
+    regreason_variant: str | None = _key(None, "A name of what else is changed; fills {variant}")
+    regreason_budget: Literal["rows", "steps", "tokens"] = _key(
+        "rows", "What is the same in every arm"
     )
-    regreason_label_smoothing: float = Field(
-        default=0.0,
-        json_schema_extra={"description": "Label smoothing over the vocabulary"},
+    regreason_target_tokens: int | None = _key(
+        None, "Target tokens to train on, with budget tokens"
     )
-    regreason_scope: str | None = Field(
-        default=None,
-        json_schema_extra={"description": "The axis or setting to train; fills {scope} in paths"},
+    regreason_probe_steps: int | None = _key(
+        None, "Steps between two measurements of the probe batch"
     )
-    regreason_variant: str | None = Field(
-        default=None,
-        json_schema_extra={"description": "A name of what else is changed; fills {variant}"},
+    regreason_probe_rows: int = _key(16, "Validation rows in the probe batch")
+    regreason_eval: str | list[str] | None = _key(
+        None, "lm-eval tasks to score the trained model on"
     )
-    regreason_budget: Literal["rows", "steps", "tokens"] = Field(
-        default="rows",
-        json_schema_extra={"description": "What is the same in every arm"},
-    )
-    regreason_target_tokens: int | None = Field(
-        default=None,
-        json_schema_extra={"description": "Target tokens to train on, with budget tokens"},
-    )
-    regreason_probe_steps: int | None = Field(
-        default=None,
-        json_schema_extra={"description": "Steps between two measurements of the probe batch"},
-    )
-    regreason_probe_rows: int = Field(
-        default=16,
-        json_schema_extra={"description": "Validation rows in the probe batch"},
-    )
-    regreason_eval: str | list[str] | None = Field(
-        default=None,
-        json_schema_extra={"description": "lm-eval tasks to score the trained model on"},
-    )
-    regreason_eval_include_path: str | None = Field(
-        default=None,
-        json_schema_extra={"description": "A folder of more task files"},
-    )
-    regreason_eval_limit: int | None = Field(
-        default=None,
-        json_schema_extra={"description": "Documents a task, for trials"},
-    )
-    regreason_checked_config: str | None = Field(
-        default=None,
-        json_schema_extra={"description": "For the plugin alone: what Ray's workers are told"},
+    regreason_eval_include_path: str | None = _key(None, "A folder of more task files")
+    regreason_eval_limit: int | None = _key(None, "Documents a task, for trials")
+    regreason_checked_config: str | None = _key(
+        None, "For the plugin alone: what Ray's workers are told"
     )
 
     @model_validator(mode="after")

@@ -48,10 +48,10 @@ def raise_first(findings: Iterable[Finding]) -> list[Finding]:
         UserError: The first error.
     """
     passed = []
-    for found in findings:
-        if found.level == "error":
-            raise UserError(found.text)
-        passed.append(found)
+    for one in findings:
+        if one.level == "error":
+            raise UserError(one.text)
+        passed.append(one)
     return passed
 
 
@@ -66,8 +66,8 @@ def error_of(check: Callable[[], object]) -> Iterator[Finding]:
 def say(findings: Iterable[Finding]) -> None:
     """Print what is no error on standard error, once for all processes."""
     if os.environ.get("RANK", "0") == "0":
-        for found in findings:
-            print(f"regreason: {found.level}: {found.text}", file=sys.stderr, flush=True)
+        for one in findings:
+            print(f"regreason: {one.level}: {one.text}", file=sys.stderr, flush=True)
 
 
 def config_name(cfg: Mapping[str, Any]) -> str:

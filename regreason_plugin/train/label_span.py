@@ -55,7 +55,7 @@ class LabelPlace:
             ``[B, T]`` of bool.
         """
         target = torch.nn.functional.pad(labels != IGNORE, (1, 1))
-        found = torch.zeros_like(labels, dtype=torch.bool)
+        mask = torch.zeros_like(labels, dtype=torch.bool)
         if self.first:  # a run begins here: nothing before it is a target
             open_ends = target[:, 1:-1] & ~target[:, :-2]
         else:  # the label ends here: a run ends so many tokens later
@@ -67,9 +67,9 @@ class LabelPlace:
             for step, token in zip(places, tokens, strict=True):
                 here &= _shifted(labels == token, -step)
             for step in places:
-                found |= _shifted(here, step)
+                mask |= _shifted(here, step)
             open_ends &= ~here
-        return found
+        return mask
 
     def of(self, target: Sequence[int]) -> Tokens | None:
         """The label's tokens in one whole run; None if it has none there."""
@@ -118,18 +118,18 @@ def locate_labels(
     check_label_tokens(texts, tokenizer)
     first = order == "label_first"
     special = special_tokens(tokenizer)
-    place = LabelPlace((), first)
+    label_place = LabelPlace((), first)
     # Then a row may have a label that begins (or ends) with another, seen before.
     ambiguous = any(
         one != other and (other.startswith(one) if first else other.endswith(one))
         for one in texts
         for other in texts
     )
-    found: Counter[Tokens] = Counter()
+    counts: Counter[Tokens] = Counter()
     after: set[int] = set()
     for number, row in enumerate(rows):
         target = _target(row, number)
-        tokens = None if ambiguous else place.of(target)
+        tokens = None if ambiguous else label_place.of(target)
         if tokens is None:
             ended = 0 if first else _end_tokens(target, tokenizer, special)
             whole = target[: len(target) - _end_tokens(target, tokenizer, special)]
@@ -143,12 +143,12 @@ def locate_labels(
                     f"tokenized row {number} has no label where order {order} has it: "
                     f"{text[:60] if first else text[-60:]!r}"
                 )
-            longest_first = sorted({*place.labels, tokens}, key=lambda one: (-len(one), one))
-            place = LabelPlace(tuple(longest_first), first, ended)
-        found[tokens] += 1
+            longest_first = sorted({*label_place.labels, tokens}, key=lambda one: (-len(one), one))
+            label_place = LabelPlace(tuple(longest_first), first, ended)
+        counts[tokens] += 1
     labels: Counter[int] = Counter()
     cuts: dict[int, set[Tokens]] = {number: set() for number in range(1, len(texts) + 1)}
-    for tokens, count in found.items():
+    for tokens, count in counts.items():
         number = list(texts).index(tokenizer.decode(list(tokens)).strip()) + 1
         labels[number] += count
         cuts[number].add(tokens)
@@ -158,13 +158,13 @@ def locate_labels(
             f"files {_counts(expected)}; remove the folder dataset_prepared_path and try again"
         )
     if normalise == "none" or len({len(text) for text in texts}) == 1:
-        place = replace(place, choices=_choices(list(cuts.values())))
-    return place
+        label_place = replace(label_place, choices=_choices(list(cuts.values())))
+    return label_place
 
 
 def _choices(cuts: Sequence[set[Tokens]]) -> Tokens:
     """Each label's last token, if it has one cut and all labels differ in that token only."""
-    if any(len(found) != 1 for found in cuts):
+    if any(len(cut) != 1 for cut in cuts):
         return ()
     labels = [tokens for (tokens,) in cuts]
     last = tuple(tokens[-1] for tokens in labels)

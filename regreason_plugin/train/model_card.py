@@ -10,17 +10,19 @@ import json
 import math
 import os
 import statistics
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from regreason_plugin.compare.comparability import tasks_of
 from regreason_plugin.compare.comparison import some_settings
 from regreason_plugin.core.cost import TrainingCost
-from regreason_plugin.core.markdown import block, code, escape
+from regreason_plugin.core.markdown import Markdown, block, code, render
+from regreason_plugin.core.numbers import number
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.results import Run, TaskResult, read_run
@@ -83,52 +85,32 @@ def model_card(record: dict[str, Any], run: Run | None, folder: Path = Path()) -
         run: The model's results; None where it was not scored.
         folder: Of the card, as seen from where a local base model's path starts.
     """
-    base, arm = record["base_model"], record["arm"]
-    kind = f"{record['adapter']} adapter" if record["adapter"] else "fully fine-tuned model"
-    parts = [
-        _front_matter(record),
-        f"# {escape(arm)}, seed {escape(record['seed'])}",
-        f"A {escape(kind)} on {code(base)} that {_does(record['data'])}. It was "
-        "trained with [RegReason](https://arxiv.org/abs/2511.02044), an open implementation of "
-        "Regularization Through Reasoning, and Axolotl, in one arm of a "
-        f"comparison: {code(arm)}, {_ARMS.get(arm, 'an arm of its own')}.",
-        "## Training",
-        _training(record),
-        _data(record["data"]),
-        "## Scores",
-        _scores(run) if run else "Not scored yet.",
-        "## Use",
-        _loading(record),
-        _where_to_score(record),
-        block(_scoring(record, folder), "bash"),
-        "## Licence",
-        f"The licence of the base model, {code(base)}, applies. The data have their own.",
-    ]
-    return "\n\n".join(parts) + "\n"
+    return render(
+        "train/model_card.md.j2",
+        record=record,
+        declared=declaration_of(record["data"]),
+        own_task=bool(record["data"].get("declaration")),
+        most=_MOST,
+        front=_front_matter(record),
+        arm=_ARMS.get(record["arm"], "an arm of its own"),
+        training=list(_training(record)),
+        scores=_scores(run) if run else None,
+        loading=_loading(record),
+        scoring=block(_scoring(record, folder), "bash"),
+    )
 
 
-def _does(data: dict[str, Any]) -> str:
-    """What the model is asked for."""
-    declared = declaration_of(data)
-    if not data.get("declaration"):
-        first, *_, last = declared.labels
-        return f"rates the last message of a conversation from {escape(first)} to {escape(last)}"
-    names = ", ".join(code(label) for label in declared.labels[:_MOST])
-    more = ", ..." if len(declared.labels) > _MOST else ""
-    titles = " and ".join(escape(dataset.title) for dataset in declared.datasets.values())
-    order = ", low to high" if declared.ordinal else ""
-    return f"gives a text ({titles}) one of {len(declared.labels)} labels{order}: {names}{more}"
-
-
-def _front_matter(record: dict[str, Any]) -> str:
-    adapter = record["adapter"]
-    front: dict[str, Any] = {"library_name": "peft" if adapter else "transformers"}
-    # The Hub takes its own names only, no folders.
-    if _on_the_hub(record["base_model"]):
-        front["base_model"] = record["base_model"]
-    front["pipeline_tag"] = "text-generation"
-    front["tags"] = ["regreason", "axolotl", *([str(adapter)] if adapter else [])]
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---"
+def _front_matter(record: dict[str, Any]) -> Markdown:
+    """The metadata that the Hub reads."""
+    base, adapter = str(record["base_model"]), record["adapter"]
+    metadata = ModelCardData(
+        library_name="peft" if adapter else "transformers",
+        # The Hub takes its own names only, no folders.
+        base_model=base if _on_the_hub(base) else None,
+        pipeline_tag="text-generation",
+        tags=["regreason", "axolotl", *([str(adapter)] if adapter else [])],
+    )
+    return Markdown(metadata.to_yaml())
 
 
 def _on_the_hub(name: str) -> bool:
@@ -139,131 +121,101 @@ def _on_the_hub(name: str) -> bool:
     return not Path(name).exists()
 
 
-def _training(record: dict[str, Any]) -> str:
-    lines = ["| | |", "| --- | --- |"]
+def _training(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the training was and took, by title."""
     for key, value in record.items():
         if key in _ELSEWHERE or (value is None and key != "label_share"):
             continue
-        title = _TITLES.get(key, key.replace("_", " "))
-        lines.append(f"| {escape(title)} | {_value(key, value)} |")
+        yield _TITLES.get(key, key.replace("_", " ")), _value(key, value)
         if key == "label_share":
             by_step = value is not None or record.get("loss_mean") == "step"
             mean = "a whole step" if by_step else "each micro-batch (Axolotl's own loss)"
-            lines.append(f"| loss is a mean over | {mean} |")
-    if cost := record.get("cost"):
-        lines += _cost(TrainingCost.model_validate(cost))
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-    return "\n".join([*lines, f"| versions | {escape(versions)} |"])
-
-
-def _cost(cost: TrainingCost) -> list[str]:
-    tokens = [] if cost.tokens is None else [f"| tokens read | {cost.tokens:,} |"]
-    kinds = (("memory", cost.peak_memory_mib), ("GPU memory", cost.peak_gpu_mib))
-    memory = [f"| {kind} at most (GiB) | {mib / 1024:.3g} |" for kind, mib in kinds if mib]
-    took = f"| time (seconds) | {cost.seconds:,.0f}, on {escape(cost.machine.describe())} |"
-    return [*tokens, took, *memory]
+            yield "loss is a mean over", mean
+    if record.get("cost"):
+        cost = TrainingCost.model_validate(record["cost"])
+        if cost.tokens is not None:
+            yield "tokens read", f"{cost.tokens:,}"
+        yield "time (seconds)", f"{cost.seconds:,.0f}, on {cost.machine.describe()}"
+        kinds = (("memory", cost.peak_memory_mib), ("GPU memory", cost.peak_gpu_mib))
+        for kind, mib in kinds:
+            if mib:
+                yield f"{kind} at most (GiB)", f"{mib / 1024:.3g}"
+    versions = record["versions"].items()
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions)
 
 
 def _value(key: str, value: Any) -> str:
     if key == "label_share":
-        return "none: its part of the target tokens" if value is None else escape(value)
+        return "none: its part of the target tokens" if value is None else str(value)
     if key == "order":
         return "label" if value == "label_first" else "explanation"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict | list):
         return code(json.dumps(value, ensure_ascii=False))
-    return escape(f"{value:,}" if isinstance(value, int) and key != "seed" else value)
+    return f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
 
 
-def _data(data: dict[str, Any]) -> str:
-    said = f"Data: sha256 {code(data['sha256'])} of the manifest, origin {code(data['origin'])}."
-    if data["origin"] == "generated":
-        said += (
-            "\n\n**The conversations are GENERATED and their ratings come from rules (mini "
-            "benchmark): no number here says anything about real text.**"
-        )
-    return said
-
-
-def _scores(run: Run) -> str:
-    tasks = tasks_of(run)
-    settings = [run.tasks[task].setting for task in tasks]
+def _scores(run: Run) -> dict[str, Any]:
+    """The table of a model's scores, and what is said of it."""
+    tasks = {task: run.tasks[task] for task in tasks_of(run)}
+    settings = [result.setting for result in tasks.values()]
     several = some_settings(len(tasks), in_paper(settings))
     lacking = {
         *(() if any(one.ordinal for one in settings) else ("qwk",)),
         *(() if all(len(one.labels) == 2 for one in settings) else ("auroc",)),
     }
     metrics = [metric for metric in METRICS if metric not in lacking]
-    data = sorted({run.tasks[task].data["sha256"] for task in tasks})
-    limit = run.config.get("limit")
-    counts = {task: documents_of(run.tasks[task]) for task in tasks}
-    said = (
-        f"On the test documents of the data folder {', '.join(map(code, data))}, "
-        f"{several}, with lm-eval "
-        f"{escape(run.environment['lm_eval_version'])}; ± is a standard error over groups of "
-        "documents, of this one trained model."
-    )
-    if limit:
-        said += f" **Only the first {limit:g} documents of each task: a trial.**"
-    elif any(counts[task] < run.tasks[task].original for task in tasks):
-        said += " **Only chosen documents (lm_eval's `--samples`): a trial.**"
-    head = ["task", "n", "majority", *metrics]
-    lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)])]
-    for task in tasks:
-        result = run.tasks[task]
-        majority = _number(result.metrics.get("majority_acc"))
-        cells = [_cell(result, metric) for metric in metrics]
-        lines.append(" | ".join([escape(task), str(counts[task]), majority, *cells]))
-    means = [_mean(run, tasks, metric) for metric in ("majority_acc", *metrics)]
-    lines.append(" | ".join([f"**mean, {several.removesuffix(' settings')}**", "", *means]))
-    table = "\n".join([said, "", *(f"| {line} |" for line in lines)])
-    return "\n\n".join([table, *(f"**{escape(note)}**" for note in run.misfit_notes)])
+    counts = {task: documents_of(result) for task, result in tasks.items()}
+    means = [_mean(tasks.values(), metric) for metric in ("majority_acc", *metrics)]
+    return {
+        "data": sorted({result.data["sha256"] for result in tasks.values()}),
+        "several": several,
+        "lm_eval": run.environment["lm_eval_version"],
+        "limit": run.config.get("limit"),
+        "chosen": any(counts[task] < result.original for task, result in tasks.items()),
+        "header": ["task", "n", "majority", *metrics],
+        "rows": [
+            *(
+                [
+                    task,
+                    str(counts[task]),
+                    number(result.metrics.get("majority_acc")),
+                    *(_cell(result, metric) for metric in metrics),
+                ]
+                for task, result in tasks.items()
+            ),
+            [Markdown(f"**mean, {several.removesuffix(' settings')}**"), "", *means],
+        ],
+        "notes": run.misfit_notes,
+    }
 
 
 def _cell(result: TaskResult, metric: str) -> str:
     error = result.stderrs.get(metric)
-    shown = _number(result.metrics.get(metric))
+    shown = number(result.metrics.get(metric))
     return shown if error is None or not math.isfinite(error) else f"{shown} ± {error:.3f}"
 
 
-def _mean(run: Run, tasks: list[str], metric: str) -> str:
-    values = [run.tasks[task].metrics.get(metric) for task in tasks]
+def _mean(results: Iterable[TaskResult], metric: str) -> str:
+    values = [result.metrics.get(metric) for result in results]
     known = [value for value in values if value is not None]
     # A mean over fewer settings would be another quantity.
-    return _number(statistics.fmean(known) if len(known) == len(values) else None)
+    return number(statistics.fmean(known) if len(known) == len(values) else None)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _loading(record: dict[str, Any]) -> str:
+def _loading(record: dict[str, Any]) -> Markdown:
     base = repr(str(record["base_model"]))
-    if not record["adapter"]:
-        return block(
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            'model = AutoModelForCausalLM.from_pretrained("MODEL")  # this folder\n'
-            'tokenizer = AutoTokenizer.from_pretrained("MODEL")',
-            "python",
-        )
-    return block(
-        "from peft import PeftModel\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f"base = {base}\n"
-        "model = AutoModelForCausalLM.from_pretrained(base)\n"
-        'model = PeftModel.from_pretrained(model, "ADAPTER")  # this folder\n'
-        "tokenizer = AutoTokenizer.from_pretrained(base)",
-        "python",
-    )
-
-
-def _where_to_score(record: dict[str, Any]) -> str:
-    task = " and the folder that `regreason task new` wrote (`TASK`)"
-    return (
-        f"To score it on a data folder of RegReason (`DATA`)"
-        f"{task if record['data'].get('declaration') else ''}, standing in the folder of this card:"
-    )
+    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+    model = """model = AutoModelForCausalLM.from_pretrained("MODEL")  # this folder
+tokenizer = AutoTokenizer.from_pretrained("MODEL")"""
+    adapter = f"""base = {base}
+model = AutoModelForCausalLM.from_pretrained(base)
+model = PeftModel.from_pretrained(model, "ADAPTER")  # this folder
+tokenizer = AutoTokenizer.from_pretrained(base)"""
+    if record["adapter"]:
+        return block(f"from peft import PeftModel\n{imports}{adapter}", "python")
+    return block(imports + model, "python")
 
 
 def _scoring(record: dict[str, Any], folder: Path) -> str:

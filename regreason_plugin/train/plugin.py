@@ -28,7 +28,7 @@ from regreason_plugin.train.output_lock import OutputLock
 from regreason_plugin.train.probe_batch import PROBES_FILE, ProbeCallback, load_batch
 from regreason_plugin.train.record import (
     DEFAULT_OUTPUT,
-    Progress,
+    TrainingProgress,
     check_other_run,
     config_sha256,
     write_record,
@@ -49,7 +49,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self.sources: Sources | None = None
         self.config_sha256 = ""
         self._trainer: Any = None
-        self.progress: Progress | None = None
+        self.progress: TrainingProgress | None = None
         self.scoring: Scoring | None = None
         self._template: dict[str, bool] = {}
         self._use = ModelUse()
@@ -111,12 +111,12 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         cpu_processes.place_model(cfg)
         with stop_on_user_error():
             tokenizer = load_tokenizer(cfg)
-            found = raise_first(check_special_tokens(cfg, self.sources, tokenizer))
+            findings = raise_first(check_special_tokens(cfg, self.sources, tokenizer))
             processes = int(os.environ.get("WORLD_SIZE", "1"))
-            found += check_comparison(cfg, self.sources.arm, processes)
+            findings += check_comparison(cfg, self.sources.arm, processes)
             self._template = template_arguments(cfg, self.sources, tokenizer)
             self._use = use_in_training(cfg, self.sources, tokenizer, self._template)
-        say(found)
+        say(findings)
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
         """Seed the random start of the adapter, which Axolotl leaves to chance."""
@@ -147,18 +147,18 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             "config_sha256": self.config_sha256,
             "processes": int(trainer.accelerator.num_processes),
         }
-        found = len(trainer.train_dataset)
+        rows = len(trainer.train_dataset)
         with stop_on_user_error():
-            if found != self.sources.rows:
+            if rows != self.sources.rows:
                 raise UserError(
-                    f"Axolotl would train on {found} rows of the {self.sources.rows} in the "
+                    f"Axolotl would train on {rows} rows of the {self.sources.rows} in the "
                     "train files; the arms must keep the same rows",
                     path=cfg.axolotl_config_path,
                     field="datasets",
                 )
             checkpoint = determine_last_checkpoint(cfg)
             resumed = read_state(Path(checkpoint), about) if checkpoint else None
-            place = locate_labels(
+            label_place = locate_labels(
                 trainer.train_dataset["labels"],
                 self.sources.labels(),
                 trainer.processing_class,
@@ -166,7 +166,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
                 self.sources.folder.declaration.written,
                 self.sources.folder.declaration.normalise,
             )
-        cuts = label_cuts(place, trainer.processing_class)
+        cuts = label_cuts(label_place, trainer.processing_class)
         say(check_label_cuts(cuts, cfg.axolotl_config_path))
         set_length(cfg, trainer)
         output, first = Path(cfg.output_dir), _is_first_process()
@@ -175,7 +175,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             LineFile(output / name, step) if first else None for name in (LOG, PROBES_FILE)
         )
         by_step = cfg.regreason_loss_mean == "step"
-        trainer.prepare(place, cfg.regreason_label_share, by_step, about, file, resumed)
+        trainer.prepare(label_place, cfg.regreason_label_share, by_step, about, file, resumed)
         if cfg.regreason_probe_steps:
             batch = load_batch(cfg, self.sources, trainer.processing_class, self._template)
             trainer.add_callback(ProbeCallback(trainer, batch, cfg.regreason_probe_steps, probes))
@@ -187,7 +187,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
     def post_train(self, cfg: Any, model: Any) -> None:
         """Remember how far the training went; Axolotl calls this before and after saving."""
         if self._trainer is not None:
-            self.progress = Progress.of(self._trainer)
+            self.progress = TrainingProgress.of(self._trainer)
             self._trainer = None
 
     def post_train_unload(self, cfg: Any) -> None:

@@ -27,7 +27,7 @@ _PACKAGES = ("regreason", "axolotl", "torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """How far a training went.
 
     Attributes:
@@ -78,7 +78,7 @@ def _declared(folder: DataFolder) -> dict[str, Any]:
 def write_record(
     cfg: Any,
     sources: Sources,
-    progress: Progress,
+    progress: TrainingProgress,
     config_sha256: str,
     use: ModelUse,
     template: Mapping[str, bool],

@@ -92,16 +92,16 @@ def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
     Raises:
         UserError: Unknown tasks, tasks that do not suit the data, or a bad limit.
     """
-    limit, given = cfg.get("regreason_eval_limit"), cfg.get("regreason_eval")
+    limit, tasks = cfg.get("regreason_eval_limit"), cfg.get("regreason_eval")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise UserError(
             "must be a whole number above 0, or left out for all documents",
             path=config,
             field="regreason_eval_limit",
         )
-    if given is None:
+    if tasks is None:
         return None
-    names = given.split(",") if isinstance(given, str) else given
+    names = tasks.split(",") if isinstance(tasks, str) else tasks
     if (
         not isinstance(names, list)
         or not names
@@ -137,9 +137,9 @@ def _check_tasks(scoring: Scoring) -> None:
     wanted: Counter[str] = Counter()
     others = []
     for name in scoring.tasks:
-        found = fnmatch.filter(known, name)
-        wanted.update(task for one in found for task in known[one])
-        if not found:
+        matching = fnmatch.filter(known, name)
+        wanted.update(task for one in matching for task in known[one])
+        if not matching:
             if name.startswith("regreason") or not _known_to_lm_eval(name, scoring.include_path):
                 raise UserError(_unknown(name, declared))
             others.append(name)

@@ -22,8 +22,8 @@ from regreason_plugin.train.cost_meter import Meter
 from regreason_plugin.train.label_loss import TokenSums, count_tokens, step_loss, token_sums
 from regreason_plugin.train.label_span import LabelPlace
 from regreason_plugin.train.log_metrics import Tally
-from regreason_plugin.train.packing import WholeEpochSampler
 from regreason_plugin.train.row_tokens import IGNORE
+from regreason_plugin.train.whole_epoch_sampler import WholeEpochSampler
 
 Batch = dict[str, Any]
 

@@ -13,11 +13,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from helpers.asking import Workplace, run_regreason, start_regreason
+from helpers.asking import Workplace, dump, run_regreason, start_regreason
 from helpers.forked import Forked
 from helpers.openai_server import Server, running
 
-from regreason_plugin.annotate.store import OK, CallKey, Store
+from regreason_plugin.annotate.store import OK, CallKey
 
 pytestmark = pytest.mark.integration
 
@@ -34,11 +34,6 @@ CALLS = CONVERSATIONS * 3 * (3 + 1)  # three prompts, and merging
 
 def workplace(folder: Path, server: Server) -> Workplace:
     return Workplace(folder, server.url, CONVERSATIONS, RATERS, merge={"rater": "rater-1"})
-
-
-def dump(place: Workplace) -> list[str]:
-    with Store(place.store) as store:
-        return list(store.dump())
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +118,7 @@ def test_killed_at_twenty_moments(undisturbed: Workplace, tmp_path: Path) -> Non
     assert during["rate"] > 3
     assert during["merge"] > 1
     assert place.files() == undisturbed.files()
-    assert dump(place) == dump(undisturbed)
+    assert dump(place.store) == dump(undisturbed.store)
     # Halves of files that were being written may be left, nothing else.
     assert [name for name in place.leftovers() if not name.endswith(".partial")] == []
 
@@ -151,7 +146,7 @@ def test_two_at_once_ask_everything_once(undisturbed: Workplace, tmp_path: Path)
     # Each has done a good part of it.
     assert server.most_at_once > IN_FLIGHT
     assert one.files() == two.files() == undisturbed.files()
-    assert dump(one) == dump(undisturbed)
+    assert dump(one.store) == dump(undisturbed.store)
     assert one.leftovers() == []
 
 
@@ -172,7 +167,7 @@ def test_of_two_one_is_killed_and_the_other_takes_over(
         assert server.total - CALLS <= IN_FLIGHT
         assert max(server.requests.values()) <= 2
     assert two.files() == undisturbed.files()
-    assert dump(one) == dump(undisturbed)
+    assert dump(one.store) == dump(undisturbed.store)
     assert one.leftovers() == []
 
 

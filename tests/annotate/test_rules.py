@@ -13,15 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.annotate.aggregate import aggregate
-from regreason_plugin.annotate.ensemble import rate
+from regreason_plugin.annotate.aggregate import aggregate_rows
 from regreason_plugin.annotate.raters import PROMPTS
 from regreason_plugin.annotate.rule_features import read
-from regreason_plugin.annotate.rules import RULE_RATERS, RULES_NOTE
+from regreason_plugin.annotate.rules import RULE_RATERS, RULES_NOTE, rate
 from regreason_plugin.annotate.scores import rescale, round_half_up
 from regreason_plugin.core.paper import AXES
 from regreason_plugin.core.prompt import one_line
-from regreason_plugin.core.records import Conversation, RaterScore, Rating, Turn
+from regreason_plugin.core.records import Conversation, Rated, RaterScore, Rating, Turn
 from regreason_plugin.data.mini import mini_conversations
 
 HH = Path(__file__).parents[3] / "shared/data/hh-rlhf/helpful-base-test.jsonl.gz"
@@ -36,6 +35,12 @@ def talk(
         group="g",
         conversation=[Turn(role="user", content=request), Turn(role="assistant", content=answer)],
     )
+
+
+def aggregate(ratings: list[RaterScore]) -> Rating | None:
+    """The label of one row by the mean; None without a usable rating."""
+    row = Rated(**dict(talk("Yes.")), axis="on_topic", ratings=ratings)
+    return next(aggregate_rows(lambda: [row]), None)
 
 
 def reading(answer: str, request: str = "Tell me the price, size and colour of the lamp."):  # type: ignore[no-untyped-def]
@@ -100,7 +105,13 @@ def test_aggregate_against_exact_fractions(
     assert distance == min(abs(value - expected) for value in exact)
     shuffled = entries.copy()
     shuffler.shuffle(shuffled)
-    assert aggregate(shuffled) == verdict
+    again = aggregate(shuffled)
+    assert again is not None
+    assert (again.score, again.label, again.explanation) == (
+        verdict.score,
+        verdict.label,
+        verdict.explanation,
+    )
 
 
 def test_of_equally_near_explanations_the_first_by_name_is_taken() -> None:
@@ -117,7 +128,9 @@ def test_errors_do_not_count() -> None:
     failed = RaterScore(rater="a", prompt="p", scale=5, error="timed out")
     fine = RaterScore(rater="b", prompt="p", scale=5, score=2, explanation="Short.")
     assert aggregate([failed]) is None
-    assert aggregate([failed, fine]) == (2.0, 2, "Short.")
+    verdict = aggregate([failed, fine])
+    assert verdict is not None
+    assert (verdict.score, verdict.label, verdict.explanation) == (2.0, 2, "Short.")
 
 
 # --- what the rules see -----------------------------------------------------------------

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from regreason_plugin.annotate.config import AnnotateConfig, read_config
-from regreason_plugin.annotate.run import AnnotationRun, annotate
+from regreason_plugin.annotate.run import Annotation, annotate
 from regreason_plugin.annotate.store import Store
 from regreason_plugin.core.jsonl import write_records
 from regreason_plugin.core.records import Conversation, Turn
@@ -106,7 +106,7 @@ def workplace(folder: Path, url: str, conversations: int, raters: int = 1) -> An
 def ask(config: AnnotateConfig) -> None:
     """Make all calls, and write nothing."""
     with Store(config.store_path) as store:
-        AnnotationRun(config, Quiet(), store).ask(False, None)
+        Annotation(config, store).ask(Quiet(), False, None)
 
 
 def openai_alone(config: AnnotateConfig) -> None:
@@ -116,9 +116,7 @@ def openai_alone(config: AnnotateConfig) -> None:
     (rater,) = config.servers
     with Store(config.store_path) as store:
         questions = (
-            one
-            for some in AnnotationRun(config, None, store).lanes()[0].questions()
-            for one in some
+            one for some in Annotation(config, store).lanes()[0].questions() for one in some
         )
 
         async def all_of_them() -> None:
@@ -208,7 +206,7 @@ def reopening(scratch: Path) -> None:
     with Store(config.store_path) as store:
         query = store._database.execute
         query("BEGIN")
-        for lane in AnnotationRun(config, None, store).lanes():
+        for lane in Annotation(config, store).lanes():
             rows = (
                 (*one.key, one.id, "ok", 3, "It reads well for the reason given here.", 1, 900, 40)
                 for some in lane.questions()
@@ -225,14 +223,14 @@ def reopening(scratch: Path) -> None:
     for what in ("count", "write"):
         started, used = time.perf_counter(), time.process_time()
         with Store(config.store_path) as store:
-            run = AnnotationRun(config, Quiet(), store)
+            run = Annotation(config, store)
             if what == "count":
                 lanes = run.counted_lanes(retry=False)
                 calls = sum(lane.tally.total for lane in lanes)
                 assert not any(lane.tally.left for lane in lanes)
                 name = "finding what is left"
             else:
-                run.write()
+                run.write(Quiet())
                 name = "writing the ratings"
         print(
             f"{calls:,} calls, {size:.0f} MiB: {name}: "

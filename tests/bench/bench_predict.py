@@ -21,8 +21,8 @@ from typing import Any
 import yaml
 
 from regreason_plugin.predict.input_rows import read_rows
+from regreason_plugin.predict.prediction_file import predict_file
 from regreason_plugin.predict.predictions import Lines, Prediction
-from regreason_plugin.predict.run import predict_file
 
 LABELS = ["billing", "delivery", "delivery, late", "something else"]
 WORDS = "the invoice of my parcel is late and nobody knows why it has two lines"

@@ -40,7 +40,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig
 
-from regreason_plugin.annotate.ensemble import rate
+from regreason_plugin.annotate.rules import rate
 from regreason_plugin.build.build import build
 from regreason_plugin.core.jsonl import write_records
 from regreason_plugin.core.paper import DATASETS

@@ -1,6 +1,6 @@
 """What the rule raters say of pairs that people have judged: HH-RLHF, helpful-base, test.
 
-Both answers of a pair are rated by `regreason_plugin.annotate.ensemble.rate` as
+Both answers of a pair are rated by `regreason_plugin.annotate.rules.rate` as
 `regreason annotate` does by default. Prints by axis in how many pairs the chosen answer
 is rated higher than, as high as and lower than the rejected one, as a Markdown table;
 and the same for the length of the answers, which is no rating at all.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regreason_plugin.annotate.ensemble import rate
+from regreason_plugin.annotate.rules import rate
 from regreason_plugin.core.jsonl import read_records
 from regreason_plugin.core.paper import AXES, EIGHTEEN
 from regreason_plugin.core.records import Conversation

@@ -197,7 +197,7 @@ def test_predictions_that_are_there_stay_and_are_gone_on_with(
 
 
 def test_a_base_model_that_does_not_fit_is_not_half_there() -> None:
-    from regreason_plugin.data.corpus import make_untrained_base
+    from helpers.tiny_base import make_untrained_base
 
     with pytest.raises(UserError, match=r"^out/base: cannot be written: "), file_limit(1_000_000):
         make_untrained_base(Path("out/base"), per_dataset=30)

@@ -18,8 +18,7 @@ from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.prompt import neutralise
 from regreason_plugin.core.task_file import AXIS, TaskFile, check_prompt, read_task
-from regreason_plugin.task.new_task import default_end, default_prompt, write_task
-from regreason_plugin.task.plan import NewTask
+from regreason_plugin.task.new_task import NewTask, default_end, default_prompt, write_task
 
 TASK = """\
 name: tickets
@@ -88,7 +87,7 @@ def test_declares_one_setting(tmp_path: Path) -> None:
         ("path: tickets.csv", "path: a, url: b", r"line 7, field data.url: Extra inputs"),
         ("text: message", "text: queue", r"line 8, field columns: the label column is the text"),
         ("  text: message\n", "", r"line 8, field columns.text: Field required"),
-        ("  text: message", "  text: m\n  text: n", r"line 10, field text: stands there twice"),
+        ("  text: message", "  text: m\n  text: n", r"line 10, field text: stands here twice"),
         ("title:", "ordinal: perhaps\ntitle:", r"line 2, field ordinal: "),
         (
             "title:",
@@ -99,7 +98,7 @@ def test_declares_one_setting(tmp_path: Path) -> None:
         ("title:", "split: {test: nan}\ntitle:", r"line 2, field split.test: "),
         ("title:", "values: {a: b}\ntitle:", r"values: 'a' stands for 'b'"),
         ("title:", "colour: red\ntitle:", r"line 2, field colour: Extra inputs"),
-        ("title:", "title: [\ntitle:", r"line \d+: is not YAML"),
+        ("title:", "title: [\ntitle:", r"line \d+: is no YAML"),
     ],
 )
 def test_says_what_is_wrong_where(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -116,7 +115,7 @@ def test_says_what_is_wrong_where(tmp_path: Path, old: str, new: str, said: str)
         (lambda path: path.mkdir(), "is a folder; name the task.yml in it"),
         (lambda path: path.write_bytes(b""), "is no task"),
         (lambda path: path.write_bytes(b"- a\n"), "is no task"),
-        (lambda path: path.write_bytes(b"name: \xff\n"), "is not YAML"),
+        (lambda path: path.write_bytes(b"name: \xff\n"), "is no YAML"),
     ],
 )
 def test_says_that_it_is_no_task(tmp_path: Path, make: Any, said: str) -> None:

@@ -14,7 +14,7 @@ from helpers.raw_datasets import imported
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.hh import parse_turns
-from regreason_plugin.data.importer import Malformed
+from regreason_plugin.data.source_rows import Malformed
 
 # The real file is not part of the repository; see README, "By hand, on real text".
 DATA = Path(os.environ.get("REGREASON_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -28,8 +28,9 @@ from regreason_plugin.core.jsonl import read_records
 from regreason_plugin.core.paper import DATASETS, EIGHTEEN, SOURCES
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data import importing
-from regreason_plugin.data.importer import Hub, Importer
+from regreason_plugin.data.importer import Importer
 from regreason_plugin.data.importing import IMPORTERS, import_dataset, open_source
+from regreason_plugin.data.source_rows import HubDataset as Hub
 
 PAIRS = [hh_row(f"Question {number}?") for number in range(20)]
 

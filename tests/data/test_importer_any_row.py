@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from regreason_plugin.core.jsonl import dumps
 from regreason_plugin.core.records import Conversation
-from regreason_plugin.data.importer import LeftOut, Row
 from regreason_plugin.data.importing import IMPORTERS
+from regreason_plugin.data.source_rows import LeftOut, SourceRow
 
 ROWS: dict[str, list[list[dict[str, Any]]]] = {
     "hh_chosen": [[hh_row("q?")]],
@@ -70,7 +70,7 @@ def test_any_row(dataset: str, data: st.DataObject) -> None:
             del inside[last]
         else:
             inside[last] = data.draw(JSON)
-    found = [Row("f", number, row) for number, row in enumerate(rows, start=1)]
+    found = [SourceRow("f", number, row) for number, row in enumerate(rows, start=1)]
     if importer.gather:
         found = list(importer.gather(iter(found)))
     for row in found:

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.tree import DecisionTreeClassifier
 
-from regreason_plugin.annotate.ensemble import rate
+from regreason_plugin.annotate.rules import rate
 from regreason_plugin.core.jsonl import dumps
 from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.core.prompt import neutralise, render_prompt

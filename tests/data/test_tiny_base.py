@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.tiny_base import TINY_BASE as SHIPPED
+from helpers.tiny_base import base_corpus, make_untrained_base, script
 from hypothesis import given
 from hypothesis import strategies as st
-from regreason_plugin.data.corpus import base_corpus, make_untrained_base
 
 from regreason_plugin.core.paper import AXES, EIGHTEEN, QUESTIONS
 from regreason_plugin.core.prompt import CUE, LABEL_CUE, render_conversation, render_prompt
-from regreason_plugin.data import corpus
 from regreason_plugin.data.mini import mini_conversations
-
-SHIPPED = Path(__file__).parents[2] / "axolotl_configs/cpu/tiny-base"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +59,7 @@ def test_no_remark_judges_by_a_number(texts: list[str]) -> None:
 
 def test_numbers_say_nothing_of_the_conversation() -> None:
     digits = {degree: Counter[str]() for degree in range(1, 6)}
-    conversations = {render_conversation(c): c for c in mini_conversations(corpus.CORPUS_SEED, 300)}
+    conversations = {render_conversation(c): c for c in mini_conversations(script.CORPUS_SEED, 300)}
     for text in base_corpus(per_dataset=300):
         conversation = conversations[text.rpartition("\n\n")[0]]
         found = re.search(r": (\d)$", text, re.MULTILINE)
@@ -147,7 +145,7 @@ def test_any_text_has_tokens(tokenizer: Any, text: str) -> None:
 
 
 def test_the_shipped_files_are_what_the_command_makes(tokenizer: Any) -> None:
-    assert tokenizer.chat_template == corpus._CHAT_TEMPLATE
+    assert tokenizer.chat_template == script.CHAT_TEMPLATE
 
 
 def test_the_chat_template_holds_every_turn_once(tokenizer: Any) -> None:

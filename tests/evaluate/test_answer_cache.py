@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.evaluate.answer_cache import answers_digest, folder_digest
-from regreason_plugin.evaluate.command import main
+from regreason_plugin.evaluate.eval_command import main
 from regreason_plugin.evaluate.model import RegReasonHF
 
 pytestmark = pytest.mark.integration

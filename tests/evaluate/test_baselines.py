@@ -27,8 +27,9 @@ from regreason_plugin.core import stages
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.evaluate.baselines import head, run, scoring, tfidf
 from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
-from regreason_plugin.evaluate.baselines.method import Work, do
+from regreason_plugin.evaluate.baselines.method import do
 from regreason_plugin.evaluate.baselines.training_rows import Examples, Rows
+from regreason_plugin.evaluate.baselines.work import Work
 from regreason_plugin.evaluate.documents import comparable
 
 pytestmark = pytest.mark.integration

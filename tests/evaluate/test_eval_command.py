@@ -14,7 +14,7 @@ from lm_eval.models.huggingface import HFLM
 
 from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.cost import SCORING, ScoringCost
-from regreason_plugin.evaluate.command import main
+from regreason_plugin.evaluate.eval_command import main
 from regreason_plugin.evaluate.model import RegReasonHF, register
 
 pytestmark = pytest.mark.integration

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from regreason_plugin.evaluate.prefix_tree import (
-    Row,
+    PrefixRow,
     Tokens,
     packed_rows,
     shared_prefix,
@@ -20,7 +20,7 @@ sequences = st.lists(
 limits = st.tuples(st.floats(1, 1000), st.integers(1, 60))
 
 
-def check(rows: list[Row], given: list[Tokens]) -> None:
+def check(rows: list[PrefixRow], given: list[Tokens]) -> None:
     found = [sequence for row in rows for sequence in row.paths]
     assert sorted(found) == sorted(set(given))
     for row in rows:

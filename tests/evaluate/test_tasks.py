@@ -189,8 +189,10 @@ def test_chat_template_and_adapter(
 def test_samples_hold_what_an_analysis_needs(lm: Any, data_folder: DataFolder) -> None:
     sample = evaluate(lm, [TASK], data_folder.path, limit=2)["samples"][TASK][0]
     assert set(sample["doc"]) == {
-        *("id", "group", "dataset", "axis", "label", "score", "prompt", "explanation")
+        *("id", "group", "dataset", "axis", "label", "score", "prompt", "explanation"),
+        *("labels", "ordinal", "normalise"),
     }
+    assert sample["doc"]["labels"] == ["1", "2", "3", "4", "5"]
     assert json.loads(json.dumps(sample["doc"])) == sample["doc"]
     assert sample["acc"] in (0.0, 1.0)
 

@@ -89,13 +89,25 @@ class Workplace:
     def prompts(self) -> dict[tuple[str, ...], str]:
         """Every call's prompt by the call's key, those of merging too, once all is answered."""
         from regreason_plugin.annotate.config import read_config
-        from regreason_plugin.annotate.run import AnnotationRun
+        from regreason_plugin.annotate.run import Annotation
         from regreason_plugin.annotate.store import Store
 
         with Store(self.store) as store:
-            run = AnnotationRun(read_config(self.config), None, store)
-            lists = chain(*(lane.questions() for lane in run.lanes()), run.merge_questions())
+            work = Annotation(read_config(self.config), store)
+            lists = chain(*(lane.questions() for lane in work.lanes()), work.merge_questions())
             return {tuple(one.key): one.prompt() for some in lists for one in some}
+
+
+def dump(store: Path) -> list[str]:
+    """Every row of a store but its time and worker, sorted: for comparing two stores."""
+    columns = (
+        "conversation, rater, axis, prompt, prompt_sha256, model, sampling, id, state, score, "
+        "explanation, answer, attempts, prompt_tokens, answer_tokens, cost, reserved"
+    )
+    # (A read-only connection would leave SQLite's own files behind.)
+    with closing(sqlite3.connect(store)) as database:
+        rows = database.execute(f"SELECT {columns} FROM calls ORDER BY 1, 2, 3, 4, 5, 6, 7")
+        return [json.dumps(row) for row in rows]
 
 
 def write_talk(path: Path, request: str = "Is it far?", answer: str = "Not at all.") -> None:

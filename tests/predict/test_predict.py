@@ -31,13 +31,13 @@ from regreason_plugin.cli import main
 from regreason_plugin.core.declaration import Axis, Dataset, Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.data.mini import mini_conversations
-from regreason_plugin.evaluate.command import main as run_eval
+from regreason_plugin.evaluate.eval_command import main as run_eval
 from regreason_plugin.evaluate.explanation_first import split_generation
 from regreason_plugin.evaluate.model import RegReasonHF
 from regreason_plugin.predict.input_rows import InputRow
+from regreason_plugin.predict.prediction_file import predict_file
 from regreason_plugin.predict.predictions import Lines, Prediction
 from regreason_plugin.predict.progress import progress_path
-from regreason_plugin.predict.run import predict_file
 
 pytestmark = pytest.mark.integration
 
@@ -674,7 +674,7 @@ import sys, time
 from pathlib import Path
 from regreason_plugin.predict.predictions import Lines, Prediction
 from regreason_plugin.predict.input_rows import read_rows
-from regreason_plugin.predict.run import predict_file
+from regreason_plugin.predict.prediction_file import predict_file
 
 def classify(values):
     time.sleep(0.01)

@@ -22,7 +22,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
-from regreason_plugin.compare.comparison import Answer, Comparison, Difference, Gap, Score
+from regreason_plugin.compare.comparison import Answer, Comparison, Difference, Gap, Interval, Score
 from regreason_plugin.render import latex
 from regreason_plugin.render.csv_file import to_csv
 from regreason_plugin.render.latex import to_latex
@@ -87,6 +87,7 @@ def renamed(name: str) -> Comparison:
         "costs",
     )
     changes = {field: new(getattr(one, field)) for field in by_arm}
+    changes["layers"] = {metric: new(layers) for metric, layers in one.layers.items()}
     return one.model_copy(update={**changes, "arms": [name]})
 
 
@@ -511,6 +512,7 @@ def test_what_is_undefined_everywhere_is_written_as_such() -> None:
             "notes": [],
             "needed": {},
             "gap": {},
+            "layers": {"matrix_entropy": {arm: [Interval(value=None)] for arm in one.scores}},
         }
     )
     accuracy, pooled, power, *_ = tables_of(parse(to_markdown(empty)))

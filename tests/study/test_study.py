@@ -17,11 +17,11 @@ from regreason_plugin.cli import main
 from regreason_plugin.compare.comparison import load
 from regreason_plugin.study import run_plan
 from regreason_plugin.study.condition_scores import Mean
-from regreason_plugin.study.plan import CONDITIONS, Plan, Setting
+from regreason_plugin.study.plan import CONDITIONS, Hyperparameters, Plan
 
 pytestmark = pytest.mark.e2e
 
-SETTINGS = (Setting(0.001, 1), Setting(1e-9, 1))
+SETTINGS = (Hyperparameters(0.001, 1), Hyperparameters(1e-9, 1))
 NAMES = ("label_only", "explanation", "explanation-explanation_first")
 THREE = tuple(one for one in CONDITIONS if one.name in NAMES)
 

@@ -12,7 +12,7 @@ from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.train.packing import WholeEpochSampler
+from regreason_plugin.train.whole_epoch_sampler import WholeEpochSampler
 
 pytestmark = pytest.mark.integration
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from helpers.axolotl import PYTHON, ROOT, axolotl_train, forks
 from helpers.scoring import PlainScorer
+from helpers.tiny_base import make_untrained_base
 from helpers.training_data import build_data, config, read_rows, write_config
-from regreason_plugin.data.corpus import make_untrained_base
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 

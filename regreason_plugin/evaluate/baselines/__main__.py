@@ -1,7 +1,10 @@
 """``python -m regreason_plugin.evaluate.baselines``: one method in a process of its own."""
 
+import sys
+
 from regreason_plugin.core.errors import stop_on_user_error
-from regreason_plugin.evaluate.baselines.method import Work, do, parser
+from regreason_plugin.evaluate.baselines.method import do
+from regreason_plugin.evaluate.baselines.work import WORK
 
 with stop_on_user_error():
-    do(Work(**vars(parser().parse_args())))
+    do(WORK.validate_json(sys.argv[1]))

@@ -15,7 +15,7 @@ from regreason_plugin.core.declaration import Declaration, Setting
 Array: TypeAlias = npt.NDArray[np.float64]
 
 
-class Classifier(Protocol):
+class LabelScorer(Protocol):
     """What answers."""
 
     def log_probabilities(self, setting: Setting, prompts: Sequence[str]) -> Array:
@@ -35,7 +35,7 @@ class ClassifierLM(LM):  # type: ignore[misc]
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: LabelScorer,
         declaration: Declaration,
         tasks: Mapping[str, Setting],
         tokenizer: Any = None,
@@ -70,9 +70,9 @@ class ClassifierLM(LM):  # type: ignore[misc]
         for request in requests:
             context, continuation = request.args
             scores = known[self._setting[request.task_name], context]
-            place = self._place[continuation.strip()]
-            score = float(scores[place]) * self._length[place]
-            answers.append((score, place == int(np.argmax(scores))))
+            label = self._place[continuation.strip()]
+            score = float(scores[label]) * self._length[label]
+            answers.append((score, label == int(np.argmax(scores))))
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any], **_: Any) -> list[float]:

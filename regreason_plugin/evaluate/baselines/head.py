@@ -226,9 +226,7 @@ def write_record(
         "lora_alpha": ALPHA,
         "rows": trained.rows // options.epochs,
         "steps": trained.steps,
-        "versions": {
-            name: version(name) for name in ("regreason", "torch", "transformers", "peft")
-        },
+        "versions": {name: version(name) for name in _PACKAGES},
     }
     with together():
         for name, content in ((HISTORY, trained.history), (RECORD, record)):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from argparse import ArgumentParser
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regreason_plugin.build.folder import DataFolder, open_data_folder
@@ -14,76 +11,12 @@ from regreason_plugin.core.cost import MethodCost, measured
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.baselines import SHOTS
 from regreason_plugin.evaluate.baselines.training_rows import read_rows, tasks_of
+from regreason_plugin.evaluate.baselines.work import Work
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 
 if TYPE_CHECKING:
     from regreason_plugin.core.cost import ScoringClock
-    from regreason_plugin.evaluate.baselines.classifier_lm import Classifier
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one method is to do.
-
-    Attributes:
-        method: Its name.
-        data: The data folder.
-        out: Where results and ``cost.json`` go.
-        tasks: To score; None for all that the data has.
-        model: The base model; None of a method without one.
-        seed: Of a method with a random draw.
-        epochs: Of ``head``.
-        learning_rate: Of ``head``.
-        batch_size: Of ``head``.
-        include_path: A folder of more task files.
-        apply_chat_template: Prompts in the base model's chat template.
-    """
-
-    method: str
-    data: Path
-    out: Path
-    tasks: tuple[str, ...] | None = None
-    model: str | None = None
-    seed: int | None = None
-    epochs: int = 3
-    learning_rate: float = 2e-4
-    batch_size: int = 16
-    include_path: Path | None = None
-    apply_chat_template: bool = False
-
-    def arguments(self) -> list[str]:
-        """As `parser` reads them."""
-        given = [self.method, str(self.data), "--out", str(self.out)]
-        if self.tasks is not None:
-            given += ["--tasks", ",".join(self.tasks)]
-        if self.model is not None:
-            given += ["--model", self.model]
-        if self.seed is not None:
-            given += ["--seed", str(self.seed), "--epochs", str(self.epochs)]
-            given += ["--learning_rate", str(self.learning_rate)]
-            given += ["--batch_size", str(self.batch_size)]
-        if self.include_path is not None:
-            given += ["--include_path", str(self.include_path)]
-        return given + ["--apply_chat_template"] * self.apply_chat_template
-
-
-def parser() -> ArgumentParser:
-    """Of ``python -m regreason_plugin.evaluate.baselines``, which `regreason baselines` starts."""
-    parser = ArgumentParser(
-        prog="python -m regreason_plugin.evaluate.baselines", description=__doc__
-    )
-    parser.add_argument("method", choices=DO)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tasks", type=lambda text: tuple(text.split(",")))
-    parser.add_argument("--model")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--epochs", type=int, default=Work.epochs)
-    parser.add_argument("--learning_rate", type=float, default=Work.learning_rate)
-    parser.add_argument("--batch_size", type=int, default=Work.batch_size)
-    parser.add_argument("--include_path", type=Path)
-    parser.add_argument("--apply_chat_template", action="store_true")
-    return parser
+    from regreason_plugin.evaluate.baselines.classifier_lm import LabelScorer
 
 
 def do(work: Work) -> MethodCost:
@@ -159,7 +92,7 @@ def _head(work: Work, folder: DataFolder) -> MethodCost:
 def _score(
     work: Work,
     folder: DataFolder,
-    classifier: Classifier,
+    classifier: LabelScorer,
     model_args: dict[str, Any],
     tokenizer: Any,
 ) -> ScoringClock:
@@ -169,16 +102,7 @@ def _score(
 
     tasks = tasks_of(folder, work.tasks)
     lm = ClassifierLM(classifier, folder.declaration, tasks, tokenizer)
-    score_classifier(
-        lm,
-        work.method,
-        model_args,
-        work.data,
-        list(tasks),
-        work.out,
-        work.include_path,
-        work.apply_chat_template,
-    )
+    score_classifier(lm, work, list(tasks), model_args)
     return lm.clock
 
 

@@ -16,9 +16,9 @@ from regreason_plugin.core.model_use import find_record
 from regreason_plugin.core.stages import LOCK, Stage, hash_of, run_stages
 from regreason_plugin.core.whole_files import check_not_input
 from regreason_plugin.evaluate.baselines import WITH_MODEL
-from regreason_plugin.evaluate.baselines.method import Work
 from regreason_plugin.evaluate.baselines.training_rows import read_rows, tasks_of
-from regreason_plugin.evaluate.command import checkout_tasks, task_folder
+from regreason_plugin.evaluate.baselines.work import Work
+from regreason_plugin.evaluate.eval_command import checkout_tasks, task_folder
 
 _OF_A_MODEL = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 # Rough guesses, until a stage of the kind has run.
@@ -47,9 +47,9 @@ def run_baselines(
     check(folder, methods, work)
     # Half-finished work is cleared away, and nothing else may be.
     if not (out / LOCK).is_file():
-        for place in (out / method for method in methods):
-            if place.exists() and (not place.is_dir() or any(place.iterdir())):
-                raise UserError("is there and no baseline; name another --out", path=place)
+        for results in (out / method for method in methods):
+            if results.exists() and (not results.is_dir() or any(results.iterdir())):
+                raise UserError("is there and no baseline; name another --out", path=results)
     return run_stages(out, stages(folder, out, methods, seeds, work))
 
 
@@ -88,36 +88,36 @@ def stages(
     made_from = hash_of(
         folder.sha256, *_state(checkout_tasks()), *_state(work.include_path), *_versions()
     )
-    found = []
+    planned = []
     for method in methods:
         for seed in seeds if method == "head" else (None,):
-            place = out / method if seed is None else out / method / f"seed-{seed}"
+            results = out / method if seed is None else out / method / f"seed-{seed}"
             uses_model = method in WITH_MODEL or work.apply_chat_template
             one = replace(
                 work,
                 method=method,
-                out=place,
+                out=results,
                 seed=seed,
                 model=work.model if uses_model else None,
             )
-            arguments = one.arguments()
+            argument = one.argument()
             model = _state(Path(one.model)) if one.model else []
-            found.append(
+            planned.append(
                 Stage(
                     method if seed is None else f"{method} seed-{seed}",
                     [
                         Path(sys.executable).name,
                         "-m",
                         "regreason_plugin.evaluate.baselines",
-                        *arguments,
+                        argument,
                     ],
-                    hash_of(made_from, *arguments, *model),
-                    (place / COST).is_file,
-                    clears=place,
+                    hash_of(made_from, argument, *model),
+                    (results / COST).is_file,
+                    clears=results,
                     seconds=_SECONDS[method],
                 )
             )
-    return found
+    return planned
 
 
 def _versions() -> list[str]:
@@ -138,11 +138,11 @@ def _state(folder: Path | None) -> list[str]:
 
 
 def _check_untrained(model: str, folder: DataFolder) -> None:
-    found = find_record({"pretrained": model})
-    if found and found[1].get("data", {}).get("sha256") == folder.sha256:
+    record = find_record({"pretrained": model})
+    if record and record[1].get("data", {}).get("sha256") == folder.sha256:
         raise UserError(
             f"--model {model} was trained on {folder.path}; name the model that it was trained "
-            f"from, {found[1].get('base_model')}"
+            f"from, {record[1].get('base_model')}"
         )
 
 

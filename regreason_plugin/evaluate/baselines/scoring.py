@@ -10,54 +10,45 @@ from typing import Any
 from regreason_plugin.core.cost import SCORING, ScoringCost
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
-from regreason_plugin.evaluate.command import checkout_tasks
+from regreason_plugin.evaluate.baselines.work import Work
+from regreason_plugin.evaluate.eval_command import checkout_tasks
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.results import read_run
 from regreason_plugin.evaluate.samples import scored_ids
 
 
 def score_classifier(
-    lm: ClassifierLM,
-    name: str,
-    model_args: dict[str, Any],
-    data: Path,
-    tasks: Sequence[str],
-    out: Path,
-    include: Path | None = None,
-    chat: bool = False,
+    lm: ClassifierLM, work: Work, tasks: Sequence[str], model_args: dict[str, Any]
 ) -> None:
     """What `lm_eval --log_samples --output_path` does, for a model that is at hand.
 
     Args:
         lm: The classifier.
-        name: What the results call it.
-        model_args: What they say of it; ``pretrained`` or ``peft`` names its folder.
-        data: The data folder.
+        work: What it is to do; lm-eval makes a folder in its ``out``.
         tasks: To score.
-        out: lm-eval makes a folder in it.
-        include: More task files.
-        chat: Prompts in the chat template.
+        model_args: What the results say of the classifier; ``pretrained`` or ``peft`` names its
+            folder.
     """
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
 
-    tracker = EvaluationTracker(output_path=str(out))
+    tracker = EvaluationTracker(output_path=str(work.out))
     results = simple_evaluate(
         model=lm,
         model_args=model_args,
         tasks=list(tasks),
-        task_manager=task_manager(data, include),
+        task_manager=task_manager(work.data, work.include_path),
         log_samples=True,
         evaluation_tracker=tracker,
-        apply_chat_template=chat,
+        apply_chat_template=work.apply_chat_template,
     )
     assert results is not None, "there is one process"
     samples = results.pop("samples")
-    results["config"]["model"] = name
+    results["config"]["model"] = work.method
     tracker.save_results_aggregated(results=results, samples=samples)
     for task in tasks:
         tracker.save_results_samples(task_name=task, samples=samples[task])
-    _check_written(out)
+    _check_written(work.out)
 
 
 def _check_written(out: Path) -> None:
@@ -100,7 +91,7 @@ def score_base(method: str, command: LmEvalCommand, out: Path) -> ScoringCost:
     Raises:
         UserError: It ended with an error, which it has said.
     """
-    from regreason_plugin.evaluate.command import main
+    from regreason_plugin.evaluate.eval_command import main
 
     if main(command.flags()):
         raise UserError(f"{method}: lm_eval ended with the error above")

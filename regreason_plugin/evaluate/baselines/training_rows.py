@@ -35,12 +35,12 @@ class Rows:
     validation: dict[Setting, Examples]
 
 
-def tasks_of(folder: DataFolder, asked: Sequence[str] | None) -> dict[str, Setting]:
+def tasks_of(folder: DataFolder, names: Sequence[str] | None) -> dict[str, Setting]:
     """The settings of some tasks, by task in the declared order.
 
     Args:
         folder: The data.
-        asked: Names of tasks; None for all that the data has.
+        names: Names of tasks; None for all that the data has.
 
     Raises:
         UserError: A task that the data does not have.
@@ -48,10 +48,10 @@ def tasks_of(folder: DataFolder, asked: Sequence[str] | None) -> dict[str, Setti
     declared = folder.declaration
     settings = folder.settings()
     known = dict(zip(declared.task_names(settings), settings, strict=True))
-    for name in asked or ():
+    for name in names or ():
         if name not in known:
             raise UserError(f"the data has no task {name!r}; {nearest(name, list(known))}")
-    return {name: setting for name, setting in known.items() if asked is None or name in asked}
+    return {name: setting for name, setting in known.items() if names is None or name in names}
 
 
 def read_rows(folder: DataFolder, settings: Sequence[Setting]) -> Rows:
@@ -63,8 +63,8 @@ def read_rows(folder: DataFolder, settings: Sequence[Setting]) -> Rows:
     """
     train, validation = (_read(folder, name, settings) for name in (TRAIN, VALIDATION))
     for setting, examples in train.items():
-        if len(found := set(examples.labels)) < 2:
-            (label,) = found
+        if len(labels := set(examples.labels)) < 2:
+            (label,) = labels
             raise UserError(
                 f"all rows of {' '.join(setting)} have the label "
                 f"{folder.declaration.labels[label - 1]!r}, and a classifier needs two; leave "
@@ -81,15 +81,15 @@ def _read(folder: DataFolder, name: str, settings: Sequence[Setting]) -> dict[Se
             "among its --arms",
             path=folder.path / MANIFEST,
         )
-    found: dict[Setting, Examples] = defaultdict(Examples)
+    by_setting: dict[Setting, Examples] = defaultdict(Examples)
     for row in folder.rows(name):
-        examples = found[row.dataset, row.axis]
+        examples = by_setting[row.dataset, row.axis]
         examples.prompts.append(row.messages[0].content)
         examples.labels.append(row.label)
     for setting in settings:
-        if setting not in found:
+        if setting not in by_setting:
             raise UserError(
                 f"has no rows of {' '.join(setting)}; leave its task out with --tasks",
                 path=folder.path / name,
             )
-    return {setting: found[setting] for setting in settings}
+    return {setting: by_setting[setting] for setting in settings}

@@ -22,8 +22,8 @@ from regreason_plugin.compare.comparison import Comparison
 from regreason_plugin.compare.disagreements import Disagreement
 from regreason_plugin.core.numbers import ends, number, p_value, signed
 from regreason_plugin.core.whole_files import atomic_writer
-from regreason_plugin.render.figures import entropy_title
-from regreason_plugin.render.page.view import typeset, view
+from regreason_plugin.render.curve_figures import entropy_title
+from regreason_plugin.render.page.view import share_kept, typeset, view
 
 
 def write_page(
@@ -89,6 +89,7 @@ def _environment() -> Environment:
         "count": "{:,}".format,
         "code_spans": code_spans,
         "entropy_title": entropy_title,
+        "share_kept": share_kept,
         "json": embedded,
     }
     return environment

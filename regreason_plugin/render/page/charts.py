@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from regreason_plugin.compare.comparison import Comparison
 from regreason_plugin.compare.learning_curves import what_is_drawn
-from regreason_plugin.render import figures
+from regreason_plugin.render import curve_figures, figures
 from regreason_plugin.render.figure_panels import new_figure
 from regreason_plugin.render.style import BAR, COLOURS, FAINT, GRID, MIDDLE, SHADE, style
 
@@ -32,22 +32,24 @@ THEME = {
 Draw = Callable[..., None]
 
 
-def charts(comparison: Comparison) -> dict[str, dict[str, Markup]]:
-    """The page's charts by section, then by arm or metric; no chart where there are no numbers."""
+def charts(comparison: Comparison) -> dict[str, Any]:
+    """The page's charts: one a section, or by arm or metric; none where there are no numbers."""
     c = comparison
     everyone = [c.baseline, *c.arms]
     names = ", ".join(everyone)
     answered = [arm for arm in everyone if any(one.count for one in c.reliability.get(arm, []))]
     lines = 0.6 + 0.2 * sum(1 + len(arm) // 40 for arm in everyone)
 
-    def each(draw: Draw, keys: Sequence[str], height: float, title: str, text: str) -> Any:
+    def each(
+        draw: Draw, keys: Sequence[str], height: float, title: str, text: str
+    ) -> dict[str, Markup]:
         return {
             key: chart(draw, (c, key), f"-{number}", height, title + key, text)
             for number, key in enumerate(keys)
         }
 
-    def single(draw: Draw, height: float, title: str, text: str) -> Any:
-        return {"": chart(draw, (c,), "", height, title, text)}
+    def single(draw: Draw, height: float, title: str, text: str) -> Markup:
+        return chart(draw, (c,), "", height, title, text)
 
     with style():
         return {
@@ -74,22 +76,22 @@ def charts(comparison: Comparison) -> dict[str, dict[str, Markup]]:
                 "the share of the answers at each confidence.",
             ),
             "layers": each(
-                figures.draw_entropy,
+                curve_figures.draw_entropy,
                 list(c.layers),
                 3.3,
                 "By depth: ",
                 f"A curve and its interval an arm: {names}; the middle blocks are shaded.",
             ),
-            "layers_legend": single(figures.draw_entropy_legend, lines, "Legend", names),
+            "layers_legend": single(curve_figures.draw_entropy_legend, lines, "Legend", names),
             "learning": single(
-                figures.draw_learning,
+                curve_figures.draw_learning,
                 3.3,
                 "Learning curves",
                 f"{what_is_drawn(c.curves)} by target tokens seen, a curve a model: {names}.",
             )
             if any(c.curves.values())
-            else {},
-            "learning_legend": single(figures.draw_learning_legend, lines, "Legend", names),
+            else None,
+            "learning_legend": single(curve_figures.draw_learning_legend, lines, "Legend", names),
         }
 
 
@@ -99,7 +101,7 @@ def chart(
     """A figure of one panel as inline SVG, without its title, which the page sets.
 
     Args:
-        draw: What draws the panel: a function of `figures`.
+        draw: What draws the panel: a function of the figures' modules.
         arguments: Its arguments after the axes.
         number: Which of its panels this is.
         height: In inches.

@@ -17,7 +17,7 @@ from regreason_plugin.compare.comparison import (
 from regreason_plugin.compare.disagreements import Disagreement
 from regreason_plugin.compare.learning_curves import what_is_drawn
 from regreason_plugin.core.numbers import NONE, ends, number, p_value, signed
-from regreason_plugin.metrics.metric_names import METRICS, TABLED, Metric
+from regreason_plugin.metrics.metric_names import METRICS, TABLED
 from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS
 from regreason_plugin.render.tables import about_costs, costs, heads, is_shown, settings_of
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
     Attributes:
         text: What it says.
         shade: Its colour: ``n5`` (worse, or lower) to ``p5``, ``z`` around zero.
-        marked: Whether its corrected p is below `ALPHA`.
+        marked: Whether it is shown when all that is compared is counted.
         more: The interval and p, for who points at it.
     """
 
@@ -61,14 +61,12 @@ def view(
         "level": f"{100 * c.level:g} %",
         "titles": {s.task: _title(s) for s in c.settings},
         "settings_of": settings_of(c),
-        "metric_title": lambda name: METRICS.get(name, Metric(name, None)).title,
+        "metrics": {name: METRICS[name].title for name in c.metrics},
         "documents": sum(s.documents for s in c.settings),
         "over": sorted({d.over for by in c.pooled.values() if (d := by.get("acc")) and d.over}),
-        "key_figures": [_key_figures(c, arm) for arm in (c.baseline, *c.arms)],
         "heat_maps": [_heat_map(c, name) for name in TABLED if name in c.metrics],
         "charts": charts(c),
         "confusion": _confusions(c),
-        "classes": _classes(c),
         "costs": costs(c),
         "about_costs": about_costs(c),
         "look": {arm: f"c{n % len(COLOURS)}" for n, arm in enumerate([c.baseline, *c.arms])},
@@ -83,20 +81,6 @@ def _title(setting: Setting) -> str:
     return setting.title if setting.axis == "label" else f"{setting.title}: {setting.axis_title}"
 
 
-def _key_figures(c: Comparison, arm: str) -> dict[str, Any]:
-    gap = c.gap.get(arm)
-    needed = c.needed.get(arm)
-    return {
-        "arm": arm,
-        "seeds": len(c.seeds.get(arm, [])),
-        "score": c.pooled_scores[arm]["acc"],
-        "difference": c.pooled.get(arm, {}).get("acc"),
-        "wins": c.wins.get(arm),
-        "gap": share_kept(gap) if gap else None,
-        "needed": needed,
-    }
-
-
 def share_kept(gap: Gap) -> tuple[str, str]:
     """The share of a gain that is kept, and what can be said of it, in words."""
     value, low, high = (typeset(number(one, 2)) for one in (gap.value, gap.low, gap.high))
@@ -104,11 +88,9 @@ def share_kept(gap: Gap) -> tuple[str, str]:
         return value, "unbounded: any share is possible"
     if gap.low is None:
         return value, "undefined"
-    between = f"{low} to {high}"
-    return (
-        value,
-        between if gap.kind == "between" else f"unbounded: {low} or less, or {high} or more",
-    )
+    if gap.kind == "outside":
+        return value, f"unbounded: {low} or less, or {high} or more"
+    return value, f"{low} to {high}"
 
 
 # --- the heat map -------------------------------------------------------------------------
@@ -123,7 +105,6 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
     flip = -1 if metric.better == "lower" else 1
 
     def cell(difference: Difference) -> Cell:
-        marked = is_shown(difference)
         more = [typeset(ends(difference.low, difference.high, sign=True)) or "no interval"]
         if difference.p_holm is not None:
             more.append(
@@ -132,19 +113,19 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
         return Cell(
             typeset(signed(difference.value)),
             _shade(difference.value, bound, flip),
-            marked,
+            is_shown(difference),
             "; ".join(more),
         )
 
     rows = [
         (
-            dataset,
+            title,
             [
-                (axis, [cell(c.differences[arm][task][name]) for arm in c.arms])
-                for axis, task in members
+                (s.axis_title, [cell(c.differences[arm][s.task][name]) for arm in c.arms])
+                for s in settings
             ],
         )
-        for dataset, members in _by_dataset(c)
+        for (_, title), settings in groupby(c.settings, key=lambda one: (one.dataset, one.title))
     ]
     sides = ("worse", "better") if metric.better else ("lower", "higher")
     return {
@@ -157,14 +138,6 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
         "rows": rows,
         "pooled": [cell(difference) for difference in pooled],
     }
-
-
-def _by_dataset(c: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The datasets' titles, each with its axes' titles and tasks."""
-    return [
-        (title, [(s.axis_title, s.task) for s in members])
-        for (_, title), members in groupby(c.settings, key=lambda one: (one.dataset, one.title))
-    ]
 
 
 def _shade(value: float | None, bound: float, flip: int) -> str:
@@ -213,22 +186,6 @@ def _confusion(rows: list[list[int]]) -> list[list[tuple[int, str, str]]]:
             [(n, _shade(n / total, 1, 1), f"{100 * n / total:.0f} % of the row") for n in row]
         )
     return table
-
-
-def _classes(c: Comparison) -> list[Any]:
-    """By setting: its title, and by label its name, documents and how it fares with each arm."""
-    arms = [arm for arm in (c.baseline, *c.arms) if arm in c.classes]
-    return [
-        (
-            _title(s),
-            [
-                (name, s.labels[place], [c.classes[arm][s.task][place] for arm in arms])
-                for place, name in enumerate(s.label_names)
-            ],
-        )
-        for s in c.settings
-        if arms
-    ]
 
 
 # --- conversations ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 from regreason_plugin.core.errors import UserError, user_errors_passed_on
 from regreason_plugin.train.chat_template import check_special_tokens, template_arguments
-from regreason_plugin.train.check.config_loading import Run, register_plugins, validate
+from regreason_plugin.train.check.config_loading import TrainingRun, register_plugins, validate
 from regreason_plugin.train.check.memory import ModelShape, estimate, read_deepspeed, read_shape
 from regreason_plugin.train.check.schedule import Schedule, plan
 from regreason_plugin.train.check.token_counts import (
@@ -58,7 +58,7 @@ class Checked:
         memory: Bytes by what takes them; None where the model is not here.
     """
 
-    run: Run
+    run: TrainingRun
     findings: list[Finding] = field(default_factory=list)
     cfg: Any = None
     sources: Sources | None = None
@@ -78,7 +78,10 @@ class _Tokens:
 
 
 def check_runs(
-    runs: list[Run], config: str, processes: int, on_run: Callable[[], object] = lambda: None
+    runs: list[TrainingRun],
+    config: str,
+    processes: int,
+    on_run: Callable[[], object] = lambda: None,
 ) -> list[Checked]:
     """Check every run of a config.
 
@@ -173,9 +176,9 @@ def _check(
 def _check_form(cfg: Any, config: str) -> Iterator[Finding]:
     """What nothing else could read."""
     for name, what in (("datasets", dict), ("test_datasets", dict), ("plugins", str)):
-        given = cfg.get(name)
-        if given is not None and not (
-            isinstance(given, list) and all(isinstance(entry, what) for entry in given)
+        value = cfg.get(name)
+        if value is not None and not (
+            isinstance(value, list) and all(isinstance(entry, what) for entry in value)
         ):
             kind = "names" if what is str else "entries with keys, as in `- path: ...`"
             yield finding("error", f"must be a list of {kind}", path=config, field=name)
@@ -187,11 +190,11 @@ def _find_data(one: Checked, config: str) -> Iterator[Finding]:
     filled = True
     for part in _FILLED:
         alone = {**cfg, **dict.fromkeys(_FILLED), part: cfg.get(part)}
-        found = list(error_of(lambda alone=alone: fill_placeholders(alone, config)))  # type: ignore[misc]
+        errors = list(error_of(lambda alone=alone: fill_placeholders(alone, config)))  # type: ignore[misc]
         if alone[part] is not None:
             cfg[part] = alone[part]
-        filled = filled and not (found and part != "output_dir")
-        yield from found
+        filled = filled and not (errors and part != "output_dir")
+        yield from errors
     if not filled:
         return
     try:
@@ -204,10 +207,10 @@ def _find_data(one: Checked, config: str) -> Iterator[Finding]:
 def _open_each(cfg: Any, config: str) -> Iterator[Finding]:
     for name, split in (("datasets", "train"), ("test_datasets", "validation")):
         for number, entry in enumerate(cfg.get(name) or []):
-            place = f"{name}[{number}].path"
+            field = f"{name}[{number}].path"
             named = cfg.get("regreason_arm"), cfg.get("regreason_scope")
             try:
-                open_file(entry.get("path") or "", split, config, place, *named)
+                open_file(entry.get("path") or "", split, config, field, *named)
             except UserError as error:
                 yield Finding("error", str(error))
 
@@ -271,7 +274,7 @@ def _look_at_tokens(
         into.template = template_arguments(cfg, sources, tokenizer)
     except UserError as error:
         yield Finding("error", str(error))
-    if any(found.level == "error" for found in special):
+    if any(one.level == "error" for one in special):
         return
     into.counts = count_tokens(cfg, sources, tokenizer)
     arm = f"{sources.arm}'s train files"

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.core.yaml_file import read_yaml
 from regreason_plugin.train.config_checks import PLUGIN, STRATEGY
 from regreason_plugin.train.findings import Finding, finding
 
@@ -31,7 +30,7 @@ _PRECISION = ("bf16", "bfloat16", "fp16", "float16", "load_in_8bit")
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training.
 
     Attributes:
@@ -87,7 +86,7 @@ def read_options(config: str, arguments: Sequence[str]) -> dict[str, Any]:
     return {k: v for k, v in context.params.items() if v is not None and k not in ours}
 
 
-def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> list[Run]:
+def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> list[TrainingRun]:
     """The config with the options, once for every run of the sweep.
 
     Raises:
@@ -98,7 +97,7 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
 
     base = _read_yaml(config)
     if sweep is None:
-        return [Run({}, _with_options(DictDefault(base), options, config))]
+        return [TrainingRun({}, _with_options(DictDefault(base), options, config))]
     swept = _read_yaml(sweep)
     for key, values in swept.items():
         # Of a word Axolotl would make one run a letter.
@@ -109,55 +108,21 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
     keys = [key for key in swept if key != "_"]
     keys += sorted({key for setting in swept.get("_", []) for key in setting})
     with contextlib.redirect_stdout(io.StringIO()):  # it prints every combination
-        found = generate_sweep_configs(base, swept)
+        combinations = generate_sweep_configs(base, swept)
     runs = []
-    for number, values in enumerate(found, start=1):
+    for number, values in enumerate(combinations, start=1):
         own = {key: values[key] for key in keys if key in values}
         output = Path(values.get("output_dir") or "./model-out")
         values["output_dir"] = str(output / _SWEEP.format(number))
-        runs.append(Run(own, _with_options(DictDefault(values), options, config)))
+        runs.append(TrainingRun(own, _with_options(DictDefault(values), options, config)))
     return runs
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader), path)
-        found = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", path=path) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else None
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise UserError(f"is no YAML: {problem}", path=path, line=line) from None
-    if not isinstance(found, dict):
+    value = read_yaml(path).value
+    if not isinstance(value, dict):
         raise UserError("must hold keys with values, as in `base_model: ...`", path=path)
-    return found
-
-
-def _refuse_twice(node: Any, path: Path) -> None:
-    """A key that stands twice in one place, of which YAML keeps the last without a word."""
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            _refuse_twice(child, path)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: dict[str, int] = {}
-    for key, value in node.value:
-        _refuse_twice(value, path)
-        if not isinstance(key, yaml.ScalarNode):
-            continue
-        line = key.start_mark.line + 1
-        if key.value in seen:
-            raise UserError(
-                f"stands here twice (also line {seen[key.value]}), and only the last would count; "
-                "remove one",
-                path=path,
-                line=line,
-                field=key.value,
-            )
-        seen[key.value] = line
+    return value
 
 
 def _with_options(cfg: Any, options: Mapping[str, Any], config: Path) -> Any:
@@ -237,7 +202,7 @@ def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Fi
         **{"bf16": True, "fp8": True, "tf32": True, "n_gpu": processes},
         "compute_capability": "sm_90",
     }
-    found: list[Finding] = []
+    findings: list[Finding] = []
     values = copy.deepcopy(cfg)
     for _ in range(2):
         try:
@@ -247,10 +212,10 @@ def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Fi
                 env_capabilities={"torch_version": torch.__version__.split("+")[0]},
             )
         except UserError as error:  # of our own arguments: packing
-            found.append(Finding("error", str(error)))
+            findings.append(Finding("error", str(error)))
             values["sample_packing"] = False
         except ValidationError as error:
-            found += [
+            findings += [
                 finding(
                     "error",
                     f"Axolotl refuses it: {one['msg'].removeprefix('Value error, ')}",
@@ -259,12 +224,12 @@ def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Fi
                 )
                 for one in error.errors()
             ]
-            return None, found
+            return None, findings
         else:
             _complete(valid)
             normalize_cfg_datasets(valid)
-            return valid, found
-    return None, found
+            return valid, findings
+    return None, findings
 
 
 def _complete(cfg: Any) -> None:

@@ -179,11 +179,11 @@ def read_deepspeed(cfg: Any) -> dict[str, Any]:
         OSError: The file is not there.
         ValueError: It is no JSON.
     """
-    given = cfg.get("deepspeed")
-    if not given or isinstance(given, dict):
-        return dict(given or {})
-    found: dict[str, Any] = json.loads(Path(given).read_text(encoding="utf-8"))
-    return found
+    named = cfg.get("deepspeed")
+    if not named or isinstance(named, dict):
+        return dict(named or {})
+    settings: dict[str, Any] = json.loads(Path(named).read_text(encoding="utf-8"))
+    return settings
 
 
 def _state_bytes(optimizer: str, width: int) -> float:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.command import task_folder
+from regreason_plugin.evaluate.eval_command import task_folder
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.task_files import task_groups
 from regreason_plugin.train.chat_template import uses_chat_template
@@ -39,17 +39,17 @@ def print_findings(checked: list[Checked], console: Console) -> Counter[str]:
     """
     runs: dict[Finding, list[str]] = {}
     for one in checked:
-        for found in dict.fromkeys(one.findings):
-            runs.setdefault(found, []).append(one.run.name)
+        for finding in dict.fromkeys(one.findings):
+            runs.setdefault(finding, []).append(one.run.name)
     for level, style in _STYLES.items():
-        for found, names in runs.items():
-            if found.level == level:
-                line = Text(f"{level}: ", style=style).append(found.text, style="default")
+        for finding, names in runs.items():
+            if finding.level == level:
+                line = Text(f"{level}: ", style=style).append(finding.text, style="default")
                 if len(names) < len(checked):
                     line.append(f" [{_names(names)}]", style="dim")
                 # One line each, however narrow the terminal: it can be searched and copied.
                 console.print(line, soft_wrap=True)
-    return Counter(found.level for found in runs)
+    return Counter(finding.level for finding in runs)
 
 
 def _names(names: list[str]) -> str:

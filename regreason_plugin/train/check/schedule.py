@@ -57,7 +57,7 @@ def plan(cfg: Any, lengths: Sequence[int], target_tokens: int, processes: int) -
 
 def _packed_batches(cfg: Any, lengths: Sequence[int], apart: int) -> int:
     """Batches of packed rows that one process has in an epoch."""
-    from regreason_plugin.train.packing import WholeEpochSampler
+    from regreason_plugin.train.whole_epoch_sampler import WholeEpochSampler
 
     real = cfg.multipack_real_batches
     real = not cfg.attn_supports_packing if real is None else real

@@ -18,7 +18,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import append, make_folders, remove_folders, writing
 from regreason_plugin.predict.input_rows import InputRow
 from regreason_plugin.predict.predictions import Lines, Prediction
-from regreason_plugin.predict.progress import Progress, progress_path, read_progress
+from regreason_plugin.predict.progress import OutputProgress, progress_path, read_progress
 
 # A step ends with whichever comes first.
 STEP_ROWS = 256
@@ -36,7 +36,7 @@ def predict_file(
     *,
     step_rows: int = STEP_ROWS,
     on_rows: Callable[[int], object] = lambda rows: None,
-) -> Progress:
+) -> OutputProgress:
     """Label rows and write them, from where it stopped.
 
     Args:

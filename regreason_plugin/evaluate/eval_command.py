@@ -34,38 +34,38 @@ def main(argv: list[str]) -> int:
         args = _parsed(cli, argv)
         if hasattr(args, "include_path"):
             args.include_path = _include_paths(args.include_path)
-            told = _told(args)
-            _check_model(told)
-            args.use_cache = _own_cache(told)
+            settings = _settings(args)
+            _check_model(settings)
+            args.use_cache = _own_cache(settings)
         cli.execute(args)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
 
-def _told(args: Any) -> dict[str, Any]:
+def _settings(args: Any) -> dict[str, Any]:
     """What lm-eval will go by: the command line, which goes before a file of ``--config``."""
     from lm_eval.config.evaluate_config import EvaluatorConfig
     from lm_eval.utils import simple_parse_args_string
 
-    told = {name: value for name, value in vars(args).items() if value}
-    if told.get("config"):
-        told = {**EvaluatorConfig.load_yaml_config(told["config"]), **told}
-    if isinstance(arguments := told.get("model_args"), str):
-        told["model_args"] = simple_parse_args_string(arguments)
-    return told
+    settings = {name: value for name, value in vars(args).items() if value}
+    if settings.get("config"):
+        settings = {**EvaluatorConfig.load_yaml_config(settings["config"]), **settings}
+    if isinstance(arguments := settings.get("model_args"), str):
+        settings["model_args"] = simple_parse_args_string(arguments)
+    return settings
 
 
-def _check_model(told: dict[str, Any]) -> None:
+def _check_model(settings: dict[str, Any]) -> None:
     """Refuse an adapter on another base or tokenizer than its own, whatever the tasks.
 
     (What only our tasks prescribe, such as the prompt, they check themselves.)
     """
     from regreason_plugin.core.model_use import ALLOW, ModelUse, check_use
 
-    allow = bool(told.get("metadata", {}).get(ALLOW))
+    allow = bool(settings.get("metadata", {}).get(ALLOW))
     allowing = f"""add --metadata '{{"{ALLOW}": true}}'"""
-    check_use(ModelUse(), told.get("model_args", {}), allow=allow, allowing=allowing)
+    check_use(ModelUse(), settings.get("model_args", {}), allow=allow, allowing=allowing)
 
 
 def _parsed(cli: Any, argv: list[str]) -> Any:
@@ -86,7 +86,7 @@ def _parsed(cli: Any, argv: list[str]) -> Any:
         ) from None
 
 
-def _own_cache(told: dict[str, Any]) -> str | None:
+def _own_cache(settings: dict[str, Any]) -> str | None:
     """A path of ``--use_cache`` for this model alone; lm-eval's keys do not hold the model.
 
     ``regreason-hf`` keeps models apart itself, also where another command calls it.
@@ -94,11 +94,11 @@ def _own_cache(told: dict[str, Any]) -> str | None:
     from regreason_plugin.evaluate.answer_cache import answers_digest
     from regreason_plugin.evaluate.model import NAME
 
-    path: str | None = told.get("use_cache")
-    model = told.get("model", "hf")
+    path: str | None = settings.get("use_cache")
+    model = settings.get("model", "hf")
     if path is None or model == NAME:
         return path
-    return f"{path}_{answers_digest(model, told.get('model_args', {}))}"
+    return f"{path}_{answers_digest(model, settings.get('model_args', {}))}"
 
 
 def checkout_tasks() -> Path | None:
@@ -119,24 +119,24 @@ def task_folder(folder: DataFolder, named: str | Path | None = None) -> Path | N
     """
     if folder.declaration.group is not None:
         return None if named is None else Path(named)
-    place = Path(named or next(iter(folder.declaration.datasets)))
-    if not any(place.rglob("*.yaml")):
+    tasks = Path(named or next(iter(folder.declaration.datasets)))
+    if not any(tasks.rglob("*.yaml")):
         raise UserError(
-            f"the data is of a task of its own, and {place}/ has no task file here; name its "
+            f"the data is of a task of its own, and {tasks}/ has no task file here; name its "
             "folder with --include_path",
             path=folder.path,
         )
-    return place
+    return tasks
 
 
-def _include_paths(given: Any) -> Any:
+def _include_paths(named: Any) -> Any:
     """The checkout's tasks before the user's own, in the form that lm-eval takes."""
     ours = checkout_tasks()
     if ours is None:
-        return given
+        return named
     # An editable install leaves a copy below lm-eval, which may be older. The later
     # path wins on both versions; 0.4.13 says so once a task.
     logging.getLogger("lm_eval.tasks._index").addFilter(
         lambda record: "overrides existing task" not in record.getMessage()
     )
-    return [str(ours), *([given] if given else [])]
+    return [str(ours), *([named] if named else [])]

@@ -1,0 +1,123 @@
+"""What is seen while raters are asked: a table that lives in a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from regreason_plugin.annotate.lanes import Tally
+from regreason_plugin.cli.console import progress
+
+_SECONDS_BETWEEN_LINES = 30.0
+_COLUMNS = ("done", "failed", "before", "left", "calls/s", "tokens in", "out", "cost", "time left")
+
+
+class ConsoleWatcher:
+    """Shows a table while raters are asked, and then a progress line.
+
+    Args:
+        console: Where it is shown.
+        ratings: How many ratings there will be, if that is known.
+    """
+
+    def __init__(self, console: Console, ratings: int | None) -> None:
+        self._console = console
+        self._ratings = ratings
+
+    @contextmanager
+    def asking(self, what: str, tallies: Sequence[Tally]) -> Iterator[None]:
+        """Around the time in which raters are asked: a live table, or a line now and then."""
+        console, started = self._console, time.monotonic()
+        console.print(what, markup=False, highlight=False)
+
+        def seconds() -> float:
+            return time.monotonic() - started
+
+        if console.is_terminal:
+            with Live(
+                get_renderable=lambda: _table(tallies, seconds()),
+                console=console,
+                refresh_per_second=2,
+            ):
+                yield
+            return
+        ended = Event()
+
+        def lines() -> None:
+            while not ended.wait(_SECONDS_BETWEEN_LINES):
+                console.print(_line(tallies, seconds()), markup=False, highlight=False)
+
+        thread = Thread(target=lines, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            last = _table(tallies, seconds())
+            # A log is as wide as it needs to be.
+            needed = console.measure(last, options=console.options.update(max_width=1000)).maximum
+            Console(file=console.file, width=max(console.width, needed)).print(last)
+
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[], object]]:
+        """Around the time in which ratings are written; yields what is told of each."""
+        with progress(self._ratings) as advance:
+            yield lambda: advance("write", 1)
+
+
+def _table(tallies: Sequence[Tally], seconds: float) -> Table:
+    """One line a rater, and what failed beneath."""
+    shown = Table(
+        title=f"{sum(one.left for one in tallies):,} calls left",
+        caption=_failures(tallies),
+        caption_justify="left",
+    )
+    shown.add_column("rater", no_wrap=True)
+    for name in _COLUMNS:
+        shown.add_column(name, justify="right", no_wrap=True)
+    for one in tallies:
+        rate = one.states.total() / seconds if seconds > 0 else 0.0
+        shown.add_row(
+            one.name,
+            f"{one.done:,}",
+            f"{one.failed:,}",
+            f"{one.before:,}",
+            f"{one.left:,}",
+            f"{rate:.1f}",
+            f"{one.prompt_tokens:,}",
+            f"{one.answer_tokens:,}",
+            f"{one.cost:,.2f}" if one.priced else "-",
+            "-" if one.ended or not rate else _duration(one.left / rate),
+        )
+    return shown
+
+
+def _duration(seconds: float) -> str:
+    """``42 s``, ``3 min``, ``2 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _failures(tallies: Sequence[Tally]) -> str | None:
+    kinds = sum((one.failures() for one in tallies), Counter[str]())
+    named = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    return f"failed: {named}" if named else None
+
+
+def _line(tallies: Sequence[Tally], seconds: float) -> str:
+    done = sum(one.done for one in tallies)
+    failed = sum(one.failed for one in tallies)
+    left = sum(one.left for one in tallies)
+    rate = (done + failed) / seconds
+    remaining = _duration(left / rate) if rate else "unknown"
+    return f"{done:,} done, {failed:,} failed, {left:,} left, {rate:.1f} calls/s, {remaining} left"
