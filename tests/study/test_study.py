@@ -19,7 +19,7 @@ from regreason_plugin.study import run_plan
 from regreason_plugin.study.condition_scores import Mean
 from regreason_plugin.study.plan import CONDITIONS, Hyperparameters, Plan
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SETTINGS = (Hyperparameters(0.001, 1), Hyperparameters(1e-9, 1))
 NAMES = ("label_only", "explanation", "explanation-explanation_first")

@@ -19,7 +19,7 @@ from helpers.scoring import PlainScorer
 from regreason_plugin.compare.comparison import load
 from regreason_plugin.evaluate.results import read_run
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 BASE = "axolotl_configs/cpu/tiny-base"
