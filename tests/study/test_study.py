@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.axolotl import ROOT, forks
+from helpers.axolotl import ROOT, programs
 from scipy import stats
 
 from regreason_plugin.cli import main
@@ -33,7 +33,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         # Its commands are those beside the interpreter.
-        patch.setattr(sys, "executable", str(forks().programs / "python"))
+        patch.setattr(sys, "executable", str(programs() / "python"))
         assert run_plan(plan, jobs=2) == 0
     return plan
 
