@@ -19,7 +19,7 @@ from helpers.asking import write_talk
 
 from regreason_plugin.cli import main
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 MODEL = Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base"
 # What an answer without sense, or a server that knows no schema, may come to.

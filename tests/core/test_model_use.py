@@ -18,6 +18,7 @@ import torch
 import yaml
 from helpers.axolotl import PYTHON, axolotl_train
 from helpers.labelled_tables import write_answers
+from helpers.scoring import find_our_tasks_only
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -46,6 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setenv("OMP_NUM_THREADS", "1")
+        find_our_tasks_only(patch)
         write_answers(place)
         new = "task new answers --data answers.jsonl --text text --label verdict --explanation why"
         assert cli.main([*new.split(), "--group", "book", "--id", "id"]) == 0

@@ -17,7 +17,7 @@ from regreason_plugin.build.mini import write_mini_ratings
 from regreason_plugin.core.paper import AXES, DATASETS
 from regreason_plugin.data.mini import MINI_SETTINGS
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "axolotl_configs/cpu/tiny-base"

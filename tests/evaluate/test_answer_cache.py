@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers.adapters import BASE, KINDS, adapter
-from helpers.scoring import evaluate
+from helpers.scoring import evaluate, find_our_tasks_only
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
@@ -31,6 +31,7 @@ TWIN = "regreason-gen_coqa_on_topic"
 @pytest.fixture(autouse=True)
 def _own_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["pytest"])
+    find_our_tasks_only(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.paper import AXES, task_name
 from regreason_plugin.evaluate.model import RegReasonHF
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 GROUP = "regreason-coqa"
 TASKS = [task_name("coqa", axis) for axis in AXES]

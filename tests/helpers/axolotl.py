@@ -17,10 +17,13 @@ from helpers.forked import ForkServer
 ROOT = Path(__file__).parents[2]
 PYTHON = "--launcher=python"
 # What `axolotl train` imports up to the trainer, and what scores and compares its models.
-MODULES = (
+TRAINING = (
     *("axolotl.cli.main", "axolotl.cli.train", "axolotl.core.builders", "axolotl.train"),
-    *("deepspeed", "multiprocess", "lm_eval.evaluator", "lm_eval.models.huggingface"),
+    *("deepspeed", "multiprocess"),
     *("regreason_plugin.train.plugin", "regreason_plugin.train.strategy"),
+)
+SCORING = (
+    *("lm_eval.evaluator", "lm_eval.models.huggingface"),
     *("regreason_plugin.cli", "regreason_plugin.evaluate.model"),
 )
 
@@ -38,9 +41,28 @@ def environment() -> dict[str, str]:
 @cache
 def forks() -> ForkServer:
     """The process that has imported Axolotl; it lives until this one ends."""
-    server = ForkServer(*MODULES, environment=environment())
+    server = ForkServer(*TRAINING, environment=environment())
     atexit.register(server.close)
+    server.offer(server.programs, "axolotl")
     return server
+
+
+@cache
+def scorers() -> ForkServer:
+    """The same for `regreason` and `lm_eval`, also where a training or bash starts them.
+
+    (Not the process with Axolotl, which changes how everything logs.)
+    """
+    server = ForkServer(*SCORING, environment=environment())
+    atexit.register(server.close)
+    server.offer(forks().programs, "regreason", "lm_eval", "python")
+    return server
+
+
+def programs() -> Path:
+    """A folder with `axolotl`, `regreason`, `lm_eval` and a `python` for them, all forks."""
+    scorers()
+    return forks().programs
 
 
 def axolotl_train(

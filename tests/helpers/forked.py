@@ -3,7 +3,7 @@
 The server has imported a list of modules and never computes, so a child is what a fresh process is
 after its imports: it has the arguments, folder, environment and streams of its caller, and ends as
 a program ends. A test starts commands with `ForkServer.run` and `start`; what starts commands by
-name (bash, a training that scores, a stage of the study) finds them in `ForkServer.programs`.
+name (bash, a training that scores, a stage of the study) finds those of `ForkServer.offer`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # The client is also a program of its own, which must start in milliseconds: what only the server
 # or a test needs is imported there.
 
 # Modules read these once, when they are imported: the server's own are its children's.
 READ_AT_IMPORT = ("HF_", "AXOLOTL_", "TOKENIZERS_", "TRANSFORMERS_")
-PROGRAMS = ("axolotl", "regreason", "lm_eval")
 ASK = """#!/bin/sh
 exec {python} -SE {file} ask {socket} {name} "$@"
 """
@@ -105,6 +107,9 @@ class ForkServer:
     Args:
         modules: What it imports.
         environment: Its variables; a command may change those that no import reads.
+
+    Attributes:
+        programs: A folder that is first on the PATH of all that it starts.
     """
 
     def __init__(self, *modules: str, environment: dict[str, str]) -> None:
@@ -115,7 +120,7 @@ class ForkServer:
         self._folder = tempfile.TemporaryDirectory(prefix="forks-")
         self.programs = Path(self._folder.name, "programs")
         self._socket = str(Path(self._folder.name, "socket"))
-        self._write_programs()
+        self.programs.mkdir()
         self.environment = {**environment, "OMP_NUM_THREADS": "1"}
         # It ends when its input does, that is, with this process at the latest.
         self._process = subprocess.Popen(
@@ -129,13 +134,19 @@ class ForkServer:
         if b"ready\n" not in iter(self._process.stdout.readline, b""):
             raise RuntimeError("the fork server did not start")
 
-    def _write_programs(self) -> None:
-        self.programs.mkdir()
-        names = {"python": sys.executable, "file": __file__, "socket": self._socket}
-        texts = {name: ASK.format(name=name, **names) for name in PROGRAMS}
-        for name, text in {**texts, "python": PYTHON.format(**names)}.items():
-            (self.programs / name).write_text(text)
-            (self.programs / name).chmod(0o755)
+    def offer(self, folder: Path, *names: str) -> None:
+        """Write commands into a folder that this server then runs.
+
+        Args:
+            folder: Such as another server's `programs`.
+            names: Console scripts; ``python`` is one that asks for the modules of ours.
+        """
+        for name in names:
+            text = (PYTHON if name == "python" else ASK).format(
+                name=name, python=sys.executable, file=__file__, socket=self._socket
+            )
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
 
     def start(
         self,
@@ -190,6 +201,9 @@ def ask(server: str, command: list[str]) -> int:
     """Run a command of the server in the place of this process."""
     import signal
 
+    # What the caller has closed leads nowhere.
+    while os.open(os.devnull, os.O_RDWR) <= 2:
+        pass
     child = Forked(server, command, os.getcwd(), dict(os.environ), [0, 1, 2])  # noqa: PTH109
     signal.signal(signal.SIGTERM, lambda number, _: os.kill(child.pid, number))
     signal.signal(signal.SIGINT, lambda number, _: os.kill(child.pid, number))
@@ -314,9 +328,10 @@ def child(
     by_imports = {key: value for key, value in os.environ.items() if before.get(key) != value}
     os.environ.clear()
     os.environ.update({**by_imports, **env})
-    # What it starts by name comes here too, and what it starts with the interpreter.
+    # What it starts by name or with the interpreter is a fork, too, where one is on offer.
     os.environ["PATH"] = f"{programs}{os.pathsep}{env['PATH']}"
-    sys.executable = f"{programs}/python"
+    if os.path.exists(f"{programs}/python"):  # noqa: PTH110
+        sys.executable = f"{programs}/python"
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()

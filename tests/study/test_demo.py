@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CHECKOUT = Path(__file__).parents[2]
 COMMAND = "import sys; from regreason_plugin.cli import main; sys.exit(main())"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.axolotl import ROOT, forks
+from helpers.axolotl import ROOT, programs
 from scipy import stats
 
 from regreason_plugin.cli import main
@@ -19,7 +19,7 @@ from regreason_plugin.study import run_plan
 from regreason_plugin.study.condition_scores import Mean
 from regreason_plugin.study.plan import CONDITIONS, Hyperparameters, Plan
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SETTINGS = (Hyperparameters(0.001, 1), Hyperparameters(1e-9, 1))
 NAMES = ("label_only", "explanation", "explanation-explanation_first")
@@ -33,7 +33,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         # Its commands are those beside the interpreter.
-        patch.setattr(sys, "executable", str(forks().programs / "python"))
+        patch.setattr(sys, "executable", str(programs() / "python"))
         assert run_plan(plan, jobs=2) == 0
     return plan
 

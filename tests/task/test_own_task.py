@@ -12,14 +12,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.axolotl import environment, forks
+from helpers.axolotl import environment, programs
 from helpers.labelled_tables import write_answers
 from helpers.scoring import PlainScorer
 
 from regreason_plugin.compare.comparison import load
 from regreason_plugin.evaluate.results import read_run
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 BASE = "axolotl_configs/cpu/tiny-base"
@@ -30,7 +30,7 @@ def run(command: str, cwd: Path, *, forked: bool = True) -> str:
     """A command line of the README, as bash runs it."""
     variables = environment()
     if forked:
-        variables["PATH"] = f"{forks().programs}{os.pathsep}{variables['PATH']}"
+        variables["PATH"] = f"{programs()}{os.pathsep}{variables['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=cwd,

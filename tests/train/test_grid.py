@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.axolotl import PYTHON, axolotl_train, forks
+from helpers.axolotl import PYTHON, axolotl_train, programs, scorers
 from helpers.scoring import PlainScorer
 from helpers.training_data import build_data, config, read_rows, write_config
 
@@ -43,6 +43,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     write_config(folder / "config.yml", values)
     sweep = {"regreason_arm": list(ARMS), "seed": list(SEEDS)}
     (folder / "sweep.yml").write_text(yaml.safe_dump(sweep))
+    programs()  # for the scoring after each training
     done = axolotl_train("config.yml", "--sweep", "sweep.yml", PYTHON, cwd=folder, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "console.txt").write_text(done.stdout)
@@ -98,7 +99,7 @@ def test_the_card_has_the_scores(grid: Path) -> None:
 
 def test_one_command_makes_the_table_of_the_grid(grid: Path, tmp_path: Path) -> None:
     command = ["compare", "models", "--baseline", "label_only", "--out", str(tmp_path)]
-    done = forks().run("regreason", *command, cwd=grid, timeout=60)
+    done = scorers().run("regreason", *command, cwd=grid, timeout=60)
     assert done.returncode == 0, done.stderr
     saved = load(tmp_path / "comparison.json")
     assert saved.seeds == {arm: list(SEEDS) for arm in ARMS}

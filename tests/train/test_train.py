@@ -77,6 +77,7 @@ def _train(checkout: Path, model: Path, sweep: Path, *more: str, arm: str = "lab
     )
 
 
+@pytest.mark.slow
 def test_the_shipped_config_trains_an_arm(single: Run, checkout: Path) -> None:
     assert {"adapter_model.safetensors", "adapter_config.json", "regreason.json"} <= single.files
     assert not [name for name in single.files if name.startswith(("sweep", "checkpoint"))]
@@ -85,6 +86,7 @@ def test_the_shipped_config_trains_an_arm(single: Run, checkout: Path) -> None:
     assert len(re.findall(r"'eval_loss'", single.output)) >= 12
 
 
+@pytest.mark.slow
 def test_the_record_says_what_was_trained(single: Run, checkout: Path, tiny_model: Path) -> None:
     data = open_data_folder(checkout / "runs/demo/data")
     rows = data.manifest.counts["train"].rows
@@ -102,6 +104,7 @@ def test_the_record_says_what_was_trained(single: Run, checkout: Path, tiny_mode
     assert set(record["versions"]) == {"regreason", "axolotl", "torch", "transformers", "peft"}
 
 
+@pytest.mark.slow
 def test_training_has_an_effect(single: Run, checkout: Path, tiny_model: Path) -> None:
     losses = single.losses
     assert len(losses) == single.record["steps"]
@@ -118,6 +121,7 @@ def test_training_has_an_effect(single: Run, checkout: Path, tiny_model: Path) -
     assert min(gains) > 0
 
 
+@pytest.mark.slow
 def test_the_sweep_of_all_arms_gives_a_folder_each_and_the_same_seed_the_same_adapter(
     single: Run, checkout: Path, tiny_model: Path
 ) -> None:
@@ -194,7 +198,9 @@ def test_a_killed_training_leaves_no_record_and_no_other_takes_its_folder(
     assert f"{record.parent} holds an unfinished training with" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("launcher", "code"), [("python", 2), ("accelerate", 1)])
+@pytest.mark.parametrize(
+    ("launcher", "code"), [("python", 2), pytest.param("accelerate", 1, marks=pytest.mark.slow)]
+)
 def test_a_wrong_config_ends_with_one_line_and_writes_nothing(
     launcher: str, code: int, checkout: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

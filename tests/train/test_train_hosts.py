@@ -27,7 +27,7 @@ from helpers.step_training import (
     waits,
 )
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PORT = 29400
 

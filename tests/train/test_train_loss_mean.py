@@ -24,7 +24,7 @@ from helpers.step_training import (
 )
 from helpers.training_data import write_config
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SMOOTHING = {"plain": 0.0, "smoothed": 0.3}
 MEAN = {"regreason_loss_mean": "step", "regreason_label_share": None}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.axolotl import ROOT
+from helpers.axolotl import ROOT, train_with_two_processes
 from helpers.step_training import (
     LEARNING_RATE,
     PLUGINS,
@@ -121,7 +121,16 @@ def test_a_chat_model_has_its_label_found_too(train: Trainings, tiny_model: Path
     assert found.log()[-1]["label_loss"] < found.log()[0]["label_loss"]
 
 
-@pytest.mark.parametrize("name", ["accumulated", "packed", "two processes", "zero1", "zero2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "accumulated",
+        "packed",
+        pytest.param("two processes", marks=pytest.mark.slow),
+        "zero1",
+        "zero2",
+    ],
+)
 def test_the_same_step_in_other_ways(train: Trainings, name: str) -> None:
     whole, rows = train("whole"), train.rows
     if name == "accumulated":
@@ -146,6 +155,7 @@ def test_the_same_step_in_other_ways(train: Trainings, name: str) -> None:
         the_ranks_read_different_rows(found, train)
 
 
+@pytest.mark.slow
 def test_zero3_killed_goes_on_from_its_checkpoint(train: Trainings) -> None:
     """Killed after three steps; then, as if it had been in the third, resumed after two."""
     whole = train("whole")
@@ -169,8 +179,7 @@ def test_zero3_killed_goes_on_from_its_checkpoint(train: Trainings) -> None:
 
     shutil.rmtree(found.folder / f"checkpoint-{STEPS}")
     holds_engine_files(found, STEPS - 1)
-    with launched(command, config.with_name("resumed")) as running:
-        assert running.wait(300) == 0, config.with_name("resumed").read_text()[-4000:]
+    train_with_two_processes(config, cwd=config.parent)
     assert len(found.rows(0)) == read + 1  # batch: it was not trained from the start again
     same_log(found, whole)
     adapter = found.adapter()
