@@ -12,6 +12,8 @@ from regreason_plugin.core.whole_files import atomic_writer, together
 # How the configs name their own folder, relative to where the user stands.
 FOLDER = "axolotl_configs"
 
+# (The folder's name stands in comments and commands too, which no reader of YAML knows: so it is
+# replaced in the text.)
 _NAMES_ITSELF = re.compile(rb"(?<![\w/])axolotl_configs/")
 _TEXTS = {".yml", ".json", ".md"}
 _PLAIN = re.compile(r"[\w./~+-]+")
