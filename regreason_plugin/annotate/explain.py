@@ -32,7 +32,7 @@ from regreason_plugin.core.records import Conversation
 from regreason_plugin.core.task_file import AXIS, TaskFile
 from regreason_plugin.core.whole_files import atomic_writer, check_not_input
 from regreason_plugin.core.yaml_file import dump_yaml
-from regreason_plugin.data.labelled_table import Labelled, read_labelled
+from regreason_plugin.data.labelled_table import TableRow, read_labelled
 
 
 @dataclass
@@ -210,12 +210,12 @@ class _Explaining:
                 done.given += row.explanation is not None
                 leaks = find_leaks(explanation or "", labels)
                 done.leaking += bool(leaks)
-                done.own_label += names_label(leaks, row.label, labels)
+                done.own_label += names_label(leaks, row.number, labels)
                 value = {
                     "id": row.id,
                     "group": row.group,
                     "text": row.text,
-                    "label": labels[row.label - 1],
+                    "label": row.label,
                     "explanation": explanation,
                 }
                 stream.write(dumps(value).encode("utf-8") + b"\n")
@@ -228,7 +228,7 @@ class _Explaining:
                 )
         return done
 
-    def _found(self, row: Labelled, done: Explained) -> str | None:
+    def _found(self, row: TableRow, done: Explained) -> str | None:
         known = self._outcomes(row)
         for rater, outcome in zip(self._config.raters, known, strict=True):
             if outcome is not None and outcome.state == OK and outcome.explanation is not None:
@@ -246,7 +246,7 @@ class _Explaining:
             if row.explanation is None and self._is_for(number, row):
                 yield [self._question(rater, row)]
 
-    def _is_for(self, number: int, row: Labelled) -> bool:
+    def _is_for(self, number: int, row: TableRow) -> bool:
         if len(self._config.raters) == 1:
             return True
         known = self._outcomes(row)
@@ -257,12 +257,12 @@ class _Explaining:
         mine = known[number]
         return mine is None or mine.state == OK or not later
 
-    def _outcomes(self, row: Labelled) -> list[Outcome | None]:
+    def _outcomes(self, row: TableRow) -> list[Outcome | None]:
         """What each rater has said, in their order; None where it was not asked."""
         keys = [self._question(rater, row).key for rater in self._config.raters]
         return [self._store.outcomes([key]).get(key) for key in keys]
 
-    def _question(self, rater: ServerRater, row: Labelled) -> Question:
+    def _question(self, rater: ServerRater, row: TableRow) -> Question:
         conversation = Conversation.model_validate(
             {
                 "id": row.id,
@@ -272,7 +272,7 @@ class _Explaining:
             },
             context={"declaration": self._declaration},
         )
-        task, label = self._task.prompt, self._declaration.labels[row.label - 1]
+        task, label = self._task.prompt, row.label
         template, words = self._template, self._config.max_words
         return explanation_question(
             rater,

@@ -26,7 +26,7 @@ def mini_fingerprint() -> str:
     digest = hashlib.sha256(__version__.encode())
     for room in ("data", "annotate", "build", "core"):
         for source in sorted((package / room).rglob("*.*")):
-            if source.suffix in {".py", ".yml"}:
+            if source.suffix in {".py", ".yml", ".j2"}:
                 digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -62,8 +62,8 @@ def table_source(task: TaskFile, counts: Counts) -> Source:
                     "group": row.group,
                     "conversation": [{"role": "assistant", "content": row.text}],
                     "axis": AXIS,
-                    "label": row.label,
-                    "score": float(row.label),
+                    "label": row.number,
+                    "score": float(row.number),
                     "explanation": row.explanation or "",
                 },
             )

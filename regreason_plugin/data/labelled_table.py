@@ -32,8 +32,8 @@ _BY_COLUMN = ("label", "id", "group")
 MOST_LABELS = 1000
 
 
-class Record(NamedTuple):
-    """A row with its label as the data has it.
+class TableRow(NamedTuple):
+    """A row of a labelled table.
 
     Attributes:
         id: From its column, or a hash of the text.
@@ -42,6 +42,7 @@ class Record(NamedTuple):
         label: The label's text.
         explanation: None where the row has none.
         line: Where it stands.
+        number: Of its label in the task, from 1; 0 where no task says which labels there are.
     """
 
     id: str
@@ -50,17 +51,7 @@ class Record(NamedTuple):
     label: str
     explanation: str | None
     line: int
-
-
-class Labelled(NamedTuple):
-    """A row with its label as the task numbers it, from 1; the rest as in `Record`."""
-
-    id: str
-    group: str
-    text: str
-    label: int
-    explanation: str | None
-    line: int
+    number: int = 0
 
 
 @dataclass
@@ -99,7 +90,7 @@ class Counts:
         return self.labels.total()
 
 
-def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[Labelled]:
+def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[TableRow]:
     """Stream the rows of a task's table.
 
     Args:
@@ -114,16 +105,16 @@ def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[Labe
     counts = counts if counts is not None else Counts()
     number = {label: place for place, label in enumerate(task.labels, start=1)}
     values = {**dict(zip(task.labels, task.labels, strict=True)), **task.values}
-    for record in read_table(task.data, task.columns, counts, values):
-        if record.label not in number:
+    for row in read_table(task.data, task.columns, counts, values):
+        if row.label not in number:
             raise UserError(
-                f"label {record.label!r} is none of the task's; "
-                f"{_likest(record.label, task.labels)}; add it to `labels`, or say under "
+                f"label {row.label!r} is none of the task's; "
+                f"{_likest(row.label, task.labels)}; add it to `labels`, or say under "
                 "`values` which label it stands for",
-                path=f"{task.data}, {unit_of(task.data)} {record.line}",
+                path=f"{task.data}, {unit_of(task.data)} {row.line}",
                 field=task.columns.label,
             )
-        yield Labelled(*record[:3], number[record.label], *record[4:])
+        yield row._replace(number=number[row.label])
     for label in task.labels:
         if label not in counts.labels:
             raise UserError(
@@ -141,7 +132,7 @@ def read_table(
     values: Mapping[str, str] | None = None,
     option: str = "`data: {path: FILE}`",
     twins: Twins = "keep",
-) -> Iterator[Record]:
+) -> Iterator[TableRow]:
     """Stream the rows of a table whose labels are not known yet.
 
     Args:
@@ -179,7 +170,7 @@ def read_table(
             counts.duplicates += 1
         else:
             explanation = cells["explanation"]
-            record = Record(
+            record = TableRow(
                 id=seen.new_id(cells["id"], text, row),
                 group=cells["group"] or text_group(text),
                 text=text,

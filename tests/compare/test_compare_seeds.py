@@ -232,7 +232,8 @@ def test_one_model_is_gated_not_one_of_several(
     with pytest.raises(UserError, match=r"holds results of 3 models .*label_only-1, "):
         read_run("grid", tmp_path / "grid")
     grid = str(tmp_path / "grid")
-    assert main(["gate", "--baseline", grid, "--candidate", grid]) == 2
+    gate = ["gate", f"old={grid}", f"new={grid}", "--baseline", "old"]
+    assert main(gate) == 2
     assert "name the folder of one of them" in capsys.readouterr().err
 
 

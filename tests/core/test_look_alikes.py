@@ -146,7 +146,7 @@ def test_merged_they_have_the_spelling_of_the_most(capsys: pytest.CaptureFixture
         "b\u0430d": "bad",
     }
     assert task.look_alikes == "refuse"
-    assert [row.label for row in read_labelled(task)] == [2] * 6 + [1] * 6 + [2, 2, 1]
+    assert [row.number for row in read_labelled(task)] == [2] * 6 + [1] * 6 + [2, 2, 1]
 
 
 def test_kept_apart_they_are_classes_of_their_own() -> None:
@@ -189,6 +189,6 @@ def test_a_label_of_the_table_that_looks_like_the_tasks(place: Path) -> None:
         list(read_labelled(read_task(Path("task.yml"))))
     task["values"] = {"good\u200b": "good"}
     Path("task.yml").write_text(yaml.safe_dump(task), encoding="utf-8")
-    found = [row.label for row in read_labelled(read_task(Path("task.yml")))]
+    found = [row.number for row in read_labelled(read_task(Path("task.yml")))]
     assert found == [2, 1, 2, 1, 2]
     assert isinstance(read_task(Path("task.yml")), TaskFile)

@@ -24,8 +24,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.task_file import Columns, Data, TaskFile
 from regreason_plugin.data.labelled_table import (
     Counts,
-    Labelled,
-    Record,
+    TableRow,
     read_labelled,
     read_table,
 )
@@ -79,12 +78,12 @@ def write(folder: Path, content: bytes, name: str = "t.csv") -> Data:
     return Data(path=folder / name)
 
 
-def records(data: Data, columns: Columns = COLUMNS, **others: Any) -> tuple[list[Record], Counts]:
+def records(data: Data, columns: Columns = COLUMNS, **others: Any) -> tuple[list[TableRow], Counts]:
     counts = Counts()
     return list(read_table(data, columns, counts, **others)), counts
 
 
-def labelled(data: Data, **changes: Any) -> tuple[list[Labelled], Counts]:
+def labelled(data: Data, **changes: Any) -> tuple[list[TableRow], Counts]:
     counts = Counts()
     return list(read_labelled(task_of(data, **changes), counts)), counts
 
@@ -191,7 +190,7 @@ def test_numbers_are_the_same_labels_in_every_format(tmp_path: Path) -> None:
 def test_labels_are_numbered_as_the_task_lists_them(tmp_path: Path) -> None:
     data = write(tmp_path, b"text,label\n1,good\n2,bad\n3,fine\n4,bad\n")
     found, _ = labelled(data, labels=["bad", "good"], values={"fine": "good"})
-    assert [row.label for row in found] == [2, 1, 2, 1]
+    assert [row.number for row in found] == [2, 1, 2, 1]
 
 
 def test_rows_are_documents(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def table(folder: Path, labels: list[Any], ids: list[Any] | None = None) -> Data
 def labels(data: Data, **changes: Any) -> list[int]:
     task = {"name": "mine", "title": "Mine", "prompt": "{text}\nAnswer:", **changes}
     task |= {"data": data, "columns": COLUMNS}
-    return [row.label for row in read_labelled(TaskFile.model_validate(task))]
+    return [row.number for row in read_labelled(TaskFile.model_validate(task))]
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_a_table_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (task.data.hub, task.data.config, task.data.split) == ("org/name", "main", "dev")
     assert task.data.path is None
     assert task.labels == ("no", "yes")
-    assert [row.label for row in read_labelled(task)] == [1, 2, 1, 2, 1, 2]
+    assert [row.number for row in read_labelled(task)] == [1, 2, 1, 2, 1, 2]
 
 
 def test_a_gated_table_of_the_hub(
