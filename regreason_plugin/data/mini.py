@@ -199,7 +199,7 @@ def _answers(
 
 
 def garble(sentence: str, random: Random) -> str:
-    """A sentence with one fault: a word doubled, misplaced, or a stilted beginning."""
+    """A sentence with one fault: a word that is doubled, misplaced or stilted."""
     way = random.choice(("doubled", "misplaced", "stilted"))
     if way == "doubled":
         words = sentence.split()
