@@ -164,7 +164,7 @@ def _response(
     random.shuffle(sentences)
     garbled = random.choice(_GARBLED[degrees["garbled"]])
     for place in random.sample(range(len(sentences)), garbled):
-        sentences[place] = _garble(sentences[place], random)
+        sentences[place] = garble(sentences[place], random)
     if random.random() < 0.5:
         first = sentences[0]
         if not first.startswith("I "):
@@ -198,7 +198,8 @@ def _answers(
     ]
 
 
-def _garble(sentence: str, random: Random) -> str:
+def garble(sentence: str, random: Random) -> str:
+    """A sentence with one fault: a word that is doubled, misplaced or stilted."""
     way = random.choice(("doubled", "misplaced", "stilted"))
     if way == "doubled":
         words = sentence.split()

@@ -199,7 +199,7 @@ def test_garbling_always_changes_a_sentence() -> None:
     for pattern in patterns:
         sentence = pattern.format(topic="lamp", one="fair price", two="poor size")
         for seed in range(30):
-            assert mini._garble(sentence, Random(seed)) != sentence
+            assert mini.garble(sentence, Random(seed)) != sentence
 
 
 def test_prompts_are_short(conversations: list[Conversation]) -> None:

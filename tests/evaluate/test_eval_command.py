@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.axolotl import scorers
 from helpers.scoring import evaluate
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
@@ -89,13 +89,7 @@ def test_a_mistake_is_its_exit_code(
 def test_model_arguments_that_are_no_pairs_are_one_sentence(
     given: str, says: str, tmp_path: Path
 ) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "regreason_plugin", "eval", "--tasks", TASK, "--model_args", given],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    run = scorers().run("regreason", "eval", "--tasks", TASK, "--model_args", given, cwd=tmp_path)
     assert run.returncode == 2, run.stderr
     assert "Traceback" not in run.stderr
     assert says in run.stderr.strip().splitlines()[-1]

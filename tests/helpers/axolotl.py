@@ -49,20 +49,20 @@ def forks() -> ForkServer:
 
 @cache
 def scorers() -> ForkServer:
-    """The same for `regreason` and `lm_eval`, also where a training or bash starts them.
-
-    (Not the process with Axolotl, which changes how everything logs.)
-    """
+    """The same for `regreason` and `lm_eval`, without Axolotl, which changes how all of it logs."""
     server = ForkServer(*SCORING, environment=environment())
     atexit.register(server.close)
-    server.offer(forks().programs, "regreason", "lm_eval", "python")
     return server
 
 
 def programs() -> Path:
-    """A folder with `axolotl`, `regreason`, `lm_eval` and a `python` for them, all forks."""
-    scorers()
-    return forks().programs
+    """A folder with `axolotl`, `regreason`, `lm_eval` and a `python` for them, all forks.
+
+    What `forks` starts finds them there, too, as a training that scores its model.
+    """
+    folder = forks().programs
+    scorers().offer(folder, "regreason", "lm_eval", "python")
+    return folder
 
 
 def axolotl_train(
