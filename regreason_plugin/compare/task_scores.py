@@ -18,9 +18,9 @@ from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import read_answers, samples_file
 from regreason_plugin.evaluate.task_setting import TaskSetting
 from regreason_plugin.metrics.answers import Answers, Array, Integers
+from regreason_plugin.metrics.count_formulas import ECE_BINS, bins_of
 from regreason_plugin.metrics.group_sums import Sums, document_values, statistics_of, sums_of
 from regreason_plugin.metrics.influence import Statistic
-from regreason_plugin.metrics.label_metrics import ECE_BINS, bins_of
 
 # Below this, starting processes takes longer than reading.
 _MUCH = 64 * 2**20

@@ -16,7 +16,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import TaskResult, date_of
 from regreason_plugin.evaluate.task_setting import TaskSetting
 from regreason_plugin.metrics.answers import Answers, Array
-from regreason_plugin.metrics.label_metrics import log_probabilities
+from regreason_plugin.metrics.count_formulas import log_probabilities
 from regreason_plugin.metrics.metric_names import FORCED, LAYERS, PROBES
 
 

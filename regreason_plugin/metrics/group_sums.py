@@ -18,8 +18,7 @@ from scipy.sparse import csr_array
 
 from regreason_plugin.metrics.answers import Answers, Array
 from regreason_plugin.metrics.auroc import Ranking, ranking_of
-from regreason_plugin.metrics.influence import Statistic, jackknife_influence, mean_influence
-from regreason_plugin.metrics.label_metrics import (
+from regreason_plugin.metrics.count_formulas import (
     ECE_BINS,
     Numbers,
     bins_of,
@@ -27,6 +26,7 @@ from regreason_plugin.metrics.label_metrics import (
     macro_f1_of_counts,
     qwk_of_counts,
 )
+from regreason_plugin.metrics.influence import Statistic, jackknife_influence, mean_influence
 from regreason_plugin.metrics.metric_names import LAYERS, PROBES
 
 Value = TypeVar("Value")

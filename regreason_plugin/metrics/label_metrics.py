@@ -20,22 +20,29 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.metrics.answers import Array
 from regreason_plugin.metrics.auroc import ranking_of
+from regreason_plugin.metrics.count_formulas import (
+    ECE_BINS,
+    bins_of,
+    ece_of_sums,
+    entropy,
+    log_probabilities,
+    macro_f1_of_tables,
+    majority_of_counts,
+    qwk_of_tables,
+    spearman_of_tables,
+)
 
 # Labels of a task that says nothing else.
 FIVE = 5
 # These ask for an order of the labels.
 ORDINAL = ("within_1", "mae", "qwk", "spearman", "undefined")
-ECE_BINS = 15
 # lm-eval's own word for a standard error there is none of; its tables know no other.
 NO_ERROR = "N/A"
 
-# Double precision, or single in a bootstrap.
-Numbers: TypeAlias = npt.NDArray[Any]
 Error: TypeAlias = float | str
 
 
@@ -113,18 +120,6 @@ def document_metrics(
     }
 
 
-def log_probabilities(scores: Array) -> Array:
-    """Of the labels' log-likelihoods ``[..., K]``, likewise; as they come, or by character."""
-    logs: Array = scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
-    return logs
-
-
-def entropy(logs: Array) -> Array:
-    """In nats, of log-probabilities ``[..., K]``."""
-    nats: Array = -(np.exp(logs) * logs).sum(axis=-1)
-    return nats
-
-
 # --- Aggregations: from a metric's items to its value -------------------------------
 
 
@@ -185,7 +180,7 @@ def auroc(items: Sequence[tuple[int, float, str]]) -> float | None:
 
 def majority_acc(items: Sequence[tuple[int, str]]) -> float:
     """Accuracy of always giving the most frequent label of these documents."""
-    return float(_majority_of_counts(_label_counts(items).sum(axis=0)))
+    return float(majority_of_counts(_label_counts(items).sum(axis=0)))
 
 
 def undefined(items: Sequence[tuple[int, int, str]]) -> int:
@@ -238,7 +233,7 @@ def qwk_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
 
 def spearman_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
     """Standard error of `spearman`."""
-    return _jackknife(_tables(items), _groups(items), _spearman_of_tables)
+    return _jackknife(_tables(items), _groups(items), spearman_of_tables)
 
 
 def auroc_stderr(items: Sequence[tuple[int, float, str]]) -> Error:
@@ -258,7 +253,7 @@ def ece_stderr(items: Sequence[tuple[float, float, str]]) -> Error:
 
 def majority_acc_stderr(items: Sequence[tuple[int, str]]) -> Error:
     """Standard error of `majority_acc`."""
-    return _jackknife(_label_counts(items), _groups(items), _majority_of_counts)
+    return _jackknife(_label_counts(items), _groups(items), majority_of_counts)
 
 
 def _jackknife(documents: Array, groups: Sequence[str], metric: Callable[[Array], Array]) -> Error:
@@ -330,67 +325,6 @@ def _tables(items: Sequence[tuple[int, int, str]], count: int | None = None) -> 
     return tables
 
 
-def macro_f1_of_tables(tables: Array) -> Array:
-    """Macro-F1 of counts ``[..., label, prediction]``."""
-    hits = np.diagonal(tables, axis1=-2, axis2=-1)
-    return macro_f1_of_counts(hits, tables.sum(axis=-1), tables.sum(axis=-2))
-
-
-def macro_f1_of_counts(hits: Numbers, right: Numbers, predicted: Numbers) -> Array:
-    """Macro-F1 of how often each label is predicted and right, is right, is predicted.
-
-    Args:
-        hits: ``[..., K]``.
-        right: Likewise.
-        predicted: Likewise.
-
-    Returns:
-        ``[...]``; a label that is neither right nor predicted counts 0.
-    """
-    f1: Array = 2 * hits / np.maximum(right + predicted, 1)
-    return f1.mean(axis=-1)  # type: ignore[no-any-return]
-
-
-def qwk_of_tables(tables: Array) -> Array:
-    """Quadratic weighted kappa of counts ``[..., label, prediction]``; NaN of one label only."""
-    distance = np.subtract.outer(range(tables.shape[-1]), range(tables.shape[-1])) ** 2
-    squared = (distance * tables).sum((-2, -1))
-    return qwk_of_counts(squared, tables.sum(axis=-1), tables.sum(axis=-2))
-
-
-def qwk_of_counts(squared: Numbers, right: Numbers, predicted: Numbers) -> Array:
-    """Quadratic weighted kappa: 1 less the squared errors over those of chance.
-
-    Args:
-        squared: Their sum, ``[...]``.
-        right: How often each label is right, ``[..., K]``.
-        predicted: How often each is predicted, likewise.
-
-    Returns:
-        ``[...]``; NaN of one right label only.
-    """
-    count = right.shape[-1]
-    distance = (np.subtract.outer(range(count), range(count)) ** 2).astype(right.dtype)
-    by_chance = ((right @ distance) * predicted).sum(axis=-1) / right.sum(axis=-1)
-    kappa: Array = np.where((right > 0).sum(axis=-1) > 1, 1 - squared / by_chance, np.nan)
-    return kappa
-
-
-def _spearman_of_tables(tables: Array) -> Array:
-    def centred_ranks(counts: Array) -> Array:
-        ranks = counts.cumsum(axis=-1) - counts / 2
-        mean_rank = (counts * ranks).sum(-1, keepdims=True) / counts.sum(-1, keepdims=True)
-        centred: Array = ranks - mean_rank
-        return centred
-
-    labels, predictions = tables.sum(axis=-1), tables.sum(axis=-2)
-    x, y = centred_ranks(labels), centred_ranks(predictions)
-    covariance = (tables * x[..., :, None] * y[..., None, :]).sum((-2, -1))
-    variances = (labels * x**2).sum(-1) * (predictions * y**2).sum(-1)
-    correlation: Array = covariance / np.sqrt(variances)
-    return correlation
-
-
 def _bin_sums(items: Sequence[tuple[float, float, str]]) -> Array:
     """A document's row: in its confidence's bin, 1, the confidence, and whether it is right."""
     bins = bins_of(np.array([confidence for confidence, _, _ in items]))
@@ -401,23 +335,7 @@ def _bin_sums(items: Sequence[tuple[float, float, str]]) -> Array:
     return sums
 
 
-def bins_of(confidences: Array) -> npt.NDArray[np.int64]:
-    """The bin of each confidence, from 0; closed on the right, so that 1 is in the last one."""
-    return np.clip(np.ceil(confidences * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-
-
-def ece_of_sums(sums: Array) -> Array:
-    """Calibration error of sums ``[..., bin, (count, confidence, correct)]``."""
-    gaps: Array = np.abs(sums[..., 1] - sums[..., 2]).sum(-1) / sums[..., 0].sum(-1)
-    return gaps
-
-
 def _label_counts(items: Sequence[tuple[int, str]]) -> Array:
     labels = np.array([label for label, _ in items])
     counts: Array = (labels[:, None] == np.unique(labels)).astype(np.float64)
     return counts
-
-
-def _majority_of_counts(counts: Array) -> Array:
-    share: Array = counts.max(axis=-1) / counts.sum(axis=-1)
-    return share

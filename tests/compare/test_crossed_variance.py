@@ -17,8 +17,8 @@ from regreason_plugin.compare.crossed_variance import (
     group_weights,
     mcnemar,
 )
+from regreason_plugin.metrics.count_formulas import macro_f1_of_tables, qwk_of_tables
 from regreason_plugin.metrics.influence import jackknife_influence, mean_influence
-from regreason_plugin.metrics.label_metrics import macro_f1_of_tables, qwk_of_tables
 
 Array = NDArray[np.float64]
 
