@@ -15,7 +15,7 @@ from helpers.training_data import build_data, config, read_rows, write_config
 
 from regreason_plugin.compare.comparison import load
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ARMS, SEEDS, LIMIT = ("label_only", "explanation"), (1, 2), 10
 TASK = "regreason_coqa_on_topic"
