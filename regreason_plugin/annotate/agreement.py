@@ -24,6 +24,7 @@ from regreason_plugin.annotate.scores import (
     to_labels,
 )
 from regreason_plugin.core.paper import AXES
+from regreason_plugin.metrics.count_formulas import qwk_of_tables
 
 Ints = npt.NDArray[np.int_]
 LEVELS = np.arange(LOWEST, HIGHEST + 1)
@@ -125,18 +126,13 @@ def krippendorff_alpha(scores: Floats) -> float | None:
 
 
 def quadratic_kappa(labels: Ints, others: Ints) -> float | None:
-    """Cohen's kappa with quadratic weights; None where either is constant.
-
-    Written out, since scikit-learn would take `build` 100 MB of memory for this alone.
-    """
+    """Cohen's kappa with quadratic weights; None where either is constant."""
     if len(np.unique(labels)) < 2 or len(np.unique(others)) < 2:
         return None
     levels = len(LEVELS)
     places = (labels - LOWEST) * levels + (others - LOWEST)
     seen = np.bincount(places, minlength=levels**2).reshape(levels, levels)
-    expected = np.outer(seen.sum(axis=1), seen.sum(axis=0)) / len(labels)
-    weights = np.subtract.outer(LEVELS, LEVELS) ** 2
-    return float(1 - (weights * seen).sum() / (weights * expected).sum())
+    return float(qwk_of_tables(seen.astype(np.float64)))
 
 
 def _left_out(coder: Coder, number: int, scores: Floats) -> LeftOut | None:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Setting = tuple[str, str]
 TEXT = "{text}"
+Normalise = Literal["none", "characters"]
 
 
 class _Part(BaseModel):
@@ -101,7 +102,7 @@ class Declaration(_Part):
     label_end: str = ""
     ordinal: bool
     rated: bool = False
-    normalise: Literal["none", "characters"] = "none"
+    normalise: Normalise = "none"
     datasets: dict[str, Dataset]
     axes: dict[str, Axis]
     task: str = "{dataset}"

@@ -27,7 +27,7 @@ from regreason_plugin.core.declaration import Declaration, Setting
 from regreason_plugin.core.errors import UserError, say_once, stop_on_user_error
 from regreason_plugin.core.model_use import prompt_hashes
 from regreason_plugin.core.prompt import Order, render_target
-from regreason_plugin.metrics.label_metrics import document_metrics
+from regreason_plugin.metrics.label_metrics import comparable, document_metrics
 
 Document = dict[str, Any]
 
@@ -252,15 +252,8 @@ def label_metrics(document: Document, scores: list[float], prefix: str = "") -> 
     """What the labels' log-likelihoods of a document contribute to each metric."""
     return document_metrics(
         document["label"],
-        comparable(scores, document),
+        comparable(scores, labels(document), document["normalise"]),
         document["group"],
         prefix,
         ordinal=document["ordinal"],
     )
-
-
-def comparable(scores: list[float], document: Document) -> list[float]:
-    """The labels' log-likelihoods as the task compares them."""
-    if document["normalise"] == "none":
-        return scores
-    return [score / len(label) for score, label in zip(scores, labels(document), strict=True)]

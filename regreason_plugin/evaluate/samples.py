@@ -14,9 +14,9 @@ import orjson
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import TaskResult, date_of
-from regreason_plugin.evaluate.task_setting import TaskSetting
 from regreason_plugin.metrics.answers import Answers, Array
 from regreason_plugin.metrics.count_formulas import log_probabilities
+from regreason_plugin.metrics.label_metrics import comparable
 from regreason_plugin.metrics.metric_names import FORCED, LAYERS, PROBES
 
 
@@ -61,7 +61,11 @@ def read_answers(result: TaskResult) -> Answers:
     for one, next_one in pairwise(ids):
         if one == next_one:
             raise UserError(f"document {one!r} stands twice", path=file)
-    logits = _comparable(np.array(scores, dtype=np.float64), setting)
+    logits = comparable(
+        np.array(scores, dtype=np.float64),
+        [label + setting.label_end for label in setting.labels],
+        setting.normalise,
+    )
     answers = Answers(
         task=result.task,
         source=file,
@@ -175,17 +179,6 @@ def _scores(responses: list[Any], count: int) -> list[float]:
     if len(scores) < count or not np.isfinite(scores).all():
         raise ValueError(f"label scores {scores}, not {count} finite numbers")
     return scores
-
-
-def _comparable(scores: Array, setting: TaskSetting) -> Array:
-    """The labels' log-likelihoods, by character where the task says so, as lm-eval's acc_norm.
-
-    (lm-eval divides by the characters of the choice, without the space before it.)
-    """
-    if setting.normalise == "none":
-        return scores
-    by_character: Array = scores / [len(label + setting.label_end) for label in setting.labels]
-    return by_character
 
 
 def _columns(names: tuple[str, ...], rows: Any, file: Path) -> dict[str, Array]:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from regreason_plugin.core.declaration import Declaration, Label
+from regreason_plugin.core.declaration import Declaration, Label, Normalise
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import EIGHTEEN
 
-Normalise = Literal["none", "characters"]
 # By the name of the task: its place among them, and whether it is a generative twin.
 _EIGHTEEN = {
     name(*setting): (place, generative)

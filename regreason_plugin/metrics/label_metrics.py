@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from regreason_plugin.core.declaration import Normalise
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.metrics.answers import Array
 from regreason_plugin.metrics.auroc import ranking_of
@@ -66,8 +67,27 @@ class ByLayer(tuple[Any, ...]):
         return f"{len(self)} layers, {span}"
 
 
+def comparable(
+    scores: Sequence[float] | Array, labels: Sequence[str], normalise: Normalise
+) -> Array:
+    """The labels' log-likelihoods as a task compares them.
+
+    Args:
+        scores: One a label, ``[..., K]``.
+        labels: As the model writes them, without the space before (as lm-eval's acc_norm has it).
+        normalise: ``characters`` divides each score by the label's length.
+    """
+    logits = np.asarray(scores, dtype=np.float64)
+    return logits if normalise == "none" else logits / [len(label) for label in labels]
+
+
 def document_metrics(
-    label: int, scores: Sequence[float], group: str, prefix: str = "", *, ordinal: bool = True
+    label: int,
+    scores: Sequence[float] | Array,
+    group: str,
+    prefix: str = "",
+    *,
+    ordinal: bool = True,
 ) -> dict[str, Any]:
     """What one document contributes to each metric, the keys as lm-eval reports them.
 

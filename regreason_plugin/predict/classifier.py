@@ -22,9 +22,9 @@ from regreason_plugin.core.label_tokens import check_label_tokens
 from regreason_plugin.core.model_use import ModelUse, check_use, prompt_hashes
 from regreason_plugin.core.prompt import TARGET_DELIMITER, cut, render_prompt
 from regreason_plugin.core.records import Conversation
-from regreason_plugin.evaluate.documents import comparable
 from regreason_plugin.evaluate.explanation_first import before_label, split_generation
 from regreason_plugin.evaluate.scorer import say
+from regreason_plugin.metrics.label_metrics import comparable
 from regreason_plugin.predict.model_loading import load_model, read_model_args
 from regreason_plugin.predict.prediction_task import find_question
 from regreason_plugin.predict.predictions import Prediction
@@ -174,8 +174,7 @@ class Classifier:
             return Prediction(
                 None, {}, error="the model's scores are not finite; dtype=float32 may help"
             )
-        document = {"labels": declared.written, "normalise": declared.normalise}
-        logits = np.asarray(comparable(scores, document), dtype=np.float64)
+        logits = comparable(scores, declared.written, declared.normalise)
         probabilities = np.exp(logits - np.logaddexp.reduce(logits))
         return Prediction(
             declared.labels[int(np.argmax(probabilities))],

@@ -30,7 +30,7 @@ from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
 from regreason_plugin.evaluate.baselines.method import do
 from regreason_plugin.evaluate.baselines.training_rows import Examples, Rows
 from regreason_plugin.evaluate.baselines.work import Work
-from regreason_plugin.evaluate.documents import comparable
+from regreason_plugin.metrics.label_metrics import comparable
 
 pytestmark = pytest.mark.integration
 
@@ -313,8 +313,7 @@ def test_a_label_scores_its_probability_however_scores_are_normalised(
     ]
     answers = lm.loglikelihood(requests)
     assert [greedy for _, greedy in answers] == [False, True, False]
-    document = {"labels": labels, "normalise": normalise}
-    scores = comparable([score for score, _ in answers], document)
+    scores = comparable([score for score, _ in answers], labels, normalise)
     assert scores == pytest.approx(expected[0])
 
 
