@@ -113,7 +113,7 @@ def test_a_config_has_its_task_scored_after_the_training(made: Made) -> None:
     scoring = read()
     assert scoring.has_ours
     cfg = Values(adapter=None, output_dir="model", torch_dtype="float32", datasets=[Values()])
-    words = command(cfg, scoring, {})
+    words = command(cfg, scoring, {}).words()
     assert words[words.index("--include_path") + 1] == str(made.folder)
     assert words[words.index("--tasks") + 1] == made.name
     for changes, expected in (
