@@ -2,7 +2,7 @@
 # make demo    the whole way on the built-in benchmark, on a CPU; ARMS=a,b for other arms than the paper's
 # make study   thirteen conditions x five seeds on that benchmark, on a CPU: about two hours
 # make test    linters, types and the tests that find nearly every fault: some eight minutes
-# make test-all  the same with every test
+# make test-all  these, and then the slow ones (make test-slow)
 # make tasks   lm-eval's task files and the sweeps, after an edit of regreason_plugin/core/paper.yml
 # make bench   benchmarks: scorer and probes, training, import, annotation, build, compare, predict,
 #              lm_eval start-up
@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE := 1
 export AXOLOTL_DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study test test-all pytest pytest-all bench tasks lint format clean
+.PHONY: help setup demo study test test-slow test-all pytest bench tasks lint format clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -47,16 +47,20 @@ lint: setup
 	$(BIN)/mypy
 
 # CONTRIBUTING.md says what each holds. (Types are checked beside the tests: both take a core.)
-test test-all: setup
-	$(MAKE) --no-print-directory -j2 lint pytest$(@:test%=%)
+test: setup
+	$(MAKE) --no-print-directory -j2 lint pytest
+
+test-slow: setup
+	$(PYTEST) -m slow
+
+test-all: test
+	$(MAKE) --no-print-directory test-slow
 
 # Two workers of one thread each take half the time of one with two. A file stays with one
 # worker, since its tests share what they train; the slow ones come first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 pytest: setup
 	$(PYTEST) -m "not slow"
-pytest-all: setup
-	$(PYTEST)
 
 bench: setup
 	$(BIN)/python tests/bench/bench_scorer.py
