@@ -67,6 +67,7 @@ def _has_table(place: Workplace) -> bool:
         return bool(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_moments(undisturbed: Workplace, tmp_path: Path) -> None:
     draw = random.Random(20)
     prompts = undisturbed.prompts()

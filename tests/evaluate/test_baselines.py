@@ -205,6 +205,7 @@ def test_the_epoch_of_the_lowest_validation_loss_is_kept(tiny_model: Path, tmp_p
     assert kept == pytest.approx(min(losses), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_scored_resumed_and_compared(
     data_folder: DataFolder,
     tiny_model: Path,

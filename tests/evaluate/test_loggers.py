@@ -112,6 +112,7 @@ def test_wandb(kind: str, task: str, explanation_first_folder: DataFolder, offli
             assert len(stored["results"][name][key]) == 7
 
 
+@pytest.mark.slow
 def test_wandb_from_the_command_line(
     tiny_model: Path, data_folder: DataFolder, tmp_path: Path, offline: Path
 ) -> None:

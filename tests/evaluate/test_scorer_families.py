@@ -12,7 +12,11 @@ from regreason_plugin.evaluate.model import RegReasonHF
 
 pytestmark = pytest.mark.integration
 
-FAMILIES = [*PACKED, *PLAIN]
+# mamba2 is slow on a CPU.
+FAMILIES = [
+    pytest.param(one, marks=pytest.mark.slow) if one == "mamba2" else one
+    for one in [*PACKED, *PLAIN]
+]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

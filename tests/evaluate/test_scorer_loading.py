@@ -533,6 +533,7 @@ json.dump(
 """
 
 
+@pytest.mark.slow
 def test_a_batch_that_really_cannot_be_allocated() -> None:
     tests = Path(__file__).parents[1]
     done = subprocess.run(

@@ -100,6 +100,7 @@ def test_found_two_ways_is_still_one_task(tmp_path: Path) -> None:
     assert both.match_tasks(["regreason_*"]) == NAMES
 
 
+@pytest.mark.slow
 def test_listed_once(tmp_path: Path) -> None:
     listed = lm_eval_command("ls", "tasks", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
@@ -471,6 +472,7 @@ def test_model_arguments_are_no_mistyped_keys(data_folder: DataFolder) -> None:
     assert len(task.eval_docs) > 0
 
 
+@pytest.mark.slow
 def test_a_missing_folder_ends_the_command_and_writes_nothing(
     tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -686,6 +686,7 @@ predict_file(read_rows(source, "text"), classify, lines, out, {"input": "x"}, st
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     source = write_input(tmp_path / "in.jsonl", texts(400))
     whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"

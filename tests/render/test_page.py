@@ -608,6 +608,7 @@ def test_hostile_text_is_text_wherever_it_comes_from(show: Any) -> None:
 # --- size ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_largest_page_is_small_fast_and_the_same_each_time(show: Any, tmp_path: Path) -> None:
     arms = [*ARMS, "mismatched", "random_words", "another", "eighth"]
     comparison = example(arms, seeds=5)

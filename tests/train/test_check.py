@@ -474,6 +474,7 @@ def test_a_sweep_says_once_what_all_runs_share(check: Check, tmp_path: Path) -> 
     assert found.lines == [f"regreason: {sweep}, field regreason_arm: must be a list of values"]
 
 
+@pytest.mark.slow
 def test_as_a_process(data: DataFolder, tiny_model: Path, tmp_path: Path) -> None:
     """Nothing but the findings on standard error, whatever Axolotl logs; 2 as its exit code."""
     values = config(tiny_model, data.path, tmp_path / "out", sede=1, val_set_size=0.1)

@@ -99,6 +99,7 @@ def test_rows_that_fill_a_pack_each_come_twice_where_processes_need_them() -> No
     assert rows.total() == 4
 
 
+@pytest.mark.slow
 def test_axolotls_own_sampler_loses_rows() -> None:
     """Or this module is no longer needed."""
     from axolotl.utils.samplers import MultipackBatchSampler

@@ -91,8 +91,14 @@ def _requests(rows: list[dict[str, Any]], data: DataFolder, place: Path, **chat:
     return asked
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("family", ["tiny_model", "mistral_model"])
+@pytest.mark.parametrize(
+    ("family", "order"),
+    [
+        *(("tiny_model", order) for order in ORDERS),
+        ("mistral_model", "label_first"),
+        pytest.param("mistral_model", "explanation_first", marks=pytest.mark.slow),
+    ],
+)
 def test_trained_tokens_are_the_scored_tokens(
     family: str,
     order: Order,
