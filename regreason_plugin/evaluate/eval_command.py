@@ -38,9 +38,23 @@ def main(argv: list[str]) -> int:
             _check_model(settings)
             args.use_cache = _own_cache(settings)
         cli.execute(args)
+        _leave_together()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+def _leave_together() -> None:
+    """End the process group of `accelerate launch` once every process is done.
+
+    A process that ends while the group's threads run may abort, and the launcher then kills the
+    others, of which the first may still be writing the results.
+    """
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def _settings(args: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ LIMIT = 5
 # What the `regreason` command is, and a note of what the model of this process was asked.
 WATCHED = """
 import json, os, sys
+import torch.distributed
 from regreason_plugin.cli import main
 from regreason_plugin.evaluate.model import RegReasonHF
 
@@ -46,7 +47,10 @@ def watched(self, requests, *args, **kwargs):
     return answers
 
 RegReasonHF._loglikelihood_tokens = watched
-sys.exit(main())
+code = main()
+with open(os.path.join(os.environ["NOTES"], os.environ["RANK"] + ".grouped"), "x") as file:
+    json.dump(torch.distributed.is_initialized(), file)
+sys.exit(code)
 """
 
 
@@ -87,6 +91,7 @@ def launched(
     assert len(samples) == len(TASKS)
     return {
         "notes": [json.loads((notes / f"{rank}.json").read_text()) for rank in (0, 1)],
+        "grouped": [json.loads((notes / f"{rank}.grouped").read_text()) for rank in (0, 1)],
         "results": json.loads(results.read_text(encoding="utf-8"))["results"],
         "samples": {
             task: [
@@ -107,6 +112,11 @@ def alone(tiny_model: Path, data_folder: DataFolder) -> dict[str, Any]:
     assert (lm.rank, lm.world_size) == (0, 1)
     found = evaluate(lm, [GROUP], data_folder.path, limit=LIMIT)
     return {**found, "tokens_read": lm.scorer.tokens_read}
+
+
+def test_no_rank_ends_within_its_group(launched: dict[str, Any]) -> None:
+    # Its threads may abort the process at its end, and the launcher then kills the others.
+    assert launched["grouped"] == [False, False]
 
 
 def test_each_rank_scores_its_half(launched: dict[str, Any], alone: dict[str, Any]) -> None:
