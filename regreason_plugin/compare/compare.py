@@ -30,7 +30,8 @@ from regreason_plugin.compare.task_scores import (
     reliability_of,
     setting_of,
 )
-from regreason_plugin.compare.verdict import answers, notes_of
+from regreason_plugin.compare.notes import notes_of
+from regreason_plugin.compare.verdict import answers
 from regreason_plugin.core.version import __version__
 from regreason_plugin.evaluate.results import Run, model_arguments
 from regreason_plugin.evaluate.scoring_notes import scoring_notes
