@@ -22,6 +22,7 @@ from regreason_plugin.compare.differences import differences, gaps, needed_for, 
 from regreason_plugin.compare.disagreements import Disagreement, choose
 from regreason_plugin.compare.estimates import BOOTSTRAP_SEED, DRAWS, Estimates
 from regreason_plugin.compare.learning_curves import curves_of
+from regreason_plugin.compare.notes import notes_of
 from regreason_plugin.compare.task_scores import (
     TaskScores,
     confusion_of,
@@ -30,7 +31,6 @@ from regreason_plugin.compare.task_scores import (
     reliability_of,
     setting_of,
 )
-from regreason_plugin.compare.notes import notes_of
 from regreason_plugin.compare.verdict import answers
 from regreason_plugin.core.version import __version__
 from regreason_plugin.evaluate.results import Run, model_arguments

@@ -137,9 +137,7 @@ def primary_short(comparison: Comparison) -> str:
     difference = comparison.pooled[primary.arm][primary.metric]
     if difference.finding is None:
         return "Cannot be said"
-    return (
-        f"{capital(claim(comparison, difference, primary.metric))}: {signed(difference.value)}"
-    )
+    return f"{capital(claim(comparison, difference, primary.metric))}: {signed(difference.value)}"
 
 
 def primary_line(comparison: Comparison, named: Callable[[str], str] = _in_backticks) -> str:
@@ -169,7 +167,5 @@ def about_family(comparison: Comparison) -> list[str]:
     if not primary.rejects:
         said = "The primary test does not reject, so all other figures are exploratory."
     else:
-        said = (
-            "The primary test rejects, so they make claims; figures beyond them are exploratory."
-        )
+        said = "The primary test rejects, so they make claims; figures beyond them are exploratory."
     return [f"{tests}.", said]

@@ -32,8 +32,8 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
     few = [arm for arm in comparison.arms if len(pairs[arm].places) < ENOUGH_SEEDS]
     if few:
         notes.append(
-            f"Fewer than three seeds: what is said of {listed([f'`{arm}`' for arm in few])} holds for "
-            "these trained models only, not for what training again would give."
+            f"Fewer than three seeds: what is said of {listed([f'`{arm}`' for arm in few])} holds "
+            "for these trained models only, not for what training again would give."
         )
     if len(few) < len(comparison.arms):
         notes.append(
@@ -73,10 +73,10 @@ def _about_groups(settings: Sequence[Setting]) -> list[str]:
     notes = []
     if unequal:
         least = min(unequal, key=lambda one: one.effective_groups / one.groups)
+        where = f"in {len(unequal)} of {len(settings)} settings, as " if len(settings) > 1 else ""
         notes.append(
-            "A few large groups of documents count for much: "
-            + ("in" if len(settings) == 1 else f"in {len(unequal)} of {len(settings)} settings, as in")
-            + f" {least.title}, {worth(least)}."
+            f"A few large groups of documents count for much: {where}in {least.title}, "
+            f"{worth(least)}."
         )
     if small:
         fewest = min(small, key=lambda one: one.effective_groups)

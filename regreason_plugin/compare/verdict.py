@@ -128,12 +128,13 @@ def _accuracy(comparison: Comparison, arm: str) -> list[str]:
     by_setting = {
         task: of["acc"] for task, of in comparison.differences[arm].items() if "acc" in of
     }
-    where = f"the mean over {len(by_setting)} settings" if len(by_setting) > 1 else "the one setting"
+    several = len(by_setting) > 1
+    where = f"the mean over {len(by_setting)} settings" if several else "the one setting"
     sentences = [
         f"In {where}, the accuracy of `{arm}` minus that of `{comparison.baseline}` is "
         f"{with_interval(comparison, difference)}: {claim(comparison, difference, 'acc')}."
     ]
-    if len(by_setting) > 1:
+    if several:
         counts: dict[str, int] = {}
         for one in by_setting.values():
             said = claim(comparison, one, "acc")
@@ -152,9 +153,7 @@ def _others(comparison: Comparison, arm: str) -> list[str]:
             continue
         shown = f"{METRICS[name].title} {with_interval(comparison, difference)}"
         by_claim.setdefault(claim(comparison, difference, name), []).append(shown)
-    return [
-        f"{capital(said)}: {listed(shown)} of `{arm}`." for said, shown in by_claim.items()
-    ]
+    return [f"{capital(said)}: {listed(shown)} of `{arm}`." for said, shown in by_claim.items()]
 
 
 def _keeps(comparison: Comparison) -> Answer:
@@ -221,9 +220,7 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
             )
         others = [f"{prefix}{name}_mid" for name in _OTHER_ACTIVATIONS]
         if beside := {name: pooled[name] for name in others if name in pooled}:
-            sentences.append(
-                f"Other definitions, exploratory: {_figures(comparison, beside)}."
-            )
+            sentences.append(f"Other definitions, exploratory: {_figures(comparison, beside)}.")
         for name, one in outer.items():
             sentences.append(
                 f"Entropy of its output {_OUTPUT[name]}: {with_interval(comparison, one)}: "

@@ -93,9 +93,7 @@ def _of(
         for metric in comparison.metrics:
             score, difference = scores[arm].get(metric), differences.get(arm, {}).get(metric)
             minus = None if arm == comparison.baseline else comparison.baseline
-            yield _row(
-                comparison, setting, arm, metric, score, difference=difference, minus=minus
-            )
+            yield _row(comparison, setting, arm, metric, score, difference=difference, minus=minus)
 
 
 def _row(

@@ -93,9 +93,9 @@ def _table(cells: Cells) -> Table:
     table.add_section()
     for row in cells.footer:
         # (Only the row's name: a bold number would be a claim.)
-        name, *cells_of_row = _texts(row)
-        name.stylize("bold")
-        table.add_row(name, *cells_of_row)
+        first, *others = _texts(row)
+        first.stylize("bold")
+        table.add_row(first, *others)
     return table
 
 
