@@ -167,5 +167,5 @@ def about_family(comparison: Comparison) -> list[str]:
     if not primary.rejects:
         said = "The primary test does not reject, so all other figures are exploratory."
     else:
-        said = "The primary test rejects, so they make claims; figures beyond them are exploratory."
+        said = "The primary test rejects, so they may make claims; all else is exploratory."
     return [f"{tests}.", said]

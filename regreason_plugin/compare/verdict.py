@@ -93,9 +93,9 @@ def _detectable(comparison: Comparison, arm: str) -> list[str]:
         return []
     between = ends(known.low, known.high)
     return [
-        f"So many documents and seeds find a true difference of {known.value:.3f} with a "
+        f"This many documents and seeds find a true difference of {known.value:.3f} with a "
         f"probability of {100 * comparison.power:g} %"
-        + (f"; as far as this sample shows, of {between}." if between else ".")
+        + (f"; this sample leaves open {between} for that difference." if between else ".")
     ]
 
 

@@ -207,6 +207,7 @@ def draw_primary(axes: Axes, comparison: Comparison) -> None:
     arm, metric = comparison.primary.arm, comparison.primary.metric
     _forest(axes, [comparison.pooled[arm][metric]], [0], _arm_colour(comparison, arm), "D", 8)
     _forest_scales(axes, comparison, [0], [""])
+    axes.spines["left"].set_visible(False)
 
 
 def _arm_colour(comparison: Comparison, arm: str) -> str:

@@ -89,6 +89,11 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
             )
         return made
 
+    pooled = {arm: {name: difference(0.02) for name in METRICS} for arm in arms}
+    for arm in arms[:1]:
+        found = {"value": 0.034, "low": 0.011, "high": 0.057, "p": 0.004, "p_corrected": 0.004}
+        same = {"p_same": 0.98, "p_same_corrected": 0.98, "finding": "higher"}
+        pooled[arm]["acc"] = pooled[arm]["acc"].model_copy(update={**found, **same})
     fields: dict[str, Any] = {
         "regreason": "0.1.0",
         "versions": {"numpy": "2.3.5", "scipy": "1.17.1"},
@@ -131,7 +136,7 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
             arm: {task: {name: difference() for name in METRICS} for task in tasks} for arm in arms
         },
         "pooled_scores": {arm: {name: score() for name in METRICS} for arm in everyone},
-        "pooled": {arm: {name: difference(0.02) for name in METRICS} for arm in arms},
+        "pooled": pooled,
         "contrasts": [
             form.Contrast(
                 arm=arm, minus=minus, differences={name: difference(0.02) for name in METRICS}
