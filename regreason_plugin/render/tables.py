@@ -50,7 +50,7 @@ class Cells:
         body: The rows.
         footer: Rows below a line.
         words: How many columns, from the first, hold words; the others hold numbers.
-        fixed: How many stand before those of the arms.
+        fixed: How many stand before those that a narrow terminal shows in parts.
     """
 
     header: list[str]
@@ -205,7 +205,7 @@ def arms(comparison: Comparison) -> Cells:
         )
     body.append([c.baseline, score(base), NONE, "baseline", NONE])
     header = ["arm", title_of(metric), "difference", "finding", "detectable"]
-    return Cells(header, body, [], words=1, fixed=len(header))
+    return Cells(header, body, [], words=1, fixed=1)
 
 
 def by_setting(comparison: Comparison) -> Cells:
@@ -276,11 +276,12 @@ def pooled(comparison: Comparison) -> Cells:
     for name in comparison.metrics:
         metric = METRICS[name]
         title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
+        base = comparison.pooled_scores[comparison.baseline].get(name)
         body.append(
             [
                 title,
                 metric.better or NONE,
-                score(comparison.pooled_scores[comparison.baseline].get(name)),
+                number(base.value if base else None),
                 *(difference(comparison.pooled[arm].get(name)) for arm in comparison.arms),
             ]
         )
