@@ -18,7 +18,7 @@ from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import read_answers, samples_file
 from regreason_plugin.evaluate.task_setting import TaskSetting
 from regreason_plugin.metrics.answers import Answers, Array, Integers
-from regreason_plugin.metrics.count_formulas import ECE_BINS, bins_of
+from regreason_plugin.metrics.calibration import ECE_BINS, bins_of
 from regreason_plugin.metrics.group_sums import Sums, document_values, statistics_of, sums_of
 from regreason_plugin.metrics.influence import Statistic
 
@@ -123,7 +123,7 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
         groups=models[0].groups,
         labels=models[0].labels,
         sums=sums,
-        statistics=statistics_of(sums),
+        statistics=statistics_of(models),
         entropies=entropies,
         values={
             name: np.stack([of[name] for of in values]).astype(np.float32) for name in values[0]
