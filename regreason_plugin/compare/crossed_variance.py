@@ -128,9 +128,7 @@ def variance_of(
         return Variance(0.0, of_groups, 0, df)
     left = contributions - contributions.mean(axis=0)
     rest = float(weights.variance(left).sum()) / (seeds * (seeds - 1))
-    return Variance(
-        float(values.var(ddof=1)) / seeds, max(of_groups - rest, 0.0), seeds - 1, df
-    )
+    return Variance(float(values.var(ddof=1)) / seeds, max(of_groups - rest, 0.0), seeds - 1, df)
 
 
 def mean(
