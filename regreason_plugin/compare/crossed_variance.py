@@ -212,12 +212,15 @@ def difference_of_shares(
     value = wins - losses
     plain = losses + wins - value**2
     variance, documents = _score_scale(plain, variance, weights, seeds)
-    counts = [np.asarray(count) for count in (losses * documents, wins * documents, documents)]
+    lost, won, of = (
+        np.asarray(count) for count in (losses * documents, wins * documents, documents)
+    )
 
     def statistic(difference: float) -> float:
-        return float(score_statistic(*counts, np.asarray(difference), correction=0.5))
+        return float(score_statistic(lost, won, of, np.asarray(difference), correction=0.5))
 
-    low, high = score_bounds(*counts, np.asarray(variance.critical(level)), correction=0.5)
+    reach = np.asarray(variance.critical(level))
+    low, high = score_bounds(lost, won, of, reach, correction=0.5)
     same = max(variance.tail(statistic(-margin)), variance.tail(-statistic(margin)))
     return Estimate(
         value,
