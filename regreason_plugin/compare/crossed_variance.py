@@ -21,8 +21,8 @@ Fewer than three seeds say too little of seeds: the variance is then B alone, an
 speaks of these trained models only.
 
 An accuracy is counted in whole documents, and where few documents decide, the normal interval of a
-mean fails. `share` and `difference_of_shares` therefore take score intervals on as many documents as
-would have that variance if they were independent.
+mean fails. `share` and `difference_of_shares` therefore take score intervals on as many documents
+as would have that variance if they were independent.
 """
 
 from __future__ import annotations
@@ -51,12 +51,14 @@ class Variance:
     Attributes:
         seeds: What the seeds make of it; 0 with fewer than three.
         groups: What groups make of it beside.
+        rest: The part of ``seeds`` that more groups would take away.
         df_seeds: Degrees of freedom of the first; 0 with fewer than three seeds.
         df_groups: Of the second.
     """
 
     seeds: float
     groups: float
+    rest: float
     df_seeds: int
     df_groups: float
 
@@ -125,10 +127,11 @@ def variance_of(
     of_groups = float(weights.variance(contributions.mean(axis=0)))
     df = weights.degrees_of_freedom(alike)
     if seeds < ENOUGH_SEEDS:
-        return Variance(0.0, of_groups, 0, df)
+        return Variance(0.0, of_groups, 0.0, 0, df)
     left = contributions - contributions.mean(axis=0)
     rest = float(weights.variance(left).sum()) / (seeds * (seeds - 1))
-    return Variance(float(values.var(ddof=1)) / seeds, max(of_groups - rest, 0.0), seeds - 1, df)
+    of_seeds = float(values.var(ddof=1)) / seeds
+    return Variance(of_seeds, max(of_groups - rest, 0.0), min(rest, of_seeds), seeds - 1, df)
 
 
 def mean(
@@ -209,12 +212,15 @@ def difference_of_shares(
     value = wins - losses
     plain = losses + wins - value**2
     variance, documents = _score_scale(plain, variance, weights, seeds)
-    counts = losses * documents, wins * documents, documents
+    lost, won, of = (
+        np.asarray(count) for count in (losses * documents, wins * documents, documents)
+    )
 
     def statistic(difference: float) -> float:
-        return float(score_statistic(*counts, difference, correction=0.5))
+        return float(score_statistic(lost, won, of, np.asarray(difference), correction=0.5))
 
-    low, high = score_bounds(*counts, variance.critical(level), correction=0.5)
+    reach = np.asarray(variance.critical(level))
+    low, high = score_bounds(lost, won, of, reach, correction=0.5)
     same = max(variance.tail(statistic(-margin)), variance.tail(-statistic(margin)))
     return Estimate(
         value,

@@ -25,15 +25,18 @@ from regreason_plugin.compare.crossed_variance import (
 from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.task_scores import TaskScores
 from regreason_plugin.metrics.answers import Array
+from regreason_plugin.metrics.calibration import ece_of_sums
 from regreason_plugin.metrics.influence import Statistic, mean_influence
-from regreason_plugin.metrics.metric_names import DESCRIBED, LAYERS, METRICS
+from regreason_plugin.metrics.metric_names import METRICS
 
 
 class Estimates:
     """All settings of all models.
 
-    Args:
+    Attributes:
         tasks: What was read of each.
+        groups: How many groups of documents there are in all.
+        metrics: Those that every task has.
     """
 
     def __init__(self, tasks: Sequence[TaskScores]) -> None:
@@ -44,7 +47,7 @@ class Estimates:
             np.array([place[task.folder, name] for name in task.sums.groups], dtype=np.int64)
             for task in tasks
         ]
-        self._groups = len(names)
+        self.groups = len(names)
         # A mean over fewer settings would be another quantity.
         self.metrics = [name for name in METRICS if all(name in task.statistics for task in tasks)]
 
@@ -57,6 +60,7 @@ class Estimates:
             spread = float(by_seed.std(ddof=1)) if len(known) > 1 and None not in known else None
             interval = interval_of(self.estimate(metric, models, task))
             scores[metric] = Score(**interval.model_dump(), by_seed=known, seed_sd=spread)
+        scores["ece"] = self._plain_calibration_error(models, self._at(task))
         return scores
 
     def estimate(
@@ -77,7 +81,7 @@ class Estimates:
         weights = self._weights(metric, tasks)
         # One group says nothing of how groups differ.
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
-        if unknown or metric in DESCRIBED:
+        if unknown:
             return undefined(float(values.mean()))
         documents = self._documents(metric, models, tasks)
         alike = 1.0
@@ -96,13 +100,16 @@ class Estimates:
         losses, wins = self._losses_and_wins(models, tasks)
         return difference_of_shares(losses, wins, len(values), variance, weights, margin=margin)
 
-    def pooled_accuracies(self, models: Models) -> tuple[Array, Array, GroupWeights]:
-        """The accuracies of some pairs of models, pooled.
+    def value(self, metric: str, models: Models, task: int | None = None) -> float:
+        """A figure alone; NaN where undefined."""
+        return float(self._statistic(metric, models, self._at(task)).values.mean())
 
-        Returns:
-            Differences by pair ``[S]``, the groups' contributions ``[S, G]``, and their weights.
+    def pooled_accuracies(self, models: Models) -> Statistic:
+        """The differences of some pairs of models by pair ``[S]``, and the groups' contributions.
+
+        The latter are ``[S, G]``, and those of a pair sum to zero.
         """
-        return (*self._statistic("acc", models, self._at(None)), self.weights)
+        return self._statistic("acc", models, self._at(None))
 
     @cached_property
     def weights(self) -> GroupWeights:
@@ -147,6 +154,12 @@ class Estimates:
             intervals.append(interval_of(estimate))
         return intervals
 
+    def _plain_calibration_error(self, models: Models, tasks: Sequence[int]) -> Score:
+        """Described, not estimated: chance alone keeps it above zero."""
+        of = list(models.of)
+        by_seed = np.mean([ece_of_sums(self.tasks[at].bins[of]) for at in tasks], axis=0)
+        return Score(value=float(by_seed.mean()), by_seed=by_seed.tolist())
+
     def _at(self, task: int | None) -> list[int]:
         return list(range(len(self.tasks))) if task is None else [task]
 
@@ -157,7 +170,7 @@ class Estimates:
 
     def _pooled(self, by_task: Sequence[Statistic], tasks: Sequence[int]) -> Statistic:
         seeds = len(by_task[0].values)
-        values, contributions = np.zeros(seeds), np.zeros((seeds, self._groups))
+        values, contributions = np.zeros(seeds), np.zeros((seeds, self.groups))
         for of_task, at in zip(by_task, tasks, strict=True):
             values += of_task.values / len(tasks)
             count = of_task.influence.shape[1] * len(tasks)
@@ -165,10 +178,10 @@ class Estimates:
         return Statistic(values, contributions)
 
     def _weights(self, metric: str, tasks: Sequence[int]) -> GroupWeights:
-        return self._weights_by_size([self.tasks[at].sums.sizes_of(metric) for at in tasks], tasks)
+        return self._weights_by_size([_sizes(self.tasks[at], metric) for at in tasks], tasks)
 
     def _weights_by_size(self, sizes: Sequence[Array], tasks: Sequence[int]) -> GroupWeights:
-        shares, squares = np.zeros(self._groups), np.zeros(self._groups)
+        shares, squares = np.zeros(self.groups), np.zeros(self.groups)
         for of_task, at in zip(sizes, tasks, strict=True):
             document = 1 / (of_task.sum() * len(tasks))
             shares[self._places[at]] += of_task * document
@@ -208,6 +221,16 @@ def interval_of(estimate: Estimate | None) -> Interval:
         return Interval(value=None)
     low, high = (end if math.isfinite(end) else None for end in (estimate.low, estimate.high))
     return Interval(value=estimate.value, low=low, high=high)
+
+
+def _sizes(task: TaskScores, metric: str) -> Array:
+    """Of how many documents of each group a metric is, ``[G]``."""
+    if metric in task.values:
+        known = np.isfinite(task.values[metric]).all(axis=0)
+        if not known.all():
+            _, member = np.unique(np.array(task.groups), return_inverse=True)
+            return np.bincount(member, known, len(task.sums.groups)).astype(np.float64)
+    return task.sums.sizes
 
 
 def _combine(statistic: Statistic, models: Models) -> Statistic:

@@ -220,7 +220,7 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
             )
         others = [f"{prefix}{name}_mid" for name in _OTHER_ACTIVATIONS]
         if beside := {name: pooled[name] for name in others if name in pooled}:
-            sentences.append(f"Other definitions, exploratory: {_figures(comparison, beside)}.")
+            sentences.append(f"By other definitions: {_figures(comparison, beside)}.")
         for name, one in outer.items():
             sentences.append(
                 f"Entropy of its output {_OUTPUT[name]}: {with_interval(comparison, one)}: "
@@ -235,10 +235,10 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
 
 
 def _figures(comparison: Comparison, differences: Mapping[str, Difference]) -> str:
-    """Each with its interval."""
+    """Each with its interval and finding."""
     return listed(
         [
-            f"{_short_name(name)} {with_interval(comparison, one)}"
+            f"{_short_name(name)} {with_interval(comparison, one)}, {claim(comparison, one, name)}"
             for name, one in differences.items()
         ]
     )

@@ -36,7 +36,7 @@ SHAPES = [
     Difference(value=None),
     Difference(value=0.0123456),
     Difference(value=0.03, low=-0.01, high=0.05, p=0.2, p_corrected=0.6, finding="higher"),
-    Difference(value=-0.0001, low=-0.02, high=0.02, df=4.0, p_corrected=0.01, finding="same"),
+    Difference(value=-0.0001, low=-0.02, high=0.02, p_corrected=0.01, finding="same"),
     Difference(
         value=-0.1,
         low=-0.17,

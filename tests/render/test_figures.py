@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -130,8 +129,8 @@ def test_the_heat_map_is_coloured_by_what_is_found_and_says_the_accuracies() -> 
 def test_the_forest_has_an_interval_a_setting_and_the_pooled_one() -> None:
     one = whole()
     # What is found is filled, whatever its interval and p are.
-    told = Difference(value=0.2, low=-0.1, high=0.5, df=3.0, p=0.9, finding="higher")
-    open_ = Difference(value=0.2, low=0.1, high=0.3, df=3.0, p=1e-9, p_corrected=1e-7)
+    told = Difference(value=0.2, low=-0.1, high=0.5, p=0.9, finding="higher")
+    open_ = Difference(value=0.2, low=0.1, high=0.3, p=1e-9, p_corrected=1e-7)
     first, last = one.settings[0].task, one.settings[-1].task
     changed = {**one.differences["filler"], last: {"acc": told}, first: {"acc": open_}}
     one = one.model_copy(update={"differences": {**one.differences, "filler": changed}})
