@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from typing import get_args
 
-from regreason_plugin.compare.comparison import Answer, Comparison, Difference, Gap
+from regreason_plugin.compare.comparison import Answer, Comparison, Difference, Finding, Gap
 from regreason_plugin.compare.finding_words import (
     THESE_MODELS,
     about_family,
@@ -30,6 +32,8 @@ _OUTPUT = {
     "label_entropy": "over the labels",
     FORCED + "output_entropy": "over the vocabulary",
 }
+# In which findings are told.
+_ORDER: tuple[Finding | None, ...] = (*get_args(Finding), None)
 _ENTROPIES_ASKED = "Is the entropy of the middle layers higher, and the output sharper?"
 
 
@@ -135,10 +139,8 @@ def _accuracy(comparison: Comparison, arm: str) -> list[str]:
         f"{with_interval(comparison, difference)}: {claim(comparison, difference, 'acc')}."
     ]
     if several:
-        counts: dict[str, int] = {}
-        for one in by_setting.values():
-            said = claim(comparison, one, "acc")
-            counts[said] = counts.get(said, 0) + 1
+        in_order = sorted(by_setting.values(), key=lambda one: _ORDER.index(one.finding))
+        counts = Counter(claim(comparison, one, "acc") for one in in_order)
         told = "; ".join(f"{said} in {count}" for said, count in counts.items())
         sentences.append(f"By setting, its accuracy is: {told}.")
     return sentences
@@ -169,8 +171,8 @@ def _keeps(comparison: Comparison) -> Answer:
         said = claim(comparison, gain, "acc")
         short = "cannot be said"
         sentences = [
-            f"The accuracy of `{whole}` is not found to be above that of `{comparison.baseline}` "
-            f"({said}), so nothing is claimed of a share; what follows are figures alone.",
+            f"No gain of `{whole}` is found (its accuracy: {said}), so nothing is claimed of a "
+            "share of it; what follows are figures alone.",
             *(_share(arm, gap, gains=False) for arm, gap in comparison.gap.items()),
         ]
     for one in comparison.contrasts:
@@ -236,7 +238,7 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
 
 def _figures(comparison: Comparison, differences: Mapping[str, Difference]) -> str:
     """Each with its interval and finding."""
-    return listed(
+    return "; ".join(
         [
             f"{_short_name(name)} {with_interval(comparison, one)}, {claim(comparison, one, name)}"
             for name, one in differences.items()

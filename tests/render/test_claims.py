@@ -212,7 +212,6 @@ ALWAYS = (
     "How much of what explanation gains does each other arm keep?",
     "How much of what `explanation` gains does each other arm keep?",
     "An output of less entropy is sharper, which says nothing of its calibration.",
-    "is not found to be above that of",
 )
 
 
