@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from helpers.known_truth import Design
-from helpers.simulated_pages import tally
+from helpers.simulated_pages import MARGIN, tally
 
 Counts = dict[str, Any]
 Run = Callable[[list[int], int], Counts]
@@ -86,5 +86,58 @@ def _page_cell(table: str, design: Design, pages: int, *names: str, **options: A
     return Cell(f"{table}: {said(design, *names)}", pages, pages * seconds, run, design)
 
 
-COVERAGE = [_page_cell("coverage", design, 800) for design in all_pairs()]
-CELLS: list[Cell] = [*COVERAGE]
+def _page_cells() -> list[Cell]:
+    cells = [_page_cell("coverage", design, 800) for design in all_pairs()]
+    shown = (*FACTORS, "settings")
+    # Three axes of a conversation share it; an arm's seeds differ in all settings and in each.
+    for groups, seeds, discordance, accuracy, spread, alike in (
+        ("equal", 3, 0.1, 0.5, 0.024, 0.5),
+        ("4x50+100x1", 5, 0.02, 0.9, 0.005, 0.5),
+        ("heavy tail", 3, 0.005, 0.99, 0.0, 0.0),
+        ("10x50+300x1", 1, 0.02, 0.9, 0.005, 1.0),
+    ):
+        design = Design(
+            groups=groups,
+            seeds=seeds,
+            settings=18,
+            discordance=discordance,
+            accuracy=accuracy,
+            spread=spread,
+            alike=alike,
+        )
+        cells.append(_page_cell("coverage of eighteen settings", design, 300, *shown))
+    for settings, pages in ((1, 800), (18, 250)):
+        for seeds, spread in itertools.product((1, 2, 3, 5), (0.0, 0.024)):
+            design = Design(seeds=seeds, arms=7, settings=settings, spread=spread)
+            cells.append(_page_cell("no effect", design, pages, "settings", "seeds", "spread"))
+    for groups, seeds, discordance, spread in (
+        ("3000x1", 1, 0.02, 0.0),
+        ("3000x1", 3, 0.05, 0.0),
+        ("1000x3", 3, 0.05, 0.005),
+        ("1000x3", 5, 0.1, 0.005),
+    ):
+        for effect in (MARGIN, 0.0):
+            design = Design(
+                groups=groups,
+                seeds=seeds,
+                discordance=discordance,
+                spread=spread,
+                effects=(0.0, effect),
+            )
+            names = ("groups", "seeds", "discordance", "spread", "effects")
+            cells.append(_page_cell("equivalence", design, 800, *names))
+    for groups, seeds, spread, effect in itertools.product(
+        ("10x50+300x1", "1000x3"), (1, 3), (0.0, 0.005), (0.01, 0.02, 0.05)
+    ):
+        design = Design(groups=groups, seeds=seeds, spread=spread, effects=(0.0, effect))
+        names = ("groups", "seeds", "spread", "effects")
+        cells.append(_page_cell("power", design, 300, *names))
+    for seeds in (3, 5):
+        design = Design(
+            groups="1000x3", seeds=seeds, arms=7, spread=0.008, spreads=(1.0, 3.0), alike=0.0
+        )
+        cells.append(_page_cell("unequal seeds", design, 400, "groups", "seeds", "spread"))
+    return cells
+
+
+CELLS: list[Cell] = _page_cells()

@@ -88,8 +88,9 @@ class Tally:
     """What the pages of one design say.
 
     Attributes:
-        shares: By what is counted: ``cover``, ``dash`` of a kind of figure and a metric, ``find``
-            of what is found; ``false claim`` and ``any claim`` of a page.
+        shares: By what is counted: ``cover`` and ``dash`` of a kind of figure and a metric;
+            ``false claim`` and ``any claim`` of a page; ``primary`` with what is found of the
+            primary question.
     """
 
     shares: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
@@ -97,25 +98,24 @@ class Tally:
     def add(self, comparison: Comparison, design: Design, truth: Truth, shifts: Array) -> None:
         """Count one page."""
         covered: dict[str, list[bool | None]] = defaultdict(list)
-        found: dict[str, list[bool]] = defaultdict(list)
         false = claim = False
         for kind, metric, one, true in tested(comparison, truth, shifts):
             if metric in METRICS and kind != "contrast":
                 covered[f"{kind} {metric}"].append(_covers(one, true))
-            if metric == "acc":
-                words = one.finding or "unclear"
-                found[f"{kind} {metric} differs"].append(words.startswith(("higher", "lower")))
-                found[f"{kind} {metric} same"].append("same" in words)
             false |= is_false(one, true)
             claim |= (one.finding or "unclear") != "unclear"
+        if comparison.primary:
+            primary = comparison.pooled[comparison.primary.arm][comparison.primary.metric]
+            words = primary.finding or "unclear"
+            self.shares["primary higher"].add(float("higher" in words))
+            self.shares["primary lower"].add(float("lower" in words))
+            self.shares["primary same"].add(float("same" in words))
         for kind, interval, true in _alone(comparison, design, truth, shifts):
             covered[kind].append(_covers(interval, true))
         for name, values in covered.items():
             known = [value for value in values if value is not None]
             self.shares[f"cover {name}"].add(sum(known), len(known))
             self.shares[f"dash {name}"].add(len(values) - len(known), len(values))
-        for name, values in found.items():
-            self.shares[f"find {name}"].add(sum(values), len(values))
         self.shares["false claim"].add(float(false))
         self.shares["any claim"].add(float(claim))
 
@@ -124,6 +124,7 @@ def tested(comparison: Comparison, truth: Truth, shifts: Array) -> Iterator[Test
     """Every difference of a page that can make a claim or has an interval."""
     arms = [comparison.baseline, *comparison.arms]
     tasks = [setting.task for setting in comparison.settings]
+    spreads = truth.design.of_arm(truth.design.spreads, 1.0)
     for metric in comparison.metrics:
         try:
             by_setting, pooled = truth.of_page(metric, shifts)
@@ -135,9 +136,10 @@ def tested(comparison: Comparison, truth: Truth, shifts: Array) -> Iterator[Test
                 for at, task in enumerate(tasks):
                     one = comparison.differences[arm][task][metric]
                     yield Tested("setting", metric, one, float(gain[at]))
-            yield Tested(
-                "pooled", metric, comparison.pooled[arm][metric], float(pooled[place] - pooled[0])
-            )
+            # Seeds that vary more than others' are a row of their own.
+            kind = "pooled" if spreads[place] <= 1 else "pooled wide"
+            one = comparison.pooled[arm][metric]
+            yield Tested(kind, metric, one, float(pooled[place] - pooled[0]))
         for contrast in comparison.contrasts:
             if metric in contrast.differences:
                 gain = pooled[arms.index(contrast.arm)] - pooled[arms.index(contrast.minus)]
