@@ -4,7 +4,7 @@
 
 Every cell of the tables draws models of one design, page by page, lets the project's own code
 compare them, from their answers to the words, and counts. A cell's random numbers depend on its
-name alone. What is done lies in DIR/cells.jsonl and is not done again. ``--write`` puts the tables
+name alone. What is done lies in DIR/cells_SCALE.jsonl and is not done again. ``--write`` puts the tables
 into docs/operating_characteristics.md.
 """
 
@@ -32,13 +32,14 @@ def main() -> None:
     """Run what is not there yet, print the tables, write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few pages a cell: two minutes")
+    parser.add_argument("--scale", type=float, default=1.0, help="a share of the pages of a cell")
     parser.add_argument("--only", default="", help="cells whose name holds this")
     parser.add_argument("--out", type=Path, default=Path("runs/operating_characteristics"))
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="put the tables into the docs")
     args = parser.parse_args()
-    scale = QUICK if args.quick else 1.0
-    results = run(args.out / ("quick.jsonl" if args.quick else "cells.jsonl"), args, scale)
+    scale = QUICK if args.quick else args.scale
+    results = run(args.out / f"cells_{scale:g}.jsonl", args, scale)
     by_title = tables(results)
     for title, text in by_title.items():
         print(f"\n{title}\n\n{text}")

@@ -132,6 +132,13 @@ def _page_cells() -> list[Cell]:
         design = Design(groups=groups, seeds=seeds, spread=spread, effects=(0.0, effect))
         names = ("groups", "seeds", "spread", "effects")
         cells.append(_page_cell("power", design, 300, *names))
+    # Sharp against dull, both calibrated; and sharp against a model that is too sure.
+    for groups, seeds, sharpness in itertools.product(
+        ("equal", "4x50+100x1", "1000x3"), (1, 3), ((1.0, 0.0), (1.0, 2.0))
+    ):
+        design = Design(groups=groups, seeds=seeds, sharpness=sharpness, noise=0.0)
+        names = ("groups", "seeds", "sharpness")
+        cells.append(_page_cell("calibration", design, 400, *names))
     for seeds in (3, 5):
         design = Design(
             groups="1000x3", seeds=seeds, arms=7, spread=0.008, spreads=(1.0, 3.0), alike=0.0

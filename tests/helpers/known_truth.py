@@ -34,6 +34,8 @@ Array = NDArray[np.float64]
 LABELS = np.array([0.10, 0.15, 0.20, 0.25, 0.30])
 K = len(LABELS)
 AXES = 3
+# Of confidence, of equal width.
+BINS = 15
 DATA = "ab" * 32
 _DIFFICULTIES = 8
 # How much difficulties vary: those of a beta distribution of this many pseudo-observations.
@@ -155,15 +157,10 @@ class Truth:
 
     Args:
         design: What is simulated.
-        calibration: From weights, confidences and the probability of being right (points,
-            ``[n]`` each) to the true miscalibration.
     """
 
-    def __init__(
-        self, design: Design, calibration: Callable[[Array, Array, Array], float] | None = None
-    ) -> None:
+    def __init__(self, design: Design) -> None:
         self.design = design
-        self._calibration = calibration
         self._known: dict[tuple[str, int], tuple[Array, Array]] = {}
         self._by_arm: dict[str, Array] = {}
 
@@ -226,9 +223,11 @@ class Truth:
         if metric == "label_entropy":
             logs = np.log(np.stack([stated, *[other] * (K - 1)], axis=-1))
             return float(entropy(logs).mean())
-        if metric == "miscalibration" and self._calibration:
-            weights = np.full(right.size, 1 / right.size)
-            return self._calibration(weights, stated.ravel(), right.ravel())
+        if metric == "miscalibration":
+            bins = np.clip(np.ceil(stated * BINS).astype(int) - 1, 0, BINS - 1)
+            gaps = np.bincount(bins.ravel(), (stated - right).ravel(), BINS)
+            counts = np.bincount(bins.ravel(), minlength=BINS)
+            return float((gaps**2 / np.maximum(counts, 1)).sum() / right.size)
         return self._of_table(metric, float(right.mean()))
 
     def _of_table(self, metric: str, accuracy: float) -> float:

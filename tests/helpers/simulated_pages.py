@@ -7,7 +7,7 @@ the words. `tally` adds up what many pages of a design got right and wrong.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,11 +179,10 @@ def tally(
     design: Design,
     pages: int,
     seed: list[int],
-    calibration: Callable[[Array, Array, Array], float] | None = None,
     **options: Any,
 ) -> Tally:
     """Simulate pages of one design and count."""
-    truth, counts = Truth(design, calibration), Tally()
+    truth, counts = Truth(design), Tally()
     random = np.random.default_rng(seed)
     for _ in range(pages):
         models = simulate(design, random)
