@@ -51,6 +51,7 @@ GROUPS = {
     "heavy tail": tuple(int(s) for s in np.floor((1 - (np.arange(120) + 0.5) / 120) ** -0.8)),
     "3000x1": (1,) * 3000,
     "1000x3": (3,) * 1000,
+    "large": (2,) * 20000,
 }
 
 
