@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,30 +19,52 @@ from helpers.known_truth import Array, Design, Simulated, Truth, simulate
 
 from regreason_plugin.compare import compare as comparing
 from regreason_plugin.compare import task_scores
-from regreason_plugin.compare.comparison import Comparison, Difference, Interval
+from regreason_plugin.compare.arms import Arms
+from regreason_plugin.compare.comparability import tasks_of
+from regreason_plugin.compare.comparison import (
+    Comparison,
+    Detectable,
+    Difference,
+    Interval,
+    Needed,
+)
 from regreason_plugin.metrics.answers import Answers
 
 MARGIN = 0.01
 METRICS = ("acc", "macro_f1", "nll", "miscalibration")
 _ROUNDING = 1e-6
+_NEEDED = Needed(difference=0.02, groups=None, seeds=None)
 
 
-def page(models: Simulated, **options: Any) -> Comparison:
-    """The comparison of simulated models."""
+def page(models: Simulated, *, detectable: bool = False, margin: float = MARGIN) -> Comparison:
+    """The comparison of simulated models.
+
+    Args:
+        models: What they answered; the primary question is of the first arm beside the baseline.
+        detectable: Whether to tell which difference could have been found, which takes long.
+        margin: Differences within it count as the same.
+    """
 
     def answered(result: Any) -> Answers:
         return models.answers[result.task][int(result.source.parent.name)]
 
-    with (
-        # Nothing is read: there are no samples, and nobody looks at single documents.
-        patch.object(task_scores, "read_answers", answered),
-        patch.object(task_scores, "samples_file", lambda _: Path("nowhere")),
-        patch.object(comparing, "choose", lambda *_: ([], 0)),
+    arms = Arms.of(models.runs, models.runs[0].name)
+    with ExitStack() as patches:
+
+        def replace(module: Any, name: str, value: Any) -> None:
+            patches.enter_context(patch.object(module, name, value))
+
+        replace(task_scores, "read_answers", answered)
+        replace(task_scores, "samples_file", lambda _: Path("nowhere"))
         # What takes long and decides nothing here: versions of libraries, rounding.
-        patch.object(comparing.importlib.metadata, "version", lambda _: "0"),
-        patch.object(comparing.form, "rounded", lambda comparison: comparison),
-    ):
-        return comparing.compare(models.runs, models.runs[0].name, **options).comparison
+        replace(comparing.importlib.metadata, "version", lambda _: "0")
+        replace(comparing.form, "rounded", lambda comparison: comparison)
+        replace(comparing, "needed_for", lambda *_: _NEEDED)
+        if not detectable:
+            replace(comparing, "detectable_of", lambda *_: Detectable(value=None))
+        replace(comparing, "answers", lambda _: [])  # until the words are there
+        scores = task_scores.read_tasks(arms.models, tasks_of(arms.models[0]))
+        return comparing.conclude(arms, scores, (arms.others[0], "acc"), margin=margin)
 
 
 class Tested(NamedTuple):
