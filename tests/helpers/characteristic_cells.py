@@ -109,7 +109,8 @@ def _page_cells() -> list[Cell]:
     for settings, pages in ((1, 800), (18, 250)):
         for seeds, spread in itertools.product((1, 2, 3, 5), (0.0, 0.024)):
             design = Design(seeds=seeds, arms=7, settings=settings, spread=spread)
-            cells.append(_page_cell("no effect", design, pages, "settings", "seeds", "spread"))
+            names = ("settings", "seeds", "spread")
+            cells.append(_page_cell("no effect", design, pages, *names, claims_only=True))
     for groups, seeds, discordance, spread in (
         ("3000x1", 1, 0.02, 0.0),
         ("3000x1", 3, 0.05, 0.0),
@@ -125,13 +126,13 @@ def _page_cells() -> list[Cell]:
                 effects=(0.0, effect),
             )
             names = ("groups", "seeds", "discordance", "spread", "effects")
-            cells.append(_page_cell("equivalence", design, 800, *names))
+            cells.append(_page_cell("equivalence", design, 800, *names, claims_only=True))
     for groups, seeds, spread, effect in itertools.product(
         ("10x50+300x1", "1000x3"), (1, 3), (0.0, 0.005), (0.01, 0.02, 0.05)
     ):
         design = Design(groups=groups, seeds=seeds, spread=spread, effects=(0.0, effect))
         names = ("groups", "seeds", "spread", "effects")
-        cells.append(_page_cell("power", design, 300, *names))
+        cells.append(_page_cell("power", design, 300, *names, claims_only=True))
     # Sharp against dull, both calibrated; and sharp against a model that is too sure.
     for groups, seeds, sharpness in itertools.product(
         ("equal", "4x50+100x1", "1000x3"), (1, 3), ((1.0, 0.0), (1.0, 2.0))

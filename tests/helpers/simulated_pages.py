@@ -7,7 +7,7 @@ the words. `tally` adds up what many pages of a design got right and wrong.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from regreason_plugin.compare.comparison import (
     Interval,
     Needed,
 )
+from regreason_plugin.compare.estimates import Estimates
 from regreason_plugin.metrics.answers import Answers
 
 MARGIN = 0.01
@@ -36,12 +37,20 @@ _ROUNDING = 1e-6
 _NEEDED = Needed(difference=0.02, groups=None, seeds=None)
 
 
-def page(models: Simulated, *, detectable: bool = False, margin: float = MARGIN) -> Comparison:
+def page(
+    models: Simulated,
+    *,
+    detectable: bool = False,
+    claims_only: bool = False,
+    margin: float = MARGIN,
+) -> Comparison:
     """The comparison of simulated models.
 
     Args:
         models: What they answered; the primary question is of the first arm beside the baseline.
         detectable: Whether to tell which difference could have been found, which takes long.
+        claims_only: Leave out figures that make no claim: arms alone, and in single settings
+            every metric but accuracy.
         margin: Differences within it count as the same.
     """
 
@@ -57,14 +66,30 @@ def page(models: Simulated, *, detectable: bool = False, margin: float = MARGIN)
         replace(task_scores, "read_answers", answered)
         replace(task_scores, "samples_file", lambda _: Path("nowhere"))
         # What takes long and decides nothing here: versions of libraries, rounding.
+        replace(task_scores, "check_same_answers", lambda *_: None)
         replace(comparing.importlib.metadata, "version", lambda _: "0")
         replace(comparing.form, "rounded", lambda comparison: comparison)
         replace(comparing, "needed_for", lambda *_: _NEEDED)
+        if claims_only:
+            replace(Estimates, "scores", lambda *_: {})
+            replace(Estimates, "estimate", _of_claims(Estimates.estimate))
+            replace(comparing, "gaps", lambda *_: {})
         if not detectable:
             replace(comparing, "detectable_of", lambda *_: Detectable(value=None))
         replace(comparing, "answers", lambda _: [])  # until the words are there
         scores = task_scores.read_tasks(arms.models, tasks_of(arms.models[0]))
         return comparing.conclude(arms, scores, (arms.others[0], "acc"), margin=margin)
+
+
+def _of_claims(estimate: Callable[..., Any]) -> Callable[..., Any]:
+    def chosen(
+        estimates: Estimates, metric: str, models: Any, task: int | None = None, *rest: Any
+    ) -> Any:
+        if task is not None and metric != "acc":
+            return None
+        return estimate(estimates, metric, models, task, *rest)
+
+    return chosen
 
 
 class Tested(NamedTuple):
@@ -173,6 +198,8 @@ def _alone(
     comparison: Comparison, design: Design, truth: Truth, shifts: Array
 ) -> Iterator[tuple[str, Interval, float]]:
     """Every arm's own accuracy."""
+    if not comparison.pooled_scores[comparison.baseline]:
+        return
     by_setting, pooled = truth.of_page("acc", shifts)
     for place, arm in enumerate([comparison.baseline, *comparison.arms]):
         if design.settings > 1:
