@@ -14,11 +14,16 @@ from regreason_plugin.compare.comparison import (
     some_settings,
 )
 from regreason_plugin.compare.crossed_variance import ENOUGH_SEEDS
-from regreason_plugin.metrics.metric_names import FORCED, LAYER_CURVES, METRICS
+from regreason_plugin.metrics.metric_names import (
+    FORCED,
+    LAYER_CURVES,
+    METRICS,
+    OTHER_ACTIVATIONS,
+    PRIMARY_ACTIVATION,
+)
 
 # Fewer than this, and an interval that rests on how they vary is a guess itself.
 FEW_GROUPS = 20
-_ACTIVATION = ("activation_entropy", "activation_entropy_abs", "activation_entropy_square")
 # By name, in a word.
 _OTHERS = {
     "macro_f1": "macro-F1",
@@ -42,15 +47,14 @@ def answers(comparison: Comparison) -> list[Answer]:
     if comparison.gap:
         answered.append(_keeps(comparison))
     prefix = FORCED if comparison.protocol == "explanation_first" else ""
-    reasons = [comparison.left_out.get(prefix + name) for name in _ACTIVATION]
-    if any(f"{prefix}{name}_mid" in comparison.metrics for name in _ACTIVATION):
+    if f"{prefix}{PRIMARY_ACTIVATION}_mid" in comparison.metrics:
         answered.append(_entropies(comparison, prefix))
-    elif reason := next(filter(None, reasons), None):
+    elif reason := comparison.left_out.get(prefix + PRIMARY_ACTIVATION):
         answered.append(
             Answer(
                 question=_ENTROPIES_ASKED,
                 short="cannot be said",
-                sentences=[f"The activation entropies are not compared: {reason}."],
+                sentences=[f"The activation entropy is not compared: {reason}."],
             )
         )
     return answered
@@ -200,18 +204,20 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
     whole = comparison.gap_of
     arms = [whole] if whole else comparison.arms
     at_once = ", its label forced at once" if prefix else ""
-    inside = [f"{prefix}{name}_mid" for name in _ACTIVATION]
+    primary = f"{prefix}{PRIMARY_ACTIVATION}_mid"
+    beside = [f"{prefix}{name}_mid" for name in OTHER_ACTIVATIONS]
     sentences, shorts = [], []
     for arm in arms:
         differences = comparison.pooled[arm]
-        inner = {name: differences[name] for name in inside if name in differences}
+        others = {name: differences[name] for name in beside if name in differences}
         outer = {name: differences[name] for name in _OUTPUT if name in differences}
-        one, inner_text = _agreement(inner, "higher", "lower")
+        one, primary_text = _agreement({primary: differences[primary]}, "higher", "lower")
+        _, others_text = _agreement(others, "higher", "lower")
         two, outer_text = _agreement(outer, "less sharp", "sharper")
         shorts.append((f"{arm}: " if len(arms) > 1 else "") + f"middle {one}; output {two}")
         sentences.append(
-            f"Activation entropy in the middle blocks of `{arm}`{at_once}, by {len(inner)} "
-            f"definition{'s' if len(inner) > 1 else ''}: {inner_text}."
+            f"Activation entropy in the middle blocks of `{arm}`{at_once}: {primary_text}"
+            + (f"; by the other definition: {others_text}." if others else ".")
         )
         sentences.append(
             f"Entropy of its output, {_list([_OUTPUT[name] for name in outer])}: {outer_text}. "
