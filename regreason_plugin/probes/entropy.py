@@ -71,13 +71,13 @@ def activation_entropies(hidden: Tensor) -> dict[str, Tensor]:
     -sum p log p / log D:
 
     - ``activation_entropy``, the primary one: p = |h| / sum |h|, as Roy and Vetterli (2007,
-      "The effective rank", section 3) do with singular values;
+      "The effective rank: a measure of effective dimensionality") have it for singular values;
     - ``activation_entropy_square``: p = h^2 / sum h^2, as Coifman and Wickerhauser (1992,
-      "Entropy-based algorithms for best basis selection", section II) do with coefficients.
+      "Entropy-based algorithms for best basis selection") have it for coefficients.
 
-    Both are the same for h, for h times a constant, and so for h over its root mean square.
-    A softmax of h is not, and is 0 in a real model, whose few massive units take all of it
-    even after normalisation (docs/probes.md has the numbers).
+    The scale of h does not matter, so both are also those of h over its root mean square. A
+    softmax over the units would be nearly 0 in a real model, even over a normalised state: a
+    few massive units take everything (docs/probes.md has the numbers).
 
     Args:
         hidden: ``[..., D]``, D at least 2.

@@ -1,4 +1,4 @@
-"""The activation entropies on a real model and real text: right, and alive in every middle block."""
+"""The activation entropies on a real model and real text: right, and alive where it matters."""
 
 from __future__ import annotations
 
