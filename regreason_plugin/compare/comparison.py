@@ -15,11 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import atomic_writer
 
-FORMAT: Literal[7] = 7
+FORMAT: Literal[8] = 8
 LEVEL = 0.95
 # The key of what is counted over all settings, which share their labels.
 ALL = "all"
 POWER = 0.80
+
+
+Finding = Literal["higher", "lower", "same", "higher and same", "lower and same", "unclear"]
 
 
 class _Model(BaseModel):
@@ -38,18 +41,41 @@ class Score(Interval):
     """One arm's figure: the mean over its seeds."""
 
     by_seed: list[float | None] = Field(description="in the order of the arm's seeds")
+    seed_sd: float | None = Field(
+        default=None, description="standard deviation over the seeds; null with one seed"
+    )
+    if_calibrated: float | None = Field(
+        default=None,
+        description="ece only: its expected value for a perfectly calibrated model with the same "
+        "confidences",
+    )
 
 
 class Difference(Interval):
-    """An arm minus the baseline."""
+    """One arm minus another, which is the baseline unless a contrast says otherwise."""
 
     se: float | None = None
-    df: float | None = Field(default=None, description="of the t interval; null of a bootstrap")
+    df_seeds: int | None = Field(
+        default=None, description="degrees of freedom of the seeds; null with fewer than three"
+    )
+    df_groups: float | None = Field(default=None, description="likewise of the groups")
     p: float | None = Field(
         default=None, description="two-sided, groups and seeds taken into account"
     )
-    p_holm: float | None = Field(
-        default=None, description="of p, over settings x arms, or over arms"
+    p_corrected: float | None = Field(
+        default=None,
+        description="of p: by Holm's method over the corrected family; of the primary question p "
+        "itself; null of an exploratory figure",
+    )
+    p_same: float | None = Field(
+        default=None,
+        description="of two one-sided tests against the margin; in the primary metric only",
+    )
+    p_same_corrected: float | None = Field(default=None, description="of p_same, likewise")
+    finding: Finding | None = Field(
+        default=None,
+        description="what the corrected tests show; null of an exploratory figure, and of all but "
+        "the primary question where its test does not reject",
     )
     mcnemar_p: float | None = Field(
         default=None, description="exact; accuracy of one seed and groups of one document only"
@@ -59,12 +85,34 @@ class Difference(Interval):
         description="accuracy: Cohen's h; another mean: the difference over the standard "
         "deviation of the documents' differences; null for what is no mean",
     )
-    detectable: float | None = Field(
-        default=None, description="the smallest difference that is found with a probability of 0.8"
-    )
     over: Literal["seeds and groups", "groups"] | None = Field(
         default=None,
         description="what the interval speaks of; groups: of these trained models only",
+    )
+
+
+class Detectable(Interval):
+    """The smallest true difference that is found with a probability of 0.8.
+
+    Its interval comes from how well this sample shows the variances.
+    """
+
+
+class Contrast(_Model):
+    """Two arms of which neither is the baseline, pooled over the settings."""
+
+    arm: str
+    minus: str
+    differences: dict[str, Difference] = Field(description="by metric")
+
+
+class Primary(_Model):
+    """The one question that is tested at 0.05 by itself."""
+
+    arm: str
+    metric: str
+    rejects: bool = Field(
+        description="whether its test finds a difference; only then do the others make claims"
     )
 
 
@@ -112,6 +160,10 @@ class Setting(_Model):
     axis_title: str = Field(description="of the axis, likewise")
     documents: int
     groups: int
+    effective_groups: float = Field(
+        description="as many groups of one size say as much (Kish): the squared number of "
+        "documents over the sum of the groups' squared sizes"
+    )
     majority_acc: float
     labels: list[int] = Field(description="how often each label is right, in their order")
     label_names: list[str] = Field(description="what the model writes, in the same order")
@@ -126,6 +178,12 @@ class Bin(_Model):
     count: int
     confidence: float | None
     accuracy: float | None
+    band_low: float | None = Field(
+        default=None,
+        description="lower end of the range in which the accuracy of a calibrated model lies with "
+        "a probability of 0.95",
+    )
+    band_high: float | None = Field(default=None, description="its upper end")
 
 
 class Label(_Model):
@@ -190,7 +248,7 @@ class RunRecord(_Model):
 class Comparison(_Model):
     """Several arms held against one."""
 
-    format: Literal[7] = FORMAT
+    format: Literal[8] = FORMAT
     regreason: str
     versions: dict[str, str] = Field(description="of the libraries that computed this")
     command: str
@@ -204,8 +262,12 @@ class Comparison(_Model):
     seeds: dict[str, list[int | None]] = Field(description="those used, by arm")
     level: float
     power: float
-    draws: int
-    bootstrap_seed: int
+    primary: Primary | None = Field(
+        description="null where several arms are compared and none was named"
+    )
+    margin: float = Field(description="differences within it, either way, count as the same")
+    family: int = Field(description="how many tests the correction is over, the primary left out")
+    effective_groups: float = Field(description="over all settings")
     metrics: list[str] = Field(description="those that all models have")
     left_out: dict[str, str] = Field(
         description="metrics, and entropies whether by layer or not, that are not compared, and why"
@@ -220,6 +282,10 @@ class Comparison(_Model):
         description="by arm, metric: unweighted means over the settings"
     )
     pooled: dict[str, dict[str, Difference]] = Field(description="by arm, metric, likewise")
+    contrasts: list[Contrast]
+    detectable: dict[str, Detectable] = Field(
+        description="by arm: the smallest difference of the primary metric, pooled"
+    )
     wins: dict[str, Wins]
     needed: dict[str, Needed] = Field(
         description="by arm: for the accuracy's difference named with --difference, pooled"

@@ -1,65 +1,86 @@
 """What could have been found: the smallest difference, and how much another would take.
 
-The probability that a test finds a difference is that of the whole procedure, under the variance
-components that were seen: with them the mean is normal and the mean squares of `paired.crossed`
-are independent chi-squares (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4),
-from which follow the standard error and the degrees of freedom that another sample would have. A
-noncentral t with today's degrees of freedom promises too much: where three seeds happen to vary by
-nothing, the next three may vary, and the test then has few degrees of freedom.
+The probability that the test finds a difference is taken over everything that is not known of
+another sample. It has a mean, which is normal, and variances of seeds and groups of its own, which
+are chi-squares around the true ones and from which its critical value follows. And the true ones
+are known from this sample alone: they are what it estimates over other chi-squares (Fisher's
+fiducial distribution of a variance). So three seeds that happen to vary by little promise little,
+and over many samples the difference that each of them names is found as often as is said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from regreason_plugin.compare.crossed_variance import (
-    ENOUGH_SEEDS,
-    Estimate,
-    Table,
-    crossed,
-    variance_of_mean,
-)
+from regreason_plugin.compare.behrens_fisher import critical
+from regreason_plugin.compare.crossed_variance import ENOUGH_SEEDS, Variance
 from regreason_plugin.metrics.answers import Array
 
 MOST_GROUPS = 10_000_000
 MOST_SEEDS = 1_000
-# Samples that the probability is a mean over, two to this power; it errs by 0.003 or so.
-_SAMPLES = 9
+# Values that stand for a chi-square: of seeds, whose few make it wide, and of groups.
+_SEEDS, _GROUPS = 24, 6
+# Shares of the seeds at which critical values are computed; in between they are interpolated.
+_SHARES = np.linspace(0, 1, 17)
 
 
-def detectable(estimate: Estimate, *, level: float = 0.95, power: float = 0.80) -> float:
+class Smallest(NamedTuple):
+    """The smallest difference that is found with some probability, with a 95 % interval.
+
+    Attributes:
+        value: Itself.
+        low: If the true variances are small for what was estimated.
+        high: If they are large for it.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def detectable(variance: Variance, *, level: float = 0.95, power: float = 0.80) -> Smallest:
     """The smallest true difference that is found with this probability.
 
+    Its interval is of the smallest difference for the true variances, whatever is known of them:
+    each variance's interval is carried over by itself, and the two are put together as Zou and
+    Donner do (Statistics in Medicine 27, 2008).
+
     Args:
-        estimate: How it varies counts, not its value.
-        level: One minus the test's error rate.
+        variance: Of the mean difference.
+        level: One minus the test's error rate; also of the interval.
         power: The probability.
 
     Returns:
-        A difference above 0; NaN where the standard error is 0 or undefined: where nothing was
-        seen to vary, nothing is known of what could have been found.
+        A difference above 0; NaN where nothing was seen to vary, so that nothing is known of what
+        could have been found.
     """
-    from scipy.optimize import brentq
+    from scipy.special import gammaincinv
 
-    if not estimate.se > 0:
-        return float("nan")
-    if estimate.table is None:
-        sd, halves = estimate.se, _normal_halves(estimate.se, level)
-    else:
-        seeds, groups = estimate.table[:2]
-        sd, halves = _samples(_components(estimate.table), seeds, groups, level)
-    enough = sd
-    while _power_of(enough, sd, halves) < power:
-        enough *= 2
-    return float(brentq(lambda difference: _power_of(difference, sd, halves) - power, 0.0, enough))
+    seeds, groups = np.array(variance.seeds), np.array(variance.groups)
+    if not variance.whole > 0:
+        return Smallest(np.nan, np.nan, np.nan)
+
+    def smallest(of_seeds: Array, of_groups: Array) -> float:
+        dfs = variance.df_seeds, variance.df_groups
+        return _least(lambda d: _found(d, of_seeds, of_groups, *dfs, level), variance, power)
+
+    centre, ends = smallest(seeds, groups), []
+    for probability in ((1 + level) / 2, (1 - level) / 2):
+        moved = []
+        for part, df in ((seeds, variance.df_seeds), (groups, variance.df_groups)):
+            other = part / (gammaincinv(df / 2, probability) * 2 / df) if df else part
+            moved.append(smallest(other, groups) if part is seeds else smallest(seeds, other))
+        ends.append(float(np.hypot(*(end - centre for end in moved))))
+    return Smallest(smallest(*_true(variance)), centre - ends[0], centre + ends[1])
 
 
 def needed(
-    values: Array,
-    influence: Array,
+    variance: Variance,
+    groups: int,
     difference: float,
     *,
     level: float = 0.95,
@@ -68,9 +89,8 @@ def needed(
     """How many groups, or seeds, it takes to find a difference with this probability.
 
     Args:
-        values: As for `paired.crossed`, ``[seeds]``.
-        influence: As for `paired.crossed`, ``[seeds, groups]``. New groups and seeds are taken to
-            vary as these do.
+        variance: Of the mean difference. New groups and seeds are taken to vary as these do.
+        groups: How many it is from.
         difference: The true difference, either sign.
         level: One minus the test's error rate.
         power: The probability.
@@ -80,78 +100,84 @@ def needed(
         None where not even `MOST_GROUPS` or `MOST_SEEDS` are enough, or where nothing varies. With
         fewer than three seeds the groups needed for these trained models, and None.
     """
-    seeds, groups = influence.shape
-    if seeds < ENOUGH_SEEDS:
-        variance = float((influence.mean(axis=0) ** 2).sum() / (groups - 1))
-
-        def found_alone(count: int) -> float:
-            se = float(np.sqrt(variance / count))
-            return _power_of(abs(difference), se, _normal_halves(se, level))
-
-        if not variance > 0:
-            return None, None
-        return _fewest(found_alone, power, groups, 2, MOST_GROUPS), None
-
-    table = crossed(values, influence, level=level).table
-    if table is None:
+    if not variance.whole > 0:
         return None, None
-    components = _components(table)
+    seeds, (of_seeds, of_groups) = variance.df_seeds + 1, _true(variance)
+    alone = np.maximum(of_seeds - variance.rest, 0)
 
-    def power_with(seeds: int, groups: int) -> float:
-        return _power_of(abs(difference), *_samples(components, seeds, groups, level))
+    def power_with(count_of_seeds: int, count_of_groups: int) -> float:
+        more, longer = count_of_seeds / seeds, count_of_groups / groups
+        return _found(
+            abs(difference),
+            (alone + np.minimum(variance.rest, of_seeds) / longer) / more,
+            of_groups / longer,
+            count_of_seeds - 1,
+            max(variance.df_groups * longer, 1.0),
+            level,
+        )
 
-    return (
-        _fewest(lambda count: power_with(seeds, count), power, groups, 2, MOST_GROUPS),
-        _fewest(lambda count: power_with(count, groups), power, seeds, ENOUGH_SEEDS, MOST_SEEDS),
+    enough_groups = _fewest(lambda count: power_with(seeds, count), power, groups, 2, MOST_GROUPS)
+    if seeds < ENOUGH_SEEDS:
+        return enough_groups, None
+    return enough_groups, _fewest(
+        lambda count: power_with(count, groups), power, seeds, ENOUGH_SEEDS, MOST_SEEDS
     )
 
 
-def _components(table: Table) -> tuple[float, float, float]:
-    """Variance components of seeds, groups and the rest, none negative.
-
-    With as many seeds and groups they give the standard error of `paired.crossed`.
-    """
-    rest = min(table.rest, max(table.of_seed, table.of_group))
-    of_seed, of_group = max(table.of_seed, rest), max(table.of_group, rest)
-    return (of_seed - rest) / table.groups, (of_group - rest) / table.seeds, rest
+def _true(variance: Variance) -> tuple[Array, Array]:
+    """What the true variances of seeds and groups may be, each pair as likely as the next."""
+    of_seeds = variance.seeds / _chi_square(variance.df_seeds, _SEEDS)
+    of_groups = variance.groups / _chi_square(variance.df_groups, _GROUPS)
+    both: tuple[Array, ...] = np.broadcast_arrays(of_seeds[:, None], of_groups)
+    return both[0], both[1]
 
 
-def _samples(
-    components: tuple[float, float, float], seeds: int, groups: int, level: float
-) -> tuple[float, Array]:
-    """The mean's standard deviation, and half the width of the intervals that samples have."""
-    from scipy.special import stdtrit
-
-    seed, group, rest = components
-    expected = np.array([rest + groups * seed, rest + seeds * group, rest])
-    variance, df = variance_of_mean(expected[:, None] * _chi_squares(seeds, groups), seeds, groups)
-    sd = float(np.sqrt(seed / seeds + group / groups + rest / (seeds * groups)))
-    return sd, stdtrit(df, (1 + level) / 2) * np.sqrt(variance)
-
-
-@lru_cache(maxsize=64)
-def _chi_squares(seeds: int, groups: int) -> Array:
-    """Of seeds, groups and the rest over their degrees of freedom, evenly spread, [3, samples]."""
-    from scipy.special import gammaincinv
-    from scipy.stats import qmc
-
-    points = qmc.Sobol(3, scramble=False).random_base2(_SAMPLES).T + 2.0 ** -(_SAMPLES + 1)
-    halved = np.array([seeds - 1, groups - 1, (seeds - 1) * (groups - 1)])[:, None] / 2
-    quantiles: Array = gammaincinv(halved, points) / halved
-    return quantiles
-
-
-def _normal_halves(se: float, level: float) -> Array:
-    from scipy.special import ndtri
-
-    return np.array([ndtri((1 + level) / 2) * se])
-
-
-def _power_of(difference: float, sd: float, halves: Array) -> float:
-    """The probability that the interval around a normal mean excludes zero."""
+def _found(
+    difference: float,
+    of_seeds: Array,
+    of_groups: Array,
+    df_seeds: float,
+    df_groups: float,
+    level: float,
+) -> float:
+    """How likely another sample's interval is above zero, over all true variances ``[...]``."""
     from scipy.special import ndtr
 
-    return float((ndtr((difference - halves) / sd) + ndtr((-difference - halves) / sd)).mean())
+    seeds = of_seeds[..., None, None] * _chi_square(df_seeds, _SEEDS)[:, None]
+    groups = of_groups[..., None, None] * _chi_square(df_groups, _GROUPS)
+    seen = seeds + groups
+    reach = np.interp(seeds / seen, _SHARES, _critical(level, df_seeds, df_groups))
+    true = np.sqrt(of_seeds + of_groups)[..., None, None]
+    return float(ndtr((difference - reach * np.sqrt(seen)) / true).mean())
+
+
+@lru_cache(maxsize=256)
+def _critical(level: float, df_seeds: float, df_groups: float) -> Array:
+    """Critical values at `_SHARES`."""
+    # (Without seeds their share is always 0.)
+    shares = _SHARES if df_seeds else np.zeros_like(_SHARES)
+    return np.array([critical(level, float(part), df_seeds, df_groups) for part in shares])
+
+
+@lru_cache(maxsize=256)
+def _chi_square(df: float, count: int) -> Array:
+    """Values of a chi-square over its degrees of freedom, each as likely as the next."""
+    from scipy.special import gammaincinv
+
+    if not df:
+        return np.ones(1)
+    values: Array = gammaincinv(df / 2, (np.arange(count) + 0.5) / count) * 2 / df
+    return values
+
+
+def _least(found: Callable[[float], float], variance: Variance, power: float) -> float:
+    """The difference that is found with this probability."""
+    from scipy.optimize import brentq
+
+    enough = variance.whole**0.5
+    while found(enough) < power:
+        enough *= 2
+    return float(brentq(lambda difference: found(difference) - power, 0.0, enough, rtol=1e-6))
 
 
 def _fewest(

@@ -18,7 +18,7 @@ from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import read_answers, samples_file
 from regreason_plugin.evaluate.task_setting import TaskSetting
 from regreason_plugin.metrics.answers import Answers, Array, Integers
-from regreason_plugin.metrics.count_formulas import ECE_BINS, bins_of
+from regreason_plugin.metrics.calibration import ECE_BINS, bins_of
 from regreason_plugin.metrics.group_sums import Sums, document_values, statistics_of, sums_of
 from regreason_plugin.metrics.influence import Statistic
 
@@ -123,7 +123,7 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
         groups=models[0].groups,
         labels=models[0].labels,
         sums=sums,
-        statistics=statistics_of(sums),
+        statistics=statistics_of(models),
         entropies=entropies,
         values={
             name: np.stack([of[name] for of in values]).astype(np.float32) for name in values[0]
@@ -164,7 +164,7 @@ def _confusion(answers: Answers) -> Integers:
 # --- what is counted, not estimated ---------------------------------------------------------
 
 
-def setting_of(scores: TaskScores) -> Setting:
+def setting_of(scores: TaskScores, effective_groups: float) -> Setting:
     """What the task is."""
     setting = scores.setting
     labels = scores.confusion[0].sum(axis=1)
@@ -176,6 +176,7 @@ def setting_of(scores: TaskScores) -> Setting:
         axis_title=setting.axis_title,
         documents=len(scores.ids),
         groups=len(scores.sums.groups),
+        effective_groups=effective_groups,
         majority_acc=float(labels.max() / labels.sum()),
         labels=labels.tolist(),
         label_names=list(setting.labels),

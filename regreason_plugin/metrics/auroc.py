@@ -1,4 +1,4 @@
-"""The area under the ROC curve of two labels: its jackknife and its bootstrap.
+"""The area under the ROC curve of two labels: and its jackknife.
 
 The area is the probability that a document of the second label has a higher score for it than a
 document of the first, equal scores counting half (Mann and Whitney's U over the number of pairs;
@@ -10,55 +10,27 @@ group; so no area is computed anew.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from regreason_plugin.metrics.answers import Array, Integers
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """One model's documents of two labels in the order of their scores.
+class Area(NamedTuple):
+    """The area of one model; NaN where a label is missing.
 
     Attributes:
-        first: The groups of the N1 documents of the first label, by rising score, ``[N1]``.
-        second: The groups of the N2 documents of the second, ``[N2]``.
-        below: How many of the first label score below each of the second, ``[N2]``.
-        upto: How many score below or the same, ``[N2]``.
-        value: The area; NaN where a label is missing.
-        without: The area without each group, ``[G]``; NaN likewise.
+        value: Of all documents.
+        without: Without each group, ``[G]``.
     """
 
-    first: Integers
-    second: Integers
-    below: Integers
-    upto: Integers
     value: float
     without: Array
 
-    def weighted(self, weights: NDArray[Any]) -> Array:
-        """The area with groups counted several times, as in a bootstrap sample.
 
-        Args:
-            weights: How often each group comes, ``[draws, G]``.
-
-        Returns:
-            ``[draws]``; NaN where a label is missing.
-        """
-        counts = np.zeros((len(weights), len(self.first) + 1))
-        np.cumsum(weights[:, self.first], axis=1, out=counts[:, 1:])
-        second = weights[:, self.second].astype(np.float64)
-        higher = (counts[:, self.below] + counts[:, self.upto]) / 2
-        pairs = second.sum(axis=1) * counts[:, -1]
-        areas: Array = _ratio((second * higher).sum(axis=1), pairs)
-        return areas
-
-
-def ranking_of(labels: Integers, scores: Array, member: Integers, groups: int) -> Ranking:
-    """Rank what one model answered.
+def area_of(labels: Integers, scores: Array, member: Integers, groups: int) -> Area:
+    """The area of what one model answered, and without each group.
 
     Args:
         labels: 1 or 2, ``[N]``.
@@ -85,11 +57,7 @@ def ranking_of(labels: Integers, scores: Array, member: Integers, groups: int) -
     left_one, left_two = (
         len(place) - np.bincount(member[place], minlength=groups) for place in (one, two)
     )
-    return Ranking(
-        first=member[one],
-        second=member[two],
-        below=below,
-        upto=upto,
+    return Area(
         value=float(_ratio(whole, np.float64(len(one) * len(two)))),
         without=_ratio(whole - lost, (left_one * left_two).astype(np.float64)),
     )

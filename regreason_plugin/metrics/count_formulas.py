@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 
-from regreason_plugin.metrics.answers import Array
+from regreason_plugin.metrics.answers import Array, Integers
 
-ECE_BINS = 15
 
-# Double precision, or single in a bootstrap.
-Numbers: TypeAlias = npt.NDArray[Any]
+def table_of(
+    rows: Integers, columns: Integers, shape: tuple[int, int], values: Array | None = None
+) -> Array:
+    """Sums of documents' values by row and column of a table.
+
+    Args:
+        rows: The row of each document, ``[N]``.
+        columns: Its column, likewise.
+        shape: How many rows and columns there are.
+        values: Of each, ``[N]``; without them documents are counted.
+    """
+    cells = np.bincount(rows * shape[1] + columns, values, shape[0] * shape[1])
+    table: Array = cells.reshape(shape).astype(np.float64)
+    return table
 
 
 def log_probabilities(scores: Array) -> Array:
@@ -33,7 +41,7 @@ def macro_f1_of_tables(tables: Array) -> Array:
     return macro_f1_of_counts(hits, tables.sum(axis=-1), tables.sum(axis=-2))
 
 
-def macro_f1_of_counts(hits: Numbers, right: Numbers, predicted: Numbers) -> Array:
+def macro_f1_of_counts(hits: Array, right: Array, predicted: Array) -> Array:
     """Macro-F1 of how often each label is predicted and right, is right, is predicted.
 
     Args:
@@ -55,7 +63,7 @@ def qwk_of_tables(tables: Array) -> Array:
     return qwk_of_counts(squared, tables.sum(axis=-1), tables.sum(axis=-2))
 
 
-def qwk_of_counts(squared: Numbers, right: Numbers, predicted: Numbers) -> Array:
+def qwk_of_counts(squared: Array, right: Array, predicted: Array) -> Array:
     """Quadratic weighted kappa: 1 less the squared errors over those of chance.
 
     Args:
@@ -88,17 +96,6 @@ def spearman_of_tables(tables: Array) -> Array:
     variances = (labels * x**2).sum(-1) * (predictions * y**2).sum(-1)
     correlation: Array = covariance / np.sqrt(variances)
     return correlation
-
-
-def bins_of(confidences: Array) -> npt.NDArray[np.int64]:
-    """The bin of each confidence, from 0; closed on the right, so that 1 is in the last one."""
-    return np.clip(np.ceil(confidences * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-
-
-def ece_of_sums(sums: Array) -> Array:
-    """Calibration error of sums ``[..., bin, (count, confidence, correct)]``."""
-    gaps: Array = np.abs(sums[..., 1] - sums[..., 2]).sum(-1) / sums[..., 0].sum(-1)
-    return gaps
 
 
 def majority_of_counts(counts: Array) -> Array:

@@ -24,11 +24,9 @@ import numpy as np
 from regreason_plugin.core.declaration import Normalise
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.metrics.answers import Array
-from regreason_plugin.metrics.auroc import ranking_of
+from regreason_plugin.metrics.auroc import area_of
+from regreason_plugin.metrics.calibration import ECE_BINS, bins_of, ece_of_sums
 from regreason_plugin.metrics.count_formulas import (
-    ECE_BINS,
-    bins_of,
-    ece_of_sums,
     entropy,
     log_probabilities,
     macro_f1_of_tables,
@@ -262,7 +260,7 @@ def auroc_stderr(items: Sequence[tuple[int, float, str]]) -> Error:
     names, member = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         return NO_ERROR
-    error = _spread(ranking_of(labels, scores, member, len(names)).without)
+    error = _spread(area_of(labels, scores, member, len(names)).without)
     return float(error) if np.isfinite(error) else NO_ERROR
 
 

@@ -53,6 +53,7 @@ METRICS = {
     "qwk": Metric("quadratic weighted kappa", "higher"),
     "mae": Metric("mean absolute error", "lower", "labels"),
     "auroc": Metric("area under the ROC curve", "higher"),
+    "miscalibration": Metric("miscalibration (debiased)", "lower", "squared gap"),
     "ece": Metric("expected calibration error", "lower"),
     "nll": Metric("negative log-likelihood", "lower", "nats"),
     # Confidence minus accuracy: below zero is as wrong as above.
@@ -62,9 +63,11 @@ METRICS = {
     **{FORCED + name: Metric(one.title + _AT_ONCE, *one[1:]) for name, one in _PROBES.items()},
 }
 # Those of a table by setting.
-TABLED = ("acc", "macro_f1", "qwk", "mae", "auroc", "ece", "nll", "overconfidence")
+TABLED = ("acc", "macro_f1", "qwk", "mae", "auroc", "miscalibration", "nll", "overconfidence")
+# Described, never tested: it is above zero for a calibrated model, too.
+DESCRIBED = ("ece",)
 # Those that a gate can be of: it can be said which way is better, and they need no probes.
-GATED = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "ece")
+GATED = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "miscalibration")
 
 _CURVES = {
     "activation_entropy": ("Activation entropy, |h| / Σ|h|", "entropy / log D"),

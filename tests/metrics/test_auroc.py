@@ -1,4 +1,4 @@
-"""The area under the ROC curve: its value, jackknife and bootstrap against scikit-learn's."""
+"""The area under the ROC curve: its value and jackknife against scikit-learn's."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
-from regreason_plugin.compare.crossed_variance import group_weights
 from regreason_plugin.metrics.answers import Answers
-from regreason_plugin.metrics.auroc import ranking_of
-from regreason_plugin.metrics.group_sums import sums_of
+from regreason_plugin.metrics.auroc import area_of
+from regreason_plugin.metrics.group_sums import statistics_of
 from regreason_plugin.metrics.influence import jackknife_influence
 
 Array = NDArray[np.float64]
 
 
-def area(labels: Array, scores: Array, weights: Array | None = None) -> float:
-    """scikit-learn's; NaN where a label is missing or weighs nothing."""
-    there = np.ones(len(labels)) if weights is None else weights
-    if len({*labels[there > 0].tolist()}) < 2:
+def area(labels: Array, scores: Array) -> float:
+    """scikit-learn's; NaN where a label is missing."""
+    if len({*labels.tolist()}) < 2:
         return np.nan
-    return float(roc_auc_score(labels == 2, scores, sample_weight=weights))
+    return float(roc_auc_score(labels == 2, scores))
 
 
 documents = st.lists(
@@ -38,18 +36,15 @@ documents = st.lists(
 
 
 @given(documents)
-def test_value_jackknife_and_weights_are_scikit_learns(
+def test_value_and_jackknife_are_scikit_learns(
     drawn: list[tuple[int, int, int]],
 ) -> None:
     labels, scores, groups = (np.array(column) for column in zip(*drawn, strict=True))
     names, member = np.unique(groups, return_inverse=True)
-    found = ranking_of(labels, scores.astype(float), member, len(names))
+    found = area_of(labels, scores.astype(float), member, len(names))
     assert found.value == pytest.approx(area(labels, scores), nan_ok=True)
     without = [area(labels[groups != name], scores[groups != name]) for name in names]
     assert found.without == pytest.approx(np.array(without), nan_ok=True)
-    weights = np.random.default_rng(len(drawn)).integers(0, 3, (4, len(names)))
-    expected = [area(labels, scores, row[member].astype(float)) for row in weights]
-    assert found.weighted(weights) == pytest.approx(np.array(expected), nan_ok=True)
 
 
 def test_the_standard_error_of_a_difference_is_delongs() -> None:
@@ -59,8 +54,8 @@ def test_the_standard_error_of_a_difference_is_delongs() -> None:
     scores = [truth + random.normal(0, noise, 400) for noise in (0.5, 1.5)]
     influences = []
     for one in scores:
-        ranking = ranking_of(labels, one, np.arange(400), 400)
-        influences.append(jackknife_influence(np.array([ranking.value]), ranking.without[None])[0])
+        found = area_of(labels, one, np.arange(400), 400)
+        influences.append(jackknife_influence(np.array([found.value]), found.without[None])[0])
     difference = influences[0] - influences[1]
     se = np.sqrt((difference**2).sum() / (400 * 399))
     # DeLong, DeLong and Clarke-Pearson (1988), equations 4 to 6, pair by pair.
@@ -90,19 +85,4 @@ def test_probabilities_that_round_to_one_are_no_ties() -> None:
         layers={},
         ordinal=False,
     )
-    assert sums_of([answers]).rankings[0].value == 1
-
-
-def test_a_bootstrap_draws_documents_of_a_group_together() -> None:
-    random = np.random.default_rng(4)
-    labels, member = random.integers(1, 3, 60), np.arange(60) // 3
-    scores = labels + random.normal(0, 1.5, 60)
-    ranking = ranking_of(labels, scores, member, 20)
-    (weights,) = group_weights(np.zeros(20, dtype=np.int64), 30, 0)
-    expected = []
-    for row in weights:
-        rows = np.concatenate(
-            [np.flatnonzero(member == group) for group in np.repeat(np.arange(20), row.astype(int))]
-        )
-        expected.append(area(labels[rows], scores[rows]))
-    assert ranking.weighted(weights) == pytest.approx(np.array(expected))
+    assert statistics_of([answers])["auroc"].values == 1
