@@ -3,11 +3,11 @@
     REGREASON_TEST_DATA=FOLDER python tests/bench/probe_definitions.py MODEL
 
 MODEL is a folder of transformers whose decoder calls its final norm `norm`; FOLDER holds the real
-texts of `tests/helpers/real_prompts.py`, 20 prompts of each. A row holds, of one definition's entropy
-over log D at the last token of a prompt: min, median and max over the prompts and the middle blocks;
-the standard deviation over the prompts of the mean over those blocks; the largest unit's share of
-the weights, the median; whether all values lie between 0.01 and 0.99. `--by-block` prints a row a
-block.
+texts of `tests/helpers/real_prompts.py`, 20 prompts of each. A row holds, of one definition's
+entropy over log D at the last token of a prompt: min, median and max over the prompts and the
+middle blocks; the standard deviation over the prompts of the mean over those blocks; the largest
+unit's share of the weights, the median; whether all values lie between 0.01 and 0.99. `--by-
+block` prints a row a block.
 """
 
 from __future__ import annotations
