@@ -380,8 +380,8 @@ def test_of_another_definition_only_that_activation_entropy_is_left_out(
     assert "activation_entropy_square_mid" in comparison.metrics
     assert f"Left out, activation entropy, |h| / Σ|h|: {reason}." in comparison.notes
     answer = comparison.answers[-1]
-    assert answer.short == "cannot be said"
-    assert reason in answer.sentences[0]
+    assert "middle blocks not compared" in answer.short
+    assert answer.sentences[0] == f"The activation entropy is not compared: {reason}."
 
 
 def test_of_a_twin_the_definition_with_the_label_forced_counts(tmp_path: Path) -> None:
