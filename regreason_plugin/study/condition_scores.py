@@ -23,7 +23,6 @@ ENTROPIES = (
     "output_entropy",
     "label_entropy",
     "activation_entropy_mid",
-    "activation_entropy_abs_mid",
     "activation_entropy_square_mid",
 )
 
