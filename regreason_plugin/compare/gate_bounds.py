@@ -13,6 +13,7 @@ interval would: rare events that chance kept away, whole groups among them, are 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -52,7 +53,7 @@ class AccuracyChange:
             self.losses / self.design_effect,
             self.wins / self.design_effect,
             self.documents / self.design_effect,
-            critical(alpha, self.degrees),
+            np.asarray(critical(alpha, self.degrees)),
             correction=0.5,
         )
 
@@ -76,7 +77,7 @@ class Accuracy:
     def bounds(self, alpha: float) -> tuple[Array, Array]:
         """As `Bounded`."""
         documents = self.documents / self.design_effect
-        low, high = wilson_bounds(self.value, documents, float(critical(alpha, self.degrees)))
+        low, high = wilson_bounds(self.value, documents, critical(alpha, self.degrees))
         return np.asarray(low), np.asarray(high)
 
 
@@ -224,8 +225,9 @@ def size_of_several(sizes: Array) -> float:
     return float((several**2).sum() / several.sum()) if len(several) else 1.0
 
 
-def critical(alpha: float, degrees: float) -> Array:
+@lru_cache(maxsize=1024)
+def critical(alpha: float, degrees: float) -> float:
     """The value that Student's t is above with a probability of alpha."""
     from scipy.stats import t
 
-    return np.asarray(t.isf(alpha, degrees))
+    return float(t.isf(alpha, degrees))

@@ -42,7 +42,7 @@ def headline(decision: Decision) -> str:
     verdicts: list[str] = [one.verdict for row in decision.gated for one in row.requirements]
     counts = {"shown": "pass", "missed": "fail", "undecided": "undecided"}
     said = ", ".join(f"{verdicts.count(v)} {word}" for word, v in counts.items() if v in verdicts)
-    return f"{text} (of {len(verdicts)} requirements {said})"
+    return f"{text} ({len(verdicts)} requirements: {said})"
 
 
 def print_decision(decision: Decision) -> None:
@@ -67,10 +67,9 @@ def _beside(decision: Decision) -> list[str]:
     if look := decision.rule.look:
         notes.insert(
             0,
-            f"Look {look.number} of {look.planned} planned ones, at {look.number}/{look.planned} "
-            f"of all effective groups: a bound errs with a probability of {look.alpha:.2g} here, "
-            f"and of alpha {decision.rule.alpha:g} {look.spent:.2g} is spent so far "
-            "(Lan and DeMets, like O'Brien and Fleming).",
+            f"Look {look.number} of {look.planned} planned, at {look.number}/{look.planned} of all "
+            f"effective groups: a bound errs with a probability of {look.alpha:.2g} at this look "
+            f"alone; {look.spent:.2g} of alpha {decision.rule.alpha:g} is spent so far.",
         )
     return notes
 
