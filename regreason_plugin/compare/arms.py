@@ -105,9 +105,16 @@ class Arms:
 
     def against(self, name: str, places: Sequence[tuple[int, int]] | None = None) -> Models:
         """An arm less the baseline, pair by pair; ``places`` as those of its `pairs`."""
-        ours, base = self.numbers[name], self.numbers[self.baseline]
         places = self.pairs[name].places if places is None else places
-        return Models(tuple(ours[i] for i, _ in places), tuple(base[j] for _, j in places))
+        return self._less(name, self.baseline, places)
+
+    def between(self, name: str, minus: str) -> Models:
+        """An arm less another, pair by pair."""
+        return self._less(name, minus, pair_seeds(self.seeds[name], self.seeds[minus]).places)
+
+    def _less(self, name: str, minus: str, places: Sequence[tuple[int, int]]) -> Models:
+        ours, others = self.numbers[name], self.numbers[minus]
+        return Models(tuple(ours[i] for i, _ in places), tuple(others[j] for _, j in places))
 
     def shared_pairs(self, name: str, whole: str) -> tuple[Models, Models]:
         """Both arms less the baseline, of the seeds that all three have."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from regreason_plugin.compare import comparison as form
 from regreason_plugin.compare.arms import Arms
@@ -18,9 +19,15 @@ from regreason_plugin.compare.comparability import (
     tasks_of,
 )
 from regreason_plugin.compare.costs import cost_of
-from regreason_plugin.compare.differences import differences, gaps, needed_for, wins
+from regreason_plugin.compare.differences import (
+    detectable_of,
+    differences,
+    gaps,
+    needed_for,
+    wins,
+)
 from regreason_plugin.compare.disagreements import Disagreement, choose
-from regreason_plugin.compare.estimates import BOOTSTRAP_SEED, DRAWS, Estimates
+from regreason_plugin.compare.estimates import Estimates
 from regreason_plugin.compare.learning_curves import curves_of
 from regreason_plugin.compare.task_scores import (
     TaskScores,
@@ -31,14 +38,17 @@ from regreason_plugin.compare.task_scores import (
     setting_of,
 )
 from regreason_plugin.compare.verdict import answers, notes_of
+from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.version import __version__
 from regreason_plugin.evaluate.results import Run, model_arguments
 from regreason_plugin.evaluate.scoring_notes import scoring_notes
 from regreason_plugin.evaluate.task_setting import in_paper
-from regreason_plugin.metrics.metric_names import LAYERS, METRICS
+from regreason_plugin.metrics.metric_names import DESCRIBED, LAYERS, METRICS
 
 # What the others are a part of.
 WHOLE_GAIN = "explanation"
+# A difference of one point of accuracy matters to hardly anybody.
+MARGIN = 0.01
 _LIBRARIES = ("numpy", "scipy", "statsmodels", "scikit-learn")
 
 
@@ -61,8 +71,9 @@ def compare(
     runs: Sequence[Run],
     baseline: str,
     *,
+    primary: str | None = None,
+    margin: float = MARGIN,
     difference: float = 0.02,
-    draws: int = DRAWS,
     command: str = "",
     advance: Callable[[int], object] = lambda _: None,
 ) -> Compared:
@@ -71,8 +82,10 @@ def compare(
     Args:
         runs: A run a model; those of one name are the seeds of an arm. Two names or more.
         baseline: The name of the one to compare with.
+        primary: The one question tested by itself, ``ARM`` or ``ARM:METRIC``. By default the
+            accuracy of `WHOLE_GAIN`, or of the only arm beside the baseline.
+        margin: Differences within it, either way, count as the same; in the primary metric.
         difference: In pooled accuracy, whose price in documents and seeds is told.
-        draws: Of the bootstrap, for arms of few seeds.
         command: What was typed, for the record.
         advance: Told how many settings are done.
 
@@ -82,20 +95,63 @@ def compare(
     """
     # Which models, and whether they are comparable.
     arms = Arms.of(runs, baseline)
+    question = _question(arms, primary)
     first = arms.models[0]
     tasks = tasks_of(first)
     check_comparable(first, arms.models[1:])
     check_same_training_data(arms.models)
     incomparable = incomparable_entropies(arms.models, tasks)
-    # What they answered, the estimates and the tests.
+    # What they answered.
     scores = read_tasks(arms.models, tasks, frozenset(incomparable), advance)
+    comparison = conclude(
+        arms,
+        scores,
+        question,
+        margin=margin,
+        difference=difference,
+        command=command,
+        incomparable=incomparable,
+    )
+    return Compared(comparison, *choose(scores, first, arms.numbers))
+
+
+def conclude(
+    arms: Arms,
+    scores: Sequence[TaskScores],
+    question: tuple[str, str] | None,
+    *,
+    margin: float = MARGIN,
+    difference: float = 0.02,
+    command: str = "",
+    incomparable: Mapping[str, str] = MappingProxyType({}),
+) -> form.Comparison:
+    """Every figure, test and sentence, from what the models answered.
+
+    Args:
+        arms: Which models there are.
+        scores: What they answered, by task.
+        question: Arm and metric of the primary question.
+        margin: As `compare`.
+        difference: As `compare`.
+        command: As `compare`.
+        incomparable: Entropies that are left out, and why.
+
+    Raises:
+        UserError: Not every task has the primary question's metric.
+    """
+    first, tasks = arms.models[0], [one.task for one in scores]
     alone = {name: arms.alone(name) for name in arms.runs}
     against = {name: arms.against(name) for name in arms.others}
-    estimates = Estimates(scores, [*alone.values(), *against.values()], draws)
-    by_setting = differences(estimates, arms, range(len(tasks)))
-    pooled = differences(estimates, arms, [None])
+    estimates = Estimates(scores)
+    if question and question[1] not in estimates.metrics:
+        raise UserError(
+            f"--primary: not every task has the metric {question[1]!r}; those that all have are "
+            f"{', '.join(estimates.metrics)}"
+        )
+    found = differences(estimates, arms, question, margin)
+    metric = question[1] if question else "acc"
     by_arm = {
-        name: {task: by_setting[name, at] for at, task in enumerate(tasks)} for name in arms.others
+        name: dict(zip(tasks, by_task, strict=True)) for name, by_task in found.by_setting.items()
     }
     comparison = form.rounded(
         form.Comparison(
@@ -104,16 +160,21 @@ def compare(
             command=command,
             data=data_of(first.tasks[task] for task in tasks),
             protocol="explanation_first" if is_generative(first) else "label_first",
-            baseline=baseline,
+            baseline=arms.baseline,
             arms=arms.others,
             seeds=arms.seeds,
             level=form.LEVEL,
             power=form.POWER,
-            draws=draws,
-            bootstrap_seed=BOOTSTRAP_SEED,
+            primary=found.primary,
+            margin=margin,
+            family=found.family,
+            effective_groups=estimates.weights.effective_groups,
             metrics=estimates.metrics,
             left_out=_left_out(scores, estimates.metrics, incomparable),
-            settings=[setting_of(one) for one in scores],
+            settings=[
+                setting_of(one, estimates.weights_of(at).effective_groups)
+                for at, one in enumerate(scores)
+            ],
             settings_in_paper=in_paper(one.setting for one in scores),
             scores={
                 name: {task: estimates.scores(models, at) for at, task in enumerate(tasks)}
@@ -121,7 +182,11 @@ def compare(
             },
             differences=by_arm,
             pooled_scores={name: estimates.scores(models) for name, models in alone.items()},
-            pooled={name: pooled[name, None] for name in arms.others},
+            pooled=found.pooled,
+            contrasts=found.contrasts,
+            detectable={
+                name: detectable_of(estimates, models, metric) for name, models in against.items()
+            },
             wins={name: wins(of["acc"] for of in by_arm[name].values()) for name in arms.others},
             needed={name: needed_for(estimates, against[name], difference) for name in arms.others},
             gap_of=WHOLE_GAIN if WHOLE_GAIN in arms.others else None,
@@ -147,7 +212,24 @@ def compare(
         *scoring_notes(arms.models, [list(one.probabilities) for one in scores]),
     ]
     conclusion = {"notes": notes, "answers": answers(comparison)}
-    return Compared(comparison.model_copy(update=conclusion), *choose(scores, first, arms.numbers))
+    return comparison.model_copy(update=conclusion)
+
+
+def _question(arms: Arms, primary: str | None) -> tuple[str, str] | None:
+    """Arm and metric of the primary question; None where several could be and none is named."""
+    if primary is None:
+        if WHOLE_GAIN in arms.others:
+            return WHOLE_GAIN, "acc"
+        return (arms.others[0], "acc") if len(arms.others) == 1 else None
+    arm, metric = primary, "acc"
+    if arm not in arms.runs and ":" in primary:
+        arm, _, metric = primary.rpartition(":")
+    if arm not in arms.others:
+        raise UserError(f"--primary: no arm {arm!r}; name one of {', '.join(arms.others)}")
+    tested = [name for name in METRICS if name not in DESCRIBED]
+    if metric not in tested:
+        raise UserError(f"--primary: no metric {metric!r}; name one of {', '.join(tested)}")
+    return arm, metric
 
 
 def _layers(estimates: Estimates, arms: Arms) -> dict[str, dict[str, list[form.Interval]]]:
@@ -162,7 +244,7 @@ def _layers(estimates: Estimates, arms: Arms) -> dict[str, dict[str, list[form.I
 
 
 def _left_out(
-    scores: Sequence[TaskScores], metrics: Sequence[str], incomparable: dict[str, str]
+    scores: Sequence[TaskScores], metrics: Sequence[str], incomparable: Mapping[str, str]
 ) -> dict[str, str]:
     """Metrics and entropies that some of the models have and that are not compared, and why."""
     prefix = scores[0].sums.probes_prefix

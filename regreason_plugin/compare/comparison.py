@@ -55,7 +55,10 @@ class Difference(Interval):
     """One arm minus another, which is the baseline unless a contrast says otherwise."""
 
     se: float | None = None
-    df: float | None = Field(default=None, description="degrees of freedom; null where se is 0")
+    df_seeds: int | None = Field(
+        default=None, description="degrees of freedom of the seeds; null with fewer than three"
+    )
+    df_groups: float | None = Field(default=None, description="likewise of the groups")
     p: float | None = Field(
         default=None, description="two-sided, groups and seeds taken into account"
     )

@@ -1,56 +1,44 @@
 """What could have been found: the smallest difference, and how much another would take.
 
-The probability that a test finds a difference is that of the whole procedure, under the variance
-components that were seen: with them the mean is normal and the mean squares of `paired.crossed`
-are independent chi-squares (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4),
-from which follow the standard error and the degrees of freedom that another sample would have. A
-noncentral t with today's degrees of freedom promises too much: where three seeds happen to vary by
-nothing, the next three may vary, and the test then has few degrees of freedom.
+The probability that the test finds a difference is taken over everything that another sample would
+have anew: the mean is normal, and the seeds' variance is a chi-square, from which follow another
+standard error and another critical value. (A noncentral t with today's critical value promises too
+much: where three seeds happen to vary by nothing, the next three may vary.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
-from regreason_plugin.compare.crossed_variance import (
-    ENOUGH_SEEDS,
-    Estimate,
-    Table,
-    crossed,
-    variance_of_mean,
-)
+from regreason_plugin.compare.crossed_variance import ENOUGH_SEEDS, Variance
 from regreason_plugin.metrics.answers import Array
 
 MOST_GROUPS = 10_000_000
 MOST_SEEDS = 1_000
-# Samples that the probability is a mean over, two to this power; it errs by 0.003 or so.
-_SAMPLES = 9
+_SAMPLES = 64
 
 
-def detectable(estimate: Estimate, *, level: float = 0.95, power: float = 0.80) -> float:
+def detectable(variance: Variance, *, level: float = 0.95, power: float = 0.80) -> float:
     """The smallest true difference that is found with this probability.
 
     Args:
-        estimate: How it varies counts, not its value.
+        variance: Of the mean difference.
         level: One minus the test's error rate.
         power: The probability.
 
     Returns:
-        A difference above 0; NaN where the standard error is 0 or undefined: where nothing was
-        seen to vary, nothing is known of what could have been found.
+        A difference above 0; NaN where nothing was seen to vary, so that nothing is known of what
+        could have been found.
     """
     from scipy.optimize import brentq
 
-    if not estimate.se > 0:
+    if not variance.whole > 0:
         return float("nan")
-    if estimate.table is None:
-        sd, halves = estimate.se, _normal_halves(estimate.se, level)
-    else:
-        seeds, groups = estimate.table[:2]
-        sd, halves = _samples(_components(estimate.table), seeds, groups, level)
+    sd, halves = variance.whole**0.5, _half_widths(variance, level)
     enough = sd
     while _power_of(enough, sd, halves) < power:
         enough *= 2
@@ -58,8 +46,8 @@ def detectable(estimate: Estimate, *, level: float = 0.95, power: float = 0.80) 
 
 
 def needed(
-    values: Array,
-    influence: Array,
+    variance: Variance,
+    groups: int,
     difference: float,
     *,
     level: float = 0.95,
@@ -68,9 +56,8 @@ def needed(
     """How many groups, or seeds, it takes to find a difference with this probability.
 
     Args:
-        values: As for `paired.crossed`, ``[seeds]``.
-        influence: As for `paired.crossed`, ``[seeds, groups]``. New groups and seeds are taken to
-            vary as these do.
+        variance: Of the mean difference. New groups and seeds are taken to vary as these do.
+        groups: How many it is from.
         difference: The true difference, either sign.
         level: One minus the test's error rate.
         power: The probability.
@@ -80,71 +67,47 @@ def needed(
         None where not even `MOST_GROUPS` or `MOST_SEEDS` are enough, or where nothing varies. With
         fewer than three seeds the groups needed for these trained models, and None.
     """
-    seeds, groups = influence.shape
-    if seeds < ENOUGH_SEEDS:
-        variance = float((influence.mean(axis=0) ** 2).sum() / (groups - 1))
-
-        def found_alone(count: int) -> float:
-            se = float(np.sqrt(variance / count))
-            return _power_of(abs(difference), se, _normal_halves(se, level))
-
-        if not variance > 0:
-            return None, None
-        return _fewest(found_alone, power, groups, 2, MOST_GROUPS), None
-
-    table = crossed(values, influence, level=level).table
-    if table is None:
+    if not variance.whole > 0:
         return None, None
-    components = _components(table)
+    seeds = variance.df_seeds + 1
 
-    def power_with(seeds: int, groups: int) -> float:
-        return _power_of(abs(difference), *_samples(components, seeds, groups, level))
+    def power_with(count_of_seeds: int, count_of_groups: int) -> float:
+        more, longer = count_of_seeds / seeds, count_of_groups / groups
+        of_seeds = (variance.seeds - variance.rest) + variance.rest / longer
+        other = Variance(
+            of_seeds / more,
+            variance.groups / longer,
+            variance.rest / longer / more,
+            count_of_seeds - 1,
+            max(variance.df_groups * longer, 1.0),
+        )
+        return _power_of(abs(difference), other.whole**0.5, _half_widths(other, level))
 
-    return (
-        _fewest(lambda count: power_with(seeds, count), power, groups, 2, MOST_GROUPS),
-        _fewest(lambda count: power_with(count, groups), power, seeds, ENOUGH_SEEDS, MOST_SEEDS),
+    enough_groups = _fewest(lambda count: power_with(seeds, count), power, groups, 2, MOST_GROUPS)
+    if seeds < ENOUGH_SEEDS:
+        return enough_groups, None
+    return enough_groups, _fewest(
+        lambda count: power_with(count, groups), power, seeds, ENOUGH_SEEDS, MOST_SEEDS
     )
 
 
-def _components(table: Table) -> tuple[float, float, float]:
-    """Variance components of seeds, groups and the rest, none negative.
-
-    With as many seeds and groups they give the standard error of `paired.crossed`.
-    """
-    rest = min(table.rest, max(table.of_seed, table.of_group))
-    of_seed, of_group = max(table.of_seed, rest), max(table.of_group, rest)
-    return (of_seed - rest) / table.groups, (of_group - rest) / table.seeds, rest
-
-
-def _samples(
-    components: tuple[float, float, float], seeds: int, groups: int, level: float
-) -> tuple[float, Array]:
-    """The mean's standard deviation, and half the width of the intervals that samples have."""
-    from scipy.special import stdtrit
-
-    seed, group, rest = components
-    expected = np.array([rest + groups * seed, rest + seeds * group, rest])
-    variance, df = variance_of_mean(expected[:, None] * _chi_squares(seeds, groups), seeds, groups)
-    sd = float(np.sqrt(seed / seeds + group / groups + rest / (seeds * groups)))
-    return sd, stdtrit(df, (1 + level) / 2) * np.sqrt(variance)
+def _half_widths(variance: Variance, level: float) -> Array:
+    """Half the width of the intervals that other samples would have."""
+    if not variance.seeds:
+        return np.array([variance.critical(level) * variance.whole**0.5])
+    samples = [
+        replace(variance, seeds=variance.seeds * ratio) for ratio in _chi_square(variance.df_seeds)
+    ]
+    return np.array([one.critical(level) * one.whole**0.5 for one in samples])
 
 
 @lru_cache(maxsize=64)
-def _chi_squares(seeds: int, groups: int) -> Array:
-    """Of seeds, groups and the rest over their degrees of freedom, evenly spread, [3, samples]."""
+def _chi_square(df: int) -> tuple[float, ...]:
+    """Values of a chi-square over its degrees of freedom, each as likely as the next."""
     from scipy.special import gammaincinv
-    from scipy.stats import qmc
 
-    points = qmc.Sobol(3, scramble=False).random_base2(_SAMPLES).T + 2.0 ** -(_SAMPLES + 1)
-    halved = np.array([seeds - 1, groups - 1, (seeds - 1) * (groups - 1)])[:, None] / 2
-    quantiles: Array = gammaincinv(halved, points) / halved
-    return quantiles
-
-
-def _normal_halves(se: float, level: float) -> Array:
-    from scipy.special import ndtri
-
-    return np.array([ndtri((1 + level) / 2) * se])
+    probabilities = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
+    return tuple(2 / df * gammaincinv(df / 2, probabilities))
 
 
 def _power_of(difference: float, sd: float, halves: Array) -> float:

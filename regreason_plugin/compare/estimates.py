@@ -1,111 +1,124 @@
 """Figures with their intervals, of one setting or pooled over all of them.
 
 A group of documents (a conversation's axes, answers to one question) can be in several settings,
-so pooled figures count it once: its influences on the settings add up, and a bootstrap draws it
-for all settings at once.
+so pooled figures count it once: what it contributes to the settings adds up.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from regreason_plugin.compare.arms import Models
 from regreason_plugin.compare.comparison import Interval, Score
 from regreason_plugin.compare.crossed_variance import (
-    ENOUGH_SEEDS,
     Estimate,
-    bootstrapped,
-    crossed,
-    group_weights,
+    difference_of_shares,
+    mean,
+    share,
+    undefined,
+    variance_of,
 )
+from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.task_scores import TaskScores
-from regreason_plugin.metrics.answers import Array, Integers
-from regreason_plugin.metrics.group_sums import NO_MEANS, drawing
+from regreason_plugin.metrics.answers import Array
+from regreason_plugin.metrics.calibration import ece_of_sums
 from regreason_plugin.metrics.influence import Statistic, mean_influence
-from regreason_plugin.metrics.metric_names import LAYERS, METRICS
-
-DRAWS = 10_000
-BOOTSTRAP_SEED = 0
+from regreason_plugin.metrics.metric_names import METRICS
 
 
 class Estimates:
     """All settings of all models.
 
-    Args:
+    Attributes:
         tasks: What was read of each.
-        drawn: Those figures of few seeds that need a bootstrap.
-        draws: Of the bootstrap.
+        groups: How many groups of documents there are in all.
+        metrics: Those that every task has.
     """
 
-    def __init__(
-        self, tasks: Sequence[TaskScores], drawn: Sequence[Models], draws: int = DRAWS
-    ) -> None:
+    def __init__(self, tasks: Sequence[TaskScores]) -> None:
         self.tasks = tasks
-        self.draws = draws
         names = sorted({(task.folder, name) for task in tasks for name in task.sums.groups})
         place = {name: index for index, name in enumerate(names)}
         self._places = [
             np.array([place[task.folder, name] for name in task.sums.groups], dtype=np.int64)
             for task in tasks
         ]
-        self._groups = len(names)
+        self.groups = len(names)
         # A mean over fewer settings would be another quantity.
         self.metrics = [name for name in METRICS if all(name in task.statistics for task in tasks)]
-        # Of each arm's entropies by layer the sums in each task, ``[seeds, groups, layers + 1]``.
-        self._layers = {
-            (name, models): totals
-            for name in LAYERS
-            for models in drawn
-            if not models.minus and (totals := self._layer_totals(name, models))
-        }
-        self._drawn = list(dict.fromkeys(models for models in drawn if _few(models)))
-        self._layer_draws = {
-            key: np.zeros((draws, totals[0].shape[2]))
-            for key, totals in self._layers.items()
-            if _few(key[1])
-        }
-        self._draws = self._bootstrap(self._drawn)
-
-    def _layer_totals(self, name: str, models: Models) -> list[Array]:
-        """By task; empty where not all tasks have them of as many layers."""
-        sums = [task.sums for task in self.tasks]
-        if not all(name in one.layers and one.layers_known[name].any() for one in sums):
-            return []
-        by_task = [[one.layers[name][model] for model in models.of] for one in sums]
-        depths = {totals.shape[1] for of_task in by_task for totals in of_task}
-        return [np.stack(of_task) for of_task in by_task] if len(depths) == 1 else []
 
     def scores(self, models: Models, task: int | None = None) -> dict[str, Score]:
-        """An arm's figures by metric, with its seeds' own."""
+        """An arm's figures by metric, with its seeds' own and their spread."""
         scores = {}
         for metric in self.metrics:
-            by_seed = self.statistic(metric, models, task).values
+            by_seed = self._statistic(metric, models, self._at(task)).values
             known = [float(value) if np.isfinite(value) else None for value in by_seed]
+            spread = float(by_seed.std(ddof=1)) if len(known) > 1 and None not in known else None
             interval = interval_of(self.estimate(metric, models, task))
-            scores[metric] = Score(**interval.model_dump(), by_seed=known)
+            scores[metric] = Score(**interval.model_dump(), by_seed=known, seed_sd=spread)
+        scores["ece"] = self._plain_calibration_error(models, self._at(task))
         return scores
 
-    def estimate(self, metric: str, models: Models, task: int | None = None) -> Estimate | None:
-        """A figure of one setting, or the unweighted mean over all; None where undefined."""
-        draws = None
-        if _few(models):
-            of_task = self._draws[self.metrics.index(metric), ..., self._drawn.index(models)]
-            draws = (of_task.mean(axis=0) if task is None else of_task[task]).astype(np.float64)
-        return _estimate(
-            self.statistic(metric, models, task), draws, is_mean=metric not in NO_MEANS
-        )
+    def estimate(
+        self, metric: str, models: Models, task: int | None = None, margin: float = math.nan
+    ) -> Estimate | None:
+        """A figure of one setting, or the unweighted mean over all; None where undefined.
 
-    def statistic(self, metric: str, models: Models, task: int | None = None) -> Statistic:
-        """A figure by seed, and the groups' influences; of all groups where it is pooled."""
-        if task is not None:
-            return _combine(self.tasks[task].statistics[metric], models)
-        return self._pooled([_combine(one.statistics[metric], models) for one in self.tasks])
+        Args:
+            metric: Its key.
+            models: An arm, or two of which one is taken from the other.
+            task: The setting's place; None for all.
+            margin: Differences within it, either way, count as the same.
+        """
+        tasks = self._at(task)
+        values, contributions = self._statistic(metric, models, tasks)
+        if not np.isfinite(values).all():
+            return None
+        weights = self._weights(metric, tasks)
+        # One group says nothing of how groups differ.
+        unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
+        if unknown:
+            return undefined(float(values.mean()))
+        documents = self._documents(metric, models, tasks)
+        alike = 1.0
+        if documents is not None:
+            of_groups = float((contributions.mean(axis=0) ** 2).sum())
+            of_documents = sum(float(((d - d.mean()) ** 2).sum()) * w**2 for d, w in documents)
+            if metric == "acc":
+                of_groups += float((weights.shares**2).sum()) / weights.effective_documents
+                of_documents += 1 / weights.effective_documents**2
+            alike = weights.alikeness(of_groups, of_documents)
+        variance = variance_of(values, contributions, weights, alike)
+        if metric != "acc":
+            return mean(values, variance, margin=margin)
+        if not models.minus:
+            return share(values, variance, weights)
+        losses, wins = self._losses_and_wins(models, tasks)
+        return difference_of_shares(losses, wins, len(values), variance, weights, margin=margin)
+
+    def value(self, metric: str, models: Models, task: int | None = None) -> float:
+        """A figure alone; NaN where undefined."""
+        return float(self._statistic(metric, models, self._at(task)).values.mean())
+
+    def pooled_accuracies(self, models: Models) -> Statistic:
+        """The differences of some pairs of models by pair ``[S]``, and the groups' contributions.
+
+        The latter are ``[S, G]``, and those of a pair sum to zero.
+        """
+        return self._statistic("acc", models, self._at(None))
+
+    @cached_property
+    def weights(self) -> GroupWeights:
+        """Of all groups in the mean over the settings."""
+        return self._weights("acc", self._at(None))
+
+    def weights_of(self, task: int) -> GroupWeights:
+        """Of the groups in one setting."""
+        return self._weights("acc", [task])
 
     def layers(self, name: str, models: Models) -> list[Interval]:
         """An entropy by layer, pooled; empty where not all tasks have it at as many layers.
@@ -117,70 +130,89 @@ class Estimates:
         Returns:
             A layer each, estimated as every other mean.
         """
+        sums = [task.sums for task in self.tasks]
+        if not all(name in one.layers and one.layers_known[name].any() for one in sums):
+            return []
+        totals = [np.stack([one.layers[name][model] for model in models.of]) for one in sums]
+        if len({of_task.shape[2] for of_task in totals}) > 1:
+            return []
+        known = [one.layers_known[name] for one in sums]
+        weights = self._weights_by_size(known, self._at(None))
         intervals = []
-        totals = self._layers.get((name, models), [])
-        for layer in range(totals[0].shape[2] if totals else 0):
+        for layer in range(totals[0].shape[2]):
             by_task = [
-                mean_influence(of_task[..., layer], task.sums.layers_known[name])
-                for task, of_task in zip(self.tasks, totals, strict=True)
+                mean_influence(of_task[..., layer], sizes)
+                for of_task, sizes in zip(totals, known, strict=True)
             ]
-            draws = self._layer_draws.get((name, models))
-            of_layer = None if draws is None else draws[:, layer]
-            intervals.append(interval_of(_estimate(self._pooled(by_task), of_layer)))
+            values, contributions = self._pooled(by_task, self._at(None))
+            unknown = np.count_nonzero(weights.shares) < 2
+            estimate = (
+                undefined(float(values.mean()))
+                if unknown
+                else mean(values, variance_of(values, contributions, weights))
+            )
+            intervals.append(interval_of(estimate))
         return intervals
 
-    def _pooled(self, by_task: Sequence[Statistic]) -> Statistic:
-        """The unweighted mean over the tasks, with the influence of all groups."""
+    def _plain_calibration_error(self, models: Models, tasks: Sequence[int]) -> Score:
+        """Described, not estimated: chance alone keeps it above zero."""
+        of = list(models.of)
+        by_seed = np.mean([ece_of_sums(self.tasks[at].bins[of]) for at in tasks], axis=0)
+        return Score(value=float(by_seed.mean()), by_seed=by_seed.tolist())
+
+    def _at(self, task: int | None) -> list[int]:
+        return list(range(len(self.tasks))) if task is None else [task]
+
+    def _statistic(self, metric: str, models: Models, tasks: Sequence[int]) -> Statistic:
+        """The mean over tasks by seed ``[S]``, and the contributions of all groups ``[S, G]``."""
+        by_task = [_combine(self.tasks[at].statistics[metric], models) for at in tasks]
+        return self._pooled(by_task, tasks)
+
+    def _pooled(self, by_task: Sequence[Statistic], tasks: Sequence[int]) -> Statistic:
         seeds = len(by_task[0].values)
-        values, influence = np.zeros(seeds), np.zeros((seeds, self._groups))
-        for of_task, places in zip(by_task, self._places, strict=True):
-            values += of_task.values / len(self.tasks)
-            influence[:, places] += of_task.influence * self._share(places)
-        return Statistic(values, influence)
+        values, contributions = np.zeros(seeds), np.zeros((seeds, self.groups))
+        for of_task, at in zip(by_task, tasks, strict=True):
+            values += of_task.values / len(tasks)
+            count = of_task.influence.shape[1] * len(tasks)
+            contributions[:, self._places[at]] += of_task.influence / count
+        return Statistic(values, contributions)
 
-    def _share(self, places: Integers) -> float:
-        """What makes of a group's influence on a setting that on the mean over settings."""
-        return self._groups / (len(places) * len(self.tasks))
+    def _weights(self, metric: str, tasks: Sequence[int]) -> GroupWeights:
+        return self._weights_by_size([_sizes(self.tasks[at], metric) for at in tasks], tasks)
 
-    def _strata(self) -> Integers:
-        """Groups whose settings hang together: resampled within, each setting keeps its size."""
-        task = np.concatenate([np.full(len(p), i) for i, p in enumerate(self._places)])
-        group = np.concatenate(self._places) + len(self.tasks)
-        size = len(self.tasks) + self._groups
-        graph = coo_array((np.ones(len(task)), (task, group)), shape=(size, size))
-        _, component = connected_components(graph, directed=False)
-        _, strata = np.unique(component[len(self.tasks) :], return_inverse=True)
-        numbers: Integers = strata.astype(np.int64)
-        return numbers
+    def _weights_by_size(self, sizes: Sequence[Array], tasks: Sequence[int]) -> GroupWeights:
+        shares, squares = np.zeros(self.groups), np.zeros(self.groups)
+        for of_task, at in zip(sizes, tasks, strict=True):
+            document = 1 / (of_task.sum() * len(tasks))
+            shares[self._places[at]] += of_task * document
+            squares[self._places[at]] += of_task * document**2
+        return GroupWeights(shares, squares)
 
-    def _bootstrap(self, drawn: Sequence[Models]) -> NDArray[np.float32]:
-        """Each figure in every bootstrap sample, ``[metrics, tasks, draws, figures]``."""
-        shape = (len(self.metrics), len(self.tasks), self.draws, len(drawn))
-        figures_drawn: NDArray[np.float32] = np.empty(shape, dtype=np.float32)
-        used = sorted({model for models in drawn for model in (*models.of, *models.minus)})
-        if not used:
-            return figures_drawn
-        figures = _as_matrix(drawn, used)
-        draw = [drawing(task.sums, used) for task in self.tasks]
-        columns = [_as_slice(places) for places in self._places]
-        start = 0
-        for weights in group_weights(self._strata(), self.draws, BOOTSTRAP_SEED):
-            stop = start + len(weights)
-            for at, column in enumerate(columns):
-                metrics = draw[at](weights[:, column])
-                by_model = np.stack([metrics[name] for name in self.metrics])
-                figures_drawn[:, at, start:stop] = by_model @ figures
-                self._draw_layers(at, weights[:, column], slice(start, stop))
-            start = stop
-        return figures_drawn
+    def _documents(
+        self, metric: str, models: Models, tasks: Sequence[int]
+    ) -> list[tuple[Array, float]] | None:
+        """The documents' values, the mean over seeds, and one's weight; None of no mean."""
+        documents = []
+        for at in tasks:
+            if metric not in self.tasks[at].values:
+                return None
+            values = self.tasks[at].values[metric].astype(np.float64)
+            of = values[list(models.of)].mean(axis=0)
+            if models.minus:
+                of = of - values[list(models.minus)].mean(axis=0)
+            of = of[np.isfinite(of)]
+            documents.append((of, 1 / (len(of) * len(tasks))))
+        return documents
 
-    def _draw_layers(self, at: int, weights: NDArray[np.float32], part: slice) -> None:
-        """Add one task's share of some draws to those of the entropies by layer."""
-        for (name, models), draws in self._layer_draws.items():
-            totals = self._layers[name, models][at].mean(axis=0)
-            known = weights @ self.tasks[at].sums.layers_known[name]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                draws[part] += weights @ totals / (known * len(self.tasks))[:, None]
+    def _losses_and_wins(self, models: Models, tasks: Sequence[int]) -> tuple[float, float]:
+        """The shares of documents that one of two models alone is right about."""
+        losses = wins = 0.0
+        for at in tasks:
+            correct = self.tasks[at].values["acc"]
+            ahead = correct[list(models.of)] - correct[list(models.minus)]
+            losses += float((ahead < 0).mean()) / len(tasks)
+            wins += float((ahead > 0).mean()) / len(tasks)
+        return losses, wins
 
 
 def interval_of(estimate: Estimate | None) -> Interval:
@@ -191,50 +223,14 @@ def interval_of(estimate: Estimate | None) -> Interval:
     return Interval(value=estimate.value, low=low, high=high)
 
 
-def _estimate(
-    statistic: Statistic, draws: Array | None, *, is_mean: bool = True
-) -> Estimate | None:
-    """By the two-way table of seeds and groups, or by a bootstrap's draws where there are some."""
-    values, influence = statistic
-    if not np.isfinite(values).all():
-        return None
-    value = float(values.mean())
-    if influence.shape[1] < 2 or not np.isfinite(influence).all():
-        # One group says nothing of how groups differ.
-        return Estimate(value, math.nan, math.nan, math.nan, math.nan, None, "groups")
-    if draws is None:
-        return crossed(values, influence)
-    if not is_mean and not np.isnan(draws).all():
-        # A sample repeats documents: its calibration error lies above the estimate by as much as
-        # the estimate above that of endless documents. Over 18 settings no interval would hold
-        # its own estimate.
-        draws = draws + (value - np.nanmean(draws))
-    # What lies beyond the seventh digit is the single precision's.
-    return bootstrapped(value, draws.round(7), influence)
-
-
-def _few(models: Models) -> bool:
-    return len(models.of) < ENOUGH_SEEDS
-
-
-def _as_matrix(drawn: Sequence[Models], used: Sequence[int]) -> NDArray[np.float32]:
-    """What makes figures of the models' metrics, ``[models, figures]``.
-
-    (A metric that is undefined in a sample is so for all models: the labels are the same.)
-    """
-    column = {model: index for index, model in enumerate(used)}
-    matrix = np.zeros((len(used), len(drawn)), dtype=np.float32)
-    for place, models in enumerate(drawn):
-        for sign, side in ((1, models.of), (-1, models.minus)):
-            for model in side:
-                matrix[column[model], place] += sign / len(side)
-    return matrix
-
-
-def _as_slice(places: Integers) -> slice | Integers:
-    """Places that follow each other as a slice, which copies nothing."""
-    follow = len(places) == places[-1] - places[0] + 1
-    return slice(int(places[0]), int(places[-1]) + 1) if follow else places
+def _sizes(task: TaskScores, metric: str) -> Array:
+    """Of how many documents of each group a metric is, ``[G]``."""
+    if metric in task.values:
+        known = np.isfinite(task.values[metric]).all(axis=0)
+        if not known.all():
+            _, member = np.unique(np.array(task.groups), return_inverse=True)
+            return np.bincount(member, known, len(task.sums.groups)).astype(np.float64)
+    return task.sums.sizes
 
 
 def _combine(statistic: Statistic, models: Models) -> Statistic:

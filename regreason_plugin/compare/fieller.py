@@ -3,9 +3,9 @@
 Of a numerator and a denominator that are both uncertain, the ratio rho is what a test of
 numerator - rho * denominator = 0 does not reject (Fieller, Journal of the Royal Statistical Society
 B 16, 1954). Where the denominator itself may be zero, that is everything outside of an interval, or
-everything. The test is that of `paired.crossed`. Its mean squares are quadratic forms in (1, -rho),
-but its degrees of freedom and what it truncates depend on rho too, so that the set's ends are
-looked for and not solved for: over the angle of (1, -rho), where infinity is a point like others.
+everything. The test is that of `crossed_variance`. Its variances are quadratic forms in (1, -rho),
+but its critical value and what it truncates depend on rho too, so that the set's ends are looked
+for and not solved for: over the angle of (1, -rho), where infinity is a point like others.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from regreason_plugin.compare.behrens_fisher import tail
 from regreason_plugin.compare.comparison import Gap
-from regreason_plugin.compare.crossed_variance import (
-    ENOUGH_SEEDS,
-    mean_squares,
-    variance_of_mean,
-)
+from regreason_plugin.compare.crossed_variance import ENOUGH_SEEDS
+from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.metrics.answers import Array
 
 _ANGLES = 1024
@@ -26,13 +24,16 @@ _ANGLES = 1024
 _HALVINGS = 60
 
 
-def fieller(values: Array, influence: Array, *, level: float = 0.95) -> Gap:
+def fieller(
+    values: Array, contributions: Array, weights: GroupWeights, *, level: float = 0.95
+) -> Gap:
     """The ratio of two differences with its confidence set.
 
     Args:
         values: The numerator's and the denominator's, ``[2, seeds]``.
-        influence: Theirs, ``[2, seeds, groups]``. With fewer than three seeds the set is one over
-            groups, for these trained models only.
+        contributions: The groups', ``[2, seeds, groups]``. With fewer than three seeds the set is
+            one over groups, for these trained models only.
+        weights: Of the groups.
         level: Of the set.
 
     Returns:
@@ -42,14 +43,14 @@ def fieller(values: Array, influence: Array, *, level: float = 0.95) -> Gap:
     Raises:
         ValueError: There is one group only.
     """
-    if influence.shape[2] < 2:
+    if contributions.shape[2] < 2:
         raise ValueError("an interval needs two groups of documents or more")
     numerator, denominator = (float(mean) for mean in values.mean(axis=1))
     value = numerator / denominator if denominator else None
-    if value is not None and np.array_equal(*values) and np.array_equal(*influence):
+    if value is not None and np.array_equal(*values) and np.array_equal(*contributions):
         # The arm is the explanation itself.
         return Gap(value=1.0, kind="between", low=1.0, high=1.0)
-    test = _Test(values, influence, level)
+    test = _Test(values, contributions, weights, level)
     # From minus infinity to infinity; the estimate is a point of it, and so is where the test
     # rejects the most, lest a set that leaves out little be taken for everything.
     estimate = _angle(denominator, numerator)
@@ -80,36 +81,46 @@ def _angle(x: float, y: float) -> float:
 class _Test:
     """Whether numerator - rho * denominator = 0 is kept, for any rho = tan(angle)."""
 
-    def __init__(self, values: Array, influence: Array, level: float) -> None:
-        _, self.seeds, self.groups = influence.shape
+    def __init__(
+        self, values: Array, contributions: Array, weights: GroupWeights, level: float
+    ) -> None:
+        seeds = values.shape[1]
         self.level = level
         self.mean = values.mean(axis=1)
-        if self.seeds >= ENOUGH_SEEDS:
-            self.squares = mean_squares(values, influence)
-        else:
-            by_group = influence.mean(axis=1)
-            self.squares = (by_group @ by_group.T / (self.groups - 1))[None]
+        self.df_seeds, self.df_groups = seeds - 1, weights.degrees_of_freedom()
+        scaled = contributions / np.sqrt(1 - weights.shares)
+        by_group = scaled.mean(axis=1)
+        self.of_groups = by_group @ by_group.T
+        self.of_seeds, self.rest = np.zeros((2, 2)), np.zeros((2, 2))
+        if seeds >= ENOUGH_SEEDS:
+            by_seed = values - self.mean[:, None]
+            left = (scaled - by_group[:, None]).reshape(2, -1)
+            self.of_seeds = by_seed @ by_seed.T / (seeds * (seeds - 1))
+            self.rest = left @ left.T / (seeds * (seeds - 1))
 
     def keeps(self, angles: Array) -> NDArray[np.bool_]:
         """Whether the test at 1 - level does not reject, ``[angles]``."""
-        from scipy.special import stdtrit
-
         c = np.stack([np.cos(angles), -np.sin(angles)])
-        # Where one is 0, rounding may leave it below.
-        squares = np.maximum(np.einsum("ka,mkl,la->ma", c, self.squares, c), 0.0)
-        if self.seeds >= ENOUGH_SEEDS:
-            variance, df = variance_of_mean(squares, self.seeds, self.groups)
-        else:
-            variance = squares[0] / self.groups
-            df = np.full_like(variance, self.groups - 1)
-        half = stdtrit(df, (1 + self.level) / 2) * np.sqrt(variance)
-        kept: NDArray[np.bool_] = np.abs(self.mean @ c) <= np.where(variance > 0, half, 0.0)
+
+        def form(matrix: Array) -> Array:
+            # Where it is 0, rounding may leave it below.
+            of_angles: Array = np.maximum(np.einsum("ka,kl,la->a", c, matrix, c), 0.0)
+            return of_angles
+
+        of_seeds, of_groups = form(self.of_seeds), np.maximum(form(self.of_groups - self.rest), 0)
+        variance = of_seeds + of_groups
+        away = np.abs(self.mean @ c)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(variance > 0, of_seeds / variance, 0.0)
+            statistic = np.where(variance > 0, away / np.sqrt(variance), 0.0)
+        p = 2 * tail(statistic, share, self.df_seeds, self.df_groups)
+        kept: NDArray[np.bool_] = np.where(variance > 0, p >= 1 - self.level, away == 0)
         return kept
 
     def strictest(self) -> tuple[float, float]:
         """(1, rho), up to a factor, where mean over standard error is about at its greatest."""
         # Their sum is never indefinite, as a variance with a component less can be.
-        weights = np.linalg.lstsq(self.squares.sum(axis=0), self.mean, rcond=None)[0]
+        weights = np.linalg.lstsq(self.of_seeds + self.of_groups, self.mean, rcond=None)[0]
         return float(weights[0]), float(-weights[1])
 
 

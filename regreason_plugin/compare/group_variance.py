@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from regreason_plugin.metrics.answers import Array
 
 
@@ -64,22 +62,21 @@ class GroupWeights:
         squares: Array = (contributions**2 / (1 - self.shares)).sum(axis=-1)
         return squares
 
-    def alikeness(self, contributions: Array, documents: float) -> float:
+    def alikeness(self, of_groups: float, of_documents: float) -> float:
         """The correlation of two documents of a group, by moments.
 
         Args:
-            contributions: Of the groups, ``[G]``.
-            documents: The sum of the documents' own squared contributions.
+            of_groups: The sum of the groups' squared contributions.
+            of_documents: The sum of the documents' own.
 
         Returns:
             From 0 to 1; 1 where nothing varies or all groups are of one document.
         """
         pairs = float((self.shares**2 - self.squares).sum())
-        if not documents > 0 or pairs <= 1e-12:
+        if not of_documents > 0 or pairs <= 1e-12:
             return 1.0
-        between = float((contributions**2).sum()) - documents
-        correlation = between / pairs * float(self.squares.sum()) / documents
-        return min(max(correlation, 0.0), 1.0)
+        alike = (of_groups / of_documents - 1) * float(self.squares.sum()) / pairs
+        return min(max(alike, 0.0), 1.0)
 
     def degrees_of_freedom(self, alike: float = 1.0) -> float:
         """Of `variance`, if two documents of a group are correlated by ``alike``.

@@ -83,3 +83,24 @@ def score_bounds(
         return inside
 
     return bound(-1.0), bound(1.0)
+
+
+def wilson_bounds(share: float, documents: float, critical: float) -> tuple[float, float]:
+    """Wilson's score interval of one share, half a document taken off for whole counts.
+
+    Newcombe, Statistics in Medicine 17, 1998, 857-872, method 4.
+
+    Args:
+        share: Of the documents, 0 to 1.
+        documents: How many; need not be whole.
+        critical: Of the normal or another distribution, two-sided.
+    """
+    n, z, p = documents, critical, share
+
+    def reach(towards: float, p: float) -> float:
+        inside = z**2 - towards * 2 - 1 / n + 4 * p * (n * (1 - p) + towards)
+        return float((2 * n * p + z**2 - towards - z * np.sqrt(max(inside, 0))) / (2 * (n + z**2)))
+
+    low = reach(1, p) if p > 0 else 0.0
+    high = 1 - reach(1, 1 - p) if p < 1 else 1.0
+    return max(low, 0.0), min(high, 1.0)

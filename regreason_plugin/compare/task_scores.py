@@ -183,7 +183,7 @@ def _confusion(answers: Answers) -> Integers:
 # --- what is counted, not estimated ---------------------------------------------------------
 
 
-def setting_of(scores: TaskScores) -> Setting:
+def setting_of(scores: TaskScores, effective_groups: float) -> Setting:
     """What the task is."""
     setting = scores.setting
     labels = scores.confusion[0].sum(axis=1)
@@ -195,6 +195,7 @@ def setting_of(scores: TaskScores) -> Setting:
         axis_title=setting.axis_title,
         documents=len(scores.ids),
         groups=len(scores.sums.groups),
+        effective_groups=effective_groups,
         majority_acc=float(labels.max() / labels.sum()),
         labels=labels.tolist(),
         label_names=list(setting.labels),
