@@ -32,8 +32,9 @@ def ece_of_sums(sums: Array) -> Array:
 
 
 def miscalibration(confidences: Array, correct: Array, member: Integers) -> Statistic:
-    """The squared gap between confidence and accuracy, without the bias of chance.
+    """The squared gap between confidence and accuracy in percent, without the bias of chance.
 
+    It is 1 where confidence and accuracy are ten points apart in every bin, 0.01 for one point.
     In a bin, the mean of gap times gap over all pairs of documents of different groups estimates
     the square of the mean gap without bias, where groups are independent: a U-statistic. Bins
     count by their share of the documents. Of groups of one document it is the debiased squared
@@ -74,7 +75,7 @@ def miscalibration(confidences: Array, correct: Array, member: Integers) -> Stat
     # (What is smaller yet is a rounding error: all gaps are the same.)
     if 1e-12 * least < variance < least:
         influence = influence * (least / variance) ** 0.5
-    return Statistic(value[None], influence)
+    return Statistic(100 * value[None], 100 * influence)
 
 
 def _pair_weights(count: Array, own_count: Array) -> Array:

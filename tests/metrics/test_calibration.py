@@ -30,9 +30,10 @@ HEAVY = np.repeat(np.arange(104), [50] * 4 + [1] * 100)
 
 
 def of_documents(confidences: Array, correct: Array, member: Integers) -> Statistic:
-    return miscalibration(
-        confidences, correct.astype(float), np.unique(member, return_inverse=True)[1]
-    )
+    """Not in percent."""
+    place = np.unique(member, return_inverse=True)[1]
+    values, influence = miscalibration(confidences, correct.astype(float), place)
+    return Statistic(values / 100, influence / 100)
 
 
 def by_pairs(confidences: Array, correct: Array, member: Integers) -> float:
@@ -114,6 +115,14 @@ def test_groups_of_one_give_the_debiased_estimate_of_the_literature() -> None:
         expected += len(right) / 200 * ((level - right.mean()) ** 2 - noise)
     found = of_documents(confidences, correct, np.arange(200))
     assert found.values[0] == pytest.approx(expected)
+
+
+def test_ten_points_everywhere_are_one_percent() -> None:
+    confidences, correct = np.array([0.35] * 4 + [0.6] * 4), np.array([0, 0, 0, 1, 0, 0, 1, 1])
+    # Groups that hold every bin's accuracy, so that no chance is to be taken off.
+    member = np.repeat([0, 1, 2], 8)
+    found = miscalibration(np.tile(confidences, 3), np.tile(correct, 3).astype(float), member)
+    assert found.values == pytest.approx(np.ones(1))
 
 
 def test_undefined_where_no_bin_holds_two_groups() -> None:
