@@ -247,7 +247,8 @@ def detectable_of(estimates: Estimates, models: Models, metric: str) -> Detectab
     estimate = estimates.estimate(metric, models)
     if estimate is None or estimate.variance is None:
         return Detectable(value=None)
-    return Detectable(value=_finite(detectable(estimate.variance)))
+    value, low, high = (_finite(figure) for figure in detectable(estimate.variance))
+    return Detectable(value=value, low=low, high=high)
 
 
 def needed_for(estimates: Estimates, models: Models, difference: float) -> Needed:

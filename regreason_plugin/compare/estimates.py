@@ -47,6 +47,11 @@ class Estimates:
             for task in tasks
         ]
         self.groups = len(names)
+        # The group of each document, numbered over all tasks.
+        self._members = [
+            places[np.searchsorted(task.sums.groups, task.groups)]
+            for task, places in zip(tasks, self._places, strict=True)
+        ]
         # A mean over fewer settings would be another quantity.
         self.metrics = [name for name in METRICS if all(name in task.statistics for task in tasks)]
 
@@ -82,22 +87,18 @@ class Estimates:
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
         if unknown:
             return undefined(float(values.mean()))
-        documents = self._documents(metric, models, tasks)
+        squares = self._squares(metric, models, tasks)
+        if metric == "acc" and squares is not None:
+            if not models.minus:
+                return share(values, contributions, squares, weights)
+            losses, wins = self._losses_and_wins(models, tasks)
+            return difference_of_shares(
+                losses, wins, values, contributions, squares, weights, margin=margin
+            )
         alike = 1.0
-        if documents is not None:
-            of_groups = float((contributions.mean(axis=0) ** 2).sum())
-            of_documents = sum(float(((d - d.mean()) ** 2).sum()) * w**2 for d, w in documents)
-            if metric == "acc":
-                of_groups += float((weights.shares**2).sum()) / weights.effective_documents
-                of_documents += 1 / weights.effective_documents**2
-            alike = weights.alikeness(of_groups, of_documents)
-        variance = variance_of(values, contributions, weights, alike)
-        if metric != "acc":
-            return mean(values, variance, margin=margin)
-        if not models.minus:
-            return share(values, variance, weights)
-        losses, wins = self._losses_and_wins(models, tasks)
-        return difference_of_shares(losses, wins, len(values), variance, weights, margin=margin)
+        if squares is not None:
+            alike = weights.alikeness(contributions.mean(axis=0), squares)
+        return mean(values, variance_of(values, contributions, weights, alike), margin=margin)
 
     def value(self, metric: str, models: Models, task: int | None = None) -> float:
         """A figure alone; NaN where undefined."""
@@ -193,11 +194,9 @@ class Estimates:
             squares[self._places[at]] += of_task * document**2
         return GroupWeights(shares, squares)
 
-    def _documents(
-        self, metric: str, models: Models, tasks: Sequence[int]
-    ) -> list[tuple[Array, float]] | None:
-        """The documents' values, the mean over seeds, and one's weight; None of no mean."""
-        documents = []
+    def _squares(self, metric: str, models: Models, tasks: Sequence[int]) -> Array | None:
+        """By group ``[G]``, the sums of the documents' squared contributions; None of no mean."""
+        squares = np.zeros(self.groups)
         for at in tasks:
             if metric not in self.tasks[at].values:
                 return None
@@ -205,9 +204,12 @@ class Estimates:
             of = values[list(models.of)].mean(axis=0)
             if models.minus:
                 of = of - values[list(models.minus)].mean(axis=0)
-            of = of[np.isfinite(of)]
-            documents.append((of, 1 / (len(of) * len(tasks))))
-        return documents
+            known = np.isfinite(of)
+            of = of[known]
+            weight = 1 / (len(of) * len(tasks))
+            member = self._members[at][known]
+            squares += np.bincount(member, ((of - of.mean()) * weight) ** 2, self.groups)
+        return squares
 
     def _losses_and_wins(self, models: Models, tasks: Sequence[int]) -> tuple[float, float]:
         """The shares of documents that one of two models alone is right about."""
@@ -233,7 +235,7 @@ def _sizes(task: TaskScores, metric: str) -> Array:
     if metric in task.values:
         known = np.isfinite(task.values[metric]).all(axis=0)
         if not known.all():
-            _, member = np.unique(np.array(task.groups), return_inverse=True)
+            member = np.searchsorted(task.sums.groups, task.groups)
             return np.bincount(member, known, len(task.sums.groups)).astype(np.float64)
     return task.sums.sizes
 

@@ -1,0 +1,151 @@
+"""The cells of the operating characteristics: what is simulated, how often, under which name."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from helpers.known_truth import Design
+from helpers.simulated_pages import MARGIN, tally
+
+Counts = dict[str, Any]
+Run = Callable[[list[int], int], Counts]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table.
+
+    Attributes:
+        name: The table's, a colon, and what tells its row.
+        pages: How many are simulated at full size.
+        work: About how many seconds that takes.
+        run: From a seed and a number of pages to what was counted.
+        design: What is simulated; None of what has no pages.
+    """
+
+    name: str
+    pages: int
+    work: float
+    run: Run
+    design: Design | None = None
+
+
+# --- pages ------------------------------------------------------------------------------------
+
+# Of these every pair of levels of any two comes together in some cell, as far as it is possible.
+FACTORS: dict[str, tuple[Any, ...]] = {
+    "groups": ("equal", "4x50+100x1", "10x50+300x1", "heavy tail"),
+    "seeds": (1, 2, 3, 5, 10),
+    "discordance": (0.005, 0.02, 0.1, 0.3),
+    "accuracy": (0.02, 0.5, 0.9, 0.99),
+    "spread": (0.0, 0.005, 0.024),
+    "arms": (2, 7),
+    "alike": (0.0, 0.5, 1.0),
+}
+
+
+def all_pairs() -> list[Design]:
+    """Few designs that hold every possible pair of levels, greedily chosen."""
+    designs = [
+        design
+        for levels in itertools.product(*FACTORS.values())
+        if (design := Design(**dict(zip(FACTORS, levels, strict=True)))).possible
+    ]
+    pairs = [
+        frozenset(itertools.combinations([(name, getattr(one, name)) for name in FACTORS], 2))
+        for one in designs
+    ]
+    missing, chosen = frozenset[Any]().union(*pairs), []
+    while missing:
+        best = int(np.argmax([len(missing & of_design) for of_design in pairs]))
+        chosen.append(designs[best])
+        missing -= pairs[best]
+    return chosen
+
+
+def said(design: Design, *names: str) -> str:
+    """What tells a design, in the order of its fields."""
+    shown = names or tuple(FACTORS)
+    return ", ".join(
+        f"{one.name} {getattr(design, one.name)}" for one in fields(design) if one.name in shown
+    )
+
+
+def _page_cell(table: str, design: Design, pages: int, *names: str, **options: Any) -> Cell:
+    models = design.seeds * design.arms
+    seconds = 0.015 + 0.0008 * models * design.settings
+
+    def run(seed: list[int], count: int) -> Counts:
+        shares = tally(design, count, seed, **options).shares
+        return {name: [one.pages, one.total, one.squares] for name, one in shares.items()}
+
+    return Cell(f"{table}: {said(design, *names)}", pages, pages * seconds, run, design)
+
+
+def _page_cells() -> list[Cell]:
+    cells = [_page_cell("coverage", design, 800) for design in all_pairs()]
+    shown = (*FACTORS, "settings")
+    # Three axes of a conversation share it; an arm's seeds differ in all settings and in each.
+    for groups, seeds, discordance, accuracy, spread, alike in (
+        ("equal", 3, 0.1, 0.5, 0.024, 0.5),
+        ("4x50+100x1", 5, 0.02, 0.9, 0.005, 0.5),
+        ("heavy tail", 3, 0.005, 0.99, 0.0, 0.0),
+        ("10x50+300x1", 1, 0.02, 0.9, 0.005, 1.0),
+    ):
+        design = Design(
+            groups=groups,
+            seeds=seeds,
+            settings=18,
+            discordance=discordance,
+            accuracy=accuracy,
+            spread=spread,
+            alike=alike,
+        )
+        cells.append(_page_cell("coverage of eighteen settings", design, 300, *shown))
+    for settings, pages in ((1, 800), (18, 250)):
+        for seeds, spread in itertools.product((1, 2, 3, 5), (0.0, 0.024)):
+            design = Design(seeds=seeds, arms=7, settings=settings, spread=spread)
+            names = ("settings", "seeds", "spread")
+            cells.append(_page_cell("no effect", design, pages, *names, claims_only=True))
+    for groups, seeds, discordance, spread in (
+        ("3000x1", 1, 0.02, 0.0),
+        ("3000x1", 3, 0.05, 0.0),
+        ("1000x3", 3, 0.05, 0.005),
+        ("1000x3", 5, 0.1, 0.005),
+    ):
+        for effect in (MARGIN, 0.0):
+            design = Design(
+                groups=groups,
+                seeds=seeds,
+                discordance=discordance,
+                spread=spread,
+                effects=(0.0, effect),
+            )
+            names = ("groups", "seeds", "discordance", "spread", "effects")
+            cells.append(_page_cell("equivalence", design, 800, *names, claims_only=True))
+    for groups, seeds, spread, effect in itertools.product(
+        ("10x50+300x1", "1000x3"), (1, 3), (0.0, 0.005), (0.01, 0.02, 0.05)
+    ):
+        design = Design(groups=groups, seeds=seeds, spread=spread, effects=(0.0, effect))
+        names = ("groups", "seeds", "spread", "effects")
+        cells.append(_page_cell("power", design, 300, *names, claims_only=True))
+    # Sharp against dull, both calibrated; and sharp against a model that is too sure.
+    for groups, seeds, sharpness in itertools.product(
+        ("equal", "4x50+100x1", "1000x3"), (1, 3), ((1.0, 0.0), (1.0, 2.0))
+    ):
+        design = Design(groups=groups, seeds=seeds, sharpness=sharpness, noise=0.0)
+        names = ("groups", "seeds", "sharpness")
+        cells.append(_page_cell("calibration", design, 400, *names))
+    for seeds in (3, 5):
+        design = Design(
+            groups="1000x3", seeds=seeds, arms=7, spread=0.008, spreads=(1.0, 3.0), alike=0.0
+        )
+        cells.append(_page_cell("unequal seeds", design, 400, "groups", "seeds", "spread"))
+    return cells
+
+
+CELLS: list[Cell] = _page_cells()

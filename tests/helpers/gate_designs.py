@@ -1,0 +1,142 @@
+"""Pairs of models whose true change is known, for simulations of the gate and of intervals.
+
+A design says how many documents there are, how they come in groups, how much alike the documents
+of a group are, about how many documents one of the two models alone is right, and by how much the
+accuracy drops. `draw` makes the counts that a comparison of the two would see.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# The probability that a document does as its group does is the square root of the correlation.
+ALIKE = {"independent": 0.0, "correlated": 0.5, "whole": 1.0}
+# Groups of these sizes, each with how many there are of it.
+MIXED = {
+    "4x50+100x1": ((50, 4), (1, 100)),
+    "10x50+300x1": ((50, 10), (1, 300)),
+    "24x50+800x1": ((50, 24), (1, 800)),
+}
+SHARES = tuple(
+    (discordance, drop)
+    for discordance in (0.005, 0.01, 0.02, 0.05, 0.1, 0.3)
+    for drop in (0.005, 0.01, 0.02, 0.05)
+    if drop <= discordance
+)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Two models and the documents that both answered.
+
+    Attributes:
+        layout: One of `MIXED`; ``equal K`` for groups of K documents; ``heavy tail``.
+        documents: How many there are.
+        behaviour: One of `ALIKE`, of the documents of a group.
+        discordance: The share of documents about which exactly one of the two models is right.
+        drop: By how much the candidate's accuracy is below the baseline's, at most that share.
+    """
+
+    layout: str
+    documents: int
+    behaviour: str
+    discordance: float
+    drop: float
+
+    @property
+    def sizes(self) -> Array:
+        """Documents of each group, ``[groups]``, the largest first."""
+        return sizes_of(self.layout, self.documents)
+
+
+def sizes_of(layout: str, documents: int) -> Array:
+    """Documents of each group, ``[groups]``, the largest first.
+
+    Args:
+        layout: As of a `Design`.
+        documents: How many in all; a layout of `MIXED` has its own number.
+    """
+    if layout in MIXED:
+        return np.concatenate([np.full(count, float(size)) for size, count in MIXED[layout]])
+    if layout == "heavy tail":
+        # Pareto sizes (index 1), none above a tenth of all documents; always the same ones.
+        random = np.random.default_rng(documents)
+        drawn = np.minimum(np.floor(1 / random.random(documents)), documents // 10)
+    else:
+        drawn = np.full(documents, float(layout.removeprefix("equal ")))
+    sizes = drawn[: int(np.searchsorted(drawn.cumsum(), documents)) + 1]
+    sizes[-1] -= sizes.sum() - documents
+    return np.sort(sizes)[::-1]
+
+
+def designs(documents: tuple[int, ...] = (100, 300, 1000, 5000)) -> list[Design]:
+    """Every layout, behaviour, discordance and drop."""
+    layouts = [(name, int(sizes_of(name, 0).sum())) for name in MIXED]
+    layouts += itertools.product(("equal 1", "equal 3", "equal 6", "heavy tail"), documents)
+    return [
+        Design(layout, count, behaviour, *shares)
+        for (layout, count), behaviour, shares in itertools.product(layouts, ALIKE, SHARES)
+        if layout != "equal 1" or behaviour == "independent"
+    ]
+
+
+def draw(random: np.random.Generator, design: Design, trials: int) -> tuple[Array, Array, Array]:
+    """Wins and losses by group ``[trials, groups]``, and the groups' sizes ``[groups]``."""
+    sizes = design.sizes
+    loss, win = (design.discordance + design.drop) / 2, (design.discordance - design.drop) / 2
+    follows = ALIKE[design.behaviour] ** 0.5
+    several = int((sizes > 1).sum())
+    luck = random.random((trials, len(sizes)), dtype=np.float32)
+    # The group's own draw, which is also the one of a single document.
+    losses, wins = (luck < loss).astype(float), (luck > 1 - win).astype(float)
+    whole = random.binomial(sizes[:several].astype(int), follows, (trials, several))
+    alone = sizes[:several].astype(int) - whole
+    own_losses = random.binomial(alone, loss)
+    own_wins = random.binomial(alone - own_losses, win / (1 - loss))
+    losses[:, :several] = losses[:, :several] * whole + own_losses
+    wins[:, :several] = wins[:, :several] * whole + own_wins
+    return wins, losses, sizes
+
+
+def draw_mean(
+    random: np.random.Generator, design: Design, trials: int
+) -> tuple[Array, Array, Array]:
+    """A metric that is a mean with a heavy tail, such as nll, whose documents all change.
+
+    A document's change is -``drop`` on the average, with Student's t (4 degrees of freedom) around
+    it of variance ``discordance``, shared within a group as the behaviour says.
+
+    Returns:
+        The change of the mean ``[trials]``, what each group adds to it ``[trials, groups]``, and
+        the groups' sizes ``[groups]``.
+    """
+    sizes = design.sizes
+    alike, shape = ALIKE[design.behaviour], (trials, len(sizes))
+    scale = (design.discordance / 2) ** 0.5
+    of_group = random.standard_t(4, shape) * sizes * alike**0.5
+    own = random.standard_t(4, shape) * (sizes * (1 - alike)) ** 0.5
+    totals = -design.drop * sizes + scale * (of_group + own)
+    return _as_mean(totals, sizes)
+
+
+def draw_rare(
+    random: np.random.Generator, design: Design, trials: int
+) -> tuple[Array, Array, Array]:
+    """A metric that is a mean of rare events, such as predictions that are off by one label.
+
+    Returns:
+        As `draw_mean`.
+    """
+    wins, losses, sizes = draw(random, design, trials)
+    return _as_mean(wins - losses, sizes)
+
+
+def _as_mean(totals: Array, sizes: Array) -> tuple[Array, Array, Array]:
+    value = totals.sum(axis=1) / sizes.sum()
+    return value, (totals - value[:, None] * sizes) / sizes.sum(), sizes

@@ -1,0 +1,240 @@
+"""What a comparison says of simulated models, held against the truth.
+
+`page` makes the Comparison of simulated models by the project's own code, from their answers to
+the words. `tally` adds up what many pages of a design got right and wrong.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+from helpers.known_truth import Array, Design, Simulated, Truth, simulate
+
+from regreason_plugin.compare import compare as comparing
+from regreason_plugin.compare import task_scores
+from regreason_plugin.compare.arms import Arms
+from regreason_plugin.compare.comparability import tasks_of
+from regreason_plugin.compare.comparison import (
+    Comparison,
+    Detectable,
+    Difference,
+    Interval,
+    Needed,
+)
+from regreason_plugin.compare.estimates import Estimates
+from regreason_plugin.metrics.answers import Answers
+
+MARGIN = 0.01
+METRICS = ("acc", "macro_f1", "nll", "miscalibration")
+_ROUNDING = 1e-6
+_NEEDED = Needed(difference=0.02, groups=None, seeds=None)
+
+
+def page(
+    models: Simulated,
+    *,
+    detectable: bool = False,
+    claims_only: bool = False,
+    margin: float = MARGIN,
+) -> Comparison:
+    """The comparison of simulated models.
+
+    Args:
+        models: What they answered; the primary question is of the first arm beside the baseline.
+        detectable: Whether to tell which difference could have been found, which takes long.
+        claims_only: Leave out figures that make no claim: arms alone, and in single settings
+            every metric but accuracy.
+        margin: Differences within it count as the same.
+    """
+
+    def answered(result: Any) -> Answers:
+        return models.answers[result.task][int(result.source.parent.name)]
+
+    arms = Arms.of(models.runs, models.runs[0].name)
+    with ExitStack() as patches:
+
+        def replace(module: Any, name: str, value: Any) -> None:
+            patches.enter_context(patch.object(module, name, value))
+
+        replace(task_scores, "read_answers", answered)
+        replace(task_scores, "samples_file", lambda _: Path("nowhere"))
+        # What takes long and decides nothing here: versions of libraries, rounding.
+        replace(task_scores, "check_same_answers", lambda *_: None)
+        replace(comparing.importlib.metadata, "version", lambda _: "0")
+        replace(comparing.form, "rounded", lambda comparison: comparison)
+        replace(comparing, "needed_for", lambda *_: _NEEDED)
+        if claims_only:
+            replace(Estimates, "scores", lambda *_: {})
+            replace(Estimates, "estimate", _of_claims(Estimates.estimate))
+            replace(comparing, "gaps", lambda *_: {})
+        if not detectable:
+            replace(comparing, "detectable_of", lambda *_: Detectable(value=None))
+        replace(comparing, "answers", lambda _: [])  # until the words are there
+        scores = task_scores.read_tasks(arms.models, tasks_of(arms.models[0]))
+        return comparing.conclude(arms, scores, (arms.others[0], "acc"), margin=margin)
+
+
+def _of_claims(estimate: Callable[..., Any]) -> Callable[..., Any]:
+    def chosen(
+        estimates: Estimates, metric: str, models: Any, task: int | None = None, *rest: Any
+    ) -> Any:
+        if task is not None and metric != "acc":
+            return None
+        return estimate(estimates, metric, models, task, *rest)
+
+    return chosen
+
+
+class Tested(NamedTuple):
+    """A difference of a comparison, and what it truly is."""
+
+    kind: str
+    metric: str
+    difference: Difference
+    truth: float
+
+
+@dataclass
+class Share:
+    """How often something is so: the mean over pages of the share of a page."""
+
+    pages: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, part: float, of: float = 1.0) -> None:
+        """Count a page on which it is so in ``part`` of ``of`` cases; none is no page."""
+        if of:
+            self.pages += 1
+            self.total += part / of
+            self.squares += (part / of) ** 2
+
+    @property
+    def value(self) -> float:
+        """The share; NaN of no page."""
+        return self.total / self.pages if self.pages else float("nan")
+
+    @property
+    def error(self) -> float:
+        """Its Monte-Carlo standard error, from how pages vary; never 0, as rule of one event."""
+        if not self.pages:
+            return float("nan")
+        least = (1 - 1 / self.pages) / self.pages
+        variance = max(self.squares / self.pages - self.value**2, least)
+        return (variance / self.pages) ** 0.5
+
+
+@dataclass
+class Tally:
+    """What the pages of one design say.
+
+    Attributes:
+        shares: By what is counted: ``cover`` and ``dash`` of a kind of figure and a metric;
+            ``false claim`` and ``any claim`` of a page; ``primary`` with what is found of the
+            primary question.
+    """
+
+    shares: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
+
+    def add(self, comparison: Comparison, design: Design, truth: Truth, shifts: Array) -> None:
+        """Count one page."""
+        covered: dict[str, list[bool | None]] = defaultdict(list)
+        false = claim = False
+        for kind, metric, one, true in tested(comparison, truth, shifts):
+            if metric in METRICS and kind != "contrast":
+                covered[f"{kind} {metric}"].append(_covers(one, true))
+            false |= is_false(one, true)
+            claim |= (one.finding or "unclear") != "unclear"
+        if comparison.primary:
+            primary = comparison.pooled[comparison.primary.arm][comparison.primary.metric]
+            words = primary.finding or "unclear"
+            self.shares["primary higher"].add(float("higher" in words))
+            self.shares["primary lower"].add(float("lower" in words))
+            self.shares["primary same"].add(float("same" in words))
+        for kind, interval, true in _alone(comparison, design, truth, shifts):
+            covered[kind].append(_covers(interval, true))
+        for name, values in covered.items():
+            known = [value for value in values if value is not None]
+            self.shares[f"cover {name}"].add(sum(known), len(known))
+            self.shares[f"dash {name}"].add(len(values) - len(known), len(values))
+        self.shares["false claim"].add(float(false))
+        self.shares["any claim"].add(float(claim))
+
+
+def tested(comparison: Comparison, truth: Truth, shifts: Array) -> Iterator[Tested]:
+    """Every difference of a page that can make a claim or has an interval."""
+    arms = [comparison.baseline, *comparison.arms]
+    tasks = [setting.task for setting in comparison.settings]
+    spreads = truth.design.of_arm(truth.design.spreads, 1.0)
+    for metric in comparison.metrics:
+        try:
+            by_setting, pooled = truth.of_page(metric, shifts)
+        except KeyError:
+            continue
+        for place, arm in enumerate(comparison.arms, start=1):
+            gain = by_setting[place] - by_setting[0]
+            if len(tasks) > 1:
+                for at, task in enumerate(tasks):
+                    one = comparison.differences[arm][task][metric]
+                    yield Tested("setting", metric, one, float(gain[at]))
+            # Seeds that vary more than others' are a row of their own.
+            kind = "pooled" if spreads[place] <= 1 else "pooled wide"
+            one = comparison.pooled[arm][metric]
+            yield Tested(kind, metric, one, float(pooled[place] - pooled[0]))
+        for contrast in comparison.contrasts:
+            if metric in contrast.differences:
+                gain = pooled[arms.index(contrast.arm)] - pooled[arms.index(contrast.minus)]
+                yield Tested("contrast", metric, contrast.differences[metric], float(gain))
+
+
+def _alone(
+    comparison: Comparison, design: Design, truth: Truth, shifts: Array
+) -> Iterator[tuple[str, Interval, float]]:
+    """Every arm's own accuracy."""
+    if not comparison.pooled_scores[comparison.baseline]:
+        return
+    by_setting, pooled = truth.of_page("acc", shifts)
+    for place, arm in enumerate([comparison.baseline, *comparison.arms]):
+        if design.settings > 1:
+            for at, setting in enumerate(comparison.settings):
+                one = comparison.scores[arm][setting.task]["acc"]
+                yield "setting acc alone", one, float(by_setting[place, at])
+        yield "pooled acc alone", comparison.pooled_scores[arm]["acc"], float(pooled[place])
+
+
+def _covers(interval: Interval, true: float) -> bool | None:
+    if interval.low is None or interval.high is None:
+        return None
+    return interval.low - _ROUNDING <= true <= interval.high + _ROUNDING
+
+
+def is_false(one: Difference, true: float) -> bool:
+    """Whether what is said of a difference is not so."""
+    words = one.finding or "unclear"
+    return (
+        ("higher" in words and true <= _ROUNDING)
+        or ("lower" in words and true >= -_ROUNDING)
+        or ("same" in words and abs(true) >= MARGIN - _ROUNDING)
+    )
+
+
+def tally(
+    design: Design,
+    pages: int,
+    seed: list[int],
+    **options: Any,
+) -> Tally:
+    """Simulate pages of one design and count."""
+    truth, counts = Truth(design), Tally()
+    random = np.random.default_rng(seed)
+    for _ in range(pages):
+        models = simulate(design, random)
+        counts.add(page(models, **options), design, truth, models.shifts)
+    return counts
