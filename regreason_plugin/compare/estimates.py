@@ -21,6 +21,7 @@ from regreason_plugin.compare.crossed_variance import (
     share,
     undefined,
     variance_of,
+    with_unseen,
 )
 from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.task_scores import TaskScores
@@ -87,18 +88,18 @@ class Estimates:
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
         if unknown:
             return undefined(float(values.mean()))
-        squares = self._squares(metric, models, tasks)
-        if metric == "acc" and squares is not None:
-            if not models.minus:
-                return share(values, contributions, squares, weights)
-            losses, wins = self._losses_and_wins(models, tasks)
-            return difference_of_shares(
-                losses, wins, values, contributions, squares, weights, margin=margin
-            )
-        alike = 1.0
-        if squares is not None:
-            alike = weights.alikeness(contributions.mean(axis=0), squares)
-        return mean(values, variance_of(values, contributions, weights, alike), margin=margin)
+        if metric not in self.tasks[tasks[0]].values:
+            return mean(values, variance_of(values, contributions, weights), margin=margin)
+        squares, largest = self._squares(metric, models, tasks)
+        if metric != "acc":
+            variance = with_unseen(largest, values, contributions, squares, weights)
+            return mean(values, variance, margin=margin)
+        if not models.minus:
+            return share(values, contributions, squares, weights)
+        losses, wins = self._losses_and_wins(models, tasks)
+        return difference_of_shares(
+            losses, wins, values, contributions, squares, weights, margin=margin
+        )
 
     def value(self, metric: str, models: Models, task: int | None = None) -> float:
         """A figure alone; NaN where undefined."""
@@ -194,22 +195,23 @@ class Estimates:
             squares[self._places[at]] += of_task * document**2
         return GroupWeights(shares, squares)
 
-    def _squares(self, metric: str, models: Models, tasks: Sequence[int]) -> Array | None:
-        """By group ``[G]``, the sums of the documents' squared contributions; None of no mean."""
-        squares = np.zeros(self.groups)
+    def _squares(self, metric: str, models: Models, tasks: Sequence[int]) -> tuple[Array, float]:
+        """By group ``[G]``, the sums of the documents' squared contributions; the largest square.
+
+        They are to the mean over seeds, of a metric that is a mean over documents.
+        """
+        squares, largest = np.zeros(self.groups), 0.0
         for at in tasks:
-            if metric not in self.tasks[at].values:
-                return None
             values = self.tasks[at].values[metric].astype(np.float64)
             of = values[list(models.of)].mean(axis=0)
             if models.minus:
                 of = of - values[list(models.minus)].mean(axis=0)
             known = np.isfinite(of)
             of = of[known]
-            weight = 1 / (len(of) * len(tasks))
-            member = self._members[at][known]
-            squares += np.bincount(member, ((of - of.mean()) * weight) ** 2, self.groups)
-        return squares
+            squared = ((of - of.mean()) / (len(of) * len(tasks))) ** 2
+            squares += np.bincount(self._members[at][known], squared, self.groups)
+            largest = max(largest, float(squared.max()))
+        return squares, largest
 
     def _losses_and_wins(self, models: Models, tasks: Sequence[int]) -> tuple[float, float]:
         """The shares of documents that one of two models alone is right about."""
