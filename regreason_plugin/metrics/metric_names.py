@@ -53,7 +53,8 @@ METRICS = {
     "qwk": Metric("quadratic weighted kappa", "higher"),
     "mae": Metric("mean absolute error", "lower", "labels"),
     "auroc": Metric("area under the ROC curve", "higher"),
-    "miscalibration": Metric("miscalibration (debiased)", "lower", "squared gap"),
+    # (In percent, as a gap of three points is 0.0009 otherwise.)
+    "miscalibration": Metric("miscalibration, debiased", "lower", "squared gap, %"),
     "ece": Metric("expected calibration error", "lower"),
     "nll": Metric("negative log-likelihood", "lower", "nats"),
     # Confidence minus accuracy: below zero is as wrong as above.
