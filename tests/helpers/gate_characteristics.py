@@ -6,31 +6,31 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from helpers.gate_designs import Array, Design, designs, draw, draw_mean, draw_rare
+from helpers.gate_designs import Design, designs, draw, draw_mean, draw_rare
 
-from regreason_plugin.compare.gate_bounds import Change, accuracy_change, metric_change
+from regreason_plugin.compare.gate_bounds import Bounded, accuracy_change, other_metric
 
 ALPHA = 0.05
 # The worst of many designs is partly chance: those are drawn again, this many times as often.
 _AGAIN, _WORST = 10, 4
 
 
-def of_accuracy(random: np.random.Generator, design: Design, trials: int) -> Change:
+def of_accuracy(random: np.random.Generator, design: Design, trials: int) -> Bounded:
     """The change of accuracy in each trial."""
     return accuracy_change(*draw(random, design, trials))
 
 
-def of_mean(random: np.random.Generator, design: Design, trials: int) -> Change:
+def of_mean(random: np.random.Generator, design: Design, trials: int) -> Bounded:
     """The change of a metric that is a mean with a heavy tail, such as nll."""
-    return metric_change(*draw_mean(random, design, trials))
+    return other_metric(*draw_mean(random, design, trials))
 
 
-def of_rare(random: np.random.Generator, design: Design, trials: int) -> Change:
+def of_rare(random: np.random.Generator, design: Design, trials: int) -> Bounded:
     """The change of a metric that is a mean of rare events, such as mae."""
-    return metric_change(*draw_rare(random, design, trials))
+    return other_metric(*draw_rare(random, design, trials))
 
 
-METRICS: dict[str, Callable[[np.random.Generator, Design, int], Change]] = {
+METRICS: dict[str, Callable[[np.random.Generator, Design, int], Bounded]] = {
     "accuracy": of_accuracy,
     "nll": of_mean,
     "mae": of_rare,
