@@ -306,9 +306,7 @@ def test_groups_of_one_name_in_other_folders_are_not_the_same(tmp_path: Path) ->
         for file in (tmp_path / name).rglob("samples_*"):
             text = file.read_text(encoding="utf-8")
             file.write_text(text.replace("one-group", "g").replace("two-group", "g"))
-    c = compare(
-        [read_run(name, tmp_path / name) for name in ARMS], "label_only"
-    ).comparison
+    c = compare([read_run(name, tmp_path / name) for name in ARMS], "label_only").comparison
     apart = [c.differences["explanation"][task]["acc"].se for task in ("one", "two")]
     expected = np.hypot(*apart) / 2
     # (Documents of two tasks are 480 groups, not 240.)
