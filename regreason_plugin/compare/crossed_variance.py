@@ -42,6 +42,7 @@ from regreason_plugin.compare.score_interval import (
 from regreason_plugin.metrics.answers import Array
 
 ENOUGH_SEEDS = 3
+Over = Literal["seeds and groups", "groups"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Variance:
     def of_seeds(self) -> float:
         """The seeds' share, 0 to 1."""
         return self.seeds / self.whole if self.whole > 0 else 0.0
+
+    @property
+    def over(self) -> Over:
+        """What is concluded from it speaks of."""
+        return "seeds and groups" if self.df_seeds else "groups"
 
     def critical(self, level: float) -> float:
         """What the deviation over the standard error stays within with this probability."""
@@ -102,7 +108,7 @@ class Estimate:
     high: float
     p: float
     p_same: float
-    over: Literal["seeds and groups", "groups"]
+    over: Over
     variance: Variance | None = None
 
 
@@ -150,9 +156,7 @@ def mean(
         level: Of the interval.
     """
     value, se = float(values.mean()), variance.whole**0.5
-    over: Literal["seeds and groups", "groups"] = (
-        "seeds and groups" if variance.df_seeds else "groups"
-    )
+    over = variance.over
     if se == 0:
         # Every seed and group differs by the same amount, as a model and its copy do by none.
         same = float("nan") if np.isnan(margin) else float(abs(value) >= margin)
@@ -166,35 +170,40 @@ def mean(
 
 
 def share(
-    values: Array, variance: Variance, weights: GroupWeights, *, level: float = 0.95
+    values: Array,
+    contributions: Array,
+    squares: Array,
+    weights: GroupWeights,
+    *,
+    level: float = 0.95,
 ) -> Estimate:
     """An accuracy, with Wilson's score interval on as many documents as vary like it.
 
     Args:
         values: By seed, ``[S]``.
-        variance: Of their mean.
+        contributions: Of the groups, ``[S, G]``.
+        squares: The sums of the squares of their documents' own contributions to the mean over
+            seeds, ``[G]``.
         weights: Of the groups.
         level: Of the interval.
     """
     value = float(values.mean())
-    variance, documents = _score_scale(value * (1 - value), variance, weights, len(values))
+    plain = value * (1 - value)
+    variance, documents = _score_scale(plain, values, contributions, squares, weights)
     low, high = wilson_bounds(value, documents, variance.critical(level))
-    se = variance.whole**0.5
     nan = float("nan")
-    over: Literal["seeds and groups", "groups"] = (
-        "seeds and groups" if variance.df_seeds else "groups"
-    )
-    return Estimate(value, se, low, high, nan, nan, over, variance)
+    return Estimate(value, variance.whole**0.5, low, high, nan, nan, variance.over, variance)
 
 
 def difference_of_shares(
     losses: float,
     wins: float,
-    seeds: int,
-    variance: Variance,
+    values: Array,
+    contributions: Array,
+    squares: Array,
     weights: GroupWeights,
     *,
-    margin: float,
+    margin: float = float("nan"),
     level: float = 0.95,
 ) -> Estimate:
     """A difference of accuracies, with Tango's score interval on as many documents as vary like it.
@@ -203,15 +212,16 @@ def difference_of_shares(
         losses: The weighted share of documents that the baseline alone is right about, the mean
             over seeds.
         wins: The same of the other arm.
-        seeds: How many.
-        variance: Of the mean difference.
+        values: As `share`, of the differences.
+        contributions: As `share`.
+        squares: As `share`.
         weights: Of the groups.
         margin: Differences within it, either way, count as the same.
         level: Of the interval.
     """
     value = wins - losses
     plain = losses + wins - value**2
-    variance, documents = _score_scale(plain, variance, weights, seeds)
+    variance, documents = _score_scale(plain, values, contributions, squares, weights)
     lost, won, of = (
         np.asarray(count) for count in (losses * documents, wins * documents, documents)
     )
@@ -221,29 +231,55 @@ def difference_of_shares(
 
     reach = np.asarray(variance.critical(level))
     low, high = score_bounds(lost, won, of, reach, correction=0.5)
-    same = max(variance.tail(statistic(-margin)), variance.tail(-statistic(margin)))
     return Estimate(
         value,
         variance.whole**0.5,
         float(low),
         float(high),
         min(2 * variance.tail(abs(statistic(0.0))), 1.0),
-        same,
-        "seeds and groups" if variance.df_seeds else "groups",
+        max(variance.tail(statistic(-margin)), variance.tail(-statistic(margin))),
+        variance.over,
         variance,
     )
 
 
 def _score_scale(
-    plain: float, variance: Variance, weights: GroupWeights, seeds: int
+    plain: float, values: Array, contributions: Array, squares: Array, weights: GroupWeights
 ) -> tuple[Variance, float]:
-    """A variance that is never 0, and on how many documents it is that of independent ones.
+    """A variance that is never 0, and of how many independent documents it would be.
 
-    One event is added that takes a group of the usual size along, lest a few documents, or none,
-    tell how groups vary.
+    The unseen event is a document that only one of two models is right about, as much of it as
+    such documents keep after the mean over seeds.
+
+    Args:
+        plain: The variance of one document of one seed.
+        values: As `share`.
+        contributions: As `share`.
+        squares: As `share`.
+        weights: As `share`.
     """
-    documents, size = weights.effective_documents, weights.documents_a_group
-    variance = replace(variance, groups=variance.groups + size / documents**2)
-    # Each seed's answers are at most as many documents more.
-    alone = min((plain + 1 / documents) / variance.whole, seeds * documents)
-    return variance, alone
+    documents = weights.effective_documents
+    event = (float(squares.sum()) + 1 / documents**2) / (plain * documents + 1)
+    variance = with_unseen(event, values, contributions, squares, weights)
+    return variance, (plain + 1 / documents) / variance.whole
+
+
+def with_unseen(
+    event: float, values: Array, contributions: Array, squares: Array, weights: GroupWeights
+) -> Variance:
+    """The variance of a mean, with one event more than was seen.
+
+    Where few documents make a difference, or none, they do not tell how groups vary. The event
+    takes its group along as far as the documents of a group are alike.
+
+    Args:
+        event: The square of a document's contribution in it.
+        values: As `share`.
+        contributions: As `share`.
+        squares: As `share`.
+        weights: As `share`.
+    """
+    alike = weights.alikeness(contributions.mean(axis=0), squares, event)
+    variance = variance_of(values, contributions, weights, alike)
+    more = event * (1 + alike * (weights.documents_a_group - 1))
+    return replace(variance, groups=variance.groups + more)

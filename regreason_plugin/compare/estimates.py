@@ -21,6 +21,7 @@ from regreason_plugin.compare.crossed_variance import (
     share,
     undefined,
     variance_of,
+    with_unseen,
 )
 from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.task_scores import TaskScores
@@ -48,6 +49,11 @@ class Estimates:
             for task in tasks
         ]
         self.groups = len(names)
+        # The group of each document, numbered over all tasks.
+        self._members = [
+            places[np.searchsorted(task.sums.groups, task.groups)]
+            for task, places in zip(tasks, self._places, strict=True)
+        ]
         # A mean over fewer settings would be another quantity.
         self.metrics = [name for name in METRICS if all(name in task.statistics for task in tasks)]
 
@@ -83,22 +89,18 @@ class Estimates:
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
         if unknown:
             return undefined(float(values.mean()))
-        documents = self._documents(metric, models, tasks)
-        alike = 1.0
-        if documents is not None:
-            of_groups = float((contributions.mean(axis=0) ** 2).sum())
-            of_documents = sum(float(((d - d.mean()) ** 2).sum()) * w**2 for d, w in documents)
-            if metric == "acc":
-                of_groups += float((weights.shares**2).sum()) / weights.effective_documents
-                of_documents += 1 / weights.effective_documents**2
-            alike = weights.alikeness(of_groups, of_documents)
-        variance = variance_of(values, contributions, weights, alike)
+        if metric not in self.tasks[tasks[0]].values:
+            return mean(values, variance_of(values, contributions, weights), margin=margin)
+        squares, largest = self._squares(metric, models, tasks)
         if metric != "acc":
+            variance = with_unseen(largest, values, contributions, squares, weights)
             return mean(values, variance, margin=margin)
         if not models.minus:
-            return share(values, variance, weights)
+            return share(values, contributions, squares, weights)
         losses, wins = self._losses_and_wins(models, tasks)
-        return difference_of_shares(losses, wins, len(values), variance, weights, margin=margin)
+        return difference_of_shares(
+            losses, wins, values, contributions, squares, weights, margin=margin
+        )
 
     def value(self, metric: str, models: Models, task: int | None = None) -> float:
         """A figure alone; NaN where undefined."""
@@ -188,21 +190,23 @@ class Estimates:
             squares[self._places[at]] += of_task * document**2
         return GroupWeights(shares, squares)
 
-    def _documents(
-        self, metric: str, models: Models, tasks: Sequence[int]
-    ) -> list[tuple[Array, float]] | None:
-        """The documents' values, the mean over seeds, and one's weight; None of no mean."""
-        documents = []
+    def _squares(self, metric: str, models: Models, tasks: Sequence[int]) -> tuple[Array, float]:
+        """By group ``[G]``, the sums of the documents' squared contributions; the largest square.
+
+        They are to the mean over seeds, of a metric that is a mean over documents.
+        """
+        squares, largest = np.zeros(self.groups), 0.0
         for at in tasks:
-            if metric not in self.tasks[at].values:
-                return None
             values = self.tasks[at].values[metric].astype(np.float64)
             of = values[list(models.of)].mean(axis=0)
             if models.minus:
                 of = of - values[list(models.minus)].mean(axis=0)
-            of = of[np.isfinite(of)]
-            documents.append((of, 1 / (len(of) * len(tasks))))
-        return documents
+            known = np.isfinite(of)
+            of = of[known]
+            squared = ((of - of.mean()) / (len(of) * len(tasks))) ** 2
+            squares += np.bincount(self._members[at][known], squared, self.groups)
+            largest = max(largest, float(squared.max()))
+        return squares, largest
 
     def _losses_and_wins(self, models: Models, tasks: Sequence[int]) -> tuple[float, float]:
         """The shares of documents that one of two models alone is right about."""
@@ -228,7 +232,7 @@ def _sizes(task: TaskScores, metric: str) -> Array:
     if metric in task.values:
         known = np.isfinite(task.values[metric]).all(axis=0)
         if not known.all():
-            _, member = np.unique(np.array(task.groups), return_inverse=True)
+            member = np.searchsorted(task.sums.groups, task.groups)
             return np.bincount(member, known, len(task.sums.groups)).astype(np.float64)
     return task.sums.sizes
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from regreason_plugin.metrics.answers import Array
 
 
@@ -62,21 +64,34 @@ class GroupWeights:
         squares: Array = (contributions**2 / (1 - self.shares)).sum(axis=-1)
         return squares
 
-    def alikeness(self, of_groups: float, of_documents: float) -> float:
+    @property
+    def sizes(self) -> Array:
+        """Documents of each group, ``[G]``; of unequal weights as many of one weight."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.squares > 0, self.shares**2 / self.squares, 0.0)
+
+    def alikeness(self, contributions: Array, squares: Array, unseen: float = 0.0) -> float:
         """The correlation of two documents of a group, by moments.
 
         Args:
-            of_groups: The sum of the groups' squared contributions.
-            of_documents: The sum of the documents' own.
+            contributions: Of the groups, ``[G]``.
+            squares: The sums of the squares of their documents' own contributions, ``[G]``.
+            unseen: The square of a document's contribution in an event that none or few have shown
+                yet: without any in a group of several, its documents are taken to go as one. Three
+                such events are added, which simulations ask for
+                (``tests/bench/operating_characteristics.py``).
 
         Returns:
             From 0 to 1; 1 where nothing varies or all groups are of one document.
         """
-        pairs = float((self.shares**2 - self.squares).sum())
-        if not of_documents > 0 or pairs <= 1e-12:
-            return 1.0
-        alike = (of_groups / of_documents - 1) * float(self.squares.sum()) / pairs
-        return min(max(alike, 0.0), 1.0)
+        others = np.maximum(self.sizes - 1, 0.0)
+        several = others > 1e-9
+        of_pairs = float((contributions**2 - squares)[several].sum())
+        at_most = float((others * squares).sum())
+        if unseen and several.any():
+            size = float((self.shares[several] ** 2).sum() / self.squares[several].sum())
+            of_pairs, at_most = (x + 3 * (size - 1) * unseen for x in (of_pairs, at_most))
+        return min(max(of_pairs / at_most, 0.0), 1.0) if at_most > 0 else 1.0
 
     def degrees_of_freedom(self, alike: float = 1.0) -> float:
         """Of `variance`, if two documents of a group are correlated by ``alike``.
