@@ -81,8 +81,8 @@ def _table(cells: Cells) -> Table:
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     previous = cells.body[0][0] if cells.body else ""
     for row in cells.body:
-        # Between datasets.
-        if row[0] != previous and cells.footer:
+        # Between datasets, which have a row an axis.
+        if row[0] != previous and cells.footer and cells.words > 1:
             table.add_section()
         previous = row[0]
         table.add_row(*_texts(row))

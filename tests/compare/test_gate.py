@@ -77,9 +77,9 @@ def test_the_verdicts(
     if code == 1:
         assert f"regreason compare baseline={base} candidate={candidate}" in printed
     if code == 3:
-        assert re.search(
-            r"About [\d.]+ times as many documents \([\d,]+ in place of 600\)", printed
-        )
+        # It invites nobody to look again: that is planned beforehand.
+        assert "as many documents" not in printed
+        assert "Plan several looks before the first with --looks" in printed
 
 
 def _accuracy(folder: Path) -> float:
@@ -89,7 +89,7 @@ def _accuracy(folder: Path) -> float:
     return float(np.mean(right))
 
 
-@pytest.mark.parametrize("metric", ["macro_f1", "qwk", "mae", "nll", "ece"])
+@pytest.mark.parametrize("metric", ["macro_f1", "qwk", "mae", "nll"])
 def test_the_other_metrics_against_their_own_definitions(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str
 ) -> None:
@@ -118,11 +118,7 @@ def _slowly(metric: str, task: str, scores: np.ndarray) -> float:  # type: ignor
         return float(np.abs(labels - predictions).mean())
     if metric == "nll":
         return float(-scores[np.arange(len(scores)), labels - 1].mean())
-    confidence, right, error = np.exp(scores.max(axis=1)), labels == predictions, 0.0
-    for low in np.arange(15) / 15:
-        inside = (confidence > low) & (confidence <= low + 1 / 15)
-        error += abs((confidence[inside] - right[inside]).sum()) / len(scores)
-    return error
+    raise AssertionError(metric)
 
 
 def test_a_copy_of_the_baseline_passes_by_the_interval(base: Path, tmp_path: Path) -> None:
