@@ -106,7 +106,7 @@ def _markdown(
         ],
         c=comparison,
         over=tables.interval_scope(comparison),
-        holm=tables.HOLM,
+        marks=tables.mark_legend(comparison),
         scores=_against_baseline(comparison, SCORES),
         entropies=_against_baseline(comparison, ENTROPIES),
         explanation_first=_explanation_first(figures),
