@@ -177,9 +177,11 @@ def design_effect(totals: Array, squares: Array, sizes: Array) -> Array:
     while none has happened, least of all where many documents are alone in their group. So to both
     sums the pairs of an unseen event are added: those of one document with its group, and a tenth
     of those of a whole group. Without a disagreement in a group of several, rho is thus 1. (How
-    much to add is the least that keeps the gate's errors, by ``tests/bench/gate_errors.py``.)
+    much to add is the least that keeps the gate's errors in
+    ``tests/bench/operating_characteristics.py``.)
 
-    Where the variance of the groups' totals is larger than that, it counts as it is.
+    Where the variance of the groups' totals is larger than that, it counts as it is: of many
+    documents, of which most are alone, one group that failed as a whole is most of the variance.
 
     Args:
         totals: Sums of the documents' values by group, ``[..., groups]``.
@@ -198,9 +200,8 @@ def design_effect(totals: Array, squares: Array, sizes: Array) -> Array:
     alike = np.clip((of_pairs + unseen) / np.maximum(at_most + unseen, 1e-12), 0, 1)
     expected = 1 + alike * (documents / groups - 1)
     seen = 1 + of_pairs / np.maximum(alone.sum(axis=-1), 1e-12)
-    unbiased = groups / (groups - 1) * (documents - 1) / documents
-    worse: Array = np.maximum(expected, seen * unbiased)
-    return worse
+    larger: Array = np.maximum(expected, seen)
+    return larger
 
 
 def effective_groups(sizes: Array) -> float:

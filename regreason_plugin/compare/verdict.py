@@ -20,11 +20,13 @@ from regreason_plugin.compare.finding_words import (
     with_interval,
 )
 from regreason_plugin.core.numbers import ends
-from regreason_plugin.metrics.metric_names import FORCED, METRICS
+from regreason_plugin.metrics.metric_names import (
+    FORCED,
+    METRICS,
+    OTHER_ACTIVATIONS,
+    PRIMARY_ACTIVATION,
+)
 
-# The definition that was fixed beforehand; the others stand beside it and claim nothing.
-_ACTIVATION = "activation_entropy"
-_OTHER_ACTIVATIONS = ("activation_entropy_abs", "activation_entropy_square")
 # Metrics that are spoken of beside the accuracy.
 _OTHERS = ("macro_f1", "qwk", "mae", "auroc", "miscalibration", "nll")
 _OUTPUT = {
@@ -43,7 +45,7 @@ def answers(comparison: Comparison) -> list[Answer]:
     if comparison.gap:
         answered.append(_keeps(comparison))
     prefix = FORCED if comparison.protocol == "explanation_first" else ""
-    names = [prefix + name for name in (_ACTIVATION, *_OTHER_ACTIVATIONS)]
+    names = [prefix + name for name in (PRIMARY_ACTIVATION, *OTHER_ACTIVATIONS)]
     reasons = [comparison.left_out.get(name) for name in names]
     if any(f"{name}_mid" in comparison.metrics for name in names):
         answered.append(_entropies(comparison, prefix))
@@ -207,8 +209,10 @@ def _share(arm: str, gap: Gap, *, gains: bool) -> str:
 def _entropies(comparison: Comparison, prefix: str) -> Answer:
     arms = _asked(comparison)
     at_once = ", its label forced at once" if prefix else ""
-    primary = f"{prefix}{_ACTIVATION}_mid"
+    primary = f"{prefix}{PRIMARY_ACTIVATION}_mid"
     sentences, shorts = [], []
+    if reason := comparison.left_out.get(prefix + PRIMARY_ACTIVATION):
+        sentences.append(f"The activation entropy is not compared: {reason}.")
     for arm in arms:
         pooled = comparison.pooled[arm]
         inner = pooled.get(primary)
@@ -220,9 +224,9 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
                 f"Activation entropy in the middle blocks of `{arm}`{at_once}: "
                 f"{with_interval(comparison, inner)}: {middle}."
             )
-        others = [f"{prefix}{name}_mid" for name in _OTHER_ACTIVATIONS]
+        others = [f"{prefix}{name}_mid" for name in OTHER_ACTIVATIONS]
         if beside := {name: pooled[name] for name in others if name in pooled}:
-            sentences.append(f"By other definitions: {_figures(comparison, beside)}.")
+            sentences.append(f"By the other definition: {_figures(comparison, beside)}.")
         for name, one in outer.items():
             sentences.append(
                 f"Entropy of its output {_OUTPUT[name]}: {with_interval(comparison, one)}: "

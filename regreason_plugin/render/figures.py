@@ -38,8 +38,8 @@ from regreason_plugin.render.figure_panels import (
     shortened,
     wrapped,
 )
+from regreason_plugin.render.reliability_figure import reliability
 from regreason_plugin.render.style import (
-    BAR,
     FAINT,
     MIDDLE,
     SHADE,
@@ -246,45 +246,7 @@ def _forest(
         )
 
 
-# --- calibration and errors ---------------------------------------------------------------
-
-
-def reliability(comparison: Comparison) -> Figure:
-    """Accuracy by confidence, a panel an arm."""
-    figure, panels = arm_panels(comparison, 2.6, {ALL: 2.75})
-    for (_, arm), axes in panels.items():
-        draw_reliability(axes, comparison, arm)
-        ece = comparison.pooled_scores[arm].get("ece")
-        error = f"\nECE {number(ece.value)}" if ece else ""
-        axes.set_title(f"{wrapped(arm, 31)}{error}")
-    set_title(figure, comparison, "Is a prediction as often right as it is confident?")
-    set_caption(
-        figure,
-        comparison,
-        "Confidence: probability of the predicted label. On the dotted line both are equal; below "
-        "it the model is overconfident. Grey, on the same scale: share of the predictions. All "
-        "settings and seeds together; the ECE is the mean of the settings' own.",
-    )
-    return figure
-
-
-def draw_reliability(axes: Axes, comparison: Comparison, arm: str) -> None:
-    """Draw one arm's accuracy by confidence, and the share of the predictions in each bin."""
-    bins = comparison.reliability[arm]
-    total = sum(one.count for one in bins)
-    shares = [one.count / total if total else 0 for one in bins]
-    edges = [one.low for one in bins]
-    widths = [one.high - one.low for one in bins]
-    axes.bar(edges, shares, widths, align="edge", color=BAR, edgecolor="white")
-    axes.plot([0, 1], [0, 1], color=MIDDLE, linestyle=":", linewidth=1.0)
-    known = [one for one in bins if one.count]
-    confidence = floats(one.confidence for one in known)
-    drawn = {**line_style([comparison.baseline, *comparison.arms].index(arm)), "linestyle": "-"}
-    axes.plot(confidence, floats(one.accuracy for one in known), **drawn)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
-    ticks = [0, 0.25, 0.5, 0.75, 1]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+# --- errors ------------------------------------------------------------------------------
 
 
 def confusion(comparison: Comparison) -> Figure:

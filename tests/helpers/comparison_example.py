@@ -86,6 +86,8 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
                     count=40 * number if known else 0,
                     confidence=middle if known else None,
                     accuracy=middle * 0.9 if known else None,
+                    band_low=middle * 0.95 if known else None,
+                    band_high=middle * 1.02 if known else None,
                 )
             )
         return made

@@ -137,7 +137,9 @@ class Design:
 
     def right(self, difficulty: Array, shift: Array) -> Array:
         """The probability of being right, of documents of this difficulty, broadcast."""
-        room = np.where(shift > 0, (1 - difficulty) / (1 - self.accuracy), difficulty / self.accuracy)
+        room = np.where(
+            shift > 0, (1 - difficulty) / (1 - self.accuracy), difficulty / self.accuracy
+        )
         return difficulty + shift * room
 
     def confidence(self, difficulty: Array, arm: int, noise: Array) -> Array:
@@ -348,9 +350,7 @@ def tasks_of(design: Design, model: int = 0) -> dict[str, TaskResult]:
             version="1",
             # A dataset's conversations are its own.
             data={"origin": "generated", "sha256": f"{place // AXES:064d}"},
-            setting=TaskSetting(
-                setting=setting, labels=tuple("12345"), ordinal=True, place=place
-            ),
+            setting=TaskSetting(setting=setting, labels=tuple("12345"), ordinal=True, place=place),
             source=Path(str(model), "results.json"),
         )
         for place, setting in enumerate(list(EIGHTEEN.settings)[: design.settings])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from helpers.comparison_example import ARMS, HOSTILE, example
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
@@ -159,8 +159,14 @@ def test_the_forest_has_an_interval_a_setting_and_the_pooled_one() -> None:
     assert "95 % intervals over seeds and groups" in texts(figure)
 
 
-def test_reliability_is_accuracy_by_confidence_with_the_shares() -> None:
+def test_reliability_is_accuracy_by_confidence_with_band_and_shares() -> None:
     one = whole()
+    calibrated = {
+        arm: {**of, "ece": of["ece"].model_copy(update={"if_calibrated": 0.0123})}
+        for arm, of in one.pooled_scores.items()
+        if arm != "label_only"
+    }
+    one = one.model_copy(update={"pooled_scores": one.pooled_scores | calibrated})
     figure = figures.reliability(one)
     assert len(panels(figure)) == len(EVERYONE)
     for number, (arm, axes) in enumerate(zip(EVERYONE, figure.axes, strict=False)):
@@ -169,12 +175,24 @@ def test_reliability_is_accuracy_by_confidence_with_the_shares() -> None:
         np.testing.assert_array_equal(curve.get_xdata(), [bar.confidence for bar in known])
         np.testing.assert_array_equal(curve.get_ydata(), [bar.accuracy for bar in known])
         assert curve.get_color() == COLOURS[number]
+        (band,) = [child for child in axes.collections if isinstance(child, PolyCollection)]
+        corners = {
+            (round(x, 9), round(y, 9)) for path in band.get_paths() for x, y in path.vertices
+        }
+        assert corners == {
+            (round(x, 9), round(y, 9))
+            for bar in known
+            for x in (bar.low, bar.high)
+            for y in (bar.band_low, bar.band_high)
+        }
         heights = [patch.get_height() for patch in axes.patches]
         assert sum(heights) == pytest.approx(1)
         total = sum(bar.count for bar in known)
         assert heights == pytest.approx([bar.count / total for bar in one.reliability[arm]])
         assert [patch.get_x() for patch in axes.patches] == [b.low for b in one.reliability[arm]]
-        assert axes.get_title() == f"{arm}\nECE {one.pooled_scores[arm]['ece'].value:.3f}"
+        ece = one.pooled_scores[arm]["ece"]
+        said = f"{arm}\nECE {ece.value:.3f}"
+        assert axes.get_title() == said + (" (0.012 if calibrated)" if number else "")
 
 
 def test_confusion_is_a_share_of_each_right_label() -> None:

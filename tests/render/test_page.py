@@ -275,6 +275,31 @@ def test_key_figures(show: Any) -> None:
     assert "unbounded: any share is possible" in rows["filler"]
 
 
+def test_reliability_stands_beside_what_a_calibrated_model_shows(show: Any) -> None:
+    comparison = example()
+    ece = comparison.pooled_scores["shuffled"]["ece"].model_copy(update={"if_calibrated": 0.0123})
+    of_arm = comparison.pooled_scores["shuffled"] | {"ece": ece}
+    scores = comparison.pooled_scores | {"shuffled": of_arm}
+    chrome = show(comparison.model_copy(update={"pooled_scores": scores}))
+    captions = [" ".join(text.split()) for text in _text(chrome, "#calibration figcaption")]
+    assert captions == [
+        f"{arm} ECE {scores[arm]['ece'].value:.3f}{' (0.012 if calibrated)' * (arm == 'shuffled')}"
+        for arm in EVERYONE
+    ]
+    legend = _text(chrome, "#calibration .grid > svg text")
+    assert "where it lies 95 % of the time" in legend
+    # The shade of each arm is in the colour of its line.
+    drawn = chrome.execute_script(
+        """return [...document.querySelectorAll("#calibration figure svg")].map((svg) => {
+          const line = svg.querySelector("[stroke-width='1.6']");
+          const shades = [...svg.querySelectorAll("[fill-opacity='0.25']")];
+          return [shades.length > 0, shades.every(
+            (one) => getComputedStyle(one).fill === getComputedStyle(line).stroke)];
+        })"""
+    )
+    assert drawn == [[True, True]] * len(EVERYONE)
+
+
 @pytest.mark.parametrize("arms", [["explanation"], [f"arm{n}" for n in range(7)]])
 def test_one_setting_and_one_seed_and_nothing_that_is_known(show: Any, arms: list[str]) -> None:
     whole = example(arms, seeds=1)

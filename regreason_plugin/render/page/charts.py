@@ -16,7 +16,7 @@ from regreason_plugin.compare.comparison import Comparison
 from regreason_plugin.compare.finding_words import main_metric, primary_line
 from regreason_plugin.compare.learning_curves import what_is_drawn
 from regreason_plugin.metrics.metric_names import METRICS
-from regreason_plugin.render import curve_figures, figures
+from regreason_plugin.render import curve_figures, figures, reliability_figure
 from regreason_plugin.render.figure_panels import new_figure
 from regreason_plugin.render.style import BAR, COLOURS, FAINT, GRID, MIDDLE, SHADE, style
 
@@ -79,12 +79,19 @@ def charts(comparison: Comparison) -> dict[str, Any]:
                 "one last.",
             ),
             "reliability": each(
-                figures.draw_reliability,
+                reliability_figure.draw_reliability,
                 answered,
                 4.2,
                 "Reliability of ",
-                "Accuracy by confidence as a line; on the diagonal the two are equal. In bars, "
-                "the share of the answers at each confidence.",
+                "Accuracy by confidence as a line; on the diagonal the two are equal. Shaded, "
+                "where the accuracy of a calibrated model would lie. In bars, the share of the "
+                "answers at each confidence.",
+            ),
+            "reliability_legend": single(
+                reliability_figure.draw_reliability_legend,
+                1.2,
+                "Legend",
+                "Of the reliability diagrams.",
             ),
             "layers": each(
                 curve_figures.draw_entropy,
