@@ -62,7 +62,7 @@ def within(one: Share, least: float = 0.0, most: float = 1.0) -> bool:
 def shown(one: Share, least: float = 0.0, most: float = 1.0) -> str:
     """A percentage, bold where it lies outside of the bar."""
     if not one.pages:
-        return "–"
+        return "-"
     text = f"{100 * one.value:.1f}"
     return text if within(one, least, most) else f"**{text}**"
 
@@ -222,7 +222,7 @@ def _row_name(cell: Cell) -> str:
 
 
 def _error(one: Share) -> str:
-    return f"±{100 * one.error:.1f}" if one.pages else "–"
+    return f"±{100 * one.error:.1f}" if one.pages else "-"
 
 
 _TABLES: dict[str, Callable[[Rows], str]] = {
