@@ -26,7 +26,6 @@ from regreason_plugin.compare.crossed_variance import (
 from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.task_scores import TaskScores
 from regreason_plugin.metrics.answers import Array
-from regreason_plugin.metrics.calibration import ece_of_sums
 from regreason_plugin.metrics.influence import Statistic, mean_influence
 from regreason_plugin.metrics.metric_names import METRICS
 
@@ -159,8 +158,14 @@ class Estimates:
     def _plain_calibration_error(self, models: Models, tasks: Sequence[int]) -> Score:
         """Described, not estimated: chance alone keeps it above zero."""
         of = list(models.of)
-        by_seed = np.mean([ece_of_sums(self.tasks[at].bins[of]) for at in tasks], axis=0)
-        return Score(value=float(by_seed.mean()), by_seed=by_seed.tolist())
+        by_seed = np.mean([self.tasks[at].ece[of] for at in tasks], axis=0)
+        calibrated = np.mean([self.tasks[at].ece_if_calibrated[of] for at in tasks])
+        return Score(
+            value=float(by_seed.mean()),
+            by_seed=by_seed.tolist(),
+            seed_sd=float(by_seed.std(ddof=1)) if len(of) > 1 else None,
+            if_calibrated=float(calibrated),
+        )
 
     def _at(self, task: int | None) -> list[int]:
         return list(range(len(self.tasks))) if task is None else [task]

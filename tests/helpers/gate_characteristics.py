@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from helpers.gate_designs import Array, Design, designs, draw, draw_mean, draw_rare
+from helpers.gate_designs import Design, designs, draw, draw_mean, draw_rare
 
 from regreason_plugin.compare.gate_bounds import Bounded, accuracy_change, other_metric
 
