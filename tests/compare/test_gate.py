@@ -65,6 +65,8 @@ def test_the_verdicts(
     printed = capsys.readouterr().out
     first = printed.splitlines()[0]
     assert first.startswith(f"{word}: accuracy changed by ")
+    # Three axes of two conversations are a group of six.
+    assert ", 100 effective groups), " in first
     right = {folder: _accuracy(folder) for folder in (base, candidate)}
     assert f"changed by {right[candidate] - right[base]:+.4f}" in first
     assert summary.read_text().startswith(f"before\n### Gate: {word}\n")
