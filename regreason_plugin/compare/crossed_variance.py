@@ -76,6 +76,10 @@ class Variance:
         """The seeds' share, 0 to 1."""
         return self.seeds / self.whole if self.whole > 0 else 0.0
 
+    def at_least(self, whole: float) -> Variance:
+        """The same with what is missing to this variance of the mean added to the groups' part."""
+        return replace(self, groups=self.groups + max(whole - self.whole, 0.0))
+
     @property
     def over(self) -> Over:
         """What is concluded from it speaks of."""
