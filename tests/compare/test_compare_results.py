@@ -86,7 +86,7 @@ def scored(
 def compared(scored: tuple[Path, dict[str, dict[str, Any]]]) -> Compared:
     folder, said = scored
     runs = read_arms([f"{name}={folder / name}" for name in said])
-    return compare(runs, "label_only", draws=2000)
+    return compare(runs, "label_only")
 
 
 def test_every_score_is_the_one_that_lm_eval_reports(
