@@ -15,7 +15,8 @@ owes to them:
 
 Its variance is A + (B - R)+, and its distribution is Behrens's and Fisher's, since A has S - 1
 degrees of freedom and B many more. Three seeds thus say little where seeds matter, and nothing is
-lost where they do not.
+lost where they do not. Where all seeds have the same figure, as counts of documents can by chance,
+it is B.
 
 Fewer than three seeds say too little of seeds: the variance is then B alone, and what is found
 speaks of these trained models only.
@@ -42,6 +43,8 @@ from regreason_plugin.compare.score_interval import (
 from regreason_plugin.metrics.answers import Array
 
 ENOUGH_SEEDS = 3
+# A variance this small beside another is one of equal numbers.
+_ROUNDING = 1e-12
 Over = Literal["seeds and groups", "groups"]
 
 
@@ -72,6 +75,10 @@ class Variance:
     def of_seeds(self) -> float:
         """The seeds' share, 0 to 1."""
         return self.seeds / self.whole if self.whole > 0 else 0.0
+
+    def at_least(self, whole: float) -> Variance:
+        """The same with what is missing to this variance of the mean added to the groups' part."""
+        return replace(self, groups=self.groups + max(whole - self.whole, 0.0))
 
     @property
     def over(self) -> Over:
@@ -134,9 +141,12 @@ def variance_of(
     df = weights.degrees_of_freedom(alike)
     if seeds < ENOUGH_SEEDS:
         return Variance(0.0, of_groups, 0.0, 0, df)
+    of_seeds = float(values.var(ddof=1)) / seeds
+    if of_seeds <= _ROUNDING * of_groups:
+        # Counts of documents can be equal by chance, and A says nothing of what is left.
+        return Variance(0.0, of_groups, 0.0, seeds - 1, df)
     left = contributions - contributions.mean(axis=0)
     rest = float(weights.variance(left).sum()) / (seeds * (seeds - 1))
-    of_seeds = float(values.var(ddof=1)) / seeds
     return Variance(of_seeds, max(of_groups - rest, 0.0), min(rest, of_seeds), seeds - 1, df)
 
 

@@ -89,7 +89,10 @@ class Estimates:
         if unknown:
             return undefined(float(values.mean()))
         if metric not in self.tasks[tasks[0]].values:
-            return mean(values, variance_of(values, contributions, weights), margin=margin)
+            variance = variance_of(values, contributions, weights)
+            if metric == "miscalibration":
+                variance = variance.at_least(self._chance_variance(models, tasks))
+            return mean(values, variance, margin=margin)
         squares, largest = self._squares(metric, models, tasks)
         if metric != "acc":
             variance = with_unseen(largest, values, contributions, squares, weights)
@@ -166,6 +169,15 @@ class Estimates:
             seed_sd=float(by_seed.std(ddof=1)) if len(of) > 1 else None,
             if_calibrated=float(calibrated),
         )
+
+    def _chance_variance(self, models: Models, tasks: Sequence[int]) -> float:
+        """Of the mean miscalibration, or difference, if all models were calibrated.
+
+        Three seeds that all lie at the lowest by chance differ little, and their groups seem to.
+        """
+        of = [*models.of, *models.minus]
+        each = sum(float(self.tasks[at].chance_variance[of].sum()) for at in tasks)
+        return each / (len(models.of) * len(tasks)) ** 2
 
     def _at(self, task: int | None) -> list[int]:
         return list(range(len(self.tasks))) if task is None else [task]

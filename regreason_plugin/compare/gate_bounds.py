@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.score_interval import score_bounds, wilson_bounds
 from regreason_plugin.metrics.answers import Array
 
@@ -129,7 +130,7 @@ def accuracy_change(wins: Array, losses: Array, sizes: Array) -> AccuracyChange:
         wins=wins.sum(axis=-1),
         documents=float(sizes.sum()),
         design_effect=design_effect(wins - losses, wins + losses, sizes),
-        degrees=effective_groups(sizes) - 1,
+        degrees=GroupWeights.of_sizes(sizes).effective_groups - 1,
     )
 
 
@@ -145,7 +146,7 @@ def accuracy(right: Array, sizes: Array) -> Accuracy:
         value=float(right.sum()) / documents,
         documents=documents,
         design_effect=float(design_effect(right, right, sizes)),
-        degrees=effective_groups(sizes) - 1,
+        degrees=GroupWeights.of_sizes(sizes).effective_groups - 1,
     )
 
 
@@ -157,7 +158,7 @@ def other_metric(value: Array, influence: Array, sizes: Array) -> OtherMetric:
         influence: What each group adds to it, ``[..., groups]``; sums to zero.
         sizes: Documents of each group, ``[groups]``; two groups or more.
     """
-    groups = effective_groups(sizes)
+    groups = GroupWeights.of_sizes(sizes).effective_groups
     step = size_of_several(sizes) / sizes.sum()
     return OtherMetric(
         value=value,
@@ -191,7 +192,11 @@ def design_effect(totals: Array, squares: Array, sizes: Array) -> Array:
     Returns:
         1 or more, ``[...]``.
     """
-    documents, groups, several = sizes.sum(), effective_groups(sizes), size_of_several(sizes)
+    documents, groups, several = (
+        sizes.sum(),
+        GroupWeights.of_sizes(sizes).effective_groups,
+        size_of_several(sizes),
+    )
     mean = (totals.sum(axis=-1) / documents)[..., None]
     alone = squares - 2 * mean * totals + sizes * mean**2
     of_pairs = ((totals - mean * sizes) ** 2 - alone).sum(axis=-1)
@@ -202,15 +207,6 @@ def design_effect(totals: Array, squares: Array, sizes: Array) -> Array:
     seen = 1 + of_pairs / np.maximum(alone.sum(axis=-1), 1e-12)
     larger: Array = np.maximum(expected, seen)
     return larger
-
-
-def effective_groups(sizes: Array) -> float:
-    """How many groups of one size would say as much (Kish 1965).
-
-    Args:
-        sizes: Documents of each group, ``[groups]``.
-    """
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def size_of_several(sizes: Array) -> float:

@@ -12,9 +12,9 @@ from regreason_plugin.compare.gate_bounds import (
     Bounded,
     accuracy,
     accuracy_change,
-    effective_groups,
     other_metric,
 )
+from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.task_scores import TaskScores
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import Run
@@ -157,7 +157,7 @@ def measure(part: Part, metric: str) -> Measured:
     return Measured(
         documents=len(member),
         groups=len(names),
-        effective_groups=effective_groups(sizes),
+        effective_groups=GroupWeights.of_sizes(sizes).effective_groups,
         values=(float(values[0]), float(values[1])),
         change=change,
         level=level,

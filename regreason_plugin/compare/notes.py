@@ -13,6 +13,8 @@ from regreason_plugin.metrics.metric_names import FORCED, LAYER_CURVES, METRICS
 
 # Worth fewer groups of equal size than this, and an interval that rests on how they vary is rough.
 FEW_GROUPS = 20
+# As many settings that lack a label are named.
+MOST_NAMED = 3
 
 
 def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
@@ -63,6 +65,7 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
                 "left out: the baseline's are compared."
             )
     notes += _about_groups(comparison.settings)
+    notes += _about_absent_labels(comparison.settings)
     return notes
 
 
@@ -86,6 +89,29 @@ def _about_groups(settings: Sequence[Setting]) -> list[str]:
             "intervals are rough."
         )
     return notes
+
+
+def _about_absent_labels(settings: Sequence[Setting]) -> list[str]:
+    """Labels that no document has count 0 in macro-F1, so that it cannot reach 1."""
+    absent = {
+        one.task: [
+            name for name, count in zip(one.label_names, one.labels, strict=True) if not count
+        ]
+        for one in settings
+    }
+    absent = {task: names for task, names in absent.items() if names}
+    if not absent:
+        return []
+    places = [
+        f"{task} (no {' or '.join(map(repr, names))})"
+        for task, names in list(absent.items())[:MOST_NAMED]
+    ]
+    if more := len(absent) - len(places):
+        places.append(f"{more} more")
+    return [
+        "A label that no document of a setting has counts 0 in the macro-F1, which therefore "
+        f"cannot reach 1: in {listed(places)}."
+    ]
 
 
 def worth(setting: Setting) -> str:

@@ -25,6 +25,7 @@ from regreason_plugin.metrics.calibration import (
     design_effect,
     ece_of_sums,
     expected_ece,
+    variance_if_calibrated,
 )
 from regreason_plugin.metrics.group_sums import Sums, document_values, statistics_of, sums_of
 from regreason_plugin.metrics.influence import Statistic
@@ -54,6 +55,8 @@ class TaskScores:
         ece: The plain calibration error, ``[models]``.
         ece_if_calibrated: What it would be on average if a model of the same confidences were
             calibrated, ``[models]``.
+        chance_variance: The variance of miscalibration if a model of the same confidences were
+            calibrated, ``[models]``.
         confusion: ``[models, label, prediction]``, counts.
     """
 
@@ -72,6 +75,7 @@ class TaskScores:
     bins: Array = field(repr=False)
     ece: Array
     ece_if_calibrated: Array
+    chance_variance: Array
     confusion: Integers = field(repr=False)
 
 
@@ -150,6 +154,9 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
         bins=bins,
         ece=ece_of_sums(bins),
         ece_if_calibrated=expected_ece(bins, np.array(effects)),
+        chance_variance=np.array(
+            [variance_if_calibrated(one.confidences, one.correct, sums.member) for one in models]
+        ),
         confusion=np.stack([_confusion(answers) for answers in models]),
     )
 

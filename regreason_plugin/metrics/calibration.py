@@ -57,25 +57,40 @@ def miscalibration(confidences: Array, correct: Array, member: Integers) -> Stat
         Of one model: ``[1]`` and ``[1, G]``; NaN where no bin holds two groups.
     """
     bins, groups = bins_of(confidences), int(member.max()) + 1
-    gaps, counts, chance = (
-        table_of(member, bins, (groups, ECE_BINS), of)
-        for of in (confidences - correct, None, confidences * (1 - confidences))
-    )
+    gaps = table_of(member, bins, (groups, ECE_BINS), confidences - correct)
+    counts = table_of(member, bins, (groups, ECE_BINS))
     gap, count = gaps.sum(axis=0), counts.sum(axis=0)
     own_gap, own_count = (gaps**2).sum(axis=0), (counts**2).sum(axis=0)
     value = _cross_group(gap, count, own_gap, own_count)
     without = _cross_group(gap - gaps, count - counts, own_gap - gaps**2, own_count - counts**2)
-    influence = jackknife_influence(value[None], without[None])
-    # The variance of a U-statistic without a true gap: twice the sum over pairs of groups of their
-    # variances' product (Hoeffding, Annals of Mathematical Statistics 19, 1948, section 5).
-    of_pairs = chance.sum(axis=0) ** 2 - (chance**2).sum(axis=0)
-    effect = design_effect(confidences - correct, bins, member)
-    least = 2 * effect**2 * float((_pair_weights(count, own_count) ** 2 * of_pairs).sum())
+    influence = 100 * jackknife_influence(value[None], without[None])
     variance = float((influence**2).sum()) / max(groups * (groups - 1), 1)
+    least = variance_if_calibrated(confidences, correct, member)
     # (What is smaller yet is a rounding error: all gaps are the same.)
     if 1e-12 * least < variance < least:
         influence = influence * (least / variance) ** 0.5
-    return Statistic(100 * value[None], 100 * influence)
+    return Statistic(100 * value[None], influence)
+
+
+def variance_if_calibrated(confidences: Array, correct: Array, member: Integers) -> float:
+    """The variance of `miscalibration` if the model were calibrated, with the same confidences.
+
+    Of a U-statistic without a true gap it is twice the sum over pairs of groups of the product of
+    their variances (Hoeffding, Annals of Mathematical Statistics 19, 1948, section 5).
+
+    Args:
+        confidences: As `miscalibration`.
+        correct: As `miscalibration`, for the design effect.
+        member: As `miscalibration`.
+    """
+    bins = bins_of(confidences)
+    shape = (int(member.max()) + 1, ECE_BINS)
+    counts = table_of(member, bins, shape)
+    chance = table_of(member, bins, shape, confidences * (1 - confidences))
+    weights = _pair_weights(counts.sum(axis=0), (counts**2).sum(axis=0))
+    of_pairs = chance.sum(axis=0) ** 2 - (chance**2).sum(axis=0)
+    effect = design_effect(confidences - correct, bins, member)
+    return 2 * (100 * effect) ** 2 * float((weights**2 * of_pairs).sum())
 
 
 def _pair_weights(count: Array, own_count: Array) -> Array:

@@ -67,7 +67,7 @@ def compared(folder: Path, *tasks: Task, group_size: int = 1) -> Compared:
     for name in ARMS:
         scores = {task: drawn(task, name) for task in tasks}
         write_results(folder / name, scores, group_size=group_size)
-    return compare([read_run(name, folder / name) for name in ARMS], "label_only", draws=200)
+    return compare([read_run(name, folder / name) for name in ARMS], "label_only")
 
 
 def drawn(task: Task, arm: str) -> Any:
@@ -306,9 +306,7 @@ def test_groups_of_one_name_in_other_folders_are_not_the_same(tmp_path: Path) ->
         for file in (tmp_path / name).rglob("samples_*"):
             text = file.read_text(encoding="utf-8")
             file.write_text(text.replace("one-group", "g").replace("two-group", "g"))
-    c = compare(
-        [read_run(name, tmp_path / name) for name in ARMS], "label_only", draws=200
-    ).comparison
+    c = compare([read_run(name, tmp_path / name) for name in ARMS], "label_only").comparison
     apart = [c.differences["explanation"][task]["acc"].se for task in ("one", "two")]
     expected = np.hypot(*apart) / 2
     # (Documents of two tasks are 480 groups, not 240.)
@@ -334,7 +332,7 @@ def test_older_results_of_the_eighteen_say_the_same(tmp_path: Path) -> None:
             scores = {task: draw_scores(task, COUNT, accuracy, 1)}
             write_results(tmp_path / place / name, scores, changes=changes)
         runs = [read_run(name, tmp_path / place / name) for name in ARMS]
-        made.append(compare(runs, "label_only", draws=200).comparison)
+        made.append(compare(runs, "label_only").comparison)
     assert made[0] == made[1]
     c, right = made[0], labels_of(task)
     assert c.settings_in_paper == 18
@@ -392,7 +390,7 @@ def test_a_twin_is_never_mixed_with_its_task(tmp_path: Path) -> None:
     for name in ARMS:
         write_results(tmp_path / name, {twin: drawn(MARKED, name)})
     runs = [read_run(name, tmp_path / name) for name in ARMS]
-    assert compare(runs, "label_only", draws=200).comparison.protocol == "explanation_first"
+    assert compare(runs, "label_only").comparison.protocol == "explanation_first"
     write_results(tmp_path / "other", {MARKED: drawn(MARKED, "label_only")})
     with pytest.raises(UserError, match="never mixed"):
         compare([runs[0], read_run("other", tmp_path / "other")], "label_only")

@@ -86,7 +86,7 @@ def scored(
 def compared(scored: tuple[Path, dict[str, dict[str, Any]]]) -> Compared:
     folder, said = scored
     runs = read_arms([f"{name}={folder / name}" for name in said])
-    return compare(runs, "label_only", draws=2000)
+    return compare(runs, "label_only")
 
 
 def test_every_score_is_the_one_that_lm_eval_reports(
@@ -97,7 +97,7 @@ def test_every_score_is_the_one_that_lm_eval_reports(
     # A model that explains first is probed where the label is forced at once.
     forced = "forced_" * (comparison.protocol == "explanation_first")
     probed = {f"{forced}output_entropy", f"{forced}matrix_entropy_mid"}
-    assert {"acc", "qwk", "ece", "nll", *probed} <= {*comparison.metrics}
+    assert {"acc", "qwk", "miscalibration", "nll", *probed} <= {*comparison.metrics}
     for name, results in said.items():
         for task, values in results.items():
             for metric in comparison.metrics:

@@ -17,7 +17,6 @@ from regreason_plugin.compare.gate_bounds import (
     accuracy,
     accuracy_change,
     design_effect,
-    effective_groups,
     other_metric,
 )
 from regreason_plugin.compare.score_interval import score_bounds
@@ -195,12 +194,6 @@ def test_the_design_effect_is_that_of_statsmodels_clustered_variance() -> None:
     found = design_effect(wins - losses, wins + losses, sizes)[0]
     assert found == pytest.approx(ratio, rel=0.01)
     assert ratio > 2
-
-
-def test_effective_groups_are_those_of_one_size() -> None:
-    assert effective_groups(np.full(30, 7.0)) == pytest.approx(30)
-    # 24 groups of 50 and 800 of one: 2,000^2 / (24 * 50^2 + 800).
-    assert effective_groups(WHOLE_GROUPS_FAIL.sizes) == pytest.approx(4e6 / 60_800)
 
 
 def test_few_documents_do_not_pass_and_many_do() -> None:

@@ -217,7 +217,10 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
             form.Answer(
                 question="Is the entropy of the middle layers higher, and the output sharper?",
                 short="higher; not sharper",
-                sentences=["By all three definitions.", "The output's entropy is higher."],
+                sentences=[
+                    "It is higher by the primary definition.",
+                    "The output's entropy is higher.",
+                ],
             ),
         ],
         "notes": ["GENERATED data: conversations and labels were made by rules."],

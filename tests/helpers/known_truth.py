@@ -230,7 +230,6 @@ class Truth:
             bins = np.clip(np.ceil(stated * BINS).astype(int) - 1, 0, BINS - 1)
             gaps = np.bincount(bins.ravel(), (stated - right).ravel(), BINS)
             counts = np.bincount(bins.ravel(), minlength=BINS)
-            # In the unit of ten points.
             return 100 * float((gaps**2 / np.maximum(counts, 1)).sum() / right.size)
         return self._of_table(metric, float(right.mean()))
 

@@ -33,7 +33,7 @@ ARMS = ["explanation", "shuffled"]
 # One of each kind: higher is better, lower is, neither; and those that sentences are about.
 METRICS = [
     *("acc", "macro_f1", "mae", "nll", "label_entropy", "output_entropy"),
-    *("activation_entropy_mid", "activation_entropy_abs_mid"),
+    *("activation_entropy_mid", "activation_entropy_square_mid"),
 ]
 FINDINGS: list[Finding | None] = [*get_args(Finding), None]
 # What only a finding may say.
