@@ -36,26 +36,12 @@ def test_wins_ties_and_differences(tmp_path: Path) -> None:
     assert comparison.scores["explanation"][THIRD]["acc"].value == pytest.approx(0.1)
 
 
-def test_as_many_bootstrap_draws_are_recorded_as_were_made(tmp_path: Path) -> None:
-    base = run_of(tmp_path / "label_only", results({FIRST: 0.4, SECOND: 0.3}))
-    arm = run_of(tmp_path / "explanation", results({FIRST: 0.43, SECOND: 0.3}))
-    for draws in (39, 79):
-        comparison = compare([base, arm], "label_only", draws=draws).comparison
-        assert comparison.draws == draws
-        # Of that many draws p is a multiple of 2 / (draws + 1), and here one is beyond zero.
-        p = comparison.pooled["explanation"]["acc"].p
-        assert p is not None
-        assert p * (draws + 1) / 2 == pytest.approx(round(p * (draws + 1) / 2))
-        assert 2 / (draws + 1) <= p < 1
-    assert compare([base, arm], "label_only").comparison.draws == 10_000
-
-
 def test_the_written_files_are_the_same_in_any_order_of_folders(tmp_path: Path) -> None:
     base = run_of(tmp_path / "label_only", results({FIRST: 0.4, SECOND: 0.3}))
     arm = run_of(tmp_path / "shuffled", results({FIRST: 0.5, SECOND: 0.3}))
     other = run_of(tmp_path / "explanation", results({FIRST: 0.6, SECOND: 0.4}))
-    written = write(compare([base, arm, other], "label_only", draws=300), tmp_path / "one")
-    again = write(compare([other, arm, base], "label_only", draws=300), tmp_path / "two")
+    written = write(compare([base, arm, other], "label_only"), tmp_path / "one")
+    again = write(compare([other, arm, base], "label_only"), tmp_path / "two")
     assert [path.name for path in written] == [path.name for path in again]
     assert {"comparison.json", "comparison.md", "comparison.csv", "settings.tex"} <= {
         path.name for path in written
@@ -212,7 +198,7 @@ def test_one_document_has_no_interval_and_the_verdict_says_so(tmp_path: Path) ->
     one = {"n-samples__" + FIRST: {"original": 1, "effective": 1}}
     base = run_of(tmp_path / "label_only", results({FIRST: 0.0}, **one))
     arm = run_of(tmp_path / "explanation", results({FIRST: 1.0}, **one))
-    written = write(compare([base, arm], "label_only", draws=300), tmp_path / "out")
+    written = write(compare([base, arm], "label_only"), tmp_path / "out")
     comparison = load(tmp_path / "out" / "comparison.json")
     found = comparison.pooled["explanation"]["acc"]
     assert (found.value, found.low, found.high, found.p) == (1.0, None, None, None)

@@ -86,7 +86,7 @@ def scored(
 def compared(scored: tuple[Path, dict[str, dict[str, Any]]]) -> Compared:
     folder, said = scored
     runs = read_arms([f"{name}={folder / name}" for name in said])
-    return compare(runs, "label_only", draws=2000)
+    return compare(runs, "label_only")
 
 
 def test_every_score_is_the_one_that_lm_eval_reports(
@@ -97,10 +97,11 @@ def test_every_score_is_the_one_that_lm_eval_reports(
     # A model that explains first is probed where the label is forced at once.
     forced = "forced_" * (comparison.protocol == "explanation_first")
     probed = {f"{forced}output_entropy", f"{forced}matrix_entropy_mid"}
-    assert {"acc", "qwk", "ece", "nll", *probed} <= {*comparison.metrics}
+    assert {"acc", "qwk", "miscalibration", "nll", *probed} <= {*comparison.metrics}
+    assert "ece" not in comparison.metrics
     for name, results in said.items():
         for task, values in results.items():
-            for metric in comparison.metrics:
+            for metric in [*comparison.metrics, "ece"]:
                 # Documents without a probe are left out here for both arms, and they are the same.
                 assert comparison.scores[name][task][metric].value == pytest.approx(
                     values[f"{metric},none"], abs=1e-6
@@ -142,8 +143,11 @@ def test_standard_errors_are_those_of_the_results(
                 - function(labels[groups != g], predicted["label_only"][groups != g])
                 for g in np.unique(groups)
             ]
+            # A group's square counts for more, the larger its share (CR2).
+            shares = np.unique(groups, return_counts=True)[1] / len(groups)
             count = len(without)
-            expected = ((count - 1) / count * np.var(without) * count) ** 0.5
+            away = (count - 1) / count * (without - np.mean(without))
+            expected = (away**2 / (1 - shares)).sum() ** 0.5
             found = compared.comparison.differences["explanation"][task][metric]
             assert found.se == pytest.approx(expected, rel=1e-6), (task, metric)
 

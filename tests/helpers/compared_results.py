@@ -81,6 +81,6 @@ def sample(task: str, number: int, right: bool) -> dict[str, Any]:
     }
 
 
-def comparison_of(runs: list[Run], baseline: str, draws: int = 300) -> Comparison:
-    """Of a bootstrap that takes no time."""
-    return compare(runs, baseline, draws=draws).comparison
+def comparison_of(runs: list[Run], baseline: str, **options: Any) -> Comparison:
+    """Without the documents behind it."""
+    return compare(runs, baseline, **options).comparison
