@@ -66,6 +66,14 @@ def amount(text: str) -> float:
     return number
 
 
+def distance(text: str) -> float:
+    """A number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def share(text: str) -> float:
     """A number between 0 and 1, both excluded."""
     number = float(text)

@@ -10,6 +10,7 @@ from regreason_plugin.build.arms import ARMS, PAPER_ARMS
 from regreason_plugin.cli.console import (
     SPREADSHEET_SAFE,
     console,
+    distance,
     errors,
     mini_size,
     names,
@@ -30,6 +31,21 @@ def add_compare(compare: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--baseline", required=True, metavar="NAME")
     compare.add_argument("--out", type=Path, required=True, metavar="DIR")
+    compare.add_argument(
+        "--primary",
+        metavar="ARM[:METRIC]",
+        help="the one question that is tested by itself: whether this arm differs from the "
+        "baseline in this metric; default: explanation:acc if that arm is there, else the only "
+        "arm beside the baseline; all other tests make claims only once this one rejects",
+    )
+    compare.add_argument(
+        "--margin",
+        type=distance,
+        default=0.01,
+        metavar="X",
+        help="call two arms the same where they are shown to differ by less, in the primary "
+        "metric; default: 0.01",
+    )
     compare.add_argument(
         "--difference",
         type=share,
@@ -106,13 +122,15 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def run_compare(args: argparse.Namespace) -> int:
-    """Compare the results of several arms with a baseline.
+    r"""Compare the results of several arms with a baseline.
 
     Reads lm_eval's results and samples, and writes a page, figures and tables
-    of the differences with confidence intervals to --out.
+    of the differences with confidence intervals to --out. They begin with the
+    primary question, and claim nothing that the corrected tests do not show.
 
     Example:
-        regreason compare label_only=A explanation=B --baseline label_only --out comparison
+        regreason compare label_only=A shuffled=B explanation=C --baseline label_only \
+          --primary explanation:acc --out comparison
     """
     from regreason_plugin.compare.arms import read_arms
     from regreason_plugin.compare.compare import compare
@@ -123,13 +141,20 @@ def run_compare(args: argparse.Namespace) -> int:
     tasks = {task for run in runs for task in run.tasks}
     # In one order, since nothing else depends on theirs.
     given = shlex.join(sorted(args.results))
+    command = f"regreason compare {given} --baseline {shlex.quote(args.baseline)}"
+    if args.primary is not None:
+        command += f" --primary {shlex.quote(args.primary)}"
+    if args.margin != 0.01:
+        command += f" --margin {args.margin:g}"
     with progress(len(tasks)) as advance:
         advance("read", 0)
         compared = compare(
             runs,
             args.baseline,
+            primary=args.primary,
+            margin=args.margin,
             difference=args.difference,
-            command=f"regreason compare {given} --baseline {shlex.quote(args.baseline)}",
+            command=command,
             advance=lambda done: advance("read", done),
         )
     with errors.status("writing the page and the figures"):

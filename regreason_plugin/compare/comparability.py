@@ -10,7 +10,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import Run, TaskResult, model_arguments
 from regreason_plugin.evaluate.task_setting import OF_TASK
 from regreason_plugin.metrics.answers import Answers
-from regreason_plugin.metrics.metric_names import PROBES
+from regreason_plugin.metrics.metric_names import ACTIVATION_WEIGHTS, PRIMARY_ACTIVATION, PROBES
 
 # How many ids a message names.
 _SHOWN = 3
@@ -162,7 +162,7 @@ def check_same_training_data(runs: Iterable[Run]) -> None:
 # --- entropies ------------------------------------------------------------------------------
 
 
-def incomparable_entropies(runs: Sequence[Run], tasks: Iterable[str]) -> dict[str, str]:
+def incomparable_entropies(runs: Sequence[Run], tasks: Sequence[str]) -> dict[str, str]:
     """Entropies that these models cannot be compared by, of `ENTROPIES`, each with the reason.
 
     An entropy depends on the tokens that a model reads and on where it decides, which a label's
@@ -189,8 +189,17 @@ def incomparable_entropies(runs: Sequence[Run], tasks: Iterable[str]) -> dict[st
                 f"{difference}, so they do not read the same tokens; only models with the same "
                 "tokenizer and prompts can be compared by them",
             )
-    alphas = _difference("renyi_alpha", [(run.name, renyi_alpha(run)) for run in runs])
-    return {"matrix_entropy": f"{alphas}; score all with the same one"} if alphas else {}
+    incomparable = {}
+    for run in runs:
+        if any(run.tasks[task].activation_definition != ACTIVATION_WEIGHTS for task in tasks):
+            incomparable[PRIMARY_ACTIVATION] = (
+                f"the results of `{run.name}` are not marked as by the present definition, the "
+                f"entropy of the units' {ACTIVATION_WEIGHTS}; score it again"
+            )
+            break
+    if alphas := _difference("renyi_alpha", [(run.name, renyi_alpha(run)) for run in runs]):
+        incomparable["matrix_entropy"] = f"{alphas}; score all with the same one"
+    return incomparable
 
 
 def renyi_alpha(run: Run) -> float:

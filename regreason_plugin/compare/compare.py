@@ -29,6 +29,7 @@ from regreason_plugin.compare.differences import (
 from regreason_plugin.compare.disagreements import Disagreement, choose
 from regreason_plugin.compare.estimates import Estimates
 from regreason_plugin.compare.learning_curves import curves_of
+from regreason_plugin.compare.notes import notes_of
 from regreason_plugin.compare.task_scores import (
     TaskScores,
     confusion_of,
@@ -37,7 +38,7 @@ from regreason_plugin.compare.task_scores import (
     reliability_of,
     setting_of,
 )
-from regreason_plugin.compare.verdict import answers, notes_of
+from regreason_plugin.compare.verdict import answers
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.version import __version__
 from regreason_plugin.evaluate.results import Run, model_arguments

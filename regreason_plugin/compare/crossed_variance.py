@@ -76,6 +76,10 @@ class Variance:
         """The seeds' share, 0 to 1."""
         return self.seeds / self.whole if self.whole > 0 else 0.0
 
+    def at_least(self, whole: float) -> Variance:
+        """The same with what is missing to this variance of the mean added to the groups' part."""
+        return replace(self, groups=self.groups + max(whole - self.whole, 0.0))
+
     @property
     def over(self) -> Over:
         """What is concluded from it speaks of."""
@@ -254,9 +258,8 @@ def _score_scale(
 ) -> tuple[Variance, float]:
     """A variance that is never 0, and of how many independent documents it would be.
 
-    One event is added that has not been seen, lest a few documents, or none, tell how groups vary:
-    as large as an event is after the mean over seeds, and taking its group along as far as the
-    documents of a group are alike.
+    The unseen event is a document that only one of two models is right about, as much of it as
+    such documents keep after the mean over seeds.
 
     Args:
         plain: The variance of one document of one seed.
@@ -267,8 +270,26 @@ def _score_scale(
     """
     documents = weights.effective_documents
     event = (float(squares.sum()) + 1 / documents**2) / (plain * documents + 1)
+    variance = with_unseen(event, values, contributions, squares, weights)
+    return variance, (plain + 1 / documents) / variance.whole
+
+
+def with_unseen(
+    event: float, values: Array, contributions: Array, squares: Array, weights: GroupWeights
+) -> Variance:
+    """The variance of a mean, with one event more than was seen.
+
+    Where few documents make a difference, or none, they do not tell how groups vary. The event
+    takes its group along as far as the documents of a group are alike.
+
+    Args:
+        event: The square of a document's contribution in it.
+        values: As `share`.
+        contributions: As `share`.
+        squares: As `share`.
+        weights: As `share`.
+    """
     alike = weights.alikeness(contributions.mean(axis=0), squares, event)
     variance = variance_of(values, contributions, weights, alike)
     more = event * (1 + alike * (weights.documents_a_group - 1))
-    variance = replace(variance, groups=variance.groups + more)
-    return variance, (plain + 1 / documents) / variance.whole
+    return replace(variance, groups=variance.groups + more)

@@ -74,7 +74,8 @@ def detectable(variance: Variance, *, level: float = 0.95, power: float = 0.80) 
         for part, df in ((seeds, variance.df_seeds), (groups, variance.df_groups)):
             other = part / (gammaincinv(df / 2, probability) * 2 / df) if df else part
             moved.append(smallest(other, groups) if part is seeds else smallest(seeds, other))
-        ends.append(float(np.hypot(*(end - centre for end in moved))))
+        by_seeds, by_groups = moved
+        ends.append(float(np.hypot(by_seeds - centre, by_groups - centre)))
     return Smallest(smallest(*_true(variance)), centre - ends[0], centre + ends[1])
 
 

@@ -21,11 +21,11 @@ from regreason_plugin.compare.crossed_variance import (
     share,
     undefined,
     variance_of,
+    with_unseen,
 )
 from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.task_scores import TaskScores
 from regreason_plugin.metrics.answers import Array
-from regreason_plugin.metrics.calibration import ece_of_sums
 from regreason_plugin.metrics.influence import Statistic, mean_influence
 from regreason_plugin.metrics.metric_names import METRICS
 
@@ -88,18 +88,21 @@ class Estimates:
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
         if unknown:
             return undefined(float(values.mean()))
-        squares = self._squares(metric, models, tasks)
-        if metric == "acc" and squares is not None:
-            if not models.minus:
-                return share(values, contributions, squares, weights)
-            losses, wins = self._losses_and_wins(models, tasks)
-            return difference_of_shares(
-                losses, wins, values, contributions, squares, weights, margin=margin
-            )
-        alike = 1.0
-        if squares is not None:
-            alike = weights.alikeness(contributions.mean(axis=0), squares)
-        return mean(values, variance_of(values, contributions, weights, alike), margin=margin)
+        if metric not in self.tasks[tasks[0]].values:
+            variance = variance_of(values, contributions, weights)
+            if metric == "miscalibration":
+                variance = variance.at_least(self._chance_variance(models, tasks))
+            return mean(values, variance, margin=margin)
+        squares, largest = self._squares(metric, models, tasks)
+        if metric != "acc":
+            variance = with_unseen(largest, values, contributions, squares, weights)
+            return mean(values, variance, margin=margin)
+        if not models.minus:
+            return share(values, contributions, squares, weights)
+        losses, wins = self._losses_and_wins(models, tasks)
+        return difference_of_shares(
+            losses, wins, values, contributions, squares, weights, margin=margin
+        )
 
     def value(self, metric: str, models: Models, task: int | None = None) -> float:
         """A figure alone; NaN where undefined."""
@@ -158,8 +161,23 @@ class Estimates:
     def _plain_calibration_error(self, models: Models, tasks: Sequence[int]) -> Score:
         """Described, not estimated: chance alone keeps it above zero."""
         of = list(models.of)
-        by_seed = np.mean([ece_of_sums(self.tasks[at].bins[of]) for at in tasks], axis=0)
-        return Score(value=float(by_seed.mean()), by_seed=by_seed.tolist())
+        by_seed = np.mean([self.tasks[at].ece[of] for at in tasks], axis=0)
+        calibrated = np.mean([self.tasks[at].ece_if_calibrated[of] for at in tasks])
+        return Score(
+            value=float(by_seed.mean()),
+            by_seed=by_seed.tolist(),
+            seed_sd=float(by_seed.std(ddof=1)) if len(of) > 1 else None,
+            if_calibrated=float(calibrated),
+        )
+
+    def _chance_variance(self, models: Models, tasks: Sequence[int]) -> float:
+        """Of the mean miscalibration, or difference, if all models were calibrated.
+
+        Three seeds that all lie at the lowest by chance differ little, and their groups seem to.
+        """
+        of = [*models.of, *models.minus]
+        each = sum(float(self.tasks[at].chance_variance[of].sum()) for at in tasks)
+        return each / (len(models.of) * len(tasks)) ** 2
 
     def _at(self, task: int | None) -> list[int]:
         return list(range(len(self.tasks))) if task is None else [task]
@@ -189,22 +207,23 @@ class Estimates:
             squares[self._places[at]] += of_task * document**2
         return GroupWeights(shares, squares)
 
-    def _squares(self, metric: str, models: Models, tasks: Sequence[int]) -> Array | None:
-        """By group ``[G]``, the sums of the documents' squared contributions; None of no mean."""
-        squares = np.zeros(self.groups)
+    def _squares(self, metric: str, models: Models, tasks: Sequence[int]) -> tuple[Array, float]:
+        """By group ``[G]``, the sums of the documents' squared contributions; the largest square.
+
+        They are to the mean over seeds, of a metric that is a mean over documents.
+        """
+        squares, largest = np.zeros(self.groups), 0.0
         for at in tasks:
-            if metric not in self.tasks[at].values:
-                return None
             values = self.tasks[at].values[metric].astype(np.float64)
             of = values[list(models.of)].mean(axis=0)
             if models.minus:
                 of = of - values[list(models.minus)].mean(axis=0)
             known = np.isfinite(of)
             of = of[known]
-            weight = 1 / (len(of) * len(tasks))
-            member = self._members[at][known]
-            squares += np.bincount(member, ((of - of.mean()) * weight) ** 2, self.groups)
-        return squares
+            squared = ((of - of.mean()) / (len(of) * len(tasks))) ** 2
+            squares += np.bincount(self._members[at][known], squared, self.groups)
+            largest = max(largest, float(squared.max()))
+        return squares, largest
 
     def _losses_and_wins(self, models: Models, tasks: Sequence[int]) -> tuple[float, float]:
         """The shares of documents that one of two models alone is right about."""

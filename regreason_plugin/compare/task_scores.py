@@ -18,7 +18,15 @@ from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import read_answers, samples_file
 from regreason_plugin.evaluate.task_setting import TaskSetting
 from regreason_plugin.metrics.answers import Answers, Array, Integers
-from regreason_plugin.metrics.calibration import ECE_BINS, bins_of
+from regreason_plugin.metrics.calibration import (
+    ECE_BINS,
+    bins_of,
+    calibrated_band,
+    design_effect,
+    ece_of_sums,
+    expected_ece,
+    variance_if_calibrated,
+)
 from regreason_plugin.metrics.group_sums import Sums, document_values, statistics_of, sums_of
 from regreason_plugin.metrics.influence import Statistic
 
@@ -44,6 +52,11 @@ class TaskScores:
         probabilities: Of the labels, ``[models, N, labels]``.
         predictions: ``[models, N]``.
         bins: ``[models, bins, (count, confidence, correct)]``, summed.
+        ece: The plain calibration error, ``[models]``.
+        ece_if_calibrated: What it would be on average if a model of the same confidences were
+            calibrated, ``[models]``.
+        chance_variance: The variance of miscalibration if a model of the same confidences were
+            calibrated, ``[models]``.
         confusion: ``[models, label, prediction]``, counts.
     """
 
@@ -60,6 +73,9 @@ class TaskScores:
     probabilities: NDArray[np.float32] = field(repr=False)
     predictions: NDArray[np.int16] = field(repr=False)
     bins: Array = field(repr=False)
+    ece: Array
+    ece_if_calibrated: Array
+    chance_variance: Array
     confusion: Integers = field(repr=False)
 
 
@@ -115,6 +131,11 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
     ]
     sums = sums_of(models)
     values = [document_values(answers) for answers in models]
+    bins = np.stack([_bins(answers) for answers in models])
+    effects = [
+        design_effect(one.confidences - one.correct, bins_of(one.confidences), sums.member)
+        for one in models
+    ]
     return TaskScores(
         task=task,
         setting=runs[0].tasks[task].setting,
@@ -130,7 +151,12 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
         },
         probabilities=np.stack([np.exp(a.log_probabilities) for a in models]).astype(np.float32),
         predictions=np.stack([a.predictions for a in models]).astype(np.int16),
-        bins=np.stack([_bins(answers) for answers in models]),
+        bins=bins,
+        ece=ece_of_sums(bins),
+        ece_if_calibrated=expected_ece(bins, np.array(effects)),
+        chance_variance=np.array(
+            [variance_if_calibrated(one.confidences, one.correct, sums.member) for one in models]
+        ),
         confusion=np.stack([_confusion(answers) for answers in models]),
     )
 
@@ -186,7 +212,8 @@ def setting_of(scores: TaskScores, effective_groups: float) -> Setting:
 
 def reliability_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> list[Bin]:
     """How right some models are by how confident they are, over all tasks."""
-    sums = sum(scores.bins[list(models)].sum(axis=0) for scores in tasks)
+    sums = np.sum([scores.bins[list(models)].sum(axis=0) for scores in tasks], axis=0)
+    low, high = calibrated_band(sums, _design_effect_of(tasks, models))
     return [
         Bin(
             low=place / ECE_BINS,
@@ -194,9 +221,23 @@ def reliability_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> list[B
             count=int(count),
             confidence=_share(confidence, count),
             accuracy=_share(correct, count),
+            band_low=float(low[place]) if count else None,
+            band_high=float(high[place]) if count else None,
         )
-        for place, (count, confidence, correct) in enumerate(np.asarray(sums))
+        for place, (count, confidence, correct) in enumerate(sums)
     ]
+
+
+def _design_effect_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> float:
+    """Of all answers of some models: by several seeds, in tasks that can share groups."""
+    of = list(models)
+    names = [f"{scores.folder} {name}" for scores in tasks for name in scores.groups]
+    member = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    gaps = np.concatenate([scores.values["overconfidence"][of] for scores in tasks], axis=1)
+    sure = np.concatenate([scores.probabilities[of].max(axis=2) for scores in tasks], axis=1)
+    return design_effect(
+        gaps.astype(np.float64).ravel(), bins_of(sure).ravel(), np.tile(member, len(of))
+    )
 
 
 def confusion_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> dict[str, list[list[int]]]:

@@ -1,49 +1,53 @@
-"""The three questions, answered in words that are made from the numbers and no stronger."""
+"""The questions, answered in words that are made from the findings and no stronger."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from typing import get_args
 
-from regreason_plugin.compare.arms import Arms
-from regreason_plugin.compare.comparability import ENTROPIES, describe_data, renyi_alpha
-from regreason_plugin.compare.comparison import (
-    Answer,
-    Comparison,
-    Difference,
-    Gap,
-    some_settings,
+from regreason_plugin.compare.comparison import Answer, Comparison, Difference, Finding, Gap
+from regreason_plugin.compare.finding_words import (
+    THESE_MODELS,
+    about_family,
+    capital,
+    claim,
+    listed,
+    margin_text,
+    p_text,
+    primary_question,
+    primary_short,
+    with_interval,
 )
-from regreason_plugin.compare.crossed_variance import ENOUGH_SEEDS
-from regreason_plugin.metrics.metric_names import FORCED, LAYER_CURVES, METRICS
+from regreason_plugin.core.numbers import ends
+from regreason_plugin.metrics.metric_names import (
+    FORCED,
+    METRICS,
+    OTHER_ACTIVATIONS,
+    PRIMARY_ACTIVATION,
+)
 
-# Fewer than this, and an interval that rests on how they vary is a guess itself.
-FEW_GROUPS = 20
-_ACTIVATION = ("activation_entropy", "activation_entropy_abs", "activation_entropy_square")
-# By name, in a word.
-_OTHERS = {
-    "macro_f1": "macro-F1",
-    "qwk": "kappa",
-    "mae": "absolute error",
-    "auroc": "area under the ROC curve",
-    "ece": "calibration error",
-    "nll": "log-likelihood",
-}
+# Metrics that are spoken of beside the accuracy.
+_OTHERS = ("macro_f1", "qwk", "mae", "auroc", "miscalibration", "nll")
 _OUTPUT = {
     "output_entropy": "over the vocabulary",
     "label_entropy": "over the labels",
     FORCED + "output_entropy": "over the vocabulary",
 }
+# In which findings are told.
+_ORDER: tuple[Finding | None, ...] = (*get_args(Finding), None)
 _ENTROPIES_ASKED = "Is the entropy of the middle layers higher, and the output sharper?"
 
 
 def answers(comparison: Comparison) -> list[Answer]:
-    """The answers to what the numbers can answer, the paper's questions first."""
-    answered = [_helps(comparison)]
+    """The answers to what the numbers can answer: the primary question, then the paper's."""
+    answered = [_primary(comparison), _helps(comparison)]
     if comparison.gap:
         answered.append(_keeps(comparison))
     prefix = FORCED if comparison.protocol == "explanation_first" else ""
-    reasons = [comparison.left_out.get(prefix + name) for name in _ACTIVATION]
-    if any(f"{prefix}{name}_mid" in comparison.metrics for name in _ACTIVATION):
+    names = [prefix + name for name in (PRIMARY_ACTIVATION, *OTHER_ACTIVATIONS)]
+    reasons = [comparison.left_out.get(name) for name in names]
+    if any(f"{name}_mid" in comparison.metrics for name in names):
         answered.append(_entropies(comparison, prefix))
     elif reason := next(filter(None, reasons), None):
         answered.append(
@@ -56,295 +60,196 @@ def answers(comparison: Comparison) -> list[Answer]:
     return answered
 
 
+def _primary(comparison: Comparison) -> Answer:
+    """The one question that is tested by itself, and what stands behind the others."""
+    primary = comparison.primary
+    if primary is None:
+        arm = comparison.arms[0]
+        sentences = [f"Name one with `--primary ARM[:METRIC]`, such as `--primary {arm}:acc`."]
+    else:
+        difference = comparison.pooled[primary.arm][primary.metric]
+        interval = ends(difference.low, difference.high, sign=True)
+        said = [
+            f"{100 * comparison.level:g} % interval {interval}" if interval else "",
+            p_text(difference.p),
+        ]
+        where = len(comparison.settings)
+        over = f"the mean over {where} settings" if where > 1 else "the one setting"
+        sentences = [
+            f"{', '.join(filter(None, said)) or 'No interval: a single group of documents'}; "
+            f"of {over}."
+        ]
+        if difference.p_same is not None:
+            sentences.append(
+                f"Two one-sided tests ask whether it is within ±{margin_text(comparison)} "
+                f"(`--margin`, by default 0.01): {p_text(difference.p_same)}."
+            )
+        sentences += _detectable(comparison, primary.arm)
+    return Answer(
+        question=primary_question(comparison),
+        short=primary_short(comparison),
+        sentences=[*sentences, *about_family(comparison)],
+    )
+
+
+def _detectable(comparison: Comparison, arm: str) -> list[str]:
+    """What so many documents and seeds can find, whatever they found here."""
+    known = comparison.detectable.get(arm)
+    if known is None or known.value is None:
+        return []
+    between = ends(known.low, known.high)
+    return [
+        f"This many documents and seeds find a true difference of {known.value:.3f} with a "
+        f"probability of {100 * comparison.power:g} %"
+        + (f"; this sample leaves open {between} for that difference." if between else ".")
+    ]
+
+
+def _asked(comparison: Comparison) -> list[str]:
+    """The arms that the paper's questions are about: `explanation`, or all of them."""
+    return [comparison.gap_of] if comparison.gap_of else comparison.arms
+
+
+def _of_arm(arm: str, arms: list[str], text: str) -> str:
+    return f"{arm}: {text}" if len(arms) > 1 else text
+
+
 def _helps(comparison: Comparison) -> Answer:
     """Whether the explanation helps; of other arms, whether each does."""
-    whole = comparison.gap_of
-    arms = [whole] if whole else comparison.arms
+    arms = _asked(comparison)
     question = f"Does `{arms[0]}` help?" if len(arms) == 1 else "Which arm helps?"
-    short = "; ".join(
-        (f"{arm}: " if len(arms) > 1 else "")
-        + _direction(comparison.pooled[arm]["acc"], "better", "worse")
-        for arm in arms
-    )
-    if all(comparison.pooled[arm]["acc"].over == "groups" for arm in arms):
-        short += ", for these trained models"
-    sentences = [_accuracy(comparison, arm) for arm in arms]
+    claims = {arm: claim(comparison, comparison.pooled[arm]["acc"], "acc") for arm in arms}
+    sentences = [sentence for arm in arms for sentence in _accuracy(comparison, arm)]
     for arm in arms:
         sentences += _others(comparison, arm)
-    return Answer(question=question, short=short, sentences=sentences)
-
-
-def _direction(difference: Difference, above: str, below: str) -> str:
-    """What an interval shows, in a few words."""
-    if difference.low is None or difference.high is None:
-        return "cannot be said"
-    if difference.low > 0:
-        return above
-    if difference.high < 0:
-        return below
-    if difference.low == difference.high == 0:
-        return "no difference at all"
-    return "no difference shown"
-
-
-def _accuracy(comparison: Comparison, arm: str) -> str:
-    difference, wins = comparison.pooled[arm]["acc"], comparison.wins[arm]
-    settings = [of["acc"] for of in comparison.differences[arm].values()]
-    where = f"the mean over {wins.of} settings" if wins.of > 1 else "the one setting"
-    text = (
-        f"In {where}, the accuracy of `{arm}` is {_points(difference)} that of "
-        f"`{comparison.baseline}`{_interval(difference)}"
+    return Answer(
+        question=question,
+        short="Accuracy: " + "; ".join(_of_arm(arm, arms, claims[arm]) for arm in arms),
+        sentences=sentences,
     )
-    text += f"; it is higher in {wins.wins} of {wins.of}" + (
-        f", tied in {wins.ties}" if wins.ties else ""
-    )
-    clear = [one for one in settings if one.p_holm is not None and one.p_holm < 0.05]
-    if wins.of > 1:
-        up = sum((one.value or 0) > 0 for one in clear)
-        text += f", clearly so in {up}" if up else ", clearly so in none"
-        down = len(clear) - up
-        text += f", and clearly lower in {down}" if down else ""
-        text += " (Holm-corrected p < 0.05)"
-    text += "."
-    if difference.detectable and _direction(difference, "", "") == "no difference shown":
-        text += (
-            f" A true difference of {difference.detectable:.3f} would have been found with a "
-            f"probability of {comparison.power:.0%}, a smaller one less often."
-        )
-    return text
 
 
-def _points(difference: Difference) -> str:
-    value = difference.value or 0.0
-    if abs(value) < 5e-4:
-        return "within 0.001 of"
-    return f"{abs(value):.3f} {'above' if value > 0 else 'below'}"
-
-
-def _interval(difference: Difference) -> str:
-    if difference.low is None or difference.high is None:
-        return " (no interval: a single group of documents)"
-    return f" (95 % interval {difference.low:+.3f} to {difference.high:+.3f})"
-
-
-def _others(comparison: Comparison, arm: str) -> list[str]:
-    """Which other metrics move with it, against it, or cannot be told."""
-    better, worse, unclear = [], [], []
-    for name, short in _OTHERS.items():
-        difference = comparison.pooled[arm].get(name)
-        if difference is None or difference.low is None or difference.high is None:
-            continue
-        sign = 1 if METRICS[name].better == "higher" else -1
-        shown = f"{METRICS[name].title} ({difference.value:+.3f})"
-        if min(sign * difference.low, sign * difference.high) > 0:
-            better.append(shown)
-        elif max(sign * difference.low, sign * difference.high) < 0:
-            worse.append(shown)
-        else:
-            unclear.append(short)
-    parts = []
-    if better:
-        parts.append(f"better in {_list(better)}")
-    if worse:
-        parts.append(f"worse in {_list(worse)}")
-    sentences = [f"`{arm}` is {'; '.join(parts)}."] if parts else []
-    if unclear:
-        have = "has 0 in its interval" if len(unclear) == 1 else "have 0 in their intervals"
-        sentences.append(f"No difference is shown in {_list(unclear)}, which {have}.")
+def _accuracy(comparison: Comparison, arm: str) -> list[str]:
+    difference = comparison.pooled[arm]["acc"]
+    by_setting = {
+        task: of["acc"] for task, of in comparison.differences[arm].items() if "acc" in of
+    }
+    several = len(by_setting) > 1
+    where = f"the mean over {len(by_setting)} settings" if several else "the one setting"
+    sentences = [
+        f"In {where}, the accuracy of `{arm}` minus that of `{comparison.baseline}` is "
+        f"{with_interval(comparison, difference)}: {claim(comparison, difference, 'acc')}."
+    ]
+    if several:
+        in_order = sorted(by_setting.values(), key=lambda one: _ORDER.index(one.finding))
+        counts = Counter(claim(comparison, one, "acc") for one in in_order)
+        told = "; ".join(f"{said} in {count}" for said, count in counts.items())
+        sentences.append(f"By setting, its accuracy is: {told}.")
     return sentences
 
 
+def _others(comparison: Comparison, arm: str) -> list[str]:
+    """What is found of other metrics: a sentence a finding."""
+    by_claim: dict[str, list[str]] = {}
+    for name in _OTHERS:
+        difference = comparison.pooled[arm].get(name)
+        if difference is None or difference.low is None:
+            continue
+        shown = f"{METRICS[name].title} {with_interval(comparison, difference)}"
+        by_claim.setdefault(claim(comparison, difference, name), []).append(shown)
+    return [f"{capital(said)}: {listed(shown)} of `{arm}`." for said, shown in by_claim.items()]
+
+
 def _keeps(comparison: Comparison) -> Answer:
-    whole = comparison.pooled[comparison.gap_of or ""]["acc"]
-    loses = whole.high is not None and whole.high < 0
-    sentences = [
-        _gap(arm, gap, comparison.gap_of or "", "loses" if loses else "gains")
-        for arm, gap in comparison.gap.items()
-    ]
-    unsure = whole.low is None or whole.high is None or whole.low <= 0 <= whole.high
-    if unsure:
-        sentences.append(
-            f"Whether `{comparison.gap_of}` itself gains anything is not shown, so a share of its "
-            "gain has little meaning."
-        )
-        short = "cannot be said"
-    elif loses:
-        sentences.append(
-            f"`{comparison.gap_of}` loses accuracy: there is no gain of which others could keep a "
-            "share."
-        )
-        short = f"{comparison.gap_of} gains nothing"
+    whole = comparison.gap_of or ""
+    gain = comparison.pooled[whole]["acc"]
+    gains = gain.finding in ("higher", "higher and same")
+    known = {arm: gap for arm, gap in comparison.gap.items() if gap.value is not None}
+    if gains:
+        short = "; ".join(f"{arm} {gap.value:.0%}" for arm, gap in known.items()) or "none is known"
+        short += f", {THESE_MODELS}" if gain.over == "groups" else ""
+        sentences = [_share(arm, gap, gains=True) for arm, gap in comparison.gap.items()]
     else:
-        short = "; ".join(
-            f"{arm} {gap.value:.0%}" for arm, gap in comparison.gap.items() if gap.value is not None
-        )
+        said = claim(comparison, gain, "acc")
+        short = "cannot be said"
+        sentences = [
+            f"No gain of `{whole}` is found (its accuracy: {said}), so nothing is claimed of a "
+            "share of it; what follows are figures alone.",
+            *(_share(arm, gap, gains=False) for arm, gap in comparison.gap.items()),
+        ]
+    for one in comparison.contrasts:
+        if whole in (one.arm, one.minus) and "acc" in one.differences:
+            difference = one.differences["acc"]
+            sentences.append(
+                f"The accuracy of `{one.arm}` minus that of `{one.minus}` is "
+                f"{with_interval(comparison, difference)}: {claim(comparison, difference, 'acc')}."
+            )
     return Answer(
-        question=f"How much of what `{comparison.gap_of}` gains does each other arm keep?",
+        question=f"How much of what `{whole}` gains does each other arm keep?",
         short=short,
         sentences=sentences,
     )
 
 
-def _gap(arm: str, gap: Gap, whole: str, does: str) -> str:
+def _share(arm: str, gap: Gap, *, gains: bool) -> str:
+    """The share with Fieller's set; a claim only of a gain that is found."""
     if gap.value is None:
-        return f"`{arm}`: no share, as the accuracy of `{whole}` does not differ at all."
-    text = f"`{arm}` {does} {gap.value:.2f} times as much, 95 % interval "
+        return f"`{arm}`: no share, as nothing differs."
     if gap.kind == "everything" or gap.low is None or gap.high is None:
-        return text + "unbounded: no share can be excluded."
-    if gap.kind == "outside":
-        return text + f"unbounded: all but {gap.low:.2f} to {gap.high:.2f}."
-    return text + f"{gap.low:.2f} to {gap.high:.2f}."
+        interval = "unbounded: no share can be excluded"
+    elif gap.kind == "outside":
+        interval = f"unbounded: all but {gap.low:.2f} to {gap.high:.2f}"
+    else:
+        interval = f"{gap.low:.2f} to {gap.high:.2f}"
+    if gains:
+        return f"`{arm}` keeps {gap.value:.2f} of it, 95 % interval {interval}."
+    return f"`{arm}`: ratio {gap.value:.2f}, exploratory, 95 % interval {interval}."
 
 
 def _entropies(comparison: Comparison, prefix: str) -> Answer:
-    whole = comparison.gap_of
-    arms = [whole] if whole else comparison.arms
+    arms = _asked(comparison)
     at_once = ", its label forced at once" if prefix else ""
-    inside = [f"{prefix}{name}_mid" for name in _ACTIVATION]
+    primary = f"{prefix}{PRIMARY_ACTIVATION}_mid"
     sentences, shorts = [], []
+    if reason := comparison.left_out.get(prefix + PRIMARY_ACTIVATION):
+        sentences.append(f"The activation entropy is not compared: {reason}.")
     for arm in arms:
-        differences = comparison.pooled[arm]
-        inner = {name: differences[name] for name in inside if name in differences}
-        outer = {name: differences[name] for name in _OUTPUT if name in differences}
-        one, inner_text = _agreement(inner, "higher", "lower")
-        two, outer_text = _agreement(outer, "less sharp", "sharper")
-        shorts.append((f"{arm}: " if len(arms) > 1 else "") + f"middle {one}; output {two}")
-        sentences.append(
-            f"Activation entropy in the middle blocks of `{arm}`{at_once}, by {len(inner)} "
-            f"definition{'s' if len(inner) > 1 else ''}: {inner_text}."
-        )
-        sentences.append(
-            f"Entropy of its output, {_list([_OUTPUT[name] for name in outer])}: {outer_text}. "
-            "Lower is sharper, which is not the same as better calibrated."
-        )
-    return Answer(
-        question=_ENTROPIES_ASKED,
-        short="; ".join(shorts),
-        sentences=sentences,
-    )
+        pooled = comparison.pooled[arm]
+        inner = pooled.get(primary)
+        outer = {name: pooled[name] for name in _OUTPUT if name in pooled}
+        middle = claim(comparison, inner, primary) if inner else "not compared"
+        said = [f"middle blocks {middle}"]
+        if inner:
+            sentences.append(
+                f"Activation entropy in the middle blocks of `{arm}`{at_once}: "
+                f"{with_interval(comparison, inner)}: {middle}."
+            )
+        others = [f"{prefix}{name}_mid" for name in OTHER_ACTIVATIONS]
+        if beside := {name: pooled[name] for name in others if name in pooled}:
+            sentences.append(f"By the other definition: {_figures(comparison, beside)}.")
+        for name, one in outer.items():
+            sentences.append(
+                f"Entropy of its output {_OUTPUT[name]}: {with_interval(comparison, one)}: "
+                f"{claim(comparison, one, name)}."
+            )
+        if outer:
+            name = next(iter(outer))
+            said.append(f"output {_OUTPUT[name]} {claim(comparison, outer[name], name)}")
+        shorts.append(_of_arm(arm, arms, "; ".join(said)))
+    sentences.append("An output of less entropy is sharper, which says nothing of its calibration.")
+    return Answer(question=_ENTROPIES_ASKED, short="; ".join(shorts), sentences=sentences)
 
 
-def _agreement(differences: Mapping[str, Difference], above: str, below: str) -> tuple[str, str]:
-    """A few words where all definitions agree, and each difference with its interval."""
-    directions = {_direction(one, above, below) for one in differences.values()}
-    text = ", ".join(
-        f"{_short_name(name)} {one.value or 0:+.3f}{_interval(one).replace('95 % interval ', '')}"
-        for name, one in differences.items()
+def _figures(comparison: Comparison, differences: Mapping[str, Difference]) -> str:
+    """Each with its interval and finding."""
+    return "; ".join(
+        [
+            f"{_short_name(name)} {with_interval(comparison, one)}, {claim(comparison, one, name)}"
+            for name, one in differences.items()
+        ]
     )
-    if len(directions) == 1:
-        return directions.pop(), text
-    clear = directions & {above, below}
-    if len(clear) == 1:
-        return f"{clear.pop()} by some definitions only", text
-    return "definitions disagree" if clear else "no difference shown", text
 
 
 def _short_name(name: str) -> str:
     title = METRICS[name.removeprefix(FORCED)].title
-    return (
-        title.removeprefix("activation entropy, ")
-        .removesuffix(", middle blocks")
-        .removeprefix("entropy ")
-    )
-
-
-def _list(items: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
-
-
-def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
-    """What a reader of the numbers has to know, a sentence each.
-
-    Args:
-        comparison: The numbers.
-        arms: The models that they are of.
-    """
-    pairs = arms.pairs
-    count = len(comparison.settings)
-    documents = sum(setting.documents for setting in comparison.settings)
-    settings = some_settings(count, comparison.settings_in_paper)
-    notes = [f"{describe_data(comparison.data)}; {settings}, {documents:,} documents."]
-    notes += _about_left_out(comparison.left_out)
-    notes += _about_entropies(comparison, arms)
-    few = [arm for arm in comparison.arms if len(pairs[arm].places) < ENOUGH_SEEDS]
-    if few:
-        notes.append(
-            "Fewer than three seeds: the intervals of "
-            f"{_list([f'`{arm}`' for arm in few])} speak of these trained models only, not of "
-            "what training again would give."
-        )
-    if len(few) < len(comparison.arms):
-        notes.append(
-            "Intervals from three seeds on are over training seeds and groups of documents alike."
-        )
-    for arm in comparison.arms:
-        if not pairs[arm].same:
-            notes.append(
-                f"`{arm}` and `{comparison.baseline}` have no seed in common; their models are "
-                "paired in order."
-            )
-        if pairs[arm].repeated:
-            notes.append(
-                f"Of `{arm}` and `{comparison.baseline}`, the one without a training seed stands "
-                "against every seed of the other."
-            )
-        if pairs[arm].left_out:
-            notes.append(
-                f"Without a partner, and left out of the differences of `{arm}`: seed "
-                f"{_list(pairs[arm].left_out)}."
-            )
-    compared = {setting.task for setting in comparison.settings}
-    for arm, runs in arms.runs.items():
-        if more := {task for run in runs for task in run.tasks} - compared:
-            notes.append(
-                f"`{arm}` has {len(more)} more settings than `{comparison.baseline}`, which are "
-                "left out: the baseline's are compared."
-            )
-    small = [setting for setting in comparison.settings if setting.groups < FEW_GROUPS]
-    if small:
-        fewest = min(setting.groups for setting in small)
-        notes.append(
-            f"{len(small)} of {count} settings have fewer than {FEW_GROUPS} groups of documents "
-            f"(the least: {fewest}): their own intervals are rough."
-        )
-    return notes
-
-
-def _about_left_out(left_out: Mapping[str, str]) -> list[str]:
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in left_out.items():
-        by_reason.setdefault(reason, []).append(name)
-    return [f"Left out, {_titles(names)}: {reason}." for reason, names in by_reason.items()]
-
-
-def _titles(names: list[str]) -> str:
-    """What metrics and entropies are called; all entropies together in a few words."""
-    plain = [name.removeprefix(FORCED) for name in names]
-    if not {*ENTROPIES} <= {*plain}:
-        return _list([_title(name) for name in names])
-    forced = ", label forced at once" * any(name.startswith(FORCED) for name in names)
-    others = [_title(name) for name in plain if name not in ENTROPIES]
-    return _list([*others, f"entropies of the models' layers and output{forced}"])
-
-
-def _title(name: str) -> str:
-    if name in METRICS:
-        return METRICS[name].title
-    title, _ = LAYER_CURVES[name]
-    return title[0].lower() + title[1:]
-
-
-def _about_entropies(comparison: Comparison, arms: Arms) -> list[str]:
-    """How they were measured, as far as that is not always the same."""
-    first = arms.models[0]
-    without = [
-        first.tasks[setting.task].metrics.get("documents_without_probe") or 0
-        for setting in comparison.settings
-    ]
-    notes = []
-    if comparison.layers and sum(without):
-        notes.append(f"{sum(without):,.0f} documents have no entropies; the means leave them out.")
-    alpha = renyi_alpha(first)
-    if alpha != 1 and any("matrix_entropy" in name for name in comparison.layers):
-        notes.append(f"The matrix entropy is Renyi's of order {alpha:g}.")
-    return notes
+    return title.removeprefix("activation entropy, ").removesuffix(", middle blocks")

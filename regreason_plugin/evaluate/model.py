@@ -28,6 +28,11 @@ from regreason_plugin.evaluate.label_requests import Context, Continuation
 from regreason_plugin.evaluate.prefix_tree import shared_prefix
 from regreason_plugin.evaluate.probe_metrics import Scored
 from regreason_plugin.evaluate.scorer import Scorer, say
+from regreason_plugin.metrics.metric_names import (
+    ACTIVATION_DEFINITION,
+    ACTIVATION_WEIGHTS,
+    PRIMARY_ACTIVATION,
+)
 from regreason_plugin.probes import parse_probes
 from regreason_plugin.probes.names import BY_LAYER
 
@@ -72,6 +77,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             "pretrained": pretrained,
             "probes": sorted(self.probes),
             "renyi_alpha": self.alpha,
+            ACTIVATION_DEFINITION: ACTIVATION_WEIGHTS,
             "optional_probes": probe is None,
             **others,
         }
@@ -248,7 +254,10 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             return answer
         sequence, position = context.decides
         token = self.tok_decode(sequence[position])
-        return Scored(*answer, {"deciding_token": token, **(context.probe or {})})
+        probe = {"deciding_token": token, **(context.probe or {})}
+        if f"{PRIMARY_ACTIVATION}_by_layer" in probe:
+            probe[ACTIVATION_DEFINITION] = ACTIVATION_WEIGHTS
+        return Scored(*answer, probe)
 
 
 def _number_above_0(name: str, value: Any) -> float:

@@ -21,10 +21,12 @@ from regreason_plugin.metrics.label_metrics import (
     mean_stderr,
     total,
 )
-from regreason_plugin.metrics.metric_names import LAYERS
+from regreason_plugin.metrics.metric_names import ACTIVATION_DEFINITION, LAYERS
 
 BY_LAYER = "_by_layer"
-PROBES = ("output_entropy", *LAYERS, "deciding_token")
+# What is text, the same in every document as a rule.
+_TEXTS = (ACTIVATION_DEFINITION, "deciding_token")
+PROBES = ("output_entropy", *LAYERS, *_TEXTS)
 
 
 class Scored(tuple[float, bool]):
@@ -98,7 +100,7 @@ def document_probes(
     items: dict[str, Any] = {}
     for name in names:
         value = None if probe is None else probe[name]
-        if name == "deciding_token":
+        if name in _TEXTS:
             items[name] = value
         elif name == "output_entropy":
             items |= _with_error(name, _finite(name, [value])[0], group)
@@ -112,10 +114,10 @@ def document_probes(
     return {prefix + name: item for name, item in items.items()}
 
 
-def deciding_token(items: Sequence[str | None]) -> str | list[str] | None:
-    """The token where the labels part: one if it is the same everywhere, else all."""
-    tokens = sorted({item for item in items if item is not None})
-    return tokens[0] if len(tokens) == 1 else tokens or None
+def distinct_texts(items: Sequence[str | None]) -> str | list[str] | None:
+    """One text if it is the same in all documents that have one, else all of them."""
+    texts = sorted({item for item in items if item is not None})
+    return texts[0] if len(texts) == 1 else texts or None
 
 
 def _with_error(name: str, value: float | None, group: str) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def _aggregations() -> dict[str, Callable[[Any], Any]]:
         **dict.fromkeys((f"{name}_stderr" for name in means), mean_stderr),
         **dict.fromkeys(LAYERS, by_layer_mean),
         **dict.fromkeys((f"{name}_se" for name in LAYERS), by_layer_se),
-        "deciding_token": deciding_token,
+        **dict.fromkeys(_TEXTS, distinct_texts),
         "probe_values_undefined": total,
         "documents_without_probe": total,
     }

@@ -13,9 +13,10 @@ from regreason_plugin.core.base_weights import read_base_weights
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import RECORD, ModelUse, differences
 from regreason_plugin.evaluate.task_setting import TaskSetting, is_ours, setting_of
+from regreason_plugin.metrics.metric_names import ACTIVATION_DEFINITION, FORCED
 
 # Metrics whose values are no single numbers: a list, or a text.
-_NO_NUMBERS = ("_by_layer", "_by_layer_se", "deciding_token")
+_NO_NUMBERS = ("_by_layer", "_by_layer_se", "deciding_token", ACTIVATION_DEFINITION)
 # How lm_eval ends the names of its files: a date as in 2026-01-31T10-20-30.123456.
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?)$")
 
@@ -39,6 +40,8 @@ class TaskResult:
         deciding_token: The input token at which a model with probes decides, several where
             documents differ; of a generative twin the one where the label is forced,
             which comes after the same text for every model.
+        activation_definition: The weights whose entropy the activation entropy is, several where
+            documents differ; None without the mark.
         samples_hash: lm_eval's hash of all samples, None without.
     """
 
@@ -53,6 +56,7 @@ class TaskResult:
     setting: TaskSetting
     source: Path
     deciding_token: str | list[str] | None = None
+    activation_definition: str | list[str] | None = None
     samples_hash: str | None = None
 
 
@@ -364,12 +368,16 @@ def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
             data=data,
             setting=setting_of(task, data, file),
             source=file,
-            deciding_token=values.get(
-                "forced_deciding_token,none", values.get("deciding_token,none")
-            ),
+            deciding_token=_text(values, "deciding_token"),
+            activation_definition=_text(values, ACTIVATION_DEFINITION),
             samples_hash=content.get("task_hashes", {}).get(task),
         )
     return results
+
+
+def _text(values: dict[str, Any], name: str) -> Any:
+    """A text of the probes; of a twin that with the label forced."""
+    return values.get(f"{FORCED}{name},none", values.get(f"{name},none"))
 
 
 def _data(content: dict[str, Any], task: str) -> dict[str, Any]:

@@ -131,6 +131,27 @@ def read_documents(file: Path, wanted: Iterable[str]) -> dict[str, Document]:
     return documents
 
 
+def document_field(result: TaskResult, name: str) -> dict[str, str]:
+    """One field of a result's documents as text, by their ids.
+
+    Raises:
+        UserError: A document lacks it.
+    """
+    file = samples_file(result)
+    values = {}
+    for number, row in _lines(file):
+        document = row["doc"]
+        if name not in document:
+            known = ", ".join(sorted(document))
+            raise UserError(
+                f"the document has no field {name!r}; its fields are {known}",
+                path=file,
+                line=number,
+            )
+        values[str(document["id"])] = str(document[name])
+    return values
+
+
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from regreason_plugin.metrics.answers import Answers, Array, Integers
 from regreason_plugin.metrics.auroc import area_of
-from regreason_plugin.metrics.calibration import ECE_BINS, bins_of, miscalibration
+from regreason_plugin.metrics.calibration import miscalibration
 from regreason_plugin.metrics.count_formulas import (
     entropy,
     macro_f1_of_counts,
@@ -32,7 +32,8 @@ class Sums:
 
     Attributes:
         groups: The names of the G groups.
-        sizes: Documents of each, ``[G]``.
+        member: The place of each document's group, ``[N]``.
+        sizes: Documents of each group, ``[G]``.
         layers: By name such as ``matrix_entropy_by_layer``, a model each, ``[G, layers + 1]``: sums
             over the documents of which all models have values. Models may differ in depth.
         layers_known: How many these are, by name, ``[G]``.
@@ -40,6 +41,7 @@ class Sums:
     """
 
     groups: list[str]
+    member: Integers
     sizes: Array
     layers: dict[str, list[Array]]
     layers_known: dict[str, Array]
@@ -60,6 +62,7 @@ def sums_of(models: Sequence[Answers]) -> Sums:
             layers[name] = [of_group @ np.where(there[:, None], v, 0) for v in by_model]
     return Sums(
         groups=groups,
+        member=member,
         sizes=of_group @ np.ones(len(member)),
         layers=layers,
         layers_known=layers_known,
@@ -147,9 +150,7 @@ def _no_means(answers: Answers, member: Integers, groups: int) -> Iterator[tuple
         odds = np.diff(answers.log_probabilities)[:, 0]
         area = area_of(answers.labels, odds, member, groups)
         yield "auroc", _jackknifed(np.array(area.value), area.without)
-    bins, shape = bins_of(answers.confidences), (groups, ECE_BINS)
-    gaps = table_of(member, bins, shape, answers.confidences - answers.correct)
-    yield "miscalibration", miscalibration(gaps, table_of(member, bins, shape))
+    yield "miscalibration", miscalibration(answers.confidences, answers.correct, member)
 
 
 def _jackknifed(value: Array, without: Array) -> Statistic:

@@ -23,10 +23,19 @@ class Metric(NamedTuple):
 FORCED = "forced_"
 _AT_ONCE = ", label forced at once"
 
+# The primary definition of the activation entropy, which a verdict speaks of. It was fixed on an
+# untrained model, by numbers (docs/probes.md).
+PRIMARY_ACTIVATION = "activation_entropy"
+# The other definitions, which stand beside it.
+OTHER_ACTIVATIONS = ("activation_entropy_square",)
+# The weights of the primary definition, as results name them under `ACTIVATION_DEFINITION`.
+# (Results without this mark have the entropy of softmax(h) under the primary's name.)
+ACTIVATION_DEFINITION = "activation_entropy_definition"
+ACTIVATION_WEIGHTS = "absolute values"
+
 _PROBES = {
     "output_entropy": Metric("entropy over the vocabulary", None, "nats"),
-    "activation_entropy_mid": Metric("activation entropy, softmax(h), middle blocks", None),
-    "activation_entropy_abs_mid": Metric("activation entropy, |h|, middle blocks", None),
+    "activation_entropy_mid": Metric("activation entropy, |h|, middle blocks", None),
     "activation_entropy_square_mid": Metric("activation entropy, h², middle blocks", None),
     "logit_lens_entropy_mid": Metric("logit lens entropy, middle blocks", None, "nats"),
     "matrix_entropy_mid": Metric("matrix entropy, middle blocks", None),
@@ -44,7 +53,8 @@ METRICS = {
     "qwk": Metric("quadratic weighted kappa", "higher"),
     "mae": Metric("mean absolute error", "lower", "labels"),
     "auroc": Metric("area under the ROC curve", "higher"),
-    "miscalibration": Metric("miscalibration (debiased)", "lower", "squared gap"),
+    # (In percent, as a gap of three points is 0.0009 otherwise.)
+    "miscalibration": Metric("miscalibration, debiased", "lower", "squared gap, %"),
     "ece": Metric("expected calibration error", "lower"),
     "nll": Metric("negative log-likelihood", "lower", "nats"),
     # Confidence minus accuracy: below zero is as wrong as above.
@@ -61,8 +71,7 @@ DESCRIBED = ("ece",)
 GATED = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "miscalibration")
 
 _CURVES = {
-    "activation_entropy": ("Activation entropy, softmax(h)", "entropy / log D"),
-    "activation_entropy_abs": ("Activation entropy, |h| / Σ|h|", "entropy / log D"),
+    "activation_entropy": ("Activation entropy, |h| / Σ|h|", "entropy / log D"),
     "activation_entropy_square": ("Activation entropy, h² / Σh²", "entropy / log D"),
     "logit_lens_entropy": ("Logit lens entropy", "entropy (nats)"),
     "matrix_entropy": ("Matrix entropy", "entropy / log min(N, D)"),

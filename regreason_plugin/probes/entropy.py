@@ -64,15 +64,20 @@ def distribution_entropy(logits: Tensor) -> Tensor:
 
 @_in_full_precision
 def activation_entropies(hidden: Tensor) -> dict[str, Tensor]:
-    """How evenly a hidden state is spread over its D units, by three definitions.
+    """How evenly a hidden state is spread over its D units, by two definitions.
 
     The paper (arXiv 2511.02044) reports an activation entropy without a formula. Each
-    definition makes a distribution p over units of the state h and takes its entropy
-    over log D:
+    definition makes a distribution p over the units of the state h; the value is
+    -sum p log p / log D:
 
-    - ``activation_entropy``: p = softmax(h); depends on the scale of h;
-    - ``activation_entropy_abs``: p = |h| / sum |h|;
-    - ``activation_entropy_square``: p = h^2 / sum h^2.
+    - ``activation_entropy``, the primary one: p = |h| / sum |h|, as Roy and Vetterli (2007,
+      "The effective rank: a measure of effective dimensionality") have it for singular values;
+    - ``activation_entropy_square``: p = h^2 / sum h^2, as Coifman and Wickerhauser (1992,
+      "Entropy-based algorithms for best basis selection") have it for coefficients.
+
+    The scale of h does not matter, so both are also those of h over its root mean square. A
+    softmax over the units would be nearly 0 in a real model, even over a normalised state: a
+    few massive units take everything (docs/probes.md has the numbers).
 
     Args:
         hidden: ``[..., D]``, D at least 2.
@@ -87,8 +92,7 @@ def activation_entropies(hidden: Tensor) -> dict[str, Tensor]:
     size = hidden.abs()
     size = size / size.amax(dim=-1, keepdim=True).masked_fill(size.amax(-1, keepdim=True) == 0, 1)
     return {
-        "activation_entropy": distribution_entropy(hidden) / scale,
-        "activation_entropy_abs": _entropy_of_weights(size) / scale,
+        "activation_entropy": _entropy_of_weights(size) / scale,
         "activation_entropy_square": _entropy_of_weights(size.square()) / scale,
     }
 

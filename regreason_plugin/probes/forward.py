@@ -68,8 +68,9 @@ def logits_at(
         ``[n, V]`` logits in the model's precision, and a dict a decision:
         ``output_entropy`` and ``label_entropy`` in nats, and lists of L + 1 floats, the
         embeddings first, then the residual stream after each block:
-        ``activation_entropy_by_layer`` (``_abs``, ``_square``), ``matrix_entropy_by_layer``
-        (None for a prompt of one token) and ``logit_lens_entropy_by_layer`` (nats).
+        ``activation_entropy_by_layer`` and ``activation_entropy_square_by_layer`` (0 to 1),
+        ``matrix_entropy_by_layer`` (None for a prompt of one token) and
+        ``logit_lens_entropy_by_layer`` (nats).
 
     Raises:
         ProbeError: The model's layers cannot be found or are of another kind.

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from regreason_plugin.compare.comparison import Comparison, Difference, Interval, Score
+from regreason_plugin.compare.finding_words import is_primary
 from regreason_plugin.render.tables import printable
 
 UNDEFINED = Difference(value=None)
-# Task, dataset, axis, documents and groups.
-Names = tuple[str, str, str, int, int | None]
+# Task, dataset, axis, documents, groups and what they are worth.
+Names = tuple[str, str, str, int, int | None, float]
 # A spreadsheet runs a cell that begins so, also in its full-width form. One that takes another
 # character than the comma for a separator sees cells begin where we have none.
 _FORMULA = re.compile(r"(?:^|(?<=[;,|\"]))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
@@ -46,10 +47,12 @@ def _for_spreadsheets(text: str) -> str:
 def to_csv(comparison: Comparison, *, spreadsheet_safe: bool = False) -> str:
     """A row a setting, arm and metric; the baseline among the arms, the pooled figures last.
 
-    Numbers have all their digits; what is undefined is empty. ``diff_...`` to ``over`` are of the
-    difference to the baseline, whose own are empty; ``seeds`` counts the arm's. ``documents``
-    of the pooled figures is a sum; their ``groups`` are empty, as settings share groups.
-    An entropy by layer has a row a ``layer``, 0 the embeddings, without a difference.
+    Numbers have all their digits; what is undefined is empty. ``difference`` to ``role`` are of
+    the difference to the arm ``minus``, and empty for the baseline itself; ``seeds`` counts the
+    arm's. A ``role`` is ``primary``, ``family`` (corrected with the others) or ``exploratory``.
+    ``documents`` of the pooled figures is a sum; their ``groups`` are empty, as settings share
+    groups. Two arms of which neither is the baseline have a row a metric, without a score. An
+    entropy by layer has a row a ``layer``, 0 the embeddings, without a difference.
 
     Args:
         comparison: Whose figures.
@@ -66,14 +69,18 @@ def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
         task = setting.task
         scores = {arm: by_task[task] for arm, by_task in c.scores.items()}
         differences = {arm: by_task[task] for arm, by_task in c.differences.items()}
-        names = (task, setting.dataset, setting.axis, setting.documents, setting.groups)
-        yield from _of(c, names, scores, differences)
-    pooled = ("pooled", "", "", sum(setting.documents for setting in c.settings), None)
+        size = (setting.documents, setting.groups, setting.effective_groups)
+        yield from _of(c, (task, setting.dataset, setting.axis, *size), scores, differences)
+    documents = sum(setting.documents for setting in c.settings)
+    pooled = ("pooled", "", "", documents, None, c.effective_groups)
     yield from _of(c, pooled, c.pooled_scores, c.pooled)
+    for one in c.contrasts:
+        for metric, difference in one.differences.items():
+            yield _row(c, pooled, one.arm, metric, difference=difference, minus=one.minus)
     for metric, by_arm in c.layers.items():
         for arm, layers in by_arm.items():
             for layer, value in enumerate(layers):
-                yield _row(c, pooled, arm, f"{metric}_by_layer", layer, value)
+                yield _row(c, pooled, arm, f"{metric}_by_layer", value, layer=layer)
 
 
 def _of(
@@ -85,7 +92,8 @@ def _of(
     for arm in (comparison.baseline, *comparison.arms):
         for metric in comparison.metrics:
             score, difference = scores[arm].get(metric), differences.get(arm, {}).get(metric)
-            yield _row(comparison, setting, arm, metric, None, score, difference)
+            minus = None if arm == comparison.baseline else comparison.baseline
+            yield _row(comparison, setting, arm, metric, score, difference=difference, minus=minus)
 
 
 def _row(
@@ -93,22 +101,34 @@ def _row(
     setting: Names,
     arm: str,
     metric: str,
-    layer: int | None,
-    value: Interval | None,
+    value: Interval | None = None,
+    *,
+    layer: int | None = None,
     difference: Difference | None = None,
+    minus: str | None = None,
 ) -> dict[str, Any]:
-    task, dataset, axis, documents, groups = setting
+    task, dataset, axis, documents, groups, effective_groups = setting
     columns = {"value": "difference", "low": "diff_low", "high": "diff_high"}
+    role = None
+    if difference is not None:
+        role = "exploratory" if difference.p_corrected is None else "family"
+        if (task, minus) == ("pooled", comparison.baseline) and is_primary(comparison, arm, metric):
+            role = "primary"
     return {
         "task": task,
         "dataset": dataset,
         "axis": axis,
         "arm": arm,
+        "minus": minus,
         "metric": metric,
         "layer": layer,
         "documents": documents,
         "groups": groups,
+        "effective_groups": effective_groups,
         "seeds": len(comparison.seeds[arm]),
         **{key: getattr(value or UNDEFINED, key) for key in columns},
+        "seed_sd": getattr(value, "seed_sd", None),
+        "if_calibrated": getattr(value, "if_calibrated", None),
         **{columns.get(key, key): one for key, one in difference or UNDEFINED},
+        "role": role,
     }

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from regreason_plugin.compare.comparison import Comparison, Difference
+from regreason_plugin.compare.finding_words import mark
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import signed
 from regreason_plugin.render import tables
@@ -77,7 +78,7 @@ def setting_names(comparison: Comparison) -> list[str]:
 
 def short_difference(difference: Difference) -> str:
     """Without its interval."""
-    return f"{signed(difference.value)}{'*' if tables.is_significant(difference) else ''}"
+    return f"{signed(difference.value)}{mark(difference) if difference.value is not None else ''}"
 
 
 def set_title(figure: Figure, comparison: Comparison, text: str) -> None:

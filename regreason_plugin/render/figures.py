@@ -16,6 +16,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from regreason_plugin.compare.comparison import ALL, Comparison, Difference
+from regreason_plugin.compare.finding_words import (
+    is_found,
+    main_metric,
+    margin_text,
+    primary_line,
+)
 from regreason_plugin.core.numbers import number
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.render import tables
@@ -32,16 +38,18 @@ from regreason_plugin.render.figure_panels import (
     shortened,
     wrapped,
 )
+from regreason_plugin.render.reliability_figure import reliability
 from regreason_plugin.render.style import (
-    BAR,
     FAINT,
     MIDDLE,
+    SHADE,
     floats,
     line_style,
     style,
 )
 
 FORMATS: dict[str, dict[str, Any]] = {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}
+NOTHING = Difference(value=None)
 # As many labels' cells have their number in them.
 NUMBERED = 20
 
@@ -72,19 +80,18 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def accuracy_heatmap(comparison: Comparison) -> Figure:
-    """Accuracy, a row a setting and a column an arm, coloured by the difference."""
-    arms = comparison.arms
-    rows = [setting.task for setting in comparison.settings]
-    by_row = [[comparison.differences[arm][task]["acc"] for arm in arms] for task in rows]
-    by_row.append([comparison.pooled[arm]["acc"] for arm in arms])
-    scores = [
-        [comparison.scores[arm][task]["acc"].value for arm in (comparison.baseline, *arms)]
-        for task in rows
-    ]
-    scores.append(
-        [comparison.pooled_scores[arm]["acc"].value for arm in (comparison.baseline, *arms)]
+    """The main metric, a row a setting and a column an arm, coloured where a finding says so."""
+    c, arms, metric = comparison, comparison.arms, main_metric(comparison)
+    everyone = (c.baseline, *arms)
+    rows = [setting.task for setting in c.settings]
+    by_row = [[c.differences[arm][task].get(metric, NOTHING) for arm in arms] for task in rows]
+    by_row.append([c.pooled[arm].get(metric, NOTHING) for arm in arms])
+    scores = [[c.scores[arm][task].get(metric) for arm in everyone] for task in rows]
+    scores.append([c.pooled_scores[arm].get(metric) for arm in everyone])
+    # A colour is a claim: what is not found to differ has none.
+    values = np.array(
+        [[one.value if is_found(one) else math.nan for one in row] for row in by_row], dtype=float
     )
-    values = np.array([floats(one.value for one in row) for row in by_row])
     # The pooled row stands apart.
     tops = [*range(len(rows)), len(rows) + 0.35]
     figure = new_figure(3.2 + 1.05 * (1 + len(arms)), 2.2 + 0.34 * len(tops))
@@ -96,13 +103,14 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
         edges = np.arange(1, len(arms) + 2), [top, top + 1]
         mesh = axes.pcolormesh(*edges, difference[None], cmap="RdBu", norm=norm)
         mesh.set(edgecolor="white", linewidth=1.5)
-        axes.text(0.5, top + 0.5, number(row_scores[0]), ha="center", va="center")
-        for column, (score, one) in enumerate(zip(row_scores[1:], row, strict=True)):
-            dark = one.value is not None and abs(one.value) > 0.6 * limit
+        base, *others = (number(score.value if score else None) for score in row_scores)
+        axes.text(0.5, top + 0.5, base, ha="center", va="center")
+        for column, (score, one, known) in enumerate(zip(others, row, difference, strict=True)):
+            dark = abs(known) > 0.6 * limit
             axes.text(
                 column + 1.5,
                 top + 0.5,
-                f"{number(score)}\n{short_difference(one)}",
+                f"{score}\n{short_difference(one)}",
                 ha="center",
                 va="center",
                 fontsize=7.5,
@@ -120,20 +128,23 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
     axes.spines[:].set_visible(False)
     shrink, aspect = (0.9, 10) if len(rows) < 9 else (0.5, 25)
     bar = figure.colorbar(ScalarMappable(norm, "RdBu"), ax=axes, shrink=shrink, aspect=aspect)
-    bar.set_label(wrapped(f"difference to {comparison.baseline}", 40))
+    bar.set_label(wrapped(f"difference to {comparison.baseline}, where found", 40))
     bar.outline.set_visible(False)
-    set_title(figure, comparison, "Accuracy by setting")
+    title = tables.title_of(metric)
+    set_title(figure, comparison, f"{title[0].upper()}{title[1:]} by setting")
     set_caption(
         figure,
         comparison,
-        f"Below an accuracy: its difference to that of {comparison.baseline}. {tables.HOLM}: *.",
+        primary_line(comparison, str),
+        f"Below a score: its difference to that of {comparison.baseline}. Coloured where a "
+        f"difference is found. {' '.join(tables.mark_legend(comparison))}",
     )
     return figure
 
 
 def differences(comparison: Comparison) -> Figure:
     """A forest plot: a panel an arm, a line a setting, the pooled difference below."""
-    panels = len(comparison.arms)
+    panels, metric = len(comparison.arms), main_metric(comparison)
     rows, columns = rows_and_columns(panels)
     figure = new_figure(
         2.2 + 2.5 * columns, 1.6 + rows * (1.1 + 0.19 * (len(comparison.settings) + 2))
@@ -141,42 +152,62 @@ def differences(comparison: Comparison) -> Figure:
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for arm, axes in zip(comparison.arms, grid.flat, strict=False):
         draw_differences(axes, comparison, arm)
-        pooled = tables.interval(comparison.pooled[arm]["acc"], sign=True)
-        wins = tables.wins(comparison, arm)
-        axes.set_title(f"{wrapped(arm, 31)}\n{pooled}\nwins: {wins}", loc="left", fontsize=8.5)
+        pooled = tables.difference(comparison.pooled[arm].get(metric))
+        wins = f"\nwins: {tables.wins(comparison, arm)}" if metric == "acc" else ""
+        axes.set_title(f"{wrapped(arm, 31)}\n{pooled}{wins}", loc="left", fontsize=8.5)
     for axes in grid.flat[panels:]:
         axes.set_axis_off()
     # What stands above an empty place has the bottom's numbers.
     for axes in grid.flat[max(0, panels - columns) : panels]:
         axes.tick_params(labelbottom=True)
-    set_title(figure, comparison, f"Accuracy: difference to {comparison.baseline}")
+    title, scope = tables.title_of(metric), tables.interval_scope(comparison)
+    set_title(
+        figure, comparison, f"{title[0].upper()}{title[1:]}: difference to {comparison.baseline}"
+    )
+    wins = "wins: settings with a positive difference, however small." if metric == "acc" else ""
+    margin = margin_text(comparison)
     set_caption(
         figure,
         comparison,
-        f"Lines: {tables.interval_scope(comparison)}." if tables.interval_scope(comparison) else "",
-        f"Filled: {tables.HOLM}. wins: settings with a positive difference, however small.",
+        primary_line(comparison, str),
+        f"Lines: {scope}." if scope else "",
+        f"Filled: {tables.STAR}. Shaded: within ±{margin}. {wins}",
+        " ".join(tables.mark_legend(comparison)),
     )
     return figure
 
 
 def draw_differences(axes: Axes, comparison: Comparison, arm: str) -> None:
     """Draw one arm's panel of the forest plot."""
-    count = len(comparison.settings)
-    by_setting = [comparison.differences[arm][one.task]["acc"] for one in comparison.settings]
+    count, metric = len(comparison.settings), main_metric(comparison)
+    by_task = comparison.differences[arm]
+    by_setting = [by_task[one.task].get(metric, NOTHING) for one in comparison.settings]
     colour = _arm_colour(comparison, arm)
     axes.axhline(count + 0.25, color=FAINT, linewidth=0.6)
     _forest(axes, by_setting, list(range(count)), colour, "o", 5)
-    _forest(axes, [comparison.pooled[arm]["acc"]], [count + 1], colour, "D", 7)
-    _forest_scales(axes, [*range(count), count + 1], [*setting_names(comparison), "pooled"])
+    pooled = comparison.pooled[arm].get(metric, NOTHING)
+    _forest(axes, [pooled], [count + 1], colour, "D", 7)
+    names = [*setting_names(comparison), "pooled"]
+    _forest_scales(axes, comparison, [*range(count), count + 1], names)
 
 
 def draw_pooled_differences(axes: Axes, comparison: Comparison) -> None:
     """Draw a line an arm, its pooled difference."""
     for place, arm in enumerate(comparison.arms):
-        pooled = comparison.pooled[arm]["acc"]
+        pooled = comparison.pooled[arm].get(main_metric(comparison), NOTHING)
         _forest(axes, [pooled], [place], _arm_colour(comparison, arm), "D", 7)
     names = [wrapped(arm, 31) for arm in comparison.arms]
-    _forest_scales(axes, list(range(len(names))), names)
+    _forest_scales(axes, comparison, list(range(len(names))), names)
+
+
+def draw_primary(axes: Axes, comparison: Comparison) -> None:
+    """Draw the difference that the primary question asks for, in the arm's colour."""
+    if comparison.primary is None:
+        return
+    arm, metric = comparison.primary.arm, comparison.primary.metric
+    _forest(axes, [comparison.pooled[arm][metric]], [0], _arm_colour(comparison, arm), "D", 8)
+    _forest_scales(axes, comparison, [0], [""])
+    axes.spines["left"].set_visible(False)
 
 
 def _arm_colour(comparison: Comparison, arm: str) -> str:
@@ -184,11 +215,10 @@ def _arm_colour(comparison: Comparison, arm: str) -> str:
     return colour
 
 
-def _forest_lines(comparison: Comparison) -> int:
-    return len(comparison.settings) + 2
-
-
-def _forest_scales(axes: Axes, rows: list[int], names: list[str]) -> None:
+def _forest_scales(axes: Axes, comparison: Comparison, rows: list[int], names: list[str]) -> None:
+    """The line of no difference, the margin around it, and the names of the rows."""
+    margin = comparison.margin
+    axes.axvspan(-margin, margin, color=SHADE, linewidth=0, zorder=0)
     axes.axvline(0, color=MIDDLE, linewidth=0.9, zorder=1)
     axes.grid(visible=False)
     axes.grid(visible=True, axis="x")
@@ -205,7 +235,7 @@ def _forest(
     low, high = floats(one.low for one in estimates), floats(one.high for one in estimates)
     axes.hlines(rows, low, high, color=colour, linewidth=1.4)
     for one, row in zip(estimates, rows, strict=True):
-        face = colour if tables.is_significant(one) else "white"
+        face = colour if is_found(one) else "white"
         axes.plot(
             floats([one.value]),
             [row],
@@ -216,45 +246,7 @@ def _forest(
         )
 
 
-# --- calibration and errors ---------------------------------------------------------------
-
-
-def reliability(comparison: Comparison) -> Figure:
-    """Accuracy by confidence, a panel an arm."""
-    figure, panels = arm_panels(comparison, 2.6, {ALL: 2.75})
-    for (_, arm), axes in panels.items():
-        draw_reliability(axes, comparison, arm)
-        ece = comparison.pooled_scores[arm].get("ece")
-        error = f"\nECE {number(ece.value)}" if ece else ""
-        axes.set_title(f"{wrapped(arm, 31)}{error}")
-    set_title(figure, comparison, "Is a prediction as often right as it is confident?")
-    set_caption(
-        figure,
-        comparison,
-        "Confidence: probability of the predicted label. On the dotted line both are equal; below "
-        "it the model is overconfident. Grey, on the same scale: share of the predictions. All "
-        "settings and seeds together; the ECE is the mean of the settings' own.",
-    )
-    return figure
-
-
-def draw_reliability(axes: Axes, comparison: Comparison, arm: str) -> None:
-    """Draw one arm's accuracy by confidence, and the share of the predictions in each bin."""
-    bins = comparison.reliability[arm]
-    total = sum(one.count for one in bins)
-    shares = [one.count / total if total else 0 for one in bins]
-    edges = [one.low for one in bins]
-    widths = [one.high - one.low for one in bins]
-    axes.bar(edges, shares, widths, align="edge", color=BAR, edgecolor="white")
-    axes.plot([0, 1], [0, 1], color=MIDDLE, linestyle=":", linewidth=1.0)
-    known = [one for one in bins if one.count]
-    confidence = floats(one.confidence for one in known)
-    drawn = {**line_style([comparison.baseline, *comparison.arms].index(arm)), "linestyle": "-"}
-    axes.plot(confidence, floats(one.accuracy for one in known), **drawn)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
-    ticks = [0, 0.25, 0.5, 0.75, 1]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+# --- errors ------------------------------------------------------------------------------
 
 
 def confusion(comparison: Comparison) -> Figure:

@@ -5,6 +5,14 @@ from __future__ import annotations
 import re
 
 from regreason_plugin.compare.comparison import Comparison, Difference
+from regreason_plugin.compare.finding_words import (
+    EXPLORATORY,
+    SAME,
+    is_found,
+    main_metric,
+    mark,
+    primary_line,
+)
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import number, signed
 from regreason_plugin.render import tables
@@ -42,41 +50,48 @@ def escape(name: object) -> str:
     return _SPECIAL.sub(lambda match: _SPECIALS[match[0]], one_line(name))
 
 
+def _in_math(sentence: str) -> str:
+    """A sentence of ours, escaped, its signs as formulas."""
+    text = escape(sentence).replace("±", r"$\pm$")
+    return text.replace(SAME, r"$\approx$").replace(EXPLORATORY, r"$^{\circ}$")
+
+
 def to_latex(comparison: Comparison) -> str:
-    r"""A ``table*`` to ``\input``: a row a setting, differences of accuracy to the baseline."""
-    arms = comparison.arms
-    symmetric = _all_symmetric(comparison)
+    r"""A ``table*`` to ``\input``: a row a setting, differences to the baseline."""
+    c, arms, metric = comparison, comparison.arms, main_metric(comparison)
+    symmetric = _all_symmetric(c)
     # (Room for a star between a difference and its interval.)
     columns = rf"llr*{{{len(arms)}}}{{r@{{\ \ }}l}}"
-    heads = [r"\multicolumn{2}{c}{" + escape(arm) + "}" for arm in arms]
+    heads = [_over_two(escape(arm)) for arm in arms]
     body = []
     previous = ""
-    for setting in comparison.settings:
+    for setting in c.settings:
         if previous and setting.dataset != previous:
             body.append(r"\addlinespace")
         name = escape(setting.dataset) if setting.dataset != previous else ""
         previous = setting.dataset
-        score = comparison.scores[comparison.baseline][setting.task]["acc"].value
-        differences = [comparison.differences[arm][setting.task]["acc"] for arm in arms]
-        cells = [name, escape(setting.axis_title), number(score)]
-        body.append(_row([*cells, *(_cell(one, symmetric) for one in differences)]))
-    score = comparison.pooled_scores[comparison.baseline]["acc"].value
-    pooled = [_cell(comparison.pooled[arm]["acc"], symmetric) for arm in arms]
-    wins = [r"\multicolumn{2}{c}{" + tables.wins(comparison, arm) + "}" for arm in arms]
+        score = c.scores[c.baseline][setting.task].get(metric)
+        cells = [name, escape(setting.axis_title), number(score.value if score else None)]
+        found = [c.differences[arm][setting.task].get(metric) for arm in arms]
+        body.append(_row([*cells, *(_cell(one, symmetric) for one in found)]))
+    score = c.pooled_scores[c.baseline].get(metric)
+    pooled = [_cell(c.pooled[arm].get(metric), symmetric) for arm in arms]
+    below = [_row(["pooled", "", number(score.value if score else None), *pooled])]
+    if metric == "acc":
+        below.append(_row(["wins", "", "", *(_over_two(tables.wins(c, arm)) for arm in arms)]))
     text = [
-        *_comment(comparison),
+        *_comment(c),
         r"\begin{table*}",
         r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{_caption(comparison, symmetric)}}}",
+        rf"\caption{{{_caption(c, symmetric)}}}",
         r"\label{tab:regreason-settings}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        _row(["dataset", "axis", escape(comparison.baseline), *heads]),
+        _row(["dataset", "axis", escape(c.baseline), *heads]),
         r"\midrule",
         *body,
         r"\midrule",
-        _row(["pooled", "", number(score), *pooled]),
-        _row(["wins", "", "", *wins]),
+        *below,
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table*}",
@@ -84,17 +99,27 @@ def to_latex(comparison: Comparison) -> str:
     return "\n".join(text) + "\n"
 
 
+def _over_two(text: str) -> str:
+    return r"\multicolumn{2}{c}{" + text + "}"
+
+
 def _row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _cell(difference: Difference, symmetric: bool) -> str:
+# By mark: what stands behind a number.
+_RAISED = {"*": "*", SAME: r"\approx", EXPLORATORY: r"\circ"}
+
+
+def _cell(difference: Difference | None, symmetric: bool) -> str:
     """The difference, and its interval in a column of its own."""
-    if difference.value is None:
-        return r"\multicolumn{2}{c}{--}"
-    value = f"${signed(difference.value)}$"
-    if tables.is_significant(difference):
-        value = rf"$\mathbf{{{signed(difference.value)}}}$\rlap{{$^{{*}}$}}"
+    if difference is None or difference.value is None:
+        return _over_two("--")
+    value = signed(difference.value)
+    if is_found(difference):
+        value = rf"\mathbf{{{value}}}"
+    raised = "".join(_RAISED[sign] for sign in mark(difference))
+    value = f"${value}$" + (rf"\rlap{{$^{{{raised}}}$}}" if raised else "")
     if difference.low is None or difference.high is None:
         return f"{value} &"
     if symmetric:
@@ -104,21 +129,28 @@ def _cell(difference: Difference, symmetric: bool) -> str:
 
 def _all_symmetric(comparison: Comparison) -> bool:
     """Whether every interval is a half width to either side, as t intervals are."""
-    of_settings = [by_task.values() for by_task in comparison.differences.values()]
-    differences = [one["acc"] for by_task in of_settings for one in by_task]
-    differences += [pooled["acc"] for pooled in comparison.pooled.values()]
-    return all(one.df is not None for one in differences if one.low is not None)
+    metric = main_metric(comparison)
+    by_metric = [one for by_task in comparison.differences.values() for one in by_task.values()]
+    found = [one.get(metric) for one in (*by_metric, *comparison.pooled.values())]
+    return all(
+        abs(one.low + one.high - 2 * one.value) < 1e-6
+        for one in found
+        if one and one.value is not None and one.low is not None and one.high is not None
+    )
 
 
 def _caption(comparison: Comparison, symmetric: bool) -> str:
     spread = tables.interval_scope(comparison)
     if spread and symmetric:
-        spread = rf"$\pm$: half of the {escape(spread)}. "
+        spread = rf"$\pm$: half of the {_in_math(spread)}. "
     elif spread:
-        spread = f"In brackets: {escape(spread)}. "
+        spread = f"In brackets: {_in_math(spread)}. "
+    title = tables.title_of(main_metric(comparison))
+    marks = " ".join(map(_in_math, tables.mark_legend(comparison)))
     return (
-        f"Accuracy of {escape(comparison.baseline)}, and differences to it. {spread}"
-        f"Bold with a star: {escape(tables.HOLM)}. {escape(tables.caption(comparison))}."
+        f"{_in_math(primary_line(comparison, str))} "
+        f"{escape(title[0].upper() + title[1:])} of {escape(comparison.baseline)}, and differences "
+        f"to it. {spread}{marks} {escape(tables.caption(comparison))}."
     )
 
 

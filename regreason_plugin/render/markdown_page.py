@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from regreason_plugin.compare.comparison import Comparison, RunRecord
+from regreason_plugin.compare.finding_words import main_metric
 from regreason_plugin.core.markdown import (
     Markdown,
     block,
     code,
+    escape,
     plain_text,
     render,
     sentence,
@@ -22,6 +24,7 @@ from regreason_plugin.render.tables import Cells
 def to_markdown(comparison: Comparison) -> str:
     """The verdict, the tables, and what was run."""
     c = comparison
+    contrasts = tables.contrasts(c)
     # Where a name has backticks of its own, which are a pair cannot be told.
     ticks = any("`" in name for name in (c.baseline, *c.arms))
     return render(
@@ -29,7 +32,10 @@ def to_markdown(comparison: Comparison) -> str:
         c=c,
         say=plain_text if ticks else sentence,
         caption=tables.caption(c),
-        accuracy=_table(tables.accuracy(c)),
+        main=tables.title_of(main_metric(c)),
+        arms=_named(tables.arms(c), "lrrlr"),
+        by_setting=_table(tables.by_setting(c)),
+        contrasts=_named(contrasts, "lr", arms=True) if contrasts else None,
         legend=tables.legend(c),
         pooled=_table(tables.pooled(c)),
         by_label=[
@@ -37,14 +43,7 @@ def to_markdown(comparison: Comparison) -> str:
             for setting in tables.own_settings(c)
         ],
         gap=[[code(arm), number(gap.value, 2), tables.gap(gap)] for arm, gap in c.gap.items()],
-        power_header=[
-            *("arm", "detectable"),
-            *(("difference asked for", "groups", "seeds") if c.needed else ()),
-        ],
-        power=[
-            [code(arm), tables.detectable(c, arm), *(_needed(c, arm) if c.needed else ())]
-            for arm in c.arms
-        ],
+        needed=[[code(arm), *_needed(c, arm)] for arm in c.arms if c.needed],
         costs=_table(tables.costs(c)) if tables.costs(c).body else None,
         about_costs=tables.about_costs(c),
         command=block(c.command, "shell"),
@@ -57,7 +56,15 @@ def _table(cells: Cells) -> Markdown:
     # The last fixed column is the baseline's.
     words = cells.fixed - 1
     header = [*map(plain_text, cells.header[:words]), *map(code, cells.header[words:])]
-    return table(cells.body, header, "l" * cells.words + "r", cells.footer)
+    # (Only the names of the rows below are bold: a bold number would be a claim.)
+    below = [[Markdown(f"**{escape(row[0])}**"), *row[1:]] for row in cells.footer]
+    return table([*cells.body, *below], header, "l" * cells.words + "r")
+
+
+def _named(cells: Cells, sides: str, *, arms: bool = False) -> Markdown:
+    """A table whose rows, and columns with ``arms``, are named by arms."""
+    header = [cells.header[0], *(map(code, cells.header[1:]) if arms else cells.header[1:])]
+    return table([[code(row[0]), *row[1:]] for row in cells.body], header, sides)
 
 
 def _needed(comparison: Comparison, arm: str) -> list[str]:

@@ -11,8 +11,19 @@ from regreason_plugin.compare.comparison import (
     Difference,
     Gap,
     Interval,
+    Score,
     Setting,
     some_settings,
+)
+from regreason_plugin.compare.finding_words import (
+    EXPLORATORY,
+    FOUND,
+    SAME,
+    claim,
+    is_primary,
+    main_metric,
+    margin_text,
+    mark,
 )
 from regreason_plugin.core.numbers import NONE, ends, number, signed
 from regreason_plugin.metrics.metric_names import METRICS
@@ -21,8 +32,8 @@ from regreason_plugin.metrics.metric_names import METRICS
 SHORT = 3
 SHORT_OF_FEW = 9
 FEW = 3
-ALPHA = 0.05
-HOLM = f"p < {ALPHA:g} after Holm's correction"
+# What a star says.
+STAR = "a difference is found, all tests counted"
 # What an interval speaks of.
 OVER = {
     "seeds and groups": "over seeds and groups of documents",
@@ -39,7 +50,7 @@ class Cells:
         body: The rows.
         footer: Rows below a line.
         words: How many columns, from the first, hold words; the others hold numbers.
-        fixed: How many stand before those of the arms.
+        fixed: How many stand before those that a narrow terminal shows in parts.
     """
 
     header: list[str]
@@ -80,11 +91,6 @@ def label_heads(labels: Sequence[str]) -> tuple[list[str], list[str]]:
 # --- numbers ------------------------------------------------------------------------------
 
 
-def is_significant(difference: Difference) -> bool:
-    """Whether it is told from zero when all that is compared is counted."""
-    return difference.p_holm is not None and difference.p_holm < ALPHA
-
-
 def interval(estimate: Interval, *, sign: bool = False) -> str:
     """Such as ``0.512 (0.480 to 0.544)``; without the ends where there are none."""
     value = signed(estimate.value) if sign else number(estimate.value)
@@ -93,11 +99,20 @@ def interval(estimate: Interval, *, sign: bool = False) -> str:
 
 
 def difference(estimate: Difference | None) -> str:
-    """Such as ``+0.020* (+0.002 to +0.038)``; a star, or a space for it, as `is_significant`."""
-    if estimate is None:
+    """Such as ``+0.020* (+0.002 to +0.038)``; behind the figure its `mark`, or a space for it."""
+    if estimate is None or estimate.value is None:
         return NONE
     value, bracket, rest = interval(estimate, sign=True).partition(" (")
-    return f"{value}{'*' if is_significant(estimate) else ' ' if bracket else ''}{bracket}{rest}"
+    sign = mark(estimate)
+    return f"{value}{sign or (' ' if bracket else '')}{bracket}{rest}"
+
+
+def score(figure: Score | None) -> str:
+    """Such as ``0.554, seeds ±0.012, n=5``: the mean of so many seeds, and their spread."""
+    if figure is None or figure.value is None:
+        return NONE
+    spread = f", seeds ±{figure.seed_sd:.3f}" if figure.seed_sd is not None else ""
+    return f"{number(figure.value)}{spread}, n={len(figure.by_seed)}"
 
 
 def gap(share: Gap) -> str:
@@ -142,49 +157,89 @@ def interval_scope(comparison: Comparison) -> str:
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """What the intervals, the star and the footer say, a sentence each."""
+    """What the intervals, the marks and the footer say, a sentence each."""
     intervals = interval_scope(comparison)
     return [
         *([f"In brackets: {intervals}."] if intervals else []),
-        f"*: {HOLM}.",
-        "wins: settings with a positive difference, however small.",
-        "detectable: the smallest pooled difference that is found with a probability of "
-        f"{comparison.power:g}.",
+        *mark_legend(comparison),
+        "wins: settings with a positive difference in accuracy, however small.",
+        f"detectable: the true difference in {title_of(main_metric(comparison))}, pooled, that so "
+        f"many documents and seeds find with a probability of {comparison.power:g}; in brackets, "
+        "as far as this sample shows.",
     ]
+
+
+def mark_legend(comparison: Comparison) -> list[str]:
+    """What the marks behind a difference say."""
+    return [
+        f"{FOUND}: {STAR}.",
+        f"{SAME}: found to be within ±{margin_text(comparison)}.",
+        f"{EXPLORATORY}: exploratory, no claim. No mark: not enough to tell.",
+    ]
+
+
+def title_of(metric: str) -> str:
+    """What a metric is called."""
+    return METRICS[metric].title
 
 
 # --- tables -------------------------------------------------------------------------------
 
 
-def accuracy(comparison: Comparison) -> Cells:
-    """A row a setting: the baseline's accuracy, of every arm the difference to it."""
-    baseline, arms = comparison.baseline, comparison.arms
+def arms(comparison: Comparison) -> Cells:
+    """A row an arm, the primary question's first: score, difference, finding in words."""
+    c, metric = comparison, main_metric(comparison)
+    base = c.pooled_scores[c.baseline].get(metric)
     body = []
-    for setting in comparison.settings:
+    for arm in sorted(c.arms, key=lambda arm: not is_primary(c, arm, metric)):
+        one = c.pooled[arm].get(metric, Difference(value=None))
+        role = " (primary)" if is_primary(c, arm, metric) else ""
+        body.append(
+            [
+                arm,
+                score(c.pooled_scores[arm].get(metric)),
+                difference(one),
+                claim(c, one, metric) + role,
+                detectable(c, arm),
+            ]
+        )
+    body.append([c.baseline, score(base), NONE, "baseline", NONE])
+    header = ["arm", title_of(metric), "difference", "finding", "detectable"]
+    return Cells(header, body, [], words=1, fixed=1)
+
+
+def by_setting(comparison: Comparison) -> Cells:
+    """A row a setting: the baseline's score in the main metric, of every arm its difference."""
+    c, metric = comparison, main_metric(comparison)
+    about_accuracy = metric == "acc"
+    body = []
+    for setting in c.settings:
         task = setting.task
+        base = c.scores[c.baseline][task].get(metric)
         body.append(
             [
                 setting.dataset,
                 setting.axis_title,
                 str(setting.documents),
-                number(setting.majority_acc),
-                number(comparison.scores[baseline][task]["acc"].value),
-                *(difference(comparison.differences[arm][task]["acc"]) for arm in arms),
+                number(setting.majority_acc) if about_accuracy else NONE,
+                number(base.value if base else None),
+                *(difference(c.differences[arm][task].get(metric)) for arm in c.arms),
             ]
         )
-    majority = [setting.majority_acc for setting in comparison.settings]
-    mean = sum(majority) / len(majority)
-    pooled = [
-        number(comparison.pooled_scores[baseline]["acc"].value),
-        *(difference(comparison.pooled[arm]["acc"]) for arm in arms),
-    ]
+    majority = [setting.majority_acc for setting in c.settings]
+    base = c.pooled_scores[c.baseline].get(metric)
     footer = [
-        ["pooled", "", "", number(mean), *pooled],
-        ["wins", "", "", "", "", *(wins(comparison, arm) for arm in arms)],
-        ["detectable", "", "", "", "", *(detectable(comparison, arm) for arm in arms)],
+        [
+            *("pooled", "", ""),
+            number(sum(majority) / len(majority)) if about_accuracy else NONE,
+            number(base.value if base else None),
+            *(difference(c.pooled[arm].get(metric)) for arm in c.arms),
+        ],
+        ["wins", "", "", "", "", *(wins(c, arm) for arm in c.arms)] if about_accuracy else [],
+        ["detectable", "", "", "", "", *(detectable(c, arm) for arm in c.arms)],
     ]
-    header = ["dataset", "axis", "n", "majority", baseline, *arms]
-    return Cells(header, body, footer, words=2, fixed=5)
+    header = ["dataset", "axis", "n", "majority", c.baseline, *c.arms]
+    return Cells(header, body, [row for row in footer if row], words=2, fixed=5)
 
 
 def wins(comparison: Comparison, arm: str) -> str:
@@ -195,8 +250,24 @@ def wins(comparison: Comparison, arm: str) -> str:
 
 
 def detectable(comparison: Comparison, arm: str) -> str:
-    """The smallest pooled difference of accuracy that would have been found."""
-    return number(comparison.pooled[arm]["acc"].detectable)
+    """The smallest pooled difference of the main metric that is found, with its range."""
+    known = comparison.detectable.get(arm)
+    return interval(known) if known else NONE
+
+
+def contrasts(comparison: Comparison) -> Cells | None:
+    """The arms against one another in the main metric: the row's minus the column's."""
+    metric = main_metric(comparison)
+    by_pair = {(one.arm, one.minus): one.differences.get(metric) for one in comparison.contrasts}
+    columns = [arm for arm in comparison.arms if any(minus == arm for _, minus in by_pair)]
+    rows = [arm for arm in comparison.arms if any(of == arm for of, _ in by_pair)]
+    if not rows:
+        return None
+    body = [
+        [row, *(difference(by_pair[row, one]) if (row, one) in by_pair else "" for one in columns)]
+        for row in rows
+    ]
+    return Cells(["minus", *columns], body, [], words=1, fixed=1)
 
 
 def pooled(comparison: Comparison) -> Cells:
@@ -205,12 +276,12 @@ def pooled(comparison: Comparison) -> Cells:
     for name in comparison.metrics:
         metric = METRICS[name]
         title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
-        score = comparison.pooled_scores[comparison.baseline].get(name)
+        base = comparison.pooled_scores[comparison.baseline].get(name)
         body.append(
             [
                 title,
                 metric.better or NONE,
-                number(score.value if score else None),
+                number(base.value if base else None),
                 *(difference(comparison.pooled[arm].get(name)) for arm in comparison.arms),
             ]
         )

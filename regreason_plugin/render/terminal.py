@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.compare.comparison import Comparison
+from regreason_plugin.compare.finding_words import main_metric
 from regreason_plugin.render import tables
 from regreason_plugin.render.tables import Cells, printable
 
@@ -30,9 +31,12 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         for sentence in answer.sentences:
             console.print(Padding(Text(printable(sentence)), (0, 0, 0, 2), expand=False))
         console.print()
-    baseline = comparison.baseline
-    title = f"Accuracy of {baseline}, and differences to it. {tables.caption(comparison)}"
-    print_table(console, tables.accuracy(comparison), title)
+    baseline, metric = comparison.baseline, tables.title_of(main_metric(comparison))
+    print_table(console, tables.arms(comparison), f"Arms: {metric}, means over the settings.")
+    title = f"By setting: {metric} of {baseline}, and differences to it."
+    print_table(console, tables.by_setting(comparison), f"{title} {tables.caption(comparison)}")
+    if contrasts := tables.contrasts(comparison):
+        print_table(console, contrasts, f"Arm of the row minus that of the column: {metric}.")
     title = f"Means over the settings of {baseline}, and differences to them."
     print_table(console, tables.pooled(comparison), title)
     costs = tables.costs(comparison)
@@ -81,14 +85,17 @@ def _table(cells: Cells) -> Table:
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     previous = cells.body[0][0] if cells.body else ""
     for row in cells.body:
-        # Between datasets.
-        if row[0] != previous and cells.footer:
+        # Between datasets, which have a row an axis.
+        if row[0] != previous and cells.footer and cells.words > 1:
             table.add_section()
         previous = row[0]
         table.add_row(*_texts(row))
     table.add_section()
     for row in cells.footer:
-        table.add_row(*_texts(row), style="bold")
+        # (Only the row's name: a bold number would be a claim.)
+        first, *others = _texts(row)
+        first.stylize("bold")
+        table.add_row(first, *others)
     return table
 
 

@@ -19,11 +19,12 @@ LEVEL = 0.95
 # (A generative twin's figure of the label forced at once, without an explanation before it.)
 FORCED = "forced_"
 SCORES = ("acc", "macro_f1", "qwk", "nll", "ece")
+# Those of which conditions are held against each other.
+COMPARED = ("acc", "macro_f1", "qwk", "nll", "miscalibration")
 ENTROPIES = (
     "output_entropy",
     "label_entropy",
     "activation_entropy_mid",
-    "activation_entropy_abs_mid",
     "activation_entropy_square_mid",
 )
 

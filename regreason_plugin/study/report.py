@@ -19,7 +19,14 @@ from regreason_plugin.render import tables
 from regreason_plugin.render.report_files import write
 from regreason_plugin.render.tables import Cells
 from regreason_plugin.render.terminal import print_table
-from regreason_plugin.study.condition_scores import ENTROPIES, FORCED, SCORES, Figures, Mean
+from regreason_plugin.study.condition_scores import (
+    COMPARED,
+    ENTROPIES,
+    FORCED,
+    SCORES,
+    Figures,
+    Mean,
+)
 from regreason_plugin.study.curves import draw
 from regreason_plugin.study.hyperparameters import Choice
 from regreason_plugin.study.plan import Plan
@@ -55,7 +62,7 @@ def print_report(comparison: Comparison) -> None:
     """The main table, for a terminal."""
     title = f"Means over all settings. {tables.caption(comparison)}"
     console.print()
-    print_table(console, _against_baseline(comparison, SCORES), title)
+    print_table(console, _against_baseline(comparison, COMPARED), title)
 
 
 def _against_baseline(comparison: Comparison, metrics: Sequence[str]) -> Cells:
@@ -106,8 +113,8 @@ def _markdown(
         ],
         c=comparison,
         over=tables.interval_scope(comparison),
-        holm=tables.HOLM,
-        scores=_against_baseline(comparison, SCORES),
+        marks=tables.mark_legend(comparison),
+        scores=_against_baseline(comparison, COMPARED),
         entropies=_against_baseline(comparison, ENTROPIES),
         explanation_first=_explanation_first(figures),
     )

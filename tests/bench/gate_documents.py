@@ -16,10 +16,8 @@ def passes(documents: int, discordance: float, max_drop: float) -> float:
     half = discordance / 2
     drawn = random.multinomial(documents, [half, half, 1 - discordance], TRIALS).astype(float)
     wins, losses = drawn[:, 0], drawn[:, 1]
-    squares = wins + losses - (wins - losses) ** 2 / documents
-    low, _ = AccuracyChange(
-        losses, wins, documents, documents, kish=1.0, clustered=squares, unclustered=squares
-    ).bounds(0.05)
+    change = AccuracyChange(losses, wins, documents, np.ones(TRIALS), degrees=documents - 1)
+    low, _ = change.bounds(0.05)
     return float((low > -max_drop).mean())
 
 

@@ -4,8 +4,8 @@
 
 Every cell of the tables draws models of one design, page by page, lets the project's own code
 compare them, from their answers to the words, and counts. A cell's random numbers depend on its
-name alone. What is done lies in DIR/cells_SCALE.jsonl and is not done again. ``--write`` puts the tables
-into docs/operating_characteristics.md.
+name alone. What is done lies in DIR/cells_SCALE.jsonl and is not done again. ``--write`` puts the
+tables into docs/operating_characteristics.md.
 """
 
 from __future__ import annotations
@@ -36,10 +36,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cells whose name holds this")
     parser.add_argument("--out", type=Path, default=Path("runs/operating_characteristics"))
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--no-tables", action="store_true", help="only run")
     parser.add_argument("--write", action="store_true", help="put the tables into the docs")
     args = parser.parse_args()
     scale = QUICK if args.quick else args.scale
     results = run(args.out / f"cells_{scale:g}.jsonl", args, scale)
+    if args.no_tables:
+        return
     by_title = tables(results)
     for title, text in by_title.items():
         print(f"\n{title}\n\n{text}")
@@ -91,7 +94,8 @@ def write(page: Path, by_title: dict[str, str]) -> None:
         begin, end = f"<!-- {title} -->\n", f"<!-- end of {title} -->\n"
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
-        text = f"{before}{begin}\n{table}\n\n{end}{after}"
+        if rest:
+            text = f"{before}{begin}\n{table}\n\n{end}{after}"
     page.write_text(text)
 
 

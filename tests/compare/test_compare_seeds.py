@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,12 @@ def test_fewer_seeds_speak_of_these_models_only_and_the_page_says_so(tmp_path: P
     grid_of(grid, {"filler": [(0.43, 0.6), (0.41, 0.6)]})
     comparison = comparison_of(read_arms([str(grid)]), "label_only")
     assert comparison.pooled["explanation"]["acc"].over == "groups"
-    assert "speak of these trained models only" in to_markdown(comparison)
+    assert "holds for these trained models only" in to_markdown(comparison)
+    # Whatever is claimed is claimed of these models.
+    for answer in comparison.answers:
+        for text in (answer.short, *answer.sentences):
+            for word in re.finditer(r"\b(higher|lower|the same within ±\S+)( \(\w+\))?", text):
+                assert text[word.end() :].startswith((", of these trained models", ", by less"))
     assert comparison.differences["filler"][FIRST]["acc"].value == pytest.approx(0, abs=1e-12)
     assert comparison.wins["filler"].ties == 1
 

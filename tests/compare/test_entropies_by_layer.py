@@ -24,7 +24,6 @@ from regreason_plugin.evaluate.results import read_run
 
 NAMES = (
     "activation_entropy",
-    "activation_entropy_abs",
     "activation_entropy_square",
     "logit_lens_entropy",
     "matrix_entropy",
@@ -232,14 +231,13 @@ def test_the_png_shows_every_curve(tmp_path: Path) -> None:
     for colour in ("#0072B2", "#D55E00"):
         wanted = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
         there = np.abs(pixels - wanted).max(axis=2) < 0.02
-        # In each of the five panels: three above, two below.
-        for row in range(2):
-            for column in range(3 - row):
-                cell = there[
-                    row * height // 2 : (row + 1) * height // 2,
-                    column * width // 3 : (column + 1) * width // 3,
-                ]
-                assert cell.sum() > 100, (colour, row, column)
+        # In each of the four panels: three above, one below, beside the legend.
+        for row, column in ((0, 0), (0, 1), (0, 2), (1, 0)):
+            cell = there[
+                row * height // 2 : (row + 1) * height // 2,
+                column * width // 3 : (column + 1) * width // 3,
+            ]
+            assert cell.sum() > 100, (colour, row, column)
 
 
 def test_a_name_is_text_whatever_is_in_it(tmp_path: Path) -> None:
@@ -283,7 +281,7 @@ def test_models_that_explain_first_are_compared_where_the_label_is_forced(tmp_pa
     assert "middle layers" in question.question
     shown = f"{comparison.pooled['explanation']['forced_activation_entropy_mid'].value:+.3f}"
     assert shown in question.sentences[0]
-    assert svg_text(tmp_path / "out").count("label forced at once") == 5
+    assert svg_text(tmp_path / "out").count("label forced at once") == len(NAMES)
     assert svg_ids(tmp_path / "out") == {
         f"{what}-forced_{name}-{number}"
         for what in ("curve", "band")
@@ -358,11 +356,49 @@ def test_of_another_renyi_order_only_the_matrix_entropy_is_left_out(tmp_path: Pa
     assert "The matrix entropy is Renyi's of order 2." in second.notes
 
 
+DEFINITION = f"results/{TASK}/activation_entropy_definition,none"
+
+
+@pytest.mark.parametrize("old", [None, "softmax", ["absolute values", "softmax"]])
+@pytest.mark.parametrize("whose", ["one", "all"])
+def test_of_another_definition_only_that_activation_entropy_is_left_out(
+    tmp_path: Path, old: Any, whose: str
+) -> None:
+    """Results without a mark are older than the mark; two of them are no better than one."""
+    change = {DEFINITION: old}
+    base = results(tmp_path / "a", 0, probes(0), changes=change if whose == "all" else None)
+    other = results(tmp_path / "b", 1, probes(1), changes=change)
+    comparison = written(tmp_path / "out", base, other)
+    name = "a" if whose == "all" else "b"
+    reason = (
+        f"the results of `{name}` are not marked as by the present definition, the entropy of the "
+        "units' absolute values; score it again"
+    )
+    assert comparison.left_out == {"activation_entropy": reason}
+    assert {*comparison.layers} == {*NAMES[1:]}
+    assert "activation_entropy_mid" not in comparison.metrics
+    assert "activation_entropy_square_mid" in comparison.metrics
+    assert f"Left out, activation entropy, |h| / Σ|h|: {reason}." in comparison.notes
+    answer = comparison.answers[-1]
+    assert "middle blocks not compared" in answer.short
+    assert answer.sentences[0] == f"The activation entropy is not compared: {reason}."
+
+
+def test_of_a_twin_the_definition_with_the_label_forced_counts(tmp_path: Path) -> None:
+    forced = f"results/{TASK}/forced_activation_entropy_definition,none"
+    base, other = (
+        results(tmp_path / name, seed, both_protocols(seed), generative=True, changes=changes)
+        for seed, (name, changes) in enumerate({"a": {}, "b": {forced: "softmax"}}.items())
+    )
+    left_out = compared(base, other).left_out
+    assert "the results of `b`" in left_out["forced_activation_entropy"]
+
+
 def test_entropies_that_only_some_models_have_are_left_out_and_named(tmp_path: Path) -> None:
     base = results(tmp_path / "a", 0, probes(0))
-    fewer = results(tmp_path / "b", 1, probes(1, names=NAMES[:4]))
+    fewer = results(tmp_path / "b", 1, probes(1, names=NAMES[:-1]))
     comparison = compared(base, fewer)
-    assert {*comparison.layers} == {*NAMES[:4]}
+    assert {*comparison.layers} == {*NAMES[:-1]}
     assert comparison.left_out == {"matrix_entropy": "not every model has it in every task"}
     assert "Left out, matrix entropy: not every model has it in every task." in comparison.notes
     # Whatever else differs in a model that has none, that is the reason.

@@ -65,6 +65,8 @@ def test_the_verdicts(
     printed = capsys.readouterr().out
     first = printed.splitlines()[0]
     assert first.startswith(f"{word}: accuracy changed by ")
+    # Three axes of two conversations are a group of six.
+    assert ", 100 effective groups), " in first
     right = {folder: _accuracy(folder) for folder in (base, candidate)}
     assert f"changed by {right[candidate] - right[base]:+.4f}" in first
     assert summary.read_text().startswith(f"before\n### Gate: {word}\n")
@@ -77,9 +79,9 @@ def test_the_verdicts(
     if code == 1:
         assert f"regreason compare baseline={base} candidate={candidate}" in printed
     if code == 3:
-        assert re.search(
-            r"About [\d.]+ times as many documents \([\d,]+ in place of 600\)", printed
-        )
+        # It invites nobody to look again: that is planned beforehand.
+        assert "as many documents" not in printed
+        assert "Plan several looks before the first with --looks" in printed
 
 
 def _accuracy(folder: Path) -> float:
@@ -89,7 +91,7 @@ def _accuracy(folder: Path) -> float:
     return float(np.mean(right))
 
 
-@pytest.mark.parametrize("metric", ["macro_f1", "qwk", "mae", "nll", "ece"])
+@pytest.mark.parametrize("metric", ["macro_f1", "qwk", "mae", "nll", "miscalibration"])
 def test_the_other_metrics_against_their_own_definitions(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str
 ) -> None:
@@ -118,11 +120,17 @@ def _slowly(metric: str, task: str, scores: np.ndarray) -> float:  # type: ignor
         return float(np.abs(labels - predictions).mean())
     if metric == "nll":
         return float(-scores[np.arange(len(scores)), labels - 1].mean())
-    confidence, right, error = np.exp(scores.max(axis=1)), labels == predictions, 0.0
-    for low in np.arange(15) / 15:
-        inside = (confidence > low) & (confidence <= low + 1 / 15)
-        error += abs((confidence[inside] - right[inside]).sum()) / len(scores)
-    return error
+    # The U-statistic of its definition, pair by pair; two documents a group.
+    confidence, right = np.exp(scores.max(axis=1)), labels == predictions
+    bins, groups = np.ceil(confidence * 15), np.arange(len(scores)) // 2
+    gaps, value = confidence - right, 0.0
+    pairs = (bins[:, None] == bins) & (groups[:, None] != groups)
+    for one in np.unique(bins):
+        chosen = pairs & (bins[:, None] == one)
+        if chosen.any():
+            share = (bins == one).mean()
+            value += share * np.outer(gaps, gaps)[chosen].mean()
+    return value
 
 
 def test_a_copy_of_the_baseline_passes_by_the_interval(base: Path, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from helpers.characteristic_cells import CELLS, all_pairs
 from helpers.characteristic_tables import LEAST, MOST_FALSE
-from helpers.gate_characteristics import errors, layouts
+from helpers.drawn_estimates import Drawn, promise, tail_rate
+from helpers.gate_characteristics import errors, layouts, over_looks
+from helpers.gate_designs import Design as GateDesign
 from helpers.known_truth import GROUPS, Design, Truth, simulate
 from helpers.simulated_pages import MARGIN, Share, is_false, tally
 
@@ -89,10 +91,10 @@ def test_what_is_false_is_called_so() -> None:
     ("design", "pages"),
     [
         # Few disagreements; few heavy groups; seeds that vary; few right answers.
-        (Design("equal", 1, accuracy=0.9, discordance=0.005, effects=(0.0, 0.004)), 300),
-        (Design("4x50+100x1", 1, accuracy=0.9, discordance=0.1, alike=1.0), 300),
-        (Design("heavy tail", 3, spread=0.024, discordance=0.1), 300),
-        (Design("10x50+300x1", 3, arms=7, accuracy=0.02, discordance=0.02, alike=0.5), 150),
+        (Design("equal", 1, accuracy=0.9, discordance=0.005, effects=(0.0, 0.004)), 250),
+        (Design("4x50+100x1", 1, accuracy=0.9, discordance=0.1, alike=1.0), 250),
+        (Design("heavy tail", 3, spread=0.024, discordance=0.1), 150),
+        (Design("10x50+300x1", 3, accuracy=0.02, discordance=0.02, alike=0.5), 150),
     ],
 )
 def test_intervals_cover_the_truth(design: Design, pages: int) -> None:
@@ -103,28 +105,54 @@ def test_intervals_cover_the_truth(design: Design, pages: int) -> None:
         assert reaches(one, LEAST), (name, one.value)
 
 
-@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.024), (3, 0.0), (3, 0.024)])
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.024)])
 def test_without_an_effect_hardly_a_page_makes_a_claim(seeds: int, spread: float) -> None:
-    counts = tally(Design(seeds=seeds, arms=7, spread=spread), 150, [2]).shares
+    design = Design(seeds=seeds, arms=7, spread=spread)
+    counts = tally(design, 80, [2], claims_only=True).shares
     assert stays_below(counts["false claim"], MOST_FALSE), counts["false claim"].value
 
 
 def test_calibrated_models_do_not_differ_in_calibration() -> None:
     design = Design("equal", 1, sharpness=(1.0, 0.0), noise=0.0)
     assert Truth(design).of_arm("miscalibration", 0) == pytest.approx(0, abs=1e-9)
-    counts = tally(design, 200, [3]).shares
+    counts = tally(design, 150, [3]).shares
     assert reaches(counts["cover pooled miscalibration"], LEAST)
 
 
 def test_a_difference_of_the_margin_is_hardly_called_the_same_and_none_is() -> None:
     at_margin, without = (
         tally(
-            Design("3000x1", 3, discordance=0.02, accuracy=0.9, effects=(0.0, effect)), 120, [4]
+            Design("3000x1", 3, discordance=0.02, accuracy=0.9, effects=(0.0, effect)),
+            60,
+            [4],
+            claims_only=True,
         ).shares["primary same"]
         for effect in (MARGIN, 0.0)
     )
     assert stays_below(at_margin, 0.05)
     assert without.value > 0.8
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 5.0])
+def test_three_seeds_keep_the_tail(of_seeds: float) -> None:
+    """Satterthwaite's t has 23 times the nominal rate where seeds dominate."""
+    rate = tail_rate(Drawn(seeds=3, of_seeds=of_seeds), [6], 20_000)
+    assert rate["rate"] <= 2 + FAR * 2 * (1 / (2 * 20_000 * 0.05 / 108)) ** 0.5
+
+
+def test_what_is_called_detectable_is_found_as_often() -> None:
+    for drawn in (Drawn(seeds=3, of_seeds=1.0), Drawn("4x50+100x1", 1)):
+        found = Share(*promise(drawn, [7], 300)["found"])
+        assert 0.8 - FAR * (0.16 / 300) ** 0.5 <= found.value <= 0.85 + FAR * (0.13 / 300) ** 0.5
+
+
+def test_planned_looks_together_err_as_one() -> None:
+    design = GateDesign("equal 3", 5000, "correlated", 0.1, 0.02)
+    planned, each = (
+        over_looks(design, spent, [8], 2000)["pass"]["rate"] for spent in (True, False)
+    )
+    assert planned <= 0.05 + FAR * (0.05 * 0.95 / 2000) ** 0.5
+    assert each > 0.08
 
 
 def test_the_gate_keeps_its_errors_where_heavy_groups_fail_as_a_whole() -> None:

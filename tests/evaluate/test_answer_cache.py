@@ -18,6 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
 from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.evaluate import model
 from regreason_plugin.evaluate.answer_cache import answers_digest, folder_digest
 from regreason_plugin.evaluate.eval_command import main
 from regreason_plugin.evaluate.model import RegReasonHF
@@ -118,7 +119,10 @@ def test_the_cache_of_a_config_file_too(
 
 
 def test_regreason_hf_keeps_adapters_apart_whoever_calls_it(
-    adapters: list[Path], data_folder: DataFolder, tmp_path: Path
+    adapters: list[Path],
+    data_folder: DataFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As under plain `lm_eval`, which names the file by itself."""
 
@@ -141,6 +145,11 @@ def test_regreason_hf_keeps_adapters_apart_whoever_calls_it(
     # Other probes are other answers.
     found, read = run(peft=str(adapters[0]), probe="none")
     assert found == pytest.approx(expected[1])
+    assert read > 0
+    # So are the same probes by another definition.
+    monkeypatch.setattr(model, "ACTIVATION_WEIGHTS", "softmax")
+    found, read = run(peft=str(adapters[0]))
+    assert found == expected[1]
     assert read > 0
 
 

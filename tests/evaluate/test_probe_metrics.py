@@ -16,7 +16,7 @@ from regreason_plugin.core.layers import middle_mean
 from regreason_plugin.evaluate import probe_metrics
 from regreason_plugin.evaluate.probe_metrics import (
     Scored,
-    deciding_token,
+    distinct_texts,
     document_probes,
     probe_names,
 )
@@ -27,6 +27,7 @@ PROBE: dict[str, Any] = {
     "output_entropy": 1.5,
     "activation_entropy_by_layer": [0.1, 0.2, 0.4, 0.8],
     "matrix_entropy_by_layer": None,
+    "activation_entropy_definition": "absolute values",
     "deciding_token": ":",
     "label_entropy": 1.1,
 }
@@ -82,6 +83,7 @@ def test_items_of_one_document_by_hand() -> None:
         "forced_matrix_entropy_by_layer_se": (None, "g"),
         "forced_matrix_entropy_mid": None,
         "forced_matrix_entropy_mid_stderr": (None, "g"),
+        "forced_activation_entropy_definition": "absolute values",
         "forced_deciding_token": ":",
         "forced_probe_values_undefined": 1,
         "forced_documents_without_probe": 0,
@@ -92,6 +94,7 @@ def test_items_of_one_document_by_hand() -> None:
 def test_every_item_has_an_aggregation() -> None:
     every: dict[str, Any] = {name: [0.5, 0.5] for name in LAYERS}
     every |= {"output_entropy": 1.0, "deciding_token": ":"}
+    every |= {"activation_entropy_definition": "absolute values"}
     answers = [Scored(-1.0, False, every)] * 5
     items = document_probes(answers, probe_names(answers) or [], "g")
     assert set(items) == set(probe_metrics.AGGREGATIONS)
@@ -113,7 +116,7 @@ def test_which_probes_there_are() -> None:
     assert probe_names([Scored(-1.0, False, None)] * 3) == []
     assert probe_names([Scored(-1.0, False, PROBE)]) == [
         *("output_entropy", "activation_entropy_by_layer", "matrix_entropy_by_layer"),
-        "deciding_token",
+        *("activation_entropy_definition", "deciding_token"),
     ]
 
 
@@ -206,7 +209,7 @@ def test_by_layer_is_short_in_print_and_a_list_in_json() -> None:
     assert json.dumps(copy.deepcopy(values)) == "[0.25, 0.75, 0.5]"
 
 
-def test_deciding_token() -> None:
-    assert deciding_token([":", ":", None]) == ":"
-    assert deciding_token([":", "\n", ":"]) == ["\n", ":"]
-    assert deciding_token([None, None]) is None
+def test_distinct_texts() -> None:
+    assert distinct_texts([":", ":", None]) == ":"
+    assert distinct_texts([":", "\n", ":"]) == ["\n", ":"]
+    assert distinct_texts([None, None]) is None

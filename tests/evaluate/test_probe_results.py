@@ -72,6 +72,7 @@ def test_figures_of_a_task_with_gaps(data_folder: DataFolder) -> None:
     assert found["documents_without_probe,none"] == 1
     assert found["probe_values_undefined,none"] == 1
     assert found["deciding_token,none"] == ["\n", ":"]
+    assert found["activation_entropy_definition,none"] == "absolute values"
     # Our own metric of that name stands.
     assert found["label_entropy,none"] < math.log(5)
     assert results["n-samples"][TASK]["effective"] == len(samples)
@@ -94,6 +95,8 @@ def test_figures_of_a_twin(explanation_first_folder: DataFolder) -> None:
         documents = [(lm.probes[s["arguments"][place][0]], s["doc"]["group"]) for s in samples]
         check(results["results"][TWIN], documents, prefix)  # type: ignore[arg-type]
         assert results["results"][TWIN][f"{prefix}deciding_token,none"] == ":"
+        definition = results["results"][TWIN][f"{prefix}activation_entropy_definition,none"]
+        assert definition == "absolute values"
         assert results["results"][TWIN][f"{prefix}documents_without_probe,none"] == 0
         for sample, (probe, _) in zip(samples, documents, strict=True):
             assert probe is not None

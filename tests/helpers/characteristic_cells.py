@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
+from helpers import gate_designs
+from helpers.drawn_estimates import Drawn, promise, tail_rate
+from helpers.gate_characteristics import METRICS, layouts, over_looks, worst
 from helpers.known_truth import Design
 from helpers.simulated_pages import MARGIN, tally
 
@@ -148,4 +152,52 @@ def _page_cells() -> list[Cell]:
     return cells
 
 
-CELLS: list[Cell] = _page_cells()
+# --- estimates and the gate -------------------------------------------------------------------
+
+
+def _drawn_cells() -> list[Cell]:
+    cells = []
+    for seeds, (words, of_seeds) in itertools.product(
+        (3, 5), (("no variance of seeds", 0.0), ("seeds dominate", 5.0))
+    ):
+        cells.append(
+            Cell(
+                f"tail: {seeds} seeds, {words}",
+                100_000,
+                20.0,
+                partial(tail_rate, Drawn(seeds=seeds, of_seeds=of_seeds)),
+            )
+        )
+    for groups, seeds, of_seeds in itertools.product(
+        ("equal", "4x50+100x1"), (1, 3, 5), (0.0, 1.0, 5.0)
+    ):
+        if seeds > 1 or not of_seeds:
+            drawn = Drawn(groups, seeds, of_seeds)
+            name = f"detectable: groups {groups}, seeds {seeds}, seeds / groups {of_seeds:g}"
+            cells.append(Cell(name, 1000, 8.0, partial(promise, drawn)))
+    return cells
+
+
+def _gate_cells() -> list[Cell]:
+    cells = [
+        Cell(
+            f"gate: {metric}, {layout}",
+            1000,
+            0.1 * len(chosen),
+            partial(worst, metric, chosen),
+        )
+        for metric in METRICS
+        for layout, chosen in layouts().items()
+        if metric == "accuracy" or layout in ("24x50+800x1", "equal 3")
+    ]
+    for design in (
+        gate_designs.Design("equal 3", 5000, "correlated", 0.1, 0.02),
+        gate_designs.Design("24x50+800x1", 2000, "whole", 0.02, 0.02),
+    ):
+        for planned in (False, True):
+            name = f"looks: {design.layout}, {'planned' if planned else 'each at 0.05'}"
+            cells.append(Cell(name, 4000, 3.0, partial(over_looks, design, planned)))
+    return cells
+
+
+CELLS: list[Cell] = [*_page_cells(), *_drawn_cells(), *_gate_cells()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from helpers.simulated_pages import METRICS, Share
 
 LEAST, MOST, FEW = 0.93, 0.97, 20
 MOST_DASHES, MOST_FALSE = 0.05, 0.06
+MOST_TAIL, FOUND = 2.0, (0.75, 0.85)
 # A share lies outside of its bar where it does so by more than this many Monte-Carlo errors.
 _ERRORS = 2.0
+Rows = list[tuple[Cell, dict[str, Any]]]
 
 TITLES = {"acc": "accuracy", "macro_f1": "macro-F1", "nll": "NLL", "miscalibration": "miscal."}
 NAMES = {
@@ -30,7 +32,7 @@ NAMES = {
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
     """Every table that there are results for, by its title."""
-    by_title: dict[str, list[tuple[Cell, dict[str, Any]]]] = {}
+    by_title: dict[str, Rows] = {}
     for cell in CELLS:
         if cell.name in results:
             title = cell.name.partition(":")[0]
@@ -60,7 +62,7 @@ def within(one: Share, least: float = 0.0, most: float = 1.0) -> bool:
 def shown(one: Share, least: float = 0.0, most: float = 1.0) -> str:
     """A percentage, bold where it lies outside of the bar."""
     if not one.pages:
-        return "–"
+        return "-"
     text = f"{100 * one.value:.1f}"
     return text if within(one, least, most) else f"**{text}**"
 
@@ -103,7 +105,7 @@ def _levels(design: Design, names: Iterable[str]) -> list[str]:
     return [text(name) for name in names]
 
 
-def _coverage(rows: list[tuple[Cell, dict[str, Any]]]) -> str:
+def _coverage(rows: Rows) -> str:
     names = [name for name in NAMES if len({getattr(c.design, name) for c, _ in rows}) > 1]
     kinds = ["setting", "pooled"] if any(c.design.settings > 1 for c, _ in rows) else ["pooled"]
     lines = []
@@ -121,8 +123,8 @@ def _coverage(rows: list[tuple[Cell, dict[str, Any]]]) -> str:
             one = share(counts, f"cover {kind} acc alone")
             line.append(shown(one, LEAST, MOST if min(count, alone) >= FEW else 1.0))
         bar = MOST_DASHES if design.seeds >= 3 and count >= 30 else 1.0
-        error = max(share(counts, f"cover {kind} {m}").error for kind in kinds for m in ("acc",))
-        lines.append([*line, shown(dashes, 0.0, bar), f"±{100 * error:.1f}"])
+        error = _error(share(counts, "cover pooled acc"))
+        lines.append([*line, shown(dashes, 0.0, bar), error])
     prefix = ["", "pooled "] if len(kinds) > 1 else [""]
     head = [NAMES[name] for name in names] + ["count"]
     for of_kind in prefix:
@@ -130,20 +132,109 @@ def _coverage(rows: list[tuple[Cell, dict[str, Any]]]) -> str:
     return markdown([*head, "dashes", "error"], lines)
 
 
-def _claims(rows: list[tuple[Cell, dict[str, Any]]]) -> str:
-    names = ("settings", "seeds", "spread", "groups", "accuracy", "discordance", "alike")
+def _claims(rows: Rows) -> str:
+    names = ("settings", "seeds", "spread")
     lines = []
     for cell, counts in rows:
         one = share(counts, "false claim")
-        lines.append(
-            [
-                *_levels(cell.design, names),
-                shown(one, 0.0, MOST_FALSE),
-                shown(share(counts, "any claim")),
-                f"±{100 * one.error:.1f}",
-            ]
-        )
-    return markdown([*(NAMES[n] for n in names), "false claim", "any claim", "error"], lines)
+        line = [*_levels(cell.design, names), shown(one, 0.0, MOST_FALSE)]
+        lines.append([*line, shown(share(counts, "any claim")), _error(one)])
+    return markdown([*(NAMES[n] for n in names), "a false claim", "any claim", "error"], lines)
 
 
-_TABLES = {"coverage": _coverage, "coverage of eighteen settings": _coverage, "no effect": _claims}
+def _equivalence(rows: Rows) -> str:
+    names = ("groups", "seeds", "discordance", "spread")
+    lines = []
+    for cell, counts in rows:
+        effect = max(cell.design.effects)
+        one = share(counts, "primary same")
+        line = [*_levels(cell.design, names), f"{effect:g}"]
+        lines.append([*line, shown(one, 0.0, MOST_FALSE if effect else 1.0), _error(one)])
+    return markdown([*(NAMES[n] for n in names), "true", "the same", "error"], lines)
+
+
+def _power(rows: Rows) -> str:
+    names = ("groups", "seeds", "spread")
+    lines = []
+    for cell, counts in rows:
+        one = share(counts, "primary higher")
+        line = [*_levels(cell.design, names), f"{max(cell.design.effects):g}", shown(one)]
+        lines.append([*line, shown(share(counts, "primary lower"), 0.0, 0.025), _error(one)])
+    return markdown([*(NAMES[n] for n in names), "true", "higher", "lower", "error"], lines)
+
+
+def _calibration(rows: Rows) -> str:
+    lines = []
+    for cell, counts in rows:
+        one = share(counts, "cover pooled miscalibration")
+        against = "dull" if cell.design.sharpness[1] == 0 else "too sure"
+        count = expected_count(cell.design)
+        text = shown(one, LEAST, MOST if count >= FEW else 1.0)
+        line = [*_levels(cell.design, ("groups", "seeds")), against, f"{count:.0f}", text]
+        lines.append([*line, shown(share(counts, "dash pooled miscalibration")), _error(one)])
+    head = ["groups", "seeds", "against", "count", "covered", "dashes", "error"]
+    return markdown(head, lines)
+
+
+def _unequal(rows: Rows) -> str:
+    lines = []
+    for cell, counts in rows:
+        for kind, which in (("pooled wide", "the one arm"), ("pooled", "the others")):
+            one = share(counts, f"cover {kind} acc")
+            line = [*_levels(cell.design, ("groups", "seeds")), which, shown(one, LEAST)]
+            lines.append([*line, _error(one)])
+    return markdown(["groups", "seeds", "difference of", "covered", "error"], lines)
+
+
+def _tails(rows: Rows) -> str:
+    lines = []
+    for cell, counts in rows:
+        rate, error = counts["rate"], counts["error"]
+        text = f"{rate:.2f}" if rate - _ERRORS * error <= MOST_TAIL else f"**{rate:.2f}**"
+        lines.append([_row_name(cell), f"{counts['draws']:,}", text, f"±{error:.2f}"])
+    return markdown(["design", "draws", "rate / nominal", "error"], lines)
+
+
+def _detectable(rows: Rows) -> str:
+    lines = []
+    for cell, counts in rows:
+        one, inside = share(counts, "found"), share(counts, "range")
+        lines.append([_row_name(cell), shown(one, *FOUND), shown(inside, LEAST), _error(one)])
+    return markdown(["design", "found", "range holds it", "error"], lines)
+
+
+def _gate(rows: Rows) -> str:
+    lines = []
+    for cell, counts in rows:
+        # Looks without a plan are there to be warned of.
+        bar = 1.0 if "each at" in cell.name else MOST_FALSE
+        for name in ("pass", "fail"):
+            one = counts[name]
+            text = f"{100 * one['rate']:.1f}"
+            text = text if one["rate"] - _ERRORS * one["error"] <= bar else f"**{text}**"
+            error = f"±{100 * one['error']:.1f}"
+            lines.append([_row_name(cell), f"false {name}", one["design"], text, error])
+    return markdown(["", "error", "design", "rate", "error of it"], lines)
+
+
+def _row_name(cell: Cell) -> str:
+    return cell.name.partition(": ")[2]
+
+
+def _error(one: Share) -> str:
+    return f"±{100 * one.error:.1f}" if one.pages else "-"
+
+
+_TABLES: dict[str, Callable[[Rows], str]] = {
+    "coverage": _coverage,
+    "coverage of eighteen settings": _coverage,
+    "no effect": _claims,
+    "equivalence": _equivalence,
+    "power": _power,
+    "calibration": _calibration,
+    "unequal seeds": _unequal,
+    "tail": _tails,
+    "detectable": _detectable,
+    "gate": _gate,
+    "looks": _gate,
+}

@@ -36,21 +36,34 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
     def score() -> form.Score:
         values = random.uniform(0.4, 0.7, seeds)
         mean = float(values.mean())
-        return form.Score(value=mean, low=mean - 0.04, high=mean + 0.04, by_seed=values.tolist())
+        return form.Score(
+            value=mean,
+            low=mean - 0.04,
+            high=mean + 0.04,
+            by_seed=values.tolist(),
+            seed_sd=float(values.std(ddof=1)) if seeds > 1 else None,
+        )
 
     def difference(width: float = 0.05) -> form.Difference:
         value = float(random.normal(0.02, width / 2))
-        p = float(np.exp(-2 * abs(value) / width))
+        # As the value is drawn and whatever the interval is: no word may come from the interval.
+        finding: form.Finding = "unclear"
+        if abs(value) > 0.4 * width:
+            finding = "higher" if value > 0 else "lower"
+        elif abs(value) < 0.05 * width:
+            finding = "same"
+        found = finding in ("higher", "lower")
         return form.Difference(
             value=value,
             low=value - width,
             high=value + width,
             se=width / 2,
-            df=12.0,
-            p=p,
-            p_holm=min(1.0, 3 * p),
+            df_seeds=12.0,
+            df_groups=80.0,
+            p=0.002 if found else 0.2,
+            p_corrected=0.02 if found else 1.0,
+            finding=finding,
             effect=2 * value,
-            detectable=1.4 * width,
             over="seeds and groups" if seeds >= 3 else "groups",
         )
 
@@ -73,10 +86,17 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
                     count=40 * number if known else 0,
                     confidence=middle if known else None,
                     accuracy=middle * 0.9 if known else None,
+                    band_low=middle * 0.95 if known else None,
+                    band_high=middle * 1.02 if known else None,
                 )
             )
         return made
 
+    pooled = {arm: {name: difference(0.02) for name in METRICS} for arm in arms}
+    for arm in arms[:1]:
+        found = {"value": 0.034, "low": 0.011, "high": 0.057, "p": 0.004, "p_corrected": 0.004}
+        same = {"p_same": 0.98, "p_same_corrected": 0.98, "finding": "higher"}
+        pooled[arm]["acc"] = pooled[arm]["acc"].model_copy(update={**found, **same})
     fields: dict[str, Any] = {
         "regreason": "0.1.0",
         "versions": {"numpy": "2.3.5", "scipy": "1.17.1"},
@@ -88,8 +108,10 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
         "seeds": {arm: list(range(1, seeds + 1)) for arm in everyone},
         "level": form.LEVEL,
         "power": form.POWER,
-        "draws": 10_000,
-        "bootstrap_seed": 0,
+        "primary": form.Primary(arm=arms[0], metric="acc", rejects=True) if arms else None,
+        "margin": 0.01,
+        "family": 123,
+        "effective_groups": 90.0,
         "metrics": METRICS,
         "left_out": {},
         "settings": [
@@ -101,6 +123,7 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
                 axis_title=EIGHTEEN.axes[axis].title,
                 documents=200,
                 groups=100,
+                effective_groups=100.0,
                 majority_acc=0.3,
                 labels=[40] * 5,
                 label_names=list(EIGHTEEN.labels),
@@ -116,7 +139,15 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
             arm: {task: {name: difference() for name in METRICS} for task in tasks} for arm in arms
         },
         "pooled_scores": {arm: {name: score() for name in METRICS} for arm in everyone},
-        "pooled": {arm: {name: difference(0.02) for name in METRICS} for arm in arms},
+        "pooled": pooled,
+        "contrasts": [
+            form.Contrast(
+                arm=arm, minus=minus, differences={name: difference(0.02) for name in METRICS}
+            )
+            for place, minus in enumerate(arms)
+            for arm in arms[place + 1 :]
+        ],
+        "detectable": {arm: form.Detectable(value=0.028, low=0.02, high=0.045) for arm in arms},
         "wins": {arm: form.Wins(wins=12, ties=2, losses=4, of=18) for arm in arms},
         "needed": {arm: form.Needed(difference=0.02, groups=900, seeds=None) for arm in arms},
         "gap_of": "explanation" if "explanation" in arms else None,
@@ -186,7 +217,10 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
             form.Answer(
                 question="Is the entropy of the middle layers higher, and the output sharper?",
                 short="higher; not sharper",
-                sentences=["By all three definitions.", "The output's entropy is higher."],
+                sentences=[
+                    "It is higher by the primary definition.",
+                    "The output's entropy is higher.",
+                ],
             ),
         ],
         "notes": ["GENERATED data: conversations and labels were made by rules."],

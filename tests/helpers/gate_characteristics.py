@@ -6,31 +6,33 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from helpers.gate_designs import Array, Design, designs, draw, draw_mean, draw_rare
+from helpers.gate_designs import Design, designs, draw, draw_mean, draw_rare
 
-from regreason_plugin.compare.gate_bounds import Change, accuracy_change, metric_change
+from regreason_plugin.compare.gate_bounds import Bounded, accuracy_change, other_metric
+from regreason_plugin.compare.planned_looks import planned_look
 
 ALPHA = 0.05
+LOOKS = 4
 # The worst of many designs is partly chance: those are drawn again, this many times as often.
 _AGAIN, _WORST = 10, 4
 
 
-def of_accuracy(random: np.random.Generator, design: Design, trials: int) -> Change:
+def of_accuracy(random: np.random.Generator, design: Design, trials: int) -> Bounded:
     """The change of accuracy in each trial."""
     return accuracy_change(*draw(random, design, trials))
 
 
-def of_mean(random: np.random.Generator, design: Design, trials: int) -> Change:
+def of_mean(random: np.random.Generator, design: Design, trials: int) -> Bounded:
     """The change of a metric that is a mean with a heavy tail, such as nll."""
-    return metric_change(*draw_mean(random, design, trials))
+    return other_metric(*draw_mean(random, design, trials))
 
 
-def of_rare(random: np.random.Generator, design: Design, trials: int) -> Change:
+def of_rare(random: np.random.Generator, design: Design, trials: int) -> Bounded:
     """The change of a metric that is a mean of rare events, such as mae."""
-    return metric_change(*draw_rare(random, design, trials))
+    return other_metric(*draw_rare(random, design, trials))
 
 
-METRICS: dict[str, Callable[[np.random.Generator, Design, int], Change]] = {
+METRICS: dict[str, Callable[[np.random.Generator, Design, int], Bounded]] = {
     "accuracy": of_accuracy,
     "nll": of_mean,
     "mae": of_rare,
@@ -62,13 +64,41 @@ def worst(
             parts = [errors(metric, chosen[place], random, trials)[side] for _ in range(_AGAIN)]
             again.append((float(np.mean(parts)), int(place)))
         rate, place = max(again)
-        found[name] = {
-            "design": _said(chosen[place]),
-            "rate": rate,
-            "error": (max(rate * (1 - rate), 1 / trials) / (trials * _AGAIN)) ** 0.5,
-            "designs": len(chosen),
-        }
+        found[name] = _rate(chosen[place], rate, trials * _AGAIN)
     return found
+
+
+def _rate(design: Design, rate: float, trials: int) -> dict[str, Any]:
+    error = (max(rate * (1 - rate), 1 / trials) / trials) ** 0.5
+    return {"design": _said(design), "rate": rate, "error": error}
+
+
+def over_looks(
+    design: Design, planned: bool, seed: list[int], trials: int
+) -> dict[str, dict[str, Any]]:
+    """How often the gate passes, and fails, wrongly at any of four looks at data that grow.
+
+    Args:
+        design: All documents; each look sees a quarter of the groups more.
+        planned: Whether alpha is spent over planned looks, or each look has all of it.
+        seed: Of the random numbers.
+        trials: How many.
+    """
+    random = np.random.default_rng(seed)
+    wins, losses, sizes = draw(random, design, trials)
+    order = random.permutation(len(sizes))
+    passed = failed = np.zeros(trials, dtype=bool)
+    for look in range(1, LOOKS + 1):
+        seen = order[: round(len(sizes) * look / LOOKS)]
+        change = accuracy_change(wins[:, seen], losses[:, seen], sizes[seen])
+        low, high = change.bounds(planned_look(look, LOOKS, ALPHA).alpha if planned else ALPHA)
+        # The first look that decides is the last.
+        passes, fails = low > -design.drop, high < -design.drop
+        passed, failed = passed | (passes & ~failed), failed | (fails & ~passed)
+    return {
+        name: _rate(design, float(wrong.mean()), trials)
+        for name, wrong in (("pass", passed), ("fail", failed))
+    }
 
 
 def layouts() -> dict[str, list[Design]]:

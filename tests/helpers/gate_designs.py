@@ -17,12 +17,8 @@ Array = NDArray[np.float64]
 
 # The probability that a document does as its group does is the square root of the correlation.
 ALIKE = {"independent": 0.0, "correlated": 0.5, "whole": 1.0}
-# Groups of these sizes, each with how many there are of it.
-MIXED = {
-    "4x50+100x1": ((50, 4), (1, 100)),
-    "10x50+300x1": ((50, 10), (1, 300)),
-    "24x50+800x1": ((50, 24), (1, 800)),
-}
+# How many groups of each size.
+MIXED = ("4x50+100x1", "10x50+300x1", "24x50+800x1")
 SHARES = tuple(
     (discordance, drop)
     for discordance in (0.005, 0.01, 0.02, 0.05, 0.1, 0.3)
@@ -36,7 +32,7 @@ class Design:
     """Two models and the documents that both answered.
 
     Attributes:
-        layout: One of `MIXED`; ``equal K`` for groups of K documents; ``heavy tail``.
+        layout: Such as ``4x50+100x1``; ``equal K`` for groups of K documents; ``heavy tail``.
         documents: How many there are.
         behaviour: One of `ALIKE`, of the documents of a group.
         discordance: The share of documents about which exactly one of the two models is right.
@@ -60,10 +56,11 @@ def sizes_of(layout: str, documents: int) -> Array:
 
     Args:
         layout: As of a `Design`.
-        documents: How many in all; a layout of `MIXED` has its own number.
+        documents: How many in all; a layout such as ``4x50+100x1`` has its own number.
     """
-    if layout in MIXED:
-        return np.concatenate([np.full(count, float(size)) for size, count in MIXED[layout]])
+    if "x" in layout:
+        parts = (map(int, part.split("x")) for part in layout.split("+"))
+        return np.concatenate([np.full(count, float(size)) for count, size in parts])
     if layout == "heavy tail":
         # Pareto sizes (index 1), none above a tenth of all documents; always the same ones.
         random = np.random.default_rng(documents)

@@ -137,7 +137,9 @@ class Design:
 
     def right(self, difficulty: Array, shift: Array) -> Array:
         """The probability of being right, of documents of this difficulty, broadcast."""
-        room = np.where(shift > 0, (1 - difficulty) / (1 - self.accuracy), difficulty / self.accuracy)
+        room = np.where(
+            shift > 0, (1 - difficulty) / (1 - self.accuracy), difficulty / self.accuracy
+        )
         return difficulty + shift * room
 
     def confidence(self, difficulty: Array, arm: int, noise: Array) -> Array:
@@ -228,7 +230,7 @@ class Truth:
             bins = np.clip(np.ceil(stated * BINS).astype(int) - 1, 0, BINS - 1)
             gaps = np.bincount(bins.ravel(), (stated - right).ravel(), BINS)
             counts = np.bincount(bins.ravel(), minlength=BINS)
-            return float((gaps**2 / np.maximum(counts, 1)).sum() / right.size)
+            return 100 * float((gaps**2 / np.maximum(counts, 1)).sum() / right.size)
         return self._of_table(metric, float(right.mean()))
 
     def _of_table(self, metric: str, accuracy: float) -> float:
@@ -348,9 +350,7 @@ def tasks_of(design: Design, model: int = 0) -> dict[str, TaskResult]:
             version="1",
             # A dataset's conversations are its own.
             data={"origin": "generated", "sha256": f"{place // AXES:064d}"},
-            setting=TaskSetting(
-                setting=setting, labels=tuple("12345"), ordinal=True, place=place
-            ),
+            setting=TaskSetting(setting=setting, labels=tuple("12345"), ordinal=True, place=place),
             source=Path(str(model), "results.json"),
         )
         for place, setting in enumerate(list(EIGHTEEN.settings)[: design.settings])

@@ -20,7 +20,7 @@ LAYERS = 6
 
 
 NAMES = [
-    *("activation_entropy", "activation_entropy_abs", "activation_entropy_square"),
+    *("activation_entropy", "activation_entropy_square"),
     *("logit_lens_entropy", "matrix_entropy"),
 ]
 
@@ -30,7 +30,8 @@ def random_probe(context: str) -> dict[str, Any]:
     rng = np.random.default_rng(zlib.crc32(context.encode()))
     by_layer = {f"{name}_by_layer": rng.random(LAYERS + 1).tolist() for name in NAMES}
     entropy = float(rng.random())
-    return {"output_entropy": entropy, "label_entropy": 9.0, "deciding_token": ":", **by_layer}
+    texts = {"activation_entropy_definition": "absolute values", "deciding_token": ":"}
+    return {"output_entropy": entropy, "label_entropy": 9.0, **texts, **by_layer}
 
 
 class Probing(Scripted):

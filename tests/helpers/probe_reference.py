@@ -66,8 +66,7 @@ def reference(model: nn.Module, norm: str, ids: list[int], choices: list[int]) -
     return {
         "output_entropy": entropy(softmax(logits)),
         "label_entropy": entropy(softmax(logits[choices])),
-        "activation_entropy_by_layer": [entropy(softmax(h)) / scale for h in last],
-        "activation_entropy_abs_by_layer": [entropy(abs(h) / abs(h).sum()) / scale for h in last],
+        "activation_entropy_by_layer": [entropy(abs(h) / abs(h).sum()) / scale for h in last],
         "activation_entropy_square_by_layer": [entropy(h**2 / (h**2).sum()) / scale for h in last],
         "logit_lens_entropy_by_layer": [entropy(softmax(one)) for one in lens],
         "matrix_entropy_by_layer": (

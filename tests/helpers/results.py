@@ -149,10 +149,16 @@ def write_results(
             lines = [json.dumps(row, ensure_ascii=False) for row in written]
             file = place / f"samples_{task}_{DATE}.jsonl"
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # How the activation entropies of the samples are defined.
+    marks = {
+        f"{prefix}activation_entropy_definition,none": "absolute values"
+        for prefix in ("", "forced_")
+        if f"{prefix}activation_entropy_by_layer" in (probes or {})
+    }
     arguments = f"pretrained={model}" + (f",peft={adapter}" if adapter else "")
     content: dict[str, Any] = {
         "results": {
-            task: {"alias": task, "acc,none": accuracy, "acc_stderr,none": 0.03}
+            task: {"alias": task, "acc,none": accuracy, "acc_stderr,none": 0.03, **marks}
             for task, accuracy in accuracies.items()
         },
         "configs": {

@@ -6,6 +6,7 @@ the words. `tally` adds up what many pages of a design got right and wrong.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -34,6 +35,7 @@ from regreason_plugin.metrics.answers import Answers
 MARGIN = 0.01
 METRICS = ("acc", "macro_f1", "nll", "miscalibration")
 _ROUNDING = 1e-6
+_CLAIM = re.compile(r"\b(higher|lower|better|worse|the same within|keeps \d)", re.IGNORECASE)
 _NEEDED = Needed(difference=0.02, groups=None, seeds=None)
 
 
@@ -76,7 +78,6 @@ def page(
             replace(comparing, "gaps", lambda *_: {})
         if not detectable:
             replace(comparing, "detectable_of", lambda *_: Detectable(value=None))
-        replace(comparing, "answers", lambda _: [])  # until the words are there
         scores = task_scores.read_tasks(arms.models, tasks_of(arms.models[0]))
         return comparing.conclude(arms, scores, (arms.others[0], "acc"), margin=margin)
 
@@ -152,6 +153,8 @@ class Tally:
                 covered[f"{kind} {metric}"].append(_covers(one, true))
             false |= is_false(one, true)
             claim |= (one.finding or "unclear") != "unclear"
+        # What the words say has to be a finding.
+        false |= speaks(comparison) and not claim
         if comparison.primary:
             primary = comparison.pooled[comparison.primary.arm][comparison.primary.metric]
             words = primary.finding or "unclear"
@@ -223,6 +226,12 @@ def is_false(one: Difference, true: float) -> bool:
         or ("lower" in words and true >= -_ROUNDING)
         or ("same" in words and abs(true) >= MARGIN - _ROUNDING)
     )
+
+
+def speaks(comparison: Comparison) -> bool:
+    """Whether the answers in words make any claim."""
+    said = [text for one in comparison.answers for text in (one.short, *one.sentences)]
+    return any(_CLAIM.search(text) for text in said)
 
 
 def tally(

@@ -1,19 +1,27 @@
-"""Miscalibration against other formulas, pair by pair, and on models whose truth is known."""
+"""Calibration against other formulas, pair by pair, and on models whose truth is known."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import t as student
 
-from regreason_plugin.metrics.calibration import ECE_BINS, bins_of, miscalibration
-from regreason_plugin.metrics.count_formulas import table_of
+from regreason_plugin.metrics.calibration import (
+    ECE_BINS,
+    bins_of,
+    calibrated_band,
+    design_effect,
+    ece_of_sums,
+    expected_ece,
+    miscalibration,
+)
 from regreason_plugin.metrics.influence import Statistic
 
 Array = NDArray[np.float64]
@@ -22,10 +30,10 @@ HEAVY = np.repeat(np.arange(104), [50] * 4 + [1] * 100)
 
 
 def of_documents(confidences: Array, correct: Array, member: Integers) -> Statistic:
-    names, member = np.unique(member, return_inverse=True)
-    shape, bins = (len(names), ECE_BINS), bins_of(confidences)
-    gaps = table_of(member, bins, shape, confidences - correct)
-    return miscalibration(gaps, table_of(member, bins, shape))
+    """Not in percent."""
+    place = np.unique(member, return_inverse=True)[1]
+    values, influence = miscalibration(confidences, correct.astype(float), place)
+    return Statistic(values / 100, influence / 100)
 
 
 def by_pairs(confidences: Array, correct: Array, member: Integers) -> float:
@@ -55,6 +63,9 @@ documents = st.lists(
 )
 
 
+# (Nine of 25 are right at a confidence of a third, or all at one of 0.97: influences are raised.)
+@example([(0.32, place % 11 in (0, 3, 4, 6), place // 2) for place in range(25)])
+@example([(0.96 + 0.01 * (place % 3), True, place // 2) for place in range(25)])
 @given(documents)
 def test_value_and_jackknife_are_those_of_pairs_of_documents(
     drawn: list[tuple[float, bool, int]],
@@ -76,23 +87,19 @@ def test_value_and_jackknife_are_those_of_pairs_of_documents(
 
 
 def raised(confidences: Array, correct: Array, member: Integers, influence: Array) -> float:
-    """By how much the variance of no true gap, summed over pairs of groups, is above theirs."""
+    """By how much the error of a calibrated model, summed over pairs of documents, is above it."""
     names, count = np.unique(member), len(member)
     variance = (influence**2).sum() / max(len(names) * (len(names) - 1), 1)
-    bins, gaps = bins_of(confidences), confidences - correct
-    least = 0.0
-    for one in names:
-        for other in names[names != one]:
-            adds = 0.0
-            for which in set(bins):
-                inside = bins == which
-                of_group = [int((inside & (member == name)).sum()) for name in names]
-                pairs = sum(of_group) ** 2 - sum(n**2 for n in of_group)
-                if pairs:
-                    sums = [gaps[inside & (member == name)].sum() for name in (one, other)]
-                    adds += sum(of_group) / count / pairs * sums[0] * sums[1]
-            least += 2 * adds**2
-    return math.sqrt(least / variance) if 0 < variance < least else 1.0
+    bins, least = bins_of(confidences), 0.0
+    for which in set(bins):
+        inside = np.flatnonzero(bins == which)
+        apart = [(i, j) for i in inside for j in inside if member[i] != member[j]]
+        chance = confidences * (1 - confidences)
+        if apart:
+            weight = len(inside) / count / len(apart)
+            least += 2 * weight**2 * sum(chance[i] * chance[j] for i, j in apart)
+    least *= design_effect(confidences - correct, bins, member) ** 2
+    return math.sqrt(least / variance) if 1e-12 * least < variance < least else 1.0
 
 
 def test_groups_of_one_give_the_debiased_estimate_of_the_literature() -> None:
@@ -108,6 +115,14 @@ def test_groups_of_one_give_the_debiased_estimate_of_the_literature() -> None:
         expected += len(right) / 200 * ((level - right.mean()) ** 2 - noise)
     found = of_documents(confidences, correct, np.arange(200))
     assert found.values[0] == pytest.approx(expected)
+
+
+def test_ten_points_everywhere_are_one_percent() -> None:
+    confidences, correct = np.array([0.35] * 4 + [0.6] * 4), np.array([0, 0, 0, 1, 0, 0, 1, 1])
+    # Groups that hold every bin's accuracy, so that no chance is to be taken off.
+    member = np.repeat([0, 1, 2], 8)
+    found = miscalibration(np.tile(confidences, 3), np.tile(correct, 3).astype(float), member)
+    assert found.values == pytest.approx(np.ones(1))
 
 
 def test_undefined_where_no_bin_holds_two_groups() -> None:
@@ -134,6 +149,8 @@ def answers(
         "sharp": 1 - 0.4 * where**4,
         "dull": 0.25 + 0.2 * where,
         "of one bin": 0.54 + 0.05 * where,
+        "sure": 0.955 + 0.03 * where,
+        "surer": 0.99 + 0.0099 * where,
     }[kind]
     return confidences, (luck < confidences - over).astype(float)
 
@@ -163,6 +180,8 @@ def test_it_is_unbiased(member: Integers, kind: str, over: float) -> None:
         (("sharp", "dull"), np.arange(60)),
         (("sharp", "of one bin"), np.arange(60) // 3),
         (("dull", "of one bin"), HEAVY),
+        (("surer", "sure"), np.arange(60)),
+        (("surer", "sure"), np.arange(60) // 3),
     ],
 )
 def test_two_calibrated_models_are_rarely_told_apart(
@@ -189,3 +208,85 @@ def test_the_interval_holds_a_true_gap() -> None:
         error = math.sqrt((found.influence**2).sum() / (300 * 299))
         held += abs(found.values[0] - 0.15**2) < student.ppf(0.975, 299) * error
     assert 0.925 < held / 500 < 0.98
+
+
+# --- what a calibrated model shows -----------------------------------------------------------
+
+
+def sums_by_bin(confidences: Array, correct: Array) -> Array:
+    bins = bins_of(confidences)
+    each = (np.ones(len(bins)), confidences, correct)
+    return np.stack([np.bincount(bins, of, ECE_BINS) for of in each], axis=1)
+
+
+def test_expected_ece_is_the_mean_over_all_outcomes() -> None:
+    # Ten documents in two bins: each of the 1024 outcomes, by its probability.
+    confidences = np.array([0.47, 0.48, 0.5, 0.51, 0.52, 0.53, 0.94, 0.96, 0.98, 0.99])
+    outcomes = np.array(list(itertools.product([0.0, 1.0], repeat=10)))
+    chance = np.where(outcomes == 1, confidences, 1 - confidences).prod(axis=1)
+    errors = [ece_of_sums(sums_by_bin(confidences, outcome)) for outcome in outcomes]
+    found = expected_ece(sums_by_bin(confidences, outcomes[0])[None], np.ones(1))
+    assert found[0] == pytest.approx(chance @ errors, rel=0.005)
+    # With one confidence a bin it is exact.
+    confidences = np.array([0.5] * 7 + [0.95] * 3)
+    chance = np.where(outcomes == 1, confidences, 1 - confidences).prod(axis=1)
+    errors = [ece_of_sums(sums_by_bin(confidences, outcome)) for outcome in outcomes]
+    found = expected_ece(sums_by_bin(confidences, outcomes[0])[None], np.ones(1))
+    assert found[0] == pytest.approx(chance @ errors, rel=1e-12)
+
+
+def test_expected_ece_of_certain_answers_is_nothing() -> None:
+    certain = sums_by_bin(np.ones(5), np.ones(5))
+    assert expected_ece(certain[None], np.ones(1)) == pytest.approx(np.zeros(1))
+
+
+@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("kind", ["sharp", "dull"])
+def test_calibrated_models_have_the_expected_ece(kind: str, alike: bool) -> None:
+    random = np.random.default_rng(5)
+    member = np.arange(300) // 3
+    found, expected = [], []
+    for _ in range(400):
+        confidences, correct = answers(random, kind, member, 0, alike)
+        effect = design_effect(confidences - correct, bins_of(confidences), member)
+        sums = sums_by_bin(confidences, correct)
+        found.append(ece_of_sums(sums))
+        expected.append(expected_ece(sums[None], np.array([effect]))[0])
+    error = np.std(found) / 400**0.5
+    assert abs(np.mean(found) - np.mean(expected)) < 4 * error + 0.03 * np.mean(found)
+
+
+def test_design_effect_of_copies_and_of_independent_documents() -> None:
+    random = np.random.default_rng(6)
+    gaps, bins = random.normal(size=90), np.zeros(90, dtype=np.int64)
+    assert design_effect(gaps, bins, np.arange(90)) == pytest.approx(1)
+    # Four copies of each: (4 x 90 - 1) / (90 - 1), from the two sums of squares.
+    copies = design_effect(np.repeat(gaps, 4), np.repeat(bins, 4), np.repeat(np.arange(90), 4))
+    assert copies == pytest.approx(359 / 89)
+    assert design_effect(gaps, bins, np.zeros(90, dtype=np.int64)) == 1
+    assert design_effect(np.zeros(3), np.arange(3), np.arange(3)) == 1
+
+
+def test_design_effect_is_that_of_the_intraclass_correlation() -> None:
+    # 1 + (5 - 1) x 0.3 = 2.2, for groups of five that lie in one bin each.
+    random = np.random.default_rng(7)
+    member = np.repeat(np.arange(4000), 5)
+    shared = random.normal(size=4000)[member]
+    gaps = np.sqrt(0.3) * shared + np.sqrt(0.7) * random.normal(size=20_000)
+    assert design_effect(gaps, member % ECE_BINS, member) == pytest.approx(2.2, rel=0.05)
+
+
+def test_the_band_leaves_two_and_a_half_percent_at_either_side() -> None:
+    confidences = np.concatenate([np.full(40, 0.5), np.full(13, 0.9), np.full(1, 0.3)])
+    sums = sums_by_bin(confidences, np.zeros(54))
+    for effect in (1.0, 3.0):
+        low, high = calibrated_band(sums, effect)
+        for p, count in ((0.5, 40), (0.9, 13), (0.3, 1)):
+            n = max(round(count / effect), 1)
+            place = bins_of(np.array([p]))[0]
+            chances = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
+            ends = [
+                min(k for k in range(n + 1) if sum(chances[: k + 1]) >= tail) / n
+                for tail in (0.025, 0.975)
+            ]
+            assert [low[place], high[place]] == pytest.approx(ends)

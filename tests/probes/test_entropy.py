@@ -14,6 +14,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from regreason_plugin.core.layers import middle_blocks
+from regreason_plugin.metrics.metric_names import PRIMARY_ACTIVATION
 from regreason_plugin.probes.entropy import (
     activation_entropies,
     distribution_entropy,
@@ -65,8 +66,7 @@ def test_activation_entropies_are_scipys(width: int, seed: int, scale: float) ->
     wide = hidden.double().numpy()
     found = activation_entropies(hidden)
     expected = {
-        "activation_entropy": softmax(wide, axis=-1),
-        "activation_entropy_abs": abs(wide),
+        "activation_entropy": abs(wide),
         "activation_entropy_square": wide**2,
     }
     assert found.keys() == expected.keys()
@@ -78,13 +78,35 @@ def test_activation_entropies_are_scipys(width: int, seed: int, scale: float) ->
 def test_activation_entropies_at_their_ends() -> None:
     for value in activation_entropies(torch.zeros(5)).values():
         assert float(value) == pytest.approx(1.0)
-    one_unit = activation_entropies(torch.tensor([0.0, -50.0, 0.0]))
-    assert float(one_unit["activation_entropy_abs"]) == 0.0
-    assert float(one_unit["activation_entropy_square"]) == 0.0
-    # softmax of a large negative unit spreads over the others: the definitions differ.
-    assert float(one_unit["activation_entropy"]) == pytest.approx(math.log(2) / math.log(3))
+    for value in activation_entropies(torch.tensor([0.0, -50.0, 0.0])).values():
+        assert float(value) == 0.0
     for value in activation_entropies(torch.tensor([1.0, math.inf, 2.0])).values():
         assert value.isnan()
+
+
+@given(sizes, seeds, st.floats(1e-20, 1e20))
+def test_activation_entropies_know_no_scale(width: int, seed: int, scale: float) -> None:
+    hidden = normal(3, width, seed=seed)
+    root_mean_square = hidden.square().mean(dim=-1, keepdim=True).sqrt()
+    for other in (hidden * scale, -hidden, hidden / root_mean_square):
+        for name, values in activation_entropies(other).items():
+            expected = activation_entropies(hidden)[name]
+            assert torch.allclose(values, expected, rtol=1e-5, atol=1e-6), name
+
+
+def test_massive_units_leave_the_primary_activation_entropy_alive() -> None:
+    """One unit is 1000 times the others, as in a real model's residual stream."""
+    hidden = normal(20, 576)
+    hidden[:, 507] = 1000.0
+    size = hidden.double().abs().numpy()
+    expected = entropy(size, axis=-1) / math.log(576)
+    found = activation_entropies(hidden)[PRIMARY_ACTIVATION].numpy()
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert 0.3 < found.min() < found.max() < 0.5
+    # A softmax is dead, whether over the state or over the state divided by its root mean square.
+    root_mean_square = np.sqrt((size**2).mean(axis=-1, keepdims=True))
+    for state in (hidden.double().numpy(), hidden.double().numpy() / root_mean_square):
+        assert entropy(softmax(state, axis=-1), axis=-1).max() / math.log(576) < 1e-6
 
 
 @given(st.integers(2, 12), st.integers(0, 12))

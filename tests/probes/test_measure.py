@@ -75,6 +75,7 @@ def test_packed_in_any_company_is_the_reference(family: str) -> None:
     assert lm.scorer.packs == (family != "bloom")
     for (_, context, _), answer in list(zip(asked, found, strict=True))[::5]:
         assert answer.probe["deciding_token"] == "t9"
+        assert answer.probe["activation_entropy_definition"] == "absolute values"
         assert_same(answer.probe, reference(model, NORMS[family], [*context, 9], CHOICES))
 
 

@@ -29,28 +29,40 @@ from regreason_plugin.render.latex import to_latex
 from regreason_plugin.render.markdown_page import to_markdown
 from regreason_plugin.render.terminal import print_comparison
 
-# Every shape a difference can have: undefined, without an interval, told from zero, rounded to
-# zero, negative and told from zero, of a bootstrap.
+# Every shape a difference can have: undefined, exploratory, found above although its interval
+# holds zero, rounded to zero and the same, not told although its interval and p look so, and found
+# below by less than the margin.
 SHAPES = [
     Difference(value=None),
     Difference(value=0.0123456),
-    Difference(value=0.03, low=0.01, high=0.05, df=4.0, p=0.001, p_holm=0.0499),
-    Difference(value=-0.0001, low=-0.02, high=0.02, df=4.0, p_holm=0.05),
-    Difference(value=-0.1, low=-0.17, high=-0.02, p_holm=0.01, mcnemar_p=0.25),
+    Difference(value=0.03, low=-0.01, high=0.05, p=0.2, p_corrected=0.6, finding="higher"),
+    Difference(value=-0.0001, low=-0.02, high=0.02, p_corrected=0.01, finding="same"),
+    Difference(
+        value=-0.1,
+        low=-0.17,
+        high=-0.02,
+        p=1e-9,
+        p_corrected=1e-7,
+        finding="unclear",
+        mcnemar_p=0.25,
+    ),
+    Difference(value=-0.004, low=-0.007, high=-0.001, finding="lower and same"),
 ]
 AS_TEXT = [
     "-",
-    "+0.012",
-    "+0.030* (+0.010 to +0.050)",
-    "0.000 (-0.020 to +0.020)",
-    "-0.100* (-0.170 to -0.020)",
+    "+0.012°",
+    "+0.030* (-0.010 to +0.050)",
+    "0.000≈ (-0.020 to +0.020)",
+    "-0.100 (-0.170 to -0.020)",
+    "-0.004*≈ (-0.007 to -0.001)",
 ]
 IN_LATEX = [
     "--",
-    "$+0.012$",
-    r"$\mathbf{+0.030}$\rlap{$^{*}$} ($+0.010$, $+0.050$)",
-    "$0.000$ ($-0.020$, $+0.020$)",
-    r"$\mathbf{-0.100}$\rlap{$^{*}$} ($-0.170$, $-0.020$)",
+    r"$+0.012$\rlap{$^{\circ}$}",
+    r"$\mathbf{+0.030}$\rlap{$^{*}$} ($-0.010$, $+0.050$)",
+    r"$0.000$\rlap{$^{\approx}$} ($-0.020$, $+0.020$)",
+    "$-0.100$ ($-0.170$, $-0.020$)",
+    r"$\mathbf{-0.004}$\rlap{$^{*\approx}$} ($-0.007$, $-0.001$)",
 ]
 
 
@@ -84,10 +96,11 @@ def renamed(name: str) -> Comparison:
 
     by_arm = (
         *("seeds", "scores", "differences", "pooled_scores", "pooled", "wins", "needed", "gap"),
-        "costs",
+        *("costs", "detectable"),
     )
     changes = {field: new(getattr(one, field)) for field in by_arm}
     changes["layers"] = {metric: new(layers) for metric, layers in one.layers.items()}
+    changes["primary"] = one.primary and one.primary.model_copy(update={"arm": name})
     return one.model_copy(update={**changes, "arms": [name]})
 
 
@@ -122,13 +135,18 @@ def test_terminal_says_the_verdict_first_and_then_every_setting() -> None:
     order = [answer.question for answer in one.answers]
     order += [one.answers[0].short, one.answers[0].sentences[0]]
     assert all(text.index(part) < text.index("chatbot_arena") for part in order)
-    rows = [cells(line) for line in text.splitlines() if "│" in line]
+    arms, *rows = [cells(line) for line in text.splitlines() if "│" in line]
+    assert arms[0] == "x"
+    assert arms[3] == "higher (primary)"
+    # (The baseline's row of the table of arms.)
+    rows = rows[1:]
     for row, setting, shape in zip(rows, one.settings, AS_TEXT, strict=False):
         base = one.scores["label_only"][setting.task]["acc"].value
         start = [setting.dataset, setting.axis.replace("_", "-"), "200", "0.300", f"{base:.3f}"]
         assert row == [*start, shape]
     pooled = one.pooled["x"]["acc"]
-    assert rows[len(SHAPES)][-1] == f"{pooled.value:+.3f} ({pooled.low:+.3f} to {pooled.high:+.3f})"
+    assert rows[len(SHAPES)][-1] == "+0.034* (+0.011 to +0.057)"
+    assert (pooled.value, pooled.low, pooled.high) == (0.034, 0.011, 0.057)
     assert rows[len(SHAPES) + 1][-1] == "12 of 18 (2 tied)"
     assert "GENERATED" in text
     assert text.index("GENERATED data: conv") > text.index("accuracy")
@@ -145,7 +163,7 @@ def test_a_file_gets_whole_tables_and_a_narrow_terminal_parts_that_fit() -> None
     assert max(map(len, both.splitlines())) <= 130
     assert sum("┃ dataset" in line for line in both.splitlines()) == 2
     # Nothing is lost on the way.
-    numbers = re.compile(r"[+-]\d\.\d{3}\*? +\([^)]*\)")
+    numbers = re.compile(r"[+-]\d\.\d{3}[*≈]* *\([^)]*\)")
     assert sorted(numbers.findall(wide)) == sorted(numbers.findall(narrow))
     assert len(numbers.findall(wide)) > 18 * len(ARMS)
 
@@ -156,7 +174,7 @@ def test_no_name_moves_the_cursor_or_is_markup() -> None:
     one = renamed(name).model_copy(update={"answers": [answer], "notes": [name]})
     text = printed(one, 200, terminal=False)
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
-    assert text.count("[31m[red]a[/red]") == 7
+    assert text.count("[31m[red]a[/red]") == 8
 
 
 # --- Markdown -----------------------------------------------------------------------------
@@ -204,7 +222,7 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
     text = to_markdown(one)
     tokens = parse(text)
     assert kinds(tokens) <= HARMLESS
-    accuracy, pooled, power, costs, runs = tables_of(tokens)
+    arms, accuracy, contrasts, pooled, needed, costs, runs = tables_of(tokens)
     names = [plain(name) for name in HOSTILE]
     assert accuracy[0] == ["dataset", "axis", "n", "majority", "label_only", *names]
     assert pooled[0] == ["pooled", "better", "label_only", *names]
@@ -212,10 +230,15 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
         found = [one.differences[arm][setting.task]["acc"] for arm in HOSTILE]
         values = [-0.0 if abs(one.value or 0) < 0.0005 else one.value or 0 for one in found]
         expected = [f"{value:+.3f}" if value else "0.000" for value in values]
-        assert [re.split(r"[* ]", cell)[0] for cell in row[5:]] == expected
+        assert [re.split(r"[*≈ ]", cell)[0] for cell in row[5:]] == expected
     assert accuracy[-2][5:] == ["12 of 18 (2 tied)"] * len(HOSTILE)
-    assert [row[0] for row in power[1:]] == names
-    assert power[1][1:] == ["0.028", "0.020", "900", "no number is enough"]
+    assert arms[0] == ["arm", "accuracy", "difference", "finding", "detectable"]
+    assert [row[0] for row in arms[1:]] == [*names, "label_only"]
+    assert [row[4] for row in arms[1:-1]] == ["0.028 (0.020 to 0.045)"] * len(names)
+    assert contrasts[0] == ["minus", *names[:-1]]
+    assert [row[0] for row in contrasts[1:]] == names[1:]
+    assert [row[0] for row in needed[1:]] == names
+    assert needed[1][1:] == ["0.020", "900", "no number is enough"]
     assert costs[0] == ["of one model", "label_only", *names]
     tokens_read = [f"{place},000,000" for place in range(1, len(names) + 2)]
     assert costs[2] == ["tokens read in training", *tokens_read]
@@ -225,17 +248,18 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
     lines = [line for line in text.splitlines() if line.startswith("|")]
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines if "chatbot" in line}
     assert widths == {6 + len(HOSTILE)}
+    assert not re.search(r"\*\*[+-]?\d", text)
 
 
 def test_markdown_writes_every_shape_of_a_difference() -> None:
-    accuracy = tables_of(parse(to_markdown(small())))[0]
+    accuracy = tables_of(parse(to_markdown(small())))[1]
     assert [row[-1] for row in accuracy[1 : 1 + len(SHAPES)]] == AS_TEXT
 
 
 def test_the_share_of_the_gain_is_said_as_a_set() -> None:
     one = example()
     page = tables_of(parse(to_markdown(one)))
-    assert page[2] == [
+    assert page[4] == [
         ["arm", "share", "set"],
         ["shuffled", "0.60", "0.20 to 1.30"],
         ["bag_of_words", "0.60", "up to 0.20, or 1.30 and more"],
@@ -243,7 +267,7 @@ def test_the_share_of_the_gain_is_said_as_a_set() -> None:
     ]
     undefined = Gap(value=None, kind="everything", low=None, high=None)
     text = to_markdown(one.model_copy(update={"gap": {"filler": undefined}}))
-    assert tables_of(parse(text))[2][1] == ["filler", "-", "no value is excluded"]
+    assert tables_of(parse(text))[4][1] == ["filler", "-", "no value is excluded"]
 
 
 @settings(max_examples=150, deadline=None)
@@ -255,7 +279,7 @@ def test_a_name_in_markdown_is_text(name: str) -> None:
     )
     tokens = parse(to_markdown(one))
     assert kinds(tokens) <= HARMLESS
-    accuracy = tables_of(tokens)[0]
+    accuracy = tables_of(tokens)[1]
     assert accuracy[0][-1] == plain(name)
     assert [row[-1] for row in accuracy[1 : 1 + len(SHAPES)]] == AS_TEXT
     lines = [shown(token) for token in tokens if token.type == "inline"]
@@ -294,6 +318,15 @@ def test_csv_holds_every_number_to_the_last_digit() -> None:
     everyone = ["label_only", *ARMS]
     by_layer = frame[frame["layer"] != ""].set_index(["metric", "arm", "layer"])
     frame = frame[frame["layer"] == ""].drop(columns="layer")
+    between = frame[~frame["minus"].isin(["", "label_only"])]
+    frame = frame.drop(between.index)
+    pairs = {(one.arm, one.minus): one.differences for one in one.contrasts}
+    assert len(between) == len(pairs) * len(one.metrics)
+    for _, row in between.iterrows():
+        found = pairs[row["arm"], row["minus"]][row["metric"]]
+        told = [float(row[key]) for key in ("difference", "diff_low", "diff_high", "p_corrected")]
+        assert told == [found.value, found.low, found.high, found.p_corrected]
+        assert (row["finding"], row["value"], row["role"]) == (found.finding, "", "family")
     assert len(frame) == (18 + 1) * len(everyone) * len(one.metrics)
     assert len(by_layer) == sum(len(layers) for of in one.layers.values() for layers in of.values())
     for (metric, arm, layer), row in by_layer.iterrows():
@@ -304,6 +337,15 @@ def test_csv_holds_every_number_to_the_last_digit() -> None:
     rows = frame.set_index(["task", "arm", "metric"])
     assert rows.index.is_unique
     sizes = {setting.task: (setting.documents, setting.groups) for setting in one.settings}
+    first = ("pooled", "explanation", "acc")
+    assert list(rows[rows["role"] == "primary"].index) == [first]
+    exploratory = {"explanation": one.pooled["explanation"] | {"acc": Difference(value=0.1)}}
+    told = read(
+        to_csv(one.model_copy(update={"primary": None, "pooled": {**one.pooled, **exploratory}}))
+    )
+    assert set(told["role"]) == {"", "family", "exploratory"}
+    (alone,) = told[told["role"] == "exploratory"].to_dict("records")
+    assert (alone["arm"], alone["metric"], alone["finding"]) == ("explanation", "acc", "")
     for (task, arm, metric), row in rows.iterrows():
         where = task != "pooled"
         score = (one.scores[arm][task] if where else one.pooled_scores[arm])[metric]
@@ -312,6 +354,10 @@ def test_csv_holds_every_number_to_the_last_digit() -> None:
             found = (one.differences[arm][task] if where else one.pooled[arm])[metric]
         expected = {
             **{key: getattr(score, key) for key in ("value", "low", "high")},
+            **{key: getattr(score, key) for key in ("seed_sd", "if_calibrated")},
+            "minus": None if arm == "label_only" else "label_only",
+            "effective_groups": 100.0 if where else 90.0,
+            "role": None if arm == "label_only" else row["role"],
             "difference": found.value,
             "diff_low": found.low,
             "diff_high": found.high,
@@ -327,8 +373,10 @@ def test_csv_holds_every_number_to_the_last_digit() -> None:
 
 def test_csv_leaves_what_is_undefined_empty_and_negative_numbers_numbers() -> None:
     frame = read(to_csv(small())).query("arm == 'x' and task != 'pooled'")
-    assert list(frame["difference"]) == ["", "0.0123456", "0.03", "-0.0001", "-0.1"]
-    assert list(frame["mcnemar_p"]) == ["", "", "", "", "0.25"]
+    assert list(frame["difference"]) == ["", "0.0123456", "0.03", "-0.0001", "-0.1", "-0.004"]
+    findings = ["", "", "higher", "same", "unclear", "lower and same"]
+    assert list(frame["finding"]) == findings
+    assert list(frame["mcnemar_p"]) == ["", "", "", "", "0.25", ""]
 
 
 @settings(max_examples=300, deadline=None)
@@ -444,11 +492,11 @@ def test_latex_has_a_row_a_setting_pooled_and_wins() -> None:
     bases = [one.scores["label_only"][s.task]["acc"].value for s in one.settings]
     for row, base, cell in zip(rows[1:], bases, IN_LATEX, strict=False):
         assert row[2:] == [f"{base:.3f}", cell]
-    assert [row[0] for row in rows[1:6]] == [r"chatbot\_arena", "", "", r"hh\_chosen", ""]
+    assert [row[0] for row in rows[1:7]] == [r"chatbot\_arena", "", "", r"hh\_chosen", "", ""]
     pooled = one.pooled["x"]["acc"]
-    spread = f"(${pooled.low:+.3f}$, ${pooled.high:+.3f}$)"
-    assert rows[6][3] == f"${pooled.value:+.3f}$ {spread}"
-    assert rows[7] == ["wins", "", "", "12 of 18 (2 tied)"]
+    assert (pooled.value, pooled.low, pooled.high) == (0.034, 0.011, 0.057)
+    assert rows[7][3] == r"$\mathbf{+0.034}$\rlap{$^{*}$} ($+0.011$, $+0.057$)"
+    assert rows[8] == ["wins", "", "", "12 of 18 (2 tied)"]
     top = source.split(r"\begin{table*}")[0].splitlines()
     assert all(line.startswith("% ") for line in top)
     assert one.command in top[0]
@@ -461,7 +509,7 @@ def test_latex_writes_half_widths_where_every_interval_is_symmetric() -> None:
     one = example(["x"])
     rows = rows_of(to_latex(one))
     assert all(row[3].endswith(r" $\pm$0.050") for row in rows[1:19])
-    assert rows[19][3].endswith(r" $\pm$0.020")
+    assert rows[19][3].endswith(r" $\pm$0.023")
     assert r"$\pm$: half of the 95 \% intervals over seeds and groups" in to_latex(one)
 
 
@@ -511,15 +559,16 @@ def test_what_is_undefined_everywhere_is_written_as_such() -> None:
             "answers": [],
             "notes": [],
             "needed": {},
+            "detectable": {},
             "gap": {},
             "layers": {"matrix_entropy": {arm: [Interval(value=None)] for arm in one.scores}},
         }
     )
-    accuracy, pooled, power, *_ = tables_of(parse(to_markdown(empty)))
+    arms, accuracy, pooled, *_ = tables_of(parse(to_markdown(empty)))
     assert {row[4] for row in accuracy[1 : 2 + len(SHAPES)]} == {"-"}
+    assert arms[1] == ["x", "-", "-", "exploratory (primary)", "-"]
     assert pooled[1][2:] == ["-", "-"]
-    assert power == [["arm", "detectable"], ["x", "-"]]
-    assert rows_of(to_latex(empty))[6] == ["pooled", "", "-", "--"]
+    assert rows_of(to_latex(empty))[7] == ["pooled", "", "-", "--"]
     assert "In brackets" not in to_markdown(empty)
     frame = read(to_csv(empty))
     assert set(frame["value"]) == {""}

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib.image
@@ -16,11 +15,19 @@ import numpy as np
 import pytest
 from helpers.comparison_example import ARMS, HOSTILE, example
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from regreason_plugin.compare.comparison import Bin, Comparison, Curve, Difference, Interval, Score
+from regreason_plugin.compare.comparison import (
+    Bin,
+    Comparison,
+    Curve,
+    Difference,
+    Interval,
+    Primary,
+    Score,
+)
 from regreason_plugin.render import curve_figures, figures
 from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS, style
@@ -77,24 +84,31 @@ def texts(figure: Figure) -> str:
     )
 
 
-def accuracy(found: dict[str, dict[str, Any]], one: Comparison) -> list[float | None]:
-    return [found[setting.task]["acc"].value for setting in one.settings]
+def coloured(difference: Difference) -> float:
+    """Its value where a finding says that it is higher or lower, else nothing."""
+    told = difference.finding in ("higher", "lower", "higher and same", "lower and same")
+    return difference.value if told and difference.value is not None else math.nan
 
 
-def test_the_heat_map_is_coloured_by_the_differences_and_says_the_accuracies() -> None:
+def test_the_heat_map_is_coloured_by_what_is_found_and_says_the_accuracies() -> None:
     one = whole()
+    kinds = {one.differences[arm][s.task]["acc"].finding for arm in ARMS for s in one.settings}
+    assert kinds == {"higher", "lower", "same", "unclear"}
     figure = figures.accuracy_heatmap(one)
     axes = figure.axes[0]
     meshes = [child for child in axes.get_children() if isinstance(child, QuadMesh)]
     drawn = np.concatenate([mesh.get_array() for mesh in meshes])
-    expected = [accuracy(one.differences[arm], one) for arm in ARMS]
     expected = [
-        [*column, one.pooled[arm]["acc"].value] for arm, column in zip(ARMS, expected, strict=True)
+        [
+            *(coloured(one.differences[arm][setting.task]["acc"]) for setting in one.settings),
+            coloured(one.pooled[arm]["acc"]),
+        ]
+        for arm in ARMS
     ]
-    np.testing.assert_array_equal(drawn, np.array(expected, dtype=float).T)
+    np.testing.assert_array_equal(np.ma.filled(drawn, math.nan), np.array(expected).T)
     # White is no difference.
     assert all(mesh.norm.vmin == -mesh.norm.vmax for mesh in meshes)
-    assert meshes[0].norm.vmax == np.abs(drawn).max()
+    assert meshes[0].norm.vmax == np.nanmax(np.abs(expected))
     cells = {
         (text.get_position()[0], text.get_position()[1]): text.get_text() for text in axes.texts
     }
@@ -104,7 +118,7 @@ def test_the_heat_map_is_coloured_by_the_differences_and_says_the_accuracies() -
         for column, arm in enumerate(ARMS):
             score = one.scores[arm][setting.task]["acc"].value
             found = one.differences[arm][setting.task]["acc"]
-            star = "*" if (found.p_holm or 1) < 0.05 else ""
+            star = {"higher": "*", "lower": "*", "same": "≈", "unclear": ""}[found.finding]
             shown = cells[column + 1.5, row + 0.5].split("\n")
             assert shown[0] == f"{score:.3f}"
             assert shown[1] in {f"{found.value:+.3f}{star}", f"0.000{star}"}
@@ -114,9 +128,11 @@ def test_the_heat_map_is_coloured_by_the_differences_and_says_the_accuracies() -
 
 def test_the_forest_has_an_interval_a_setting_and_the_pooled_one() -> None:
     one = whole()
-    told = Difference(value=0.2, low=0.1, high=0.3, df=3.0, p_holm=0.01)
-    last = one.settings[-1].task
-    changed = {**one.differences["filler"], last: {"acc": told}}
+    # What is found is filled, whatever its interval and p are.
+    told = Difference(value=0.2, low=-0.1, high=0.5, p=0.9, finding="higher")
+    open_ = Difference(value=0.2, low=0.1, high=0.3, p=1e-9, p_corrected=1e-7)
+    first, last = one.settings[0].task, one.settings[-1].task
+    changed = {**one.differences["filler"], last: {"acc": told}, first: {"acc": open_}}
     one = one.model_copy(update={"differences": {**one.differences, "filler": changed}})
     figure = figures.differences(one)
     assert len(panels(figure)) == len(ARMS)
@@ -133,17 +149,24 @@ def test_the_forest_has_an_interval_a_setting_and_the_pooled_one() -> None:
             np.concatenate([np.array(line.get_segments())[:, 0, 1] for line in lines]), heights
         )
         filled = [point.get_markerfacecolor() != "white" for point in points]
-        assert filled == [(each.p_holm or 1) < 0.05 for each in found]
+        assert filled == [each.finding in ("higher", "lower") for each in found]
         # An arm has the colour that it has in the pictures with the baseline, too.
         assert points[0].get_color() == COLOURS[number + 1]
         assert axes.get_title(loc="left").startswith(arm)
         assert "wins: 12 of 18 (2 tied)" in axes.get_title(loc="left")
-    assert any(filled)
+    assert filled[-2]
+    assert not filled[0]
     assert "95 % intervals over seeds and groups" in texts(figure)
 
 
-def test_reliability_is_accuracy_by_confidence_with_the_shares() -> None:
+def test_reliability_is_accuracy_by_confidence_with_band_and_shares() -> None:
     one = whole()
+    calibrated = {
+        arm: {**of, "ece": of["ece"].model_copy(update={"if_calibrated": 0.0123})}
+        for arm, of in one.pooled_scores.items()
+        if arm != "label_only"
+    }
+    one = one.model_copy(update={"pooled_scores": one.pooled_scores | calibrated})
     figure = figures.reliability(one)
     assert len(panels(figure)) == len(EVERYONE)
     for number, (arm, axes) in enumerate(zip(EVERYONE, figure.axes, strict=False)):
@@ -152,12 +175,24 @@ def test_reliability_is_accuracy_by_confidence_with_the_shares() -> None:
         np.testing.assert_array_equal(curve.get_xdata(), [bar.confidence for bar in known])
         np.testing.assert_array_equal(curve.get_ydata(), [bar.accuracy for bar in known])
         assert curve.get_color() == COLOURS[number]
+        (band,) = [child for child in axes.collections if isinstance(child, PolyCollection)]
+        corners = {
+            (round(x, 9), round(y, 9)) for path in band.get_paths() for x, y in path.vertices
+        }
+        assert corners == {
+            (round(x, 9), round(y, 9))
+            for bar in known
+            for x in (bar.low, bar.high)
+            for y in (bar.band_low, bar.band_high)
+        }
         heights = [patch.get_height() for patch in axes.patches]
         assert sum(heights) == pytest.approx(1)
         total = sum(bar.count for bar in known)
         assert heights == pytest.approx([bar.count / total for bar in one.reliability[arm]])
         assert [patch.get_x() for patch in axes.patches] == [b.low for b in one.reliability[arm]]
-        assert axes.get_title() == f"{arm}\nECE {one.pooled_scores[arm]['ece'].value:.3f}"
+        ece = one.pooled_scores[arm]["ece"]
+        said = f"{arm}\nECE {ece.value:.3f}"
+        assert axes.get_title() == said + (" (0.012 if calibrated)" if number else "")
 
 
 def test_confusion_is_a_share_of_each_right_label() -> None:
@@ -222,6 +257,24 @@ def test_entropies_that_are_undefined_stay_gaps_and_models_may_differ_in_depth()
     for path, (low, high) in ((first, (0.1, 0.6)), (second, (0.3, 0.9))):
         assert path.vertices[:, 1].min() == pytest.approx(low)
         assert path.vertices[:, 1].max() == pytest.approx(high)
+
+
+def test_the_primary_question_is_in_the_caption_of_every_difference() -> None:
+    one = whole()
+    line = (
+        "Primary question: is the accuracy of explanation different from that of label_only? "
+        "Higher: +0.034 (95 % interval +0.011 to +0.057), p = 0.004."
+    )
+    for draw in (figures.accuracy_heatmap, figures.differences):
+        caption = " ".join(draw(one).get_supxlabel().split())
+        assert caption.startswith(line)
+    nll = one.model_copy(update={"primary": Primary(arm="filler", metric="nll", rejects=True)})
+    for draw in (figures.accuracy_heatmap, figures.differences):
+        assert draw(nll).get_suptitle().startswith("Negative log-likelihood")
+    axes = figures.new_figure(4, 1).subplots()
+    figures.draw_primary(axes, nll)
+    (point,) = [line for line in axes.lines if line.get_marker() == "D"]
+    assert point.get_xdata()[0] == one.pooled["filler"]["nll"].value
 
 
 def test_the_pooled_forest_has_a_line_an_arm() -> None:

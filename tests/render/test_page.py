@@ -21,12 +21,22 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from regreason_plugin.compare import comparison as form
 from regreason_plugin.compare.disagreements import Disagreement
+from regreason_plugin.compare.verdict import answers
 from regreason_plugin.metrics.metric_names import METRICS, TABLED
 from regreason_plugin.render.page import write_page
 
 pytestmark = pytest.mark.integration
 
 EVERYONE = ["label_only", *ARMS]
+# What stands behind a difference in a heat map.
+SIGNS = {
+    "higher": "*",
+    "lower": "*",
+    "higher and same": "*≈",
+    "same": "≈",
+    "unclear": None,
+    None: "°",
+}
 SECTIONS = [
     "Verdict",
     "Key figures",
@@ -170,24 +180,53 @@ def test_the_verdict_comes_first_and_the_rest_in_order(show: Any) -> None:
     assert lowest < 800
 
 
-def _with_small_p(comparison: form.Comparison) -> form.Comparison:
-    """Some p below 0.05, one of them just below, one just not."""
-    wanted = {("explanation", 0): 0.001, ("shuffled", 3): 0.0499, ("filler", 17): 0.05}
+def test_the_primary_question_is_the_first_and_the_largest(show: Any) -> None:
+    one = example()
+    comparison = one.model_copy(update={"answers": answers(one)})
+    for width, most in ((1280, 500), (390, 800)):
+        chrome = show(comparison, disagreements(3), width=width)
+        first = chrome.find_element(By.CSS_SELECTOR, "#verdict article")
+        assert first.get_attribute("class") == "primary better"
+        assert "is the accuracy of explanation different from that of label_only?" in first.text
+        assert "Higher: +0.034" in first.text
+        assert "123 other tests stand behind this page" in first.text
+        short = "return document.querySelector('.primary .short').getBoundingClientRect().bottom"
+        assert chrome.execute_script(short) < most
+        sizes = """return [...document.querySelectorAll(arguments[0])].map(
+          (node) => parseFloat(getComputedStyle(node).fontSize))"""
+        (largest,) = chrome.execute_script(sizes, ".primary .short")
+        assert max(chrome.execute_script(sizes, "main *:not(svg *)")) == largest
+
+
+def _with_findings(comparison: form.Comparison) -> form.Comparison:
+    """Every finding somewhere, against what the interval says; the kappa is exploratory."""
+    wanted: dict[tuple[str, int], form.Finding | None] = {
+        ("explanation", 0): "higher and same",
+        ("shuffled", 3): "same",
+        ("filler", 17): "unclear",
+        ("filler", 16): None,
+    }
     differences = {arm: dict(by) for arm, by in comparison.differences.items()}
-    for (arm, place), p in wanted.items():
+    for (arm, place), finding in wanted.items():
         task = comparison.settings[place].task
         old = differences[arm][task]
-        differences[arm][task] = {n: d.model_copy(update={"p_holm": p}) for n, d in old.items()}
-    return comparison.model_copy(update={"differences": differences})
+        changes = {"value": 0.04, "low": 0.02, "high": 0.06, "finding": finding}
+        differences[arm][task] = {n: d.model_copy(update=changes) for n, d in old.items()}
+    pooled = {arm: dict(by) for arm, by in comparison.pooled.items()}
+    exploratory = {"finding": None}
+    for by_metric in (*(by for of in differences.values() for by in of.values()), *pooled.values()):
+        by_metric["qwk"] = by_metric["qwk"].model_copy(update=exploratory)
+    return comparison.model_copy(update={"differences": differences, "pooled": pooled})
 
 
 def test_heat_maps_hold_the_numbers_marks_and_colours_of_the_comparison(show: Any) -> None:
-    comparison = _with_small_p(example())
+    comparison = _with_findings(example())
     chrome = show(comparison)
     script = """return [...document.querySelectorAll("[data-metric]")].map((panel) => [
       panel.dataset.metric,
       [...panel.querySelectorAll("tr:has(td)")].map((row) => [...row.querySelectorAll("td")].map(
-        (cell) => [cell.firstChild.data, cell.className, cell.querySelector("b") !== null]))])"""
+        (cell) => [cell.firstChild.data, cell.className,
+          cell.querySelector("b")?.textContent]))])"""
     maps = dict(chrome.execute_script(script))
     assert list(maps) == [name for name in TABLED if name in comparison.metrics]
     for name, rows in maps.items():
@@ -197,12 +236,19 @@ def test_heat_maps_hold_the_numbers_marks_and_colours_of_the_comparison(show: An
         assert len(rows) == len(expected)
         flip = -1 if METRICS[name].better == "lower" else 1
         for row, differences in zip(rows, expected, strict=True):
-            for (text, shade, marked), d in zip(row, differences, strict=True):
+            for (text, shade, sign), d in zip(row, differences, strict=True):
                 assert _number(text) == pytest.approx(d.value, abs=0.000501)
-                assert marked == (d.p_holm < 0.05)
-                side = {"p": 1, "n": -1, "z": 0}[shade[0]]
-                assert side in (0, 1 if d.value * flip > 0 else -1)
-    assert sum(marked for row in maps["acc"] for _, _, marked in row) == 2
+                # (Where all is exploratory, that is said once.)
+                assert sign == (SIGNS[d.finding] if name != "qwk" else None)
+                found = d.finding not in (None, "same", "unclear")
+                side = {"p": 1, "n": -1, "z": 0, "s": 0}[shade[0]]
+                assert side in ((0, 1 if d.value * flip > 0 else -1) if found else (0,))
+                assert (shade == "same") is (d.finding == "same")
+    signs = {sign for row in maps["acc"] for _, _, sign in row}
+    assert signs == {*SIGNS.values()}
+    panels = "return [...document.querySelectorAll('[data-metric]')].map((n) => n.textContent)"
+    said = ["Exploratory: these figures" in text for text in chrome.execute_script(panels)]
+    assert said == [name == "qwk" for name in maps]
 
 
 def test_key_figures(show: Any) -> None:
@@ -220,12 +266,38 @@ def test_key_figures(show: Any) -> None:
         assert f"{d.value:+.3f}" in text
         assert f"{d.low:+.3f} to {d.high:+.3f}" in text
         assert "12 of 18" in text
+        assert d.finding in text or "not enough to tell" in text or "within ±0.010" in text
         assert "900 groups" in text
         assert "no number of seeds" in text
     assert "by definition" in rows["explanation"]
     assert "0.20 to 1.30" in rows["shuffled"]
     assert "unbounded: 0.20 or less, or 1.30 or more" in rows["bag_of_words"]
     assert "unbounded: any share is possible" in rows["filler"]
+
+
+def test_reliability_stands_beside_what_a_calibrated_model_shows(show: Any) -> None:
+    comparison = example()
+    ece = comparison.pooled_scores["shuffled"]["ece"].model_copy(update={"if_calibrated": 0.0123})
+    of_arm = comparison.pooled_scores["shuffled"] | {"ece": ece}
+    scores = comparison.pooled_scores | {"shuffled": of_arm}
+    chrome = show(comparison.model_copy(update={"pooled_scores": scores}))
+    captions = [" ".join(text.split()) for text in _text(chrome, "#calibration figcaption")]
+    assert captions == [
+        f"{arm} ECE {scores[arm]['ece'].value:.3f}{' (0.012 if calibrated)' * (arm == 'shuffled')}"
+        for arm in EVERYONE
+    ]
+    legend = _text(chrome, "#calibration .grid > svg text")
+    assert "where it lies 95 % of the time" in legend
+    # The shade of each arm is in the colour of its line.
+    drawn = chrome.execute_script(
+        """return [...document.querySelectorAll("#calibration figure svg")].map((svg) => {
+          const line = svg.querySelector("[stroke-width='1.6']");
+          const shades = [...svg.querySelectorAll("[fill-opacity='0.25']")];
+          return [shades.length > 0, shades.every(
+            (one) => getComputedStyle(one).fill === getComputedStyle(line).stroke)];
+        })"""
+    )
+    assert drawn == [[True, True]] * len(EVERYONE)
 
 
 @pytest.mark.parametrize("arms", [["explanation"], [f"arm{n}" for n in range(7)]])
@@ -496,7 +568,7 @@ def test_without_the_script_the_first_conversations_are_the_same(show: Any, tmp_
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_themes_are_readable_and_the_button_changes_them(show: Any, theme: str) -> None:
-    chrome = show(_with_small_p(example()), disagreements(20), prefers_color_scheme=theme)
+    chrome = show(_with_findings(example()), disagreements(20), prefers_color_scheme=theme)
     back = "return getComputedStyle(document.documentElement).backgroundColor"
     own = chrome.execute_script(back)
     chrome.execute_script(UNFOLD)

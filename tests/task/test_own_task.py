@@ -113,7 +113,7 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
         assert cost.scoring_ms is None
     (setting,) = comparison.settings
     assert setting.task == "answers"
-    assert {"acc", "macro_f1", "nll", "ece"} <= set(comparison.metrics)
+    assert {"acc", "macro_f1", "nll", "miscalibration"} <= set(comparison.metrics)
     assert not {"qwk", "mae"} & set(comparison.metrics)
     # A table without the labels, as new rows come.
     test = [

@@ -175,8 +175,7 @@ def test_probes_are_those_of_the_checkpoint(
             model = PeftModel.from_pretrained(model, run.folder / checkpoint)
         found = [measure(model, torch.tensor([one]), choices=choices)[0] for one in prompts]
         for name in ("output_entropy", "label_entropy", "logit_lens_entropy_mid",
-                     "activation_entropy_mid", "activation_entropy_abs_mid",
-                     "activation_entropy_square_mid"):  # fmt: skip
+                     "activation_entropy_mid", "activation_entropy_square_mid"):  # fmt: skip
             expected = sum(one[name] for one in found) / 3
             assert logged[step][f"probe/{name}"] == pytest.approx(expected, rel=1e-5), name
             assert by_layer[step][name] == logged[step][f"probe/{name}"]

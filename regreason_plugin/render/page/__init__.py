@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from regreason_plugin.compare.comparison import Comparison
 from regreason_plugin.compare.disagreements import Disagreement
+from regreason_plugin.compare.finding_words import capital
 from regreason_plugin.core.numbers import ends, number, p_value, signed
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.render.curve_figures import entropy_title
@@ -87,6 +88,7 @@ def _environment() -> Environment:
         "span": _typeset(lambda one, sign=False: ends(one.low, one.high, sign=sign)),
         "p_value": _typeset(p_value),
         "count": "{:,}".format,
+        "initial": capital,
         "code_spans": code_spans,
         "entropy_title": entropy_title,
         "share_kept": share_kept,

@@ -13,8 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from regreason_plugin.compare.comparison import Comparison
+from regreason_plugin.compare.finding_words import main_metric, primary_line
 from regreason_plugin.compare.learning_curves import what_is_drawn
-from regreason_plugin.render import curve_figures, figures
+from regreason_plugin.metrics.metric_names import METRICS
+from regreason_plugin.render import curve_figures, figures, reliability_figure
 from regreason_plugin.render.figure_panels import new_figure
 from regreason_plugin.render.style import BAR, COLOURS, FAINT, GRID, MIDDLE, SHADE, style
 
@@ -37,6 +39,7 @@ def charts(comparison: Comparison) -> dict[str, Any]:
     c = comparison
     everyone = [c.baseline, *c.arms]
     names = ", ".join(everyone)
+    metric = METRICS[main_metric(c)].title
     answered = [arm for arm in everyone if any(one.count for one in c.reliability.get(arm, []))]
     lines = 0.6 + 0.2 * sum(1 + len(arm) // 40 for arm in everyone)
 
@@ -53,27 +56,42 @@ def charts(comparison: Comparison) -> dict[str, Any]:
 
     with style():
         return {
+            "primary": single(
+                figures.draw_primary,
+                0.62,
+                "The primary question",
+                primary_line(c, str),
+            )
+            if c.primary
+            else None,
             "pooled_forest": single(
                 figures.draw_pooled_differences,
                 0.7 + 0.3 * len(c.arms),
-                "Pooled differences of accuracy",
+                f"Pooled differences in {metric}",
                 f"The difference to {c.baseline} and its interval, a line an arm: {names}.",
             ),
             "forests": each(
                 figures.draw_differences,
                 c.arms,
                 0.7 + 0.22 * (len(c.settings) + 2),
-                "Differences of accuracy of ",
+                f"Differences in {metric} of ",
                 f"The difference to {c.baseline} and its interval, a line a setting, the pooled "
                 "one last.",
             ),
             "reliability": each(
-                figures.draw_reliability,
+                reliability_figure.draw_reliability,
                 answered,
                 4.2,
                 "Reliability of ",
-                "Accuracy by confidence as a line; on the diagonal the two are equal. In bars, "
-                "the share of the answers at each confidence.",
+                "Accuracy by confidence as a line; on the diagonal the two are equal. Shaded, "
+                "where the accuracy of a calibrated model would lie. In bars, the share of the "
+                "answers at each confidence.",
+            ),
+            "reliability_legend": single(
+                reliability_figure.draw_reliability_legend,
+                1.2,
+                "Legend",
+                "Of the reliability diagrams.",
             ),
             "layers": each(
                 curve_figures.draw_entropy,

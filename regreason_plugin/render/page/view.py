@@ -15,7 +15,15 @@ from regreason_plugin.compare.comparison import (
     Setting,
 )
 from regreason_plugin.compare.disagreements import Disagreement
+from regreason_plugin.compare.finding_words import (
+    claim,
+    is_found,
+    is_primary,
+    main_metric,
+    mark,
+)
 from regreason_plugin.compare.learning_curves import what_is_drawn
+from regreason_plugin.compare.notes import worth
 from regreason_plugin.core.numbers import NONE, ends, number, p_value, signed
 from regreason_plugin.metrics.metric_names import METRICS, TABLED
 from regreason_plugin.render.page.charts import charts
@@ -23,9 +31,11 @@ from regreason_plugin.render.style import COLOURS
 from regreason_plugin.render.tables import (
     about_costs,
     costs,
-    is_significant,
+    interval_scope,
     label_heads,
+    mark_legend,
     settings_of,
+    title_of,
 )
 
 # Steps of colour to either side of zero.
@@ -44,14 +54,15 @@ class Cell(NamedTuple):
 
     Attributes:
         text: What it says.
-        shade: Its colour: ``n5`` (worse, or lower) to ``p5``, ``z`` around zero.
-        marked: Whether it is shown when all that is compared is counted.
-        more: The interval and p, for who points at it.
+        shade: Its colour: of what is found, ``n5`` (worse, or lower) to ``p5``; ``same`` of what
+            is found to be the same; ``z`` of all else.
+        mark: A sign of the finding.
+        more: The finding, the interval and p, for who points at it.
     """
 
     text: str
     shade: str
-    marked: bool
+    mark: str
     more: str
 
 
@@ -59,17 +70,30 @@ def view(
     comparison: Comparison, disagreements: list[Disagreement], disagreeing: int
 ) -> dict[str, Any]:
     """The template's variables."""
-    c = comparison
+    c, metric = comparison, main_metric(comparison)
+
+    def asked_first(arm: str) -> bool:
+        return is_primary(c, arm, metric)
+
     return {
         "c": c,
         "everyone": [c.baseline, *c.arms],
         "generated": "generated" in str(c.data.get("origin", "")),
         "level": f"{100 * c.level:g} %",
+        "metric": metric,
+        "main": title_of(metric),
+        "in_order": [c.baseline, *sorted(c.arms, key=lambda arm: not asked_first(arm))],
+        "asked_first": asked_first,
+        "said": lambda difference, name=metric: claim(c, difference, name),
+        "tone": _tone(c),
+        "marks": mark_legend(c),
+        "scope": interval_scope(c),
+        "worth": worth,
+        "contrasts": _contrasts(c),
         "titles": {s.task: _title(s) for s in c.settings},
         "settings_of": settings_of(c),
         "metrics": {name: METRICS[name].title for name in c.metrics},
         "documents": sum(s.documents for s in c.settings),
-        "over": sorted({d.over for by in c.pooled.values() if (d := by.get("acc")) and d.over}),
         "heat_maps": [_heat_map(c, name) for name in TABLED if name in c.metrics],
         "charts": charts(c),
         "confusion": _confusions(c),
@@ -80,6 +104,17 @@ def view(
         **_conversations(c, disagreements, disagreeing),
         **_runs(c),
     }
+
+
+def _tone(c: Comparison) -> str:
+    """The colour of the primary question: of its finding."""
+    if c.primary is None:
+        return "open"
+    difference = c.pooled[c.primary.arm][c.primary.metric]
+    if is_found(difference):
+        flip = -1 if METRICS[c.primary.metric].better == "lower" else 1
+        return "better" if flip * (difference.value or 0) > 0 else "worse"
+    return "alike" if difference.finding == "same" else "open"
 
 
 def _title(setting: Setting) -> str:
@@ -106,22 +141,29 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
     metric = METRICS[name]
     differences = [by_metric[name] for by in c.differences.values() for by_metric in by.values()]
     pooled = [c.pooled[arm][name] for arm in c.arms]
-    largest = max((abs(d.value) for d in (*differences, *pooled) if d.value), default=0.0)
+    found = [d.value for d in (*differences, *pooled) if is_found(d) and d.value]
+    largest = max(map(abs, found), default=0.0)
     bound = _round_up(largest) if largest else 1.0
+    exploratory = all(d.finding is None for d in (*differences, *pooled))
     flip = -1 if metric.better == "lower" else 1
 
     def cell(difference: Difference) -> Cell:
-        more = [typeset(ends(difference.low, difference.high, sign=True)) or "no interval"]
-        if difference.p_holm is not None:
+        more = [
+            claim(c, difference, name),
+            typeset(ends(difference.low, difference.high, sign=True)) or "no interval",
+        ]
+        if difference.p_corrected is not None:
             more.append(
-                f"p {typeset(p_value(difference.p))}, corrected {p_value(difference.p_holm)}"
+                f"p {typeset(p_value(difference.p))}, corrected {p_value(difference.p_corrected)}"
             )
-        return Cell(
-            typeset(signed(difference.value)),
-            _shade(difference.value, bound, flip),
-            is_significant(difference),
-            "; ".join(more),
-        )
+        shade = "none" if difference.value is None else "z"
+        if is_found(difference):
+            shade = _shade(difference.value, bound, flip)
+        elif difference.finding == "same":
+            shade = "same"
+        # (Where all is exploratory, that is said above.)
+        sign = mark(difference) if difference.value is not None and not exploratory else ""
+        return Cell(typeset(signed(difference.value)), shade, sign, "; ".join(more))
 
     rows = [
         (
@@ -138,6 +180,7 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
         "name": name,
         "title": metric.title,
         "better": metric.better,
+        "exploratory": exploratory,
         "sides": sides,
         "ends": (_scale_end(-flip * bound), _scale_end(flip * bound)),
         "shades": [_shade(step / STEPS, 1, 1) for step in range(-STEPS, STEPS + 1)],
@@ -162,6 +205,35 @@ def _round_up(value: float) -> float:
 def _scale_end(value: float) -> str:
     """As short as it can be: ``+0.05``."""
     return typeset(f"{value:+g}")
+
+
+# --- the arms against one another -----------------------------------------------------------
+
+
+class Matrix(NamedTuple):
+    """The arms against one another in the main metric.
+
+    Attributes:
+        columns: The arms that are taken away.
+        rows: By arm, a difference and its finding a column; None where there is none.
+    """
+
+    columns: list[str]
+    rows: list[tuple[str, list[tuple[Difference, str] | None]]]
+
+
+def _contrasts(c: Comparison) -> Matrix | None:
+    metric = main_metric(c)
+    by_pair = {(one.arm, one.minus): one.differences.get(metric) for one in c.contrasts}
+    columns = [arm for arm in c.arms if any(minus == arm for _, minus in by_pair)]
+    rows = [arm for arm in c.arms if any(of == arm for of, _ in by_pair)]
+
+    def cell(row: str, column: str) -> tuple[Difference, str] | None:
+        difference = by_pair.get((row, column))
+        return (difference, claim(c, difference, metric)) if difference else None
+
+    matrix = [(row, [cell(row, column) for column in columns]) for row in rows]
+    return Matrix(columns, matrix) if rows else None
 
 
 # --- confusion --------------------------------------------------------------------------
@@ -280,8 +352,6 @@ def _runs(c: Comparison) -> dict[str, Any]:
         "computed_with": {
             "regreason": c.regreason,
             **c.versions,
-            "bootstrap draws": f"{c.draws:,}",
-            "bootstrap seed": str(c.bootstrap_seed),
         },
     }
 
