@@ -16,7 +16,7 @@ from helpers.known_truth import GROUPS, Design, Truth, simulate
 from helpers.simulated_pages import MARGIN, Share, is_false, tally
 
 from regreason_plugin.compare.comparison import Difference
-from regreason_plugin.metrics.group_sums import statistics_of, sums_of
+from regreason_plugin.metrics.group_sums import statistics_of
 
 # A share lies this many Monte-Carlo errors from its true value in 1 of 2,000 cases.
 FAR = 3.3
@@ -46,7 +46,7 @@ def stays_below(share: Share, bar: float) -> bool:
 def test_the_truth_is_what_a_large_sample_shows(design: Design) -> None:
     models = simulate(design, np.random.default_rng(1))
     (answers,) = models.answers.values()
-    statistics, truth = statistics_of(sums_of(answers)), Truth(design)
+    statistics, truth = statistics_of(answers), Truth(design)
     metrics = ("acc", "macro_f1", "qwk", "mae", "nll", "overconfidence", "label_entropy")
     for metric in metrics:
         true = [

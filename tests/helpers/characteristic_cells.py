@@ -49,6 +49,7 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "spread": (0.0, 0.005, 0.024),
     "arms": (2, 7),
     "alike": (0.0, 0.5, 1.0),
+    "effects": ((), (0.0, 0.005), (0.0, 0.05)),
 }
 
 
@@ -91,7 +92,12 @@ def _page_cell(table: str, design: Design, pages: int, *names: str, **options: A
 
 
 def _page_cells() -> list[Cell]:
-    cells = [_page_cell("coverage", design, 800) for design in all_pairs()]
+    designs = all_pairs()
+    # A true difference that heavy groups carry, of which none may be seen; seldom right or wrong.
+    for seeds, alike in itertools.product((1, 3), (0.5, 1.0)):
+        heavy = Design("10x50+300x1", seeds, discordance=0.02, alike=alike, effects=(0.0, 0.05))
+        designs += [heavy, Design("10x50+300x1", seeds, accuracy=0.9, alike=alike)]
+    cells = [_page_cell("coverage", design, 800) for design in dict.fromkeys(designs)]
     shown = (*FACTORS, "settings")
     # Three axes of a conversation share it; an arm's seeds differ in all settings and in each.
     for groups, seeds, discordance, accuracy, spread, alike in (

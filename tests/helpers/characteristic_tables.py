@@ -27,6 +27,7 @@ NAMES = {
     "discordance": "discordance",
     "spread": "seed spread",
     "alike": "alike",
+    "effects": "true",
 }
 
 
@@ -98,6 +99,8 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _levels(design: Design, names: Iterable[str]) -> list[str]:
     def text(name: str) -> str:
         value = getattr(design, name)
+        if name == "effects":
+            return f"{max(value, default=0.0):g}"
         if name in ("discordance", "spread"):
             return f"{100 * value:g} %"
         return f"{value:g}" if isinstance(value, float) else str(value)

@@ -119,8 +119,9 @@ class Design:
         """Whether such answers exist."""
         room = min(self.accuracy, 1 - self.accuracy)
         farthest = _FARTHEST * self.spread * max(self.spreads, default=1.0)
-        farthest += max(map(abs, self.effects), default=0.0)
-        return self.alone <= 1 and farthest < room and self.discordance >= 1.5 * self.spread
+        effect = max(map(abs, self.effects), default=0.0)
+        enough = self.discordance >= max(1.5 * self.spread, 0.4 * effect)
+        return self.alone <= 1 and farthest + effect < room and enough
 
     def of_arm(self, values: tuple[float, ...], default: float) -> Array:
         """One value an arm, ``[arms]``."""
