@@ -293,3 +293,20 @@ def with_unseen(
     variance = variance_of(values, contributions, weights, alike)
     more = event * (1 + alike * (weights.documents_a_group - 1))
     return replace(variance, groups=variance.groups + more)
+
+
+def with_unseen_group(values: Array, contributions: Array, weights: GroupWeights) -> Variance:
+    """The variance of a statistic that is no mean, with one group's event more than was seen.
+
+    It is as large as the largest contribution of a group, and no smaller than one document's share
+    in each document of a group of the usual size.
+
+    Args:
+        values: As `share`.
+        contributions: As `share`.
+        weights: As `share`.
+    """
+    variance = variance_of(values, contributions, weights)
+    largest = float((contributions.mean(axis=0) ** 2).max())
+    least = weights.documents_a_group / weights.effective_documents**2
+    return replace(variance, groups=variance.groups + max(largest, least))
