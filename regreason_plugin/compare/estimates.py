@@ -88,7 +88,9 @@ class Estimates:
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
         if unknown:
             return undefined(float(values.mean()))
-        if metric not in self.tasks[tasks[0]].values:
+        by_document = metric in self.tasks[tasks[0]].values
+        # (An entropy knows no rare events, and is estimated as by layer.)
+        if not by_document or metric.removeprefix(FORCED) in PROBES:
             variance = variance_of(values, contributions, weights)
             if metric == "miscalibration":
                 variance = variance.at_least(self._chance_variance(models, tasks))

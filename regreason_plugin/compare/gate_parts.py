@@ -101,11 +101,6 @@ def parts_of(scores: Sequence[TaskScores], per: str, baseline: Run, metric: str)
             )
             for one in scores
         ]
-    if metric not in MEANS:
-        raise UserError(
-            f"--per {per} divides a task's documents, and {metric} is no mean over documents; use "
-            f"--metric {' or '.join(MEANS)}, or --per setting"
-        )
     values: list[NDArray[np.str_]] = []
     known: list[str] = []
     for one in scores:
@@ -121,8 +116,22 @@ def parts_of(scores: Sequence[TaskScores], per: str, baseline: Run, metric: str)
         raise UserError(
             f"--per {per} makes {len(names)} parts; name a field with at most {_MOST_PARTS} values"
         )
+    divided = any(len(set(of.tolist())) > 1 for of in values)
+    if divided and metric not in MEANS:
+        raise UserError(
+            f"--per {per} divides a task's documents, and {metric} is no mean over documents; use "
+            f"--metric {' or '.join(MEANS)}, or --per setting"
+        )
     return [
-        Part((name, ""), name, [(one, of == name) for one, of in zip(scores, values, strict=True)])
+        Part(
+            (name, ""),
+            name,
+            [
+                (one, of == name)
+                for one, of in zip(scores, values, strict=True)
+                if (of == name).any()
+            ],
+        )
         for name in names
     ]
 

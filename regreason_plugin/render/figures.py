@@ -201,11 +201,11 @@ def draw_pooled_differences(axes: Axes, comparison: Comparison) -> None:
 
 
 def draw_primary(axes: Axes, comparison: Comparison) -> None:
-    """Draw the difference that the primary question asks for, in the arm's colour."""
+    """Draw the difference that the primary question asks for; the arm's colour says nothing."""
     if comparison.primary is None:
         return
     arm, metric = comparison.primary.arm, comparison.primary.metric
-    _forest(axes, [comparison.pooled[arm][metric]], [0], _arm_colour(comparison, arm), "D", 8)
+    _forest(axes, [comparison.pooled[arm][metric]], [0], "black", "D", 8)
     _forest_scales(axes, comparison, [0], [""])
     axes.spines["left"].set_visible(False)
 

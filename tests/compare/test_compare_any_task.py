@@ -13,6 +13,7 @@ import pytest
 from helpers.results import ALL, SETTING_OF, SHA, Task, documents, draw_scores, write_results
 from markdown_it import MarkdownIt
 from rich.console import Console
+from scipy import stats
 from scipy.special import softmax
 from sklearn.metrics import (
     cohen_kappa_score,
@@ -26,8 +27,7 @@ from sklearn.metrics import (
 
 from regreason_plugin.cli import main
 from regreason_plugin.compare.compare import Compared, compare
-from regreason_plugin.compare.comparison import Interval, load
-from regreason_plugin.compare.crossed_variance import group_weights
+from regreason_plugin.compare.comparison import load
 from regreason_plugin.compare.gate import decide
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import EIGHTEEN
@@ -187,27 +187,9 @@ def test_seven_points_have_what_needs_an_order(tmp_path: Path) -> None:
         for g in np.unique(groups)
     ]
     assert difference.se == pytest.approx(np.sqrt((len(without) - 1) * np.var(without)), rel=1e-6)
-    # The interval's ends, from each draw by scikit-learn.
-    names = sorted({row["group"] for row in documents(REVIEWS, COUNT, 2)})
-    place = np.array([names.index(row["group"]) for row in documents(REVIEWS, COUNT, 2)])
-    draws = [
-        kappa(rows, "explanation") - kappa(rows, "label_only")
-        for weights in group_weights(np.zeros(len(names), dtype=np.int64), 200, 0)
-        for row in weights
-        for rows in [np.repeat(everything, row[place].astype(int))]
-    ]
-    assert ends(difference) == pytest.approx(moved_to(difference, draws), abs=1e-6)
-
-
-def ends(interval: Interval) -> tuple[Any, Any]:
-    return interval.low, interval.high
-
-
-def moved_to(difference: Interval, draws: list[float]) -> tuple[float, float]:
-    """Of 200 draws of a metric that is no mean, which leans to one side in a sample."""
-    assert difference.value is not None
-    moved = np.sort(draws) + difference.value - np.mean(draws)
-    return float(moved[4]), float(moved[-5])
+    reach = float(stats.t.isf(0.025, len(without) - 1)) * difference.se
+    expected = difference.value - reach, difference.value + reach
+    assert (difference.low, difference.high) == pytest.approx(expected, abs=1e-8)
 
 
 def test_kappa_needs_two_right_labels_and_not_two_predictions() -> None:
@@ -250,15 +232,9 @@ def test_two_labels_have_an_area_under_the_curve(tmp_path: Path) -> None:
         for g in np.unique(groups)
     ]
     assert difference.se == pytest.approx(np.sqrt((len(without) - 1) * np.var(without)), rel=1e-6)
-    names = sorted({row["group"] for row in documents(MARKED, COUNT, 2)})
-    place = np.array([names.index(row["group"]) for row in documents(MARKED, COUNT, 2)])
-    draws = [
-        area(rows, "explanation") - area(rows, "label_only")
-        for weights in group_weights(np.zeros(len(names), dtype=np.int64), 200, 0)
-        for row in weights
-        for rows in [np.repeat(everything, row[place].astype(int))]
-    ]
-    assert ends(difference) == pytest.approx(moved_to(difference, draws), abs=1e-6)
+    reach = float(stats.t.isf(0.025, len(without) - 1)) * difference.se
+    expected = difference.value - reach, difference.value + reach
+    assert (difference.low, difference.high) == pytest.approx(expected, abs=1e-8)
     assert difference.effect is None
 
 

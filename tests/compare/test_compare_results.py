@@ -98,9 +98,11 @@ def test_every_score_is_the_one_that_lm_eval_reports(
     forced = "forced_" * (comparison.protocol == "explanation_first")
     probed = {f"{forced}output_entropy", f"{forced}matrix_entropy_mid"}
     assert {"acc", "qwk", "miscalibration", "nll", *probed} <= {*comparison.metrics}
+    assert "ece" not in comparison.metrics
     for name, results in said.items():
         for task, values in results.items():
-            for metric in comparison.metrics:
+            # (The tasks print the plain calibration error, the comparison both.)
+            for metric in {*comparison.metrics, "ece"} - {"miscalibration"}:
                 # Documents without a probe are left out here for both arms, and they are the same.
                 assert comparison.scores[name][task][metric].value == pytest.approx(
                     values[f"{metric},none"], abs=1e-6
@@ -142,8 +144,11 @@ def test_standard_errors_are_those_of_the_results(
                 - function(labels[groups != g], predicted["label_only"][groups != g])
                 for g in np.unique(groups)
             ]
+            # A group's square counts for more, the larger its share (CR2).
+            shares = np.unique(groups, return_counts=True)[1] / len(groups)
             count = len(without)
-            expected = ((count - 1) / count * np.var(without) * count) ** 0.5
+            away = (count - 1) / count * (without - np.mean(without))
+            expected = (away**2 / (1 - shares)).sum() ** 0.5
             found = compared.comparison.differences["explanation"][task][metric]
             assert found.se == pytest.approx(expected, rel=1e-6), (task, metric)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from helpers.results import ALL, draw_scores, write_results
 from numpy.typing import NDArray
+from scipy import stats
 
 from regreason_plugin.cli import main
 from regreason_plugin.compare.arms import read_arms
@@ -133,12 +133,12 @@ def test_axes_of_a_dataset_share_their_groups(tmp_path: Path) -> None:
     """Every task has the same probes, so that pooling three of them makes nothing surer."""
     folders = [results(tmp_path / name, seed, probes(seed)) for seed, name in enumerate("ab")]
     comparison = compared(*folders)
+    # A t test of the groups, which are of one size.
     by_group = probes(0)["matrix_entropy_by_layer"][:, 3].reshape(-1, 2).mean(axis=1)
     layer = comparison.layers["matrix_entropy"]["a"][3]
     assert layer.value == pytest.approx(by_group.mean(), abs=1e-8)
-    half = 1.96 * by_group.std() / math.sqrt(len(by_group))
-    assert layer.low == pytest.approx(by_group.mean() - half, abs=0.15 * half)
-    assert layer.high == pytest.approx(by_group.mean() + half, abs=0.15 * half)
+    expected = stats.ttest_1samp(by_group, 0).confidence_interval()
+    assert (layer.low, layer.high) == pytest.approx(tuple(expected), abs=1e-8)
 
 
 def test_with_three_seeds_a_layer_is_over_seeds_and_groups(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def _slowly(metric: str, task: str, scores: np.ndarray) -> float:  # type: ignor
         chosen = pairs & (bins[:, None] == one)
         if chosen.any():
             share = (bins == one).mean()
-            value += share * np.outer(gaps, gaps)[chosen].mean()
+            value += 100 * share * np.outer(gaps, gaps)[chosen].mean()
     return value
 
 

@@ -102,6 +102,16 @@ def test_every_part_is_measured_and_has_to_pass(
     assert suite.attrib["failures"] == "0"
 
 
+def test_a_field_that_divides_no_task_serves_every_metric(
+    base: Path, gate: Gate, tmp_path: Path
+) -> None:
+    candidate = made(tmp_path / "new", (0.7, 0.69, 0.68))
+    options = ("--metric", "qwk", "--max-drop", 0.2, "--per")
+    by_axis, by_setting = (gate(candidate, *options, per)[1] for per in ("axis", "setting"))
+    found = {part["key"]: part["change"] for part in by_axis["parts"]}
+    assert found == {part["key"].split()[1]: part["change"] for part in by_setting["parts"]}
+
+
 def test_one_part_that_is_worse_fails_where_all_documents_pass(
     gate: Gate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,7 +33,7 @@ def run_of(folder: Path, seed: int, **options: Any) -> Run:
 
 def doubts(runs: list[Run], word: str) -> list[str]:
     return [
-        note for note in compare(runs, runs[0].name, draws=300).comparison.notes if word in note
+        note for note in compare(runs, runs[0].name).comparison.notes if word in note
     ]
 
 

@@ -81,6 +81,6 @@ def sample(task: str, number: int, right: bool) -> dict[str, Any]:
     }
 
 
-def comparison_of(runs: list[Run], baseline: str) -> Comparison:
-    """What `compare` finds."""
-    return compare(runs, baseline).comparison
+def comparison_of(runs: list[Run], baseline: str, **options: Any) -> Comparison:
+    """Without the documents behind it."""
+    return compare(runs, baseline, **options).comparison

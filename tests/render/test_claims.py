@@ -73,7 +73,7 @@ def drawn(
     over = "seeds and groups" if seeds >= 3 else "groups"
 
     def difference() -> Difference:
-        value = float(random.normal(0, 0.05)) or 0.01
+        value = float(random.normal(0, 0.3)) or 0.01
         # As often as not without zero.
         low, high = value - random.uniform(0.001, 0.1), value + random.uniform(0.001, 0.1)
         p, same = (float(10 ** random.uniform(-9, 0)) for _ in range(2))
