@@ -27,7 +27,7 @@ from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.task_scores import TaskScores
 from regreason_plugin.metrics.answers import Array
 from regreason_plugin.metrics.influence import Statistic, mean_influence
-from regreason_plugin.metrics.metric_names import METRICS
+from regreason_plugin.metrics.metric_names import FORCED, METRICS, PROBES
 
 
 class Estimates:
