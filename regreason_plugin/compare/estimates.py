@@ -29,6 +29,9 @@ from regreason_plugin.metrics.answers import Array
 from regreason_plugin.metrics.influence import Statistic, mean_influence
 from regreason_plugin.metrics.metric_names import FORCED, METRICS, PROBES
 
+# What is no mean over documents and changes with predictions alone, as accuracy does.
+_OF_PREDICTIONS = ("macro_f1", "qwk")
+
 
 class Estimates:
     """All settings of all models.
@@ -94,6 +97,8 @@ class Estimates:
             variance = variance_of(values, contributions, weights)
             if metric == "miscalibration":
                 variance = variance.at_least(self._chance_variance(models, tasks))
+            if metric in _OF_PREDICTIONS:
+                variance = variance.at_least(self._unseen_variance(variance.whole, models, tasks))
             return mean(values, variance, margin=margin)
         squares, largest = self._squares(metric, models, tasks)
         if metric != "acc":
@@ -105,6 +110,19 @@ class Estimates:
         return difference_of_shares(
             losses, wins, values, contributions, squares, weights, margin=margin
         )
+
+    def _unseen_variance(self, seen: float, models: Models, tasks: Sequence[int]) -> float:
+        """A variance with the events that accuracy allows for: as many times what was seen.
+
+        Where no prediction differs, it is that of the accuracy.
+        """
+        values, contributions = self._statistic("acc", models, tasks)
+        weights = self._weights("acc", tasks)
+        squares, largest = self._squares("acc", models, tasks)
+        least = weights.effective_documents**-2
+        allowed = with_unseen(max(largest, least), values, contributions, squares, weights).whole
+        of_accuracy = variance_of(values, contributions, weights).whole
+        return seen * allowed / of_accuracy if of_accuracy > 0 else allowed
 
     def value(self, metric: str, models: Models, task: int | None = None) -> float:
         """A figure alone; NaN where undefined."""
