@@ -277,10 +277,11 @@ def _score_scale(
 def with_unseen(
     event: float, values: Array, contributions: Array, squares: Array, weights: GroupWeights
 ) -> Variance:
-    """The variance of a mean, with one event more than was seen.
+    """The variance of a mean, at least as large as if all documents' groups went along with them.
 
-    Where few documents make a difference, or none, they do not tell how groups vary. The event
-    takes its group along as far as the documents of a group are alike.
+    Where few documents make a difference, or none, they do not tell how groups vary: the groups
+    that weigh most may show none. So the documents' own variance, with one event more than was
+    seen, is multiplied by Kish's design effect for documents as alike as they are seen to be.
 
     Args:
         event: The square of a document's contribution in it.
@@ -291,22 +292,6 @@ def with_unseen(
     """
     alike = weights.alikeness(contributions.mean(axis=0), squares, event)
     variance = variance_of(values, contributions, weights, alike)
-    more = event * (1 + alike * (weights.documents_a_group - 1))
-    return replace(variance, groups=variance.groups + more)
-
-
-def with_unseen_group(values: Array, contributions: Array, weights: GroupWeights) -> Variance:
-    """The variance of a statistic that is no mean, with one group's event more than was seen.
-
-    It is as large as the largest contribution of a group, and no smaller than one document's share
-    in each document of a group of the usual size.
-
-    Args:
-        values: As `share`.
-        contributions: As `share`.
-        weights: As `share`.
-    """
-    variance = variance_of(values, contributions, weights)
-    largest = float((contributions.mean(axis=0) ** 2).max())
-    least = weights.documents_a_group / weights.effective_documents**2
-    return replace(variance, groups=variance.groups + max(largest, least))
+    effect = 1 + alike * (weights.documents_a_group - 1)
+    expected = (float(squares.sum()) + event) * effect
+    return replace(variance, groups=max(variance.groups + event, expected - variance.rest))

@@ -22,7 +22,6 @@ from regreason_plugin.compare.crossed_variance import (
     undefined,
     variance_of,
     with_unseen,
-    with_unseen_group,
 )
 from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.task_scores import TaskScores
@@ -99,7 +98,8 @@ class Estimates:
             variance = variance.at_least(self._chance_variance(models, tasks))
             return mean(values, variance, margin=margin)
         if metric not in self.tasks[tasks[0]].values:
-            variance = with_unseen_group(values, contributions, weights)
+            variance = variance_of(values, contributions, weights)
+            variance = variance.at_least(self._unseen_variance(variance.whole, models, tasks))
             return mean(values, variance, margin=margin)
         squares, largest = self._squares(metric, models, tasks)
         if metric != "acc":
@@ -112,6 +112,19 @@ class Estimates:
         return difference_of_shares(
             losses, wins, values, contributions, squares, weights, margin=margin
         )
+
+    def _unseen_variance(self, seen: float, models: Models, tasks: Sequence[int]) -> float:
+        """A variance with the events that accuracy allows for: as many times what was seen.
+
+        Where no prediction differs, it is that of the accuracy.
+        """
+        values, contributions = self._statistic("acc", models, tasks)
+        weights = self._weights("acc", tasks)
+        squares, largest = self._squares("acc", models, tasks)
+        least = weights.effective_documents**-2
+        allowed = with_unseen(max(largest, least), values, contributions, squares, weights).whole
+        of_accuracy = variance_of(values, contributions, weights).whole
+        return seen * allowed / of_accuracy if of_accuracy > 0 else allowed
 
     def value(self, metric: str, models: Models, task: int | None = None) -> float:
         """A figure alone; NaN where undefined."""

@@ -77,8 +77,8 @@ class GroupWeights:
             contributions: Of the groups, ``[G]``.
             squares: The sums of the squares of their documents' own contributions, ``[G]``.
             unseen: The square of a document's contribution in an event that none or few have shown
-                yet: without any in a group of several, its documents are taken to go as one. Three
-                such events are added, which simulations ask for
+                yet: without any in a group of several, its documents are taken to go as one. The
+                pairs of one document with its group are added, as simulations ask for
                 (``tests/bench/operating_characteristics.py``).
 
         Returns:
@@ -90,7 +90,8 @@ class GroupWeights:
         at_most = float((others * squares).sum())
         if unseen and several.any():
             size = float((self.shares[several] ** 2).sum() / self.squares[several].sum())
-            of_pairs, at_most = (x + 3 * (size - 1) * unseen for x in (of_pairs, at_most))
+            pairs = (size - 1) * unseen
+            of_pairs, at_most = of_pairs + pairs, at_most + pairs
         return min(max(of_pairs / at_most, 0.0), 1.0) if at_most > 0 else 1.0
 
     def degrees_of_freedom(self, alike: float = 1.0) -> float:

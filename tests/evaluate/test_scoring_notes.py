@@ -32,9 +32,7 @@ def run_of(folder: Path, seed: int, **options: Any) -> Run:
 
 
 def doubts(runs: list[Run], word: str) -> list[str]:
-    return [
-        note for note in compare(runs, runs[0].name).comparison.notes if word in note
-    ]
+    return [note for note in compare(runs, runs[0].name).comparison.notes if word in note]
 
 
 def test_models_with_every_score_equal_are_named(tmp_path: Path) -> None:
