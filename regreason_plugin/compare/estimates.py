@@ -27,7 +27,7 @@ from regreason_plugin.compare.group_variance import GroupWeights
 from regreason_plugin.compare.task_scores import TaskScores
 from regreason_plugin.metrics.answers import Array
 from regreason_plugin.metrics.influence import Statistic, mean_influence
-from regreason_plugin.metrics.metric_names import METRICS
+from regreason_plugin.metrics.metric_names import FORCED, METRICS, PROBES
 
 
 class Estimates:
@@ -88,7 +88,9 @@ class Estimates:
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
         if unknown:
             return undefined(float(values.mean()))
-        if metric not in self.tasks[tasks[0]].values:
+        # Entropies vary in every document; layer by layer their groups alone are known.
+        is_entropy = metric.removeprefix(FORCED) in PROBES
+        if is_entropy or metric not in self.tasks[tasks[0]].values:
             variance = variance_of(values, contributions, weights)
             if metric == "miscalibration":
                 variance = variance.at_least(self._chance_variance(models, tasks))
@@ -132,7 +134,7 @@ class Estimates:
             models: An arm.
 
         Returns:
-            A layer each, estimated as every other mean.
+            A layer each, estimated as an entropy of the middle layers.
         """
         sums = [task.sums for task in self.tasks]
         if not all(name in one.layers and one.layers_known[name].any() for one in sums):

@@ -412,9 +412,9 @@ def test_the_gate_of_the_area_under_the_curve(tmp_path: Path) -> None:
     right = labels_of(MARKED) == 2
     expected = [roc_auc_score(right, np.diff(drawn(MARKED, arm))[:, 0]) for arm in ARMS]
     assert (row.baseline, row.candidate) == pytest.approx(expected)
-    assert row.low is not None
-    assert row.high is not None
-    assert row.low < row.change < row.high
+    assert row.change.low is not None
+    assert row.change.high is not None
+    assert row.change.low < row.change.value < row.change.high
 
 
 def test_the_gate_of_labels_without_an_order(

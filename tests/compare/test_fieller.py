@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from regreason_plugin.compare import fieller as fieller_module
 from regreason_plugin.compare.comparison import Gap
 from regreason_plugin.compare.crossed_variance import mean, variance_of
 from regreason_plugin.compare.fieller import fieller
@@ -128,7 +129,7 @@ def test_the_set_covers_the_truth_however_weak_the_denominator(
     seeds: int, of_seed: float, size: float
 ) -> None:
     random = np.random.default_rng([seeds, int(100 * size)])
-    trials = 400
+    trials = 200
     sets = [fieller(*draw(random, 0.6, size, seeds, of_seed), equal(60)) for _ in range(trials)]
     covered = np.mean([covers(gap, 0.6) for gap in sets])
     assert abs(covered - 0.95) <= 0.03 + 3.3 * (0.95 * 0.05 / trials) ** 0.5 / 2
@@ -164,21 +165,28 @@ def kept_at(rho: float, values: Array, contributions: Array) -> bool:
     return test.low <= 0 <= test.high
 
 
-def test_of_several_holes_the_largest_counts() -> None:
-    random = np.random.default_rng([4, 2, 10])
-    for _ in range(119):
-        values, contributions = draw(random, 0.6, 0.2, 4, 0.1)
-    found = fieller(values, contributions, equal(60))
+def test_of_several_holes_the_largest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hole is where the test rejects; in angles, of which all are between -1.57 and 1.57."""
+    holes = [(-1.1, -0.9), (-0.6, -0.1), (1.2, 1.3)]
+
+    def keeps(_: object, angles: Array) -> NDArray[np.bool_]:
+        kept: NDArray[np.bool_] = ~np.any(
+            [(low < angles) & (angles < high) for low, high in holes], axis=0
+        )
+        return kept
+
+    monkeypatch.setattr(fieller_module._Test, "keeps", keeps)
+    found = fieller(*draw(np.random.default_rng(3), 0.6, 0.8, 3, 0.0), equal(60))
     assert found.kind == "outside"
-    angles = np.linspace(-np.pi / 2, np.pi / 2, 2_001)[1:-1]
-    kept = np.array([kept_at(float(rho), values, contributions) for rho in np.tan(angles)])
-    edges = np.flatnonzero(np.diff(kept))
-    holes = angles[edges].reshape(-1, 2)
-    assert len(holes) == 2
-    widest = holes[np.argmax(holes[:, 1] - holes[:, 0])]
     assert found.low is not None
     assert found.high is not None
-    assert np.arctan([found.low, found.high]) == pytest.approx(widest, abs=0.002)
+    assert np.arctan([found.low, found.high]) == pytest.approx((-0.6, -0.1))
+    # Where infinity is in a hole, that one counts.
+    holes[2] = (1.2, np.inf)
+    holes[0] = (-np.inf, -0.9)
+    found = fieller(*draw(np.random.default_rng(3), 0.6, 0.8, 3, 0.0), equal(60))
+    assert found.kind == "between"
+    assert np.arctan([found.low, found.high]) == pytest.approx((-0.9, 1.2))
 
 
 def test_a_narrow_hole_is_found() -> None:
