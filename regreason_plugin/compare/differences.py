@@ -33,8 +33,10 @@ from regreason_plugin.compare.detectable import detectable, needed
 from regreason_plugin.compare.estimates import Estimates, interval_of
 from regreason_plugin.compare.fieller import fieller
 from regreason_plugin.metrics.answers import Array
+from regreason_plugin.metrics.metric_names import FORCED, OTHER_ACTIVATIONS
 
 ALPHA = 0.05
+_EXPLORATORY = {f"{prefix}{name}_mid" for name in OTHER_ACTIVATIONS for prefix in ("", FORCED)}
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,16 @@ def _concluded(
     update = {"p_corrected": primary.p, "p_same_corrected": primary.p_same}
     primary = primary.model_copy(update=update)
     concluded = {place: primary.model_copy(update={"finding": _finding(primary)})}
-    # Pooled, every metric of every arm, and the primary one of two arms and of one setting.
+    # Pooled, every metric of every arm, and the primary one of two arms and of one setting. (Of
+    # the definitions of the activation entropy one is fixed beforehand; the others explore.)
     family = {
         key: one
         for key, one in by_place.items()
-        if key != place and (key[3] == metric or (key[1] == baseline and key[2] is None))
+        if key != place
+        and (
+            key[3] == metric
+            or (key[1] == baseline and key[2] is None and key[3] not in _EXPLORATORY)
+        )
     }
     tests = [
         (key, name, p)

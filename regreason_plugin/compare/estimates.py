@@ -29,8 +29,8 @@ from regreason_plugin.metrics.answers import Array
 from regreason_plugin.metrics.influence import Statistic, mean_influence
 from regreason_plugin.metrics.metric_names import FORCED, METRICS, PROBES
 
-# What is no mean over documents and changes with predictions alone, as accuracy does.
-_OF_PREDICTIONS = ("macro_f1", "qwk")
+# Entropies know no rare events, and are estimated as by layer.
+_WITHOUT_EVENTS = ("label_entropy", *PROBES)
 
 
 class Estimates:
@@ -91,18 +91,20 @@ class Estimates:
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
         if unknown:
             return undefined(float(values.mean()))
-        by_document = metric in self.tasks[tasks[0]].values
-        # (An entropy knows no rare events, and is estimated as by layer.)
-        if not by_document or metric.removeprefix(FORCED) in PROBES:
+        if metric.removeprefix(FORCED) in _WITHOUT_EVENTS:
+            return mean(values, variance_of(values, contributions, weights), margin=margin)
+        if metric == "miscalibration":
             variance = variance_of(values, contributions, weights)
-            if metric == "miscalibration":
-                variance = variance.at_least(self._chance_variance(models, tasks))
-            if metric in _OF_PREDICTIONS:
-                variance = variance.at_least(self._unseen_variance(variance.whole, models, tasks))
+            variance = variance.at_least(self._chance_variance(models, tasks))
+            return mean(values, variance, margin=margin)
+        if metric not in self.tasks[tasks[0]].values:
+            variance = variance_of(values, contributions, weights)
+            variance = variance.at_least(self._unseen_variance(variance.whole, models, tasks))
             return mean(values, variance, margin=margin)
         squares, largest = self._squares(metric, models, tasks)
         if metric != "acc":
-            variance = with_unseen(largest, values, contributions, squares, weights)
+            event = max(largest, 1 / weights.effective_documents**2)
+            variance = with_unseen(event, values, contributions, squares, weights)
             return mean(values, variance, margin=margin)
         if not models.minus:
             return share(values, contributions, squares, weights)

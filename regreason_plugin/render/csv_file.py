@@ -89,10 +89,12 @@ def _of(
     scores: dict[str, dict[str, Score]],
     differences: dict[str, dict[str, Difference]],
 ) -> Iterator[dict[str, Any]]:
+    # Those compared, then those that are only described.
+    names = list(dict.fromkeys([*comparison.metrics, *scores[comparison.baseline]]))
     for arm in (comparison.baseline, *comparison.arms):
-        for metric in comparison.metrics:
+        for metric in names:
             score, difference = scores[arm].get(metric), differences.get(arm, {}).get(metric)
-            minus = None if arm == comparison.baseline else comparison.baseline
+            minus = comparison.baseline if difference else None
             yield _row(comparison, setting, arm, metric, score, difference=difference, minus=minus)
 
 

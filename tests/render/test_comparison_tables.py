@@ -371,8 +371,30 @@ def test_csv_holds_every_number_to_the_last_digit() -> None:
         assert f"regreason_{row['dataset']}_{row['axis']}" == task or not where
 
 
+def test_csv_holds_what_is_described_without_a_difference() -> None:
+    whole = example(["x"])
+    one = whole.model_copy(
+        update={
+            "metrics": [name for name in whole.metrics if name != "ece"],
+            "pooled": {"x": {n: d for n, d in whole.pooled["x"].items() if n != "ece"}},
+            "pooled_scores": {
+                arm: {
+                    **scores,
+                    "ece": Score(value=0.2, by_seed=[0.1, 0.3], seed_sd=0.14, if_calibrated=0.07),
+                }
+                for arm, scores in whole.pooled_scores.items()
+            },
+        }
+    )
+    frame = read(to_csv(one)).query("metric == 'ece' and task == 'pooled'")
+    assert list(frame["arm"]) == ["label_only", "x"]
+    columns = ["value", "low", "seed_sd", "if_calibrated", "difference", "finding", "role", "minus"]
+    for _, row in frame.iterrows():
+        assert [str(row[name]) for name in columns] == ["0.2", "", "0.14", "0.07", *[""] * 4]
+
+
 def test_csv_leaves_what_is_undefined_empty_and_negative_numbers_numbers() -> None:
-    frame = read(to_csv(small())).query("arm == 'x' and task != 'pooled'")
+    frame = read(to_csv(small())).query("arm == 'x' and metric == 'acc' and task != 'pooled'")
     assert list(frame["difference"]) == ["", "0.0123456", "0.03", "-0.0001", "-0.1", "-0.004"]
     findings = ["", "", "higher", "same", "unclear", "lower and same"]
     assert list(frame["finding"]) == findings
