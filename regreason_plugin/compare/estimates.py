@@ -154,7 +154,7 @@ class Estimates:
             models: An arm.
 
         Returns:
-            A layer each, estimated as every other mean.
+            A layer each, estimated as an entropy of the middle layers.
         """
         sums = [task.sums for task in self.tasks]
         if not all(name in one.layers and one.layers_known[name].any() for one in sums):
