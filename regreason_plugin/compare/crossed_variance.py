@@ -280,8 +280,9 @@ def with_unseen(
     """The variance of a mean, at least as large as if all documents' groups went along with them.
 
     Where few documents make a difference, or none, they do not tell how groups vary: the groups
-    that weigh most may show none. So the documents' own variance, with one event more than was
-    seen, is multiplied by Kish's design effect for documents as alike as they are seen to be.
+    that weigh most may show none. So it is at least the documents' own variance times Kish's design
+    effect, for documents as alike as they are seen to be; and one event is added, of a document
+    that takes its group along as far.
 
     Args:
         event: The square of a document's contribution in it.
@@ -293,5 +294,5 @@ def with_unseen(
     alike = weights.alikeness(contributions.mean(axis=0), squares, event)
     variance = variance_of(values, contributions, weights, alike)
     effect = 1 + alike * (weights.documents_a_group - 1)
-    expected = (float(squares.sum()) + event) * effect
-    return replace(variance, groups=max(variance.groups + event, expected - variance.rest))
+    expected = float(squares.sum()) * effect - variance.rest
+    return replace(variance, groups=max(variance.groups, expected) + event * effect)

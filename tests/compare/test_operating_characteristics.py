@@ -94,6 +94,7 @@ def test_what_is_false_is_called_so() -> None:
         # Few disagreements; few heavy groups; seeds that vary; few right answers.
         (Design("equal", 1, accuracy=0.9, discordance=0.005, effects=(0.0, 0.004)), 250),
         (Design("4x50+100x1", 1, accuracy=0.9, discordance=0.1, alike=1.0), 250),
+        (Design("10x50+300x1", 1, discordance=0.02, alike=1.0, effects=(0.0, 0.05)), 150),
         (Design("heavy tail", 3, spread=0.024, discordance=0.1), 150),
         (Design("10x50+300x1", 3, accuracy=0.02, discordance=0.02, alike=0.5), 150),
     ],

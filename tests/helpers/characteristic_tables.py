@@ -135,58 +135,94 @@ def _coverage(rows: Rows) -> str:
     return markdown([*head, "dashes", "error"], lines)
 
 
-def _claims(rows: Rows) -> str:
-    names = ("settings", "seeds", "spread")
-    lines = []
+def _pivot(
+    rows: Rows,
+    head: Sequence[str],
+    place: Callable[[Cell], tuple[tuple[str, ...], str]],
+    text: Callable[[Cell, dict[str, Any]], tuple[str, float]],
+) -> str:
+    """A table whose columns are levels of a factor.
+
+    Args:
+        rows: Cells and what was counted.
+        head: Of the first columns.
+        place: The first columns of a cell's row, and the head of its column.
+        text: What stands there, and its Monte-Carlo error, of which the largest of a row is shown.
+    """
+    columns: list[str] = []
+    by_row: dict[tuple[str, ...], dict[str, tuple[str, float]]] = {}
     for cell, counts in rows:
-        one = share(counts, "false claim")
-        line = [*_levels(cell.design, names), shown(one, 0.0, MOST_FALSE)]
-        lines.append([*line, shown(share(counts, "any claim")), _error(one)])
-    return markdown([*(NAMES[n] for n in names), "a false claim", "any claim", "error"], lines)
+        row, column = place(cell)
+        columns += [column] * (column not in columns)
+        by_row.setdefault(row, {})[column] = text(cell, counts)
+    lines = []
+    for row, texts in by_row.items():
+        error = max(error for _, error in texts.values())
+        shown_texts = [texts[column][0] if column in texts else "-" for column in columns]
+        lines.append([*row, *shown_texts, f"±{error:.1f}"])
+    return markdown([*head, *columns, "error"], lines)
+
+
+def _percent(one: Share, least: float = 0.0, most: float = 1.0) -> tuple[str, float]:
+    return shown(one, least, most), 100 * one.error if one.pages else 0.0
+
+
+def _claims(rows: Rows) -> str:
+    def place(cell: Cell) -> tuple[tuple[str, ...], str]:
+        settings, seeds, spread = _levels(cell.design, ("settings", "seeds", "spread"))
+        return (seeds,), f"settings {settings}, spread {spread}"
+
+    def text(cell: Cell, counts: dict[str, Any]) -> tuple[str, float]:
+        return _percent(share(counts, "false claim"), 0.0, MOST_FALSE)
+
+    return _pivot(rows, ["seeds"], place, text)
 
 
 def _equivalence(rows: Rows) -> str:
     names = ("groups", "seeds", "discordance", "spread")
-    lines = []
-    for cell, counts in rows:
-        effect = max(cell.design.effects)
-        one = share(counts, "primary same")
-        line = [*_levels(cell.design, names), f"{effect:g}"]
-        lines.append([*line, shown(one, 0.0, MOST_FALSE if effect else 1.0), _error(one)])
-    return markdown([*(NAMES[n] for n in names), "true", "the same", "error"], lines)
+
+    def place(cell: Cell) -> tuple[tuple[str, ...], str]:
+        return tuple(_levels(cell.design, names)), f"true {max(cell.design.effects):g}"
+
+    def text(cell: Cell, counts: dict[str, Any]) -> tuple[str, float]:
+        bar = MOST_FALSE if max(cell.design.effects) else 1.0
+        return _percent(share(counts, "primary same"), 0.0, bar)
+
+    return _pivot(rows, [NAMES[name] for name in names], place, text)
 
 
 def _power(rows: Rows) -> str:
     names = ("groups", "seeds", "spread")
-    lines = []
-    for cell, counts in rows:
-        one = share(counts, "primary higher")
-        line = [*_levels(cell.design, names), f"{max(cell.design.effects):g}", shown(one)]
-        lines.append([*line, shown(share(counts, "primary lower"), 0.0, 0.025), _error(one)])
-    return markdown([*(NAMES[n] for n in names), "true", "higher", "lower", "error"], lines)
+
+    def place(cell: Cell) -> tuple[tuple[str, ...], str]:
+        return tuple(_levels(cell.design, names)), f"true {max(cell.design.effects):g}"
+
+    def text(cell: Cell, counts: dict[str, Any]) -> tuple[str, float]:
+        return _percent(share(counts, "primary higher"))
+
+    return _pivot(rows, [NAMES[name] for name in names], place, text)
 
 
 def _calibration(rows: Rows) -> str:
-    lines = []
-    for cell, counts in rows:
-        one = share(counts, "cover pooled miscalibration")
+    def place(cell: Cell) -> tuple[tuple[str, ...], str]:
         against = "dull" if cell.design.sharpness[1] == 0 else "too sure"
-        count = expected_count(cell.design)
-        text = shown(one, LEAST, MOST if count >= FEW else 1.0)
-        line = [*_levels(cell.design, ("groups", "seeds")), against, f"{count:.0f}", text]
-        lines.append([*line, shown(share(counts, "dash pooled miscalibration")), _error(one)])
-    head = ["groups", "seeds", "against", "count", "covered", "dashes", "error"]
-    return markdown(head, lines)
+        count = f"{expected_count(cell.design):.0f}"
+        return (*_levels(cell.design, ("groups", "seeds")), count), against
+
+    def text(cell: Cell, counts: dict[str, Any]) -> tuple[str, float]:
+        most = MOST if expected_count(cell.design) >= FEW else 1.0
+        return _percent(share(counts, "cover pooled miscalibration"), LEAST, most)
+
+    return _pivot(rows, ["groups", "seeds", "count"], place, text)
 
 
 def _unequal(rows: Rows) -> str:
     lines = []
     for cell, counts in rows:
-        for kind, which in (("pooled wide", "the one arm"), ("pooled", "the others")):
-            one = share(counts, f"cover {kind} acc")
-            line = [*_levels(cell.design, ("groups", "seeds")), which, shown(one, LEAST)]
-            lines.append([*line, _error(one)])
-    return markdown(["groups", "seeds", "difference of", "covered", "error"], lines)
+        of_arm, others = (share(counts, f"cover {k} acc") for k in ("pooled wide", "pooled"))
+        line = [*_levels(cell.design, ("groups", "seeds")), shown(of_arm, LEAST)]
+        lines.append([*line, shown(others, LEAST), _error(of_arm)])
+    return markdown(["groups", "seeds", "the one arm", "the others", "error"], lines)
 
 
 def _tails(rows: Rows) -> str:
@@ -211,13 +247,13 @@ def _gate(rows: Rows) -> str:
     for cell, counts in rows:
         # Looks without a plan are there to be warned of.
         bar = 1.0 if "each at" in cell.name else MOST_FALSE
-        for name in ("pass", "fail"):
-            one = counts[name]
+        rates = []
+        for one in (counts["pass"], counts["fail"]):
             text = f"{100 * one['rate']:.1f}"
-            text = text if one["rate"] - _ERRORS * one["error"] <= bar else f"**{text}**"
-            error = f"±{100 * one['error']:.1f}"
-            lines.append([_row_name(cell), f"false {name}", one["design"], text, error])
-    return markdown(["", "error", "design", "rate", "error of it"], lines)
+            rates.append(text if one["rate"] - _ERRORS * one["error"] <= bar else f"**{text}**")
+        worse = max(counts["pass"], counts["fail"], key=lambda one: one["rate"])
+        lines.append([_row_name(cell), *rates, f"±{100 * worse['error']:.1f}", worse["design"]])
+    return markdown(["", "false pass", "false fail", "error", "worst design"], lines)
 
 
 def _row_name(cell: Cell) -> str:
