@@ -183,7 +183,7 @@ def test_alikeness_by_hand() -> None:
     assert weights.alikeness(*found) == pytest.approx(14 / 18)
     # An unseen event, which moves a document by 1 and its neighbour alike.
     event = 1 / 25
-    assert weights.alikeness(*found, unseen=event) == pytest.approx((14 + 1) / (18 + 1))
+    assert weights.alikeness(*found, unseen=event) == pytest.approx((14 + 1.2) / (18 + 1.2))
     nothing = np.zeros(3)
     assert weights.alikeness(nothing, nothing) == 1
     assert weights.alikeness(nothing, nothing, unseen=event) == 1
