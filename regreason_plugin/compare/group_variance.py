@@ -78,8 +78,8 @@ class GroupWeights:
             squares: The sums of the squares of their documents' own contributions, ``[G]``.
             unseen: The square of a document's contribution in an event that none or few have shown
                 yet: without any in a group of several, its documents are taken to go as one. The
-                pairs of one document with its group are added, as simulations ask for
-                (``tests/bench/operating_characteristics.py``).
+                pairs of one document with its group and a tenth of those of a whole group are
+                added, as for the gate (`gate_bounds.design_effect`).
 
         Returns:
             From 0 to 1; 1 where nothing varies or all groups are of one document.
@@ -90,7 +90,7 @@ class GroupWeights:
         at_most = float((others * squares).sum())
         if unseen and several.any():
             size = float((self.shares[several] ** 2).sum() / self.squares[several].sum())
-            pairs = (size - 1) * unseen
+            pairs = (size - 1) * (1 + size / 10) * unseen
             of_pairs, at_most = of_pairs + pairs, at_most + pairs
         return min(max(of_pairs / at_most, 0.0), 1.0) if at_most > 0 else 1.0
 

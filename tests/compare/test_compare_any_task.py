@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.group_contributions import allowance
 from helpers.results import ALL, SETTING_OF, SHA, Task, documents, draw_scores, write_results
 from markdown_it import MarkdownIt
 from rich.console import Console
@@ -186,7 +187,10 @@ def test_seven_points_have_what_needs_an_order(tmp_path: Path) -> None:
         kappa(groups != g, "explanation") - kappa(groups != g, "label_only")
         for g in np.unique(groups)
     ]
-    assert difference.se == pytest.approx(np.sqrt((len(without) - 1) * np.var(without)), rel=1e-6)
+    correct = {arm: drawn(REVIEWS, arm).argmax(axis=1) + 1 == right for arm in ARMS}
+    ahead = correct["explanation"].astype(float) - correct["label_only"]
+    variance = (len(without) - 1) * np.var(without) * allowance(ahead, groups)
+    assert difference.se == pytest.approx(variance**0.5, rel=1e-6)
     reach = float(stats.t.isf(0.025, len(without) - 1)) * difference.se
     expected = difference.value - reach, difference.value + reach
     assert (difference.low, difference.high) == pytest.approx(expected, abs=1e-8)
@@ -231,7 +235,10 @@ def test_two_labels_have_an_area_under_the_curve(tmp_path: Path) -> None:
         area(groups != g, "explanation") - area(groups != g, "label_only")
         for g in np.unique(groups)
     ]
-    assert difference.se == pytest.approx(np.sqrt((len(without) - 1) * np.var(without)), rel=1e-6)
+    correct = {arm: drawn(MARKED, arm).argmax(axis=1) + 1 == right for arm in ARMS}
+    ahead = correct["explanation"].astype(float) - correct["label_only"]
+    variance = (len(without) - 1) * np.var(without) * allowance(ahead, groups)
+    assert difference.se == pytest.approx(variance**0.5, rel=1e-6)
     reach = float(stats.t.isf(0.025, len(without) - 1)) * difference.se
     expected = difference.value - reach, difference.value + reach
     assert (difference.low, difference.high) == pytest.approx(expected, abs=1e-8)

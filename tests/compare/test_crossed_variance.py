@@ -45,7 +45,9 @@ def as_mean(differences: Array, member: Groups, margin: float = float("nan")) ->
     return mean(values, variance_of(values, contributions, weights, alike), margin=margin)
 
 
-def as_shares(differences: Array, member: Groups, margin: float = 0.01) -> Estimate:
+def as_shares(
+    differences: Array, member: Groups, margin: float = 0.01, level: float = 0.95
+) -> Estimate:
     """The same of documents won (1), lost (-1) or neither (0), as accuracies."""
     return difference_of_shares(
         float((differences < 0).mean()),
@@ -55,6 +57,7 @@ def as_shares(differences: Array, member: Groups, margin: float = 0.01) -> Estim
         squares_of(differences, member),
         of_groups(member),
         margin=margin,
+        level=level,
     )
 
 
@@ -178,13 +181,16 @@ def test_an_accuracy_has_an_event_more_than_was_seen() -> None:
     # The variance of one document of one seed, and what is left of it after the mean over seeds.
     plain = (differences**2).mean() - differences.mean() ** 2
     of_mean = differences.mean(axis=0).var()
-    for copies, most in ((1, 1.0), (4, 4.0)):
+    for copies in (1, 4):
         n = 60 * copies
         drawn = np.repeat(differences, copies, axis=1), np.repeat(np.arange(60), copies)
-        more = as_shares(*drawn).se ** 2 - as_mean(*drawn).se ** 2
-        # In a group whose documents go as one it takes them along.
-        event = (of_mean / n + 1 / n**2) / (plain * n + 1) * most
-        assert more == pytest.approx(event)
+        seen = as_mean(*drawn).variance
+        assert seen is not None
+        event = (of_mean / n + 1 / n**2) / (plain * n + 1)
+        # And no less than all documents and the event say if all of a group go as one.
+        least = (of_mean / n + event) * copies - seen.rest
+        expected = seen.seeds + max(seen.groups + event, least)
+        assert as_shares(*drawn).se ** 2 == pytest.approx(expected)
     # Four copies in a group of four: as once, but for that event, now a quarter of a group's.
     once = as_shares(differences, np.arange(60))
     often = as_shares(*drawn)
@@ -210,6 +216,19 @@ def test_what_is_undefined_stays_so() -> None:
     assert found.value == 0.3
     assert np.isnan([found.se, found.low, found.high, found.p, found.p_same]).all()
     assert found.variance is None
+
+
+@pytest.mark.parametrize("lost", [40, 60])
+def test_shares_are_the_same_where_the_interval_of_both_one_sided_tests_is_within(
+    lost: int,
+) -> None:
+    """Two tests at 0.05, one a side, are an interval of 0.90."""
+    differences = np.repeat([-1.0, 1.0, 0.0], [lost, 50, 2000 - lost - 50])[None]
+    of_both = as_shares(differences, np.arange(2000), level=0.90)
+    margin = max(-of_both.low, of_both.high)
+    found = as_shares(differences, np.arange(2000), margin)
+    assert found.p_same == pytest.approx(0.05, rel=1e-4)
+    assert as_shares(differences, np.arange(2000), margin / 2).p_same > 0.05
 
 
 def test_the_jackknife_of_a_mean_is_its_influence() -> None:

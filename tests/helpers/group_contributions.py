@@ -14,6 +14,31 @@ def contributions_of(values: Array, member: NDArray[np.int64]) -> Array:
     return np.stack([np.bincount(member, row) for row in deviations])
 
 
+def allowance(ahead: Array, member: NDArray[np.int64]) -> float:
+    """What a statistic's variance is multiplied by, for events that were not seen.
+
+    As much as the variance of the accuracy's difference, of one seed: an event is added, as large
+    as the largest, and Kish's design effect is the least.
+
+    Args:
+        ahead: Documents won (1), lost (-1) or neither (0), ``[documents]``.
+        member: The group of each.
+    """
+    sizes, count = np.bincount(member).astype(float), len(member)
+    away = (ahead - ahead.mean()) / count
+    by_group, squares = np.bincount(member, away), np.bincount(member, away**2)
+    seen = (by_group**2 / (1 - sizes / count)).sum()
+    event = max((away**2).max(), 1 / count**2)
+    several = sizes > 1
+    alike = 1.0
+    if several.any():
+        more = ((sizes[several] ** 2).sum() / sizes[several].sum() - 1) * event
+        together = (by_group**2 - squares)[several].sum() + more
+        alike = min(max(together / (((sizes - 1) * squares).sum() + more), 0.0), 1.0)
+    effect = 1 + alike * ((sizes**2).sum() / count - 1)
+    return float(max(seen + event, (squares.sum() + event) * effect) / seen)
+
+
 def squares_of(values: Array, member: NDArray[np.int64]) -> Array:
     """By group, the sums of squares of the documents' own deviations, the mean over seeds."""
     of_seeds = values.mean(axis=0)
