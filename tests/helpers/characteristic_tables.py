@@ -238,7 +238,7 @@ def _detectable(rows: Rows) -> str:
     lines = []
     for cell, counts in rows:
         one, inside = share(counts, "found"), share(counts, "range")
-        lines.append([_row_name(cell), shown(one, *FOUND), shown(inside, LEAST), _error(one)])
+        lines.append([_row_name(cell), shown(one, *FOUND), shown(inside), _error(one)])
     return markdown(["design", "found", "range holds it", "error"], lines)
 
 
