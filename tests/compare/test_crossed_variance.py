@@ -187,11 +187,11 @@ def test_an_accuracy_has_an_event_more_than_was_seen() -> None:
         seen = as_mean(*drawn).variance
         assert seen is not None
         event = (of_mean / n + 1 / n**2) / (plain * n + 1)
-        # And no less than all documents and the event say if all of a group go as one.
-        least = (of_mean / n + event) * copies - seen.rest
-        expected = seen.seeds + max(seen.groups + event, least)
+        # No less than the documents say if all of a group go as one; and so does the event.
+        least = of_mean / n * copies - seen.rest
+        expected = seen.seeds + max(seen.groups, least) + event * copies
         assert as_shares(*drawn).se ** 2 == pytest.approx(expected)
-    # Four copies in a group of four: as once, but for that event, now a quarter of a group's.
+    # Four copies in a group of four: as once, but for that event, now of a quarter of a group.
     once = as_shares(differences, np.arange(60))
     often = as_shares(*drawn)
     assert often.value == pytest.approx(once.value)
