@@ -297,6 +297,21 @@ def test_three_seeds_that_each_win_another_document(of: Callable[..., Estimate])
     assert found.low < 0 < found.high
 
 
+def test_heavy_groups_that_show_nothing_may_yet() -> None:
+    """Five wins, all among a hundred groups of one; four groups of fifty may go as one as well."""
+    sizes = np.array([50] * 4 + [1] * 100)
+    member = np.repeat(np.arange(104), sizes)
+    differences = won(1, 300, *((0, 200 + 20 * place) for place in range(5)))
+    found = as_shares(differences, member)
+    plain = 5 / 300 * (1 - 5 / 300)
+    event = (plain / 300 + 1 / 300**2) / (plain * 300 + 1)
+    # Kish's design effect where documents of a group go as one.
+    effect = (sizes**2).sum() / 300
+    assert found.se**2 == pytest.approx((plain / 300 + event) * effect)
+    by_themselves = as_mean(differences, member)
+    assert by_themselves.p < 0.05 < found.p
+
+
 def test_equal_counts_of_the_seeds_are_no_certainty() -> None:
     """Without any effect, at the level that a correction over 108 tests reads."""
     random, small = np.random.default_rng(10), 0
