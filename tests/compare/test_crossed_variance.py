@@ -308,8 +308,7 @@ def test_heavy_groups_that_show_nothing_may_yet() -> None:
     # Kish's design effect where documents of a group go as one.
     effect = (sizes**2).sum() / 300
     assert found.se**2 == pytest.approx((plain / 300 + event) * effect)
-    by_themselves = as_mean(differences, member)
-    assert by_themselves.p < 0.05 < found.p
+    assert found.se > 4 * as_mean(differences, member).se
 
 
 def test_equal_counts_of_the_seeds_are_no_certainty() -> None:
