@@ -186,11 +186,10 @@ def test_a_group_that_is_in_two_settings_counts_once(tmp_path: Path) -> None:
     seen, kappas = 0.09 / 199, []
     for of, count, settings in ((one, 200, 1), (pooled, 400, 2)):
         event = (0.09 / count + 1 / count**2) / (0.09 * count + 1)
-        expected = max(seen + event, (0.09 / count + event) * settings)
+        expected = max(seen, 0.09 / count * settings) + event * settings
         assert of["acc"].se == pytest.approx(expected**0.5)
         # Kappa allows for events of one document as large as accuracy's could be.
-        event = 1 / count**2
-        kappas.append(max(seen + event, (0.09 / count + event) * settings))
+        kappas.append(max(seen, 0.09 / count * settings) + settings / count**2)
     assert one["qwk"].se is not None
     ratio = (kappas[1] / kappas[0]) ** 0.5
     assert pooled["qwk"].se == pytest.approx(one["qwk"].se * ratio)

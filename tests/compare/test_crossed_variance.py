@@ -187,11 +187,11 @@ def test_an_accuracy_has_an_event_more_than_was_seen() -> None:
         seen = as_mean(*drawn).variance
         assert seen is not None
         event = (of_mean / n + 1 / n**2) / (plain * n + 1)
-        # And no less than all documents and the event say if all of a group go as one.
-        least = (of_mean / n + event) * copies - seen.rest
-        expected = seen.seeds + max(seen.groups + event, least)
+        # No less than the documents say if all of a group go as one; and so does the event.
+        least = of_mean / n * copies - seen.rest
+        expected = seen.seeds + max(seen.groups, least) + event * copies
         assert as_shares(*drawn).se ** 2 == pytest.approx(expected)
-    # Four copies in a group of four: as once, but for that event, now a quarter of a group's.
+    # Four copies in a group of four: as once, but for that event, now of a quarter of a group.
     once = as_shares(differences, np.arange(60))
     often = as_shares(*drawn)
     assert often.value == pytest.approx(once.value)
@@ -295,6 +295,20 @@ def test_three_seeds_that_each_win_another_document(of: Callable[..., Estimate])
     assert found.value == pytest.approx(1 / 200)
     assert 0.05 < found.p < 0.5
     assert found.low < 0 < found.high
+
+
+def test_heavy_groups_that_show_nothing_may_yet() -> None:
+    """Five wins, all among a hundred groups of one; four groups of fifty may go as one as well."""
+    sizes = np.array([50] * 4 + [1] * 100)
+    member = np.repeat(np.arange(104), sizes)
+    differences = won(1, 300, *((0, 200 + 20 * place) for place in range(5)))
+    found = as_shares(differences, member)
+    plain = 5 / 300 * (1 - 5 / 300)
+    event = (plain / 300 + 1 / 300**2) / (plain * 300 + 1)
+    # Kish's design effect where documents of a group go as one.
+    effect = (sizes**2).sum() / 300
+    assert found.se**2 == pytest.approx((plain / 300 + event) * effect)
+    assert found.se > 4 * as_mean(differences, member).se
 
 
 def test_equal_counts_of_the_seeds_are_no_certainty() -> None:

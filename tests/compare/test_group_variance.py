@@ -181,7 +181,8 @@ def test_alikeness_by_hand() -> None:
     # Products of the pairs, twice: 2 * (3 * 1 + (-2) * (-2)) = 14 of 3^2 + 1 + 4 + 4 = 18 squares.
     found = contributions_of(np.array([3.0, 1.0, -2.0, -2.0, 0.0]), member)
     assert weights.alikeness(*found) == pytest.approx(14 / 18)
-    # An unseen event, which moves a document by 1 and its neighbour alike.
+    # An unseen event, which moves a document by 1 and its neighbour alike: its one pair, and a
+    # tenth of the two of the whole group.
     event = 1 / 25
     assert weights.alikeness(*found, unseen=event) == pytest.approx((14 + 1.2) / (18 + 1.2))
     nothing = np.zeros(3)

@@ -17,8 +17,8 @@ def contributions_of(values: Array, member: NDArray[np.int64]) -> Array:
 def allowance(ahead: Array, member: NDArray[np.int64]) -> float:
     """What a statistic's variance is multiplied by, for events that were not seen.
 
-    As much as the variance of the accuracy's difference, of one seed: an event is added, as large
-    as the largest, and Kish's design effect is the least.
+    As much as the variance of the accuracy's difference, of one seed: Kish's design effect is the
+    least, and an event is added, as large as the largest.
 
     Args:
         ahead: Documents won (1), lost (-1) or neither (0), ``[documents]``.
@@ -32,11 +32,12 @@ def allowance(ahead: Array, member: NDArray[np.int64]) -> float:
     several = sizes > 1
     alike = 1.0
     if several.any():
-        more = ((sizes[several] ** 2).sum() / sizes[several].sum() - 1) * event
+        size = (sizes[several] ** 2).sum() / sizes[several].sum()
+        more = (size - 1) * (1 + size / 10) * event
         together = (by_group**2 - squares)[several].sum() + more
         alike = min(max(together / (((sizes - 1) * squares).sum() + more), 0.0), 1.0)
     effect = 1 + alike * ((sizes**2).sum() / count - 1)
-    return float(max(seen + event, (squares.sum() + event) * effect) / seen)
+    return float((max(seen, squares.sum() * effect) + event * effect) / seen)
 
 
 def squares_of(values: Array, member: NDArray[np.int64]) -> Array:
