@@ -76,10 +76,12 @@ class GroupWeights:
         Args:
             contributions: Of the groups, ``[G]``.
             squares: The sums of the squares of their documents' own contributions, ``[G]``.
-            unseen: The square of a document's contribution in an event that none or few have shown
-                yet: without any in a group of several, its documents are taken to go as one. The
-                pairs of one document with its group and a tenth of those of a whole group are
-                added, as for the gate (`gate_bounds.design_effect`).
+            unseen: The square of a document's contribution in an event, such as an answer that only
+                one of two models has right. Where the groups of several documents show none or few,
+                they are taken to go as one: the pairs of one document with its group are added, and
+                a tenth of those of a whole group as far as it is likely that none of these groups
+                has had its event yet. (How much is decided by simulations,
+                ``tests/bench/operating_characteristics.py``.)
 
         Returns:
             From 0 to 1; 1 where nothing varies or all groups are of one document.
@@ -89,8 +91,12 @@ class GroupWeights:
         of_pairs = float((contributions**2 - squares)[several].sum())
         at_most = float((others * squares).sum())
         if unseen and several.any():
-            size = float((self.shares[several] ** 2).sum() / self.squares[several].sum())
-            pairs = (size - 1) * (1 + size / 10) * unseen
+            shares = self.shares[several]
+            size = float((shares**2).sum() / self.squares[several].sum())
+            groups = float(shares.sum() ** 2 / (shares**2).sum())
+            events = float(squares.sum()) / unseen
+            none_yet = (1 - min(events / self.effective_documents, 1.0)) ** groups
+            pairs = (size - 1) * (1 + size / 10 * none_yet) * unseen
             of_pairs, at_most = of_pairs + pairs, at_most + pairs
         return min(max(of_pairs / at_most, 0.0), 1.0) if at_most > 0 else 1.0
 

@@ -184,7 +184,12 @@ def test_alikeness_by_hand() -> None:
     # An unseen event, which moves a document by 1 and its neighbour alike: its one pair, and a
     # tenth of the two of the whole group.
     event = 1 / 25
-    assert weights.alikeness(*found, unseen=event) == pytest.approx((14 + 1.2) / (18 + 1.2))
+    # 18 such events of 5 documents: none of the two groups of two has escaped its own.
+    assert weights.alikeness(*found, unseen=event) == pytest.approx((14 + 1) / (18 + 1))
+    # Of 1.8 events of 5 documents a group escapes with 0.64, both with 0.64 squared.
+    pairs = 10 * (1 + 0.2 * 0.64**2)
+    larger = weights.alikeness(*found, unseen=10 * event)
+    assert larger == pytest.approx((14 + pairs) / (18 + pairs))
     nothing = np.zeros(3)
     assert weights.alikeness(nothing, nothing) == 1
     assert weights.alikeness(nothing, nothing, unseen=event) == 1

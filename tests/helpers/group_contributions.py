@@ -33,7 +33,10 @@ def allowance(ahead: Array, member: NDArray[np.int64]) -> float:
     alike = 1.0
     if several.any():
         size = (sizes[several] ** 2).sum() / sizes[several].sum()
-        more = (size - 1) * (1 + size / 10) * event
+        # None of these groups has had its event yet, with a document's probability of one.
+        groups = sizes[several].sum() ** 2 / (sizes[several] ** 2).sum()
+        none_yet = (1 - min(squares.sum() / event / count, 1)) ** groups
+        more = (size - 1) * (1 + size / 10 * none_yet) * event
         together = (by_group**2 - squares)[several].sum() + more
         alike = min(max(together / (((sizes - 1) * squares).sum() + more), 0.0), 1.0)
     effect = 1 + alike * ((sizes**2).sum() / count - 1)
