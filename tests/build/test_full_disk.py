@@ -40,10 +40,14 @@ TINY = str(ROOT / "axolotl_configs" / "cpu" / "tiny-base")
 def file_limit(size: int) -> Iterator[None]:
     """Within it no file may have more bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    bytecode = sys.dont_write_bytecode
+    # Python would leave half of the compiled file of a module that is first imported here.
+    sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
+        sys.dont_write_bytecode = bytecode
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 

@@ -55,7 +55,7 @@ def check(
         assert one.probe["output_entropy"] > 0
         assert one.probe["label_entropy"] >= 0
         by_layer = {key: value for key, value in one.probe.items() if key.endswith("_by_layer")}
-        assert len(by_layer) == 5
+        assert len(by_layer) == 4
         assert all(value is None or len(value) == LAYERS + 1 for value in by_layer.values())
         assert by_layer["logit_lens_entropy_by_layer"][-1] == pytest.approx(
             one.probe["output_entropy"], rel=lens

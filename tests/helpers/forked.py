@@ -313,6 +313,7 @@ def child(
         programs: A folder of commands that ask this server.
         before: The server's environment, as it was before the imports.
     """
+    import gc
     import random
     import runpy
     from importlib.metadata import EntryPoint, entry_points
@@ -320,6 +321,9 @@ def child(
     os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
+    # The server's selector is garbage in a cycle here: found later, it would close files that
+    # have the numbers of its own by then.
+    gc.collect()
     os.closerange(3, 1 << 10)
     os.chdir(cwd)
     for name in {*before, *env}:
