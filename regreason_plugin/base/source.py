@@ -57,11 +57,12 @@ def find_source(say: Callable[[str], object]) -> Source:
     say(f"Looking for {REPOSITORY} on the Hub")
     try:
         return Source(_hub_folder())
-    # (Of a RuntimeError: its client was closed by the first try, without a network.)
+    # (Without a network its client is closed at the first try, and raises a RuntimeError at the
+    # second.)
     except (httpx.HTTPError, OSError, RuntimeError) as error:
         if isinstance(error, OSError) and (said := refusal(error)):
             raise said from error
-        reason = type(error).__name__
+        reason = "no network" if isinstance(error, RuntimeError) else type(error).__name__
     if constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set"
     say(f"The Hub cannot be reached ({reason}); looking for the package {PACKAGE}")

@@ -10,6 +10,7 @@ from what the GGUF holds: the same bytes.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -31,8 +32,8 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
         config = (source.folder / "tokenizer_config.json").read_text(encoding="utf-8")
         template = json.loads(config)["chat_template"]
     else:
-        file, template = _of_gguf(source.folder / source.gguf)
-    return PreTrainedTokenizerFast(
+        file, template = gguf_tokenizer(source.folder / source.gguf)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer.from_str(file),
         bos_token=BEGINNING,
         eos_token=END,
@@ -44,7 +45,8 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
     )
 
 
-def _of_gguf(path: Any) -> tuple[str, str]:
+def gguf_tokenizer(path: Path) -> tuple[str, str]:
+    """The Hub's tokenizer.json, written from what a GGUF file holds, and the chat template."""
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields
