@@ -100,6 +100,7 @@ def test_text_is_cut_as_the_hubs_file_says(hub: Path, tmp_path: Path) -> None:
     assert tokenizer.tokenize("\n\n31") == ["ĊĊ", "3", "1"]
     text = " a\n\n  31<|im_end|>naïve ."
     assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert tokenizer.clean_up_tokenization_spaces is False
 
 
 def test_a_folder_that_is_there_as_it_should_be_is_left_alone(

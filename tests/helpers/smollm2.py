@@ -13,9 +13,9 @@ from regreason_plugin.base.tokenizer import hub_tokenizer
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 BEGINNING, END = 1, 2
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}"
-# Two line ends in a row are one token.
-MERGES = ["Ċ Ċ"]
-TOKENS = [*SPECIAL, *sorted(ByteLevel.alphabet()), "ĊĊ"]
+# Two line ends in a row are one token, and so would two digits be where they are not cut apart.
+MERGES = ["Ċ Ċ", "3 1"]
+TOKENS = [*SPECIAL, *sorted(ByteLevel.alphabet()), "ĊĊ", "31"]
 
 
 def hub_cache(cache: Path) -> Path:
