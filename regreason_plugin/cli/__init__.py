@@ -7,7 +7,17 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 
-from regreason_plugin.cli import aggregate, annotate, baselines, data, gate, models, predict, task
+from regreason_plugin.cli import (
+    aggregate,
+    annotate,
+    base,
+    baselines,
+    data,
+    gate,
+    models,
+    predict,
+    task,
+)
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import refusal
@@ -27,6 +37,7 @@ GROUPS: dict[str, dict[str, tuple[AddArguments, Run]]] = {
         "push": (data.add_push, data.run_push),
     },
     "train": {
+        "base": (base.add_base, base.run_base),
         "check": (models.add_check, models.run_check),
     },
     "score": {

@@ -1,0 +1,1 @@
+"""A real base model as a folder: `regreason base`."""
