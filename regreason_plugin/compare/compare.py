@@ -226,7 +226,8 @@ def _question(arms: Arms, primary: str | None) -> tuple[str, str] | None:
     if arm not in arms.runs and ":" in primary:
         arm, _, metric = primary.rpartition(":")
     if arm not in arms.others:
-        raise UserError(f"--primary: no arm {arm!r}; name one of {', '.join(arms.others)}")
+        why = "is the baseline" if arm == arms.baseline else "is no arm"
+        raise UserError(f"--primary: {arm!r} {why}; name one of {', '.join(arms.others)}")
     tested = [name for name in METRICS if name not in DESCRIBED]
     if metric not in tested:
         raise UserError(f"--primary: no metric {metric!r}; name one of {', '.join(tested)}")

@@ -31,7 +31,9 @@ QUICK = 0.04
 def main() -> None:
     """Run what is not there yet, print the tables, write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few pages a cell: two minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="few pages a cell, to see that all of it runs"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="a share of the pages of a cell")
     parser.add_argument("--only", default="", help="cells whose name holds this")
     parser.add_argument("--out", type=Path, default=Path("runs/operating_characteristics"))

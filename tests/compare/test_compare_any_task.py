@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,22 @@ def test_hostile_labels_are_text_in_every_file(tmp_path: Path) -> None:
     assert "confusion.svg" in written
 
 
+def check_jackknife(
+    difference: Any,
+    groups: np.ndarray,  # type: ignore[type-arg]
+    of_kept: Callable[[Any], float],
+    correct: dict[str, Any],
+) -> None:
+    """Its standard error and interval are those of leaving out each group by hand."""
+    without = [of_kept(groups != g) for g in np.unique(groups)]
+    ahead = correct["explanation"].astype(float) - correct["label_only"]
+    variance = (len(without) - 1) * np.var(without) * allowance(ahead, groups)
+    assert difference.se == pytest.approx(variance**0.5, rel=1e-6)
+    reach = float(stats.t.isf(0.025, len(without) - 1)) * difference.se
+    expected = difference.value - reach, difference.value + reach
+    assert (difference.low, difference.high) == pytest.approx(expected, abs=1e-8)
+
+
 def test_seven_points_have_what_needs_an_order(tmp_path: Path) -> None:
     c = compared(tmp_path, REVIEWS, group_size=2).comparison
     assert {"qwk", "mae"} <= {*c.metrics}
@@ -183,17 +200,12 @@ def test_seven_points_have_what_needs_an_order(tmp_path: Path) -> None:
         mae = mean_absolute_error(right, predicted[arm])
         assert found["mae"].value == pytest.approx(mae, abs=1e-8)
     difference = c.differences["explanation"]["reviews"]["qwk"]
-    without = [
-        kappa(groups != g, "explanation") - kappa(groups != g, "label_only")
-        for g in np.unique(groups)
-    ]
-    correct = {arm: drawn(REVIEWS, arm).argmax(axis=1) + 1 == right for arm in ARMS}
-    ahead = correct["explanation"].astype(float) - correct["label_only"]
-    variance = (len(without) - 1) * np.var(without) * allowance(ahead, groups)
-    assert difference.se == pytest.approx(variance**0.5, rel=1e-6)
-    reach = float(stats.t.isf(0.025, len(without) - 1)) * difference.se
-    expected = difference.value - reach, difference.value + reach
-    assert (difference.low, difference.high) == pytest.approx(expected, abs=1e-8)
+    check_jackknife(
+        difference,
+        groups,
+        lambda kept: kappa(kept, "explanation") - kappa(kept, "label_only"),
+        {arm: drawn(REVIEWS, arm).argmax(axis=1) + 1 == right for arm in ARMS},
+    )
 
 
 def test_kappa_needs_two_right_labels_and_not_two_predictions() -> None:
@@ -231,17 +243,12 @@ def test_two_labels_have_an_area_under_the_curve(tmp_path: Path) -> None:
         found = c.scores[arm]["answers"]["auroc"].value
         assert found == pytest.approx(area(everything, arm), abs=1e-8)
     difference = c.differences["explanation"]["answers"]["auroc"]
-    without = [
-        area(groups != g, "explanation") - area(groups != g, "label_only")
-        for g in np.unique(groups)
-    ]
-    correct = {arm: drawn(MARKED, arm).argmax(axis=1) + 1 == right for arm in ARMS}
-    ahead = correct["explanation"].astype(float) - correct["label_only"]
-    variance = (len(without) - 1) * np.var(without) * allowance(ahead, groups)
-    assert difference.se == pytest.approx(variance**0.5, rel=1e-6)
-    reach = float(stats.t.isf(0.025, len(without) - 1)) * difference.se
-    expected = difference.value - reach, difference.value + reach
-    assert (difference.low, difference.high) == pytest.approx(expected, abs=1e-8)
+    check_jackknife(
+        difference,
+        groups,
+        lambda kept: area(kept, "explanation") - area(kept, "label_only"),
+        {arm: drawn(MARKED, arm).argmax(axis=1) + 1 == right for arm in ARMS},
+    )
     assert difference.effect is None
 
 

@@ -338,10 +338,10 @@ def test_a_name_may_have_a_colon(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("primary", "expected"),
     [
-        ("nobody", "no arm 'nobody'; name one of explanation, shuffled"),
-        ("nobody:acc", "no arm 'nobody'; name one of explanation, shuffled"),
-        ("label_only", "no arm 'label_only'"),
-        ("label_only:nll", "no arm 'label_only'"),
+        ("nobody", "'nobody' is no arm; name one of explanation, shuffled"),
+        ("nobody:acc", "'nobody' is no arm; name one of explanation, shuffled"),
+        ("label_only", "'label_only' is the baseline"),
+        ("label_only:nll", "'label_only' is the baseline"),
         ("explanation:speed", "no metric 'speed'; name one of acc, "),
         ("explanation:", "no metric ''"),
         # Described, never tested.
