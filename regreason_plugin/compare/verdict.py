@@ -8,7 +8,6 @@ from typing import get_args
 
 from regreason_plugin.compare.comparison import Answer, Comparison, Difference, Finding, Gap
 from regreason_plugin.compare.finding_words import (
-    THESE_MODELS,
     about_family,
     capital,
     claim,
@@ -165,17 +164,16 @@ def _keeps(comparison: Comparison) -> Answer:
     gain = comparison.pooled[whole]["acc"]
     gains = gain.finding in ("higher", "higher and same")
     known = {arm: gap for arm, gap in comparison.gap.items() if gap.value is not None}
+    shares = [_share(arm, gap) for arm, gap in comparison.gap.items()]
     if gains:
-        short = "; ".join(f"{arm} {gap.value:.0%}" for arm, gap in known.items()) or "none is known"
-        short += f", {THESE_MODELS}" if gain.over == "groups" else ""
-        sentences = [_share(arm, gap, gains=True) for arm, gap in comparison.gap.items()]
+        told = "; ".join(f"{arm} {gap.value:.0%}" for arm, gap in known.items()) or "none is known"
+        short, sentences = f"exploratory: {told}", shares
     else:
         said = claim(comparison, gain, "acc")
         short = "cannot be said"
         sentences = [
-            f"No gain of `{whole}` is found (its accuracy: {said}), so nothing is claimed of a "
-            "share of it; what follows are figures alone.",
-            *(_share(arm, gap, gains=False) for arm, gap in comparison.gap.items()),
+            f"No gain of `{whole}` is found (its accuracy: {said}), so a share of it means little.",
+            *shares,
         ]
     for one in comparison.contrasts:
         if whole in (one.arm, one.minus) and "acc" in one.differences:
@@ -191,8 +189,8 @@ def _keeps(comparison: Comparison) -> Answer:
     )
 
 
-def _share(arm: str, gap: Gap, *, gains: bool) -> str:
-    """The share with Fieller's set; a claim only of a gain that is found."""
+def _share(arm: str, gap: Gap) -> str:
+    """The share with Fieller's set: a figure, since no test of the family is about it."""
     if gap.value is None:
         return f"`{arm}`: no share, as nothing differs."
     if gap.kind == "everything" or gap.low is None or gap.high is None:
@@ -201,9 +199,7 @@ def _share(arm: str, gap: Gap, *, gains: bool) -> str:
         interval = f"unbounded: all but {gap.low:.2f} to {gap.high:.2f}"
     else:
         interval = f"{gap.low:.2f} to {gap.high:.2f}"
-    if gains:
-        return f"`{arm}` keeps {gap.value:.2f} of it, 95 % interval {interval}."
-    return f"`{arm}`: ratio {gap.value:.2f}, exploratory, 95 % interval {interval}."
+    return f"`{arm}`: {gap.value:.2f} of it, exploratory, 95 % interval {interval}."
 
 
 def _entropies(comparison: Comparison, prefix: str) -> Answer:

@@ -212,7 +212,7 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
             form.Answer(
                 question="How much of it does each pseudo-explanation keep?",
                 short="cannot be said",
-                sentences=["`shuffled` keeps 0.60 of it (0.20 to 1.30)."],
+                sentences=["`shuffled`: 0.60 of it, exploratory, 95 % interval 0.20 to 1.30."],
             ),
             form.Answer(
                 question="Is the entropy of the middle layers higher, and the output sharper?",
