@@ -149,10 +149,12 @@ def build_documents(
             lambda: on_progress("check", 1),
             partial(_explains, options, source.declaration),
             options.parts,
+            options.conversations,
         )
         with whole_folder(out) as written, index.reader() as read:
             manifest = RowWriter(index, read, options, measure).write(written, on_progress)
-            without = {"explained_by"} if manifest.explained_by is None else set()
+            given = {name: getattr(manifest, name) for name in ("explained_by", "at_most")}
+            without = {name for name, value in given.items() if value is None}
             with atomic_writer(written / MANIFEST) as stream:
                 stream.write(dumps(manifest.model_dump(exclude=without)).encode("utf-8") + b"\n")
             sha256 = file_sha256(written / MANIFEST)

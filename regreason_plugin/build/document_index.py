@@ -19,7 +19,7 @@ from sys import intern
 from regreason_plugin.annotate.scores import ScoreTable
 from regreason_plugin.build.folder import SplitCount
 from regreason_plugin.build.sources import Source
-from regreason_plugin.build.split import PARTS, SPLITS, Split, assign
+from regreason_plugin.build.split import PARTS, SPLITS, Split, assign, beyond
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import validate
@@ -112,6 +112,7 @@ def index_documents(
     on_row: Callable[[], object] = lambda: None,
     explains: Callable[[str], bool] = lambda explanation: True,
     parts: Mapping[Split, float] = PARTS,
+    limits: Mapping[Split, int] | None = None,
 ) -> Index:
     """Read all documents once: check, sort and split them.
 
@@ -123,6 +124,7 @@ def index_documents(
         explains: Whether an explanation can be trained on. Train and validation rows without
             one are dropped, after the split, so that it is the same as with them.
         parts: How much each split gets.
+        limits: The most conversations of a split; whole groups are left out beyond it.
 
     Raises:
         UserError: A document is wrong, two contradict each other, or there are too few
@@ -189,6 +191,8 @@ def index_documents(
     index.entries.sort(key=lambda entry: (entry.dataset, entry.id, entry.axis))
     index.raters = sorted(raters)
     index.split = assign(groups, seed, parts)
+    left_out = beyond(groups, index.split, seed, limits or {})
+    index.entries = [entry for entry in index.entries if entry.group not in left_out]
     whole = len(index.entries)
     index.entries = [
         entry

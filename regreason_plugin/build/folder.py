@@ -66,6 +66,7 @@ class Manifest(_Part):
     Attributes:
         origin: ``generated`` for the mini benchmark, else ``rated``.
         note: What a reader of any number made from this data should know.
+        at_most: The limit of conversations of a split (`regreason build --at-most`); None for all.
         raters: Their names; those of the rules start with ``rules-``.
         cut: Conversations shortened, by what was cut last, and explanations.
         neutralised: Places where text looked like a token or a marker.
@@ -84,6 +85,7 @@ class Manifest(_Part):
     origin: Origin
     note: str
     seed: int
+    at_most: dict[str, int] | None = None
     order: Order
     arms: list[str]
     mismatched: Literal["any", "same_label"]

@@ -50,6 +50,7 @@ class BuildOptions:
         leaks: Whether what names a label in an explanation is kept or removed (`leaks`).
         explained_by: Who wrote explanations that did not come with the texts, for the card.
         parts: How much of the conversations each split gets.
+        conversations: The most that a split holds; the same ones in every arm, and whole groups.
     """
 
     seed: int = 0
@@ -63,6 +64,7 @@ class BuildOptions:
     leaks: Leaks = "keep"
     explained_by: tuple[str, ...] = ()
     parts: Mapping[Split, float] = field(default_factory=lambda: PARTS)
+    conversations: Mapping[Split, int] = field(default_factory=dict)
 
 
 class RowWriter:
@@ -252,6 +254,7 @@ class RowWriter:
             origin="generated" if self.index.generated else "rated",
             note=_note(self.index),
             seed=self.options.seed,
+            at_most=dict(self.options.conversations) or None,
             order=self.options.order,
             arms=list(self.options.arms),
             mismatched=self.options.mismatched,

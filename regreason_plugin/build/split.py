@@ -32,14 +32,9 @@ def assign(
     Returns:
         The split of each group.
     """
-    strata: dict[tuple[str, ...], list[str]] = {}
-    for group, datasets in groups.items():
-        strata.setdefault(tuple(sorted(datasets)), []).append(group)
-
     whole = sum(parts.values())
     split: dict[str, Split] = {}
-    for names in strata.values():
-        names.sort(key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+    for names in _strata(groups, seed):
         sizes = [sum(groups[name].values()) for name in names]
         # A group counts where its middle lies, so a large one shifts neither side.
         middles = [end - size / 2 for end, size in zip(accumulate(sizes), sizes, strict=True)]
@@ -52,3 +47,45 @@ def assign(
         for number, name in enumerate(names):
             split[name] = "test" if number < first else "validation" if number < second else "train"
     return split
+
+
+def beyond(
+    groups: Mapping[str, Mapping[str, int]],
+    split: Mapping[str, Split],
+    seed: int,
+    limits: Mapping[Split, int],
+) -> set[str]:
+    """The groups that are left out so that a split has no more conversations than its limit.
+
+    Groups are taken in the order of `assign`, so those of a smaller limit are among those of a
+    larger one. Groups of different datasets keep their proportion.
+
+    Args:
+        groups: For each group, its number of conversations by dataset.
+        split: Of each group, as `assign` gives it.
+        seed: That of `assign`.
+        limits: The most conversations of a split; one that is not named keeps all.
+
+    Returns:
+        Their names.
+    """
+    sizes = {name: sum(datasets.values()) for name, datasets in groups.items()}
+    out: set[str] = set()
+    for part, limit in limits.items():
+        strata = [[n for n in names if split[n] == part] for names in _strata(groups, seed)]
+        whole = sum(sizes[name] for names in strata for name in names)
+        for names in strata:
+            room = limit * sum(sizes[name] for name in names) / max(whole, 1)
+            ends = accumulate(sizes[name] for name in names)
+            out.update(name for name, end in zip(names, ends, strict=True) if end > room)
+    return out
+
+
+def _strata(groups: Mapping[str, Mapping[str, int]], seed: int) -> list[list[str]]:
+    """The groups of the same datasets, in the order that their names and the seed decide."""
+    strata: dict[tuple[str, ...], list[str]] = {}
+    for group, datasets in groups.items():
+        strata.setdefault(tuple(sorted(datasets)), []).append(group)
+    for names in strata.values():
+        names.sort(key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+    return list(strata.values())

@@ -12,6 +12,7 @@ from regreason_plugin.build.card import CARD
 from regreason_plugin.build.folder import DataFolder, Leaks, open_data_folder
 from regreason_plugin.build.row_writer import BuildOptions
 from regreason_plugin.build.scopes import SCOPE_KINDS
+from regreason_plugin.build.split import SPLITS, Split
 from regreason_plugin.cli.console import (
     mini_size,
     names,
@@ -153,6 +154,14 @@ def add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, help="of the split and of every draw; default 0, or the task's own"
     )
+    parser.add_argument(
+        "--at-most",
+        type=_split_sizes,
+        default={},
+        metavar="train=N,test=M",
+        help="keep only so many texts of a split, in whole groups; the test texts are then the "
+        "same for any N",
+    )
     parser.add_argument("--arms", default="all", help="a,b,c or all (default)")
     parser.add_argument("--order", choices=ORDERS, default=ORDERS[0])
     parser.add_argument(
@@ -186,6 +195,17 @@ def add_build(parser: argparse.ArgumentParser) -> None:
         metavar="axis,setting",
         help="also one file an axis, or one a setting, for a model of its own",
     )
+
+
+def _split_sizes(text: str) -> dict[Split, int]:
+    """Numbers by split, as ``train=900,test=600``."""
+    sizes: dict[Split, int] = {}
+    for pair in text.split(","):
+        name, _, number = pair.partition("=")
+        if name not in SPLITS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(SPLITS)}")
+        sizes[name] = positive(number)
+    return sizes
 
 
 def run_build(args: argparse.Namespace) -> int:
@@ -248,6 +268,7 @@ def _build_options(args: argparse.Namespace) -> BuildOptions:
         max_target=args.max_target_tokens,
         scopes=names(args.scopes, "scope", list(SCOPE_KINDS)) if args.scopes else (),
         leaks=args.leaks,
+        conversations=args.at_most,
     )
 
 
