@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.results import Run, TaskResult, model_arguments
+from regreason_plugin.evaluate.results import Run, model_arguments
+from regreason_plugin.evaluate.task_results import TaskResult
 from regreason_plugin.evaluate.task_setting import OF_TASK
 from regreason_plugin.metrics.answers import Answers
 from regreason_plugin.metrics.metric_names import ACTIVATION_WEIGHTS, PRIMARY_ACTIVATION, PROBES
