@@ -1,8 +1,8 @@
 """Label loss on train rows and on test rows: how far each arm overfits.
 
-Both are the metric ``nll`` of the same task with the same prompts, so an arm's gap, the loss on test
-rows minus the loss on train rows, comes from what the model has seen. Train and test rows are of
-different groups; each seed's model has scored both.
+Both are the metric ``nll`` of the same task with the same prompts, so an arm's gap, the loss on
+test rows minus the loss on train rows, comes from what the model has seen. Train and test rows are
+of different groups; each seed's model has scored both.
 """
 
 from __future__ import annotations
