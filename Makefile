@@ -1,6 +1,6 @@
 # make setup   the environment: .venv with everything in it
 # make demo    the whole way on the built-in benchmark, on a CPU; ARMS=a,b for other arms than the paper's
-# make study   thirteen conditions x five seeds on that benchmark, on a CPU: about two hours
+# make study   thirteen conditions x five seeds on that benchmark (studies/mini.yml): about two hours
 # make test    linters, types and the tests that find nearly every fault: some eight minutes
 # make test-all  these, and then the slow ones (make test-slow)
 # make tasks   lm-eval's task files and the sweeps, after an edit of regreason_plugin/core/paper.yml
@@ -38,7 +38,7 @@ demo: setup
 	$(BIN)/regreason demo $(if $(ARMS),--arms $(ARMS))
 
 study: setup
-	$(BIN)/regreason study
+	$(BIN)/regreason study studies/mini.yml
 
 lint: setup
 	$(BIN)/ruff check .

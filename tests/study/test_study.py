@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import statistics
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         # Its commands are those beside the interpreter.
         patch.setattr(sys, "executable", str(programs() / "python"))
         write_answers(folder)
-        assert main([*TASK, "--explanation", "why", "--id", "id", "--group", "book"]) == 0
+        columns = ["--explanation", "why", "--id", "id", "--group", "book"]
+        # (In this process it would load Axolotl, which changes the environment.)
+        subprocess.run([programs() / "regreason", *TASK, *columns], check=True)
         assert main(["study", str(write_study(folder)), "--jobs", "2"]) == 0
         return Place(folder, Plan(read_study(folder / "study.yml")))
 
