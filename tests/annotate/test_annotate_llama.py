@@ -61,7 +61,8 @@ def conversations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     shortest: list[str] = []
     for line in sorted(gzip.decompress(REAL.read_bytes()).decode().splitlines(), key=len):
         sides = set(json.loads(line).values())
-        if len(shortest) < PAIRS and len(sides) == 2 and not sides & seen:
+        rated = all(side.rpartition("Assistant:")[2].strip() for side in sides)
+        if len(shortest) < PAIRS and len(sides) == 2 and rated and not sides & seen:
             seen |= sides
             shortest.append(line)
     pairs = folder / "pairs.jsonl"
