@@ -164,7 +164,11 @@ def test_killed_resumed_aggregated_and_built(
     assert set(states) == {"ok", "truncated"}
     assert min(states.values()) >= 5
     assert all(row["answer_tokens"] == 2 * 16 for row in rows if row["state"] == "truncated")
-    assert f"{states['truncated']} of {total} scores are missing: " in said
+    scores = total * (1 + len(PROMPTS))
+    missing = (
+        f"{states['truncated']} of {scores} scores are missing: {states['truncated']} truncated"
+    )
+    assert missing in said
     assert f"{states['ok']} ratings: {ratings}" in said
     assert f"{states['truncated']} left out: " in said
     written = [json.loads(line) for line in ratings.read_text(encoding="utf-8").splitlines()]
@@ -198,7 +202,6 @@ def test_prose_is_told_from_an_answer(
     said = "".join(capsys.readouterr())
     rows = calls(tmp_path / "ratings.calls.db")
     states = Counter(row["state"] for row in rows)
-    print(states, [(row["state"], row["answer"]) for row in rows])
     failed = {state: number for state, number in states.items() if state != "ok"}
     assert set(failed) <= {
         *("truncated", "broken_json", "score_missing", "score_not_a_number"),
