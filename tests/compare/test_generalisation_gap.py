@@ -332,8 +332,8 @@ UNLIKE_THE_OTHER: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "scope": (
         lambda folder: write_model(folder, 1, record={"scope": "coherence"}),
-        "'explanation, scope coherence' was trained on coherence alone, so it has not seen the train rows of "
-        f"{TASK}",
+        "'explanation, scope coherence' was trained on coherence alone, so it has not seen the "
+        f"train rows of {TASK}",
     ),
 }
 

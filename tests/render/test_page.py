@@ -46,6 +46,7 @@ SECTIONS = [
     "Confusion",
     "Entropy by layer",
     "Learning curves",
+    "Train rows and test rows",
     "Conversations on which the arms disagree",
     "All scores",
     "What was run",
