@@ -333,7 +333,8 @@ def main() -> None:
     print(
         f"{date.today()}, {os.cpu_count()} cores, {cpu_name()}; Llama of width {args.width}, "
         f"{args.layers} layers, vocabulary {args.vocabulary}, float32; torch {torch.__version__}, "
-        f"{18 * args.documents} documents, hf's batches of {args.hf_batch}, median of {args.rounds}\n",
+        f"{18 * args.documents} documents, hf's batches of {args.hf_batch}, "
+        f"median of {args.rounds}\n",
         flush=True,
     )
     (lengths_table if args.lengths else table)(args)

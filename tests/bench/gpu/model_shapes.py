@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def random_folder(shape: str, device: str, scratch: Path) -> Path:
 
     It is made once for all parts that share a scratch folder.
     """
+    import torch
     from transformers import AutoTokenizer
 
     folder = scratch / shape
@@ -74,6 +76,9 @@ def random_folder(shape: str, device: str, scratch: Path) -> Path:
         _random(shape, device).save_pretrained(half)
         AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(half)
         half.rename(folder)
+        # Or the training, a process of its own, would find the card full.
+        gc.collect()
+        torch.cuda.empty_cache()
     return folder
 
 

@@ -56,25 +56,26 @@ def measure(
             peak.wait()
             took = perf_counter() - started
             if number == 0:
-                reference = reference or answers
-                rows[name] = {
-                    "name": name,
-                    "first_seconds": took,
-                    "peak_mib": peak.mib(),
-                    "largest_difference": max(
-                        abs(one[0] - other[0])
-                        for one, other in zip(answers, reference, strict=True)
-                    ),
-                }
-                if name != HF:
-                    rows[name]["tokens_read"] = scorer.scorer.tokens_read - read
-                    rows[name]["packed"] = scorer.scorer.packs
+                rows[name] = {"name": name, "first_seconds": took, "peak_mib": peak.mib()}
+                if name == HF:
+                    reference = answers
+                else:
+                    rows[name] |= {
+                        "largest_difference": largest_difference(answers, reference),
+                        "tokens_read": scorer.scorer.tokens_read - read,
+                        "packed": scorer.scorer.packs,
+                    }
             else:
                 seconds[name].append(took)
                 rows[name]["timed_rounds"] = number
                 rows[name]["seconds"] = statistics.median(seconds[name])
                 rows[name]["documents_per_second"] = asked / rows[name]["seconds"]
             result.put_row(rows[name])
+
+
+def largest_difference(answers: list[Any], others: list[Any]) -> float:
+    """Of the log-likelihoods of the same requests."""
+    return max(abs(one[0] - other[0]) for one, other in zip(answers, others, strict=True))
 
 
 def _scorer(name: str, model: Any, tokenizer: Any) -> Any:
