@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.gpu.model_shapes import WORDS
 from bench.gpu.result import DONE, FAILED, OUT_OF_MEMORY, RUNNING, SKIPPED
+
 from regreason_plugin.core.markdown import Markdown, code, sentence, table
 from regreason_plugin.core.whole_files import atomic_writer
 
@@ -21,8 +22,8 @@ most. `make gpu PYTHON=python3` takes an interpreter that you have: a part whose
 there is named and skipped, and nothing is installed. `make gpu SMOLLM2=DIR` names the folder that
 `regreason base smollm2 --out DIR` wrote; without it the parts on SmolLM2 are skipped."""
 _MEASURED = {
-    "scorer": "`regreason-hf` against lm-eval's `hf`, both at batch size `auto`: documents a second, "
-    "memory, the largest difference of a log-likelihood; then the cost of probes. On SmolLM2, and "
+    "scorer": "`regreason-hf` against lm-eval's `hf`, both at batch size `auto`: documents a "
+    "second, memory, the largest difference of a log-likelihood; then the cost of probes. On SmolLM2, and "
     "on a model of Mistral-7B-v0.1's shape with random weights",
     "study": "the e-SNLI study on SmolLM2, as far as ten minutes go",
     "lora": "`axolotl train` in bfloat16 on the 7B shape, 50 steps, with and without the plugin: "

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from bench.gpu.machine import machine
+
 from regreason_plugin.core.whole_files import atomic_writer
 
 # The states of a part. A file that says RUNNING after its process has ended was cut off.
@@ -49,13 +50,13 @@ class Result:
     """
 
     def __init__(self, file: Path, **values: Any) -> None:
-        self._file = file
+        self.file = file
         self.values: dict[str, Any] = {**values, "rows": []}
 
     def update(self, **values: Any) -> None:
         """Add figures of the whole part."""
         self.values |= values
-        with atomic_writer(self._file) as stream:
+        with atomic_writer(self.file) as stream:
             stream.write(json.dumps(self.values, indent=1).encode("utf-8") + b"\n")
 
     def put_row(self, row: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ class StepClockPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
 class _StepClock(TrainerCallback):  # type: ignore[misc]
     def __init__(self) -> None:
-        self._file = Path(os.environ[STEP_FILE]).open("a", encoding="utf-8")
+        self._file = Path(os.environ[STEP_FILE])
         self._started = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -48,4 +48,5 @@ class _StepClock(TrainerCallback):  # type: ignore[misc]
             "peak_mib": memory.peak_gpu_mib or memory.peak_memory_mib,
             "reserved_mib": reserved,
         }
-        print(json.dumps(line), file=self._file, flush=True)
+        with self._file.open("a", encoding="utf-8") as stream:
+            print(json.dumps(line), file=stream)

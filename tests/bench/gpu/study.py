@@ -33,24 +33,28 @@ def measure(result: Result, seconds: float, smollm2: Path | None) -> None:
     minutes = max(1, int((seconds - SPARE_SECONDS) // 60))
     arguments = ["study", str(STUDY.relative_to(ROOT)), "--minutes", str(minutes)]
     started = time()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "regreason_plugin", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    said = ""
-    try:
-        said, _ = process.communicate()
-    finally:
-        process.terminate()
-        result.update(
-            command=" ".join(["regreason", *arguments]),
-            trainings=_finished(started),
-            output=said.splitlines()[-20:],
-        )
+    log = result.file.with_suffix(".log")
+    with (
+        log.open("w", encoding="utf-8") as stream,
+        subprocess.Popen(
+            [sys.executable, "-m", "regreason_plugin", *arguments],
+            cwd=ROOT,
+            env=environment(),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            process.wait()
+        finally:
+            # (Its stages end with it, which a kill would not let it see to.)
+            process.terminate()
+            said = log.read_text(encoding="utf-8", errors="replace")
+            result.update(
+                command=" ".join(["regreason", *arguments]),
+                trainings=_finished(started),
+                output=[line.rstrip() for line in said.splitlines() if line.strip()][-20:],
+            )
     if process.returncode == 2:
         raise SkipPart(f"`regreason study` refuses: {first_line(said)}")
     if is_out_of_memory(said):

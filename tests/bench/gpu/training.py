@@ -75,7 +75,7 @@ def measure(
         if number == 0:
             result.update(estimate_gib=_estimate(config))
         with _recorded(result, name, folder / "steps.jsonl"):
-            _train(config, folder)
+            run_axolotl(config, folder)
 
 
 def _data(scratch: Path, conversations: int) -> Path:
@@ -142,7 +142,7 @@ def _estimate(config: Path) -> float | None:
     return float(found[1]) if found else None
 
 
-def _train(config: Path, folder: Path) -> None:
+def run_axolotl(config: Path, folder: Path) -> None:
     """`axolotl train`, which ends with the block that it runs in."""
     from helpers.axolotl import environment
 
