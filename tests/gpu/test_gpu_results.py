@@ -77,6 +77,7 @@ def test_too_little_memory_is_told_from_other_faults(tmp_path: Path) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     def on_a_cpu(result: Result) -> None:
+        result.update(dtype="float32", documents=18, requests=90)
         result.put_row(ROW)
         torch.empty(1 << 60, dtype=torch.uint8)
 

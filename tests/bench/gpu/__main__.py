@@ -10,7 +10,6 @@ python tests/bench/gpu page                    docs/gpu.md from the result files
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -33,8 +32,8 @@ ORDER = (
     ("scorer", SMOLLM2, 120),
     ("scorer", MISTRAL, 180),
     ("study", SMOLLM2, 630),
-    ("lora", MISTRAL, 300),
-    ("qlora", MISTRAL, 300),
+    ("lora", MISTRAL, 420),
+    ("qlora", MISTRAL, 420),
 )
 PARTS = tuple(dict.fromkeys(part for part, _, _ in ORDER))
 # A part that has not ended this long after its limit is killed.
@@ -69,8 +68,8 @@ def main() -> int:
 
 def _all_parts(args: argparse.Namespace) -> int:
     """Each part in a process of its own, so that none takes memory or a fault to the next."""
-    if args.device == "cuda" and not _card():
-        print("No CUDA card is at hand.")
+    if args.device == "cuda" and (missing := _no_card()):
+        print(missing)
         page.write_without_card(_page(args))
         return 0
     failed = 0
@@ -100,11 +99,13 @@ def _in_a_process(command: list[str], seconds: float) -> int:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _card() -> bool:
-    """Whether PyTorch sees a card; asked in another process, which gives its memory back."""
-    code = "import json, torch; print(json.dumps(torch.cuda.is_available()))"
+def _no_card() -> str:
+    """Why there is no card; empty with one. Another process asks, and gives the memory back."""
+    code = "import torch; print(torch.cuda.is_available())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    return done.returncode == 0 and bool(json.loads(done.stdout.splitlines()[-1]))
+    if done.returncode:
+        return f"{sys.executable} cannot import PyTorch, which every part needs."
+    return "" if done.stdout.endswith("True\n") else "No CUDA card is at hand."
 
 
 def _page(args: argparse.Namespace) -> Path:
