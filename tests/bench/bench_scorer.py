@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +33,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
+from helpers.long_conversations import LENGTHS, TOKENIZER, build_data
 from lm_eval import simple_evaluate
 from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from regreason_plugin.annotate.rules import rate
-from regreason_plugin.build.build import build
 from regreason_plugin.core.cost import Memory
-from regreason_plugin.core.jsonl import write_records
-from regreason_plugin.core.paper import DATASETS
-from regreason_plugin.core.records import Conversation, Turn
-from regreason_plugin.data.mini import mini_conversations
 from regreason_plugin.evaluate import scorer
 from regreason_plugin.evaluate.model import DEFAULT_PROBES, RegReasonHF
 from regreason_plugin.probes import forward
 from regreason_plugin.probes.entropy import activation_entropies, distribution_entropy
 
 ROOT = Path(__file__).parents[2]
-TOKENIZER = ROOT / "axolotl_configs" / "cpu" / "tiny-base"
-LENGTHS = (200, 500)  # tokens of a conversation
 HF = "hf"
 OURS = "regreason-hf, no probes"
 LIMIT = "the limit: a bare forward"
@@ -69,33 +62,6 @@ Batch = tuple[torch.Tensor, Sequence[int], Sequence[int]]
 # --- what is scored ---------------------------------------------------------------------
 
 
-def conversations(each: int, times: int) -> Iterator[Conversation]:
-    """Conversations of evenly spread lengths, of sentences from the mini benchmark."""
-    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    sentences = cycle(
-        turn.content for one in mini_conversations(0, 50) for turn in one.conversation
-    )
-    low, high = (times * length for length in LENGTHS)
-    for dataset in DATASETS:
-        for number in range(each):
-            wanted = low + (high - low) * number // max(each - 1, 1)
-            text: list[str] = []
-            tokens = 0
-            while tokens < wanted:
-                text.append(next(sentences))
-                tokens += len(tokenizer(text[-1]).input_ids)
-            question, answer = " ".join(text[: len(text) // 2]), " ".join(text[len(text) // 2 :])
-            yield Conversation(
-                id=f"{dataset}-{number}",
-                dataset=dataset,
-                group=f"{dataset}-{number}",
-                conversation=[
-                    Turn(role="user", content=question),
-                    Turn(role="assistant", content=answer),
-                ],
-            )
-
-
 class Listening(LM):  # type: ignore[misc]
     """Keeps the requests that the tasks make."""
 
@@ -107,13 +73,6 @@ class Listening(LM):  # type: ignore[misc]
         return [(0.0, False)] * len(requests)
 
     loglikelihood_rolling = generate_until = loglikelihood
-
-
-def build_data(data: Path, each: int, times: int) -> None:
-    """A data folder of ``each`` conversations a dataset, on three axes, rated by the rules."""
-    ratings = data.with_name("ratings.jsonl")
-    write_records(ratings, rate(conversations(each, times)))
-    build(ratings, data)
 
 
 def requests_of(each: int, times: int) -> list[Any]:

@@ -17,10 +17,11 @@ UNFINISHED = (FAILED, OUT_OF_MEMORY, RUNNING)
 NO_CARD = "No CUDA card was at hand where this page was made, so it has no figures."
 TITLE = "# On a GPU"
 _HOW = """\
-`make gpu` measures the parts below on a machine with a CUDA card and writes this page, in about half
-an hour. `make gpu PYTHON=python3` uses an interpreter that you have: the command names and skips
-a part whose modules are missing there, and installs nothing. `make gpu SMOLLM2=DIR` names the folder
-that `regreason base smollm2 --out DIR` wrote; without it, the parts on SmolLM2 are skipped."""
+`make gpu` measures the parts below on a machine with a CUDA card and writes this page, in about
+half an hour. `make gpu PYTHON=python3` uses an interpreter that you have: the command names and
+skips a part whose modules are missing there, and installs nothing. `make gpu SMOLLM2=DIR` names
+the folder that `regreason base smollm2 --out DIR` wrote; without it, the parts on SmolLM2 are
+skipped."""
 _MEASURED = {
     "scorer": "`regreason-hf` against lm-eval's `hf`, both at batch size `auto`: documents a "
     "second, memory, the largest difference of a log-likelihood; then the cost of probes. On "

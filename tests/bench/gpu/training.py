@@ -79,7 +79,7 @@ def measure(
 
 
 def _data(scratch: Path, conversations: int) -> Path:
-    from bench.bench_scorer import build_data
+    from helpers.long_conversations import build_data
 
     data = scratch / f"data-{conversations}"
     if not data.is_dir():
