@@ -22,7 +22,9 @@ LENGTHS = (200, 500)  # tokens of a conversation
 def build_data(data: Path, each: int, times: int) -> None:
     """A data folder of ``each`` conversations a dataset, on three axes, rated by the rules."""
     ratings = data.with_name("ratings.jsonl")
-    write_records(ratings, rate(conversations(each, times)))
+    # The single raters' scores would go into the card only, with a package for their agreement.
+    rated = (one.model_copy(update={"ratings": []}) for one in rate(conversations(each, times)))
+    write_records(ratings, rated)
     build(ratings, data)
 
 
