@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from bench.gpu import page, study, training
 from bench.gpu.model_shapes import MISTRAL, SMOLLM2, TINY, load
 from bench.gpu.result import Result, SkipPart, run_part
@@ -133,7 +134,7 @@ def test_a_training_that_runs_out_of_memory_says_so(
 @pytest.mark.parametrize(
     ("script", "state", "reason"),
     [
-        ("echo 'no file runs/esnli.csv'; exit 2", "skipped", "no file runs/esnli.csv"),
+        ("echo 21 trainings; echo 'no runs/esnli.csv' >&2; exit 2", "skipped", "no runs/esnli.csv"),
         ("echo nothing; exit 1", "failed", "exit code 1"),
         ('echo "$*"; echo; echo the end', "done", ""),
     ],
@@ -141,16 +142,22 @@ def test_a_training_that_runs_out_of_memory_says_so(
 def test_the_study_refuses_fails_or_ends(
     script: str, state: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "esnli.yml").touch()
     (tmp_path / "config.json").touch()
-    monkeypatch.setattr(study, "ROOT", tmp_path)
-    monkeypatch.setattr(study, "STUDY", tmp_path / "esnli.yml")
+    scratch = tmp_path / "scratch"
     monkeypatch.setattr(sys, "executable", str(program(tmp_path, "regreason", script)))
-    found = run(tmp_path, lambda result: study.measure(result, 630, tmp_path))
+    found = run(tmp_path, lambda result: study.measure(result, 630, tmp_path, scratch))
     assert found["state"] == state
     assert reason in found["reason"]
     if state == "done":
-        assert found["output"] == ["-m regreason_plugin study esnli.yml --minutes 10", "the end"]
+        file = scratch / "esnli.yml"
+        assert found["output"] == [f"-m regreason_plugin study {file} --minutes 10", "the end"]
+        # The shipped study, on the base that was given and with none of the kept runs.
+        values = yaml.safe_load(file.read_text())
+        shipped = yaml.safe_load((ROOT / "studies" / "esnli.yml").read_text())
+        changed = {key for key in shipped if values.get(key) != shipped[key]}
+        assert changed == {"out", "base", "kept"}
+        assert "kept" not in values
+        assert values["base"] == str(tmp_path)
 
 
 def test_without_a_study_its_part_is_skipped(
@@ -158,7 +165,7 @@ def test_without_a_study_its_part_is_skipped(
 ) -> None:
     (tmp_path / "config.json").touch()
     monkeypatch.setattr(study, "STUDY", ROOT / "studies" / "none.yml")
-    found = run(tmp_path, lambda result: study.measure(result, 600, tmp_path))
+    found = run(tmp_path, lambda result: study.measure(result, 600, tmp_path, tmp_path))
     assert (found["state"], found["reason"]) == ("skipped", "there is no studies/none.yml")
 
 

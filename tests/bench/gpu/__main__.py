@@ -55,7 +55,7 @@ def main() -> int:
         if args.part == "scorer":
             scorer.measure(result, shape, args.device, args.smollm2, args.documents, args.rounds)
         elif args.part == "study":
-            study.measure(result, seconds, args.smollm2)
+            study.measure(result, seconds, args.smollm2, args.scratch)
         else:
             training.measure(
                 result, shape, args.device, args.scratch, args.steps, args.conversations

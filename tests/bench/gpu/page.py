@@ -21,7 +21,7 @@ _HOW = """\
 half an hour. `make gpu PYTHON=python3` uses an interpreter that you have: the command names and
 skips a part whose modules are missing there, and installs nothing. `make gpu SMOLLM2=DIR` names
 the folder that `regreason base smollm2 --out DIR` wrote; without it, the parts on SmolLM2 are
-skipped."""
+skipped. The study also needs e-SNLI: `regreason fetch esnli --out runs/esnli.csv`."""
 _MEASURED = {
     "scorer": "`regreason-hf` against lm-eval's `hf`, both at batch size `auto`: documents a "
     "second, memory, the largest difference of a log-likelihood; then the cost of probes. On "
@@ -169,7 +169,10 @@ def _study(one: dict[str, Any]) -> list[Markdown | str]:
     done = one["trainings"]
     cells = [(row["name"], _number(row["seconds"], 0)) for row in done]
     blocks: list[Markdown | str] = [
-        sentence(f"`{one['command']}` finished {len(done)} trainings."),
+        sentence(
+            f"`regreason study studies/esnli.yml --minutes {one['minutes']}` finished {len(done)} "
+            "trainings. (The runs that the repository keeps were not used.)"
+        ),
         table(cells, ("training", "seconds"), "lr") if cells else "",
     ]
     if one["output"]:

@@ -105,7 +105,7 @@ def run_part(
     except Exception as error:
         traceback.print_exc()
         state = OUT_OF_MEMORY if is_out_of_memory(str(error), error) else FAILED
-        reason = first_line(str(error)) or type(error).__name__
+        reason = said_lines(str(error))[0][:300] or type(error).__name__
     result.update(state=state, reason=reason, seconds=round(perf_counter() - started, 1))
     return result
 
@@ -132,7 +132,6 @@ def is_out_of_memory(text: str, error: BaseException | None = None) -> bool:
     return "OutOfMemoryError" in names or any(words in text for words in _MEMORY_WORDS)
 
 
-def first_line(text: str) -> str:
-    """The first line that says something, cut to what a table's cell can hold."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0][:200] if lines else ""
+def said_lines(text: str) -> list[str]:
+    """The lines that say something."""
+    return [line.strip() for line in text.splitlines() if line.strip()] or [""]

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 from bench.gpu.model_shapes import random_folder
-from bench.gpu.result import Result, first_line, is_out_of_memory
+from bench.gpu.result import Result, is_out_of_memory, said_lines
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = {"lora": "mistral-7b-lora.yml", "qlora": "mistral-7b-qlora.yml"}
@@ -137,7 +137,7 @@ def _estimate(config: Path) -> float | None:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"`regreason check` refuses the config: {first_line(done.stderr)}")
+        raise RuntimeError(f"`regreason check` refuses the config: {said_lines(done.stderr)[-1]}")
     found = re.search(r"about ([\d.]+) GiB", done.stdout)
     return float(found[1]) if found else None
 
@@ -167,8 +167,7 @@ def run_axolotl(config: Path, folder: Path) -> None:
         print(said[-4000:], file=sys.stderr)
         if is_out_of_memory(said):
             raise MemoryError("axolotl train ran out of memory")
-        lines = [line for line in said.splitlines() if line.strip()]
-        raise RuntimeError(f"axolotl train failed: {lines[-1][:150] if lines else 'no output'}")
+        raise RuntimeError(f"axolotl train failed: {said_lines(said)[-1]}")
 
 
 @contextmanager
