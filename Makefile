@@ -6,6 +6,8 @@
 # make tasks   lm-eval's task files and the sweeps, after an edit of regreason_plugin/core/paper.yml
 # make bench   benchmarks: scorer and probes, training, import, annotation, build, compare, predict,
 #              lm_eval start-up
+# make gpu     what it does on a CUDA card, written to docs/gpu.md: about half an hour. In another environment:
+#              PYTHON=python3; with the folder of `regreason base smollm2`: SMOLLM2=DIR
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +16,7 @@ export HF_HUB_OFFLINE := 1
 export AXOLOTL_DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study test test-slow test-all pytest bench tasks lint format clean
+.PHONY: help setup demo study test test-slow test-all pytest bench gpu tasks lint format clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -73,6 +75,11 @@ bench: setup
 	$(BIN)/python tests/bench/bench_compare.py
 	$(BIN)/python tests/bench/bench_predict.py
 	$(BIN)/python tests/bench/bench_startup.py
+
+# An interpreter that is given is taken as it is, and nothing is installed.
+GIVEN := $(filter command,$(origin PYTHON))
+gpu: $(if $(GIVEN),,setup)
+	$(if $(GIVEN),$(PYTHON),$(BIN)/python) tests/bench/gpu $(if $(SMOLLM2),--smollm2 $(SMOLLM2))
 
 # Needs no installation of the task files, which it makes.
 tasks: $(VENV)/.dependencies
