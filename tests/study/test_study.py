@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.axolotl import ROOT, programs
+from helpers.axolotl import ROOT, environment, programs
 from helpers.labelled_tables import write_answers
 from scipy import stats
 
@@ -82,12 +82,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        # Its commands are those beside the interpreter.
-        patch.setattr(sys, "executable", str(programs() / "python"))
         write_answers(folder)
         columns = ["--explanation", "why", "--id", "id", "--group", "book"]
         # (In this process it would load Axolotl, which changes the environment.)
-        subprocess.run([programs() / "regreason", *TASK, *columns], check=True)
+        command = [sys.executable, "-m", "regreason_plugin", *TASK, *columns]
+        subprocess.run(command, check=True, env=environment())
+        # Its commands are those beside the interpreter.
+        patch.setattr(sys, "executable", str(programs() / "python"))
         assert main(["study", str(write_study(folder)), "--jobs", "2"]) == 0
         return Place(folder, Plan(read_study(folder / "study.yml")))
 
