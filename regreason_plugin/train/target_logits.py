@@ -15,6 +15,8 @@ from transformers import Trainer
 from regreason_plugin.train.row_tokens import IGNORE
 
 Batch = dict[str, Any]
+# (Axolotl's trainer beside it is untyped, and what it sets is of other types than here.)
+_Trainer: Any = Trainer
 
 # Another loss than that of the model's forward pass, made from all columns; or another layout of
 # rows and columns than that of the batch.
@@ -29,7 +31,7 @@ _OTHERWISE = (
 )
 
 
-class TargetLogits(Trainer):
+class TargetLogits(_Trainer):  # type: ignore[misc]
     """Goes between Axolotl's trainer and transformers', which takes the loss.
 
     Axolotl's counts the tokens of the whole batch before it hands the batch on.
@@ -71,12 +73,12 @@ def target_columns(inputs: Batch) -> Batch:
     return {**inputs, "labels": labels[:, columns], "logits_to_keep": columns}
 
 
-def can_leave_out(cfg: Any, model: nn.Module, devices: int) -> bool:
+def can_leave_out(cfg: Any, model: Any, devices: int) -> bool:
     """Whether a training may make logits in some columns only.
 
     Args:
         cfg: The config as Axolotl has validated it.
-        model: As the trainer has it, wrapped by peft or not.
+        model: A model of transformers, wrapped by peft or not.
         devices: GPUs among which one process splits a batch (nn.DataParallel), which would split
             the columns, too.
     """
