@@ -100,7 +100,7 @@ def nli_pairs(source: Source) -> list[dict[str, Any]]:
 def nli_data(
     folder: Path, source: Source, order: Order = "label_first", explanation: str | None = None
 ) -> DataFolder:
-    """A data folder of some 24 sentence pairs, half of them to train on.
+    """A data folder of 24 sentence pairs, six of them to train on.
 
     Args:
         folder: Where to.
@@ -126,7 +126,7 @@ def nli_data(
     options = BuildOptions(
         order=order,
         arms=("label_only", "explanation"),
-        parts={"train": 4, "validation": 1, "test": 4},
+        parts={"train": 2, "validation": 1, "test": 5},
     )
     return _built(folder, ratings, options, NLI)
 

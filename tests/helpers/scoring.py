@@ -79,7 +79,10 @@ def lm_eval_samples(
 
 
 def check_same(
-    found: Sequence[Prediction], samples: Sequence[dict[str, Any]], declaration: Declaration
+    found: Sequence[Prediction],
+    samples: Sequence[dict[str, Any]],
+    declaration: Declaration,
+    within: float = 1e-5,
 ) -> None:
     """Labels the same, log-probabilities as far as float32 goes; from what lm-eval logged."""
     for prediction, sample in zip(found, samples, strict=True):
@@ -93,7 +96,7 @@ def check_same(
         assert prediction.label == declaration.labels[scores.index(max(scores))]
         assert list(prediction.probabilities) == list(declaration.labels)
         logs = [math.log(value) for value in prediction.probabilities.values()]
-        assert logs == pytest.approx([score - norm for score in scores], rel=1e-6, abs=1e-5)
+        assert logs == pytest.approx([score - norm for score in scores], rel=1e-6, abs=within)
         right = declaration.labels[sample["doc"]["label"] - 1] == prediction.label
         assert sample["acc"] == right
 

@@ -12,7 +12,7 @@ from helpers.scoring import check_same, evaluate, lm_eval_samples
 from lm_eval.models.huggingface import HFLM
 
 from regreason_plugin import Classifier
-from regreason_plugin.build.folder import TEST
+from regreason_plugin.build.folder import TEST, DataFolder
 from regreason_plugin.core.paper import AXES, EIGHTEEN
 from regreason_plugin.evaluate.model import RegReasonHF
 
@@ -57,13 +57,14 @@ def test_sentence_pairs_are_scored_and_predicted_as_hf_does(
     assert expected.keys() == found.keys()
     assert len(expected) >= 9
     check_scores(list(expected.values()), [found[name] for name in expected])
-    assert lm.scorer.packs
+    check_packed(lm, data)
 
     text = {f"pair-{number}": pair["text"] for number, pair in enumerate(nli_pairs(source))}
     names = [row.id for row in data.rows(TEST)]
     classifier = Classifier(f"pretrained={smollm2},dtype=float32", data.path, device="cpu")
     predicted = classifier([text[name] for name in names])
-    check_same(predicted, [expected[name] for name in names], data.declaration)
+    check_same(predicted, [found[name] for name in names], data.declaration)
+    check_same(predicted, [expected[name] for name in names], data.declaration, within=1e-4)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -78,10 +79,14 @@ def test_three_axes_of_a_conversation_are_scored_in_one_row(
         samples = [sorted(one["samples"][task], key=by_id) for one in (expected, found)]
         assert len(samples[0]) >= 4
         check_scores(*samples)
-    # The prompts of the axes share their conversation, and the labels their prompt.
+    check_packed(lm, data)
+
+
+def check_packed(lm: RegReasonHF, data: DataFolder) -> None:
+    """What prompts share (a conversation, a premise) is read once, and so is what labels share."""
     assert lm.scorer.packs
     prompts = [row.messages[0].content for row in data.rows(TEST)]
-    alone = sum(len(hf.tokenizer(prompt).input_ids) for prompt in prompts)
+    alone = sum(len(lm.tokenizer(prompt).input_ids) for prompt in prompts)
     assert lm.scorer.tokens_read < 0.85 * alone
 
 

@@ -93,7 +93,7 @@ def test_trained_tokens_are_the_scored_tokens(
         how = {"apply_chat_template": True, "chat_template": template, "tokenizer_name": "smollm2"}
     rows = read_rows(data.path, "train/explanation.jsonl")
     got = list(zip(rows, trained(values), strict=True))
-    assert len(got) == data.manifest.counts["train"].rows >= 9
+    assert len(got) == data.manifest.counts["train"].rows >= 6
     seen = 0
     for axis in ["label"] if kind == "pairs" else AXES:
         manager = partial(own_tasks, data, tmp_path / "task") if kind == "pairs" else task_manager
