@@ -1,12 +1,14 @@
 # make setup   the environment: .venv with everything in it
 # make demo    the whole way on the built-in benchmark, on a CPU; ARMS=a,b for other arms than the paper's
-# make study   thirteen conditions x five seeds on that benchmark, on a CPU: about two hours
+# make study   thirteen conditions x five seeds on that benchmark (studies/mini.yml): about two hours
 # make test    linters, types and the tests that find nearly every fault: some eight minutes
 # make test-all  these, and then the slow ones (make test-slow)
 # make real-model  what the tests on a real model need, 100 MB more
 # make tasks   lm-eval's task files and the sweeps, after an edit of regreason_plugin/core/paper.yml
 # make bench   benchmarks: scorer and probes, training, import, annotation, build, compare, predict,
 #              lm_eval start-up
+# make gpu     what it does on a CUDA card, written to docs/gpu.md: about half an hour. In another environment:
+#              PYTHON=python3; with the folder of `regreason base smollm2`: SMOLLM2=DIR
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 export AXOLOTL_DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup real-model demo study test test-slow test-all pytest bench tasks lint format clean
+.PHONY: help setup real-model demo study test test-slow test-all pytest bench gpu tasks lint format clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -45,7 +47,7 @@ demo: setup
 	$(BIN)/regreason demo $(if $(ARMS),--arms $(ARMS))
 
 study: setup
-	$(BIN)/regreason study
+	$(BIN)/regreason study studies/mini.yml
 
 lint: setup
 	$(BIN)/ruff check .
@@ -80,6 +82,11 @@ bench: setup
 	$(BIN)/python tests/bench/bench_compare.py
 	$(BIN)/python tests/bench/bench_predict.py
 	$(BIN)/python tests/bench/bench_startup.py
+
+# An interpreter that is given is taken as it is, and nothing is installed.
+GIVEN := $(filter command,$(origin PYTHON))
+gpu: $(if $(GIVEN),,setup)
+	$(if $(GIVEN),$(PYTHON),$(BIN)/python) tests/bench/gpu $(if $(SMOLLM2),--smollm2 $(SMOLLM2))
 
 # Needs no installation of the task files, which it makes.
 tasks: $(VENV)/.dependencies

@@ -115,12 +115,13 @@ def krippendorff_alpha(scores: Floats) -> float | None:
     Args:
         scores: [rows, coders] on 1 to 5, NaN where there is none.
     """
-    from krippendorff import alpha
-
     counts = (to_labels(scores)[:, :, None] == LEVELS).sum(axis=1)
     counts = counts[counts.sum(axis=1) >= 2]
     if np.count_nonzero(counts.sum(axis=0)) < 2:
         return None
+    # (Data without raters' scores is built without the package.)
+    from krippendorff import alpha
+
     value = alpha(value_counts=counts, value_domain=LEVELS, level_of_measurement="ordinal")
     return float(value)
 

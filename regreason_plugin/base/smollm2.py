@@ -21,6 +21,7 @@ from regreason_plugin.base.source import (
     find_source,
 )
 from regreason_plugin.base.tokenizer import read_tokenizer
+from regreason_plugin.core.available_memory import available_memory
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256
 from regreason_plugin.core.markdown import render
@@ -28,7 +29,6 @@ from regreason_plugin.core.whole_files import atomic_writer, whole_folder, writi
 
 Dtype = Literal["float32", "bfloat16"]
 CARD, ORIGIN = "README.md", "origin.json"
-MEMINFO = Path("/proc/meminfo")
 
 _WEIGHTS = 134_515_008
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -153,26 +153,12 @@ def _check_room(out: Path, dtype: Dtype) -> None:
             "space, or name another place",
             path=out,
         )
-    available = _available_memory()
+    available = available_memory()
     if available is not None and available < _MEMORY[dtype]:
         raise UserError(
             f"writing the model takes about {_MEMORY[dtype] / 1e9:.1f} GB of memory, and "
             f"{available / 1e9:.1f} GB are available; end other programs, or use another machine"
         )
-
-
-def _available_memory() -> int | None:
-    """Bytes that programs can still have; None where the system does not say."""
-    try:
-        lines = MEMINFO.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    kibibytes = {
-        name: int(value.split()[0]) for name, _, value in (x.partition(":") for x in lines)
-    }
-    if "MemAvailable" not in kibibytes:
-        return None
-    return 1024 * (kibibytes["MemAvailable"] + kibibytes.get("SwapFree", 0))
 
 
 def _origin(source: Source, dtype: Dtype, folder: Path) -> Origin:

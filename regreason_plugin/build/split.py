@@ -87,5 +87,10 @@ def _strata(groups: Mapping[str, Mapping[str, int]], seed: int) -> list[list[str
     for group, datasets in groups.items():
         strata.setdefault(tuple(sorted(datasets)), []).append(group)
     for names in strata.values():
-        names.sort(key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+        names.sort(key=lambda name: order_of(name, seed))
     return list(strata.values())
+
+
+def order_of(group: str, seed: int) -> bytes:
+    """The sort key of a group in an order that only its name and the seed decide."""
+    return hashlib.sha256(f"{seed}\0{group}".encode()).digest()

@@ -13,6 +13,7 @@ from regreason_plugin.cli import (
     base,
     baselines,
     data,
+    fetch,
     gate,
     models,
     predict,
@@ -27,7 +28,7 @@ Run = Callable[[argparse.Namespace], int]
 # As `regreason --help` lists them; the help of each is the docstring of what runs it.
 GROUPS: dict[str, dict[str, tuple[AddArguments, Run]]] = {
     "data": {
-        "fetch": (data.add_fetch, data.run_fetch),
+        "fetch": (fetch.add_fetch, fetch.run_fetch),
         "import": (data.add_import, data.run_import),
         "annotate": (annotate.add_annotate, annotate.run_annotate),
         "aggregate": (aggregate.add_aggregate, aggregate.run_aggregate),

@@ -1,4 +1,4 @@
-"""The commands that make data: files to start from, conversations, data folders."""
+"""The commands that make data: conversations and data folders."""
 
 from __future__ import annotations
 
@@ -25,59 +25,9 @@ from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.paper import DATASETS, SOURCES
 from regreason_plugin.core.prompt import ORDERS
 from regreason_plugin.core.whole_files import check_not_input
-from regreason_plugin.task.shipped_configs import FOLDER
 
 # In place of a file, for `build`.
 MINI = "mini"
-
-
-def add_fetch(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `fetch`."""
-    parser.add_argument("files", choices=_FETCH, help="which files")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help=f"default: prompts, or {FOLDER} for configs"
-    )
-
-
-def run_fetch(args: argparse.Namespace) -> int:
-    """Copy the raters' prompts or the Axolotl configs into a folder of your own.
-
-    Reads the installed package. `prompts` writes the prompts and a commented
-    config for `annotate` and `explain`; `configs` writes the folder
-    axolotl_configs/ for installations without a checkout.
-
-    Example:
-        regreason fetch configs
-    """
-    return _FETCH[args.files](args.out)
-
-
-def _fetch_configs(out: Path | None) -> int:
-    from regreason_plugin.task.shipped_configs import copy_configs
-
-    out = out or Path(FOLDER)
-    for path in copy_configs(out):
-        say(f"Written: {path}")
-    say(f"What there is: {out / 'README.md'}")
-    say("Next: regreason build mini --out runs/demo/data")
-    config, sweep = out / "cpu" / "lora.yml", out / "arms" / "explanation.yml"
-    say(f"      axolotl train {config} --sweep {sweep}")
-    return 0
-
-
-def _fetch_prompts(out: Path | None) -> int:
-    from regreason_plugin.annotate.prompts import copy_prompts
-
-    out = out or Path("prompts")
-    *prompts, explain, config = copy_prompts(out)
-    say(f"{len(prompts)} prompts: {out}")
-    say(f"A config with every key explained: {config}; for `regreason explain`: {explain}")
-    say(f"Next: change them, write `prompts: {out}` into the config, and")
-    say(f"      regreason annotate {config} --dry-run")
-    return 0
-
-
-_FETCH = {"prompts": _fetch_prompts, "configs": _fetch_configs}
 
 
 def add_import(importer: argparse.ArgumentParser) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from regreason_plugin.build.arms import ARMS, PAPER_ARMS
 from regreason_plugin.cli.console import (
     SPREADSHEET_SAFE,
+    amount,
     console,
     distance,
     errors,
-    mini_size,
     names,
     positive,
     progress,
@@ -65,10 +65,22 @@ def add_demo(demo: argparse.ArgumentParser) -> None:
 
 def add_study(study: argparse.ArgumentParser) -> None:
     """Add the arguments of `study`."""
-    study.add_argument("--out", type=Path, default=Path("runs/study"), metavar="DIR")
-    study.add_argument("--seeds", type=positive, default=5, metavar="N", help="a condition")
-    study.add_argument("--per-dataset", type=mini_size, default=200, metavar="N")
-    study.add_argument("--jobs", type=positive, metavar="N", help="at once; default: the cores")
+    study.add_argument("study", type=Path, metavar="STUDY.yml")
+    study.add_argument(
+        "--dry-run", action="store_true", help="only show the plan and what it takes"
+    )
+    study.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="at once; default: the GPUs, else the cores, as far as the memory allows, at most 4",
+    )
+    study.add_argument(
+        "--minutes",
+        type=amount,
+        metavar="M",
+        help="start nothing that would not end within them; the same command goes on later",
+    )
 
 
 def add_eval(parser: argparse.ArgumentParser) -> None:
@@ -184,18 +196,22 @@ def run_demo(args: argparse.Namespace) -> int:
 
 
 def run_study(args: argparse.Namespace) -> int:
-    """Answer the paper's question at small scale, on a CPU, in hours.
+    """Compare ways to train on data of your own, with several seeds.
 
-    Trains every condition with several seeds on the mini benchmark, scores and
-    compares them, and writes all of it below --out; a stopped study goes on
-    where it stopped; needs a checkout.
+    Reads STUDY.yml, which names the data, the base model, the conditions and
+    the seeds; builds the data, chooses hyperparameters on validation, trains
+    and scores every model, and writes the comparison, learning curves and a
+    report. A stopped study goes on where it stopped. Before it starts it says
+    what it takes, from a few measured steps. Exit code 3: out of time.
 
     Example:
-        regreason study --seeds 5 --jobs 2
+        regreason study studies/mini.yml --dry-run
     """
     from regreason_plugin import study
 
-    return study.run_study(args.out, args.seeds, args.per_dataset, args.jobs)
+    return study.run_study(
+        args.study, jobs=args.jobs, minutes=args.minutes or None, dry_run=args.dry_run
+    )
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from regreason_plugin.build.scopes import setting_scope
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.results import Run, TaskResult, model_arguments
+from regreason_plugin.evaluate.answer_cache import HOW
+from regreason_plugin.evaluate.results import Run, model_arguments
+from regreason_plugin.evaluate.task_results import TaskResult
 from regreason_plugin.evaluate.task_setting import OF_TASK
 from regreason_plugin.metrics.answers import Answers
 from regreason_plugin.metrics.metric_names import ACTIVATION_WEIGHTS, PRIMARY_ACTIVATION, PROBES
@@ -157,6 +160,66 @@ def check_same_training_data(runs: Iterable[Run]) -> None:
                 f"({theirs['path']} and {ours['path']}); train both on the same folder",
                 path=run.folder,
             )
+
+
+def check_same_scoring(run: Run, train: Run, tasks: Iterable[str]) -> None:
+    """Refuse a model's results on train rows that do not stand beside those on its test rows.
+
+    Raises:
+        UserError: They are of another data folder, or scored in another way (a limit apart), or
+            the model was trained on other rows.
+    """
+    for what, of_run in {**_SETUP, **_LOADING}.items():
+        if what != "--limit" and of_run(run) != of_run(train):
+            raise UserError(
+                f"the test rows and the train rows of {run.name!r} differ in {what} "
+                f"({of_run(run)!r} and {of_run(train)!r}); score both in the same way",
+                path=run.folder,
+            )
+    for task in tasks:
+        ours, theirs = run.tasks[task], train.tasks[task]
+        for what, of_task in _TASK.items():
+            if of_task(ours) != of_task(theirs):
+                raise UserError(
+                    f"the test rows and the train rows of {run.name!r} in {task} differ in {what} "
+                    f"({of_task(ours)!r} and {of_task(theirs)!r}); score both on the same data in "
+                    "the same way",
+                    path=theirs.source,
+                )
+        _check_trained_on(run, theirs)
+
+
+# Which model it is, its results are sorted by; what a probe reads changes no score.
+_NO_LOADING = HOW | {"pretrained", "peft", "tokenizer", "probe", "renyi_alpha"}
+_LOADING: dict[str, Callable[[Run], Any]] = {
+    "how the model was loaded": lambda run: {
+        name: str(value)
+        for name, value in model_arguments(run.config).items()
+        if name not in _NO_LOADING
+    }
+}
+
+
+def _check_trained_on(run: Run, result: TaskResult) -> None:
+    """Refuse train rows that a model was not trained on; one that was never trained may have any.
+
+    Raises:
+        UserError: The model was trained on another folder, or on other settings.
+    """
+    trained_on = run.training.get("data", {}).get("sha256")
+    if trained_on is not None and trained_on != result.data["sha256"]:
+        raise UserError(
+            f"{run.name!r} was trained on other data ({run.training['data'].get('path')}) than the "
+            "train rows that it was scored on; score those of its own folder",
+            path=result.source,
+        )
+    scope, setting = run.training.get("scope"), result.setting
+    if scope and not {setting.axis, setting_scope(*setting.setting)} & {*scope.split("+")}:
+        raise UserError(
+            f"{run.name!r} was trained on {scope} alone, so it has not seen the train rows of "
+            f"{result.task}; score those of its own tasks",
+            path=result.source,
+        )
 
 
 # --- entropies ------------------------------------------------------------------------------

@@ -28,6 +28,11 @@ from regreason_plugin.compare.differences import (
 )
 from regreason_plugin.compare.disagreements import Disagreement, choose
 from regreason_plugin.compare.estimates import Estimates
+from regreason_plugin.compare.generalisation_gap import (
+    TrainScores,
+    generalisation_gaps,
+    read_train_scores,
+)
 from regreason_plugin.compare.learning_curves import curves_of
 from regreason_plugin.compare.notes import notes_of
 from regreason_plugin.compare.task_scores import (
@@ -108,6 +113,7 @@ def compare(
         arms,
         scores,
         question,
+        train=read_train_scores(arms, tasks),
         margin=margin,
         difference=difference,
         command=command,
@@ -125,6 +131,7 @@ def conclude(
     difference: float = 0.02,
     command: str = "",
     incomparable: Mapping[str, str] = MappingProxyType({}),
+    train: TrainScores | None = None,
 ) -> form.Comparison:
     """Every figure, test and sentence, from what the models answered.
 
@@ -136,6 +143,7 @@ def conclude(
         difference: As `compare`.
         command: As `compare`.
         incomparable: Entropies that are left out, and why.
+        train: What some models scored on train rows.
 
     Raises:
         UserError: Not every task has the primary question's metric.
@@ -192,6 +200,7 @@ def conclude(
             needed={name: needed_for(estimates, against[name], difference) for name in arms.others},
             gap_of=WHOLE_GAIN if WHOLE_GAIN in arms.others else None,
             gap=gaps(estimates, arms, WHOLE_GAIN) if WHOLE_GAIN in arms.others else {},
+            generalisation=generalisation_gaps(arms, scores, train) if train else {},
             layers=_layers(estimates, arms),
             reliability={name: reliability_of(scores, models.of) for name, models in alone.items()},
             confusion={name: confusion_of(scores, models.of) for name, models in alone.items()},

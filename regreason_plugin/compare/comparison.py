@@ -141,6 +141,26 @@ class Gap(_Model):
     high: float | None
 
 
+class GeneralisationGap(_Model):
+    """An arm's label loss (``nll``) on the rows that it was trained on and on test rows.
+
+    Means over its seeds, and unweighted means over the settings scored on both. Exploratory.
+    """
+
+    train: Interval
+    test: Interval
+    gap: Interval = Field(description="test minus train: how far the arm overfits")
+    difference: Interval | None = Field(
+        description="the gap minus the baseline's, over the same rows; null for the baseline "
+        "itself, and where it has no results on train rows"
+    )
+    train_documents: int = Field(description="scored, over all settings")
+    test_documents: int = Field(description="likewise")
+    over: Literal["seeds and groups", "groups"] | None = Field(
+        description="what the gap's interval speaks of; groups: of these trained models only"
+    )
+
+
 class Wins(_Model):
     """In how many settings an arm's accuracy is above, as, or below the baseline's."""
 
@@ -292,6 +312,11 @@ class Comparison(_Model):
     )
     gap_of: str | None = Field(description="the arm whose gain is 1: explanation, if it is there")
     gap: dict[str, Gap] = Field(description="by arm, of the pooled accuracy")
+    generalisation: dict[str, GeneralisationGap] = Field(
+        default_factory=dict,
+        description="by arm, the baseline among them: label loss on train rows and on test rows; "
+        "only arms all of whose models were scored on train rows",
+    )
     layers: dict[str, dict[str, list[Interval]]] = Field(
         description="entropy by layer, by metric and arm; index 0 the embeddings. Of models that "
         "explain first, with the label forced at once (forced_...)"

@@ -150,6 +150,29 @@ def variance_of(
     return Variance(of_seeds, max(of_groups - rest, 0.0), min(rest, of_seeds), seeds - 1, df)
 
 
+def variance_of_gap(values: Array, first: Variance, second: Variance) -> Variance:
+    """The variance of one mean minus another, over the same seeds and over groups of their own.
+
+    The seeds act on both means, so their part is seen in the differences by seed. The two samples
+    share no group, so the groups' parts add, with the degrees of freedom of a sum of two variances
+    (Satterthwaite, Biometrics Bulletin 2, 1946; Welch, Biometrika 34, 1947).
+
+    Args:
+        values: The differences by seed, ``[S]``.
+        first: Of the one mean over these seeds.
+        second: Of the other.
+    """
+    seeds, groups = len(values), first.groups + second.groups
+    parts = [(one.groups / groups, one.df_groups) for one in (first, second) if one.groups > 0]
+    df = 1 / sum(share**2 / freedom for share, freedom in parts) if parts else first.df_groups
+    if seeds < ENOUGH_SEEDS:
+        return Variance(0.0, groups, 0.0, 0, df)
+    of_seeds, rest = float(values.var(ddof=1)) / seeds, first.rest + second.rest
+    if of_seeds <= _ROUNDING * groups:
+        return Variance(0.0, groups + rest, 0.0, seeds - 1, df)
+    return Variance(of_seeds, groups, min(rest, of_seeds), seeds - 1, df)
+
+
 def mean(
     values: Array,
     variance: Variance,

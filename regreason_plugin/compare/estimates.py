@@ -130,6 +130,10 @@ class Estimates:
         """A figure alone; NaN where undefined."""
         return float(self._statistic(metric, models, self._at(task)).values.mean())
 
+    def by_seed(self, metric: str, models: Models) -> Array:
+        """A figure of each seed, or pair of models, over all settings, ``[S]``."""
+        return self._statistic(metric, models, self._at(None)).values
+
     def pooled_accuracies(self, models: Models) -> Statistic:
         """The differences of some pairs of models by pair ``[S]``, and the groups' contributions.
 

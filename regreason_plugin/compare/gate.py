@@ -32,9 +32,10 @@ from regreason_plugin.compare.gate_parts import (
 from regreason_plugin.compare.planned_looks import Look
 from regreason_plugin.compare.task_scores import TaskScores, read_tasks
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.results import Run, TaskResult
+from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import samples_file
 from regreason_plugin.evaluate.scoring_notes import scoring_notes
+from regreason_plugin.evaluate.task_results import TaskResult
 from regreason_plugin.metrics.answers import Array
 
 Verdict = Literal["pass", "fail", "undecided"]

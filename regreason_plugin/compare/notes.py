@@ -64,9 +64,20 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
                 f"`{arm}` has {len(more)} more settings than `{comparison.baseline}`, which are "
                 "left out: the baseline's are compared."
             )
+    notes += _about_train_rows(comparison)
     notes += _about_groups(comparison.settings)
     notes += _about_absent_labels(comparison.settings)
     return notes
+
+
+def _about_train_rows(comparison: Comparison) -> list[str]:
+    """Of which arms and settings the gap to the train rows is not known, where some have one."""
+    scored = comparison.generalisation
+    without = [arm for arm in (comparison.baseline, *comparison.arms) if arm not in scored]
+    if not scored or not without:
+        return []
+    named = listed([f"`{arm}`" for arm in without])
+    return [f"Not every model of {named} was scored on train rows: without a gap to test rows."]
 
 
 def _about_groups(settings: Sequence[Setting]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class Stage:
 
     Attributes:
         name: Such as ``train explanation``; its first word is its kind.
-        command: What is run, and printed.
+        command: What is run, and printed; or gives it, where it depends on a stage before.
         inputs: A hash of everything the result depends on.
         done: A file that is there when the stage has finished.
         after: Names of the stages that have to be done before.
@@ -48,12 +49,16 @@ class Stage:
     """
 
     name: str
-    command: list[str]
+    command: list[str] | Callable[[], list[str]]
     inputs: str
     done: Callable[[], bool]
     after: tuple[str, ...] = ()
     clears: Path | None = None
     seconds: float = 60.0
+
+    def words(self) -> list[str]:
+        """The command; the stages before have to be done."""
+        return self.command() if callable(self.command) else self.command
 
     @property
     def kind(self) -> str:
@@ -84,19 +89,49 @@ def settings(jobs: int) -> dict[str, str]:
     }
 
 
-def run_stages(out: Path, stages: list[Stage], jobs: int = 1) -> bool:
+def run_stages(
+    out: Path,
+    stages: list[Stage],
+    jobs: int = 1,
+    *,
+    gpus: Sequence[int] = (),
+    until: float | None = None,
+) -> bool:
     """Run what is not done yet, and say so as it goes.
 
     Args:
         out: Where logs and the book of finished stages are kept.
         stages: Each after those that it waits for.
         jobs: How many run at once.
+        gpus: One for each of these jobs; none where they share what there is.
+        until: Of `time.monotonic`, in seconds: nothing is started that would not end by then, as
+            far as can be foreseen. `unfinished` tells what is left.
 
     Returns:
         False when a command failed: what then still ran is finished, nothing more is started.
     """
     with _only_one(out) as lock:
-        return _Runner(out, stages, jobs, lock).run()
+        return _Runner(out, stages, jobs, lock, gpus, until).run()
+
+
+def unfinished(out: Path, stages: Sequence[Stage]) -> list[Stage]:
+    """The stages that have not run yet, or from other inputs."""
+    book = _Book(out / "stages.json")
+    return [stage for stage in stages if not book.finished(stage)]
+
+
+def seconds_left(out: Path, stages: Sequence[Stage], jobs: int) -> float:
+    """About how long `run_stages` would take."""
+    book = _Book(out / "stages.json")
+    left = [book.estimate(stage) for stage in stages if not book.finished(stage)]
+    return sum(left) / max(min(jobs, len(left)), 1)
+
+
+def take_for_finished(out: Path, stages: Sequence[Stage]) -> None:
+    """Remember stages whose results came from elsewhere."""
+    book = _Book(out / "stages.json")
+    for stage in stages:
+        book.remember(stage, stage.words(), None)
 
 
 @dataclass
@@ -104,16 +139,28 @@ class _Running:
     stage: Stage
     child: subprocess.Popen[bytes]
     log: Path
+    words: list[str]
     started: float
     bar: TaskID
+    gpu: int | None
 
 
 class _Runner:
-    def __init__(self, out: Path, stages: list[Stage], jobs: int, lock: IO[str]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        stages: list[Stage],
+        jobs: int,
+        lock: IO[str],
+        gpus: Sequence[int],
+        until: float | None,
+    ) -> None:
         self._out = out
         self._stages = stages
         self._jobs = jobs
         self._lock = lock
+        self._gpus = gpus
+        self._until = math.inf if until is None else until
         self._book = _Book(out / "stages.json")
         self._waiting = list(stages)
         self._running: list[_Running] = []
@@ -152,18 +199,31 @@ class _Runner:
                 break
             if not self._finished.issuperset(stage.after):
                 continue
+            done = self._book.finished(stage)
+            if not done and time.monotonic() + self._book.estimate(stage) > self._until:
+                # (A shorter one may still end in time.)
+                continue
             self._waiting.remove(stage)
-            self._announce(stage)
-            if self._book.finished(stage):
+            words = stage.words()
+            self._announce(stage, words)
+            if done:
                 console.print("  done before", style="dim")
                 self._finished.add(stage.name)
                 continue
             if stage.clears:
                 shutil.rmtree(stage.clears, ignore_errors=True)
-            self._running.append(self._child(stage, bars))
-        return bool(self._waiting) and not self._failed
+            self._running.append(self._child(stage, words, bars))
+        return bool(self._waiting) and not self._failed and not self._out_of_time()
 
-    def _child(self, stage: Stage, bars: Progress) -> _Running:
+    def _out_of_time(self) -> bool:
+        """Whether none of the waiting stages can be started any more."""
+        return not self._running and all(
+            time.monotonic() + self._book.estimate(stage) > self._until
+            for stage in self._waiting
+            if self._finished.issuperset(stage.after)
+        )
+
+    def _child(self, stage: Stage, words: list[str], bars: Progress) -> _Running:
         log = self._out / "logs" / f"{stage.name.replace(' ', '-')}.log"
         with writing(log):
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -171,16 +231,21 @@ class _Runner:
         # axolotl looks for accelerate on the path; this environment may not be activated.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         given = {**os.environ, **settings(self._jobs), "PATH": path, "PYTHONUNBUFFERED": "1"}
+        taken = {one.gpu for one in self._running}
+        gpu = next((gpu for gpu in self._gpus if gpu not in taken), None)
+        if gpu is not None:
+            given["CUDA_VISIBLE_DEVICES"] = str(gpu)
         with log.open("wb") as stream:
             child = subprocess.Popen(
-                [program(stage.command[0]) or stage.command[0], *stage.command[1:]],
+                [program(words[0]) or words[0], *words[1:]],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env=given,
                 pass_fds=(self._lock.fileno(),),
             )
-        return _Running(stage, child, log, time.monotonic(), bars.add_task(stage.name, total=100))
+        bar = bars.add_task(stage.name, total=100)
+        return _Running(stage, child, log, words, time.monotonic(), bar, gpu)
 
     def _look(self, bars: Progress) -> None:
         for one in list(self._running):
@@ -194,18 +259,19 @@ class _Runner:
                 self._failed = True
                 _show_failure(one.stage, code, one.log)
                 continue
-            self._book.remember(one.stage, time.monotonic() - one.started)
+            self._book.remember(one.stage, one.words, time.monotonic() - one.started)
             self._finished.add(one.stage.name)
 
-    def _announce(self, stage: Stage) -> None:
+    def _announce(self, stage: Stage, words: list[str]) -> None:
         left = [other for other in [stage, *self._waiting] if not self._book.finished(other)]
         left += [one.stage for one in self._running]
         seconds = sum(map(self._book.estimate, left)) / min(self._jobs, max(len(left), 1))
         remaining = f"about {_minutes(seconds)} left" if left else "nothing left to do"
         number = f"{self._stages.index(stage) + 1}/{len(self._stages)}"
         console.print(f"\n[bold]\\[{number}] {stage.name}[/bold] ({remaining})")
-        command = shlex.join(stage.command)
-        console.print(f"  $ {command}", style="cyan", highlight=False, soft_wrap=True, markup=False)
+        console.print(
+            f"  $ {shlex.join(words)}", style="cyan", highlight=False, soft_wrap=True, markup=False
+        )
 
 
 class _Book:
@@ -221,11 +287,11 @@ class _Book:
         known: Mapping[str, Any] | None = self.stages.get(stage.name)
         return known is not None and known["inputs"] == stage.inputs and stage.done()
 
-    def remember(self, stage: Stage, seconds: float) -> None:
+    def remember(self, stage: Stage, words: list[str], seconds: float | None) -> None:
         self.stages[stage.name] = {
             "inputs": stage.inputs,
-            "seconds": round(seconds, 1),
-            "command": shlex.join(stage.command),
+            "seconds": None if seconds is None else round(seconds, 1),
+            "command": shlex.join(words),
         }
         with atomic_writer(self.path) as stream:
             stream.write((json.dumps(self.stages, indent=1) + "\n").encode("utf-8"))
@@ -233,7 +299,9 @@ class _Book:
     def estimate(self, stage: Stage) -> float:
         """Seconds: as this machine's stages of the kind took, or a guess."""
         same = [
-            known["seconds"] for name, known in self.stages.items() if name.split()[0] == stage.kind
+            known["seconds"]
+            for name, known in self.stages.items()
+            if name.split()[0] == stage.kind and known["seconds"] is not None
         ]
         return sum(same) / len(same) if same else stage.seconds
 

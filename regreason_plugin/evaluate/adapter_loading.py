@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import PeftConfig, PeftModel
-from peft.utils import load_peft_weights
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from regreason_plugin.core.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def load_adapter(
@@ -36,6 +37,10 @@ def load_adapter(
     Raises:
         UserError: The adapter was trained with tokens that the tokenizer lacks.
     """
+    # Models without an adapter are scored without peft, as with `hf`.
+    from peft import PeftConfig, PeftModel
+    from peft.utils import load_peft_weights
+
     config = PeftConfig.from_pretrained(adapter, revision=revision)
     _check_tokenizer(adapter, tokenizer)
     saved = None

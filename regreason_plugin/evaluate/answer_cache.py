@@ -20,7 +20,7 @@ _PIECE = 1 << 20
 # On the Hub, where they are not folders.
 _ON_HUB = ("pretrained", "peft", "tokenizer", "delta")
 # How answers are computed, not which: another batch or device changes the last digits.
-_HOW = frozenset(
+HOW = frozenset(
     {
         "batch_size",
         "max_batch_size",
@@ -67,7 +67,7 @@ def answers_digest(model: str, arguments: Mapping[str, Any]) -> str:
     """
     facts: dict[str, Any] = {"regreason": __version__, "model": model}
     for name, value in sorted(arguments.items()):
-        if name in _HOW or value is None:
+        if name in HOW or value is None:
             continue
         if name in _ON_HUB and not isinstance(value, str):
             raise UserError(

@@ -23,6 +23,7 @@ from regreason_plugin.build.folder import (
     open_data_folder,
 )
 from regreason_plugin.build.mini import mini_data_folder
+from regreason_plugin.build.split import SPLITS, Split, order_of
 from regreason_plugin.core.declaration import Declaration, Setting
 from regreason_plugin.core.errors import UserError, say_once, stop_on_user_error
 from regreason_plugin.core.model_use import prompt_hashes
@@ -56,13 +57,22 @@ class TrainDocuments:
 
 
 class TrainSampler(ContextSampler):  # type: ignore[misc]
-    """lm-eval's default sampler, on a train file that a zero-shot run never reads."""
+    """lm-eval's default sampler, on a train file that a zero-shot run never reads.
+
+    Attributes:
+        scored_group: The group of a train document that is scored, of which no example may be; None
+            for a document of another split, which shares no group with the train rows.
+    """
+
+    scored_group: str | None = None
 
     @stop_on_user_error()
     def sample(self, n: int, eval_doc: Document | None = None, **_: Any) -> list[Document]:
         """Draw n examples with the seed of --seed."""
         (source,) = self.df
         documents = source.read()
+        if self.scored_group is not None:
+            documents = [one for one in documents if one["group"] != self.scored_group]
         if n > len(documents):
             raise UserError(
                 f"--num_fewshot {n} asks for more examples than the {len(documents)} of "
@@ -91,6 +101,7 @@ def _load(
     data: dict[str, Any],
     data_dir: object = None,
     default_data_dir: str | None = None,
+    split: object = "test",
     **others: Any,
 ) -> dict[str, Any]:
     """The documents of one setting.
@@ -105,11 +116,14 @@ def _load(
             into the results, so what is put into it here goes with every number.
         data_dir: The data folder, from --metadata.
         default_data_dir: The one that the task file of another task names.
+        split: Which rows are scored, from --metadata.
         others: The rest of the metadata and all model arguments.
 
     Raises:
-        UserError: The folder is missing, broken, misnamed, or lacks the setting.
+        UserError: The folder is missing, broken, misnamed, or lacks the setting; there is no such
+            split, or the twins are asked for another one than the test rows.
     """
+    scored = _split(split, order)
     if data != {}:
         raise UserError(f"metadata has no key 'data'; name the data folder {data_dir_example()}")
     for key in others:
@@ -133,12 +147,52 @@ def _load(
         order=folder.order,
         raters=folder.manifest.raters,
         regreason=version("regreason"),
+        split=scored,
         **_about(folder.declaration, dataset, axis),
     )
     return {
-        "test": datasets.Dataset.from_list(_documents(folder, TEST)[dataset, axis]),
+        "test": datasets.Dataset.from_list(_scored_documents(folder, scored, (dataset, axis))),
         "train": [TrainDocuments(folder, order, (dataset, axis))],
     }
+
+
+def _split(split: object, order: Order) -> Split:
+    """The split whose rows are scored.
+
+    Raises:
+        UserError: There is no such split, or the task is a twin and it is not the test split.
+    """
+    scored = next((name for name in SPLITS if name == split), None)
+    if scored is None:
+        raise UserError(f"metadata split is {split!r}; write one of {', '.join(SPLITS)}")
+    if scored != "test" and order == "explanation_first":
+        raise UserError(
+            f"metadata split is {scored!r}, and the tasks for models that explain first score "
+            "test rows only; leave split out"
+        )
+    return scored
+
+
+def _scored_documents(folder: DataFolder, split: Split, setting: Setting) -> list[Document]:
+    """The rows of a setting that are scored.
+
+    Test rows stand in the order of their file, by id. Rows of another split stand group by group
+    in an order that only the groups' names and the seed of the data decide, so that the first N
+    (``--limit``) are a random choice of whole groups, the last of which may be cut. Prompt and
+    label of a row are the same in the files of all arms.
+
+    Raises:
+        UserError: The split has no row of the setting.
+    """
+    if split == "test":
+        return _documents(folder, TEST)[setting]
+    arms = folder.manifest.arms
+    name = f"{split}/{'label_only' if 'label_only' in arms else arms[0]}.jsonl"
+    documents = _documents(folder, name).get(setting)
+    if not documents:
+        raise UserError(f"has no {split} rows for {' '.join(setting)}", path=folder.path / name)
+    # (The sort is stable, so that rows of a group stay in their order.)
+    return sorted(documents, key=lambda row: order_of(row["group"], folder.manifest.seed))
 
 
 def _about(declared: Declaration, dataset: str, axis: str) -> dict[str, Any]:

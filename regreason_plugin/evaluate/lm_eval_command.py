@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regreason_plugin.build.split import Split
+
 
 @dataclass(frozen=True, kw_only=True)
 class LmEvalCommand:
@@ -24,6 +26,7 @@ class LmEvalCommand:
             ``peft``, ``dtype`` or ``load_in_4bit``.
         tasks: Tasks, groups and globs.
         data_dir: The data folder; None where the task files name one.
+        split: Which rows of the data are scored.
         program: What is typed before the flags.
         model: lm-eval's kind of model.
         batch_size: Rows a batch, or ``auto``.
@@ -38,6 +41,7 @@ class LmEvalCommand:
     model_args: Mapping[str, Any]
     tasks: Sequence[str]
     data_dir: Path | str | None = None
+    split: Split = "test"
     program: Sequence[str] = ("regreason", "eval")
     model: str = "regreason-hf"
     batch_size: str = "auto"
@@ -52,11 +56,13 @@ class LmEvalCommand:
         """What follows the program."""
         flags = ["--model", self.model, "--model_args", _model_args_text(self.model_args)]
         flags += ["--apply_chat_template"] * self.chat_template
-        metadata = None if self.data_dir is None else _json({"data_dir": str(self.data_dir)})
+        metadata = {} if self.data_dir is None else {"data_dir": str(self.data_dir)}
+        if self.split != "test":
+            metadata["split"] = self.split
         for flag, value in (
             ("--tasks", ",".join(self.tasks)),
             ("--include_path", self.include_path),
-            ("--metadata", metadata),
+            ("--metadata", _json(metadata) if metadata else None),
             ("--num_fewshot", self.shots or None),
             ("--limit", self.limit),
             ("--batch_size", self.batch_size),

@@ -7,57 +7,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from regreason_plugin.build.split import Split
 from regreason_plugin.core.base_weights import read_base_weights
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import RECORD, ModelUse, differences
-from regreason_plugin.evaluate.task_setting import TaskSetting, is_ours, setting_of
-from regreason_plugin.metrics.metric_names import ACTIVATION_DEFINITION, FORCED
+from regreason_plugin.evaluate.task_results import TaskResult, task_results
 
-# Metrics whose values are no single numbers: a list, or a text.
-_NO_NUMBERS = ("_by_layer", "_by_layer_se", "deciding_token", ACTIVATION_DEFINITION)
 # How lm_eval ends the names of its files: a date as in 2026-01-31T10-20-30.123456.
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?)$")
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """What lm_eval wrote of one task.
-
-    Attributes:
-        task: Its name.
-        metrics: By key, None where undefined.
-        stderrs: The standard errors, likewise.
-        documents: How many were scored, as lm_eval says: 0.4.11 says all of the task's also where
-            ``--samples`` chose some (`samples.scored_ids` counts them).
-        original: How many the task has.
-        fewshot: Examples in the prompt.
-        version: The task's.
-        data: Origin, sha256 and more of the data folder, and what the task asks.
-        setting: The latter, checked.
-        source: The results file.
-        deciding_token: The input token at which a model with probes decides, several where
-            documents differ; of a generative twin the one where the label is forced,
-            which comes after the same text for every model.
-        activation_definition: The weights whose entropy the activation entropy is, several where
-            documents differ; None without the mark.
-        samples_hash: lm_eval's hash of all samples, None without.
-    """
-
-    task: str
-    metrics: dict[str, float | None]
-    stderrs: dict[str, float | None]
-    documents: int
-    original: int
-    fewshot: int
-    version: str
-    data: dict[str, Any]
-    setting: TaskSetting
-    source: Path
-    deciding_token: str | list[str] | None = None
-    activation_definition: str | list[str] | None = None
-    samples_hash: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +26,7 @@ class Run:
     Attributes:
         name: As given on the command line.
         folder: Where its results lie.
-        tasks: By task name.
+        tasks: Results on test rows, by task name.
         config: lm_eval's own record of how it was called, of the newest file.
         environment: Versions and the chat template's hash, of the newest file.
         training: What `axolotl train` with our plugin left beside the adapter: arm, seed,
@@ -79,6 +38,7 @@ class Run:
         inputs: What else decides which tokens a model reads, of the newest file and as far
             as lm_eval says: the tokenizer's tokens for the beginning and the end of a text,
             and the system instruction's hash.
+        train: The same model's results on train rows, as a run of their own; None without any.
     """
 
     name: str
@@ -91,6 +51,7 @@ class Run:
     superseded: list[Path] = field(default_factory=list)
     inputs: dict[str, Any] = field(default_factory=dict)
     misfit: tuple[str, ...] = ()
+    train: Run | None = None
 
     @property
     def model(self) -> str:
@@ -131,17 +92,19 @@ def read_models(name: str, folder: Path) -> list[Run]:
     """Read the results of all models that a folder has results of, in the order of their names.
 
     Where several files hold the same task of a model, the newest counts and the others are
-    named in ``superseded``.
+    named in ``superseded``. Results on train rows never stand for those on test rows: they are
+    in ``train``, and those on validation rows are passed over.
 
     Raises:
-        UserError: The folder holds no results of our tasks, or a file is broken.
+        UserError: The folder holds no results of our tasks, or of a model none on test rows; or a
+            file is broken.
     """
     files = _files(folder)
     if not files and not folder.exists():
         raise UserError(f"no such results folder for {name!r}", path=folder)
     # lm_eval puts the date into the file's name; the folder is the model's.
     files.sort(key=lambda file: (date_of(file), file.name))
-    by_model: dict[tuple[str, ...], list[tuple[Path, dict[str, Any]]]] = {}
+    by_model: dict[tuple[str, ...], dict[Split, list[_File]]] = {}
     # (A file of another program may have such a date in its name.)
     contents = [(file, _load(file)) for file in files if _is_results(file, folder)]
     if not contents:
@@ -150,20 +113,21 @@ def read_models(name: str, folder: Path) -> list[Run]:
             path=folder,
         )
     for file, content in contents:
-        if _tasks_of(content, file):
-            by_model.setdefault(_identity(content.get("config", {}), file), []).append(
-                (file, content)
-            )
+        for task, result in task_results(content, file).items():
+            model = _identity(content.get("config", {}), file)
+            of_split = by_model.setdefault(model, {}).setdefault(result.setting.split, [])
+            if not of_split or of_split[-1].path != file:
+                of_split.append(_File(file, content, {}))
+            of_split[-1].tasks[task] = result
     if not by_model:
         raise UserError(
             "holds results of other tasks only; run lm_eval with --tasks 'regreason_*' or with "
             "your own task",
             path=folder,
         )
-    if len(by_model) == 1:
-        return [_merge(name, folder, contents) for contents in by_model.values()]
     return [
-        _merge(name, by_model[model][-1][0].parent, by_model[model]) for model in sorted(by_model)
+        _of_model(name, folder if len(by_model) == 1 else None, by_model[model])
+        for model in sorted(by_model)
     ]
 
 
@@ -204,15 +168,47 @@ def _is_results(file: Path, named: Path) -> bool:
     return isinstance(content.get("results"), dict) and "n-samples" in content
 
 
-def _merge(name: str, folder: Path, contents: list[tuple[Path, dict[str, Any]]]) -> Run:
-    """What the files of one model say, the oldest first."""
+class _File(NamedTuple):
+    """A results file, with those of its tasks that are of one model and split."""
+
+    path: Path
+    content: dict[str, Any]
+    tasks: dict[str, TaskResult]
+
+
+def _of_model(name: str, folder: Path | None, by_split: dict[Split, list[_File]]) -> Run:
+    """A model's results on test rows, and beside them those on train rows.
+
+    Args:
+        name: As `Run`.
+        folder: As `Run`; None for that of its newest file.
+        by_split: Its files, the oldest first.
+
+    Raises:
+        UserError: None is of test rows.
+    """
+    if "test" not in by_split:
+        first, *_ = by_split.values()
+        raise UserError(
+            f"holds results of {_model(first[-1].content.get('config', {}))} on "
+            f"{' and '.join(by_split)} rows only; score its test rows too, without split in "
+            "--metadata",
+            path=folder or first[-1].path,
+        )
+    run = _merge(name, folder or by_split["test"][-1].path.parent, by_split["test"])
+    if "train" not in by_split:
+        return run
+    return replace(run, train=_merge(name, run.folder, by_split["train"]))
+
+
+def _merge(name: str, folder: Path, files: list[_File]) -> Run:
+    """What the files of one model and split say, the oldest first."""
     tasks: dict[str, TaskResult] = {}
     superseded: list[Path] = []
-    for file, content in contents:
-        of_file = _tasks_of(content, file)
-        superseded += sorted({tasks[task].source for task in of_file if task in tasks})
-        tasks.update(of_file)
-    file, content = contents[-1]
+    for one in files:
+        superseded += sorted({tasks[task].source for task in one.tasks if task in tasks})
+        tasks.update(one.tasks)
+    file, content, _ = files[-1]
     config = content.get("config", {})
     trained_in = _record_folder(config, file)
     run = Run(
@@ -324,65 +320,3 @@ def _load(file: Path) -> dict[str, Any]:
     if not isinstance(content.get("results"), dict):
         raise UserError("is no results file of lm_eval: it has no 'results'", path=file)
     return content
-
-
-def _tasks_of(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
-    results: dict[str, TaskResult] = {}
-    for task, values in content["results"].items():
-        data = _data(content, task)
-        if not is_ours(task, data):
-            continue
-        metrics: dict[str, float | None] = {}
-        stderrs: dict[str, float | None] = {}
-        for key, value in values.items():
-            metric, _, _filter = key.partition(",")
-            # lm_eval looks for an error of our errors too, and finds none.
-            if not _filter or metric.endswith("_stderr_stderr"):
-                continue
-            # Their own standard-error cells are always empty.
-            if metric.removesuffix("_stderr").endswith(_NO_NUMBERS):
-                continue
-            known = value if isinstance(value, int | float) else None
-            if metric.endswith("_stderr"):
-                stderrs[metric.removesuffix("_stderr")] = known
-            else:
-                metrics[metric] = known
-        if "acc" not in metrics:
-            raise UserError(
-                f"task {task} has no 'acc' (was it run with --predict_only?)", path=file
-            )
-        if not data.get("sha256"):
-            raise UserError(
-                f"task {task} does not say which data it was scored on; score it again",
-                path=file,
-            )
-        counts = content.get("n-samples", {}).get(task, {})
-        results[task] = TaskResult(
-            task=task,
-            metrics=metrics,
-            stderrs=stderrs,
-            documents=int(counts.get("effective", 0)),
-            original=int(counts.get("original", 0)),
-            fewshot=int(content.get("n-shot", {}).get(task, 0)),
-            version=str(content.get("versions", {}).get(task, "")),
-            data=data,
-            setting=setting_of(task, data, file),
-            source=file,
-            deciding_token=_text(values, "deciding_token"),
-            activation_definition=_text(values, ACTIVATION_DEFINITION),
-            samples_hash=content.get("task_hashes", {}).get(task),
-        )
-    return results
-
-
-def _text(values: dict[str, Any], name: str) -> Any:
-    """A text of the probes; of a twin that with the label forced."""
-    return values.get(f"{FORCED}{name},none", values.get(f"{name},none"))
-
-
-def _data(content: dict[str, Any], task: str) -> dict[str, Any]:
-    """What the metadata of a task say of its data; empty of other tasks, whose may be anything."""
-    inner: Any = content
-    for key in ("configs", task, "metadata", "data"):
-        inner = inner.get(key) if isinstance(inner, dict) else None
-    return inner if isinstance(inner, dict) else {}

@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.results import TaskResult, date_of
+from regreason_plugin.evaluate.results import date_of
+from regreason_plugin.evaluate.task_results import TaskResult
 from regreason_plugin.metrics.answers import Answers, Array
 from regreason_plugin.metrics.count_formulas import log_probabilities
 from regreason_plugin.metrics.label_metrics import comparable

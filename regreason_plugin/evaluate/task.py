@@ -58,6 +58,15 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
         refuse_truncation()
         super().build_all_requests(**how)
 
+    def fewshot_context(self, doc: dict[str, Any], *arguments: Any, **how: Any) -> Any:
+        """The prompt with its examples, of which none is of the document's own group.
+
+        lm-eval tells its sampler of the document only where both are of one split by name.
+        """
+        if self.config.metadata["data"].get("split") == "train":
+            self.sampler.scored_group = doc["group"]
+        return super().fewshot_context(doc, *arguments, **how)
+
     def dump_config(self) -> dict[str, Any]:
         """The config for the results, whose metadata may still be filled.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from regreason_plugin.build.split import Split
 from regreason_plugin.core.declaration import Declaration, Label, Normalise
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import EIGHTEEN
@@ -34,6 +35,7 @@ OF_TASK = (
     "question",
     "axis_title",
     "prompt_sha256",
+    "split",
     "misfit",
 )
 
@@ -50,6 +52,7 @@ class TaskSetting(BaseModel):
         ordinal: Whether their order means something.
         normalise: How scores of labels of unequal length are made comparable, as
             `regreason_plugin.core.declaration.Declaration.normalise`.
+        split: Which rows of the data were scored; results that do not say it are of test rows.
         generative: Whether the models explain first.
         place: Its place among the eighteen settings; None of any other task.
     """
@@ -63,6 +66,7 @@ class TaskSetting(BaseModel):
     label_end: str = ""
     ordinal: bool
     normalise: Normalise = "none"
+    split: Split = "test"
     generative: bool = False
     place: int | None
 
@@ -110,7 +114,7 @@ def setting_of(task: str, data: dict[str, Any], file: Path) -> TaskSetting:
             raise UserError(
                 f"task {task} does not say what its labels are; score it again", path=file
             )
-        data = _before_results_said_it(*EIGHTEEN.settings[place])
+        data = {**data, **_before_results_said_it(*EIGHTEEN.settings[place])}
     try:
         setting = TaskSetting.model_validate({**data, "place": place})
     except ValidationError as error:

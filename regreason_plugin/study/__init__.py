@@ -1,54 +1,158 @@
-"""`regreason study`: the paper's question at small scale, with several seeds, on a CPU.
+"""`regreason study`: conditions x seeds on data of one's own, from one file to a report.
 
-The mini benchmark, the tiny base, a LoRA a condition and seed. Learning rate and number of epochs
-are chosen once, on validation, for ``label_only`` with a seed of its own, and then used for all.
+The data are built, a few steps are measured, keys are chosen on validation, every condition is
+trained with every seed and scored, and the label-first ones are held against the first by
+`regreason compare`. Every part is a stage that is never done twice.
 """
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
-from regreason_plugin.core.stages import console, run_stages
-from regreason_plugin.demo import check_surroundings, default_jobs
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.stages import (
+    Stage,
+    console,
+    program,
+    run_stages,
+    seconds_left,
+    unfinished,
+)
 from regreason_plugin.study.condition_scores import compare_label_first, read_figures
-from regreason_plugin.study.hyperparameters import choose
+from regreason_plugin.study.cost_estimate import (
+    jobs_that_fit,
+    measure,
+    seconds_of,
+    show_estimate,
+)
+from regreason_plugin.study.hyperparameters import Chosen, choose
+from regreason_plugin.study.kept_runs import keep_choice, keep_finished, kept_choice, restore
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.study.report import print_report, write_report
+from regreason_plugin.study.study_file import StudyFile, read_study
+
+OUT_OF_TIME = 3
 
 
-def run_study(out: Path, seeds: int = 5, per_dataset: int = 200, jobs: int | None = None) -> int:
-    """Run or finish the study.
+def run_study(
+    file: Path, *, jobs: int | None = None, minutes: float | None = None, dry_run: bool = False
+) -> int:
+    """Run or finish a study.
 
     Args:
-        out: Everything is written below it.
-        seeds: Trainings a condition.
-        per_dataset: Conversations a dataset.
-        jobs: Stages at once; default one a core, at most four.
+        file: The study's file.
+        jobs: Stages at once; default as many as cores, GPUs and memory allow, at most four.
+        minutes: Nothing is started that would not end by then; default the file's own limit.
+        dry_run: Show what would be run and what it takes, from a few measured steps, and end.
 
     Returns:
-        0, or 1 when a command failed.
+        0; 1 when a command failed; 3 when time ran out before all was done.
 
     Raises:
-        UserError: Not in a checkout, or Axolotl is not installed.
+        UserError: The file, or what it names, is wrong; or the machine has not the memory.
     """
-    check_surroundings("study")
-    plan = Plan(out, tuple(range(1, seeds + 1)), per_dataset)
-    return run_plan(plan, jobs or default_jobs())
+    began = time.monotonic()
+    study = read_study(file)
+    for name in ("axolotl", "lm_eval"):
+        if program(name) is None:
+            raise UserError(f"{name} is not installed here; `make setup` installs it")
+    plan = Plan(study)
+    console.print(_describe(study), highlight=False)
+    if not run_stages(plan.out, plan.building()):
+        return 1
+    chosen = kept_choice(plan)
+    if chosen is not None and (kept := restore(plan, chosen)):
+        console.print(f"{kept} finished runs taken from {study.kept}", highlight=False)
+    measured = None
+    if dry_run or _left(plan, chosen):
+        measured = measure(plan)
+        plan = replace(plan, seconds=seconds_of(plan, measured))
+    gpus = _gpus()
+    jobs = jobs or len(gpus) or None
+    jobs = jobs_that_fit(study, measured, jobs)
+    minutes = minutes or study.limits.minutes
+    if measured is not None:
+        stages = [*plan.choosing(), *plan.comparing({} if chosen is None else chosen.keys)]
+        show_estimate(measured, jobs, seconds_left(plan.out, stages, jobs), minutes)
+    if dry_run:
+        return 0
+    until = None if minutes is None else began + 60 * minutes
+    return _run(plan, chosen, jobs, gpus, until)
 
 
-def run_plan(plan: Plan, jobs: int) -> int:
-    """Run or finish a plan, so many stages at once; the code is that of `run_study`."""
-    console.print(plan.describe(), highlight=False)
-    if not run_stages(plan.out, plan.choosing(), jobs):
+def _run(
+    plan: Plan, chosen: Chosen | None, jobs: int, gpus: tuple[int, ...], until: float | None
+) -> int:
+    if chosen is None:
+        if not run_stages(plan.out, plan.choosing(), jobs, gpus=gpus, until=until):
+            return 1
+        if left := unfinished(plan.out, plan.choosing()):
+            return _out_of_time(left)
+        chosen = choose(plan)
+        keep_choice(plan, chosen)
+    if plan.study.choose is not None:
+        console.print(chosen.describe(plan.study.choose.condition), highlight=False)
+    stages = plan.comparing(chosen.keys)
+    finished = run_stages(plan.out, stages, jobs, gpus=gpus, until=until)
+    for path in keep_finished(plan, chosen):
+        console.print(f"Kept: {path}", highlight=False, markup=False)
+    if not finished:
         return 1
-    choice = choose(plan)
-    console.print(choice.describe(), highlight=False)
-    if not run_stages(plan.out, plan.choosing() + plan.training(choice), jobs):
-        return 1
+    _report(plan, chosen)
+    left = unfinished(plan.out, stages)
+    return _out_of_time(left) if left else 0
+
+
+def _report(plan: Plan, chosen: Chosen) -> None:
+    """Write what is known: of the seeds with which every condition is finished."""
+    seeds = tuple(
+        seed
+        for seed in plan.study.seeds
+        if not unfinished(
+            plan.out,
+            [s for one in plan.study.conditions for s in plan.run_stages(one, seed, chosen.keys)],
+        )
+    )
+    if not seeds:
+        return
+    missing = [seed for seed in plan.study.seeds if seed not in seeds]
+    plan = replace(plan, study=plan.study.model_copy(update={"seeds": seeds}))
     figures = read_figures(plan)
     compared = compare_label_first(plan, figures)
-    written = write_report(plan, choice, figures, compared)
+    written = write_report(plan, chosen, figures, compared, missing)
     print_report(compared.comparison)
     for path in written:
         console.print(f"Written: {path}", highlight=False, markup=False)
-    return 0
+
+
+def _out_of_time(left: list[Stage]) -> int:
+    console.print(
+        f"Stopped by the limit of time: {len(left)} stages are left, the first of them "
+        f"{left[0].name}. The same command goes on from there.",
+        highlight=False,
+    )
+    return OUT_OF_TIME
+
+
+def _gpus() -> tuple[int, ...]:
+    import torch
+
+    return tuple(range(torch.cuda.device_count()))
+
+
+def _left(plan: Plan, chosen: Chosen | None) -> bool:
+    """Whether anything is still to be trained."""
+    stages = plan.choosing() if chosen is None else plan.comparing(chosen.keys)
+    return bool(unfinished(plan.out, stages))
+
+
+def _describe(study: StudyFile) -> str:
+    """What is going to happen, in a sentence."""
+    conditions, seeds = len(study.conditions), len(study.seeds)
+    first = f", after {len(study.choose.candidates())} to choose from" if study.choose else ""
+    return (
+        f"{study.title}: {conditions} conditions x {seeds} seeds = {conditions * seeds} "
+        f"trainings{first}; in {study.out}"
+    )

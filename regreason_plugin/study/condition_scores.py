@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 from regreason_plugin.compare.compare import Compared, compare
 from regreason_plugin.evaluate.results import Run, read_run
-from regreason_plugin.study.plan import Condition, Plan
+from regreason_plugin.study.plan import Plan
+from regreason_plugin.study.study_file import Condition
 
 ENOUGH_SEEDS = 3
 LEVEL = 0.95
 # (A generative twin's figure of the label forced at once, without an explanation before it.)
 FORCED = "forced_"
 SCORES = ("acc", "macro_f1", "qwk", "nll", "ece")
-# Those of which conditions are held against each other.
+# Those of which conditions are held against each other, where the task has them.
 COMPARED = ("acc", "macro_f1", "qwk", "nll", "miscalibration")
 ENTROPIES = (
     "output_entropy",
@@ -69,7 +70,7 @@ class Figures:
 
 def read_figures(plan: Plan) -> dict[str, Figures]:
     """Every condition's, by its name."""
-    return {condition.name: _read(plan, condition) for condition in plan.conditions}
+    return {condition.name: _read(plan, condition) for condition in plan.study.conditions}
 
 
 def compare_label_first(plan: Plan, figures: dict[str, Figures]) -> Compared:
@@ -80,11 +81,19 @@ def compare_label_first(plan: Plan, figures: dict[str, Figures]) -> Compared:
         if found.condition.order == "label_first"
         for run in found.runs
     ]
-    return compare(runs, plan.conditions[0].name, command=plan.command)
+    return compare(
+        runs,
+        plan.study.conditions[0].name,
+        primary=plan.study.primary,
+        margin=plan.study.margin,
+        command="regreason study",
+    )
 
 
 def _read(plan: Plan, condition: Condition) -> Figures:
-    runs = tuple(read_run(condition.name, plan.results(condition, seed)) for seed in plan.seeds)
+    runs = tuple(
+        read_run(condition.name, plan.results(condition, seed)) for seed in plan.study.seeds
+    )
     names = [*SCORES, *ENTROPIES]
     if condition.order == "explanation_first":
         # Of the probes, only the forced ones have the same text before them in every model.

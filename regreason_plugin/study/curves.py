@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from regreason_plugin.build.arms import ARMS
-from regreason_plugin.core.training_curves import evaluated_accuracy, read_log
+from regreason_plugin.core.training_curves import ACCURACIES, evaluated_accuracy, read_log
 from regreason_plugin.render.style import COLOURS, DASHES, MARKERS, style
-from regreason_plugin.study.plan import Condition, Plan
+from regreason_plugin.study.plan import Plan
+from regreason_plugin.study.study_file import Condition
 
 AXES = {
     "label_tokens_seen": "label tokens trained on",
@@ -20,8 +21,6 @@ AXES = {
 }
 
 
-# What a condition changes, each with a dash of its own.
-_REGIMES = (None, "regreason_label_smoothing", "lora_dropout", "regreason_label_share")
 _TITLES = {
     "label_first": "label first",
     # The true explanation stands before the label here; a model that writes its own does worse.
@@ -35,16 +34,19 @@ def draw(plan: Plan) -> bytes:
     An arm has one colour in all its conditions; a condition's changes have a dash of their own.
     """
     with style():
-        figure = Figure((12, 8), layout="constrained")
-        panels = figure.subplots(2, 2, sharey="row")
-        for row, (order, title) in enumerate(_TITLES.items()):
-            chosen = [condition for condition in plan.conditions if condition.order == order]
+        orders = plan.study.orders
+        figure = Figure((12, 4 * len(orders)), layout="constrained")
+        panels = figure.subplots(len(orders), 2, sharey="row", squeeze=False)
+        for row, order in enumerate(orders):
+            chosen = [one for one in plan.study.conditions if one.order == order]
             for axes, (key, name) in zip(panels[row], AXES.items(), strict=True):
-                for condition in chosen:
-                    _curve(axes, plan, condition, key)
+                measured = ""
+                for number, condition in enumerate(chosen):
+                    dash = sum(one.arm == condition.arm for one in chosen[:number])
+                    measured = _curve(axes, plan, condition, key, dash) or measured
                 axes.set_xlabel(name)
-                axes.set_title(title)
-            panels[row][0].set_ylabel("accuracy on the validation labels")
+                axes.set_title(_TITLES[order])
+            panels[row][0].set_ylabel(ACCURACIES.get(measured, ""))
             right = panels[row][1]
             right.set_xscale("log")
             # Plain numbers: the style takes no text for mathematics, not even a power of ten.
@@ -53,34 +55,37 @@ def draw(plan: Plan) -> bytes:
             right.xaxis.set_minor_formatter(NullFormatter())
             right.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.suptitle(
-            f"Learning curves, mean over {len(plan.seeds)} seeds (GENERATED data, tiny base model)"
+            f"Learning curves of {plan.study.title}, mean over {len(plan.study.seeds)} seeds"
         )
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=130)
     return png.getvalue()
 
 
-def _curve(axes: Axes, plan: Plan, condition: Condition, key: str) -> None:
+def _curve(axes: Axes, plan: Plan, condition: Condition, key: str, dash: int) -> str:
+    """Draw one curve; what it shows, as of `ACCURACIES`."""
+    measured = ""
     by_step: dict[float, list[tuple[float, float]]] = {}
-    for seed in plan.seeds:
+    for seed in plan.study.seeds:
         for line in read_log(plan.model(condition, seed)):
             # (Before the first step nothing was trained on, and a logarithm has no zero.)
             accuracy = evaluated_accuracy(line)
             if accuracy is not None and line["step"]:
+                measured = accuracy[0]
                 by_step.setdefault(line["step"], []).append((line[key], accuracy[1]))
     points = [
         tuple(statistics.fmean(values) for values in zip(*pairs, strict=True))
         for _, pairs in sorted(by_step.items())
     ]
     arm = list(ARMS).index(condition.arm)
-    regime = list(_REGIMES).index(next(iter(condition.changes), None))
     axes.plot(
         [point[0] for point in points],
         [point[1] for point in points],
         color=COLOURS[arm % len(COLOURS)],
-        linestyle=DASHES[regime],
+        linestyle=DASHES[dash % len(DASHES)],
         marker=MARKERS[arm % len(MARKERS)],
         markersize=4,
         linewidth=1.3,
         label=condition.name.removesuffix("-explanation_first"),
     )
+    return measured

@@ -1,4 +1,4 @@
-"""The hyperparameters: those with which `label_only` predicts the validation labels best."""
+"""What was chosen: the keys with which one condition predicts the validation labels best."""
 
 from __future__ import annotations
 
@@ -6,36 +6,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regreason_plugin.core.training_curves import read_log
-from regreason_plugin.study.plan import Hyperparameters, Plan
+from regreason_plugin.study.plan import Plan
+from regreason_plugin.study.study_file import AxolotlKeys
 
 
 @dataclass(frozen=True)
-class Choice(Hyperparameters):
-    """What was chosen, and from what.
+class Chosen:
+    """Keys, and from what they were chosen.
 
     Attributes:
-        losses: The loss on the labels of the validation rows at the end of the training, in
-            nats, of each setting.
+        keys: Those that all conditions get; none where a study chooses nothing.
+        losses: Of each candidate the loss on the labels of the validation rows at the end of its
+            training, in nats a token.
     """
 
-    losses: tuple[tuple[Hyperparameters, float], ...]
+    keys: AxolotlKeys
+    losses: tuple[tuple[AxolotlKeys, float], ...] = ()
 
-    def describe(self) -> str:
+    def describe(self, condition: str) -> str:
         """In a sentence."""
-        return (
-            f"\nChosen on validation, for label_only: learning rate {self.learning_rate:g}, "
-            f"{self.num_epochs} epochs"
-        )
+        keys = ", ".join(f"{key} {value}" for key, value in self.keys.items())
+        return f"\nChosen on validation, for {condition}: {keys}"
 
 
-def choose(plan: Plan) -> Choice:
+def choose(plan: Plan) -> Chosen:
     """Read the validation losses that the choosing stages left, and take the lowest."""
+    if plan.study.choose is None:
+        return Chosen({})
     losses = tuple(
-        (setting, last_evaluation(plan.chosen_from(setting))["eval_label_loss"])
-        for setting in plan.settings
+        (keys, last_evaluation(plan.candidate(keys))["eval_label_loss"])
+        for keys in plan.study.choose.candidates()
     )
     best, _ = min(losses, key=lambda pair: pair[1])
-    return Choice(best.learning_rate, best.num_epochs, losses)
+    return Chosen(best, losses)
 
 
 def last_evaluation(model: Path) -> dict[str, float]:

@@ -1,222 +1,310 @@
-"""What the study trains: conditions x seeds, each a config, an adapter and its scores."""
+"""What a study runs: conditions x seeds, each a config, an adapter and its scores."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from regreason_plugin.build.arms import ARMS
+from regreason_plugin.build.folder import DataFolder, open_data_folder
+from regreason_plugin.build.split import Split
+from regreason_plugin.core.base_weights import read_base_weights
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.jsonl import file_sha256
+from regreason_plugin.core.model_use import RECORD
 from regreason_plugin.core.prompt import Order
 from regreason_plugin.core.stages import Stage, hash_of
 from regreason_plugin.core.whole_files import atomic_writer
-from regreason_plugin.demo import LORA, base_hash, eval_command, tasks_hash
+from regreason_plugin.core.yaml_file import dump_yaml, read_yaml
+from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
+from regreason_plugin.study.study_file import AxolotlKeys, Condition, StudyFile
 
-# Where the choice of hyperparameters starts the adapter; none of the study's own seeds.
-CHOICE_SEED = 0
-DATA_SEED = 0
+# What a config says of places, which change nothing in what is trained.
+_PLACES = ("base_model", "datasets", "test_datasets", "dataset_prepared_path", "output_dir")
 
 
 @dataclass(frozen=True)
-class Condition:
-    """An arm under one regime.
+class Seconds:
+    """What stages take, from a few measured steps (`cost_estimate`); guesses until then.
 
     Attributes:
-        name: Of its folders.
-        arm: What follows the label.
-        order: Whether label or explanation comes first.
-        changes: Keys of the config in which it differs from the others.
+        train: Of a training with these keys on these rows.
+        score: Of scoring so many documents.
     """
 
-    name: str
-    arm: str
-    order: Order = "label_first"
-    changes: dict[str, float] = field(default_factory=dict)
-
-
-CONDITIONS = (
-    *(Condition(arm, arm) for arm in ARMS),
-    Condition("label_only-smoothing", "label_only", changes={"regreason_label_smoothing": 0.1}),
-    Condition("label_only-dropout", "label_only", changes={"lora_dropout": 0.1}),
-    *(
-        Condition(f"{arm}-share", arm, changes={"regreason_label_share": 0.5})
-        for arm in ("explanation", "bag_of_words")
-    ),
-    *(
-        Condition(f"{arm}-explanation_first", arm, "explanation_first")
-        for arm in ("explanation", "shuffled")
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """The hyperparameters that are chosen."""
-
-    learning_rate: float
-    num_epochs: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.learning_rate:g}-{self.num_epochs}"
-
-
-SETTINGS = tuple(
-    Hyperparameters(rate, epochs) for epochs in (1, 2) for rate in (1.25e-4, 2.5e-4, 5e-4, 1e-3)
-)
+    train: Callable[[AxolotlKeys, Order], float] = lambda keys, order: 300.0
+    score: Callable[[int, Order], float] = lambda documents, order: 60.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything of a study is, and how it is made.
+    """Where everything of a study is, and the stages that make it.
 
     Attributes:
-        out: The folder of it all.
-        seeds: Of the trainings; the data have one seed, so that only the training varies.
-        per_dataset: Conversations a dataset.
-        conditions: What is trained; the first is what the other label-first ones, of which there
-            is one at least, are compared with, and what the hyperparameters are chosen for.
-        settings: The hyperparameters to choose from.
+        study: Its file.
+        seconds: What its stages take.
     """
 
-    out: Path
-    seeds: tuple[int, ...]
-    per_dataset: int
-    conditions: tuple[Condition, ...] = CONDITIONS
-    settings: tuple[Hyperparameters, ...] = SETTINGS
+    study: StudyFile
+    seconds: Seconds = field(default_factory=Seconds)
 
     @property
-    def command(self) -> str:
-        """What makes it."""
-        return f"regreason study --seeds {len(self.seeds)}"
-
-    def describe(self) -> str:
-        """What is going to happen, in a sentence."""
-        conditions, seeds = len(self.conditions), len(self.seeds)
-        return (
-            f"{conditions} conditions x {seeds} seeds = {conditions * seeds} trainings on "
-            f"generated data, after {len(self.settings)} to choose the hyperparameters"
-        )
+    def out(self) -> Path:
+        """The folder of it all."""
+        return self.study.out
 
     def data(self, order: Order) -> Path:
         """The data folder of an order; both have the same rows."""
         return self.out / "data" / order
 
-    def chosen_from(self, setting: Hyperparameters) -> Path:
-        """The adapter that a setting is judged by."""
-        return self.out / "choice" / setting.name
+    def open_data(self, order: Order) -> DataFolder:
+        """That folder, once its stage has run."""
+        return open_data_folder(self.data(order))
+
+    def candidate(self, keys: AxolotlKeys) -> Path:
+        """The adapter that a choice of keys is judged by."""
+        return self.out / "choice" / "-".join(_text(value) for value in keys.values())
 
     def model(self, condition: Condition, seed: int) -> Path:
         """The adapter of a condition and a seed."""
         return self.out / "models" / condition.name / str(seed)
 
     def results(self, condition: Condition, seed: int) -> Path:
-        """Its scores."""
+        """Its scores: a folder a split."""
         return self.out / "results" / condition.name / str(seed)
 
-    def choosing(self) -> list[Stage]:
-        """The data, and the first condition with every setting there is to choose from."""
-        stages = [self._data_stage("label_first"), self._data_stage("explanation_first")]
-        for setting in self.settings:
-            model = self.chosen_from(setting)
-            name = f"choose {setting.name}"
-            stages.append(self._train(name, self.conditions[0], setting, CHOICE_SEED, model))
-        return stages
+    @property
+    def baselines(self) -> Path:
+        """The results of the methods of `regreason baselines`."""
+        return self.out / "results" / "baselines"
 
-    def training(self, setting: Hyperparameters) -> list[Stage]:
-        """Every condition with every seed, trained and scored; seed by seed."""
+    # --- stages -----------------------------------------------------------------------------
+
+    def building(self) -> list[Stage]:
+        """The data, once an order."""
+        return [self._build(order) for order in self.study.orders]
+
+    def choosing(self) -> list[Stage]:
+        """The chosen-for condition with every candidate; the data must be there."""
+        choose = self.study.choose
+        if choose is None:
+            return []
+        (condition,) = (one for one in self.study.conditions if one.name == choose.condition)
         return [
-            stage
-            for seed in self.seeds
-            for condition in self.conditions
-            for stage in self._train_and_score(condition, setting, seed)
+            self._train(f"choose {self.candidate(keys).name}", condition, keys, choose.seed, place)
+            for keys in choose.candidates()
+            for place in [self.candidate(keys)]
         ]
 
-    def _data_stage(self, order: Order) -> Stage:
-        from regreason_plugin.build.mini import mini_fingerprint
+    def comparing(self, chosen: AxolotlKeys) -> list[Stage]:
+        """Every condition with every seed, trained and scored, seed by seed; then the baselines."""
+        stages = [
+            stage
+            for seed in self.study.seeds
+            for condition in self.study.conditions
+            for stage in self.run_stages(condition, seed, chosen)
+        ]
+        return [*stages, *self._baselines()]
 
-        folder = self.data(order)
-        size = str(self.per_dataset)
-        command = ["regreason", "build", "mini", "--out", str(folder), "--per-dataset", size]
+    def run_stages(self, condition: Condition, seed: int, chosen: AxolotlKeys) -> list[Stage]:
+        """One model trained, and scored on the test rows and on train rows."""
+        name = f"{condition.name} {seed}"
+        train = self._train(f"train {name}", condition, chosen, seed, self.model(condition, seed))
+        return [train, *self._score(name, condition, seed, train)]
+
+    def _build(self, order: Order) -> Stage:
+        study, folder = self.study, self.data(order)
+        asked = study.data
+        source = asked.task or asked.ratings or "mini"
+        command = ["regreason", "build", str(source), "--out", str(folder)]
+        if asked.mini:
+            command += ["--per-dataset", str(asked.mini)]
+        if asked.at_most:
+            sizes = ",".join(f"{split}={rows}" for split, rows in asked.at_most.items())
+            command += ["--at-most", sizes]
+        command += ["--arms", ",".join(study.arms), "--order", order, "--leaks", asked.leaks]
+        command += ["--seed", str(asked.seed)]
         return Stage(
             f"data {order}",
-            [*command, "--order", order, "--seed", str(DATA_SEED)],
-            hash_of(mini_fingerprint(), size, order, str(DATA_SEED)),
+            command,
+            hash_of(*_sources(study), *command),
             (folder / "manifest.json").is_file,
-            seconds=5,
-        )
-
-    def _train_and_score(
-        self, condition: Condition, setting: Hyperparameters, seed: int
-    ) -> Iterator[Stage]:
-        from regreason_plugin.build.mini import mini_tasks
-
-        name = f"{condition.name} {seed}"
-        train = self._train(f"train {name}", condition, setting, seed, self.model(condition, seed))
-        yield train
-        results = self.results(condition, seed)
-        first = condition.order == "label_first"
-        yield Stage(
-            f"{'score' if first else 'generate'} {name}",
-            eval_command(
-                self.model(condition, seed),
-                self.data(condition.order),
-                results,
-                mini_tasks(generative=not first),
-                "output+label+activation",
-            ),
-            hash_of(train.inputs, tasks_hash()),
-            lambda: any(results.rglob("results_*.json")),
-            after=(train.name,),
-            clears=results,
-            seconds=40 if first else 120,
+            seconds=15,
         )
 
     def _train(
-        self, name: str, condition: Condition, setting: Hyperparameters, seed: int, model: Path
+        self, name: str, condition: Condition, chosen: AxolotlKeys, seed: int, model: Path
     ) -> Stage:
-        values = self._config(condition, setting, seed, model)
-        file = self.out / "configs" / f"{name.split(' ', 1)[1].replace(' ', '-')}.yml"
-        _write_if_changed(file, yaml.safe_dump(values, sort_keys=False))
-        data = self._data_stage(condition.order)
+        keys = self.config(condition, chosen, seed, model)
+        file = self.out / "configs" / f"{name.partition(' ')[2].replace(' ', '-')}.yml"
+        _write_if_changed(file, dump_yaml(keys))
+        trained = {key: value for key, value in keys.items() if key not in _PLACES}
+        files = self.open_data(condition.order).manifest.files
         return Stage(
             name,
             ["axolotl", "train", str(file), "--launcher", "python"],
-            hash_of(data.inputs, base_hash(), json.dumps(values)),
-            (model / "regreason.json").is_file,
-            after=(data.name,),
+            hash_of(
+                *(files[f"{split}/{condition.arm}.jsonl"] for split in ("train", "validation")),
+                base_hash(self.study.base),
+                json.dumps(trained, sort_keys=True),
+            ),
+            (model / RECORD).is_file,
             clears=model,
-            seconds=60 + 50 * setting.num_epochs,
+            seconds=self.seconds.train(keys, condition.order),
         )
 
-    def _config(
-        self, condition: Condition, setting: Hyperparameters, seed: int, model: Path
+    def _score(self, name: str, condition: Condition, seed: int, train: Stage) -> Iterator[Stage]:
+        folder = self.open_data(condition.order)
+        counts = folder.manifest.counts
+        scoring = self.study.scoring
+        generative = condition.order == "explanation_first"
+        limits: dict[Split, int | None] = {"test": None}
+        if scoring.train_rows and not generative:
+            limits["train"] = scoring.train_rows
+        for split, limit in limits.items():
+            kind = "generate" if generative else "score" if split == "test" else "score-train"
+            results = self.results(condition, seed) / split
+            probe = scoring.probe if split == "test" else None
+            documents = counts[split].rows
+            yield Stage(
+                f"{kind} {name}",
+                scoring_command(self, condition, self.model(condition, seed), split, results),
+                hash_of(train.inputs, folder.manifest.files["test.jsonl"], str((probe, limit))),
+                _has_results(results),
+                after=(train.name,),
+                clears=results,
+                seconds=self.seconds.score(min(documents, limit or documents), condition.order),
+            )
+
+    def _baselines(self) -> list[Stage]:
+        methods = self.study.baselines
+        if not methods:
+            return []
+        data = self.data("label_first")
+        command = ["regreason", "baselines", str(data), "--out", str(self.baselines)]
+        command += ["--methods", ",".join(methods), "--model", self.study.base]
+        command += ["--seeds", ",".join(map(str, self.study.seeds))]
+        if include := task_folder(self.study):
+            command += ["--include_path", str(include)]
+        made_from = hash_of(
+            self.open_data("label_first").manifest.files["test.jsonl"],
+            base_hash(self.study.base),
+            *methods,
+        )
+        done = [_has_results(self.baselines / method) for method in methods]
+        return [
+            Stage(
+                "baselines",
+                command,
+                made_from,
+                lambda: all(one() for one in done),
+                seconds=self.seconds.score(3 * len(methods) * 1000, "label_first"),
+            )
+        ]
+
+    def config(
+        self, condition: Condition, chosen: AxolotlKeys, seed: int, model: Path
     ) -> dict[str, Any]:
-        values: dict[str, Any] = yaml.safe_load(LORA.read_text(encoding="utf-8"))
+        """The whole config of a training."""
+        keys = read_yaml(self.study.config).value
         for name, split in (("datasets", "train"), ("test_datasets", "validation")):
-            (entry,) = values[name]
+            (entry,) = keys[name]
             entry["path"] = str(self.data(condition.order) / split / "{arm}.jsonl")
         return {
-            **values,
+            # Points of a learning curve: before the first step, on the way, and at the end.
+            "eval_strategy": "steps",
+            "eval_steps": 0.2,
+            **keys,
+            **self.study.training,
+            **chosen,
+            **condition.keys,
             "regreason_arm": condition.arm,
-            "learning_rate": setting.learning_rate,
-            "num_epochs": setting.num_epochs,
-            # Small steps and many of them: a million weights learn faster so.
-            "micro_batch_size": 4,
+            "base_model": self.study.base,
             "seed": seed,
             "output_dir": str(model),
             "dataset_prepared_path": str(self.out / "prepared"),
-            # Five points of a learning curve.
-            "eval_strategy": "steps",
-            "eval_steps": 0.2,
-            "logging_steps": 25,
-            **condition.changes,
         }
+
+
+def scoring_command(
+    plan: Plan, condition: Condition, model: Path, split: Split, results: Path
+) -> Callable[[], list[str]]:
+    """What scores a model as it was trained; its record, which says how, is read when it is due."""
+
+    def words() -> list[str]:
+        record = json.loads((model / RECORD).read_text(encoding="utf-8"))
+        chat = bool(record["chat_template"])
+        arguments = {"pretrained": plan.study.base, "peft": str(model)}
+        if not record["adapter"]:
+            arguments = {"pretrained": str(model)}
+        elif chat:
+            arguments["tokenizer"] = str(model)
+        arguments |= record["model_arguments"] | record["template_arguments"]
+        if split == "test":
+            arguments["probe"] = plan.study.scoring.probe
+        folder = plan.open_data(condition.order)
+        generative = condition.order == "explanation_first"
+        return LmEvalCommand(
+            model_args=arguments,
+            tasks=[folder.declaration.tasks_argument(folder.settings(), generative=generative)],
+            data_dir=folder.path,
+            split=split,
+            limit=plan.study.scoring.train_rows if split == "train" else None,
+            include_path=task_folder(plan.study, generative=generative),
+            chat_template=chat,
+            output_path=results,
+        ).words()
+
+    return words
+
+
+def task_folder(study: StudyFile, *, generative: bool = False) -> Path | None:
+    """The lm-eval task files of a task of one's own; None where the package has them."""
+    if study.data.task is None:
+        return None
+    folder = study.data.task.parent
+    return folder / "explanation_first" if generative else folder
+
+
+def base_hash(base: str) -> str:
+    """Of a model's weights and, of a folder, its tokenizer."""
+    weights = read_base_weights(base)
+    tokenizer = Path(base) / "tokenizer.json"
+    return hash_of(
+        base if weights is None else weights.model_dump_json(),
+        file_sha256(tokenizer) if tokenizer.is_file() else "",
+    )
+
+
+def _sources(study: StudyFile) -> Iterator[str]:
+    """Hashes of what the data are built from."""
+    from regreason_plugin.build.mini import mini_fingerprint
+    from regreason_plugin.core.task_file import read_task
+
+    if study.data.mini:
+        yield mini_fingerprint()
+    if study.data.ratings:
+        yield file_sha256(study.data.ratings)
+    if study.data.task:
+        yield file_sha256(study.data.task)
+        table = read_task(study.data.task).data.path
+        if table is not None:
+            if not table.is_file():
+                raise UserError(
+                    "there is no such table; the comments in the study's file say how to get it",
+                    path=table,
+                )
+            yield file_sha256(table)
+
+
+def _has_results(folder: Path) -> Callable[[], bool]:
+    return lambda: any(folder.rglob("results_*.json"))
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _write_if_changed(path: Path, text: str) -> None:

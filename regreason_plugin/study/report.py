@@ -8,13 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.build.folder import open_data_folder
+from regreason_plugin.compare.comparability import describe_data
 from regreason_plugin.compare.compare import Compared
 from regreason_plugin.compare.comparison import Comparison
 from regreason_plugin.core.markdown import render
 from regreason_plugin.core.numbers import number
 from regreason_plugin.core.stages import console
 from regreason_plugin.core.whole_files import atomic_writer, together
+from regreason_plugin.evaluate.baselines import METHODS
+from regreason_plugin.evaluate.baselines.table import METRICS, read_outcome
 from regreason_plugin.render import tables
 from regreason_plugin.render.report_files import write
 from regreason_plugin.render.tables import Cells
@@ -28,27 +30,32 @@ from regreason_plugin.study.condition_scores import (
     Mean,
 )
 from regreason_plugin.study.curves import draw
-from regreason_plugin.study.hyperparameters import Choice
+from regreason_plugin.study.hyperparameters import Chosen
 from regreason_plugin.study.plan import Plan
 
 
 def write_report(
-    plan: Plan, choice: Choice, figures: dict[str, Figures], compared: Compared
+    plan: Plan,
+    chosen: Chosen,
+    figures: dict[str, Figures],
+    compared: Compared,
+    missing: Sequence[int] = (),
 ) -> list[Path]:
     """Write ``study.md``, ``study.json``, ``curves.png`` and all files of a comparison.
 
     Args:
-        plan: The finished study.
-        choice: The hyperparameters.
+        plan: The study, with the seeds that are finished.
+        chosen: The keys of all conditions.
         figures: Of every condition.
         compared: The label-first conditions against the first.
+        missing: Seeds that are not finished.
 
     Returns:
         Their paths.
     """
     contents = {
-        plan.out / "study.md": _markdown(plan, choice, figures, compared.comparison),
-        plan.out / "study.json": _numbers(plan, choice, figures),
+        plan.out / "study.md": _markdown(plan, chosen, figures, compared.comparison, missing),
+        plan.out / "study.json": _numbers(plan, chosen, figures),
         plan.out / "curves.png": draw(plan),
     }
     with together():
@@ -68,11 +75,26 @@ def print_report(comparison: Comparison) -> None:
 def _against_baseline(comparison: Comparison, metrics: Sequence[str]) -> Cells:
     """A row a condition: the baseline's means, of the others the differences to it."""
     base = comparison.pooled_scores[comparison.baseline]
-    rows = [[f"{comparison.baseline} (mean)", *(tables.interval(base[name]) for name in metrics)]]
+    known = [name for name in metrics if name in base]
+    rows = [[f"{comparison.baseline} (mean)", *(tables.interval(base[name]) for name in known)]]
     for arm in comparison.arms:
         pooled = comparison.pooled[arm]
-        rows.append([arm, *(tables.difference(pooled[name]) for name in metrics)])
-    return Cells(["condition", *metrics], rows, [], words=1, fixed=1)
+        rows.append([arm, *(tables.difference(pooled[name]) for name in known)])
+    return Cells(["condition", *known], rows, [], words=1, fixed=1)
+
+
+def _beside(plan: Plan) -> Cells | None:
+    """The methods that people would pick instead; means over settings and seeds."""
+    methods = [name for name in plan.study.baselines if (plan.baselines / name).is_dir()]
+    if not methods:
+        return None
+    tasks = plan.open_data("label_first")
+    names = tasks.declaration.task_names(tasks.settings())
+    rows = []
+    for name in methods:
+        outcome = read_outcome(plan.baselines, name, names)
+        rows.append([METHODS[name], *(number(outcome.metrics[metric]) for metric in METRICS)])
+    return Cells(["method", *METRICS.values()], rows, [], words=1, fixed=1)
 
 
 def _explanation_first(figures: dict[str, Figures]) -> Cells:
@@ -95,48 +117,51 @@ def _mean(mean: Mean) -> str:
 
 
 def _markdown(
-    plan: Plan, choice: Choice, figures: dict[str, Figures], comparison: Comparison
+    plan: Plan,
+    chosen: Chosen,
+    figures: dict[str, Figures],
+    comparison: Comparison,
+    missing: Sequence[int],
 ) -> bytes:
-    data = open_data_folder(plan.data("label_first"))
-    training = figures[plan.conditions[0].name].runs[0].training
+    data = plan.open_data("label_first")
+    training = figures[plan.study.conditions[0].name].runs[0].training
+    later = _explanation_first(figures)
     text = render(
         "study/study.md.j2",
-        plan=plan,
-        choice=choice,
+        study=plan.study,
+        chosen=chosen,
+        missing=missing,
         data=data,
+        described=describe_data({"origin": data.origin, "sha256": data.sha256}),
         counts=data.manifest.counts,
+        settings=len(data.settings()),
         training=training,
         versions={**training["versions"], "lm_eval": version("lm_eval")},
-        losses=[
-            [f"{one.learning_rate:g}", str(one.num_epochs), number(loss, 4)]
-            for one, loss in choice.losses
-        ],
+        losses=[[*map(str, keys.values()), number(loss, 4)] for keys, loss in chosen.losses],
         c=comparison,
         over=tables.interval_scope(comparison),
         marks=tables.mark_legend(comparison),
         scores=_against_baseline(comparison, COMPARED),
         entropies=_against_baseline(comparison, ENTROPIES),
-        explanation_first=_explanation_first(figures),
+        explanation_first=later if later.body else None,
+        beside=_beside(plan),
     )
     return text.encode("utf-8")
 
 
-def _numbers(plan: Plan, choice: Choice, figures: dict[str, Figures]) -> bytes:
+def _numbers(plan: Plan, chosen: Chosen, figures: dict[str, Figures]) -> bytes:
     content: dict[str, Any] = {
-        "format": 1,
-        "origin": "generated",
-        "seeds": plan.seeds,
-        "learning_rate": choice.learning_rate,
-        "num_epochs": choice.num_epochs,
-        "choice": [
-            {"learning_rate": one.learning_rate, "num_epochs": one.num_epochs, "loss": loss}
-            for one, loss in choice.losses
-        ],
+        "format": 2,
+        "title": plan.study.title,
+        "origin": plan.open_data("label_first").origin,
+        "seeds": plan.study.seeds,
+        "chosen": chosen.keys,
+        "choice": [{**keys, "loss": loss} for keys, loss in chosen.losses],
         "conditions": {
             name: {
                 "arm": one.condition.arm,
                 "order": one.condition.order,
-                "changes": one.condition.changes,
+                "keys": one.condition.keys,
                 "by_seed": one.values,
             }
             for name, one in figures.items()

@@ -25,8 +25,9 @@ from regreason_plugin.core.markdown import Markdown, block, code, render
 from regreason_plugin.core.numbers import number
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
-from regreason_plugin.evaluate.results import Run, TaskResult, read_run
+from regreason_plugin.evaluate.results import Run, read_run
 from regreason_plugin.evaluate.samples import documents_of
+from regreason_plugin.evaluate.task_results import TaskResult
 from regreason_plugin.evaluate.task_setting import declaration_of, in_paper
 from regreason_plugin.train.record import read_record
 

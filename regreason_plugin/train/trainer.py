@@ -190,7 +190,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         logs.update(self.tally.seen(self.accelerator))
         super().log(logs, start_time)
         if self._file is not None:
-            self._file.add(self.state.global_step, logs)
+            self._file.add(self.state.global_step, {**logs, "seconds": self.meter.seconds()})
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Evaluate; the metrics say how the label is predicted.

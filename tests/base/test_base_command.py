@@ -22,8 +22,9 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from regreason_plugin.base import smollm2, source
+from regreason_plugin.base import source
 from regreason_plugin.cli import main
+from regreason_plugin.core import available_memory
 
 KILLED = """
 import os, signal, sys
@@ -274,7 +275,7 @@ def test_a_memory_that_is_too_small_is_said_before_it_starts(
     )
     file = tmp_path / "meminfo"
     file.write_text(meminfo)
-    monkeypatch.setattr(smollm2, "MEMINFO", file)
+    monkeypatch.setattr(available_memory, "MEMINFO", file)
     monkeypatch.setattr(source, "hf_hub_download", None)
     assert base(tmp_path / "base") == 2
     assert "takes about 1.6 GB of memory, and 1.0 GB are available" in one_sentence(capsys)

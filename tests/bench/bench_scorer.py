@@ -7,7 +7,8 @@ falls). Only ratios mean anything.
     bench_scorer.py                        two cores, float32, vocabulary 32,000
     bench_scorer.py --vocabulary 152000
     bench_scorer.py --lengths              1, 2, 4 and 8 times the length
-    bench_scorer.py --gpu                  a Mistral-7B's shape in bfloat16, on a GPU
+
+On a GPU: tests/bench/gpu.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +33,22 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
+from helpers.long_conversations import LENGTHS, TOKENIZER, build_data
 from lm_eval import simple_evaluate
 from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from regreason_plugin.annotate.rules import rate
-from regreason_plugin.build.build import build
-from regreason_plugin.core.jsonl import write_records
-from regreason_plugin.core.paper import DATASETS
-from regreason_plugin.core.records import Conversation, Turn
-from regreason_plugin.data.mini import mini_conversations
+from regreason_plugin.core.cost import Memory
 from regreason_plugin.evaluate import scorer
 from regreason_plugin.evaluate.model import DEFAULT_PROBES, RegReasonHF
-from regreason_plugin.evaluate.prefix_tree import packed_rows
 from regreason_plugin.probes import forward
 from regreason_plugin.probes.entropy import activation_entropies, distribution_entropy
 
 ROOT = Path(__file__).parents[2]
-TOKENIZER = ROOT / "axolotl_configs" / "cpu" / "tiny-base"
-LENGTHS = (200, 500)  # tokens of a conversation
 HF = "hf"
 OURS = "regreason-hf, no probes"
 LIMIT = "the limit: a bare forward"
@@ -66,33 +60,6 @@ Batch = tuple[torch.Tensor, Sequence[int], Sequence[int]]
 
 
 # --- what is scored ---------------------------------------------------------------------
-
-
-def conversations(each: int, times: int) -> Iterator[Conversation]:
-    """Conversations of evenly spread lengths, of sentences from the mini benchmark."""
-    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    sentences = cycle(
-        turn.content for one in mini_conversations(0, 50) for turn in one.conversation
-    )
-    low, high = (times * length for length in LENGTHS)
-    for dataset in DATASETS:
-        for number in range(each):
-            wanted = low + (high - low) * number // max(each - 1, 1)
-            text: list[str] = []
-            tokens = 0
-            while tokens < wanted:
-                text.append(next(sentences))
-                tokens += len(tokenizer(text[-1]).input_ids)
-            question, answer = " ".join(text[: len(text) // 2]), " ".join(text[len(text) // 2 :])
-            yield Conversation(
-                id=f"{dataset}-{number}",
-                dataset=dataset,
-                group=f"{dataset}-{number}",
-                conversation=[
-                    Turn(role="user", content=question),
-                    Turn(role="assistant", content=answer),
-                ],
-            )
 
 
 class Listening(LM):  # type: ignore[misc]
@@ -111,10 +78,9 @@ class Listening(LM):  # type: ignore[misc]
 def requests_of(each: int, times: int) -> list[Any]:
     """What lm-eval asks of a model for the 18 tasks, ``each`` documents a task."""
     with tempfile.TemporaryDirectory() as scratch:
-        ratings, data = Path(scratch) / "ratings.jsonl", Path(scratch) / "data"
+        data = Path(scratch) / "data"
         # A third of them are the test set.
-        write_records(ratings, rate(conversations(5 * each, times)))
-        build(ratings, data)
+        build_data(data, 5 * each, times)
         manager = TaskManager(
             include_path=str(ROOT / "lm_eval_tasks"),
             include_defaults=False,
@@ -131,25 +97,19 @@ def requests_of(each: int, times: int) -> list[Any]:
 # --- the models --------------------------------------------------------------------------
 
 
-def model_of(args: argparse.Namespace, times: int, device: str | None = None) -> Any:
+def model_of(args: argparse.Namespace, times: int) -> Any:
     """A random model of the shape asked for."""
     torch.manual_seed(0)
-    window = max(2048, 2 * times * LENGTHS[1])
-    if args.gpu:  # the config's defaults are Mistral-7B-v0.1's
-        config = MistralConfig(max_position_embeddings=window)
-    else:
-        config = LlamaConfig(
-            vocab_size=args.vocabulary,
-            hidden_size=args.width,
-            intermediate_size=args.width * 11 // 4,
-            num_hidden_layers=args.layers,
-            num_attention_heads=args.width // 64,
-            num_key_value_heads=max(args.width // 256, 1),
-            max_position_embeddings=window,
-        )
-    dtype = torch.bfloat16 if args.gpu else torch.float32
-    with torch.device(device or ("cuda" if args.gpu else "cpu")):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    config = LlamaConfig(
+        vocab_size=args.vocabulary,
+        hidden_size=args.width,
+        intermediate_size=args.width * 11 // 4,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.width // 64,
+        num_key_value_heads=max(args.width // 256, 1),
+        max_position_embeddings=max(2048, 2 * times * LENGTHS[1]),
+    )
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
 def scorer_of(name: str, model: Any, hf_batch: int) -> Callable[[list[Any]], Any]:
@@ -238,20 +198,19 @@ def seconds_of(names: Sequence[str], args: argparse.Namespace, times: int) -> di
             print(f"round {number} of {args.rounds}: {name}", file=sys.stderr)
             started = time.perf_counter()
             run(requests)
-            if args.gpu:
-                torch.cuda.synchronize()
             if number:
                 taken[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def peak_mib(gpu: bool) -> float:
-    """The most memory that this process has had."""
-    if gpu:
-        return torch.cuda.max_memory_allocated() / 2**20
-    # (getrusage's figure is inherited from the parent.)
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
+def peak_mib() -> float:
+    """The most main memory that this process has had, since `forget_peak`."""
+    return Memory.so_far().peak_memory_mib
+
+
+def forget_peak() -> None:
+    """Begin the peak anew, with what the process has now."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def memory_of(name: str) -> dict[str, float]:
@@ -266,11 +225,10 @@ def measure_memory(args: argparse.Namespace) -> None:
     """`memory_of`, in that process."""
     requests, model = requests_of(args.documents, 1), model_of(args, 1)
     run = scorer_of(args.memory_of, model, args.hf_batch)
-    if not args.gpu:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak
-    before = peak_mib(args.gpu)
+    forget_peak()
+    before = peak_mib()
     run(requests)
-    print(json.dumps({"before": before, "peak": peak_mib(args.gpu)}))
+    print(json.dumps({"before": before, "peak": peak_mib()}))
 
 
 def table(args: argparse.Namespace) -> None:
@@ -295,26 +253,11 @@ def table(args: argparse.Namespace) -> None:
             cells += [f"{peak:.0f}", f"{peak / hf:.2f}", f"{peak / ours:.2f}"]
             cells += [f"{above:.0f}", f"{above / above_hf:.2f}"]
         row(name, *cells, *[""] * (10 - len(cells)))
-    if args.gpu:
-        model, tokens = model_of(args, 1, device="meta"), unique_tokens(args)
-        parameters = sum(one.numel() for one in model.model.layers.parameters())
-        share = 2 * parameters * tokens / seconds[OURS] / (args.peak_tflops * 1e12)
-        print(
-            f"\n{tokens / seconds[OURS]:.0f} unique tokens/s, which is {share:.2f} of "
-            f"{args.peak_tflops} TFLOP/s (2 x the blocks' parameters a token)"
-        )
 
 
 def row(*cells: str) -> None:
     """Print a row of a table."""
     print("| " + " | ".join(cells) + " |", flush=True)
-
-
-def unique_tokens(args: argparse.Namespace) -> int:
-    """How many tokens the packed rows have."""
-    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    contexts = {tuple(tokenizer(one.args[0]).input_ids) for one in requests_of(args.documents, 1)}
-    return sum(len(one.tokens) for one in packed_rows(contexts, linear=1e9, longest=8192))
 
 
 def lengths_table(args: argparse.Namespace) -> None:
@@ -341,24 +284,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hf-batch", type=int, default=16)
     parser.add_argument("--lengths", action="store_true")
-    parser.add_argument("--gpu", action="store_true")
-    # Dense bfloat16 of an H100 or H200, by NVIDIA's data sheets.
-    parser.add_argument("--peak-tflops", type=float, default=989)
     parser.add_argument("--memory-of", choices=NAMES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:
         measure_memory(args)
         return
-    if args.gpu:
-        shape = f"{torch.cuda.get_device_name()}; the shape of Mistral-7B-v0.1, bfloat16"
-    else:
-        shape = (
-            f"{os.cpu_count()} cores, {cpu_name()}; Llama of width {args.width}, {args.layers} "
-            f"layers, vocabulary {args.vocabulary}, float32"
-        )
     print(
-        f"{date.today()}, {shape}; torch {torch.__version__}, {18 * args.documents} documents, "
-        f"hf's batches of {args.hf_batch}, median of {args.rounds}\n",
+        f"{date.today()}, {os.cpu_count()} cores, {cpu_name()}; Llama of width {args.width}, "
+        f"{args.layers} layers, vocabulary {args.vocabulary}, float32; torch {torch.__version__}, "
+        f"{18 * args.documents} documents, hf's batches of {args.hf_batch}, "
+        f"median of {args.rounds}\n",
         flush=True,
     )
     (lengths_table if args.lengths else table)(args)

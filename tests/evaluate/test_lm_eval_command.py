@@ -76,6 +76,29 @@ def test_lm_eval_reads_what_was_meant(
     assert read.apply_chat_template
 
 
+@pytest.mark.parametrize(
+    ("data_dir", "split", "metadata"),
+    [
+        ("DATA", "train", {"data_dir": "DATA", "split": "train"}),
+        ("DATA", "test", {"data_dir": "DATA"}),
+        (None, "validation", {"split": "validation"}),
+        (None, "test", None),
+    ],
+)
+def test_rows_of_another_split_are_asked_for(
+    data_dir: str | None,
+    split: Any,
+    metadata: dict[str, str] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = LmEvalCommand(
+        program=("lm_eval",), model_args={"pretrained": "a"}, tasks=["t"], data_dir=data_dir,
+        split=split,
+    )  # fmt: skip
+    monkeypatch.setattr(sys, "argv", command.words())
+    assert (HarnessCLI().parse_args().metadata or None) == metadata
+
+
 def test_a_variable_stays_one_and_all_else_is_literal() -> None:
     command = LmEvalCommand(
         model_args={"pretrained": "$base", "peft": "my runs/$run", "dtype": "float32"},

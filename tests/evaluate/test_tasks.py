@@ -409,6 +409,14 @@ MISTAKES: dict[str, tuple[Callable[[Path, Path], dict[str, Any]], str]] = {
         "has no test rows for coqa on_topic; the tasks it has are --tasks "
         + ",".join(task_name(*setting) for setting in SETTINGS if setting[0] != "coqa"),
     ),
+    "split": (
+        lambda data, tmp: {"data_dir": str(data), "split": "dev"},
+        "metadata split is 'dev'; write one of train, validation, test",
+    ),
+    "no split": (
+        lambda data, tmp: {"data_dir": str(data), "split": ""},
+        "metadata split is ''; write one of",
+    ),
     "truncation": (
         lambda data, tmp: {"data_dir": str(data), "truncation": True},
         "truncation=True",

@@ -24,7 +24,8 @@ from scipy.stats import beta, norm
 
 from regreason_plugin.build.arms import ARMS
 from regreason_plugin.core.paper import EIGHTEEN
-from regreason_plugin.evaluate.results import Run, TaskResult
+from regreason_plugin.evaluate.results import Run
+from regreason_plugin.evaluate.task_results import TaskResult
 from regreason_plugin.evaluate.task_setting import TaskSetting
 from regreason_plugin.metrics.answers import Answers
 from regreason_plugin.metrics.count_formulas import entropy

@@ -63,21 +63,25 @@ class Task:
 
 
 def documents(
-    task: str | Task, count: int, group_size: int = 1, texts: list[str] | None = None
+    task: str | Task,
+    count: int,
+    group_size: int = 1,
+    texts: list[str] | None = None,
+    split: str = "test",
 ) -> list[dict[str, Any]]:
     """A task's documents, the same at each call; axes of a dataset share ids and groups."""
     if isinstance(task, Task):
         dataset, axis, labels = task.name, "label", len(task.labels)
     else:
         (dataset, axis), labels = SETTING_OF[task], 5
-    random = _random(task, 1)
+    random, of_split = _random(task, 1), "" if split == "test" else f" {split}"
     made = []
     for number in range(count):
         text = texts[number % len(texts)] if texts else f"Conversation {number}."
         made.append(
             {
-                "id": f"{dataset}-{number:05d}",
-                "group": f"{dataset}-group-{number // group_size}",
+                "id": f"{dataset}-{number:05d}" + of_split,
+                "group": f"{dataset}-group-{number // group_size}" + of_split,
                 "dataset": dataset,
                 "axis": axis,
                 "label": int(random.integers(1, labels + 1)),
@@ -102,6 +106,8 @@ def write_results(
     samples: Iterable[str] | None = None,
     chosen: Iterable[int] | None = None,
     version: str = "0.4.11",
+    split: str = "test",
+    date: str = DATE,
 ) -> Path:
     """Write one model's results as lm_eval does.
 
@@ -118,6 +124,8 @@ def write_results(
         chosen: The documents that ``--samples`` chose, in any order; all if None.
         version: 0.4.11, which counts all documents of a task whatever was chosen, or 0.4.13,
             which counts those that it scored.
+        split: Whose documents they are.
+        date: In the files' names.
 
     Returns:
         The results file.
@@ -128,7 +136,7 @@ def write_results(
     for given, logits in scores.items():
         task = given.task if isinstance(given, Task) else given
         names[task] = logits
-        rows = documents(given, len(logits), group_size, texts)
+        rows = documents(given, len(logits), group_size, texts, split)
         compared = logits
         if isinstance(given, Task):
             own[task] = given.data
@@ -147,7 +155,7 @@ def write_results(
         hashes[task] = _sha("".join(row[key] for row in written for key in keys))
         if samples is None or task in set(samples):
             lines = [json.dumps(row, ensure_ascii=False) for row in written]
-            file = place / f"samples_{task}_{DATE}.jsonl"
+            file = place / f"samples_{task}_{date}.jsonl"
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     # How the activation entropies of the samples are defined.
     marks = {
@@ -162,7 +170,14 @@ def write_results(
             for task, accuracy in accuracies.items()
         },
         "configs": {
-            task: {"metadata": {"data": own.get(task, {"sha256": SHA, "origin": "generated"})}}
+            task: {
+                "metadata": {
+                    "data": {
+                        **own.get(task, {"sha256": SHA, "origin": "generated"}),
+                        **({} if split == "test" else {"split": split}),
+                    }
+                }
+            }
             for task in names
         },
         "versions": dict.fromkeys(names, 1.0),
@@ -186,7 +201,7 @@ def write_results(
         for key in keys:
             inner = inner[key]
         inner[last] = value
-    file = place / f"results_{DATE}.json"
+    file = place / f"results_{date}.json"
     file.write_text(json.dumps(content), encoding="utf-8")
     return file
 

@@ -47,10 +47,13 @@ def find_our_tasks_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TaskManager, "__init__", make)
 
 
-def evaluate(lm: Any, tasks: list[str], data_dir: Path, **arguments: Any) -> dict[str, Any]:
+def evaluate(
+    lm: Any, tasks: list[str], data_dir: Path, split: str = "test", **arguments: Any
+) -> dict[str, Any]:
     """What `lm_eval` does after its command line is read."""
+    metadata = {} if split == "test" else {"split": split}
     results = simple_evaluate(
-        model=lm, tasks=tasks, task_manager=task_manager(data_dir), **arguments
+        model=lm, tasks=tasks, task_manager=task_manager(data_dir, **metadata), **arguments
     )
     assert results is not None
     return dict(results)

@@ -34,20 +34,24 @@ def build_data(
     rows: int = 60,
     texts: list[str] | None = None,
     first_label: int = 0,
+    group_size: int = 1,
 ) -> DataFolder:
     """A real data folder whose labels can be read from one word of the response."""
     ratings = folder.with_name(f"{folder.name}.ratings.jsonl")
-    write_records(ratings, (_rating(number, texts, first_label) for number in range(rows)))
+    write_records(
+        ratings,
+        (_rating(number, texts, first_label, group_size) for number in range(rows)),
+    )
     return build(ratings, folder, BuildOptions(order=order))
 
 
-def _rating(number: int, texts: list[str] | None, first_label: int) -> Rating:
+def _rating(number: int, texts: list[str] | None, first_label: int, group_size: int) -> Rating:
     label = (number + first_label) % 5 + 1
     text = texts[number % len(texts)] if texts else f"question {number}"
     return Rating(
         id=f"row-{number}",
         dataset="coqa",
-        group=f"row-{number}",
+        group=f"row-{number // group_size}",
         conversation=[
             Turn(role="user", content=f"{text} ? {number}"),
             Turn(role="assistant", content=f"a {WORDS[label]} answer to {text}"),

@@ -1,0 +1,52 @@
+"""An Axolotl plugin that writes a line for each step: its seconds and the memory so far."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from axolotl.integrations.base import BasePlugin
+from bench.gpu.training import STEP_FILE
+from transformers import TrainerCallback
+
+from regreason_plugin.core.cost import Memory
+
+
+class StepClockPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
+    """Measures every training step from one beginning to the next."""
+
+    def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
+        """Listen to the steps."""
+        return [_StepClock()]
+
+
+class _StepClock(TrainerCallback):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self._file = Path(os.environ[STEP_FILE])
+        self._started = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Start, once the card has done what came before."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._started = perf_counter()
+
+    def on_step_end(self, args: Any, *_: Any, **__: Any) -> None:
+        """Write the line at once: the machine may go away."""
+        memory = Memory.so_far()
+        reserved = None
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            reserved = torch.cuda.max_memory_reserved() / 2**20
+        line = {
+            "seconds": perf_counter() - self._started,
+            "rows": args.train_batch_size * args.gradient_accumulation_steps,
+            "peak_mib": memory.peak_gpu_mib or memory.peak_memory_mib,
+            "reserved_mib": reserved,
+        }
+        with self._file.open("a", encoding="utf-8") as stream:
+            print(json.dumps(line), file=stream)

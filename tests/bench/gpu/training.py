@@ -1,0 +1,198 @@
+"""Parts `lora` and `qlora`: `axolotl train` of a shipped config, with and without our plugin.
+
+The config is axolotl_configs/gpu/mistral-7b-lora.yml (bfloat16) or mistral-7b-qlora.yml (4 bits),
+with a random model of the same shape as its base. "Without" is the same config and the same rows
+with Axolotl's own trainer and loss (tests/helpers/plain_plugin.py), as in bench_training.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from bench.gpu.model_shapes import random_folder
+from bench.gpu.result import Result, is_out_of_memory, said_lines
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = {"lora": "mistral-7b-lora.yml", "qlora": "mistral-7b-qlora.yml"}
+PLUGINS = {
+    "Axolotl's trainer": "helpers.plain_plugin.RegReasonPlugin",
+    "with the plugin": "regreason_plugin.train.RegReasonPlugin",
+}
+CLOCK = "bench.gpu.step_clock.StepClockPlugin"
+# The environment variable that names the file of the step clock.
+STEP_FILE = "BENCH_STEP_FILE"
+# Steps that are left out of the time: kernels are compiled and memory is taken there.
+WARM_UP = 5
+# What needs a card (as in tests/train/test_shipped_configs.py).
+ON_A_CPU = {
+    **{"bf16": False, "tf32": False, "adapter": "lora", "load_in_4bit": False},
+    **{"lora_mlp_kernel": False, "lora_qkv_kernel": False, "lora_o_kernel": False},
+}
+
+
+def measure(
+    result: Result,
+    shape: str,
+    device: str,
+    scratch: Path,
+    steps: int,
+    conversations: int,
+) -> None:
+    """Train both ways, and keep samples a second, memory, and what `check` estimates.
+
+    Args:
+        result: Where the figures go; its part names the config.
+        shape: Of the random base.
+        device: Where it trains.
+        scratch: A folder for the base, the data and the models.
+        steps: How many each training makes.
+        conversations: How many a dataset the data has.
+    """
+    part = result.values["part"]
+    for module in ("axolotl", "peft", *(["bitsandbytes"] if part == "qlora" else [])):
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named '{module}'", name=module)
+    scratch.mkdir(parents=True, exist_ok=True)
+    base = random_folder(shape, device, scratch).resolve()
+    data = _data(scratch, conversations).resolve()
+    shipped = ROOT / "axolotl_configs" / "gpu" / CONFIGS[part]
+    values = yaml.safe_load(shipped.read_text(encoding="utf-8"))
+    quantised = bool(values.get("load_in_4bit")) and device == "cuda"
+    result.update(config=f"axolotl_configs/gpu/{shipped.name}", steps=steps, quantised=quantised)
+    for number, (name, plugin) in enumerate(PLUGINS.items()):
+        folder = scratch / f"{part}-{shape}-{number}"
+        config = _write_config(folder, values, base, data, plugin, steps, device)
+        if number == 0:
+            result.update(estimate_gib=_estimate(config))
+        with _recorded(result, name, folder / "steps.jsonl"):
+            run_axolotl(config, folder)
+
+
+def _data(scratch: Path, conversations: int) -> Path:
+    from helpers.long_conversations import build_data
+
+    data = scratch / f"data-{conversations}"
+    if not data.is_dir():
+        build_data(data, conversations, 1)
+    return data
+
+
+def _write_config(
+    folder: Path,
+    values: dict[str, Any],
+    base: Path,
+    data: Path,
+    plugin: str,
+    steps: int,
+    device: str,
+) -> Path:
+    """The shipped config with another base, other data, and an end after so many steps."""
+    values = values | {
+        "plugins": [plugin, CLOCK],
+        "base_model": str(base),
+        "datasets": _at(values["datasets"], data),
+        "test_datasets": _at(values["test_datasets"], data),
+        "dataset_prepared_path": str((folder / "prepared").resolve()),
+        "dataset_num_proc": 0,
+        "output_dir": str((folder / "model").resolve()),
+        "num_epochs": 1000,
+        "max_steps": steps,
+        "regreason_budget": "steps",
+        "save_strategy": "no",
+    }
+    values.pop("evals_per_epoch")
+    if device == "cpu":
+        values |= ON_A_CPU
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "steps.jsonl").write_text("")
+    config = folder / "config.yml"
+    config.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return config
+
+
+def _at(entries: list[dict[str, Any]], data: Path) -> list[dict[str, Any]]:
+    return [{**one, "path": re.sub(r"^runs/mistral-7b/data", str(data), one["path"])}
+            for one in entries]  # fmt: skip
+
+
+def _estimate(config: Path) -> float | None:
+    """The GiB that `regreason check` prints for a config; None if it prints none."""
+    from helpers.axolotl import environment
+
+    done = subprocess.run(
+        [sys.executable, "-m", "regreason_plugin", "check", str(config)],
+        env=environment() | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"`regreason check` refuses the config: {said_lines(done.stderr)[-1]}")
+    found = re.search(r"about ([\d.]+) GiB", done.stdout)
+    return float(found[1]) if found else None
+
+
+def run_axolotl(config: Path, folder: Path) -> None:
+    """`axolotl train`, which ends with the block that it runs in."""
+    from helpers.axolotl import environment
+
+    log = folder / "train.log"
+    program = Path(sys.executable).with_name("axolotl")
+    command = [str(program) if program.is_file() else "axolotl", "train", str(config)]
+    with (
+        log.open("w", encoding="utf-8") as stream,
+        subprocess.Popen(
+            [*command, "--launcher", "python"],
+            env=environment() | {STEP_FILE: str((folder / "steps.jsonl").resolve())},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            code = process.wait()
+        finally:
+            process.kill()
+    if code:
+        said = log.read_text(encoding="utf-8", errors="replace")
+        print(said[-4000:], file=sys.stderr)
+        if is_out_of_memory(said):
+            raise MemoryError("axolotl train ran out of memory")
+        raise RuntimeError(f"axolotl train failed: {said_lines(said)[-1]}")
+
+
+@contextmanager
+def _recorded(result: Result, name: str, file: Path) -> Iterator[None]:
+    """Put the steps that were made into the result, however the training ends."""
+    try:
+        yield
+    finally:
+        steps = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        if steps:
+            result.put_row({"name": name, **summary(steps)})
+
+
+def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Samples a second of the median step after the warm-up, and the most memory.
+
+    Args:
+        steps: As the step clock writes them.
+    """
+    timed = [one["seconds"] for one in steps[WARM_UP:]] or [one["seconds"] for one in steps]
+    return {
+        "steps": len(steps),
+        "rows_per_step": steps[-1]["rows"],
+        "step_seconds": statistics.median(timed),
+        "samples_per_second": steps[-1]["rows"] / statistics.median(timed),
+        "peak_mib": max(one["peak_mib"] for one in steps),
+        "reserved_mib": steps[-1]["reserved_mib"],
+    }
