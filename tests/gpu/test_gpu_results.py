@@ -211,10 +211,12 @@ def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
         {**steps, "name": "with the plugin", "samples_per_second": 6.0, "peak_mib": 5120.0},
     ]
     parts = [
-        values("qlora", MISTRAL, rows=trained, config="axolotl_configs/gpu/x.yml", steps=50,  estimate_gib=10.0),
+        values("qlora", MISTRAL, rows=trained, config="axolotl_configs/gpu/x.yml", steps=50,
+               estimate_gib=10.0),
         values("scorer", SMOLLM2, state="skipped", reason="no folder of SmolLM2 was given"),
         values("scorer", MISTRAL, rows=rows, dtype="bfloat16", documents=360, requests=1800),
-        values("lora", MISTRAL, rows=trained[:1], state="running", config="y.yml", steps=50,  estimate_gib=20.0),
+        values("lora", MISTRAL, rows=trained[:1], state="running", config="y.yml", steps=50,
+               estimate_gib=20.0),
     ]  # fmt: skip
     for one in parts:
         (tmp_path / f"{one['part']}-{one['shape']}.json").write_text(json.dumps(one))
