@@ -40,12 +40,18 @@ TIERS = ("e2e", "integration", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever is not marked as of another tier is a unit test; the longest files come first."""
+    """Whatever is not marked as of another tier is a unit test; the longest files come first.
+
+    And what takes the real model is marked so.
+    """
 
     def tier(item: pytest.Item) -> int:
         return next(n for n, name in enumerate(TIERS) if item.get_closest_marker(name))
 
     for item in items:
+        if "smollm2" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real_model)
+            item.add_marker(pytest.mark.slow)
         if not any(item.get_closest_marker(name) for name in TIERS):
             item.add_marker(pytest.mark.unit)
     items.sort(key=tier)
@@ -115,6 +121,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct in float32; without it a test is skipped."""
+    from helpers.real_model import smollm2_folder
+
+    return smollm2_folder()
 
 
 @pytest.fixture(scope="session")

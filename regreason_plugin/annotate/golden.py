@@ -19,7 +19,7 @@ from regreason_plugin.annotate.dawid_skene import dawid_skene, is_installed
 from regreason_plugin.annotate.scores import Floats, ScoreTable, Setting, round_half_up
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import check_unique, read_objects, validate
-from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.core.paper import RATEABLE
 from regreason_plugin.core.records import AxisName, Label, Text
 
 RESAMPLES = 2000
@@ -95,7 +95,7 @@ def read_golden(
     seen: dict[tuple[str, str], int] = {}
     ids = {row_id for row_id, _ in settings}
     for line, value in read_objects(path):
-        row = validate(Golden, value, path, line, EIGHTEEN)
+        row = validate(Golden, value, path, line, RATEABLE)
         check_unique(seen, value, path, line)
         setting = settings.get((row.id, row.axis))
         if setting is None:

@@ -13,7 +13,7 @@ from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.prompts import AskingPrompt
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.core.jsonl import check_unique, read_records
-from regreason_plugin.core.paper import AXES, EIGHTEEN
+from regreason_plugin.core.paper import AXES, RATEABLE
 from regreason_plugin.core.records import Conversation, RaterScore
 
 # The explanation comes first: the score then follows from it.
@@ -49,7 +49,7 @@ def read_conversations(paths: Sequence[Path]) -> Iterator[Conversation]:
     seen: dict[tuple[str, str], int] = {}
     for path in paths:
         for number, conversation in enumerate(
-            read_records(path, Conversation, unique=False, declaration=EIGHTEEN), start=1
+            read_records(path, Conversation, unique=False, declaration=RATEABLE), start=1
         ):
             check_unique(seen, {"id": conversation.id}, path, number)
             yield conversation

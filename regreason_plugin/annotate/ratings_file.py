@@ -18,7 +18,7 @@ from regreason_plugin.core.jsonl import (
     validate,
     write_records,
 )
-from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.core.paper import RATEABLE
 from regreason_plugin.core.records import Rated, Rating
 from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import check_not_input, pending, together
@@ -50,7 +50,7 @@ def read_rated(path: Path) -> Iterator[Rated]:
     """
     seen: dict[tuple[str, str], int] = {}
     for line, value in read_objects(path):
-        row = validate(Rating if "label" in value else Rated, value, path, line, EIGHTEEN)
+        row = validate(Rating if "label" in value else Rated, value, path, line, RATEABLE)
         check_unique(seen, value, path, line)
         yield row
 

@@ -63,6 +63,7 @@ class Finished:
         ratings: How many were written; none where the budget ended it.
         unaffordable: Calls that the budget did not allow.
         dropped: Conversations x axes without a label, by reason.
+        rated: Conversations x axes that were rated, by dataset.
         calls: All calls of this config by outcome, in this run or before.
         cost: Of all calls in the store; none without prices.
         written: The files.
@@ -71,6 +72,7 @@ class Finished:
     ratings: int = 0
     unaffordable: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    rated: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     cost: float | None = None
     written: list[Path] = field(default_factory=list)
@@ -238,15 +240,14 @@ class Annotation:
         config = self._config
         finished = Finished(cost=spent(self._store, config.servers) if self._store else None)
         notes: Counter[str] = Counter()
-        conversations: Counter[str] = Counter()
 
         def rows() -> Iterator[Rated]:
             # Read anew as often as the aggregator needs them; counted in the last reading.
-            for counts in (finished.calls, notes, conversations):
+            for counts in (finished.calls, notes, finished.rated):
                 counts.clear()
             for row in self._collected():
                 finished.calls.update(one.error or OK for one in row.ratings)
-                conversations[row.dataset] += 1
+                finished.rated[row.dataset] += 1
                 yield self._with_merged(row, notes)
 
         ratings = aggregate_rows(rows, config.aggregate, config.scores_needed, finished.dropped)
@@ -257,7 +258,7 @@ class Annotation:
             counted = _counting(chain([first], ratings), written)
             with together():
                 finished.ratings = write_records(config.out, counted)
-                about = self._about(finished, notes, conversations)
+                about = self._about(finished, notes)
                 finished.written = [config.out, write_about(config.out, about)]
         return finished
 
@@ -297,7 +298,7 @@ class Annotation:
             merged = Merged(rater=merge.rater, explanation=text)
         return row.model_copy(update={"merged": merged})
 
-    def _about(self, finished: Finished, notes: Counter[str], conversations: Counter[str]) -> About:
+    def _about(self, finished: Finished, notes: Counter[str]) -> About:
         config, merger = self._config, self._merger
         totals = [self._answers.totals(server.name) for server in config.servers]
         return About(
@@ -309,7 +310,7 @@ class Annotation:
             aggregator=config.aggregate,
             minimum=config.scores_needed,
             conversations={
-                name: number // len(AXES) for name, number in sorted(conversations.items())
+                name: number // len(AXES) for name, number in sorted(finished.rated.items())
             },
             calls=dict(sorted(finished.calls.items())),
             dropped=dict(sorted(finished.dropped.items())),

@@ -254,7 +254,7 @@ class RowWriter:
             origin="generated" if self.index.generated else "rated",
             note=_note(self.index),
             seed=self.options.seed,
-            at_most={**self.options.conversations} or None,
+            at_most={str(part): n for part, n in self.options.conversations.items()} or None,
             order=self.options.order,
             arms=list(self.options.arms),
             mismatched=self.options.mismatched,

@@ -17,7 +17,7 @@ from regreason_plugin.annotate.store import OK
 from regreason_plugin.cli.console import amount, console, errors, say
 from regreason_plugin.cli.rater_progress import ConsoleWatcher
 from regreason_plugin.core.jsonl import count_lines
-from regreason_plugin.core.paper import AXES
+from regreason_plugin.core.paper import AXES, DATASETS
 from regreason_plugin.core.whole_files import check_not_input
 from regreason_plugin.core.yaml_file import dump_yaml
 
@@ -156,7 +156,10 @@ def _show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> in
         say(f"  {command} --retry-failed asks for those again")
     for path in finished.written[1:]:
         say(f"Written: {path}")
-    say(f"Next: regreason build {config.out} --out DATA")
+    if finished.rated.keys() <= DATASETS.keys():
+        say(f"Next: regreason build {config.out} --out DATA")
+    else:
+        say(f"Next: regreason aggregate {config.out} --golden FILE")
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from regreason_plugin.cli.console import say
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.paper import RATEABLE, TOPICAL_USR
 from regreason_plugin.core.whole_files import check_not_input
 from regreason_plugin.task.shipped_configs import FOLDER
 
@@ -20,25 +21,29 @@ def add_fetch(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="PATH",
-        help=f"default: prompts, {FOLDER} for configs, runs/esnli.csv for esnli",
+        help=f"a file for esnli (default: runs/esnli.csv), a folder for the others (default: "
+        f"prompts, {FOLDER}, runs/topical-usr)",
     )
     parser.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="PATH",
-        help="for esnli: a copy that you downloaded, instead of the network",
+        help="for esnli and topical-usr: a copy that you downloaded, instead of the network",
     )
 
 
 def run_fetch(args: argparse.Namespace) -> int:
-    """Write files to start from: prompts, configs, or a public data set as a table.
+    """Write files to start from: prompts, configs, or a public data set with people's labels.
 
     `prompts` and `configs` come from the installed package: the raters' prompts
     with a commented config for `annotate` and `explain`, and the folder
     axolotl_configs/ for installations without a checkout. `esnli` downloads the
     dev split of e-SNLI and writes it as a table for `task new`: premise,
     hypothesis, both as one text, label, and three people's explanations.
+    `topical-usr` downloads 360 responses that people have scored, and writes them
+    as conversations to rate, as a golden set that raters are held against, and as
+    a table for `task new`.
 
     Example:
         regreason fetch esnli --out runs/esnli.csv
@@ -90,8 +95,29 @@ def _fetch_esnli(out: Path | None, source: Path | None) -> int:
     return 0
 
 
+def _fetch_topical_usr(out: Path | None, source: Path | None) -> int:
+    from regreason_plugin.annotate.topical_usr import write_topical_usr
+
+    out = out or Path("runs/topical-usr")
+    check_not_input(out, [source])
+    files = write_topical_usr(out, source)
+    for path in files:
+        say(f"Written: {path}")
+    about = RATEABLE.datasets[TOPICAL_USR]
+    say(f"Source: {about.home}; licence: {about.licence}")
+    folder, table = shlex.quote(str(out)), shlex.quote(str(files.table))
+    say(f"Next: regreason annotate {shlex.quote(str(files.config))}")
+    say(f"      regreason aggregate {folder}/ratings.jsonl --golden {folder}/golden.jsonl")
+    say(f"or:   regreason task new topical_usr --data {table} --text text \\")
+    say("        --label overall --group dialogue")
+    return 0
+
+
 _OF_PACKAGE: dict[str, Callable[[Path | None], int]] = {
     "prompts": _fetch_prompts,
     "configs": _fetch_configs,
 }
-_PUBLISHED: dict[str, Callable[[Path | None, Path | None], int]] = {"esnli": _fetch_esnli}
+_PUBLISHED: dict[str, Callable[[Path | None, Path | None], int]] = {
+    "esnli": _fetch_esnli,
+    "topical-usr": _fetch_topical_usr,
+}

@@ -8,7 +8,7 @@ of different groups; each seed's model has scored both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from regreason_plugin.compare.arms import Arms, Models
 from regreason_plugin.compare.comparability import check_comparable, check_same_scoring, tasks_of
@@ -53,7 +53,7 @@ def read_train_scores(arms: Arms, tasks: Sequence[str]) -> TrainScores | None:
             rows, or are of rows that their model was not trained on.
     """
     pairs = {
-        number: (run, run.train)
+        number: (run, replace(run.train, name=f"{run.name} on train rows"))
         for name, numbers in arms.numbers.items()
         for number, run in zip(numbers, arms.runs[name], strict=True)
         if run.train is not None and all(one.train for one in arms.runs[name])

@@ -22,6 +22,22 @@ AXES: dict[str, str] = {name: axis.title for name, axis in EIGHTEEN.axes.items()
 QUESTIONS: dict[str, str] = {name: axis.question for name, axis in EIGHTEEN.axes.items()}
 SETTINGS: tuple[tuple[str, str], ...] = EIGHTEEN.settings
 
+# Its responses have scores of people, so that raters can be held against them. It is rated like the
+# others and is no setting: nothing is trained or tested on it under the eighteen's names.
+TOPICAL_USR = "topical_usr"
+RATEABLE = EIGHTEEN.model_copy(
+    update={
+        "datasets": {
+            **EIGHTEEN.datasets,
+            TOPICAL_USR: Dataset(
+                title="Topical-Chat, scored by people (USR)",
+                home="https://github.com/maszhongming/UniEval",
+                licence="MIT",
+            ),
+        }
+    }
+)
+
 
 def task_name(dataset: str, axis: str) -> str:
     """The lm-eval task of a setting, such as ``regreason_coqa_naturalness``."""

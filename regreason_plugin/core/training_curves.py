@@ -3,7 +3,8 @@
 ``log.jsonl`` in output_dir has one JSON object for each line of the log, in its order:
 
 - ``step``: optimizer steps done; ``epoch``; ``label_tokens_seen`` and ``target_tokens_seen``:
-  tokens trained on until then, over all processes. Any of them can be a curve's x-axis.
+  tokens trained on until then, over all processes; ``seconds`` that it has taken. Any of them
+  can be a curve's x-axis.
 - a line of the training: ``loss``, ``learning_rate``, ``grad_norm``, ``label_loss``,
   ``explanation_loss`` and one of `ACCURACIES`, over the steps since the line before;
 - a line of an evaluation: ``eval_loss``, ``eval_label_loss``, ``eval_explanation_loss`` and one

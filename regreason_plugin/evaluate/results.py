@@ -198,7 +198,7 @@ def _of_model(name: str, folder: Path | None, by_split: dict[Split, list[_File]]
     run = _merge(name, folder or by_split["test"][-1].path.parent, by_split["test"])
     if "train" not in by_split:
         return run
-    return replace(run, train=_merge(f"{name} on train rows", run.folder, by_split["train"]))
+    return replace(run, train=_merge(name, run.folder, by_split["train"]))
 
 
 def _merge(name: str, folder: Path, files: list[_File]) -> Run:

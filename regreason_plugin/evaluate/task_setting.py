@@ -114,7 +114,7 @@ def setting_of(task: str, data: dict[str, Any], file: Path) -> TaskSetting:
             raise UserError(
                 f"task {task} does not say what its labels are; score it again", path=file
             )
-        data = _before_results_said_it(*EIGHTEEN.settings[place])
+        data = {**data, **_before_results_said_it(*EIGHTEEN.settings[place])}
     try:
         setting = TaskSetting.model_validate({**data, "place": place})
     except ValidationError as error:

@@ -44,6 +44,8 @@ def to_markdown(comparison: Comparison) -> str:
         ],
         gap=[[code(arm), number(gap.value, 2), tables.gap(gap)] for arm, gap in c.gap.items()],
         needed=[[code(arm), *_needed(c, arm)] for arm in c.arms if c.needed],
+        generalisation=_named(tables.generalisation(c), "lr") if c.generalisation else None,
+        about_generalisation=tables.about_generalisation(c) if c.generalisation else "",
         costs=_table(tables.costs(c)) if tables.costs(c).body else None,
         about_costs=tables.about_costs(c),
         command=block(c.command, "shell"),

@@ -332,6 +332,41 @@ def about_costs(comparison: Comparison) -> str:
     )
 
 
+def generalisation(comparison: Comparison) -> Cells:
+    """A row an arm: its label loss on train rows and on test rows, and the gap between them."""
+    c = comparison
+    body = [
+        [
+            arm,
+            interval(one.train),
+            interval(one.test),
+            _explored(one.gap),
+            _explored(one.difference) if one.difference else NONE,
+        ]
+        for arm, one in c.generalisation.items()
+    ]
+    header = ["arm", "train rows", "test rows", "gap", f"gap minus that of {c.baseline}"]
+    return Cells(header, body, [], words=1, fixed=1)
+
+
+def _explored(figure: Interval) -> str:
+    """A figure that makes no claim whatever its interval is, with the mark that says it."""
+    return difference(Difference(value=figure.value, low=figure.low, high=figure.high))
+
+
+def about_generalisation(comparison: Comparison) -> str:
+    """What is in `generalisation`, and what a gap means."""
+    first, *_ = comparison.generalisation.values()
+    scopes = dict.fromkeys(OVER[one.over] for one in comparison.generalisation.values() if one.over)
+    intervals = f", with {100 * comparison.level:g} % intervals {' or '.join(scopes)}"
+    return (
+        f"Label loss ({METRICS['nll'].title}, {METRICS['nll'].unit}) on {first.train_documents:,} "
+        f"train and {first.test_documents:,} test rows{intervals if scopes else ''}. The gap is "
+        "test minus train: a model that overfits has a smaller loss on the rows that it was "
+        "trained on. These figures are exploratory and make no claim."
+    )
+
+
 def own_settings(comparison: Comparison) -> list[Setting]:
     """The settings whose labels are shown one by one: none where all are the paper's."""
     return comparison.settings if comparison.settings_in_paper is None else []

@@ -42,6 +42,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     costs = tables.costs(comparison)
     if costs.body:
         print_table(console, costs, tables.about_costs(comparison))
+    if comparison.generalisation:
+        about = tables.about_generalisation(comparison)
+        print_table(console, tables.generalisation(comparison), about)
     for setting in tables.own_settings(comparison):
         title = f"Precision / recall by label of {setting.title}"
         print_table(console, tables.by_label(comparison, setting), title)

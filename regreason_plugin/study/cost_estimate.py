@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from regreason_plugin.core.available_memory import available_memory
@@ -19,13 +21,14 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import RECORD
 from regreason_plugin.core.prompt import Order
 from regreason_plugin.core.stages import Stage, console, hash_of, run_stages
+from regreason_plugin.core.training_curves import read_log
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.core.yaml_file import dump_yaml
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.study.plan import Plan, Seconds, base_hash, task_folder
 from regreason_plugin.study.study_file import AxolotlKeys, StudyFile
 
-_STEPS, _DOCUMENTS = 4, 16
+_STEPS, _DOCUMENTS = 5, 16
 # A validation row is read once, forwards; a training row is read forwards and backwards.
 _FORWARD = 0.35
 # Memory that is left to the rest of the machine.
@@ -67,9 +70,10 @@ def measure(plan: Plan) -> Measured:
             condition = one
             break
     keys = plan.config(condition, _first_candidate(study), study.seeds[0], place / "model")
-    # Steps, and no evaluation on the way.
-    keys |= {"regreason_budget": "steps", "max_steps": _STEPS, "regreason_target_tokens": None}
-    keys = {key: value for key, value in keys.items() if key not in ("eval_strategy", "eval_steps")}
+    # Steps, each of them logged, and no evaluation on the way.
+    keys |= {"regreason_budget": "steps", "max_steps": _STEPS, "logging_steps": 1}
+    left_out = ("eval_strategy", "eval_steps", "regreason_target_tokens", "warmup_ratio")
+    keys = {key: value for key, value in keys.items() if key not in left_out}
     inputs = hash_of(base_hash(study.base), json.dumps(keys, sort_keys=True))
     if (known := _read(plan)) is not None and known.inputs == inputs:
         return known
@@ -130,11 +134,17 @@ def _measured(inputs: str, place: Path, walls: list[float]) -> Measured:
     return Measured(
         inputs=inputs,
         starting=max(walls[0] - cost["seconds"], 0.0),
-        step=float(cost["seconds"]) / record["steps"],
+        step=_step_seconds(place / "model"),
         loading=max(walls[1] - scored["seconds"], 0.0),
         document=scored["seconds"] / scored["documents"],
         peak_gib=cost["peak_memory_mib"] / 1024,
     )
+
+
+def _step_seconds(model: Path) -> float:
+    """Of one optimizer step, without the first ones, which load what the others find loaded."""
+    times: list[float] = [line["seconds"] for line in read_log(model) if "loss" in line]
+    return statistics.fmean(later - earlier for earlier, later in pairwise(times))
 
 
 def seconds_of(plan: Plan, measured: Measured) -> Seconds:
@@ -142,9 +152,11 @@ def seconds_of(plan: Plan, measured: Measured) -> Seconds:
     rows = {order: plan.open_data(order).manifest.counts for order in plan.study.orders}
 
     def train(keys: AxolotlKeys, order: Order) -> float:
-        batch = keys.get("micro_batch_size", 1) * keys.get("gradient_accumulation_steps", 1)
+        batch: int = keys.get("micro_batch_size", 1) * keys.get("gradient_accumulation_steps", 1)
         epochs = float(keys.get("num_epochs") or 1)
-        steps = keys.get("max_steps") or math.ceil(rows[order]["train"].rows / batch) * epochs
+        steps: float = (
+            keys.get("max_steps") or math.ceil(rows[order]["train"].rows / batch) * epochs
+        )
         row = _FORWARD * measured.step / batch
         return (
             measured.starting

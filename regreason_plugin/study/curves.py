@@ -42,9 +42,7 @@ def draw(plan: Plan) -> bytes:
             for axes, (key, name) in zip(panels[row], AXES.items(), strict=True):
                 measured = ""
                 for number, condition in enumerate(chosen):
-                    dash = sum(
-                        one.arm == condition.arm for one in chosen[:number]
-                    )
+                    dash = sum(one.arm == condition.arm for one in chosen[:number])
                     measured = _curve(axes, plan, condition, key, dash) or measured
                 axes.set_xlabel(name)
                 axes.set_title(_TITLES[order])

@@ -22,13 +22,20 @@ from regreason_plugin.core.model_use import RECORD
 from regreason_plugin.core.stages import Stage, hash_of, take_for_finished, unfinished
 from regreason_plugin.core.training_curves import LOG
 from regreason_plugin.core.whole_files import atomic_writer
-from regreason_plugin.metrics.metric_names import LAYERS, PROBES
+from regreason_plugin.metrics.metric_names import FORCED, LAYERS, PROBES
 from regreason_plugin.study.hyperparameters import Chosen
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.study.study_file import Condition
 
 FORMAT = 1
 CHOICE = "choice.json"
+# Of a sample: what a probe has measured, rounded to so many decimals.
+_DIGITS = {
+    prefix + name: digits
+    for names, digits in ((PROBES, 6), (LAYERS, 4))
+    for name in names
+    for prefix in ("", FORCED)
+}
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
 # Of a results file: what `compare` and a reader want of it. The rest describes the machine, or
 # is lm-eval's own source text.
@@ -75,7 +82,7 @@ def keep_finished(plan: Plan, chosen: Chosen) -> list[Path]:
     written = []
     for condition, seed, stages, key in _runs(plan, chosen):
         file = _file(plan, condition, seed)
-        if condition.order != "label_first" or unfinished(plan.out, stages):
+        if unfinished(plan.out, stages):
             continue
         if not (file.is_file() and _read(file)["inputs"] == key):
             _write(file, _kept(plan, condition, seed, key))
@@ -152,7 +159,8 @@ def _kept(plan: Plan, condition: Condition, seed: int, key: str) -> dict[str, An
 
 def _keep_samples(plan: Plan, file: Path) -> dict[str, Any]:
     """Numbers a document, and the name of the file with what all runs share."""
-    documents, columns = [], {}
+    documents: list[list[Any]] = []
+    columns: dict[str, Any] = {}
     rows = [row for _, row in read_objects(file)]
     for row in rows:
         document = row["doc"]
@@ -162,15 +170,14 @@ def _keep_samples(plan: Plan, file: Path) -> dict[str, Any]:
                 *(row[name] for name in _HASHES),
             ]
         )
+    # (Of a model that explains first, not what it wrote: only pairs are scores.)
     columns["scores"] = [
-        [round(float(pair[0]), 6) for pair in row["filtered_resps"]] for row in rows
+        [round(float(one[0]), 6) for one in row["filtered_resps"] if not isinstance(one, str)]
+        for row in rows
     ]
-    for name in PROBES:
+    for name, digits in _DIGITS.items():
         if any(row.get(name) is not None for row in rows):
-            columns[name] = [_rounded(row.get(name), 6) for row in rows]
-    for name in LAYERS:
-        if any(row.get(name) is not None for row in rows):
-            columns[name] = [_rounded(row.get(name), 4) for row in rows]
+            columns[name] = [_rounded(row.get(name), digits) for row in rows]
     text = json.dumps(documents)
     shared = f"documents-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json.gz"
     assert plan.study.kept is not None
@@ -218,7 +225,7 @@ def _sample_lines(
 ) -> Iterator[str]:
     assert plan.study.kept is not None
     documents = _read(plan.study.kept / kept["documents"])
-    columns = {name: kept[name] for name in (*PROBES, *LAYERS) if name in kept}
+    columns = {name: kept[name] for name in _DIGITS if name in kept}
     for number, (row_id, axis, label, doc_id, *hashes) in enumerate(documents):
         row = rows[row_id, axis]
         yield (

@@ -247,9 +247,7 @@ def read_study(path: Path) -> StudyFile:
     """
     file = read_yaml(path, folder_advice="name the study's file in it")
     if not isinstance(file.value, dict):
-        raise UserError(
-            "is no study; studies/esnli.yml explains every key of one", path=path
-        )
+        raise UserError("is no study; studies/esnli.yml explains every key of one", path=path)
     study = validate(StudyFile, file.value, path, file.line)
     named = {
         "config": study.config,

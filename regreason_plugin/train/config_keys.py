@@ -32,6 +32,8 @@ class RegReasonArgs(BaseModel):
             a mean over each micro-batch.
         regreason_label_smoothing: The share of probability that the loss spreads evenly over
             the vocabulary, at least 0 and below 1.
+        regreason_target_logits: Make logits only in the columns of a batch where a loss is taken,
+            where model and loss allow it: the same loss, sooner and in less memory.
         regreason_scope: The axis or the setting (``<dataset>_<axis>``) that a model is trained
             for; fills ``{scope}`` in paths. None for one model of all.
         regreason_variant: A name for what else a run changes, such as ``label_smoothing``;
@@ -61,6 +63,7 @@ class RegReasonArgs(BaseModel):
         None, "What the loss is the mean over"
     )
     regreason_label_smoothing: float = _key(0.0, "Label smoothing over the vocabulary")
+    regreason_target_logits: bool = _key(True, "Logits only where a loss is taken")
     regreason_scope: str | None = _key(None, "The axis or setting to train; fills {scope} in paths")
     regreason_variant: str | None = _key(None, "A name of what else is changed; fills {variant}")
     regreason_budget: Literal["rows", "steps", "tokens"] = _key(

@@ -47,8 +47,11 @@ class Meter:
         tokens = self._before["tokens"] if self._knows_padding else None
         if tokens is not None and self._tokens is not None:
             tokens += int(accelerator.reduce(self._tokens, reduction="sum"))
-        seconds = self._before["seconds"] + time.perf_counter() - self._started
-        return {"seconds": seconds, "tokens": tokens}
+        return {"seconds": self.seconds(), "tokens": tokens}
+
+    def seconds(self) -> float:
+        """So far, in this process."""
+        return float(self._before["seconds"] + time.perf_counter() - self._started)
 
     def cost(self, accelerator: Any) -> TrainingCost:
         """What it took, now that it has ended.

@@ -23,12 +23,13 @@ from regreason_plugin.train.label_loss import TokenSums, count_tokens, step_loss
 from regreason_plugin.train.label_span import LabelPlace
 from regreason_plugin.train.log_metrics import Tally
 from regreason_plugin.train.row_tokens import IGNORE
+from regreason_plugin.train.target_logits import TargetLogits
 from regreason_plugin.train.whole_epoch_sampler import WholeEpochSampler
 
 Batch = dict[str, Any]
 
 
-class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is untyped
+class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # axolotl is untyped
     """Trains as Axolotl's does; the plugin calls `prepare` before the first step.
 
     Attributes:
@@ -41,7 +42,6 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
     _by_step = False
     _eval_sums: TokenSums | None = None
     _says_no_logits = True
-    _target_logits = True
 
     def create_accelerator_and_postprocess(self) -> None:
         """Make the accelerator; on a CPU, keep what the processes know of each other."""
@@ -146,14 +146,11 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         """Axolotl's loss or ours; what it says of the label goes into the tally."""
         if self.label_place is not None and model.training:
             self.meter.add(inputs)
-        if self._target_logits:
-            inputs = _target_columns(inputs)
-        labels = inputs["labels"]
         loss, outputs = super().compute_loss(
             model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
         )
         if self.label_place is not None:
-            logits = getattr(outputs, "logits", None)
+            logits, labels = getattr(outputs, "logits", None), self.loss_labels
             if logits is None:
                 self._say_no_logits()
             if model.training:
@@ -193,7 +190,7 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
         logs.update(self.tally.seen(self.accelerator))
         super().log(logs, start_time)
         if self._file is not None:
-            self._file.add(self.state.global_step, logs)
+            self._file.add(self.state.global_step, {**logs, "seconds": self.meter.seconds()})
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Evaluate; the metrics say how the label is predicted.
@@ -230,18 +227,3 @@ class RegReasonTrainer(AxolotlTrainer):  # type: ignore[misc]  # axolotl is unty
             if self.args.should_save:
                 write_state(Path(self.args.output_dir) / f"checkpoint-{step}", state)
         return super()._save_checkpoint(model, trial, **kwargs)
-
-
-def _target_columns(inputs: Batch) -> Batch:
-    """The batch with logits and labels only where a loss is taken.
-
-    Most tokens are the prompt's, on which there is no loss, and the head is a small model's largest
-    matrix. A column is kept where any row has a target token there or right after, so that position
-    t of what is kept still predicts token t + 1 of it.
-    """
-    labels = inputs["labels"]
-    target = (labels != IGNORE).any(dim=0)
-    kept = target.clone()
-    kept[:-1] |= target[1:]
-    columns = kept.nonzero()[:, 0]
-    return {**inputs, "labels": labels[:, columns], "logits_to_keep": columns}

@@ -181,5 +181,5 @@ def test_from_is_for_published_data_alone(
 ) -> None:
     out = tmp_path / "prompts"
     assert main(["fetch", "prompts", "--from", str(tmp_path), "--out", str(out)]) == 2
-    assert "--from is for esnli" in capsys.readouterr().err
+    assert "--from is for esnli, topical-usr" in capsys.readouterr().err
     assert not out.exists()

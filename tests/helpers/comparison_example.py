@@ -67,6 +67,9 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
             over="seeds and groups" if seeds >= 3 else "groups",
         )
 
+    def interval(value: float) -> form.Interval:
+        return form.Interval(value=value, low=value - 0.05, high=value + 0.05)
+
     def layers(level: float) -> list[form.Interval]:
         return [
             form.Interval(value=v, low=v - 0.02, high=v + 0.02)
@@ -158,6 +161,18 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
                 ("between", "outside", "everything"),
                 strict=False,
             )
+        },
+        "generalisation": {
+            arm: form.GeneralisationGap(
+                train=interval(0.6 - 0.1 * place),
+                test=interval(1.1),
+                gap=interval(0.5 + 0.1 * place),
+                difference=interval(0.1 * place) if place else None,
+                train_documents=900,
+                test_documents=3600,
+                over="seeds and groups" if seeds >= 3 else "groups",
+            )
+            for place, arm in enumerate(everyone)
         },
         "layers": {
             name: {arm: layers(0.9 + 0.01 * place) for place, arm in enumerate(everyone)}

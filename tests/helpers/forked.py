@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Modules read these once, when they are imported: the server's own are its children's.
 READ_AT_IMPORT = ("HF_", "AXOLOTL_", "TOKENIZERS_", "TRANSFORMERS_")
+# lm_eval sets these in the process that imports it; they are about downloads, and none is made.
+OF_DOWNLOADS = ("HF_XET_HIGH_PERFORMANCE", "HF_HUB_ENABLE_HF_TRANSFER")
 ASK = """#!/bin/sh
 exec {python} -SE {file} ask {socket} {name} "$@"
 """
@@ -326,7 +328,7 @@ def child(
     gc.collect()
     os.closerange(3, 1 << 10)
     os.chdir(cwd)
-    for name in {*before, *env}:
+    for name in {*before, *env}.difference(OF_DOWNLOADS):
         if name.startswith(READ_AT_IMPORT) and before.get(name) != env.get(name):
             raise SystemExit(f"{name} is read at import: start this command without the server")
     by_imports = {key: value for key, value in os.environ.items() if before.get(key) != value}

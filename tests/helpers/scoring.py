@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,10 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 from torch.utils import collect_env
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.core.declaration import Declaration
+from regreason_plugin.predict.predictions import Prediction
 
 # It asks the machine's programs for most of a second, and lm-eval has it anew for each evaluation.
 collect_env.get_pretty_env_info = cache(collect_env.get_pretty_env_info)
@@ -50,6 +57,51 @@ def evaluate(
     )
     assert results is not None
     return dict(results)
+
+
+def write_task(folder: DataFolder, out: Path, kind: str, name: str = "mine") -> None:
+    """The lm-eval task of a data folder."""
+    out.mkdir()
+    dataset, axis = folder.settings()[0]
+    (out / "task.yaml").write_text(
+        f"include: {json.dumps(str(TASKS / kind))}\ntask: {name}\n"
+        f"dataset_kwargs:\n  setting: [{dataset}, {axis}]\n"
+    )
+
+
+def lm_eval_samples(
+    lm: Any, folder: DataFolder, out: Path, kind: str = "_label_first.yml", **arguments: Any
+) -> dict[str, dict[str, Any]]:
+    """What a model answers to the task of a data folder, by document."""
+    write_task(folder, out, kind)
+    manager = TaskManager(
+        include_path=str(out), include_defaults=False, metadata={"data_dir": str(folder.path)}
+    )
+    results = simple_evaluate(model=lm, tasks=["mine"], task_manager=manager, **arguments)
+    return {sample["doc"]["id"]: sample for sample in results["samples"]["mine"]}
+
+
+def check_same(
+    found: Sequence[Prediction],
+    samples: Sequence[dict[str, Any]],
+    declaration: Declaration,
+    within: float = 1e-5,
+) -> None:
+    """Labels the same, log-probabilities as far as float32 goes; from what lm-eval logged."""
+    for prediction, sample in zip(found, samples, strict=True):
+        resps = [one[0] for one in sample["resps"]]
+        if isinstance(resps[0], str):  # a text that was generated, then the labels
+            resps = resps[1 : 1 + len(declaration.labels)]
+        scores = [float(score) for score, _ in resps]
+        if declaration.normalise == "characters":
+            scores = [s / len(label) for s, label in zip(scores, declaration.written, strict=True)]
+        norm = max(scores) + math.log(sum(math.exp(score - max(scores)) for score in scores))
+        assert prediction.label == declaration.labels[scores.index(max(scores))]
+        assert list(prediction.probabilities) == list(declaration.labels)
+        logs = [math.log(value) for value in prediction.probabilities.values()]
+        assert logs == pytest.approx([score - norm for score in scores], rel=1e-6, abs=within)
+        right = declaration.labels[sample["doc"]["label"] - 1] == prediction.label
+        assert sample["acc"] == right
 
 
 def lm_eval_command(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import random
 import shutil
 import signal
@@ -18,10 +17,14 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.scoring import TASKS, PlainScorer, evaluate
-from lm_eval import simple_evaluate
+from helpers.scoring import (
+    PlainScorer,
+    check_same,
+    evaluate,
+    lm_eval_samples,
+    write_task,
+)
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 
 import regreason_plugin
 from regreason_plugin import Classifier
@@ -125,16 +128,6 @@ def rows_of(folder: DataFolder) -> dict[str, str]:
     return {row.id: known[row.id] for row in folder.rows(TEST)}
 
 
-def write_task(folder: DataFolder, out: Path, kind: str) -> None:
-    """The lm-eval task of a data folder, called ``mine``."""
-    out.mkdir()
-    dataset, axis = folder.settings()[0]
-    (out / "task.yaml").write_text(
-        f"include: {json.dumps(str(TASKS / kind))}\ntask: mine\n"
-        f"dataset_kwargs:\n  setting: [{dataset}, {axis}]\n"
-    )
-
-
 def eval_samples(model: Path, folder: DataFolder, out: Path) -> dict[str, dict[str, Any]]:
     """What `regreason eval` logs of its task, by the documents' ids."""
     write_task(folder, out, "_label_first.yml")
@@ -150,38 +143,6 @@ def eval_samples(model: Path, folder: DataFolder, out: Path) -> dict[str, dict[s
     (file,) = out.glob("results/*/samples_mine_*.jsonl")
     samples = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     return {sample["doc"]["id"]: sample for sample in samples}
-
-
-def lm_eval_samples(
-    lm: Any, folder: DataFolder, out: Path, kind: str = "_label_first.yml", **arguments: Any
-) -> dict[str, dict[str, Any]]:
-    """The same of a model, without the time that lm-eval takes to list its own tasks."""
-    write_task(folder, out, kind)
-    manager = TaskManager(
-        include_path=str(out), include_defaults=False, metadata={"data_dir": str(folder.path)}
-    )
-    results = simple_evaluate(model=lm, tasks=["mine"], task_manager=manager, **arguments)
-    return {sample["doc"]["id"]: sample for sample in results["samples"]["mine"]}
-
-
-def check_same(
-    found: Sequence[Prediction], samples: Sequence[dict[str, Any]], declaration: Declaration
-) -> None:
-    """Labels the same, log-probabilities as far as float32 goes; from what lm-eval logged."""
-    for prediction, sample in zip(found, samples, strict=True):
-        resps = [one[0] for one in sample["resps"]]
-        if isinstance(resps[0], str):  # a text that was generated, then the labels
-            resps = resps[1 : 1 + len(declaration.labels)]
-        scores = [float(score) for score, _ in resps]
-        if declaration.normalise == "characters":
-            scores = [s / len(label) for s, label in zip(scores, declaration.written, strict=True)]
-        norm = max(scores) + math.log(sum(math.exp(score - max(scores)) for score in scores))
-        assert prediction.label == declaration.labels[scores.index(max(scores))]
-        assert list(prediction.probabilities) == list(declaration.labels)
-        logs = [math.log(value) for value in prediction.probabilities.values()]
-        assert logs == pytest.approx([score - norm for score in scores], rel=1e-6, abs=1e-5)
-        right = declaration.labels[sample["doc"]["label"] - 1] == prediction.label
-        assert sample["acc"] == right
 
 
 # --- the same as lm-eval ------------------------------------------------------------------

@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from matplotlib.collections import QuadMesh
 from rich.console import Console
 
-from regreason_plugin.compare.comparison import Comparison, Contrast, Difference, Finding, Primary
+from regreason_plugin.compare.comparison import (
+    Comparison,
+    Contrast,
+    Difference,
+    Finding,
+    Interval,
+    Primary,
+)
 from regreason_plugin.compare.finding_words import claim, primary_line
 from regreason_plugin.compare.verdict import answers
 from regreason_plugin.render import figures, tables
@@ -95,6 +102,12 @@ def drawn(
             over=over,
         )
 
+    def figure() -> Interval:
+        value = float(random.normal(0, 0.3)) or 0.01
+        return Interval(
+            value=value, low=value - random.uniform(0, 0.3), high=value + random.uniform(0, 0.3)
+        )
+
     def by_metric() -> dict[str, Difference]:
         return {name: difference() for name in one.metrics}
 
@@ -104,6 +117,17 @@ def drawn(
                 arm: {setting.task: by_metric() for setting in one.settings} for arm in one.arms
             },
             "pooled": {arm: by_metric() for arm in one.arms},
+            "generalisation": {
+                arm: of_arm.model_copy(
+                    update={
+                        "train": figure(),
+                        "test": figure(),
+                        "gap": figure(),
+                        "difference": of_arm.difference and figure(),
+                    }
+                )
+                for arm, of_arm in one.generalisation.items()
+            },
             "contrasts": [
                 Contrast(arm="shuffled", minus="explanation", differences=by_metric()),
             ],

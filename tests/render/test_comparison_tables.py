@@ -96,7 +96,7 @@ def renamed(name: str) -> Comparison:
 
     by_arm = (
         *("seeds", "scores", "differences", "pooled_scores", "pooled", "wins", "needed", "gap"),
-        *("costs", "detectable"),
+        *("costs", "detectable", "generalisation"),
     )
     changes = {field: new(getattr(one, field)) for field in by_arm}
     changes["layers"] = {metric: new(layers) for metric, layers in one.layers.items()}
@@ -174,7 +174,7 @@ def test_no_name_moves_the_cursor_or_is_markup() -> None:
     one = renamed(name).model_copy(update={"answers": [answer], "notes": [name]})
     text = printed(one, 200, terminal=False)
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
-    assert text.count("[31m[red]a[/red]") == 8
+    assert text.count("[31m[red]a[/red]") == 9
 
 
 # --- Markdown -----------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
     text = to_markdown(one)
     tokens = parse(text)
     assert kinds(tokens) <= HARMLESS
-    arms, accuracy, contrasts, pooled, needed, costs, runs = tables_of(tokens)
+    arms, accuracy, contrasts, pooled, needed, gaps, costs, runs = tables_of(tokens)
     names = [plain(name) for name in HOSTILE]
     assert accuracy[0] == ["dataset", "axis", "n", "majority", "label_only", *names]
     assert pooled[0] == ["pooled", "better", "label_only", *names]
@@ -239,6 +239,11 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
     assert [row[0] for row in contrasts[1:]] == names[1:]
     assert [row[0] for row in needed[1:]] == names
     assert needed[1][1:] == ["0.020", "900", "no number is enough"]
+    # (Losses on train rows become smaller from arm to arm, by 0.1 each; all gaps are exploratory.)
+    assert gaps[0] == ["arm", "train rows", "test rows", "gap", "gap minus that of label_only"]
+    assert gaps[1] == ["label_only", *_of(0.6), *_of(1.1), *_of(0.5, "°"), "-"]
+    assert gaps[2] == [names[0], *_of(0.5), *_of(1.1), *_of(0.6, "°"), *_of(0.1, "°")]
+    assert [row[0] for row in gaps[3:]] == names[1:]
     assert costs[0] == ["of one model", "label_only", *names]
     tokens_read = [f"{place},000,000" for place in range(1, len(names) + 2)]
     assert costs[2] == ["tokens read in training", *tokens_read]
@@ -249,6 +254,13 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines if "chatbot" in line}
     assert widths == {6 + len(HOSTILE)}
     assert not re.search(r"\*\*[+-]?\d", text)
+
+
+def _of(value: float, mark: str = "") -> list[str]:
+    """A figure of the example, 0.05 to either side of which its interval ends."""
+    sign = "+" * bool(mark)
+    low, high = (f"{end:{sign}.3f}" for end in (value - 0.05, value + 0.05))
+    return [f"{value:{sign}.3f}{mark} ({low} to {high})"]
 
 
 def test_markdown_writes_every_shape_of_a_difference() -> None:

@@ -46,6 +46,7 @@ SECTIONS = [
     "Confusion",
     "Entropy by layer",
     "Learning curves",
+    "Train rows and test rows",
     "Conversations on which the arms disagree",
     "All scores",
     "What was run",
@@ -316,6 +317,7 @@ def test_one_setting_and_one_seed_and_nothing_that_is_known(show: Any, arms: lis
             "needed": {},
             "gap": {},
             "gap_of": None,
+            "generalisation": {},
             "layers": {},
             "reliability": {},
             "confusion": {},
@@ -325,7 +327,8 @@ def test_one_setting_and_one_seed_and_nothing_that_is_known(show: Any, arms: lis
         }
     )
     chrome = show(comparison, disagreeing=0)
-    assert _text(chrome, "h2") == SECTIONS
+    assert _text(chrome, "h2") == [one for one in SECTIONS if one != "Train rows and test rows"]
+    assert "#generalisation" not in chrome.page_source
     assert set(_text(chrome, ".heat td")) == {"\N{EN DASH}"}
     assert "probe=all" in _text(chrome, "#layers p")[0]
     assert "same label" in _text(chrome, "#conversations p")[0]

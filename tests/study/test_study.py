@@ -1,119 +1,160 @@
-"""The study's own way, with three conditions and small data: every number from what was trained."""
+"""A study from its file to its report: every number from what was trained, nothing done twice."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import shutil
 import statistics
+import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from helpers.axolotl import ROOT, programs
+from helpers.axolotl import ROOT, environment, programs
+from helpers.labelled_tables import write_answers
 from scipy import stats
 
 from regreason_plugin.cli import main
 from regreason_plugin.compare.comparison import load
-from regreason_plugin.study import run_plan
 from regreason_plugin.study.condition_scores import Mean
-from regreason_plugin.study.plan import CONDITIONS, Hyperparameters, Plan
+from regreason_plugin.study.plan import Plan
+from regreason_plugin.study.study_file import read_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-SETTINGS = (Hyperparameters(0.001, 1), Hyperparameters(1e-9, 1))
-NAMES = ("label_only", "explanation", "explanation-explanation_first")
-THREE = tuple(one for one in CONDITIONS if one.name in NAMES)
+TASK = ("task", "new", "verdict", "--data", "answers.jsonl", "--text", "text", "--label", "verdict")
+STUDY: dict[str, Any] = {
+    "title": "answers <judged>",
+    "out": "runs/study",
+    "data": {
+        "task": "verdict/task.yml",
+        "at_most": {"train": 48, "validation": 12, "test": 24},
+    },
+    "base": str(ROOT / "axolotl_configs/cpu/tiny-base"),
+    "config": str(ROOT / "axolotl_configs/cpu/lora.yml"),
+    "training": {"micro_batch_size": 4, "logging_steps": 4},
+    # (A step of 1e-9 learns nothing.)
+    "choose": {"grid": {"learning_rate": [0.001, 0.000000001]}},
+    "conditions": {
+        "label_only": None,
+        "explanation": None,
+        "explanation-later": {"arm": "explanation", "order": "explanation_first"},
+    },
+    "seeds": [1, 2],
+    "scoring": {"train_rows": 12},
+    "baselines": ["tfidf"],
+    "kept": "kept",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study was run.
+
+    Attributes:
+        folder: The working folder.
+        plan: Of its study, as seen from there.
+    """
+
+    folder: Path
+    plan: Plan
+
+    @property
+    def out(self) -> Path:
+        """What it wrote."""
+        return self.folder / self.plan.out
+
+
+def write_study(folder: Path, **changes: Any) -> Path:
+    file = folder / "study.yml"
+    file.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
+    return file
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """A finished study of one seed."""
-    plan = Plan(tmp_path_factory.mktemp("study"), (1,), 30, THREE, SETTINGS)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A finished study of two seeds."""
+    folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
+        patch.chdir(folder)
+        write_answers(folder)
+        columns = ["--explanation", "why", "--id", "id", "--group", "book"]
+        # (In this process it would load Axolotl, which changes the environment.)
+        command = [sys.executable, "-m", "regreason_plugin", *TASK, *columns]
+        subprocess.run(command, check=True, env=environment())
         # Its commands are those beside the interpreter.
         patch.setattr(sys, "executable", str(programs() / "python"))
-        assert run_plan(plan, jobs=2) == 0
-    return plan
+        assert main(["study", str(write_study(folder)), "--jobs", "2"]) == 0
+        return Place(folder, Plan(read_study(folder / "study.yml")))
 
 
-def test_the_conditions_are_those_asked_for() -> None:
-    names = [one.name for one in CONDITIONS]
-    assert len(set(names)) == len(names) == 13
-    first = [one for one in CONDITIONS if one.order == "label_first" and not one.changes]
-    assert len({one.arm for one in first}) == 7
-    changed = {(one.arm, key) for one in CONDITIONS for key in one.changes}
-    assert changed == {
-        ("label_only", "regreason_label_smoothing"),
-        ("label_only", "lora_dropout"),
-        ("explanation", "regreason_label_share"),
-        ("bag_of_words", "regreason_label_share"),
-    }
-    assert {one.arm for one in CONDITIONS if one.order == "explanation_first"} == {
-        "explanation",
-        "shuffled",
-    }
+@pytest.fixture
+def _there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setattr(sys, "executable", str(programs() / "python"))
 
 
-def test_conditions_differ_in_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    plan = Plan(tmp_path, (1, 2), 30)
-    plan.training(SETTINGS[0])
-    places = {"datasets", "test_datasets", "output_dir", "regreason_arm"}
-    base = yaml.safe_load((tmp_path / "configs/label_only-1.yml").read_text())
-    for condition in CONDITIONS:
-        for seed in plan.seeds:
-            file = tmp_path / "configs" / f"{condition.name}-{seed}.yml"
-            values = yaml.safe_load(file.read_text())
-            differ = {key for key in base if values[key] != base[key]} - places
-            assert values.keys() == base.keys()
-            assert differ == set(condition.changes) | ({"seed"} if seed != 1 else set())
-            for name, split in (("datasets", "train"), ("test_datasets", "validation")):
-                path = plan.data(condition.order) / split / "{arm}.jsonl"
-                assert values[name][0]["path"] == str(path)
+pytestmark.append(pytest.mark.usefixtures("_there"))
 
 
-def test_the_lowest_validation_loss_is_chosen_and_used(plan: Plan) -> None:
-    study = json.loads((plan.out / "study.json").read_text())
-    # (One step of 1e-9 learns nothing.)
-    assert study["learning_rate"] == 0.001
+def test_the_lowest_validation_loss_is_chosen_and_used(place: Place) -> None:
+    study = json.loads((place.out / "study.json").read_text())
+    assert study["chosen"] == {"learning_rate": 0.001}
     losses = [one["loss"] for one in study["choice"]]
-    assert losses[0] < losses[1] - 1
-    for condition in THREE:
-        record = json.loads((plan.model(condition, 1) / "regreason.json").read_text())
+    assert losses[0] < losses[1] - 0.1
+    for condition in place.plan.study.conditions:
+        record = json.loads((place.plan.model(condition, 2) / "regreason.json").read_text())
         assert (record["arm"], record["order"]) == (condition.arm, condition.order)
-        assert record["seed"] == 1
-        config = yaml.safe_load((plan.out / f"configs/{condition.name}-1.yml").read_text())
-        assert config["learning_rate"] == 0.001
+        assert (record["seed"], record["learning_rate"]) == (2, 0.001)
+        # 48 rows at most, in whole groups, four a step.
+        assert record["rows"] <= 48
+        assert record["steps"] == -(-record["rows"] // 4)
 
 
-def test_its_figures_are_means_over_the_scored_documents(plan: Plan) -> None:
-    study = json.loads((plan.out / "study.json").read_text())["conditions"]
-    label_only, _, explained = THREE
-    for condition, task, metric in (
-        (label_only, "regreason_", "acc"),
-        (explained, "regreason-gen_", "acc"),
-        (explained, "regreason-gen_", "forced_acc"),
+def test_its_figures_are_means_over_the_scored_documents(place: Place) -> None:
+    study = json.loads((place.out / "study.json").read_text())["conditions"]
+    label_only, _, explained = place.plan.study.conditions
+    for condition, split, metric in (
+        (label_only, "test", "acc"),
+        (explained, "test", "acc"),
+        (explained, "test", "forced_acc"),
     ):
-        by_task = []
-        for file in plan.results(condition, 1).rglob(f"samples_{task}*.jsonl"):
+        for number, seed in enumerate((1, 2)):
+            folder = place.plan.results(condition, seed) / split
+            (file,) = folder.rglob("samples_*.jsonl")
             rows = [json.loads(line) for line in file.read_text().splitlines()]
-            by_task.append(statistics.fmean(row[metric] for row in rows))
-        assert len(by_task) == 18
-        (found,) = study[condition.name]["by_seed"][metric]
-        assert found == pytest.approx(statistics.fmean(by_task))
+            found = study[condition.name]["by_seed"][metric][number]
+            assert found == pytest.approx(statistics.fmean(row[metric] for row in rows))
     assert 0 < study["label_only"]["by_seed"]["activation_entropy_mid"][0] < 1
 
 
-def test_differences_and_intervals_are_those_of_compare(plan: Plan) -> None:
-    out = plan.out / "compared"
-    folders = [f"{name}={plan.out / 'results' / name}" for name in NAMES[:2]]
-    assert main(["compare", *folders, "--baseline", "label_only", "--out", str(out)]) == 0
-    theirs, ours = load(out / "comparison.json"), load(plan.out / "comparison.json")
+def test_train_rows_are_scored_beside_the_test_rows(place: Place) -> None:
+    label_only = place.plan.study.conditions[0]
+    trained = {
+        json.loads(line)["id"]
+        for line in (place.plan.data("label_first") / "train/label_only.jsonl").open()
+    }
+    (file,) = (place.plan.results(label_only, 1) / "train").rglob("samples_*.jsonl")
+    scored = {json.loads(line)["doc"]["id"] for line in file.read_text().splitlines()}
+    assert len(scored) == 12
+    assert scored <= trained
+    assert "loss on train rows" in (place.out / "comparison.md").read_text().lower()
+
+
+def test_differences_and_intervals_are_those_of_compare(place: Place) -> None:
+    out = place.out / "compared"
+    folders = [f"{name}={place.out / 'results' / name}" for name in ("label_only", "explanation")]
+    command = ["compare", *folders, "--baseline", "label_only", "--out", str(out)]
+    assert main(command) == 0
+    theirs, ours = load(out / "comparison.json"), load(place.out / "comparison.json")
     assert (ours.pooled, ours.pooled_scores) == (theirs.pooled, theirs.pooled_scores)
-    assert (plan.out / "report.html").is_file()
-    text = (plan.out / "study.md").read_text()
+    assert (place.out / "report.html").is_file()
+    text = (place.out / "study.md").read_text()
     found = theirs.pooled["explanation"]["nll"]
     assert found.low is not None
     (row,) = re.findall(r"^\| explanation \| .*", text.split("## Label first")[1], re.MULTILINE)[:1]
@@ -121,30 +162,103 @@ def test_differences_and_intervals_are_those_of_compare(plan: Plan) -> None:
     assert f"({found.low:+.3f} to {found.high:+.3f})" in row
 
 
-def test_the_report_says_what_it_is(plan: Plan) -> None:
-    text = (plan.out / "study.md").read_text()
-    assert "GENERATED" in text
+def test_the_report_says_what_it_is(place: Place) -> None:
+    text = (place.out / "study.md").read_text()
     assert "of these trained models only" in text
     assert "| label_only (mean) |" in text
     before, after = text.split("## Explanation first")
-    assert "explanation-explanation_first" in after
-    assert "explanation-explanation_first" not in before
-    # One seed has no interval over seeds.
+    assert "explanation-later" in after
+    assert "explanation-later" not in before
+    assert "| TF-IDF and logistic regression |" in before.split("## Beside them")[1]
+    # Two seeds have no interval over seeds.
     assert "±" not in after.split("| condition")[1]
-    assert (plan.out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (place.out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_finished_study_runs_nothing_again(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(ROOT)
-    before = (plan.out / "study.json").read_bytes()
-    assert run_plan(plan, jobs=2) == 0
+    before = (place.out / "study.json").read_bytes()
+    assert main(["study", "study.yml"]) == 0
     out = capsys.readouterr().out
-    assert out.count("done before") == out.count("[bold]") + out.count("  $ axolotl") + out.count(
-        "  $ regreason"
-    )
-    assert (plan.out / "study.json").read_bytes() == before
+    assert "Measured here" not in out
+    assert out.count("done before") == out.count("  $ axolotl") + out.count("  $ regreason")
+    assert (place.out / "study.json").read_bytes() == before
+
+
+def test_kept_runs_hold_no_text_and_a_study_goes_on_from_them(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = sorted((place.folder / "kept").glob("*.json.gz"))
+    assert len([file for file in kept if not file.name.startswith("documents-")]) == 6
+    texts = [json.loads(line) for line in (place.folder / "answers.jsonl").open()]
+    for file in kept:
+        content = gzip.decompress(file.read_bytes()).decode()
+        for row in texts:
+            assert row["text"] not in content
+            assert row["why"] not in content
+            assert f'"{row["book"]}"' not in content
+    # Another machine: the same files, and nothing that was trained.
+    write_study(place.folder, out="runs/again")
+    (place.folder / "runs/again").mkdir()
+    try:
+        assert main(["study", "study.yml"]) == 0
+    finally:
+        write_study(place.folder)
+    out = capsys.readouterr().out
+    assert "6 finished runs taken from kept" in out
+    assert out.count("$ axolotl train runs/again/configs") == 6
+    # Of what is left, the baseline alone runs.
+    assert out.count("done before") == 6 + 6 + 4
+    outs = [place.folder / "runs" / name for name in ("study", "again")]
+    one, other = (load(out / "comparison.json") for out in outs)
+    assert not list((place.folder / "runs/again").rglob("adapter_model.safetensors"))
+    for metric, score in one.pooled["explanation"].items():
+        again = other.pooled["explanation"][metric]
+        assert again.value == pytest.approx(score.value, abs=1e-4), metric
+        assert again.low == pytest.approx(score.low, abs=1e-3), metric
+    # The texts of the documents about which they disagree are there again.
+    pages = [(out / "report.html").read_text() for out in outs]
+    shown = [[row["id"] for row in texts if row["text"] in page] for page in pages]
+    assert shown[0] == shown[1] != []
+
+
+def test_a_kept_run_of_other_inputs_is_not_taken(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"training": {**STUDY["training"], "lora_r": 16}, "out": "runs/other"}
+    write_study(place.folder, **changes)
+    try:
+        assert main(["study", "study.yml", "--dry-run"]) == 0
+    finally:
+        write_study(place.folder)
+    out = capsys.readouterr().out
+    assert "finished runs taken" not in out
+    assert re.search(r"Measured here: [\d.]+ s a step, [\d.]+ s a scored text, [\d.]+ GiB", out)
+    assert "All that is left takes about" in out
+    other = place.folder / "runs/other"
+    assert not list(other.glob("models/*"))
+    assert not list(other.glob("choice/*"))
+    shutil.rmtree(other)
+
+
+def test_time_and_memory_are_told_before_it_starts(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(place.folder, out="runs/short", kept=None)
+    try:
+        assert main(["study", "study.yml", "--minutes", "0.05"]) == 3
+        out = " ".join(capsys.readouterr().out.split())
+        assert "That is more than the 0.05 minutes that it may take" in out
+        assert "2 stages are left, the first of them choose 0.001" in out
+        assert not list((place.folder / "runs/short").glob("choice/*"))
+        write_study(place.folder, out="runs/short", kept=None, limits={"memory_gib": 0.05})
+        assert main(["study", "study.yml"]) == 2
+        said = capsys.readouterr().err
+        assert re.search(r"takes about [\d.]+ GiB of memory, and 0\.1 GiB limits\.memory_gib", said)
+        assert main(["study", "study.yml", "--jobs", "3000"]) == 2
+    finally:
+        write_study(place.folder)
 
 
 def test_the_interval_is_students() -> None:

@@ -8,87 +8,34 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.scoring import task_manager
-from helpers.training_data import HOSTILE, build_data, config, read_rows, write_config
+from helpers.trained_rows import (
+    Trained,
+    hf_scorer,
+    label_requests,
+    special_ids,
+    trained_rows,
+    with_chat_template,
+)
+from helpers.training_data import HOSTILE, build_data, config, read_rows
 
 from regreason_plugin.build.arms import ARMS
-from regreason_plugin.build.folder import DataFolder
-from regreason_plugin.core.jsonl import file_sha256
 from regreason_plugin.core.prompt import ORDERS, TARGET_DELIMITER, Order
 
 pytestmark = pytest.mark.integration
-
-
-Trained = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trained]:
     """Load a config's training rows as `axolotl train` does, in the file's order."""
     monkeypatch.setenv("AXOLOTL_TEE_STDOUT", "0")
-    from axolotl.cli.config import load_cfg
-    from axolotl.common.datasets import load_datasets
-    from axolotl.integrations.base import PluginManager
-    from axolotl.utils.tee import close_debug_log
-
-    def load(values: dict[str, Any]) -> list[dict[str, Any]]:
-        file = write_config(tmp_path / "config.yml", {**values, "shuffle_merged_datasets": False})
-        cfg = load_cfg(str(file))
-        PluginManager.get_instance().load_datasets(cfg)
-        rows: list[dict[str, Any]] = load_datasets(cfg=cfg).train_dataset.to_list()
-        return rows
-
-    yield load
-    close_debug_log()
-
-
-def _lm_eval(model: Path, **arguments: Any) -> Any:
-    from lm_eval.models.huggingface import HFLM
-
-    return HFLM(pretrained=str(model), device="cpu", **arguments)
-
-
-def _special_ids(model: Path) -> set[int]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    return set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
-
-
-def _requests(rows: list[dict[str, Any]], data: DataFolder, place: Path, **chat: Any) -> Any:
-    """What the real tasks ask for the label of each train row, by row.
-
-    The rows stand in for the test file, so that the same rows are trained and scored.
-
-    Returns:
-        Row id to (context, continuation) of its own label.
-    """
-    shutil.copytree(data.path, place)
-    questions = [{**row, "messages": row["messages"][:1]} for row in rows]
-    file = place / "test.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in questions), encoding="utf-8")
-    manifest = json.loads((place / "manifest.json").read_text())
-    manifest["files"]["test.jsonl"] = file_sha256(file)
-    (place / "manifest.json").write_text(json.dumps(manifest))
-    name = {"label_first": "regreason_coqa_on_topic"}.get(data.order, "regreason-gen_coqa_on_topic")
-    task = task_manager(place).load_task_or_group([name])[name]
-    task.build_all_requests(**chat)
-    written = {row["id"]: row for row in rows}
-    asked = {}
-    for request in task.instances:
-        row = written[request.doc["id"]]
-        if request.request_type == "generate_until":
-            # A model that writes exactly what it was trained on.
-            request.resps = [" " + row["messages"][1]["content"]]
-        elif request.idx == row["label"] - (data.order == "label_first"):
-            asked[row["id"]] = request.args
-    return asked
+    with trained_rows(tmp_path / "config.yml") as load:
+        yield load
 
 
 @pytest.mark.parametrize(
@@ -108,13 +55,13 @@ def test_trained_tokens_are_the_scored_tokens(
 ) -> None:
     model = request.getfixturevalue(family)
     data = build_data(tmp_path / "data", order=order, texts=HOSTILE)
-    scorer = _lm_eval(model)
-    special = _special_ids(model)
+    scorer = hf_scorer(model)
+    special = special_ids(model)
     tokenizer = scorer.tokenizer
     for arm in ARMS:
         values = config(model, data.path, tmp_path, regreason_arm=arm, test_datasets=None)
         rows = read_rows(data.path, f"train/{arm}.jsonl")
-        requests = _requests(rows, data, tmp_path / f"scored-{arm}")
+        requests = label_requests(rows, data, tmp_path / f"scored-{arm}")
         got = trained(values)
         assert len(got) == len(rows) == len(requests) == data.manifest.counts["train"].rows
         for row, ids in zip(rows, got, strict=True):
@@ -141,7 +88,7 @@ def test_a_hundred_thousand_characters(tiny_model: Path, trained: Trained, tmp_p
     values = config(tiny_model, data.path, tmp_path, regreason_arm="label_only")
     got = trained(values | {"sequence_len": 1_000_000, "test_datasets": None})
     assert len(got) == len(rows) > 0
-    special = _special_ids(tiny_model)
+    special = special_ids(tiny_model)
     for row, ids in zip(rows, got, strict=True):
         assert len(row["messages"][0]["content"]) > 100_000
         assert len(ids["input_ids"]) > 100_000
@@ -164,29 +111,22 @@ def chat_model(tiny_model: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def _chat(values: dict[str, Any], **more: str) -> dict[str, Any]:
-    for name in ("datasets", "test_datasets"):
-        for entry in values.get(name, []):
-            entry |= {"type": "chat_template", "field_messages": "messages", **more}
-    return values
-
-
 @pytest.mark.parametrize("order", ORDERS)
 def test_chat_template_tokens_are_the_scored_tokens(
     order: Order, chat_model: Path, trained: Trained, tmp_path: Path
 ) -> None:
     data = build_data(tmp_path / "data", order=order, texts=HOSTILE)
-    scorer = _lm_eval(chat_model)
-    special = _special_ids(chat_model)
+    scorer = hf_scorer(chat_model)
+    special = special_ids(chat_model)
     end = scorer.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    values = _chat(config(chat_model, data.path, tmp_path, test_datasets=None))
+    values = with_chat_template(config(chat_model, data.path, tmp_path, test_datasets=None))
     rows = read_rows(data.path, "train/explanation.jsonl")
     chat = {
         "apply_chat_template": True,
         "chat_template": scorer.apply_chat_template,
         "tokenizer_name": "chatml",
     }
-    requests = _requests(rows, data, tmp_path / "scored", **chat)
+    requests = label_requests(rows, data, tmp_path / "scored", **chat)
     for row, ids in zip(rows, trained(values), strict=True):
         user = row["messages"][0]
         scored = list(chain(*scorer._encode_pair(*requests[row["id"]])))
@@ -203,7 +143,7 @@ def test_a_chat_template_without_the_beginning_of_text_is_refused(
 ) -> None:
     data = build_data(tmp_path / "data")
     with pytest.raises(SystemExit) as stop:
-        trained(_chat(config(tiny_model, data.path, tmp_path)))
+        trained(with_chat_template(config(tiny_model, data.path, tmp_path)))
     assert stop.value.code == 2
     assert "renders training and evaluation differently" in capfd.readouterr().err
 
@@ -214,7 +154,9 @@ def test_a_special_token_in_a_chat_is_refused(
     data = build_data(tmp_path / "data")
     odd = _odd_tokenizer(chat_model, tmp_path / "odd", "ODD")
     with pytest.raises(SystemExit) as stop:
-        trained(_chat(config(chat_model, data.path, tmp_path, tokenizer_config=str(odd))))
+        trained(
+            with_chat_template(config(chat_model, data.path, tmp_path, tokenizer_config=str(odd)))
+        )
     assert stop.value.code == 2
     assert "axis on_topic: its text holds 'answer', a special token" in capfd.readouterr().err
 

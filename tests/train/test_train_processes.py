@@ -218,7 +218,12 @@ def the_ranks_read_different_rows(found: Trained, train: Trainings) -> None:
 
 def test_without_a_share_the_training_is_axolotls(train: Trainings) -> None:
     """Bit for bit the adapter of Axolotl's own trainer, in small steps with a common optimizer."""
-    own = {"optimizer": "adamw_torch", "learning_rate": 0.01, "max_grad_norm": 1.0}
+    own = {
+        "optimizer": "adamw_torch",
+        "learning_rate": 0.01,
+        "max_grad_norm": 1.0,
+        "regreason_target_logits": False,
+    }
     changes = {"regreason_label_share": None, "batch": 4, **own}
     ours = train("ours", **changes)
     axolotls = train("axolotls", plugins=["helpers.plain_plugin.RegReasonPlugin"], **changes)

@@ -30,6 +30,7 @@ from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS
 from regreason_plugin.render.tables import (
     about_costs,
+    about_generalisation,
     costs,
     interval_scope,
     label_heads,
@@ -99,6 +100,7 @@ def view(
         "confusion": _confusions(c),
         "costs": costs(c),
         "about_costs": about_costs(c),
+        "about_generalisation": about_generalisation(c) if c.generalisation else "",
         "swatches": {arm: f"c{n % len(COLOURS)}" for n, arm in enumerate([c.baseline, *c.arms])},
         "learning_of": what_is_drawn(c.curves),
         **_conversations(c, disagreements, disagreeing),

