@@ -54,7 +54,6 @@ def lines(folder: Path, part: str, number: int) -> list[dict[str, Any]]:
 def test_both_trainings_make_their_steps(tmp_path: Path) -> None:
     found = trained("qlora", tmp_path, STEPS)
     assert found["state"] == "done", found
-    assert not found["quantised"]
     assert [row["name"] for row in found["rows"]] == ["Axolotl's trainer", "with the plugin"]
     shipped = yaml.safe_load((ROOT / "axolotl_configs/gpu/mistral-7b-qlora.yml").read_text())
     rows = shipped["micro_batch_size"] * shipped["gradient_accumulation_steps"]

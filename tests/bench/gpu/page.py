@@ -35,6 +35,9 @@ _LIMITS = """\
 Each part is a command of its own with a time limit, such as
 `python tests/bench/gpu scorer --seconds 180`. It stops itself at the limit, and keeps what it has
 measured in `runs/gpu/`, from which `python tests/bench/gpu page` makes this page again."""
+_TRIAL = """\
+A part without a card is a trial: its memory is that of the whole process, and its trainings are in
+float32."""
 _TITLES = {
     "scorer": "Scoring and probes",
     "study": "The e-SNLI study",
@@ -77,7 +80,9 @@ def page(parts: list[dict[str, Any]]) -> str:
     Args:
         parts: The values of each result file, in the order of the page.
     """
-    blocks = [TITLE, *_introduction(), "## Parts and machines", _overview(parts), _versions(parts)]
+    trial = any((one.get("machine") or {}).get("card") is None for one in parts)
+    blocks = [TITLE, *_introduction(), "## Parts and machines", _overview(parts)]
+    blocks += [_TRIAL if trial else "", _versions(parts)]
     for one in parts:
         blocks += [f"## {_TITLES[one['part']]}: {WORDS[one['shape']]}", _state(one)]
         blocks += {"scorer": _scorer, "study": _study}.get(one["part"], _training)(one)
@@ -109,7 +114,7 @@ def _versions(parts: list[dict[str, Any]]) -> Markdown:
     found: dict[str, dict[str, None]] = {}
     for one in parts:
         for name, version in (one.get("machine") or {}).get("versions", {}).items():
-            found.setdefault(name, {})[version or "not installed"] = None
+            found.setdefault(name, {})[version or "none"] = None
     rows = [(name, ", ".join(versions)) for name, versions in found.items()]
     return table(rows, ("package", "version"), "ll")
 
@@ -170,8 +175,8 @@ def _study(one: dict[str, Any]) -> list[Markdown | str]:
     cells = [(row["name"], _number(row["seconds"], 0)) for row in done]
     blocks: list[Markdown | str] = [
         sentence(
-            f"`regreason study studies/esnli.yml --minutes {one['minutes']}` finished {len(done)} "
-            "trainings. (The runs that the repository keeps were not used.)"
+            f"`regreason study studies/esnli.yml --minutes {one['minutes']}`, without the "
+            f"runs that the repository keeps. Finished trainings: {len(done)}."
         ),
         table(cells, ("training", "seconds"), "lr") if cells else "",
     ]
@@ -184,10 +189,9 @@ def _training(one: dict[str, Any]) -> list[Markdown | str]:
     rows, estimate = one["rows"], one.get("estimate_gib")
     blocks: list[Markdown | str] = []
     if "config" in one:
-        bits = "" if one["part"] == "lora" or one["quantised"] else ", not quantised on a CPU"
         blocks.append(
             sentence(
-                f"`{one['config']}` with {one['steps']} steps{bits}. "
+                f"`{one['config']}` with {one['steps']} steps. "
                 f"{_estimate_words(estimate)} Samples a second are of the median step after the "
                 'first five. "Axolotl\'s trainer" is the same config and the same rows without '
                 "the plugin's trainer and loss."

@@ -27,26 +27,35 @@ class StepClockPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 class _StepClock(TrainerCallback):  # type: ignore[misc]
     def __init__(self) -> None:
         self._file = Path(os.environ[STEP_FILE])
-        self._started = 0.0
+        self._started: float | None = None
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Start, once the card has done what came before."""
+    def on_step_begin(self, args: Any, *_: Any, **__: Any) -> None:
+        """From one beginning to the next: the batch, the step, its line in the log."""
+        now = self._now()
+        if self._started is not None:
+            self._write(now - self._started, args)
+        self._started = now
+
+    def on_train_end(self, args: Any, *_: Any, **__: Any) -> None:
+        """The last step."""
+        if self._started is not None:
+            self._write(self._now() - self._started, args)
+
+    def _now(self) -> float:
+        """The time, once the card has done what it was given."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self._started = perf_counter()
+        return perf_counter()
 
-    def on_step_end(self, args: Any, *_: Any, **__: Any) -> None:
+    def _write(self, seconds: float, args: Any) -> None:
         """Write the line at once: the machine may go away."""
         memory = Memory.so_far()
-        reserved = None
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-            reserved = torch.cuda.max_memory_reserved() / 2**20
+        on_card = torch.cuda.is_available()
         line = {
-            "seconds": perf_counter() - self._started,
+            "seconds": seconds,
             "rows": args.train_batch_size * args.gradient_accumulation_steps,
             "peak_mib": memory.peak_gpu_mib or memory.peak_memory_mib,
-            "reserved_mib": reserved,
+            "reserved_mib": torch.cuda.max_memory_reserved() / 2**20 if on_card else None,
         }
         with self._file.open("a", encoding="utf-8") as stream:
             print(json.dumps(line), file=stream)

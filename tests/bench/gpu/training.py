@@ -67,8 +67,7 @@ def measure(
     data = _data(scratch, conversations).resolve()
     shipped = ROOT / "axolotl_configs" / "gpu" / CONFIGS[part]
     values = yaml.safe_load(shipped.read_text(encoding="utf-8"))
-    quantised = bool(values.get("load_in_4bit")) and device == "cuda"
-    result.update(config=f"axolotl_configs/gpu/{shipped.name}", steps=steps, quantised=quantised)
+    result.update(config=f"axolotl_configs/gpu/{shipped.name}", steps=steps)
     for number, (name, plugin) in enumerate(PLUGINS.items()):
         folder = scratch / f"{part}-{shape}-{number}"
         config = _write_config(folder, values, base, data, plugin, steps, device)
