@@ -145,7 +145,7 @@ def _gpus() -> tuple[int, ...]:
 def _left(plan: Plan, chosen: Chosen | None) -> bool:
     """Whether anything is still to be trained."""
     stages = plan.choosing() if chosen is None else plan.comparing(chosen.keys)
-    return bool(unfinished(plan.out, stages))
+    return any(stage.kind in ("choose", "train") for stage in unfinished(plan.out, stages))
 
 
 def _describe(study: StudyFile) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -112,6 +113,9 @@ def measure(plan: Plan) -> Measured:
             raise UserError(f"the measurement failed; its whole output is in {place / 'logs'}")
         walls.append(time.monotonic() - began)
     measured = _measured(inputs, place, walls)
+    # (Neither is of any use; only the logs are kept.)
+    for name in ("model", "results"):
+        shutil.rmtree(place / name, ignore_errors=True)
     with atomic_writer(plan.out / "measured.json") as stream:
         stream.write(json.dumps(asdict(measured), indent=1).encode() + b"\n")
     return measured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -97,18 +98,19 @@ def _beside(plan: Plan) -> Cells | None:
     return Cells(["method", *METRICS.values()], rows, [], words=1, fixed=1)
 
 
-def _explanation_first(figures: dict[str, Figures]) -> Cells:
-    header = ["condition", *SCORES, *(f"{name}, forced" for name in SCORES)]
-    rows = [
-        [
-            name,
-            *(_mean(one.mean(metric)) for metric in SCORES),
-            *(_mean(one.mean(FORCED + metric)) for metric in SCORES),
-        ]
-        for name, one in figures.items()
-        if one.condition.order == "explanation_first"
+def _explanation_first(figures: dict[str, Figures]) -> Cells | None:
+    later = {n: one for n, one in figures.items() if one.condition.order == "explanation_first"}
+    if not later:
+        return None
+    # (A task without an order of its labels has no kappa.)
+    shown = [
+        metric
+        for metric in (*SCORES, *(FORCED + name for name in SCORES))
+        if not any(math.isnan(value) for one in later.values() for value in one.values[metric])
     ]
-    return Cells(header, rows, [], words=1, fixed=1)
+    header = [f"{name.removeprefix(FORCED)}, forced" if FORCED in name else name for name in shown]
+    rows = [[name, *(_mean(one.mean(key)) for key in shown)] for name, one in later.items()]
+    return Cells(["condition", *header], rows, [], words=1, fixed=1)
 
 
 def _mean(mean: Mean) -> str:
@@ -125,7 +127,6 @@ def _markdown(
 ) -> bytes:
     data = plan.open_data("label_first")
     training = figures[plan.study.conditions[0].name].runs[0].training
-    later = _explanation_first(figures)
     text = render(
         "study/study.md.j2",
         study=plan.study,
@@ -143,7 +144,13 @@ def _markdown(
         marks=tables.mark_legend(comparison),
         scores=_against_baseline(comparison, COMPARED),
         entropies=_against_baseline(comparison, ENTROPIES),
-        explanation_first=later if later.body else None,
+        explanation_first=_explanation_first(figures),
+        generalisation=tables.generalisation(comparison) if comparison.generalisation else None,
+        about_generalisation=(
+            tables.about_generalisation(comparison) if comparison.generalisation else ""
+        ),
+        costs=tables.costs(comparison),
+        about_costs=tables.about_costs(comparison),
         beside=_beside(plan),
     )
     return text.encode("utf-8")

@@ -20,6 +20,8 @@ from helpers.llama_server import PYTHON, LlamaServer, llama_server
 
 from regreason_plugin.annotate.raters import PROMPTS
 from regreason_plugin.cli import main
+from regreason_plugin.core.jsonl import write_records
+from regreason_plugin.data.mini import mini_conversations
 
 DATA = Path(os.environ.get("REGREASON_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 REAL = DATA / "hh-rlhf" / "helpful-base-test.jsonl.gz"
@@ -29,13 +31,10 @@ pytestmark = [
     pytest.mark.skipif(
         not PYTHON, reason="no llama.cpp server: name its Python in REGREASON_TEST_LLAMA_PYTHON"
     ),
-    pytest.mark.skipif(
-        not REAL.is_file(),
-        reason=f"no {REAL.name}: name its folder's parent in REGREASON_TEST_DATA",
-    ),
 ]
 
 PAIRS = 15
+DATASETS = ("hh_chosen", "hh_rejected")
 AXES = ("naturalness", "comprehensiveness", "on_topic")
 STYLE = "scale-1-5-short"
 # Shorter than the package's, which is most of what a call costs here.
@@ -54,8 +53,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
 
 @pytest.fixture(scope="module")
 def conversations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Both sides of the shortest pairs."""
+    """Both sides of the shortest real pairs; without them, of generated ones."""
     folder = tmp_path_factory.mktemp("hh")
+    paths = [folder / f"{dataset}.jsonl" for dataset in DATASETS]
+    if not REAL.is_file():
+        generated = [one for one in mini_conversations(0, PAIRS) if one.dataset in DATASETS]
+        for path, dataset in zip(paths, DATASETS, strict=True):
+            write_records(path, (one for one in generated if one.dataset == dataset))
+        return paths
     # No text twice: a text that stands there again is not asked again.
     seen: set[str] = set()
     shortest: list[str] = []
@@ -67,10 +72,8 @@ def conversations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             shortest.append(line)
     pairs = folder / "pairs.jsonl"
     pairs.write_text("\n".join(shortest), encoding="utf-8")
-    paths = []
-    for dataset in ("hh_chosen", "hh_rejected"):
-        paths.append(folder / f"{dataset}.jsonl")
-        assert main(["import", dataset, "--path", str(pairs), "--out", str(paths[-1])]) == 0
+    for path, dataset in zip(paths, DATASETS, strict=True):
+        assert main(["import", dataset, "--path", str(pairs), "--out", str(path)]) == 0
     return paths
 
 

@@ -143,7 +143,10 @@ def test_train_rows_are_scored_beside_the_test_rows(place: Place) -> None:
     scored = {json.loads(line)["doc"]["id"] for line in file.read_text().splitlines()}
     assert len(scored) == 12
     assert scored <= trained
-    assert "loss on train rows" in (place.out / "comparison.md").read_text().lower()
+    test = place.plan.open_data("label_first").manifest.counts["test"].rows
+    said = f"nats) on 12 train and {test} test rows"
+    assert said in (place.out / "comparison.md").read_text()
+    assert said in (place.out / "study.md").read_text()
 
 
 def test_differences_and_intervals_are_those_of_compare(place: Place) -> None:
