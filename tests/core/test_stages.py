@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from regreason_plugin.core.stages import Stage, run_stages
+from regreason_plugin.core.stages import (
+    Stage,
+    run_stages,
+    seconds_left,
+    take_for_finished,
+    unfinished,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -99,3 +106,51 @@ def test_a_command_that_leaves_nothing_has_failed(
     empty = Stage("empty", ["true"], "1", (tmp_path / "empty").is_file)
     assert not run_stages(tmp_path, [empty])
     assert "empty exited with 0 but left no result" in capfd.readouterr().err
+
+
+def test_nothing_is_started_that_would_not_end_in_time(tmp_path: Path) -> None:
+    long = replace(stage(tmp_path, "b"), seconds=3600)
+    after = replace(stage(tmp_path, "c", "b"), seconds=1)
+    soon = [replace(stage(tmp_path, name), seconds=1) for name in ("a", "d")]
+    stages = [soon[0], long, after, soon[1]]
+    assert run_stages(tmp_path, stages, until=time.monotonic() + 60)
+    # What ends in time is done, also where it comes after one that would not.
+    assert times(tmp_path) == ["start a", "end a", "start d", "end d"]
+    assert unfinished(tmp_path, stages) == [long, after]
+    assert run_stages(tmp_path, stages)
+    assert unfinished(tmp_path, stages) == []
+
+
+def test_the_time_left_is_that_of_its_kind_over_the_jobs(tmp_path: Path) -> None:
+    stages = [replace(stage(tmp_path, f"train {n}"), seconds=40) for n in "abcd"]
+    assert seconds_left(tmp_path, stages, jobs=2) == 80
+    take_for_finished(tmp_path, stages[:1])
+    # It came from elsewhere, so its time says nothing; and its file is not there.
+    assert unfinished(tmp_path, stages) == stages
+    (tmp_path / "train a").touch()
+    assert unfinished(tmp_path, stages) == stages[1:]
+    assert seconds_left(tmp_path, stages, jobs=8) == 40
+
+
+def test_stages_at_once_have_a_gpu_each(tmp_path: Path) -> None:
+    def asking(name: str, other: str) -> Stage:
+        # Both run at once: either waits for the other's file.
+        script = (
+            f'echo "$CUDA_VISIBLE_DEVICES" > {tmp_path}/{name}; '
+            f"while [ ! -e {tmp_path}/{other} ]; do sleep 0.02; done"
+        )
+        return Stage(name, ["sh", "-c", script], "1", (tmp_path / name).is_file)
+
+    assert run_stages(tmp_path, [asking("a", "b"), asking("b", "a")], jobs=2, gpus=(3, 5))
+    assert sorted((tmp_path / name).read_text() for name in "ab") == ["3\n", "5\n"]
+
+
+def test_a_command_is_asked_for_when_it_is_due(tmp_path: Path) -> None:
+    first = stage(tmp_path, "a")
+
+    def words() -> list[str]:
+        assert (tmp_path / "a").is_file()
+        return ["touch", str(tmp_path / "b")]
+
+    assert run_stages(tmp_path, [first, Stage("b", words, "1", (tmp_path / "b").is_file, ("a",))])
+    assert str(tmp_path / "b") in (tmp_path / "stages.json").read_text()
