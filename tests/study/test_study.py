@@ -220,10 +220,16 @@ def test_kept_runs_hold_no_text_and_a_study_goes_on_from_them(
         again = other.pooled["explanation"][metric]
         assert again.value == pytest.approx(score.value, abs=1e-4), metric
         assert again.low == pytest.approx(score.low, abs=1e-3), metric
-    # The texts of the documents about which they disagree are there again.
-    pages = [(out / "report.html").read_text() for out in outs]
-    shown = [[row["id"] for row in texts if row["text"] in page] for page in pages]
-    assert shown[0] == shown[1] != []
+    # The scored rows have their texts again, from the data that were built anew.
+    documents = []
+    for out in outs:
+        (file,) = (out / "results/explanation/2/test").rglob("samples_*.jsonl")
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        documents.append({row["doc"]["id"]: row["doc"] for row in rows})
+    assert documents[0].keys() == documents[1].keys()
+    for row_id, document in documents[1].items():
+        assert "Answer:" in document["prompt"]
+        assert document.items() <= documents[0][row_id].items()
 
 
 def test_a_kept_run_of_other_inputs_is_not_taken(
