@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import statistics
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,6 +16,8 @@ from regreason_plugin.render.style import COLOURS, DASHES, MARKERS, style
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.study.study_file import Condition
 
+# Characters of a line beside an axis.
+WIDTH = 36
 AXES = {
     "label_tokens_seen": "label tokens trained on",
     "target_tokens_seen": "target tokens trained on",
@@ -46,7 +49,7 @@ def draw(plan: Plan) -> bytes:
                     measured = _curve(axes, plan, condition, key, dash) or measured
                 axes.set_xlabel(name)
                 axes.set_title(_TITLES[order])
-            panels[row][0].set_ylabel(ACCURACIES.get(measured, ""))
+            panels[row][0].set_ylabel(fill(ACCURACIES.get(measured, ""), WIDTH))
             right = panels[row][1]
             right.set_xscale("log")
             # Plain numbers: the style takes no text for mathematics, not even a power of ten.
