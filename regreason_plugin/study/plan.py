@@ -242,8 +242,7 @@ def scoring_command(
         elif chat:
             arguments["tokenizer"] = str(model)
         arguments |= record["model_arguments"] | record["template_arguments"]
-        if split == "test":
-            arguments["probe"] = plan.study.scoring.probe
+        arguments["probe"] = plan.study.scoring.probe if split == "test" else "none"
         folder = plan.open_data(condition.order)
         generative = condition.order == "explanation_first"
         return LmEvalCommand(
