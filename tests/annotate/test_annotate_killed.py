@@ -63,7 +63,8 @@ def finished_prompts(place: Workplace, prompts: dict[tuple[str, ...], str]) -> l
 
 
 def _has_table(place: Workplace) -> bool:
-    with closing(sqlite3.connect(f"file:{place.store}?mode=ro", uri=True)) as database:
+    # Whoever reads after a kill may have to roll the journal back first, and so to write.
+    with closing(sqlite3.connect(f"file:{place.store}?mode=rw", uri=True)) as database:
         return bool(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
