@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,7 @@ def check_comparable(base: Run, others: Iterable[Run], *, same_tasks: bool = Fal
                 "generative ones, which are never mixed; keep them apart",
                 path=run.folder,
             )
-        for what, of_run in _SETUP.items():
-            if of_run(base) != of_run(run):
-                raise UserError(
-                    f"{run.name!r} and {base.name!r} differ in {what} ({of_run(run)!r} and "
-                    f"{of_run(base)!r}); score both in the same way",
-                    path=run.folder,
-                )
+        _check_same(_SETUP, f"{run.name!r} and {base.name!r}", run, base, run.folder)
         for task in tasks_of(base):
             _check_same_task(base, run, task)
         for task in tasks_of(run) if same_tasks else ():
@@ -127,13 +121,20 @@ def _check_same_task(base: Run, run: Run, task: str) -> None:
             f"{run.name!r} has no {task}, which {base.name!r} has; score it too", path=run.folder
         )
     ours, theirs = base.tasks[task], run.tasks[task]
-    for what, of_task in _TASK.items():
-        if of_task(ours) != of_task(theirs):
+    _check_same(_TASK, f"{task} of {run.name!r} and of {base.name!r}", theirs, ours, theirs.source)
+
+
+def _check_same(
+    facts: Mapping[str, Callable[[Any], Any]], which: str, one: Any, other: Any, path: Path
+) -> None:
+    """Refuse two runs, or two results, of which a fact differs."""
+    for what, of in facts.items():
+        if of(one) != of(other):
+            on_data = "on the same data " if facts is _TASK else ""
             raise UserError(
-                f"{task} of {run.name!r} and of {base.name!r} differ in {what} "
-                f"({of_task(theirs)!r} and {of_task(ours)!r}); score both on the same data in the "
-                "same way",
-                path=theirs.source,
+                f"{which} differ in {what} ({of(one)!r} and {of(other)!r}); score both {on_data}"
+                "in the same way",
+                path=path,
             )
 
 
@@ -169,23 +170,12 @@ def check_same_scoring(run: Run, train: Run, tasks: Iterable[str]) -> None:
         UserError: They are of another data folder, or scored in another way (a limit apart), or
             the model was trained on other rows.
     """
-    for what, of_run in {**_SETUP, **_LOADING}.items():
-        if what != "--limit" and of_run(run) != of_run(train):
-            raise UserError(
-                f"the test rows and the train rows of {run.name!r} differ in {what} "
-                f"({of_run(run)!r} and {of_run(train)!r}); score both in the same way",
-                path=run.folder,
-            )
+    which = f"the test rows and the train rows of {run.name!r}"
+    setup = {what: of for what, of in {**_SETUP, **_LOADING}.items() if what != "--limit"}
+    _check_same(setup, which, run, train, run.folder)
     for task in tasks:
         ours, theirs = run.tasks[task], train.tasks[task]
-        for what, of_task in _TASK.items():
-            if of_task(ours) != of_task(theirs):
-                raise UserError(
-                    f"the test rows and the train rows of {run.name!r} in {task} differ in {what} "
-                    f"({of_task(ours)!r} and {of_task(theirs)!r}); score both on the same data in "
-                    "the same way",
-                    path=theirs.source,
-                )
+        _check_same(_TASK, f"{which} in {task}", ours, theirs, theirs.source)
         _check_trained_on(run, theirs)
 
 

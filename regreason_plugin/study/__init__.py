@@ -20,6 +20,7 @@ from regreason_plugin.core.stages import (
     seconds_left,
     unfinished,
 )
+from regreason_plugin.demo import default_jobs
 from regreason_plugin.study.condition_scores import compare_label_first, read_figures
 from regreason_plugin.study.cost_estimate import (
     jobs_that_fit,
@@ -58,6 +59,7 @@ def run_study(
     for name in ("axolotl", "lm_eval"):
         if program(name) is None:
             raise UserError(f"{name} is not installed here; `make setup` installs it")
+    _check_base(study.base)
     plan = Plan(study)
     console.print(_describe(study), highlight=False)
     if not run_stages(plan.out, plan.building()):
@@ -65,21 +67,19 @@ def run_study(
     chosen = kept_choice(plan)
     if chosen is not None and (kept := restore(plan, chosen)):
         console.print(f"{kept} finished runs taken from {study.kept}", highlight=False)
-    measured = None
-    if dry_run or _left(plan, chosen):
-        measured = measure(plan)
-        plan = replace(plan, seconds=seconds_of(plan, measured))
     gpus = _gpus()
-    jobs = jobs or len(gpus) or None
-    jobs = jobs_that_fit(study, measured, jobs)
+    wanted = jobs or len(gpus) or default_jobs()
     minutes = minutes or study.limits.minutes
-    if measured is not None:
+    if dry_run or _left(plan, chosen):
+        measured = measure(plan, wanted)
+        wanted = jobs_that_fit(study, measured, wanted, asked=jobs is not None)
+        plan = replace(plan, seconds=seconds_of(plan, measured))
         stages = [*plan.choosing(), *plan.comparing({} if chosen is None else chosen.keys)]
-        show_estimate(measured, jobs, seconds_left(plan.out, stages, jobs), minutes)
+        show_estimate(measured, wanted, seconds_left(plan.out, stages, wanted), minutes)
     if dry_run:
         return 0
     until = None if minutes is None else began + 60 * minutes
-    return _run(plan, chosen, jobs, gpus, until)
+    return _run(plan, chosen, wanted, gpus, until)
 
 
 def _run(
@@ -95,9 +95,11 @@ def _run(
     if plan.study.choose is not None:
         console.print(chosen.describe(plan.study.choose.condition), highlight=False)
     stages = plan.comparing(chosen.keys)
-    finished = run_stages(plan.out, stages, jobs, gpus=gpus, until=until)
-    for path in keep_finished(plan, chosen):
-        console.print(f"Kept: {path}", highlight=False, markup=False)
+    try:
+        finished = run_stages(plan.out, stages, jobs, gpus=gpus, until=until)
+    finally:  # also where it is interrupted
+        for path in keep_finished(plan, chosen):
+            console.print(f"Kept: {path}", highlight=False, markup=False)
     if not finished:
         return 1
     _report(plan, chosen)
@@ -134,6 +136,25 @@ def _out_of_time(left: list[Stage]) -> int:
         highlight=False,
     )
     return OUT_OF_TIME
+
+
+def _check_base(base: str) -> None:
+    """Refuse a model that is not here, which every stage would look for in vain.
+
+    Raises:
+        UserError: It is no folder, and not in the Hub's cache.
+    """
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(base, local_files_only=True)
+    except (OSError, ValueError):
+        raise UserError(
+            f"there is no model {base!r}, neither a folder as seen from where you stand nor in the "
+            f"Hub's cache; `regreason base smollm2 --out {base}` writes a small one, and "
+            f"`hf download {base}` fetches one of the Hub",
+            field="base",
+        ) from None
 
 
 def _gpus() -> tuple[int, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import statistics
 import time
@@ -25,8 +24,7 @@ from regreason_plugin.core.stages import Stage, console, hash_of, run_stages
 from regreason_plugin.core.training_curves import read_log
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.core.yaml_file import dump_yaml
-from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
-from regreason_plugin.study.plan import Plan, Seconds, base_hash, task_folder
+from regreason_plugin.study.plan import Plan, Seconds, base_hash
 from regreason_plugin.study.study_file import AxolotlKeys, StudyFile
 
 _STEPS, _DOCUMENTS = 5, 16
@@ -58,8 +56,12 @@ class Measured:
     peak_gib: float
 
 
-def measure(plan: Plan) -> Measured:
+def measure(plan: Plan, jobs: int) -> Measured:
     """Train a few steps of a condition with long rows, and score a few documents.
+
+    Args:
+        plan: The study.
+        jobs: How many stages may run at once: what is measured has the threads of one of them.
 
     Raises:
         UserError: A command failed; it has been said why.
@@ -81,16 +83,6 @@ def measure(plan: Plan) -> Measured:
     config = place / "config.yml"
     with atomic_writer(config) as stream:
         stream.write(dump_yaml(keys).encode())
-    folder = plan.open_data(condition.order)
-    generative = condition.order == "explanation_first"
-    scoring = LmEvalCommand(
-        model_args={"pretrained": study.base, "dtype": "float32", "probe": study.scoring.probe},
-        tasks=folder.declaration.task_names(folder.settings()[:1], generative=generative),
-        data_dir=folder.path,
-        limit=_DOCUMENTS,
-        include_path=task_folder(study, generative=generative),
-        output_path=place / "results",
-    )
     train = Stage(
         f"{_LABEL} training",
         ["axolotl", "train", str(config), "--launcher", "python"],
@@ -100,7 +92,7 @@ def measure(plan: Plan) -> Measured:
     )
     score = Stage(
         f"{_LABEL} scoring",
-        scoring.words(),
+        plan.scoring(condition, place / "model", "test", place / "results", _DOCUMENTS),
         inputs,
         lambda: any((place / "results").rglob("results_*.json")),
         clears=place / "results",
@@ -108,8 +100,7 @@ def measure(plan: Plan) -> Measured:
     walls = []
     for stage in (train, score):
         began = time.monotonic()
-        # One job, with the threads that it would have beside others.
-        if not run_stages(place, [stage]):
+        if not run_stages(place, [stage], jobs):
             raise UserError(f"the measurement failed; its whole output is in {place / 'logs'}")
         walls.append(time.monotonic() - began)
     measured = _measured(inputs, place, walls)
@@ -184,20 +175,18 @@ def _evaluations(keys: AxolotlKeys, steps: float, epochs: float) -> float:
     return 1 + (1 / every if every < 1 else steps / every)
 
 
-def jobs_that_fit(study: StudyFile, measured: Measured | None, asked: int | None) -> int:
-    """How many stages run at once.
+def jobs_that_fit(study: StudyFile, measured: Measured, wanted: int, *, asked: bool) -> int:
+    """How many of the stages that are wanted at once the memory allows.
 
     Args:
         study: The study.
-        measured: What a training takes; None where there is nothing left to train.
-        asked: On the command line; None for as many as cores and memory allow, at most four.
+        measured: What a training takes.
+        wanted: At once.
+        asked: Whether the command line asks for so many; then fewer are a mistake.
 
     Raises:
-        UserError: The machine has not the memory, for one or for so many.
+        UserError: The machine has not the memory, for one or for so many as were asked for.
     """
-    wanted = asked or max(1, min(os.cpu_count() or 1, 4))
-    if measured is None:
-        return wanted
     free = available_memory()
     room = study.limits.memory_gib or (math.inf if free is None else free / 2**30 - _SPARE_GIB)
     fitting = room / measured.peak_gib
@@ -207,12 +196,12 @@ def jobs_that_fit(study: StudyFile, measured: Measured | None, asked: int | None
             f"a training takes about {measured.peak_gib:.1f} GiB of memory, and {room:.1f} GiB "
             f"{where}; use a smaller micro_batch_size or base, or another machine"
         )
-    if asked and fitting < asked:
+    if asked and fitting < wanted:
         raise UserError(
-            f"--jobs {asked} trainings at once take about {asked * measured.peak_gib:.1f} GiB of "
+            f"--jobs {wanted} trainings at once take about {wanted * measured.peak_gib:.1f} GiB of "
             f"memory, and {room:.1f} GiB {where}; name at most --jobs {int(fitting)}"
         )
-    return min(wanted, int(min(fitting, wanted)))
+    return int(min(fitting, wanted))
 
 
 def show_estimate(measured: Measured, jobs: int, left: float, minutes: float | None) -> None:

@@ -92,10 +92,10 @@ class Plan:
         if choose is None:
             return []
         (condition,) = (one for one in self.study.conditions if one.name == choose.condition)
+        candidates = [(keys, self.candidate(keys)) for keys in choose.candidates()]
         return [
-            self._train(f"choose {self.candidate(keys).name}", condition, keys, choose.seed, place)
-            for keys in choose.candidates()
-            for place in [self.candidate(keys)]
+            self._train(f"choose {place.name}", condition, keys, choose.seed, place)
+            for keys, place in candidates
         ]
 
     def comparing(self, chosen: AxolotlKeys) -> list[Stage]:
@@ -170,7 +170,7 @@ class Plan:
             documents = counts[split].rows
             yield Stage(
                 f"{kind} {name}",
-                scoring_command(self, condition, self.model(condition, seed), split, results),
+                self.scoring(condition, self.model(condition, seed), split, results, limit),
                 hash_of(train.inputs, folder.manifest.files["test.jsonl"], str((probe, limit))),
                 _has_results(results),
                 after=(train.name,),
@@ -186,12 +186,15 @@ class Plan:
         command = ["regreason", "baselines", str(data), "--out", str(self.baselines)]
         command += ["--methods", ",".join(methods), "--model", self.study.base]
         command += ["--seeds", ",".join(map(str, self.study.seeds))]
-        if include := task_folder(self.study):
+        if include := self._task_folder(False):
             command += ["--include_path", str(include)]
+        (rows,) = read_yaml(self.study.config).value["datasets"]
+        if rows["type"] == "chat_template":
+            command.append("--apply_chat_template")
         made_from = hash_of(
             self.open_data("label_first").manifest.files["test.jsonl"],
             base_hash(self.study.base),
-            *methods,
+            *command,
         )
         done = [_has_results(self.baselines / method) for method in methods]
         return [
@@ -212,59 +215,61 @@ class Plan:
         for name, split in (("datasets", "train"), ("test_datasets", "validation")):
             (entry,) = keys[name]
             entry["path"] = str(self.data(condition.order) / split / "{arm}.jsonl")
-        return {
+        given = {**self.study.training, **chosen, **condition.keys}
+        taken_out = {key for key, value in given.items() if value is None}
+        config = {
             # Points of a learning curve: before the first step, on the way, and at the end.
             "eval_strategy": "steps",
             "eval_steps": 0.2,
             **keys,
-            **self.study.training,
-            **chosen,
-            **condition.keys,
+            **given,
             "regreason_arm": condition.arm,
             "base_model": self.study.base,
             "seed": seed,
             "output_dir": str(model),
             "dataset_prepared_path": str(self.out / "prepared"),
         }
+        return {key: value for key, value in config.items() if key not in taken_out}
 
+    def scoring(
+        self, condition: Condition, model: Path, split: Split, results: Path, limit: int | None
+    ) -> Callable[[], list[str]]:
+        """What scores a model as it was trained.
 
-def scoring_command(
-    plan: Plan, condition: Condition, model: Path, split: Split, results: Path
-) -> Callable[[], list[str]]:
-    """What scores a model as it was trained; its record, which says how, is read when it is due."""
+        Its record, which says how, is read when the command is due.
+        """
 
-    def words() -> list[str]:
-        record = json.loads((model / RECORD).read_text(encoding="utf-8"))
-        chat = bool(record["chat_template"])
-        arguments = {"pretrained": plan.study.base, "peft": str(model)}
-        if not record["adapter"]:
-            arguments = {"pretrained": str(model)}
-        elif chat:
-            arguments["tokenizer"] = str(model)
-        arguments |= record["model_arguments"] | record["template_arguments"]
-        arguments["probe"] = plan.study.scoring.probe if split == "test" else "none"
-        folder = plan.open_data(condition.order)
-        generative = condition.order == "explanation_first"
-        return LmEvalCommand(
-            model_args=arguments,
-            tasks=[folder.declaration.tasks_argument(folder.settings(), generative=generative)],
-            data_dir=folder.path,
-            split=split,
-            limit=plan.study.scoring.train_rows if split == "train" else None,
-            include_path=task_folder(plan.study, generative=generative),
-            chat_template=chat,
-            output_path=results,
-        ).words()
+        def words() -> list[str]:
+            record = json.loads((model / RECORD).read_text(encoding="utf-8"))
+            chat = bool(record["chat_template"])
+            arguments = {"pretrained": self.study.base, "peft": str(model)}
+            if not record["adapter"]:
+                arguments = {"pretrained": str(model)}
+            elif chat:
+                arguments["tokenizer"] = str(model)
+            arguments |= record["model_arguments"] | record["template_arguments"]
+            arguments["probe"] = self.study.scoring.probe if split == "test" else "none"
+            folder = self.open_data(condition.order)
+            generative = condition.order == "explanation_first"
+            return LmEvalCommand(
+                model_args=arguments,
+                tasks=[folder.declaration.tasks_argument(folder.settings(), generative=generative)],
+                data_dir=folder.path,
+                split=split,
+                limit=limit,
+                include_path=self._task_folder(generative),
+                chat_template=chat,
+                output_path=results,
+            ).words()
 
-    return words
+        return words
 
-
-def task_folder(study: StudyFile, *, generative: bool = False) -> Path | None:
-    """The lm-eval task files of a task of one's own; None where the package has them."""
-    if study.data.task is None:
-        return None
-    folder = study.data.task.parent
-    return folder / "explanation_first" if generative else folder
+    def _task_folder(self, generative: bool) -> Path | None:
+        """The lm-eval task files of a task of one's own; None where the package has them."""
+        if self.study.data.task is None:
+            return None
+        folder = self.study.data.task.parent
+        return folder / "explanation_first" if generative else folder
 
 
 def base_hash(base: str) -> str:

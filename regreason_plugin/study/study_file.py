@@ -126,8 +126,8 @@ class Scoring(_Part):
 
     Attributes:
         probe: The entropies that are measured, as `regreason eval` takes them.
-        train_rows: How many of the train rows are scored too, for the gap between train and
-            test loss; 0 for none.
+        train_rows: How many train rows of each task are scored too, for the gap between train
+            and test loss; 0 for none.
     """
 
     probe: str = "output+label+activation"
@@ -155,7 +155,8 @@ class StudyFile(_Part):
         data: What the models are trained and scored on.
         base: The model that is trained: a folder or a Hub name.
         config: The Axolotl config from which all other keys are taken.
-        training: Keys of it that are another in this study, in every condition.
+        training: Keys of it that are another in this study, in every condition. Here as in a
+            condition a key without a value is taken out.
         choose: How keys are chosen; None where nothing is.
         conditions: What is trained, by name. The first is the baseline of the comparison.
         seeds: Of the trainings. The data have one seed, so that only the training varies.

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from helpers.axolotl import ROOT
 
+from regreason_plugin.cli import main
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.study.study_file import StudyFile, read_study
@@ -107,6 +108,38 @@ def test_conditions_differ_in_nothing_else(tmp_path: Path) -> None:
             for name, split in (("datasets", "train"), ("test_datasets", "validation")):
                 path = plan.data(condition.order) / split / "{arm}.jsonl"
                 assert values[name][0]["path"] == str(path)
+
+
+def test_a_key_without_a_value_is_taken_out_of_the_config(tmp_path: Path) -> None:
+    tokens = {
+        "arm": "label_only",
+        "regreason_budget": "tokens",
+        "regreason_target_tokens": 900,
+        "num_epochs": None,
+    }
+    conditions = {"label_only": None, "explanation": None, "budget": tokens}
+    study = read(tmp_path, conditions=conditions, training={"weight_decay": None})
+    plan = Plan(study)
+    plain, _, budget = (
+        plan.config(one, {"num_epochs": 2}, 1, tmp_path) for one in study.conditions
+    )
+    assert plain["num_epochs"] == 2
+    assert "num_epochs" not in budget
+    assert budget["regreason_target_tokens"] == 900
+    assert "weight_decay" not in {*plain, *budget}
+    # What the config itself leaves without a value stays as it is.
+    assert plain["regreason_scope"] is None
+
+
+def test_a_base_that_is_not_here_is_told_before_anything_is_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read(tmp_path, base="models/none", out=str(tmp_path / "out"))
+    assert main(["study", str(tmp_path / "study.yml")]) == 2
+    said = capsys.readouterr().err
+    assert "field base: there is no model 'models/none', neither a folder" in said
+    assert "regreason base smollm2 --out models/none" in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
