@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import sqlite3
 import time
 from collections import Counter
@@ -17,13 +16,13 @@ import pytest
 import yaml
 from helpers.asking import start_regreason
 from helpers.llama_server import PYTHON, LlamaServer, llama_server
+from helpers.real_prompts import DATA
 
 from regreason_plugin.annotate.raters import PROMPTS
 from regreason_plugin.cli import main
 from regreason_plugin.core.jsonl import write_records
 from regreason_plugin.data.mini import mini_conversations
 
-DATA = Path(os.environ.get("REGREASON_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 REAL = DATA / "hh-rlhf" / "helpful-base-test.jsonl.gz"
 pytestmark = [
     pytest.mark.integration,

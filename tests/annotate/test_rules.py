@@ -7,9 +7,9 @@ import time
 from collections import Counter, defaultdict
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path
 
 import pytest
+from helpers.real_prompts import FILES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ from regreason_plugin.core.prompt import one_line
 from regreason_plugin.core.records import Conversation, Rated, RaterScore, Rating, Turn
 from regreason_plugin.data.mini import mini_conversations
 
-HH = Path(__file__).parents[3] / "shared/data/hh-rlhf/helpful-base-test.jsonl.gz"
+HH = FILES["hh"]
 
 
 def talk(

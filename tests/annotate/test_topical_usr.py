@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from helpers.real_prompts import DATA
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -21,7 +21,6 @@ from sklearn.metrics import cohen_kappa_score
 
 from regreason_plugin.cli import main
 
-DATA = Path(os.environ.get("REGREASON_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 REAL = DATA / "topical-usr" / "topical_chat.json.gz"
 needs_real_file = pytest.mark.skipif(
     not REAL.is_file(),

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from helpers.real_prompts import DATA
 
 from regreason_plugin.cli import main
 from regreason_plugin.data.esnli import FILES
 
 # The real table is not part of the repository.
-DATA = Path(os.environ.get("REGREASON_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 REAL = DATA / "esnli" / "dev.csv.gz"
 needs_real_table = pytest.mark.skipif(
     not REAL.is_file(), reason=f"no esnli/{REAL.name}: name its folder in REGREASON_TEST_DATA"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from helpers.raw_datasets import imported
+from helpers.real_prompts import DATA
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.records import Conversation
@@ -17,7 +17,6 @@ from regreason_plugin.data.hh import parse_turns
 from regreason_plugin.data.source_rows import Malformed
 
 # The real file is not part of the repository; see README, "By hand, on real text".
-DATA = Path(os.environ.get("REGREASON_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 REAL = DATA / "hh-rlhf" / "helpful-base-test.jsonl.gz"
 needs_real_file = pytest.mark.skipif(
     not REAL.is_file(), reason=f"no {REAL.name}: name its folder's parent in REGREASON_TEST_DATA"

@@ -39,9 +39,11 @@ def measured(request: pytest.FixtureRequest, smollm2: Path) -> list[Measured]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     require(request.param, "hh", "topical", "esnli")
-    prompts = real_prompts(2)
-    if request.param == "own":
-        prompts = [pair["text"] for pair in nli_pairs("own")[::6]]
+    prompts = (
+        real_prompts(2)
+        if request.param == "real"
+        else [pair["text"] for pair in nli_pairs("own")[::6]]
+    )
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
     norm, head = model.model.norm, model.get_output_embeddings()
