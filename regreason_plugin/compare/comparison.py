@@ -1,6 +1,6 @@
 """What a comparison holds: the form of ``comparison.json``, which every page is made from.
 
-Its JSON schema is ``docs/comparison.schema.json``. A change of a field's name or meaning is a
+Its JSON schema is ``docs/reference/comparison.schema.json``. A change of a field's name or meaning is a
 new `FORMAT`.
 """
 

@@ -24,7 +24,7 @@ FORCED = "forced_"
 _AT_ONCE = ", label forced at once"
 
 # The primary definition of the activation entropy, which a verdict speaks of. It was fixed on an
-# untrained model, by numbers (docs/probes.md).
+# untrained model, by numbers (docs/explanation/probes.md).
 PRIMARY_ACTIVATION = "activation_entropy"
 # The other definitions, which stand beside it.
 OTHER_ACTIVATIONS = ("activation_entropy_square",)

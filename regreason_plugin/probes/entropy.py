@@ -77,7 +77,7 @@ def activation_entropies(hidden: Tensor) -> dict[str, Tensor]:
 
     The scale of h does not matter, so both are also those of h over its root mean square. A
     softmax over the units would be nearly 0 in a real model, even over a normalised state: a
-    few massive units take everything (docs/probes.md has the numbers).
+    few massive units take everything (docs/explanation/probes.md has the numbers).
 
     Args:
         hidden: ``[..., D]``, D at least 2.

@@ -48,7 +48,7 @@ def measure(
           ``activation_entropy_square_by_layer`` beside it: of |h| / sum |h| (Roy and Vetterli
           2007) and of h^2 / sum h^2 (Coifman and Wickerhauser 1992) over the D units, divided
           by log D, 0 to 1. The scale of h does not matter. The paper (arXiv 2511.02044) gives
-          no formula; docs/probes.md says how the primary one was chosen;
+          no formula; docs/explanation/probes.md says how the primary one was chosen;
         - ``logit_lens_entropy_by_layer``: of softmax(head(norm(h))), nats, with the
           model's own soft-capping and scale; the last equals ``output_entropy``
           (nostalgebraist 2020, "interpreting GPT: the logit lens");

@@ -1,4 +1,4 @@
-"""How many documents the gate needs: the table of docs/gate.md, in seconds."""
+"""How many documents the gate needs: the table of docs/guides/gate.md, in seconds."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
 Every cell of the tables draws models of one design, page by page, lets the project's own code
 compare them, from their answers to the words, and counts. A cell's random numbers depend on its
 name alone. What is done lies in DIR/cells_SCALE.jsonl and is not done again. ``--write`` puts the
-tables into docs/operating_characteristics.md.
+tables into docs/explanation/operating_characteristics.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which activation entropies are alive in a model: the table of docs/probes.md.
+"""Which activation entropies are alive in a model: the table of docs/explanation/probes.md.
 
     REGREASON_TEST_DATA=FOLDER python tests/bench/probe_definitions.py MODEL
 

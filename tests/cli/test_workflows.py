@@ -105,7 +105,7 @@ def test_the_reusable_workflow_hands_on_what_the_action_takes() -> None:
 
 
 def test_the_guides_examples_name_inputs_that_there_are() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/gate.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/guides/gate.md").read_text(), re.DOTALL)
     workflow, step = (yaml.safe_load(block) for block in blocks)
     called = load(ROOT / ".github/workflows/eval.yml")[True]["workflow_call"]["inputs"]
     assert set(workflow["jobs"]["gate"]["with"]) <= set(called)

@@ -11,7 +11,7 @@ from helpers.comparison_example import example
 from regreason_plugin.compare.comparison import Comparison, load, save
 from regreason_plugin.core.errors import UserError
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "comparison.schema.json"
+SCHEMA = Path(__file__).parents[2] / "docs" / "reference" / "comparison.schema.json"
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

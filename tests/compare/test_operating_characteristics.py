@@ -1,6 +1,6 @@
 """The short form of tests/bench/operating_characteristics.py: known truth, and what is said of it.
 
-Bars are those of docs/operating_characteristics.md, with room for the few pages that are drawn.
+Bars are those of docs/explanation/operating_characteristics.md, with room for the few pages that are drawn.
 """
 
 from __future__ import annotations
