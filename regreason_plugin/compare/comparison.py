@@ -1,7 +1,7 @@
-"""What a comparison holds: the form of ``comparison.json``, which every page is made from.
+"""The contents of ``comparison.json``, from which every page and table is rendered.
 
-Its JSON schema is ``docs/reference/comparison.schema.json``. A change of a field's name or meaning is a
-new `FORMAT`.
+``docs/reference/comparison.schema.json`` is its JSON schema. A change of a field's name or meaning
+needs a new `FORMAT`.
 """
 
 from __future__ import annotations

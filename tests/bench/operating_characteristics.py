@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.characteristic_cells import CELLS
 from helpers.characteristic_tables import tables
 
-DOCS = Path(__file__).parents[2] / "docs" / "operating_characteristics.md"
+DOCS = Path(__file__).parents[2] / "docs" / "explanation" / "operating_characteristics.md"
 QUICK = 0.04
 
 

@@ -1,6 +1,7 @@
 """The short form of tests/bench/operating_characteristics.py: known truth, and what is said of it.
 
-Bars are those of docs/explanation/operating_characteristics.md, with room for the few pages that are drawn.
+The bars are those of docs/explanation/operating_characteristics.md, with room for the smaller
+number of simulated comparisons.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Prompts of real text: chats of HH-RLHF, sentence pairs of e-SNLI, dialogues of Topical-Chat.
 
-The files are public and not part of the repository; docs/explanation/probes.md says where they come from.
+The files are public and not part of the repository; docs/explanation/probes.md says where they
+come from.
 """
 
 from __future__ import annotations
