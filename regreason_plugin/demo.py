@@ -91,7 +91,7 @@ def tasks_hash() -> str:
 
 
 def _stages(out: Path, arms: tuple[str, ...], seed: int) -> list[Stage]:
-    from regreason_plugin.build.mini import mini_fingerprint, mini_tasks
+    from regreason_plugin.data_folder.mini import mini_fingerprint, mini_tasks
 
     data = out / "data"
     config = _config_for(out)
@@ -161,11 +161,11 @@ def _config_for(out: Path) -> Path:
 
 
 def _show_result(out: Path, arms: tuple[str, ...]) -> None:
-    from regreason_plugin.compare.comparison import load
+    from regreason_plugin.comparison.comparison import load_comparison
     from regreason_plugin.render.terminal import print_comparison
 
     console.print()
-    print_comparison(load(out / "comparison.json"), console)
+    print_comparison(load_comparison(out / "comparison.json"), console)
     places = {
         "page": out / "report.html",
         "table": out / "comparison.md",

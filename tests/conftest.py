@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from regreason_plugin.build.folder import DataFolder
+    from regreason_plugin.data_folder.folder import DataFolder
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -134,7 +134,7 @@ def smollm2() -> Path:
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
     """A data folder with all 18 settings, some 20 test rows each, label first."""
-    from regreason_plugin.build.mini import build_mini
+    from regreason_plugin.data_folder.mini import build_mini
 
     return build_mini(tmp_path_factory.mktemp("mini") / "DATA", per_dataset=90)
 
@@ -142,8 +142,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
 @pytest.fixture(scope="session")
 def explanation_first_folder(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
     """The same conversations, explanation first."""
-    from regreason_plugin.build.build import BuildOptions
-    from regreason_plugin.build.mini import build_mini
+    from regreason_plugin.data_folder.build import BuildOptions
+    from regreason_plugin.data_folder.mini import build_mini
 
     options = BuildOptions(order="explanation_first")
     return build_mini(tmp_path_factory.mktemp("mini") / "DATA", options, per_dataset=90)

@@ -29,7 +29,7 @@ from regreason_plugin.annotate.store import OK, Outcome, Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps
 from regreason_plugin.core.records import Conversation
-from regreason_plugin.core.task_file import AXIS, TaskFile
+from regreason_plugin.core.task_file import AXIS, Task
 from regreason_plugin.core.whole_files import atomic_writer, check_not_input
 from regreason_plugin.core.yaml_file import dump_yaml
 from regreason_plugin.data.labelled_table import TableRow, read_labelled
@@ -63,7 +63,7 @@ class Explained:
 
 
 def explain(
-    task: TaskFile,
+    task: Task,
     config: ExplainConfig,
     out: Path,
     watcher: Watcher,
@@ -98,9 +98,7 @@ def explain(
         return explaining.write(out, watcher)
 
 
-def dry_run(
-    task: TaskFile, config: ExplainConfig, out: Path, *, retry: bool = False
-) -> list[LanePlan]:
+def dry_run(task: Task, config: ExplainConfig, out: Path, *, retry: bool = False) -> list[LanePlan]:
     """What `explain` would ask, without asking.
 
     A rater after the first is counted for the rows that the ones before it have failed on so far.
@@ -112,7 +110,7 @@ def dry_run(
         return estimate(store, _Explaining(task, config, store).lanes(), retry=retry)
 
 
-def check_files(task: TaskFile, task_file: Path, out: Path, task_out: Path | None) -> None:
+def check_files(task: Task, task_file: Path, out: Path, task_out: Path | None) -> None:
     """Refuse to write over what is read, or what could not be read back.
 
     Args:
@@ -141,13 +139,13 @@ def check_files(task: TaskFile, task_file: Path, out: Path, task_out: Path | Non
     check_not_input(task_out, [task_file, table], "--task-out")
 
 
-def authors(task: TaskFile, config: ExplainConfig, done: Explained) -> tuple[str, ...]:
+def authors(task: Task, config: ExplainConfig, done: Explained) -> tuple[str, ...]:
     """Who wrote explanations of the table that came of it, by name and model."""
     names = [f"{rater.name} ({rater.model})" for rater in config.raters if done.by[rater.name]]
     return tuple(dict.fromkeys([*task.explained_by, *names]))
 
 
-def changes(task: TaskFile, out: Path, there: Path, by: tuple[str, ...]) -> dict[str, Any]:
+def changes(task: Task, out: Path, there: Path, by: tuple[str, ...]) -> dict[str, Any]:
     """The keys of a ``task.yml`` that differ once it reads the table with explanations.
 
     Args:
@@ -166,7 +164,7 @@ def changes(task: TaskFile, out: Path, there: Path, by: tuple[str, ...]) -> dict
     return {**changed, "values": {}} if task.values else changed  # labels stand there by now
 
 
-def write_task(task: TaskFile, out: Path, task_out: Path, by: tuple[str, ...]) -> None:
+def write_task(task: Task, out: Path, task_out: Path, by: tuple[str, ...]) -> None:
     """Write the task that reads the table with explanations, whole or not at all."""
     keys = {**task.model_dump(mode="json"), **changes(task, out, task_out.parent, by)}
     head = f"# As the task.yml that it comes from, with the explanations of {out.name}.\n"
@@ -175,7 +173,7 @@ def write_task(task: TaskFile, out: Path, task_out: Path, by: tuple[str, ...]) -
 
 
 class _Explaining:
-    def __init__(self, task: TaskFile, config: ExplainConfig, store: Store) -> None:
+    def __init__(self, task: Task, config: ExplainConfig, store: Store) -> None:
         self._task = task
         self._config = config
         self._store = store

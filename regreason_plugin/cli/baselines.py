@@ -56,7 +56,7 @@ def run_baselines(args: argparse.Namespace) -> int:
     Example:
         regreason baselines runs/tickets/data --out runs/tickets/results --methods tfidf
     """
-    from regreason_plugin.build.folder import open_data_folder
+    from regreason_plugin.data_folder.folder import open_data_folder
     from regreason_plugin.evaluate.baselines import run
     from regreason_plugin.evaluate.baselines.table import print_outcomes, read_outcome
     from regreason_plugin.evaluate.baselines.training_rows import tasks_of

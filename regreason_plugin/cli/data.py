@@ -6,13 +6,6 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from regreason_plugin.build.arms import ARMS
-from regreason_plugin.build.build import build, build_task
-from regreason_plugin.build.card import CARD
-from regreason_plugin.build.folder import DataFolder, Leaks, open_data_folder
-from regreason_plugin.build.row_writer import BuildOptions
-from regreason_plugin.build.scopes import SCOPE_KINDS
-from regreason_plugin.build.split import SPLITS, Split
 from regreason_plugin.cli.console import (
     mini_size,
     names,
@@ -25,6 +18,13 @@ from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.paper import DATASETS, SOURCES
 from regreason_plugin.core.prompt import ORDERS
 from regreason_plugin.core.whole_files import check_not_input
+from regreason_plugin.data_folder.arms import ARMS
+from regreason_plugin.data_folder.build import build, build_task
+from regreason_plugin.data_folder.card import CARD
+from regreason_plugin.data_folder.folder import DataFolder, Leaks, open_data_folder
+from regreason_plugin.data_folder.row_writer import BuildOptions
+from regreason_plugin.data_folder.scopes import SCOPE_KINDS
+from regreason_plugin.data_folder.split import SPLITS, Split
 
 # In place of a file, for `build`.
 MINI = "mini"
@@ -183,8 +183,8 @@ def run_build(args: argparse.Namespace) -> int:
 
 
 def _build_mini(args: argparse.Namespace) -> None:
-    from regreason_plugin.build.mini import build_mini
     from regreason_plugin.data.mini import MINI_SETTINGS
+    from regreason_plugin.data_folder.mini import build_mini
 
     size = args.per_dataset or 1000
     with progress(size * len(MINI_SETTINGS)) as advance:
@@ -261,7 +261,7 @@ def run_push(args: argparse.Namespace) -> int:
     Example:
         regreason push data --repo my-lab/ratings --private
     """
-    from regreason_plugin.build.push import push
+    from regreason_plugin.data_folder.push import push
 
     pushed = push(open_data_folder(args.data), args.repo, private=args.private)
     say(f"{len(pushed.files)} files: {pushed.url}")

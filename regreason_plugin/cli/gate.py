@@ -13,8 +13,8 @@ from regreason_plugin.core.whole_files import check_not_input
 from regreason_plugin.metrics.metric_names import DESCRIBED, GATED, METRICS
 
 if TYPE_CHECKING:
-    from regreason_plugin.compare.gate import Rule
-    from regreason_plugin.compare.planned_looks import Look
+    from regreason_plugin.comparison.gate import Rule
+    from regreason_plugin.comparison.planned_looks import Look
 
 
 def add_gate(gate: argparse.ArgumentParser) -> None:
@@ -101,7 +101,7 @@ def run_gate(args: argparse.Namespace) -> int:
     Example:
         regreason gate current=results/current new=results/new --baseline current --max-drop 0.01
     """
-    from regreason_plugin.compare.gate import EXIT_CODES, decide
+    from regreason_plugin.comparison.gate import EXIT_CODES, decide
     from regreason_plugin.evaluate.results import read_run
     from regreason_plugin.render.gate_pages import print_decision, write
 
@@ -132,7 +132,7 @@ def run_gate(args: argparse.Namespace) -> int:
 
 def _rule(args: argparse.Namespace) -> Rule:
     """What is asked, out of the flags."""
-    from regreason_plugin.compare.gate import Rule
+    from regreason_plugin.comparison.gate import Rule
 
     if args.metric in DESCRIBED:
         raise UserError(
@@ -157,7 +157,7 @@ def _rule(args: argparse.Namespace) -> Rule:
 
 
 def _look(args: argparse.Namespace) -> Look | None:
-    from regreason_plugin.compare.planned_looks import MOST_LOOKS, planned_look
+    from regreason_plugin.comparison.planned_looks import MOST_LOOKS, planned_look
 
     if args.looks is None and args.look is None:
         return None

@@ -6,7 +6,6 @@ import argparse
 import shlex
 from pathlib import Path
 
-from regreason_plugin.build.arms import ARMS, PAPER_ARMS
 from regreason_plugin.cli.console import (
     SPREADSHEET_SAFE,
     amount,
@@ -19,6 +18,7 @@ from regreason_plugin.cli.console import (
     say,
     share,
 )
+from regreason_plugin.data_folder.arms import ARMS, PAPER_ARMS
 
 
 def add_compare(compare: argparse.ArgumentParser) -> None:
@@ -144,8 +144,8 @@ def run_compare(args: argparse.Namespace) -> int:
         regreason compare label_only=A shuffled=B explanation=C --baseline label_only \
           --primary explanation:acc --out comparison
     """
-    from regreason_plugin.compare.arms import read_arms
-    from regreason_plugin.compare.compare import compare
+    from regreason_plugin.comparison.arms import read_arms
+    from regreason_plugin.comparison.compare import compare
     from regreason_plugin.render.report_files import write
     from regreason_plugin.render.terminal import print_comparison
 

@@ -20,7 +20,7 @@ from regreason_plugin.core.markdown import one_line
 from regreason_plugin.task.shipped_configs import FOLDER, shipped
 
 if TYPE_CHECKING:
-    from regreason_plugin.core.task_file import Columns, Data, TaskFile
+    from regreason_plugin.core.task_file import Columns, Data, Task
     from regreason_plugin.data.labelled_table import Twins
     from regreason_plugin.task.table_summary import TableSummary, Tokenizer
 
@@ -80,7 +80,7 @@ def run_task(args: argparse.Namespace) -> int:
         regreason task new tickets --data tickets.csv --text message --label queue
     """
     from regreason_plugin.core.look_alikes import difference
-    from regreason_plugin.core.task_file import TaskFile, check_name
+    from regreason_plugin.core.task_file import Task, check_name
     from regreason_plugin.task.label_order import declared_order, inferred_order
     from regreason_plugin.task.new_task import (
         NewTask,
@@ -107,7 +107,7 @@ def run_task(args: argparse.Namespace) -> int:
     found = seen.counts.labels
     order = declared_order(args.ordinal, found) if args.ordinal else inferred_order(found)
     with _said_in_one_sentence():
-        task = TaskFile(
+        task = Task(
             name=name,
             title=name.replace("_", " ").strip(),
             labels=order.labels,
@@ -175,7 +175,7 @@ def _columns(args: argparse.Namespace) -> Columns:
     return Columns(**{name: getattr(args, name) for name in Columns.model_fields})
 
 
-def _show(seen: TableSummary, task: TaskFile) -> None:
+def _show(seen: TableSummary, task: Task) -> None:
     counts = seen.counts
     say(f"{task.data}: {counts.rows} rows, {len(task.labels)} labels, {counts.groups} groups")
     console.print(_labels_table(seen, task.labels))
@@ -191,9 +191,7 @@ def _show(seen: TableSummary, task: TaskFile) -> None:
         say(f"  without an explanation: {counts.kept - counts.explained}")
 
 
-def _show_too_long(
-    seen: TableSummary, task: TaskFile, tokenizer: Tokenizer | None, base: str
-) -> None:
+def _show_too_long(seen: TableSummary, task: Task, tokenizer: Tokenizer | None, base: str) -> None:
     if tokenizer is None:
         say(f"  lengths in tokens are not measured: {base} is not on this machine")
         return

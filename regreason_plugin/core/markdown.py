@@ -24,7 +24,7 @@ class Markdown(str):
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of this package, such as ``build/card.md.j2``.
+    """Fill a template of this package, such as ``data_folder/card.md.j2``.
 
     A value is escaped as by `escape`, unless it is `Markdown`.
 

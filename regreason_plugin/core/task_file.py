@@ -190,7 +190,7 @@ class SplitRule(_Part):
         return self
 
 
-class TaskFile(_Part):
+class Task(_Part):
     """A task of one's own.
 
     Attributes:
@@ -235,7 +235,7 @@ class TaskFile(_Part):
         return labels
 
     @model_validator(mode="after")
-    def _values_are_labels(self) -> TaskFile:
+    def _values_are_labels(self) -> Task:
         for value, label in self.values.items():
             if label not in self.labels:
                 raise ValueError(
@@ -244,7 +244,7 @@ class TaskFile(_Part):
         return self
 
     @model_validator(mode="after")
-    def _can_be_told_apart(self) -> TaskFile:
+    def _can_be_told_apart(self) -> Task:
         if self.look_alikes == "refuse":
             check_twins(
                 self.labels,
@@ -268,7 +268,7 @@ class TaskFile(_Part):
         )
 
 
-def read_task(path: Path) -> TaskFile:
+def read_task(path: str | Path) -> Task:
     """Read and check a ``task.yml``.
 
     Scalars are taken as they are written, so that a label ``no`` or ``1.0`` needs no quotes.
@@ -279,10 +279,11 @@ def read_task(path: Path) -> TaskFile:
     Raises:
         UserError: With file, line and field.
     """
+    path = Path(path)
     file = read_yaml(path, as_text=True, folder_advice="name the task.yml in it")
     if not isinstance(file.value, dict):
         raise UserError("is no task; `regreason task new` writes one", path=path)
-    task = validate(TaskFile, file.value, path, file.line)
+    task = validate(Task, file.value, path, file.line)
     if task.data.path is None:
         return task
     data = task.data.model_copy(update={"path": path.parent / task.data.path})

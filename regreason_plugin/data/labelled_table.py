@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.look_alikes import check_twins, difference, find_twins, merged
-from regreason_plugin.core.task_file import Columns, Data, TaskFile
+from regreason_plugin.core.task_file import Columns, Data, Task
 from regreason_plugin.data.cells import Kind, find_kinds, read_as, text_of, written
 from regreason_plugin.data.groups import text_group
 from regreason_plugin.data.row_readers import CSV, TABLES, file_rows, hub_rows
@@ -90,7 +90,7 @@ class Counts:
         return self.labels.total()
 
 
-def read_labelled(task: TaskFile, counts: Counts | None = None) -> Iterator[TableRow]:
+def read_labelled(task: Task, counts: Counts | None = None) -> Iterator[TableRow]:
     """Stream the rows of a task's table.
 
     Args:

@@ -17,17 +17,17 @@ from typing import Any
 import datasets
 from lm_eval.api.samplers import ContextSampler
 
-from regreason_plugin.build.folder import (
-    TEST,
-    DataFolder,
-    open_data_folder,
-)
-from regreason_plugin.build.mini import mini_data_folder
-from regreason_plugin.build.split import SPLITS, Split, order_of
 from regreason_plugin.core.declaration import Declaration, Setting
 from regreason_plugin.core.errors import UserError, say_once, stop_on_user_error
 from regreason_plugin.core.model_use import prompt_hashes
 from regreason_plugin.core.prompt import Order, render_target
+from regreason_plugin.data_folder.folder import (
+    TEST,
+    DataFolder,
+    open_data_folder,
+)
+from regreason_plugin.data_folder.mini import mini_data_folder
+from regreason_plugin.data_folder.split import SPLITS, Split, order_of
 from regreason_plugin.metrics.label_metrics import comparable, document_metrics
 
 Document = dict[str, Any]

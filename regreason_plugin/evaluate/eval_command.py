@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.data_folder.folder import DataFolder
 
 
 def main(argv: list[str]) -> int:

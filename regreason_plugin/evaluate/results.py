@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from regreason_plugin.build.split import Split
 from regreason_plugin.core.base_weights import read_base_weights
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import RECORD, ModelUse, differences
+from regreason_plugin.data_folder.split import Split
 from regreason_plugin.evaluate.task_results import TaskResult, task_results
 
 # How lm_eval ends the names of its files: a date as in 2026-01-31T10-20-30.123456.

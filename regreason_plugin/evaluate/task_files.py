@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from regreason_plugin.build.scopes import setting_scope
 from regreason_plugin.core.declaration import Declaration, Setting
 from regreason_plugin.core.errors import UserError, stop_on_user_error
 from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.data_folder.scopes import setting_scope
 
 TASKS = "lm_eval_tasks"
 SWEEPS = "axolotl_configs/sweeps"

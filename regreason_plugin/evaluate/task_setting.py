@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from regreason_plugin.build.split import Split
 from regreason_plugin.core.declaration import Declaration, Label, Normalise
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.data_folder.split import Split
 
 # By the name of the task: its place among them, and whether it is a generative twin.
 _EIGHTEEN = {

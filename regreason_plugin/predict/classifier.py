@@ -15,13 +15,13 @@ import numpy as np
 from lm_eval.api.instance import Instance
 from pydantic import ValidationError
 
-from regreason_plugin.build.lengths import Measure
 from regreason_plugin.core.declaration import Setting
 from regreason_plugin.core.errors import UserError, user_errors_passed_on
 from regreason_plugin.core.label_tokens import check_label_tokens
 from regreason_plugin.core.model_use import ModelUse, check_use, prompt_hashes
 from regreason_plugin.core.prompt import TARGET_DELIMITER, cut, render_prompt
 from regreason_plugin.core.records import Conversation
+from regreason_plugin.data_folder.lengths import Measure
 from regreason_plugin.evaluate.explanation_first import before_label, split_generation
 from regreason_plugin.evaluate.scorer import say
 from regreason_plugin.metrics.label_metrics import comparable

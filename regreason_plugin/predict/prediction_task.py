@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.build.folder import open_data_folder
 from regreason_plugin.core.declaration import Declaration, Setting
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.prompt import Order
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.cells import text_of
+from regreason_plugin.data_folder.folder import open_data_folder
 from regreason_plugin.predict.input_rows import ID
 
 TEXT_COLUMN = "text"

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from regreason_plugin.compare.comparison import Comparison, Difference, Interval, Score
-from regreason_plugin.compare.finding_words import is_primary
+from regreason_plugin.comparison.comparison import Comparison, Difference, Interval, Score
+from regreason_plugin.comparison.finding_words import is_primary
 from regreason_plugin.render.tables import printable
 
 UNDEFINED = Difference(value=None)

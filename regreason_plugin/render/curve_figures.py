@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from regreason_plugin.compare.comparison import Comparison
-from regreason_plugin.compare.learning_curves import what_is_drawn
+from regreason_plugin.comparison.comparison import Comparison
+from regreason_plugin.comparison.learning_curves import what_is_drawn
 from regreason_plugin.core.layers import middle_blocks
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.metrics.metric_names import LAYER_CURVES

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from regreason_plugin.compare.comparison import Comparison, Difference
-from regreason_plugin.compare.finding_words import mark
+from regreason_plugin.comparison.comparison import Comparison, Difference
+from regreason_plugin.comparison.finding_words import mark
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import signed
 from regreason_plugin.render import tables

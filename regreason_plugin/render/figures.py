@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from regreason_plugin.compare.comparison import ALL, Comparison, Difference
-from regreason_plugin.compare.finding_words import (
+from regreason_plugin.comparison.comparison import ALL, Comparison, Difference
+from regreason_plugin.comparison.finding_words import (
     is_found,
     main_metric,
     margin_text,

@@ -12,8 +12,8 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from regreason_plugin.compare.gate import Decision, Requirement, Row, Verdict
-from regreason_plugin.compare.gate_parts import turned
+from regreason_plugin.comparison.gate import Decision, Requirement, Row, Verdict
+from regreason_plugin.comparison.gate_parts import turned
 from regreason_plugin.core.markdown import block, render
 from regreason_plugin.core.numbers import NONE, number, signed
 from regreason_plugin.core.whole_files import append, atomic_writer, together

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from regreason_plugin.compare.comparison import Comparison, Difference
-from regreason_plugin.compare.finding_words import (
+from regreason_plugin.comparison.comparison import Comparison, Difference
+from regreason_plugin.comparison.finding_words import (
     EXPLORATORY,
     SAME,
     is_found,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from regreason_plugin.compare.comparison import Comparison, RunRecord
-from regreason_plugin.compare.finding_words import main_metric
+from regreason_plugin.comparison.comparison import Comparison, RunRecord
+from regreason_plugin.comparison.finding_words import main_metric
 from regreason_plugin.core.markdown import (
     Markdown,
     block,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from regreason_plugin.compare.comparison import ALL, Comparison
+from regreason_plugin.comparison.comparison import ALL, Comparison
 from regreason_plugin.core.numbers import number
 from regreason_plugin.render.figure_panels import arm_panels, set_caption, set_title, wrapped
 from regreason_plugin.render.style import BAR, MIDDLE, floats, legend, line_style

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from regreason_plugin.compare.compare import Compared
-from regreason_plugin.compare.comparison import save
+from regreason_plugin.comparison.compare import Compared
+from regreason_plugin.comparison.comparison import save
 from regreason_plugin.core.whole_files import atomic_writer, together
 from regreason_plugin.render.csv_file import to_csv
 from regreason_plugin.render.figures import write_figures

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from regreason_plugin.compare.comparability import describe_data
-from regreason_plugin.compare.comparison import (
+from regreason_plugin.comparison.comparability import describe_data
+from regreason_plugin.comparison.comparison import (
     Comparison,
     Difference,
     Gap,
@@ -15,7 +15,7 @@ from regreason_plugin.compare.comparison import (
     Setting,
     some_settings,
 )
-from regreason_plugin.compare.finding_words import (
+from regreason_plugin.comparison.finding_words import (
     EXPLORATORY,
     FOUND,
     SAME,

@@ -10,8 +10,8 @@ from rich.segment import SegmentLines
 from rich.table import Table
 from rich.text import Text
 
-from regreason_plugin.compare.comparison import Comparison
-from regreason_plugin.compare.finding_words import main_metric
+from regreason_plugin.comparison.comparison import Comparison
+from regreason_plugin.comparison.finding_words import main_metric
 from regreason_plugin.render import tables
 from regreason_plugin.render.tables import Cells, printable
 

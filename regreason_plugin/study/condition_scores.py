@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from regreason_plugin.compare.compare import Compared, compare
+from regreason_plugin.comparison.compare import Compared, compare
 from regreason_plugin.evaluate.results import Run, read_run
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.study.study_file import Condition

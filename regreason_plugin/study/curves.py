@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from regreason_plugin.build.arms import ARMS
 from regreason_plugin.core.training_curves import ACCURACIES, evaluated_accuracy, read_log
+from regreason_plugin.data_folder.arms import ARMS
 from regreason_plugin.render.style import COLOURS, DASHES, MARKERS, style
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.study.study_file import Condition

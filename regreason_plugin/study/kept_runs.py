@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps, read_objects
 from regreason_plugin.core.model_use import RECORD
 from regreason_plugin.core.stages import Stage, hash_of, take_for_finished, unfinished
 from regreason_plugin.core.training_curves import LOG
 from regreason_plugin.core.whole_files import atomic_writer
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.metrics.metric_names import FORCED, LAYERS, PROBES
 from regreason_plugin.study.hyperparameters import Chosen
 from regreason_plugin.study.plan import Plan

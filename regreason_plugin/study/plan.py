@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.build.folder import DataFolder, open_data_folder
-from regreason_plugin.build.split import Split
 from regreason_plugin.core.base_weights import read_base_weights
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256
@@ -18,6 +16,8 @@ from regreason_plugin.core.prompt import Order
 from regreason_plugin.core.stages import Stage, hash_of
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.core.yaml_file import dump_yaml, read_yaml
+from regreason_plugin.data_folder.folder import DataFolder, open_data_folder
+from regreason_plugin.data_folder.split import Split
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.study.study_file import AxolotlKeys, Condition, StudyFile
 
@@ -284,8 +284,8 @@ def base_hash(base: str) -> str:
 
 def _sources(study: StudyFile) -> Iterator[str]:
     """Hashes of what the data are built from."""
-    from regreason_plugin.build.mini import mini_fingerprint
     from regreason_plugin.core.task_file import read_task
+    from regreason_plugin.data_folder.mini import mini_fingerprint
 
     if study.data.mini:
         yield mini_fingerprint()

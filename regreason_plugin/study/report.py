@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.compare.comparability import describe_data
-from regreason_plugin.compare.compare import Compared
-from regreason_plugin.compare.comparison import Comparison
+from regreason_plugin.comparison.comparability import describe_data
+from regreason_plugin.comparison.compare import Compared
+from regreason_plugin.comparison.comparison import Comparison
 from regreason_plugin.core.markdown import render
 from regreason_plugin.core.numbers import number
 from regreason_plugin.core.stages import console

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from regreason_plugin.build.arms import ARMS
-from regreason_plugin.build.folder import Leaks
-from regreason_plugin.build.split import Split
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.jsonl import validate
 from regreason_plugin.core.prompt import Order
 from regreason_plugin.core.yaml_file import read_yaml
+from regreason_plugin.data_folder.arms import ARMS
+from regreason_plugin.data_folder.folder import Leaks
+from regreason_plugin.data_folder.split import Split
 
 # Keys of a config that the study writes itself.
 _OWN_KEYS = frozenset(

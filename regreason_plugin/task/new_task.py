@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from regreason_plugin.core import markdown
 from regreason_plugin.core.declaration import TEXT, check_beginnings
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.task_file import TaskFile, check_prompt
+from regreason_plugin.core.task_file import Task, check_prompt
 from regreason_plugin.core.whole_files import atomic_writer, whole_folder
 from regreason_plugin.core.yaml_file import dump_yaml, with_values
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
@@ -66,7 +66,7 @@ class NewTask:
         explained: How many of them have an explanation.
     """
 
-    task: TaskFile
+    task: Task
     dest: Path
     base: str
     rows: int

@@ -14,9 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import parse_object
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.train.data_files import Sources
 from regreason_plugin.train.findings import Finding, finding
 

@@ -18,8 +18,8 @@ from huggingface_hub import ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from regreason_plugin.compare.comparability import tasks_of
-from regreason_plugin.compare.comparison import some_settings
+from regreason_plugin.comparison.comparability import tasks_of
+from regreason_plugin.comparison.comparison import some_settings
 from regreason_plugin.core.cost import TrainingCost
 from regreason_plugin.core.markdown import Markdown, block, code, render
 from regreason_plugin.core.numbers import number

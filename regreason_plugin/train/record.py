@@ -12,10 +12,10 @@ from typing import Any
 
 from typing_extensions import Self
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.cost import TrainingCost
 from regreason_plugin.core.model_use import RECORD, ModelUse
 from regreason_plugin.core.whole_files import atomic_writer
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.train.checkpoint import STATE, read_config_hashes
 from regreason_plugin.train.data_files import Sources
 from regreason_plugin.train.findings import Finding, finding

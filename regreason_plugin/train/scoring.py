@@ -24,10 +24,10 @@ from typing import Any, NoReturn
 import torch
 import yaml
 
-from regreason_plugin.build.folder import TEST, DataFolder, open_data_folder
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import RECORD
+from regreason_plugin.data_folder.folder import TEST, DataFolder, open_data_folder
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.task_files import task_groups
 from regreason_plugin.train.chat_template import uses_chat_template

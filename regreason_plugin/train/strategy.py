@@ -13,10 +13,10 @@ from typing import Any
 from axolotl.integrations.base import PluginManager
 from axolotl.prompt_tokenizers import DatasetWrappingStrategy
 
-from regreason_plugin.build.folder import DataFolder, open_data_folder
-from regreason_plugin.build.scopes import place_of
-from regreason_plugin.build.split import SPLITS
 from regreason_plugin.core.errors import UserError, stop_on_user_error
+from regreason_plugin.data_folder.folder import DataFolder, open_data_folder
+from regreason_plugin.data_folder.scopes import place_of
+from regreason_plugin.data_folder.split import SPLITS
 from regreason_plugin.train.findings import Finding, finding, raise_first
 from regreason_plugin.train.row_tokens import RowTokenizer, load_reference
 

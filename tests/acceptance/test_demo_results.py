@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from regreason_plugin.build.arms import PAPER_ARMS
-from regreason_plugin.build.folder import open_data_folder
-from regreason_plugin.compare.comparison import load
+from regreason_plugin.comparison.comparison import load_comparison
+from regreason_plugin.data_folder.arms import PAPER_ARMS
+from regreason_plugin.data_folder.folder import open_data_folder
 
 DEMO = Path(__file__).parents[2] / "runs" / "demo"
 
@@ -48,7 +48,7 @@ def test_most_settings_can_be_learnt() -> None:
 
 
 def test_the_table_is_of_generated_data_and_of_these_adapters() -> None:
-    comparison = load(DEMO / "comparison.json")
+    comparison = load_comparison(DEMO / "comparison.json")
     folder = open_data_folder(DEMO / "data")
     assert comparison.data["origin"] == "generated"
     assert comparison.data["sha256"] == folder.sha256

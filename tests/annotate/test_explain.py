@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from regreason_plugin.annotate import client
 from regreason_plugin.annotate.config import ExplainConfig, read_explain_config
 from regreason_plugin.annotate.prompts import load_explain_prompt, render_explain
-from regreason_plugin.build.folder import open_data_folder
 from regreason_plugin.cli import main
 from regreason_plugin.core.prompt import neutralise
 from regreason_plugin.core.task_file import read_task
+from regreason_plugin.data_folder.folder import open_data_folder
 
 pytestmark = pytest.mark.integration
 

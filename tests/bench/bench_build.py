@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from regreason_plugin.build.build import build
-from regreason_plugin.build.mini import write_mini_ratings
+from regreason_plugin.data_folder.build import build
+from regreason_plugin.data_folder.mini import write_mini_ratings
 
 SIZES = (500, 2500)  # conversations a dataset; times 6 datasets and 3 axes
 

@@ -33,7 +33,7 @@ def main() -> None:
     """Time each start three times, in turn, on a mini benchmark that is already built."""
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
-        mini = "from regreason_plugin.build.mini import build_mini; from pathlib import Path"
+        mini = "from regreason_plugin.data_folder.mini import build_mini; from pathlib import Path"
         subprocess.run(
             [sys.executable, "-c", f"{mini}; build_mini(Path({str(data)!r}))"], check=True
         )

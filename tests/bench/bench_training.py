@@ -41,7 +41,7 @@ from axolotl.utils.dict import DictDefault
 from datasets import disable_caching, load_dataset
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from regreason_plugin.build.mini import build_mini
+from regreason_plugin.data_folder.mini import build_mini
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "axolotl_configs" / "cpu" / "tiny-base"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from regreason_plugin.compare.gate_bounds import AccuracyChange
+from regreason_plugin.comparison.gate_bounds import AccuracyChange
 
 TRIALS = 20_000
 POWER = 0.8

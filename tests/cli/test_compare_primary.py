@@ -9,7 +9,7 @@ import pytest
 from helpers.compared_results import FIRST, SECOND, results, save
 
 from regreason_plugin.cli import main
-from regreason_plugin.compare.comparison import load
+from regreason_plugin.comparison.comparison import load_comparison
 
 ACCURACIES = {"label_only": 0.3, "explanation": 0.5, "shuffled": 0.32}
 
@@ -32,7 +32,7 @@ def test_the_question_that_is_asked_is_answered_first(
     assert run(folders, tmp_path / "one") == 0
     first = capsys.readouterr().out
     assert first.startswith("Primary question: is the accuracy of `explanation` different from")
-    one = load(tmp_path / "one" / "comparison.json")
+    one = load_comparison(tmp_path / "one" / "comparison.json")
     assert one.primary is not None
     assert (one.primary.arm, one.primary.metric, one.margin) == ("explanation", "acc", 0.01)
     assert "--primary" not in one.command
@@ -43,7 +43,7 @@ def test_the_question_that_is_asked_is_answered_first(
     assert second.startswith(
         "Primary question: is the negative log-likelihood of `shuffled` different"
     )
-    two = load(tmp_path / "two" / "comparison.json")
+    two = load_comparison(tmp_path / "two" / "comparison.json")
     assert two.primary is not None
     assert (two.primary.arm, two.primary.metric, two.margin) == ("shuffled", "nll", 0.25)
     assert shlex.split(two.command)[-4:] == options
@@ -59,7 +59,7 @@ def test_without_a_question_nothing_is_claimed_and_it_is_said_how_to_ask(
 ) -> None:
     others = [folder.replace("explanation=", "other=") for folder in folders]
     assert run(others, tmp_path / "out") == 0
-    comparison = load(tmp_path / "out" / "comparison.json")
+    comparison = load_comparison(tmp_path / "out" / "comparison.json")
     assert comparison.primary is None
     first = comparison.answers[0]
     assert first.short == "Nothing is claimed"

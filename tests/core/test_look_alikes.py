@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regreason_plugin.build.build import BuildOptions, build_task
 from regreason_plugin.cli import main
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.look_alikes import difference, find_twins, merged
-from regreason_plugin.core.task_file import TaskFile, read_task
+from regreason_plugin.core.task_file import Task, read_task
 from regreason_plugin.data.labelled_table import read_labelled
+from regreason_plugin.data_folder.build import BuildOptions, build_task
 
 TINY = str(Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base")
 # Two labels, and what of the other is named. The letters of other scripts are those that Unicode
@@ -191,4 +191,4 @@ def test_a_label_of_the_table_that_looks_like_the_tasks(place: Path) -> None:
     Path("task.yml").write_text(yaml.safe_dump(task), encoding="utf-8")
     found = [row.number for row in read_labelled(read_task(Path("task.yml")))]
     assert found == [2, 1, 2, 1, 2]
-    assert isinstance(read_task(Path("task.yml")), TaskFile)
+    assert isinstance(read_task(Path("task.yml")), Task)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.prompt import neutralise
-from regreason_plugin.core.task_file import AXIS, TaskFile, check_prompt, read_task
+from regreason_plugin.core.task_file import AXIS, Task, check_prompt, read_task
 from regreason_plugin.task.new_task import NewTask, default_end, default_prompt, write_task
 
 TASK = """\
@@ -34,7 +34,7 @@ columns:
 """
 
 
-def task_of(folder: Path, text: str) -> TaskFile:
+def task_of(folder: Path, text: str) -> Task:
     path = folder / "task.yml"
     path.write_text(text, encoding="utf-8")
     return read_task(path)
@@ -160,7 +160,7 @@ def test_labels_and_columns_survive_being_written(
     names = dict(zip(("text", "label", "explanation", "id", "group"), columns, strict=True))
     with TemporaryDirectory() as folder:
         table = Path(folder) / f"{'a b' * 3}'.csv"
-        task = TaskFile.model_validate(
+        task = Task.model_validate(
             {
                 "name": "mine",
                 "title": labels[0],

@@ -18,10 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from regreason_plugin.build.build import build_documents
-from regreason_plugin.build.sources import table_source
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.task_file import Columns, Data, TaskFile
+from regreason_plugin.core.task_file import Columns, Data, Task
 from regreason_plugin.data.labelled_table import (
     Counts,
     TableRow,
@@ -29,6 +27,8 @@ from regreason_plugin.data.labelled_table import (
     read_table,
 )
 from regreason_plugin.data.text_cleaning import clean
+from regreason_plugin.data_folder.build import build_documents
+from regreason_plugin.data_folder.sources import table_source
 
 COLUMNS = Columns(text="text", label="label")
 ALL = Columns(text="text", label="label", explanation="why", id="id", group="group")
@@ -88,8 +88,8 @@ def labelled(data: Data, **changes: Any) -> tuple[list[TableRow], Counts]:
     return list(read_labelled(task_of(data, **changes), counts)), counts
 
 
-def task_of(data: Data, **changes: Any) -> TaskFile:
-    return TaskFile.model_validate(
+def task_of(data: Data, **changes: Any) -> Task:
+    return Task.model_validate(
         {
             "name": "mine",
             "title": "Mine",

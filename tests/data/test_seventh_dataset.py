@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from helpers.training_data import WORDS
 
-from regreason_plugin.build.mini import write_mini_ratings
 from regreason_plugin.core.paper import AXES, DATASETS
 from regreason_plugin.data.mini import MINI_SETTINGS
+from regreason_plugin.data_folder.mini import write_mini_ratings
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -33,7 +33,7 @@ AXIS = """\
 """
 TASK = "regreason_forum_politeness"
 MINI = (
-    "from pathlib import Path; from regreason_plugin.build import mini;"
+    "from pathlib import Path; from regreason_plugin.data_folder import mini;"
     "mini.write_mini_ratings(Path('mini.jsonl'), 3, 4); print(mini.mini_tasks())"
 )
 

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.task_file import Columns, Data, TaskFile
+from regreason_plugin.core.task_file import Columns, Data, Task
 from regreason_plugin.data.cells import text_of, whole_number, written
 from regreason_plugin.data.labelled_table import Counts, read_labelled, read_table
 from regreason_plugin.predict.input_rows import read_rows
@@ -35,7 +35,7 @@ def table(folder: Path, labels: list[Any], ids: list[Any] | None = None) -> Data
 def labels(data: Data, **changes: Any) -> list[int]:
     task = {"name": "mine", "title": "Mine", "prompt": "{text}\nAnswer:", **changes}
     task |= {"data": data, "columns": COLUMNS}
-    return [row.number for row in read_labelled(TaskFile.model_validate(task))]
+    return [row.number for row in read_labelled(Task.model_validate(task))]
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from regreason_plugin.build.build import BuildOptions, build_task
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.cli import main
 from regreason_plugin.core.task_file import read_task
+from regreason_plugin.data_folder.build import BuildOptions, build_task
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.predict.input_rows import read_rows
 from regreason_plugin.predict.prediction_task import find_question
 

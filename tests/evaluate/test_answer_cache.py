@@ -17,7 +17,7 @@ from helpers.scoring import evaluate, find_our_tasks_only
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
-from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.evaluate import model
 from regreason_plugin.evaluate.answer_cache import answers_digest, folder_digest
 from regreason_plugin.evaluate.eval_command import main

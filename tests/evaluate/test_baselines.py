@@ -21,10 +21,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.cli import main
 from regreason_plugin.core import stages
 from regreason_plugin.core.declaration import Declaration
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.evaluate.baselines import head, run, scoring, tfidf
 from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
 from regreason_plugin.evaluate.baselines.method import do

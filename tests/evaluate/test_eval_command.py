@@ -12,8 +12,8 @@ from helpers.scoring import evaluate
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.cost import SCORING, ScoringCost
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.evaluate.eval_command import main
 from regreason_plugin.evaluate.model import RegReasonHF, register
 

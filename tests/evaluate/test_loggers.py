@@ -13,8 +13,8 @@ from helpers.probe_gaps import NAMES, TASK, TWIN, WithGaps, probe_keys
 from helpers.scoring import evaluate, lm_eval_command
 from helpers.scripted_model import Scripted
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.paper import AXES, task_name
+from regreason_plugin.data_folder.folder import DataFolder
 
 pytestmark = pytest.mark.integration
 

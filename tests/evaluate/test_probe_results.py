@@ -14,8 +14,8 @@ from helpers.scoring import evaluate
 from helpers.scripted_model import Scripted
 from lm_eval.utils import make_table
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.paper import AXES, task_name
+from regreason_plugin.data_folder.folder import DataFolder
 
 pytestmark = pytest.mark.integration
 

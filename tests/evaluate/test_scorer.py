@@ -17,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.evaluate.model import RegReasonHF
 from regreason_plugin.evaluate.probe_metrics import Scored
 

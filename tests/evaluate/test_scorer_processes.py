@@ -17,8 +17,8 @@ import pytest
 from helpers.scoring import evaluate
 from lm_eval.models.huggingface import HFLM
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.paper import AXES, task_name
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.evaluate.model import RegReasonHF
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

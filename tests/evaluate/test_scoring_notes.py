@@ -10,7 +10,7 @@ import pytest
 from helpers.results import ALL, draw_scores, write_results
 
 from regreason_plugin.cli import main
-from regreason_plugin.compare.compare import compare
+from regreason_plugin.comparison.compare import compare
 from regreason_plugin.evaluate.results import Run, read_run
 
 TASKS = ALL[:2]

@@ -14,9 +14,9 @@ from helpers.training_data import build_data
 from lm_eval.models.huggingface import HFLM
 from scipy.special import log_softmax
 
-from regreason_plugin.build.build import BuildOptions, build
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.paper import generative_task_name
+from regreason_plugin.data_folder.build import BuildOptions, build
+from regreason_plugin.data_folder.folder import DataFolder
 
 pytestmark = pytest.mark.integration
 

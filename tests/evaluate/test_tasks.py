@@ -17,7 +17,6 @@ from helpers.training_data import HOSTILE, build_data
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.errors import say_once
 from regreason_plugin.core.paper import (
     AXES,
@@ -26,6 +25,7 @@ from regreason_plugin.core.paper import (
     generative_task_name,
     task_name,
 )
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.evaluate import documents
 
 pytestmark = pytest.mark.integration
@@ -378,8 +378,8 @@ def test_a_prompt_that_just_fits_is_scored(
 
 def lacking(folder: Path, tmp_path: Path) -> Path:
     """The same folder without any test row of CoQA."""
-    from regreason_plugin.build.folder import MANIFEST
     from regreason_plugin.core.jsonl import file_sha256
+    from regreason_plugin.data_folder.folder import MANIFEST
 
     copy = tmp_path / "LACKS"
     shutil.copytree(folder, copy)

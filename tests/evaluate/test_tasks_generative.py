@@ -11,7 +11,7 @@ from helpers.scoring import PlainScorer, evaluate, task_manager
 from helpers.scripted_model import Scripted
 from lm_eval.models.huggingface import HFLM
 
-from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.evaluate.explanation_first import before_label, split_generation
 
 pytestmark = pytest.mark.integration

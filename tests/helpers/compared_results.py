@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.compare.compare import compare
-from regreason_plugin.compare.comparison import Comparison
+from regreason_plugin.comparison.compare import compare
+from regreason_plugin.comparison.comparison import Comparison
 from regreason_plugin.core.paper import SETTINGS, task_name
 from regreason_plugin.evaluate.results import Run
 

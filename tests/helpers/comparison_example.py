@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from regreason_plugin.compare import comparison as form
-from regreason_plugin.compare.disagreements import Disagreement
+from regreason_plugin.comparison import comparison as form
+from regreason_plugin.comparison.disagreements import Disagreement
 from regreason_plugin.core.paper import EIGHTEEN, SETTINGS, task_name
 from regreason_plugin.metrics import metric_names
 

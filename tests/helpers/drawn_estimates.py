@@ -8,9 +8,9 @@ import numpy as np
 from helpers.known_truth import GROUPS, Array
 from helpers.simulated_pages import Share
 
-from regreason_plugin.compare.crossed_variance import Variance, mean, variance_of
-from regreason_plugin.compare.detectable import detectable
-from regreason_plugin.compare.group_variance import GroupWeights
+from regreason_plugin.comparison.crossed_variance import Variance, mean, variance_of
+from regreason_plugin.comparison.detectable import detectable
+from regreason_plugin.comparison.group_variance import GroupWeights
 
 # The correction over seven arms and eighteen settings: six differences in each.
 FAMILY = 108

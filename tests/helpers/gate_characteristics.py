@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from helpers.gate_designs import Design, designs, draw, draw_mean, draw_rare
 
-from regreason_plugin.compare.gate_bounds import Bounded, accuracy_change, other_metric
-from regreason_plugin.compare.planned_looks import planned_look
+from regreason_plugin.comparison.gate_bounds import Bounded, accuracy_change, other_metric
+from regreason_plugin.comparison.planned_looks import planned_look
 
 ALPHA = 0.05
 LOOKS = 4

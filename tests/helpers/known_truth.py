@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import beta, norm
 
-from regreason_plugin.build.arms import ARMS
 from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.data_folder.arms import ARMS
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.task_results import TaskResult
 from regreason_plugin.evaluate.task_setting import TaskSetting

@@ -9,11 +9,11 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from regreason_plugin.annotate.rules import rate
-from regreason_plugin.build.build import build
 from regreason_plugin.core.jsonl import write_records
 from regreason_plugin.core.paper import DATASETS
 from regreason_plugin.core.records import Conversation, Turn
 from regreason_plugin.data.mini import mini_conversations
+from regreason_plugin.data_folder.build import build
 
 TOKENIZER = Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base"
 LENGTHS = (200, 500)  # tokens of a conversation

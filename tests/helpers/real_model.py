@@ -22,14 +22,14 @@ from filelock import FileLock
 from helpers.real_prompts import FILES
 
 from regreason_plugin.base.source import PACKAGE
-from regreason_plugin.build.build import BuildOptions, build
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.declaration import Axis, Dataset, Declaration
 from regreason_plugin.core.jsonl import write_records
 from regreason_plugin.core.paper import AXES
 from regreason_plugin.core.prompt import Order
 from regreason_plugin.core.records import Rating, Turn
 from regreason_plugin.data.hh import parse_turns
+from regreason_plugin.data_folder.build import BuildOptions, build
+from regreason_plugin.data_folder.folder import DataFolder
 
 Source = Literal["own", "real"]
 

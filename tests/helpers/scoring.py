@@ -19,8 +19,8 @@ from lm_eval.tasks import TaskManager
 from torch.utils import collect_env
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.declaration import Declaration
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.predict.predictions import Prediction
 
 # It asks the machine's programs for most of a second, and lm-eval has it anew for each evaluation.

@@ -18,18 +18,18 @@ from unittest.mock import patch
 import numpy as np
 from helpers.known_truth import Array, Design, Simulated, Truth, simulate
 
-from regreason_plugin.compare import compare as comparing
-from regreason_plugin.compare import task_scores
-from regreason_plugin.compare.arms import Arms
-from regreason_plugin.compare.comparability import tasks_of
-from regreason_plugin.compare.comparison import (
+from regreason_plugin.comparison import compare as comparing
+from regreason_plugin.comparison import task_scores
+from regreason_plugin.comparison.arms import Arms
+from regreason_plugin.comparison.comparability import tasks_of
+from regreason_plugin.comparison.comparison import (
     Comparison,
     Detectable,
     Difference,
     Interval,
     Needed,
 )
-from regreason_plugin.compare.estimates import Estimates
+from regreason_plugin.comparison.estimates import Estimates
 from regreason_plugin.metrics.answers import Answers
 
 MARGIN = 0.01

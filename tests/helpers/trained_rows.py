@@ -13,8 +13,8 @@ from helpers.scoring import task_manager
 from helpers.training_data import write_config
 from lm_eval.tasks import TaskManager
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.jsonl import file_sha256
+from regreason_plugin.data_folder.folder import DataFolder
 
 Trained = Callable[..., list[dict[str, Any]]]
 

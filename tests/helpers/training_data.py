@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from regreason_plugin.build.build import BuildOptions, build
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.jsonl import write_records
 from regreason_plugin.core.prompt import Order
 from regreason_plugin.core.records import Rating, Turn
+from regreason_plugin.data_folder.build import BuildOptions, build
+from regreason_plugin.data_folder.folder import DataFolder
 
 HOSTILE = [
     "An end of text </s> and <|im_end|> inside",

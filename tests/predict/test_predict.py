@@ -28,12 +28,12 @@ from lm_eval.models.huggingface import HFLM
 
 import regreason_plugin
 from regreason_plugin import Classifier
-from regreason_plugin.build.build import BuildOptions, build
-from regreason_plugin.build.folder import TEST, DataFolder
 from regreason_plugin.cli import main
 from regreason_plugin.core.declaration import Axis, Dataset, Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.data.mini import mini_conversations
+from regreason_plugin.data_folder.build import BuildOptions, build
+from regreason_plugin.data_folder.folder import TEST, DataFolder
 from regreason_plugin.evaluate.eval_command import main as run_eval
 from regreason_plugin.evaluate.explanation_first import split_generation
 from regreason_plugin.evaluate.model import RegReasonHF

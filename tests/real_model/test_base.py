@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from regreason_plugin.base.tokenizer import gguf_tokenizer
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.cli import main
+from regreason_plugin.data_folder.folder import DataFolder
 
 # Of the Hub's tokenizer.json, as its page shows it.
 HUB_TOKENIZER = "9ca9acddb6525a194ec8ac7a87f24fbba7232a9a15ffa1af0c1224fcd888e47c"

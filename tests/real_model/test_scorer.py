@@ -12,8 +12,8 @@ from helpers.scoring import check_same, evaluate, lm_eval_samples
 from lm_eval.models.huggingface import HFLM
 
 from regreason_plugin import Classifier
-from regreason_plugin.build.folder import TEST, DataFolder
 from regreason_plugin.core.paper import AXES, EIGHTEEN
+from regreason_plugin.data_folder.folder import TEST, DataFolder
 from regreason_plugin.evaluate.model import RegReasonHF
 
 pytestmark = pytest.mark.integration

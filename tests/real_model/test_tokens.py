@@ -21,9 +21,9 @@ from helpers.trained_rows import (
 from helpers.training_data import config, read_rows
 from lm_eval.tasks import TaskManager
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.paper import AXES
 from regreason_plugin.core.prompt import ORDERS, TARGET_DELIMITER, Order
+from regreason_plugin.data_folder.folder import DataFolder
 
 pytestmark = pytest.mark.integration
 

@@ -18,9 +18,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from regreason_plugin import Classifier
-from regreason_plugin.build.folder import TEST, DataFolder
 from regreason_plugin.cli import main
 from regreason_plugin.core.prompt import ORDERS, TARGET_DELIMITER, Order
+from regreason_plugin.data_folder.folder import TEST, DataFolder
 
 pytestmark = pytest.mark.e2e
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from matplotlib.collections import QuadMesh
 from rich.console import Console
 
-from regreason_plugin.compare.comparison import (
+from regreason_plugin.comparison.comparison import (
     Comparison,
     Contrast,
     Difference,
@@ -26,8 +26,8 @@ from regreason_plugin.compare.comparison import (
     Interval,
     Primary,
 )
-from regreason_plugin.compare.finding_words import claim, primary_line
-from regreason_plugin.compare.verdict import answers
+from regreason_plugin.comparison.finding_words import claim, primary_line
+from regreason_plugin.comparison.verdict import answers
 from regreason_plugin.render import figures, tables
 from regreason_plugin.render.csv_file import to_csv
 from regreason_plugin.render.latex import to_latex

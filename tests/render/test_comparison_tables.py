@@ -22,7 +22,14 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
-from regreason_plugin.compare.comparison import Answer, Comparison, Difference, Gap, Interval, Score
+from regreason_plugin.comparison.comparison import (
+    Answer,
+    Comparison,
+    Difference,
+    Gap,
+    Interval,
+    Score,
+)
 from regreason_plugin.render import latex
 from regreason_plugin.render.csv_file import to_csv
 from regreason_plugin.render.latex import to_latex

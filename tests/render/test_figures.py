@@ -19,7 +19,7 @@ from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from regreason_plugin.compare.comparison import (
+from regreason_plugin.comparison.comparison import (
     Bin,
     Comparison,
     Curve,

@@ -19,9 +19,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from regreason_plugin.compare import comparison as form
-from regreason_plugin.compare.disagreements import Disagreement
-from regreason_plugin.compare.verdict import answers
+from regreason_plugin.comparison import comparison as form
+from regreason_plugin.comparison.disagreements import Disagreement
+from regreason_plugin.comparison.verdict import answers
 from regreason_plugin.metrics.metric_names import METRICS, TABLED
 from regreason_plugin.render.page import write_page
 

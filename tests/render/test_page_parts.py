@@ -13,7 +13,7 @@ from helpers.comparison_example import ARMS, HOSTILE, disagreements, example
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regreason_plugin.compare.comparison import Gap
+from regreason_plugin.comparison.comparison import Gap
 from regreason_plugin.core.numbers import signed
 from regreason_plugin.render.page import code_spans, embedded, write_page
 from regreason_plugin.render.page.charts import THEME, charts

@@ -20,7 +20,7 @@ from helpers.labelled_tables import write_answers
 from scipy import stats
 
 from regreason_plugin.cli import main
-from regreason_plugin.compare.comparison import load
+from regreason_plugin.comparison.comparison import load_comparison
 from regreason_plugin.study.condition_scores import Mean
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.study.study_file import read_study
@@ -154,7 +154,10 @@ def test_differences_and_intervals_are_those_of_compare(place: Place) -> None:
     folders = [f"{name}={place.out / 'results' / name}" for name in ("label_only", "explanation")]
     command = ["compare", *folders, "--baseline", "label_only", "--out", str(out)]
     assert main(command) == 0
-    theirs, ours = load(out / "comparison.json"), load(place.out / "comparison.json")
+    theirs, ours = (
+        load_comparison(out / "comparison.json"),
+        load_comparison(place.out / "comparison.json"),
+    )
     assert (ours.pooled, ours.pooled_scores) == (theirs.pooled, theirs.pooled_scores)
     assert (place.out / "report.html").is_file()
     text = (place.out / "study.md").read_text()
@@ -214,7 +217,7 @@ def test_kept_runs_hold_no_text_and_a_study_goes_on_from_them(
     # Of what is left, the baseline alone runs.
     assert out.count("done before") == 6 + 6 + 4
     outs = [place.folder / "runs" / name for name in ("study", "again")]
-    one, other = (load(out / "comparison.json") for out in outs)
+    one, other = (load_comparison(out / "comparison.json") for out in outs)
     assert not list((place.folder / "runs/again").rglob("adapter_model.safetensors"))
     for metric, score in one.pooled["explanation"].items():
         again = other.pooled["explanation"][metric]

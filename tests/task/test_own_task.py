@@ -16,7 +16,7 @@ from helpers.axolotl import environment, programs
 from helpers.labelled_tables import write_answers
 from helpers.scoring import PlainScorer
 
-from regreason_plugin.compare.comparison import load
+from regreason_plugin.comparison.comparison import load_comparison
 from regreason_plugin.evaluate.results import read_run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -99,7 +99,7 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
     run(score.replace(" shuffled;", ";"), place)
     check_what_is_printed(place, train)
     run(compare.replace("shuffled=runs/answers/results/shuffled", ""), place)
-    comparison = load(place / "runs/answers/comparison.json")
+    comparison = load_comparison(place / "runs/answers/comparison.json")
     for arm in ARMS:
         after = read_run(arm, place / f"runs/answers/models/{arm}/eval")
         value = comparison.scores[arm]["answers"]["nll"].value

@@ -14,8 +14,8 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from regreason_plugin.build.folder import open_data_folder
 from regreason_plugin.cli import command_parser, main
+from regreason_plugin.data_folder.folder import open_data_folder
 from regreason_plugin.task import new_task
 
 pytestmark = pytest.mark.integration

@@ -20,9 +20,9 @@ from lm_eval._cli.utils import try_parse_json
 from lm_eval.utils import simple_parse_args_string
 from transformers import AutoTokenizer
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.cli import main
 from regreason_plugin.core.jsonl import file_sha256
+from regreason_plugin.data_folder.folder import DataFolder
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,7 @@ from helpers.axolotl import PYTHON, axolotl_train, programs, scorers
 from helpers.scoring import PlainScorer
 from helpers.training_data import build_data, config, read_rows, write_config
 
-from regreason_plugin.compare.comparison import load
+from regreason_plugin.comparison.comparison import load_comparison
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -101,7 +101,7 @@ def test_one_command_makes_the_table_of_the_grid(grid: Path, tmp_path: Path) -> 
     command = ["compare", "models", "--baseline", "label_only", "--out", str(tmp_path)]
     done = scorers().run("regreason", *command, cwd=grid, timeout=60)
     assert done.returncode == 0, done.stderr
-    saved = load(tmp_path / "comparison.json")
+    saved = load_comparison(tmp_path / "comparison.json")
     assert saved.seeds == {arm: list(SEEDS) for arm in ARMS}
     accuracy = {
         (arm, seed): results_of(grid / f"models/{arm}-{seed}")["results"][TASK]["acc,none"]

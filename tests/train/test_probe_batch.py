@@ -11,9 +11,9 @@ import torch
 from helpers.training_data import HOSTILE, build_data
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from regreason_plugin.build.arms import ARMS
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.prompt import ORDERS, Order
+from regreason_plugin.data_folder.arms import ARMS
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.evaluate.model import RegReasonHF
 from regreason_plugin.probes import measure
 from regreason_plugin.train.probe_batch import (

@@ -15,8 +15,8 @@ import pytest
 from helpers.plugin_calls import refused, register
 from helpers.training_data import build_data, config
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.jsonl import file_sha256
+from regreason_plugin.data_folder.folder import DataFolder
 
 pytestmark = pytest.mark.integration
 

@@ -16,10 +16,10 @@ import yaml
 from helpers.training_data import build_data
 from lm_eval.utils import simple_parse_args_string
 
-from regreason_plugin.build.folder import DataFolder, open_data_folder
 from regreason_plugin.core.cost import Machine, TrainingCost
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import EIGHTEEN
+from regreason_plugin.data_folder.folder import DataFolder, open_data_folder
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.train import scoring
 from regreason_plugin.train.plugin import RegReasonPlugin

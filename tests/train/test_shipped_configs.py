@@ -23,9 +23,9 @@ from helpers.training_data import build_data, read_rows
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from regreason_plugin.build.arms import ARMS
-from regreason_plugin.build.build import BuildOptions
-from regreason_plugin.build.mini import build_mini
+from regreason_plugin.data_folder.arms import ARMS
+from regreason_plugin.data_folder.build import BuildOptions
+from regreason_plugin.data_folder.mini import build_mini
 
 pytestmark = pytest.mark.e2e
 

@@ -24,8 +24,8 @@ from helpers.trained_rows import (
 )
 from helpers.training_data import HOSTILE, build_data, config, read_rows
 
-from regreason_plugin.build.arms import ARMS
 from regreason_plugin.core.prompt import ORDERS, TARGET_DELIMITER, Order
+from regreason_plugin.data_folder.arms import ARMS
 
 pytestmark = pytest.mark.integration
 

@@ -19,9 +19,9 @@ from helpers.training_data import build_data, config, read_rows, write_config
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from regreason_plugin.build.arms import ARMS, PAPER_ARMS
-from regreason_plugin.build.folder import open_data_folder
 from regreason_plugin.cli import main
+from regreason_plugin.data_folder.arms import ARMS, PAPER_ARMS
+from regreason_plugin.data_folder.folder import open_data_folder
 
 pytestmark = pytest.mark.e2e
 

@@ -24,7 +24,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from regreason_plugin.build.folder import DataFolder
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.predict.classifier import Classifier
 from regreason_plugin.probes import measure
 

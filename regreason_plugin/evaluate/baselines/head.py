@@ -27,12 +27,12 @@ from transformers import (
     set_seed,
 )
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.base_weights import read_base_weights
 from regreason_plugin.core.declaration import Setting
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import RECORD, ModelUse, prompt_hashes
 from regreason_plugin.core.whole_files import atomic_writer, together, writing
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.evaluate.baselines.classifier_lm import Array, in_template
 from regreason_plugin.evaluate.baselines.training_rows import Examples, Rows
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from regreason_plugin.build.folder import DataFolder, open_data_folder
 from regreason_plugin.core.cost import MethodCost, measured
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.data_folder.folder import DataFolder, open_data_folder
 from regreason_plugin.evaluate.baselines import SHOTS
 from regreason_plugin.evaluate.baselines.training_rows import read_rows, tasks_of
 from regreason_plugin.evaluate.baselines.work import Work

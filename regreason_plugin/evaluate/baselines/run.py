@@ -8,13 +8,13 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from regreason_plugin.build.folder import DataFolder
 from regreason_plugin.core.cost import COST
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256
 from regreason_plugin.core.model_use import find_record
 from regreason_plugin.core.stages import LOCK, Stage, hash_of, run_stages
 from regreason_plugin.core.whole_files import check_not_input
+from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.evaluate.baselines import WITH_MODEL
 from regreason_plugin.evaluate.baselines.training_rows import read_rows, tasks_of
 from regreason_plugin.evaluate.baselines.work import Work

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from regreason_plugin.build.folder import MANIFEST, DataFolder
 from regreason_plugin.core.declaration import Setting
 from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.data_folder.folder import MANIFEST, DataFolder
 
 TRAIN = "train/label_only.jsonl"
 VALIDATION = "validation/label_only.jsonl"

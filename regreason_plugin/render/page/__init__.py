@@ -18,9 +18,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from regreason_plugin.compare.comparison import Comparison
-from regreason_plugin.compare.disagreements import Disagreement
-from regreason_plugin.compare.finding_words import capital
+from regreason_plugin.comparison.comparison import Comparison
+from regreason_plugin.comparison.disagreements import Disagreement
+from regreason_plugin.comparison.finding_words import capital
 from regreason_plugin.core.numbers import ends, number, p_value, signed
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.render.curve_figures import entropy_title

@@ -12,9 +12,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from regreason_plugin.compare.comparison import Comparison
-from regreason_plugin.compare.finding_words import main_metric, primary_line
-from regreason_plugin.compare.learning_curves import what_is_drawn
+from regreason_plugin.comparison.comparison import Comparison
+from regreason_plugin.comparison.finding_words import main_metric, primary_line
+from regreason_plugin.comparison.learning_curves import what_is_drawn
 from regreason_plugin.metrics.metric_names import METRICS
 from regreason_plugin.render import curve_figures, figures, reliability_figure
 from regreason_plugin.render.figure_panels import new_figure

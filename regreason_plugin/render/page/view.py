@@ -7,23 +7,23 @@ import math
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from regreason_plugin.compare.comparison import (
+from regreason_plugin.comparison.comparison import (
     ALL,
     Comparison,
     Difference,
     Gap,
     Setting,
 )
-from regreason_plugin.compare.disagreements import Disagreement
-from regreason_plugin.compare.finding_words import (
+from regreason_plugin.comparison.disagreements import Disagreement
+from regreason_plugin.comparison.finding_words import (
     claim,
     is_found,
     is_primary,
     main_metric,
     mark,
 )
-from regreason_plugin.compare.learning_curves import what_is_drawn
-from regreason_plugin.compare.notes import worth
+from regreason_plugin.comparison.learning_curves import what_is_drawn
+from regreason_plugin.comparison.notes import worth
 from regreason_plugin.core.numbers import NONE, ends, number, p_value, signed
 from regreason_plugin.metrics.metric_names import METRICS, TABLED
 from regreason_plugin.render.page.charts import charts

@@ -1,0 +1,279 @@
+"""The commands as Python functions, for a notebook or a script.
+
+`from regreason_plugin import ...` gives these functions and the classes that they return. Each
+function does what the command of the same name does, reads and writes the same files, and raises
+`UserError` where the command would exit with code 2. None of them prints; `score` shows
+lm-eval's own progress.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+from regreason_plugin.comparison import compare as comparing
+from regreason_plugin.comparison.arms import read_arms
+from regreason_plugin.comparison.comparison import Comparison
+from regreason_plugin.comparison.gate import Decision, Rule, decide
+from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.core.prompt import ORDERS, Order
+from regreason_plugin.data_folder.arms import ARMS, Mismatched
+from regreason_plugin.data_folder.build import build as build_ratings
+from regreason_plugin.data_folder.build import build_task
+from regreason_plugin.data_folder.folder import DataFolder, Leaks
+from regreason_plugin.data_folder.row_writer import BuildOptions
+from regreason_plugin.data_folder.scopes import SCOPE_KINDS
+from regreason_plugin.data_folder.split import SPLITS, Split
+from regreason_plugin.evaluate.results import read_models, read_run
+from regreason_plugin.metrics.metric_names import GATED
+
+Folder = str | Path
+
+
+def build(
+    source: Folder,
+    out: Folder,
+    *,
+    arms: Sequence[str] = ARMS,
+    order: Order = "label_first",
+    seed: int | None = None,
+    at_most: Mapping[Split, int] | None = None,
+    mismatched: Mismatched = "any",
+    tokenizer: str | None = None,
+    max_prompt_tokens: int | None = None,
+    max_target_tokens: int | None = None,
+    leaks: Leaks = "keep",
+    scopes: Sequence[str] = (),
+    per_dataset: int = 1000,
+) -> DataFolder:
+    """Build the data folder that training and scoring read, as `regreason build` does.
+
+    Args:
+        source: A ratings file, the ``task.yml`` of a table, or ``"mini"`` for the generated
+            benchmark.
+        out: The folder to write. An older data folder there is replaced.
+        arms: Which arms to write. A task without explanations gets ``label_only`` alone.
+        order: ``label_first``, or ``explanation_first`` for models that explain before they
+            answer.
+        seed: Of the split and of every random draw; None for the task's own, or 0.
+        at_most: The most texts of each split, such as ``{"train": 900}``; whole groups are kept.
+        mismatched: Where the arm ``mismatched`` takes explanations from: ``any`` other row, or a
+            row with the ``same_label``.
+        tokenizer: A folder or a Hub name. Lengths are then in tokens, otherwise in words.
+        max_prompt_tokens: Longer prompts are cut.
+        max_target_tokens: Longer explanations are cut.
+        leaks: ``remove`` takes the sentences that name a label out of explanations.
+        scopes: ``axis`` or ``setting``: also write one file for each, for separate models.
+        per_dataset: Conversations in each dataset of ``"mini"``; other sources ignore it.
+
+    Returns:
+        The data folder. ``folder.manifest`` holds counts, lengths and hashes.
+
+    Raises:
+        UserError: The source is wrong, an argument names something unknown, or ``out`` holds
+            something else than a data folder.
+
+    Example:
+        >>> from regreason_plugin import build
+        >>> folder = build("mini", "runs/data", arms=["label_only", "explanation"], per_dataset=40)
+        >>> sorted(folder.manifest.counts)
+        ['test', 'train', 'validation']
+    """
+    _check_known("arm", arms, ARMS)
+    _check_known("order", [order], ORDERS)
+    _check_known("mismatched", [mismatched], get_args(Mismatched))
+    _check_known("leaks", [leaks], get_args(Leaks))
+    _check_known("split", at_most or (), SPLITS)
+    _check_known("scope", scopes, SCOPE_KINDS)
+    options = BuildOptions(
+        seed=seed or 0,
+        order=order,
+        arms=tuple(arm for arm in ARMS if arm in arms),
+        mismatched=mismatched,
+        tokenizer=tokenizer,
+        max_prompt=max_prompt_tokens,
+        max_target=max_target_tokens,
+        scopes=tuple(scopes),
+        leaks=leaks,
+        conversations=at_most or {},
+    )
+    if source == "mini":
+        from regreason_plugin.data_folder.mini import build_mini
+
+        return build_mini(Path(out), options, per_dataset=per_dataset)
+    source = Path(source)
+    if source.suffix in {".yml", ".yaml"}:
+        return build_task(source, Path(out), options, seed=seed)[0]
+    return build_ratings(source, Path(out), options)
+
+
+def score(
+    model_args: str,
+    tasks: str,
+    out: Folder,
+    *,
+    data: Folder | None = None,
+    task_files: Folder | None = None,
+    limit: int | None = None,
+    batch_size: int | str = "auto",
+    device: str | None = None,
+    apply_chat_template: bool = False,
+) -> Path:
+    """Score a model on its test set, as `regreason eval --model regreason-hf` does.
+
+    Args:
+        model_args: As lm-eval takes them: ``pretrained=BASE,peft=ADAPTER,probe=all``.
+        tasks: Names of lm-eval tasks, joined by commas; a glob such as ``regreason_*`` works.
+        out: The folder for results and samples.
+        data: The data folder; by default the one that the task files name.
+        task_files: The folder that `regreason task new` wrote, for a task of your own.
+        limit: Score only so many rows of each task.
+        batch_size: Rows in a batch, or ``auto``.
+        device: Such as ``cpu``; by default a GPU where there is one.
+        apply_chat_template: Put the prompt into the model's chat template.
+
+    Returns:
+        ``out``, which `compare` and `gate` read.
+
+    Raises:
+        UserError: The model, the data or the task do not fit each other.
+        RuntimeError: lm-eval ended with an error, which it has printed.
+
+    Example:
+        >>> from regreason_plugin import score
+        >>> results = score(
+        ...     "pretrained=BASE,peft=runs/tickets/models/label_only",
+        ...     "tickets",
+        ...     "runs/tickets/results/label_only",
+        ...     task_files="tickets",
+        ... )  # doctest: +SKIP
+    """
+    from regreason_plugin.evaluate.eval_command import main
+
+    flags = {
+        "--model": "regreason-hf",
+        "--model_args": model_args,
+        "--tasks": tasks,
+        "--output_path": out,
+        "--batch_size": batch_size,
+        "--metadata": json.dumps({"data_dir": str(data)}) if data is not None else None,
+        "--include_path": task_files,
+        "--limit": limit,
+        "--device": device,
+    }
+    arguments = [str(word) for pair in flags.items() if pair[1] is not None for word in pair]
+    arguments.append("--log_samples")
+    if apply_chat_template:
+        arguments.append("--apply_chat_template")
+    typed = sys.argv
+    try:
+        code = main(arguments)
+    finally:
+        sys.argv = typed
+    if code:
+        raise RuntimeError(f"lm-eval ended with exit code {code}; its messages say why")
+    return Path(out)
+
+
+def compare(
+    results: Folder | Mapping[str, Folder],
+    baseline: str,
+    *,
+    primary: str | None = None,
+    margin: float = comparing.MARGIN,
+    difference: float = 0.02,
+    out: Folder | None = None,
+) -> Comparison:
+    """Compare the results of several arms with a baseline, as `regreason compare` does.
+
+    Args:
+        results: A folder of results for each arm by its name, or one folder that holds the
+            results of all arms. Several seeds of an arm may lie in one folder.
+        baseline: The name of the arm that the others are compared with.
+        primary: The one question that is tested by itself, ``ARM`` or ``ARM:METRIC``. By default
+            the accuracy of ``explanation``, or of the only arm beside the baseline.
+        margin: Two arms that differ by less, in the primary metric, count as the same.
+        difference: A difference in pooled accuracy; the result says how many test rows and seeds
+            it takes to find it.
+        out: A folder for the page, the tables and the figures; by default nothing is written.
+
+    Returns:
+        Every figure, test and sentence. ``comparison.answers`` holds the answers in words, and
+        ``comparison.pooled[arm]["acc"]`` the difference with its confidence interval.
+
+    Raises:
+        UserError: The results cannot be compared: other rows, prompts, versions or training data.
+
+    Example:
+        >>> from regreason_plugin import compare
+        >>> comparison = compare(
+        ...     {"label_only": "results/label_only", "explanation": "results/explanation"},
+        ...     baseline="label_only",
+        ...     out="report",
+        ... )  # doctest: +SKIP
+        >>> comparison.answers[0].short  # doctest: +SKIP
+        'not enough to tell'
+    """
+    if isinstance(results, Mapping):
+        runs = [run for name, path in results.items() for run in read_models(name, Path(path))]
+    else:
+        runs = read_arms([str(results)])
+    compared = comparing.compare(
+        runs, baseline, primary=primary, margin=margin, difference=difference
+    )
+    if out is not None:
+        from regreason_plugin.render.report_files import write
+
+        write(compared, Path(out))
+    return compared.comparison
+
+
+def gate(
+    baseline: Folder,
+    candidate: Folder,
+    *,
+    metric: str = "acc",
+    max_drop: float = 0.01,
+    limit: float | None = None,
+    per: str | None = None,
+    alpha: float = 0.05,
+) -> Decision:
+    """Decide whether a model may replace another, as `regreason gate` does.
+
+    Args:
+        baseline: The results of the model in use.
+        candidate: The results of the model that is to replace it, on the same test set.
+        metric: One of ``acc``, ``macro_f1``, ``qwk``, ``mae``, ``auroc``, ``nll`` and
+            ``miscalibration``.
+        max_drop: How much worse the candidate may be, in the metric's unit, 0 or more.
+        limit: A floor for the candidate's own metric (a ceiling where lower is better).
+        per: Every part has to pass: ``setting``, ``class``, or a field of the test rows.
+        alpha: How often a pass may be wrong, and how often a fail may be, between 0 and 0.5.
+
+    Returns:
+        The decision. ``decision.verdict`` is ``pass`` (shown to be no worse than allowed), ``fail``
+        (shown to be worse) or ``undecided``.
+
+    Raises:
+        UserError: The two results cannot be compared, or the metric is unknown or undefined.
+
+    Example:
+        >>> from regreason_plugin import gate
+        >>> gate("results/current", "results/new", max_drop=0.02).verdict  # doctest: +SKIP
+        'pass'
+    """
+    _check_known("metric", [metric], GATED)
+    if not (max_drop >= 0 and 0 < alpha < 0.5):
+        raise UserError("max_drop has to be 0 or more, and alpha between 0 and 0.5")
+    rule = Rule(metric=metric, max_drop=max_drop, limit=limit, per=per, alpha=alpha)
+    runs = read_run("baseline", Path(baseline)), read_run("candidate", Path(candidate))
+    return decide(*runs, rule)
+
+
+def _check_known(kind: str, names: Iterable[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown {kind} {name!r}; {nearest(name, list(known))}")

@@ -1,0 +1,294 @@
+"""Several arms against one: every figure of a `Comparison`, from the folders of results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from regreason_plugin.comparison import comparison as form
+from regreason_plugin.comparison.arms import Arms
+from regreason_plugin.comparison.comparability import (
+    ENTROPIES,
+    check_comparable,
+    check_same_training_data,
+    data_of,
+    incomparable_entropies,
+    is_generative,
+    tasks_of,
+)
+from regreason_plugin.comparison.costs import cost_of
+from regreason_plugin.comparison.differences import (
+    detectable_of,
+    differences,
+    gaps,
+    needed_for,
+    wins,
+)
+from regreason_plugin.comparison.disagreements import Disagreement, choose
+from regreason_plugin.comparison.estimates import Estimates
+from regreason_plugin.comparison.generalisation_gap import (
+    TrainScores,
+    generalisation_gaps,
+    read_train_scores,
+)
+from regreason_plugin.comparison.learning_curves import curves_of
+from regreason_plugin.comparison.notes import notes_of
+from regreason_plugin.comparison.task_scores import (
+    TaskScores,
+    confusion_of,
+    labels_of,
+    read_tasks,
+    reliability_of,
+    setting_of,
+)
+from regreason_plugin.comparison.verdict import answers
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.version import __version__
+from regreason_plugin.evaluate.results import Run, model_arguments
+from regreason_plugin.evaluate.scoring_notes import scoring_notes
+from regreason_plugin.evaluate.task_setting import in_paper
+from regreason_plugin.metrics.metric_names import DESCRIBED, LAYERS, METRICS
+
+# What the others are a part of.
+WHOLE_GAIN = "explanation"
+# A difference of one point of accuracy matters to hardly anybody.
+MARGIN = 0.01
+_LIBRARIES = ("numpy", "scipy", "statsmodels", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison and the single documents behind it.
+
+    Attributes:
+        comparison: Every figure.
+        disagreements: Some of the documents about which arms disagree.
+        disagreeing: How many there are in all.
+    """
+
+    comparison: form.Comparison
+    disagreements: list[Disagreement]
+    disagreeing: int
+
+
+def compare(
+    runs: Sequence[Run],
+    baseline: str,
+    *,
+    primary: str | None = None,
+    margin: float = MARGIN,
+    difference: float = 0.02,
+    command: str = "",
+    advance: Callable[[int], object] = lambda _: None,
+) -> Compared:
+    """Hold every arm against the baseline, document by document.
+
+    Args:
+        runs: A run a model; those of one name are the seeds of an arm. Two names or more.
+        baseline: The name of the one to compare with.
+        primary: The one question tested by itself, ``ARM`` or ``ARM:METRIC``. By default the
+            accuracy of `WHOLE_GAIN`, or of the only arm beside the baseline.
+        margin: Differences within it, either way, count as the same; in the primary metric.
+        difference: In pooled accuracy, whose price in documents and seeds is told.
+        command: What was typed, for the record.
+        advance: Told how many settings are done.
+
+    Raises:
+        UserError: The runs have no samples, or were not made on the same documents in the same
+            way.
+    """
+    # Which models, and whether they are comparable.
+    arms = Arms.of(runs, baseline)
+    question = _question(arms, primary)
+    first = arms.models[0]
+    tasks = tasks_of(first)
+    check_comparable(first, arms.models[1:])
+    check_same_training_data(arms.models)
+    incomparable = incomparable_entropies(arms.models, tasks)
+    # What they answered.
+    scores = read_tasks(arms.models, tasks, frozenset(incomparable), advance)
+    comparison = conclude(
+        arms,
+        scores,
+        question,
+        train=read_train_scores(arms, tasks),
+        margin=margin,
+        difference=difference,
+        command=command,
+        incomparable=incomparable,
+    )
+    return Compared(comparison, *choose(scores, first, arms.numbers))
+
+
+def conclude(
+    arms: Arms,
+    scores: Sequence[TaskScores],
+    question: tuple[str, str] | None,
+    *,
+    margin: float = MARGIN,
+    difference: float = 0.02,
+    command: str = "",
+    incomparable: Mapping[str, str] = MappingProxyType({}),
+    train: TrainScores | None = None,
+) -> form.Comparison:
+    """Every figure, test and sentence, from what the models answered.
+
+    Args:
+        arms: Which models there are.
+        scores: What they answered, by task.
+        question: Arm and metric of the primary question.
+        margin: As `compare`.
+        difference: As `compare`.
+        command: As `compare`.
+        incomparable: Entropies that are left out, and why.
+        train: What some models scored on train rows.
+
+    Raises:
+        UserError: Not every task has the primary question's metric.
+    """
+    first, tasks = arms.models[0], [one.task for one in scores]
+    alone = {name: arms.alone(name) for name in arms.runs}
+    against = {name: arms.against(name) for name in arms.others}
+    estimates = Estimates(scores)
+    if question and question[1] not in estimates.metrics:
+        raise UserError(
+            f"--primary: not every task has the metric {question[1]!r}; those that all have are "
+            f"{', '.join(estimates.metrics)}"
+        )
+    found = differences(estimates, arms, question, margin)
+    metric = question[1] if question else "acc"
+    by_arm = {
+        name: dict(zip(tasks, by_task, strict=True)) for name, by_task in found.by_setting.items()
+    }
+    comparison = form.rounded(
+        form.Comparison(
+            regreason=__version__,
+            versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
+            command=command,
+            data=data_of(first.tasks[task] for task in tasks),
+            protocol="explanation_first" if is_generative(first) else "label_first",
+            baseline=arms.baseline,
+            arms=arms.others,
+            seeds=arms.seeds,
+            level=form.LEVEL,
+            power=form.POWER,
+            primary=found.primary,
+            margin=margin,
+            family=found.family,
+            effective_groups=estimates.weights.effective_groups,
+            metrics=estimates.metrics,
+            left_out=_left_out(scores, estimates.metrics, incomparable),
+            settings=[
+                setting_of(one, estimates.weights_of(at).effective_groups)
+                for at, one in enumerate(scores)
+            ],
+            settings_in_paper=in_paper(one.setting for one in scores),
+            scores={
+                name: {task: estimates.scores(models, at) for at, task in enumerate(tasks)}
+                for name, models in alone.items()
+            },
+            differences=by_arm,
+            pooled_scores={name: estimates.scores(models) for name, models in alone.items()},
+            pooled=found.pooled,
+            contrasts=found.contrasts,
+            detectable={
+                name: detectable_of(estimates, models, metric) for name, models in against.items()
+            },
+            wins={name: wins(of["acc"] for of in by_arm[name].values()) for name in arms.others},
+            needed={name: needed_for(estimates, against[name], difference) for name in arms.others},
+            gap_of=WHOLE_GAIN if WHOLE_GAIN in arms.others else None,
+            gap=gaps(estimates, arms, WHOLE_GAIN) if WHOLE_GAIN in arms.others else {},
+            generalisation=generalisation_gaps(arms, scores, train) if train else {},
+            layers=_layers(estimates, arms),
+            reliability={name: reliability_of(scores, models.of) for name, models in alone.items()},
+            confusion={name: confusion_of(scores, models.of) for name, models in alone.items()},
+            classes={
+                name: {one.task: labels_of(one, models.of) for one in scores}
+                for name, models in alone.items()
+            },
+            curves={name: curves_of(arm) for name, arm in arms.runs.items()},
+            costs={name: cost_of(arm) for name, arm in arms.runs.items()},
+            answers=[],
+            notes=[],
+            runs=[_record(name, run, tasks) for name, arm in arms.runs.items() for run in arm],
+        )
+    )
+    # What follows from the numbers.
+    notes = [
+        *notes_of(comparison, arms),
+        *(note for run in arms.models for note in run.misfit_notes),
+        *scoring_notes(arms.models, [list(one.probabilities) for one in scores]),
+    ]
+    conclusion = {"notes": notes, "answers": answers(comparison)}
+    return comparison.model_copy(update=conclusion)
+
+
+def _question(arms: Arms, primary: str | None) -> tuple[str, str] | None:
+    """Arm and metric of the primary question; None where several could be and none is named."""
+    if primary is None:
+        if WHOLE_GAIN in arms.others:
+            return WHOLE_GAIN, "acc"
+        return (arms.others[0], "acc") if len(arms.others) == 1 else None
+    arm, metric = primary, "acc"
+    if arm not in arms.runs and ":" in primary:
+        arm, _, metric = primary.rpartition(":")
+    if arm not in arms.others:
+        why = "is the baseline" if arm == arms.baseline else "is no arm"
+        raise UserError(f"--primary: {arm!r} {why}; name one of {', '.join(arms.others)}")
+    tested = [name for name in METRICS if name not in DESCRIBED]
+    if metric not in tested:
+        raise UserError(f"--primary: no metric {metric!r}; name one of {', '.join(tested)}")
+    return arm, metric
+
+
+def _layers(estimates: Estimates, arms: Arms) -> dict[str, dict[str, list[form.Interval]]]:
+    prefix = estimates.tasks[0].sums.probes_prefix
+    by_name = {
+        prefix + name.removesuffix("_by_layer"): {
+            arm: estimates.layers(name, arms.alone(arm)) for arm in arms.runs
+        }
+        for name in LAYERS
+    }
+    return {name: by_arm for name, by_arm in by_name.items() if all(by_arm.values())}
+
+
+def _left_out(
+    scores: Sequence[TaskScores], metrics: Sequence[str], incomparable: Mapping[str, str]
+) -> dict[str, str]:
+    """Metrics and entropies that some of the models have and that are not compared, and why."""
+    prefix = scores[0].sums.probes_prefix
+    models = [model for one in scores for model in one.entropies]
+    left_out = {}
+    for name in ENTROPIES:
+        if not any(name in model for model in models):
+            continue
+        if prefix:
+            left_out[name] = (
+                "each model reads an explanation of its own before it decides, so they do not read "
+                "the same tokens"
+            )
+        if not all(name in model for model in models):
+            left_out[prefix + name] = "not every model has it in every task"
+        elif name in incomparable:
+            left_out[prefix + name] = incomparable[name]
+    for name in METRICS:
+        if name not in metrics and any(name in one.statistics for one in scores):
+            left_out.setdefault(name.removesuffix("_mid"), "not every task has it")
+    return left_out
+
+
+def _record(name: str, run: Run, tasks: list[str]) -> form.RunRecord:
+    arguments = ",".join(f"{key}={value}" for key, value in model_arguments(run.config).items())
+    kept = ("limit", "batch_size", "gen_kwargs", *(k for k in run.config if k.endswith("_seed")))
+    return form.RunRecord(
+        arm=name,
+        seed=run.seed if isinstance(run.seed, int) else None,
+        model=run.model,
+        model_args=arguments or str(run.config.get("model_args") or ""),
+        results=sorted({run.tasks[task].source.name for task in tasks}),
+        environment=run.environment,
+        evaluation={key: run.config.get(key) for key in kept},
+        training=run.training,
+    )

@@ -1,0 +1,289 @@
+"""Figures with their intervals, of one setting or pooled over all of them.
+
+A group of documents (a conversation's axes, answers to one question) can be in several settings,
+so pooled figures count it once: what it contributes to the settings adds up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from regreason_plugin.comparison.arms import Models
+from regreason_plugin.comparison.comparison import Interval, Score
+from regreason_plugin.comparison.crossed_variance import (
+    Estimate,
+    difference_of_shares,
+    mean,
+    share,
+    undefined,
+    variance_of,
+    with_unseen,
+)
+from regreason_plugin.comparison.group_variance import GroupWeights
+from regreason_plugin.comparison.task_scores import TaskScores
+from regreason_plugin.metrics.answers import Array
+from regreason_plugin.metrics.influence import Statistic, mean_influence
+from regreason_plugin.metrics.metric_names import FORCED, METRICS, PROBES
+
+# Entropies know no rare events, and are estimated as by layer.
+_WITHOUT_EVENTS = ("label_entropy", *PROBES)
+
+
+class Estimates:
+    """All settings of all models.
+
+    Attributes:
+        tasks: What was read of each.
+        groups: How many groups of documents there are in all.
+        metrics: Those that every task has.
+    """
+
+    def __init__(self, tasks: Sequence[TaskScores]) -> None:
+        self.tasks = tasks
+        names = sorted({(task.folder, name) for task in tasks for name in task.sums.groups})
+        place = {name: index for index, name in enumerate(names)}
+        self._places = [
+            np.array([place[task.folder, name] for name in task.sums.groups], dtype=np.int64)
+            for task in tasks
+        ]
+        self.groups = len(names)
+        # The group of each document, numbered over all tasks.
+        self._members = [
+            places[np.searchsorted(task.sums.groups, task.groups)]
+            for task, places in zip(tasks, self._places, strict=True)
+        ]
+        # A mean over fewer settings would be another quantity.
+        self.metrics = [name for name in METRICS if all(name in task.statistics for task in tasks)]
+
+    def scores(self, models: Models, task: int | None = None) -> dict[str, Score]:
+        """An arm's figures by metric, with its seeds' own and their spread."""
+        scores = {}
+        for metric in self.metrics:
+            by_seed = self._statistic(metric, models, self._at(task)).values
+            known = [float(value) if np.isfinite(value) else None for value in by_seed]
+            spread = float(by_seed.std(ddof=1)) if len(known) > 1 and None not in known else None
+            interval = interval_of(self.estimate(metric, models, task))
+            scores[metric] = Score(**interval.model_dump(), by_seed=known, seed_sd=spread)
+        scores["ece"] = self._plain_calibration_error(models, self._at(task))
+        return scores
+
+    def estimate(
+        self, metric: str, models: Models, task: int | None = None, margin: float = math.nan
+    ) -> Estimate | None:
+        """A figure of one setting, or the unweighted mean over all; None where undefined.
+
+        Args:
+            metric: Its key.
+            models: An arm, or two of which one is taken from the other.
+            task: The setting's place; None for all.
+            margin: Differences within it, either way, count as the same.
+        """
+        tasks = self._at(task)
+        values, contributions = self._statistic(metric, models, tasks)
+        if not np.isfinite(values).all():
+            return None
+        weights = self._weights(metric, tasks)
+        # One group says nothing of how groups differ.
+        unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
+        if unknown:
+            return undefined(float(values.mean()))
+        if metric.removeprefix(FORCED) in _WITHOUT_EVENTS:
+            return mean(values, variance_of(values, contributions, weights), margin=margin)
+        if metric == "miscalibration":
+            variance = variance_of(values, contributions, weights)
+            variance = variance.at_least(self._chance_variance(models, tasks))
+            return mean(values, variance, margin=margin)
+        if metric not in self.tasks[tasks[0]].values:
+            variance = variance_of(values, contributions, weights)
+            variance = variance.at_least(self._unseen_variance(variance.whole, models, tasks))
+            return mean(values, variance, margin=margin)
+        squares, largest = self._squares(metric, models, tasks)
+        if metric != "acc":
+            event = max(largest, 1 / weights.effective_documents**2)
+            variance = with_unseen(event, values, contributions, squares, weights)
+            return mean(values, variance, margin=margin)
+        if not models.minus:
+            return share(values, contributions, squares, weights)
+        losses, wins = self._losses_and_wins(models, tasks)
+        return difference_of_shares(
+            losses, wins, values, contributions, squares, weights, margin=margin
+        )
+
+    def _unseen_variance(self, seen: float, models: Models, tasks: Sequence[int]) -> float:
+        """A variance with the events that accuracy allows for: as many times what was seen.
+
+        Where no prediction differs, it is that of the accuracy.
+        """
+        values, contributions = self._statistic("acc", models, tasks)
+        weights = self._weights("acc", tasks)
+        squares, largest = self._squares("acc", models, tasks)
+        least = weights.effective_documents**-2
+        allowed = with_unseen(max(largest, least), values, contributions, squares, weights).whole
+        of_accuracy = variance_of(values, contributions, weights).whole
+        return seen * allowed / of_accuracy if of_accuracy > 0 else allowed
+
+    def value(self, metric: str, models: Models, task: int | None = None) -> float:
+        """A figure alone; NaN where undefined."""
+        return float(self._statistic(metric, models, self._at(task)).values.mean())
+
+    def by_seed(self, metric: str, models: Models) -> Array:
+        """A figure of each seed, or pair of models, over all settings, ``[S]``."""
+        return self._statistic(metric, models, self._at(None)).values
+
+    def pooled_accuracies(self, models: Models) -> Statistic:
+        """The differences of some pairs of models by pair ``[S]``, and the groups' contributions.
+
+        The latter are ``[S, G]``, and those of a pair sum to zero.
+        """
+        return self._statistic("acc", models, self._at(None))
+
+    @cached_property
+    def weights(self) -> GroupWeights:
+        """Of all groups in the mean over the settings."""
+        return self._weights("acc", self._at(None))
+
+    def weights_of(self, task: int) -> GroupWeights:
+        """Of the groups in one setting."""
+        return self._weights("acc", [task])
+
+    def layers(self, name: str, models: Models) -> list[Interval]:
+        """An entropy by layer, pooled; empty where not all tasks have it at as many layers.
+
+        Args:
+            name: Such as ``matrix_entropy_by_layer``.
+            models: An arm.
+
+        Returns:
+            A layer each, estimated as an entropy of the middle layers.
+        """
+        sums = [task.sums for task in self.tasks]
+        if not all(name in one.layers and one.layers_known[name].any() for one in sums):
+            return []
+        totals = [np.stack([one.layers[name][model] for model in models.of]) for one in sums]
+        if len({of_task.shape[2] for of_task in totals}) > 1:
+            return []
+        known = [one.layers_known[name] for one in sums]
+        weights = self._weights_by_size(known, self._at(None))
+        intervals = []
+        for layer in range(totals[0].shape[2]):
+            by_task = [
+                mean_influence(of_task[..., layer], sizes)
+                for of_task, sizes in zip(totals, known, strict=True)
+            ]
+            values, contributions = self._pooled(by_task, self._at(None))
+            unknown = np.count_nonzero(weights.shares) < 2
+            estimate = (
+                undefined(float(values.mean()))
+                if unknown
+                else mean(values, variance_of(values, contributions, weights))
+            )
+            intervals.append(interval_of(estimate))
+        return intervals
+
+    def _plain_calibration_error(self, models: Models, tasks: Sequence[int]) -> Score:
+        """Described, not estimated: chance alone keeps it above zero."""
+        of = list(models.of)
+        by_seed = np.mean([self.tasks[at].ece[of] for at in tasks], axis=0)
+        calibrated = np.mean([self.tasks[at].ece_if_calibrated[of] for at in tasks])
+        return Score(
+            value=float(by_seed.mean()),
+            by_seed=by_seed.tolist(),
+            seed_sd=float(by_seed.std(ddof=1)) if len(of) > 1 else None,
+            if_calibrated=float(calibrated),
+        )
+
+    def _chance_variance(self, models: Models, tasks: Sequence[int]) -> float:
+        """Of the mean miscalibration, or difference, if all models were calibrated.
+
+        Three seeds that all lie at the lowest by chance differ little, and their groups seem to.
+        """
+        of = [*models.of, *models.minus]
+        each = sum(float(self.tasks[at].chance_variance[of].sum()) for at in tasks)
+        return each / (len(models.of) * len(tasks)) ** 2
+
+    def _at(self, task: int | None) -> list[int]:
+        return list(range(len(self.tasks))) if task is None else [task]
+
+    def _statistic(self, metric: str, models: Models, tasks: Sequence[int]) -> Statistic:
+        """The mean over tasks by seed ``[S]``, and the contributions of all groups ``[S, G]``."""
+        by_task = [_combine(self.tasks[at].statistics[metric], models) for at in tasks]
+        return self._pooled(by_task, tasks)
+
+    def _pooled(self, by_task: Sequence[Statistic], tasks: Sequence[int]) -> Statistic:
+        seeds = len(by_task[0].values)
+        values, contributions = np.zeros(seeds), np.zeros((seeds, self.groups))
+        for of_task, at in zip(by_task, tasks, strict=True):
+            values += of_task.values / len(tasks)
+            count = of_task.influence.shape[1] * len(tasks)
+            contributions[:, self._places[at]] += of_task.influence / count
+        return Statistic(values, contributions)
+
+    def _weights(self, metric: str, tasks: Sequence[int]) -> GroupWeights:
+        return self._weights_by_size([_sizes(self.tasks[at], metric) for at in tasks], tasks)
+
+    def _weights_by_size(self, sizes: Sequence[Array], tasks: Sequence[int]) -> GroupWeights:
+        shares, squares = np.zeros(self.groups), np.zeros(self.groups)
+        for of_task, at in zip(sizes, tasks, strict=True):
+            document = 1 / (of_task.sum() * len(tasks))
+            shares[self._places[at]] += of_task * document
+            squares[self._places[at]] += of_task * document**2
+        return GroupWeights(shares, squares)
+
+    def _squares(self, metric: str, models: Models, tasks: Sequence[int]) -> tuple[Array, float]:
+        """By group ``[G]``, the sums of the documents' squared contributions; the largest square.
+
+        They are to the mean over seeds, of a metric that is a mean over documents.
+        """
+        squares, largest = np.zeros(self.groups), 0.0
+        for at in tasks:
+            values = self.tasks[at].values[metric].astype(np.float64)
+            of = values[list(models.of)].mean(axis=0)
+            if models.minus:
+                of = of - values[list(models.minus)].mean(axis=0)
+            known = np.isfinite(of)
+            of = of[known]
+            squared = ((of - of.mean()) / (len(of) * len(tasks))) ** 2
+            squares += np.bincount(self._members[at][known], squared, self.groups)
+            largest = max(largest, float(squared.max()))
+        return squares, largest
+
+    def _losses_and_wins(self, models: Models, tasks: Sequence[int]) -> tuple[float, float]:
+        """The shares of documents that one of two models alone is right about."""
+        losses = wins = 0.0
+        for at in tasks:
+            correct = self.tasks[at].values["acc"]
+            ahead = correct[list(models.of)] - correct[list(models.minus)]
+            losses += float((ahead < 0).mean()) / len(tasks)
+            wins += float((ahead > 0).mean()) / len(tasks)
+        return losses, wins
+
+
+def interval_of(estimate: Estimate | None) -> Interval:
+    """What is known of a figure; null where it is not finite."""
+    if estimate is None:
+        return Interval(value=None)
+    low, high = (end if math.isfinite(end) else None for end in (estimate.low, estimate.high))
+    return Interval(value=estimate.value, low=low, high=high)
+
+
+def _sizes(task: TaskScores, metric: str) -> Array:
+    """Of how many documents of each group a metric is, ``[G]``."""
+    if metric in task.values:
+        known = np.isfinite(task.values[metric]).all(axis=0)
+        if not known.all():
+            member = np.searchsorted(task.sums.groups, task.groups)
+            return np.bincount(member, known, len(task.sums.groups)).astype(np.float64)
+    return task.sums.sizes
+
+
+def _combine(statistic: Statistic, models: Models) -> Statistic:
+    of = list(models.of)
+    values, influence = statistic.values[of], statistic.influence[of]
+    if models.minus:
+        minus = list(models.minus)
+        return Statistic(values - statistic.values[minus], influence - statistic.influence[minus])
+    return Statistic(values, influence)

@@ -1,0 +1,171 @@
+"""What a finding is called, in words and as a mark: the only way from a difference to a claim.
+
+Nothing here looks at an interval or at an uncorrected p: a figure without a `finding` is
+exploratory, and no word and no mark says that it is higher, lower or the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from regreason_plugin.comparison.comparison import Comparison, Difference
+from regreason_plugin.core.numbers import NONE, ends, p_value, signed
+from regreason_plugin.metrics.metric_names import METRICS
+
+FOUND, SAME, EXPLORATORY = "*", "\N{ALMOST EQUAL TO}", "\N{DEGREE SIGN}"
+UNCLEAR = "not enough to tell"
+THESE_MODELS = "of these trained models"
+_MARKS = {
+    "higher": FOUND,
+    "lower": FOUND,
+    "same": SAME,
+    "higher and same": FOUND + SAME,
+    "lower and same": FOUND + SAME,
+    "unclear": "",
+    None: EXPLORATORY,
+}
+
+
+def is_found(difference: Difference | None) -> bool:
+    """Whether the corrected tests find it higher or lower."""
+    return difference is not None and FOUND in _MARKS[difference.finding]
+
+
+def mark(difference: Difference) -> str:
+    """A star where higher or lower, a sign where the same; a ring beside what is exploratory."""
+    return _MARKS[difference.finding]
+
+
+def margin_text(comparison: Comparison) -> str:
+    """Such as ``0.010``; with all its digits where it has more than three."""
+    text = f"{comparison.margin:.3f}"
+    return text if float(text) == comparison.margin else f"{comparison.margin:g}"
+
+
+def claim(comparison: Comparison, difference: Difference, metric: str) -> str:
+    """The finding in words.
+
+    Such as ``higher``, ``lower (better), of these trained models``, ``the same within ±0.010``,
+    ``higher, by less than 0.010``, ``not enough to tell`` or ``exploratory``.
+
+    Args:
+        comparison: Whose margin it is held against.
+        difference: What is spoken of.
+        metric: Of which lower may be better, which is then said.
+    """
+    if difference.finding is None:
+        return "exploratory"
+    if difference.finding == "unclear":
+        return UNCLEAR
+    if difference.finding == "same":
+        text = f"the same within ±{margin_text(comparison)}"
+    else:
+        direction, _, small = difference.finding.partition(" and ")
+        text = direction
+        if METRICS[metric].better == "lower":
+            text += " (better)" if direction == "lower" else " (worse)"
+        text += f", by less than {margin_text(comparison)}" if small else ""
+    return text + (f", {THESE_MODELS}" if difference.over == "groups" else "")
+
+
+def capital(text: str) -> str:
+    """With a capital to begin a sentence; a name in backticks stays as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def listed(items: list[str]) -> str:
+    """Such as ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def with_interval(comparison: Comparison, difference: Difference) -> str:
+    """Such as ``+0.034 (95 % interval +0.011 to +0.057)``."""
+    if difference.value is None:
+        return "undefined"
+    interval = ends(difference.low, difference.high, sign=True)
+    said = f"{100 * comparison.level:g} % interval {interval}" if interval else "no interval"
+    return f"{signed(difference.value)} ({said})"
+
+
+def p_text(p: float | None, name: str = "p") -> str:
+    """Such as ``p = 0.003`` or ``p < 0.001``; empty where there is none."""
+    text = p_value(p)
+    if text == NONE:
+        return ""
+    return f"{name} {text}" if text.startswith("<") else f"{name} = {text}"
+
+
+# --- the primary question -----------------------------------------------------------------
+
+
+def main_metric(comparison: Comparison) -> str:
+    """The one that the primary question is about; accuracy where none is declared."""
+    return comparison.primary.metric if comparison.primary else "acc"
+
+
+def is_primary(comparison: Comparison, arm: str, metric: str) -> bool:
+    """Whether a pooled difference to the baseline is the primary question's."""
+    primary = comparison.primary
+    return primary is not None and (primary.arm, primary.metric) == (arm, metric)
+
+
+def _in_backticks(name: str) -> str:
+    return f"`{name}`"
+
+
+def primary_question(comparison: Comparison, named: Callable[[str], str] = _in_backticks) -> str:
+    """The primary question, or that there is none.
+
+    Args:
+        comparison: Whose.
+        named: How the name of an arm is written.
+    """
+    primary = comparison.primary
+    if primary is None:
+        return "Primary question: none is declared"
+    return (
+        f"Primary question: is the {METRICS[primary.metric].title} of {named(primary.arm)} "
+        f"different from that of {named(comparison.baseline)}?"
+    )
+
+
+def primary_short(comparison: Comparison) -> str:
+    """Its answer in a few words, such as ``Higher: +0.034``."""
+    primary = comparison.primary
+    if primary is None:
+        return "Nothing is claimed"
+    difference = comparison.pooled[primary.arm][primary.metric]
+    if difference.finding is None:
+        return "Cannot be said"
+    return f"{capital(claim(comparison, difference, primary.metric))}: {signed(difference.value)}"
+
+
+def primary_line(comparison: Comparison, named: Callable[[str], str] = _in_backticks) -> str:
+    """Question and answer in one line, for a caption; as `primary_question`."""
+    primary = comparison.primary
+    if primary is None:
+        return f"{primary_question(comparison)}; all figures are exploratory."
+    difference = comparison.pooled[primary.arm][primary.metric]
+    answer = capital(claim(comparison, difference, primary.metric))
+    if difference.finding is None:
+        answer = "Cannot be said"
+    parts = [f"{answer}: {with_interval(comparison, difference)}", p_text(difference.p)]
+    return f"{primary_question(comparison, named)} {', '.join(filter(None, parts))}."
+
+
+def about_family(comparison: Comparison) -> list[str]:
+    """How many other tests there are, and whether they make claims; a sentence each."""
+    primary, count = comparison.primary, comparison.family
+    if count == 1:
+        tests = "1 other test stands behind this page"
+    else:
+        tests = f"{count:,} other tests stand behind this page; they are corrected together (Holm)"
+    if primary is None:
+        return ["All figures are exploratory: none makes a claim."]
+    if count == 0:
+        return ["No other test stands behind this page: all other figures are exploratory."]
+    if not primary.rejects:
+        said = "The primary test does not reject, so all other figures are exploratory."
+    else:
+        said = "The primary test rejects, so they may make claims; all else is exploratory."
+    return [f"{tests}.", said]
