@@ -1,4 +1,4 @@
-"""The `regreason` command: thin, one function a command."""
+"""The `regreason` command line: one function for each command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from regreason_plugin.core.whole_files import refusal
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
 Run = Callable[[argparse.Namespace], int]
-# As `regreason --help` lists them; the help of each is the docstring of what runs it.
+# In the order of `regreason --help`. A command's help is the docstring of its function.
 GROUPS: dict[str, dict[str, tuple[AddArguments, Run]]] = {
     "data": {
         "fetch": (fetch.add_fetch, fetch.run_fetch),
@@ -60,15 +60,17 @@ Fine-tune language models as classifiers with explanations attached to their lab
 and measure whether it helps. Training itself is `axolotl train CONFIG.yml`, scoring
 `lm_eval --tasks 'regreason_*'`."""
 _EXIT_CODES = """\
-`regreason COMMAND --help` says what a command reads and writes. Exit codes: 0 done;
-1 fell short, or a stage failed; 2 wrong input; 3 undecided, or out of budget."""
+`regreason COMMAND --help` says what a command reads and writes. Exit codes: 0, done;
+1, the gate failed, or a stage of a demo or study failed; 2, the input is wrong;
+3, the gate cannot decide, or a budget or time limit ended the command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 done; 2 the input is wrong, one line on standard error. Bugs keep their traceback.
+        The exit code. For wrong input it is 2, with one line on standard error; a bug in our code
+        raises.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"regreason: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        # Of a library that writes by itself: our own writers name the file.
+        # From a library that writes files itself; our own writers name the file.
         if (said := refusal(error)) is None:
             raise
         print(f"regreason: {said}", file=sys.stderr)
@@ -96,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """Build the parser of all commands; `eval` has lm_eval's own."""
+    """The parser of all commands; the flags of `eval` are parsed by lm_eval."""
     as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="regreason",

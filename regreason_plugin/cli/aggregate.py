@@ -1,4 +1,4 @@
-"""`regreason aggregate`: do the raters agree, which aggregator is best, and write with it."""
+"""The command `aggregate`: how far the raters agree, and which aggregator is best."""
 
 from __future__ import annotations
 
@@ -22,33 +22,40 @@ from regreason_plugin.core.paper import AXES
 
 def add_aggregate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `aggregate`."""
-    parser.add_argument("ratings", type=Path, metavar="RATINGS")
     parser.add_argument(
-        "--golden", type=Path, metavar="FILE", help="people's labels: id, axis, label a line"
+        "ratings", type=Path, metavar="RATINGS", help="the ratings file that `annotate` wrote"
+    )
+    parser.add_argument(
+        "--golden",
+        type=Path,
+        metavar="FILE",
+        help="people's labels, one line each with id, axis and label",
     )
     parser.add_argument(
         "--by",
         metavar="NAME",
-        help=f"how --out is made: {', '.join(AGGREGATORS)}; default: the best on --golden, "
-        "without it the mean",
+        help=f"the aggregator that makes the labels of --out: {', '.join(AGGREGATORS)}; default: "
+        "the best one on --golden, or mean without --golden",
     )
     parser.add_argument(
         "--minimum",
         type=positive,
         default=1,
         metavar="N",
-        help="drop rows with fewer usable ratings (default 1)",
+        help="drop rows with fewer than N usable ratings; default: 1",
     )
-    parser.add_argument("--out", type=Path, metavar="F", help="a ratings file")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the ratings with the new labels to FILE"
+    )
 
 
 def run_aggregate(args: argparse.Namespace) -> int:
-    """Measure how far the raters agree, and aggregate their scores in another way.
+    """Measure how far the raters agree, and make labels with another aggregator.
 
-    Reads a ratings file and prints Krippendorff's alpha and each rater's
-    distance from the others; with --golden also each aggregator's labels
-    against people's. Writes with --out the ratings with the labels of one
-    aggregator.
+    Reads a ratings file and prints Krippendorff's alpha and each rater's distance
+    from the mean of the others. With --golden it also prints how close each
+    aggregator's labels come to people's labels. With --out it writes the ratings
+    with the labels of one aggregator.
 
     Example:
         regreason aggregate ratings.jsonl --golden golden.jsonl --out aggregated.jsonl
@@ -62,7 +69,7 @@ def run_aggregate(args: argparse.Namespace) -> int:
             f"--by: unknown aggregator {args.by!r}; {nearest(args.by, list(AGGREGATORS))}"
         )
     if args.by is not None and args.out is None:
-        raise UserError("--by says how --out is made; give --out F too")
+        raise UserError("--by chooses the aggregator for --out; add --out FILE")
     by, golden_rows = args.by, 0
     with progress(count_lines(args.ratings)) as advance:
         scores = read_scores(args.ratings, args.minimum, lambda: advance("read", 1))
@@ -97,7 +104,7 @@ def run_aggregate(args: argparse.Namespace) -> int:
 
 
 def _print_agreement(found: Agreement) -> None:
-    """Both tables for a terminal."""
+    """Print both tables of agreement."""
     axes = [axis for axis in (*AXES, ALL) if axis in found.alphas[0].by_axis]
     alphas = _table(
         f"Krippendorff's alpha, ordinal, {found.rows:,} rows",
@@ -132,7 +139,7 @@ def _print_agreement(found: Agreement) -> None:
 
 
 def _print_golden(found: GoldenScores) -> None:
-    """The aggregators for a terminal, and what choosing one here means."""
+    """Print each aggregator's agreement with people's labels, and how to read it."""
     table = _table(
         f"Labels against people's, {found.rows:,} golden rows",
         ["aggregator", "MAE", "95 %", "MSE", "exact", "QWK", ""],
@@ -157,17 +164,17 @@ def _print_golden(found: GoldenScores) -> None:
     if found.left_out:
         say(f"{found.left_out} golden rows have fewer usable ratings than --minimum.")
     say(
-        f"Best is {found.best}: the lowest MAE, of equal ones the lowest MSE. It is chosen on "
-        f"these {found.rows} rows of {found.conversations} conversations, so here it looks "
-        "better than it is; how good it is, only other labelled rows can tell. 95 %: a bootstrap "
-        "over the conversations."
+        f"Best: {found.best}, which has the lowest MAE (and the lowest MSE among equals). It was "
+        f"chosen on these {found.rows} rows of {found.conversations} conversations, so its figures "
+        "here are optimistic; measure it on other labelled rows. 95 %: a bootstrap over the "
+        "conversations."
     )
 
 
 def _table(title: str, columns: list[str], left: int) -> Table:
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(columns):
-        # Only names may wrap: half a number is another number.
+        # Only names may wrap: a wrapped number could be misread.
         name_column = number < left
         justify: Literal["left", "right"] = "left" if name_column else "right"
         table.add_column(Text(name), justify=justify, no_wrap=not name_column, overflow="fold")

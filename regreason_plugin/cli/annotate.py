@@ -1,4 +1,4 @@
-"""`regreason annotate` and `regreason explain`: language models are asked, and watched."""
+"""The commands `annotate` and `explain`, which ask language models."""
 
 from __future__ import annotations
 
@@ -27,37 +27,52 @@ if TYPE_CHECKING:
 
 def add_annotate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `annotate`."""
-    parser.add_argument("config", type=Path, metavar="CONFIG.yml")
+    parser.add_argument(
+        "config",
+        type=Path,
+        metavar="CONFIG.yml",
+        help="the conversations, the raters and the prompts; `regreason fetch prompts` writes one",
+    )
     _add_asking(parser)
 
 
 def add_explain(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `explain`."""
-    parser.add_argument("task", type=Path, metavar="TASK.yml", help="of the table")
+    parser.add_argument(
+        "task", type=Path, metavar="TASK.yml", help="the task whose table needs explanations"
+    )
     parser.add_argument(
         "config",
         type=Path,
         metavar="CONFIG.yml",
-        help="who is asked; `regreason fetch prompts` copies one",
+        help="the raters to ask; `regreason fetch prompts` writes one",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the table to write, .jsonl"
+        "--out", type=Path, required=True, metavar="FILE", help="the table to write (.jsonl)"
     )
     parser.add_argument(
-        "--task-out", type=Path, metavar="FILE", help="also a copy of TASK.yml that reads --out"
+        "--task-out",
+        type=Path,
+        metavar="FILE",
+        help="also write a copy of TASK.yml that reads --out",
     )
     _add_asking(parser)
 
 
 def _add_asking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dry-run", action="store_true", help="calls, tokens and cost, and a prompt; ask nothing"
+        "--dry-run",
+        action="store_true",
+        help="ask nothing; print how many calls and tokens it takes, the cost and one prompt",
     )
     parser.add_argument(
-        "--budget", type=amount, metavar="X", help="stop before the store has cost more"
+        "--budget",
+        type=amount,
+        metavar="X",
+        help="stop before the calls in the store have cost more than X, in the prices' currency",
     )
     parser.add_argument(
-        "--retry-failed", action="store_true", help="ask again what failed in an earlier run"
+        "--retry-failed", action="store_true", help="repeat the calls that failed in an earlier run"
     )
 
 
@@ -65,9 +80,10 @@ def run_annotate(args: argparse.Namespace) -> int:
     """Rate conversations with an ensemble of raters.
 
     Reads the conversations that CONFIG.yml names, asks every rater with every
-    prompt, and writes scores, explanations and the label they make to the
-    config's `out`. All answers are kept in a store, so a stopped command goes
-    on where it stopped. Exit code 3: the budget ended it.
+    prompt, and writes the scores, the explanations and the aggregated label of
+    each conversation to the file that `out` in CONFIG.yml names. Every answer is
+    stored at once, so a stopped command continues where it stopped and no call is
+    made twice. Exit code 3: the budget ended it.
 
     Example:
         regreason annotate annotation/annotate.yml --budget 50
@@ -91,17 +107,17 @@ def run_annotate(args: argparse.Namespace) -> int:
 
 
 def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False) -> None:
-    """What `--dry-run` found, and one whole prompt.
+    """Print the result of `--dry-run` and one whole prompt.
 
     Args:
-        plans: One a rater.
-        store: Where the store is or would be.
-        merging: Whether explanations are to be merged, which is not in the plans.
+        plans: The planned calls of each rater.
+        store: The path of the store of calls.
+        merging: Whether explanations will be merged; those calls are not in the plans.
     """
     if not plans:
-        say("All raters are built-in rules: nothing is asked and nothing costs.")
+        say("All raters are built-in rules, so no calls are made and nothing costs money.")
         return
-    table = Table(title="What would be asked", caption="tokens and cost are estimates")
+    table = Table(title="Planned calls", caption="tokens and cost are estimates")
     table.add_column("rater", no_wrap=True)
     for name in ("calls", "answered", "failed", "left", "tokens in", "tokens out", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -117,13 +133,15 @@ def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False)
             f"{plan.answer_tokens:,}",
             "-" if plan.cost is None else f"{plan.cost:,.2f}",
         )
-    # As wide as it needs to be: one cut by the terminal hides numbers.
+    # As wide as the table needs: a table cut by the terminal hides numbers.
     console.print(table, width=max(console.width, console.measure(table).maximum))
     if merging:
-        say("Merging the explanations is not in it: one more call a conversation and axis.")
+        say(
+            "Not included: merging explanations takes one more call for each conversation and axis."
+        )
     if store.is_file():
         say(f"Store: {store}")
-    say(f"\nA prompt of {plans[0].name}, whole:\n")
+    say(f"\nOne whole prompt of {plans[0].name}:\n")
     say(plans[0].example)
 
 
@@ -138,7 +156,7 @@ def _sum(plans: Sequence[LanePlan]) -> LanePlan:
 
 
 def _show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> int:
-    """The summary.
+    """Print the summary.
 
     Returns:
         The command's exit code: 3 where the budget ended it.
@@ -153,7 +171,7 @@ def _show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> in
     if failed:
         total = finished.calls.total()
         say(f"  {failed.total():,} of {total:,} scores are missing: {_by_kind(failed)}")
-        say(f"  {command} --retry-failed asks for those again")
+        say(f"  {command} --retry-failed repeats those calls")
     for path in finished.written[1:]:
         say(f"Written: {path}")
     if finished.rated.keys() <= DATASETS.keys():
@@ -170,10 +188,10 @@ def _ended_by_budget(
         say(f"Cost so far: {done.cost:,.2f}")
     if done.unaffordable:
         say(
-            f"Stopped by the budget: {done.unaffordable:,} calls are left, and {nothing_is} "
-            f"written; all answers are in {store}."
+            f"Stopped by the budget: {done.unaffordable:,} calls are left and {nothing_is} "
+            f"written yet; all answers so far are in {store}."
         )
-        say(f"Next: {command} with a higher --budget goes on from here")
+        say(f"Next: {command} with a higher --budget continues from here")
     return done.unaffordable > 0
 
 
@@ -184,9 +202,9 @@ def _by_kind(failed: Counter[str]) -> str:
 def run_explain(args: argparse.Namespace) -> int:
     """Let language models explain why each row of a table has its label.
 
-    Reads the table that TASK.yml names, asks the raters of CONFIG.yml, and
-    writes the rows with their explanations to --out. A stopped command goes on
-    where it stopped. Exit code 3: the budget ended it.
+    Reads the table that TASK.yml names, asks the raters of CONFIG.yml, and writes
+    the rows with their explanations to --out. A stopped command continues where it
+    stopped and repeats no call. Exit code 3: the budget ended it.
 
     Example:
         regreason explain tickets/task.yml annotation/explain.yml --out tickets/explained.jsonl
@@ -209,7 +227,7 @@ def run_explain(args: argparse.Namespace) -> int:
             dry_run(task, config, args.out, retry=args.retry_failed), config.store_path(args.out)
         )
         if len(config.raters) > 1:
-            say("\nA later rater is asked only for what all before it have failed on.")
+            say("\nA later rater is asked only about rows on which all earlier raters failed.")
         return 0
     done = explain(
         task,
@@ -225,13 +243,14 @@ def run_explain(args: argparse.Namespace) -> int:
     built, by = args.task, authors(task, config, done)
     if args.task_out is not None:
         write_task(task, args.out, args.task_out, by)
-        say(f"The task that reads it: {args.task_out}")
+        say(f"The task that reads the new table: {args.task_out}")
         built = args.task_out
     else:
-        say(f"\nIn {args.task}, write in place of what stands there (--task-out makes a copy):\n")
+        say(f"\nReplace these keys in {args.task} (or use --task-out to write a copy):\n")
         say(dump_yaml(changes(task, args.out, args.task.parent, by)))
     if task.columns.explanation is None:
-        say("To train with them, in arms.yml: regreason_arm: [label_only, explanation, shuffled]")
+        say("To train with them, write in arms.yml:")
+        say("  regreason_arm: [label_only, explanation, shuffled]")
     remove = " --leaks remove" if done.leaking else ""
     say(f"Next: regreason build {built} --out runs/{task.name}/data{remove}")
     return 0
@@ -241,16 +260,16 @@ def _show_explained(done: Explained, out: Path) -> None:
     explained = done.by.total() + done.given
     say(f"{done.rows:,} rows, {explained:,} with an explanation: {out}")
     if done.given:
-        say(f"  {done.given:,} had one in the table and keep it")
+        say(f"  {done.given:,} already had one in the table")
     for name, number in done.by.items():
         say(f"  {number:,} explained by {name}")
     if done.cut:
-        say(f"  {done.cut:,} were longer than max_words and are cut")
+        say(f"  {done.cut:,} were cut to max_words")
     if done.leaking:
         say(
-            f"  {done.leaking:,} name a label, {done.own_label:,} their own: "
+            f"  {done.leaking:,} explanations name a label, {done.own_label:,} the right one; "
             "regreason build --leaks remove takes those sentences out"
         )
     if done.failed:
         say(f"  {done.failed.total():,} could not be explained: {_by_kind(done.failed)}")
-        say("    build leaves them out of training; --retry-failed asks for them again")
+        say("    build leaves those rows out of training; --retry-failed repeats the calls")

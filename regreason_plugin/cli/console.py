@@ -1,4 +1,4 @@
-"""What the commands share: consoles, a progress line, types of arguments."""
+"""Consoles, the progress line and the argument types that all commands use."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from rich.progress import (
 from regreason_plugin.core.errors import UserError, nearest
 
 console = Console()
-# Progress and errors go to standard error, so that what a command prints can be piped.
+# Progress and errors go to standard error, so that standard output can be piped.
 errors = Console(stderr=True)
-# The help of the flag of every command that writes CSV.
+# The help of --spreadsheet-safe, which every command that writes CSV has.
 SPREADSHEET_SAFE = (
-    "put an apostrophe before text in the CSV file that a spreadsheet would run as a formula, and "
-    "U+FFFD in place of control characters; without it text is written as it is"
+    "in the CSV file, put an apostrophe before text that a spreadsheet would run as a formula, and "
+    "write U+FFFD for control characters; by default text is written unchanged"
 )
-# All but the tab and the end of a line.
+# Every control character but the tab and the line feed.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def say(text: str) -> None:
-    """Print a line as it is: no markup, and no colour for numbers and paths.
+    """Print a line without interpreting markup or colouring numbers and paths.
 
-    Control characters, which move a terminal's cursor and more, become U+FFFD.
+    Control characters, which could move the terminal's cursor, become U+FFFD.
     """
     shown = _CONTROL.sub("\ufffd", text)
     console.print(shown, highlight=False, markup=False, soft_wrap=True)
 
 
 def names(given: str, kind: str, known: list[str]) -> tuple[str, ...]:
-    """Names out of ``a,b,c`` or ``all``, in the known order."""
+    """Parse ``a,b,c`` or ``all`` into names, in the order of `known`."""
     names = known if given == "all" else [name.strip() for name in given.split(",")]
     for name in names:
         if name not in known:
@@ -51,7 +51,7 @@ def names(given: str, kind: str, known: list[str]) -> tuple[str, ...]:
 
 
 def positive(text: str) -> int:
-    """A number of at least 1."""
+    """Parse a whole number of at least 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
@@ -59,15 +59,15 @@ def positive(text: str) -> int:
 
 
 def amount(text: str) -> float:
-    """A number of at least 0; "nan" would be no limit to anything."""
+    """Parse a number of at least 0; "nan" and "inf" are refused."""
     number = float(text)
     if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no amount")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
     return number
 
 
 def distance(text: str) -> float:
-    """A number above 0."""
+    """Parse a number above 0."""
     number = float(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
@@ -75,7 +75,7 @@ def distance(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """A number between 0 and 1, both excluded."""
+    """Parse a number between 0 and 1, both excluded."""
     number = float(text)
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
@@ -83,16 +83,22 @@ def share(text: str) -> float:
 
 
 def mini_size(text: str) -> int:
-    """As many conversations a dataset as the mini benchmark needs."""
+    """Parse a number of conversations that is large enough for the mini benchmark."""
     number = positive(text)
     if number < 30:
-        raise argparse.ArgumentTypeError("the mini benchmark needs 30 conversations a dataset")
+        raise argparse.ArgumentTypeError(
+            "the mini benchmark needs at least 30 conversations for each dataset"
+        )
     return number
 
 
 @contextmanager
 def progress(total: int | None = None) -> Iterator[Callable[[str, int], object]]:
-    """A progress line a stage: yields ``advance(stage, rows)``; every stage has ``total``."""
+    """Show one progress line for each stage.
+
+    Yields ``advance(stage, rows)``, which adds rows to a stage; ``total`` is the number of rows of
+    every stage.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""The commands that make data: conversations and data folders."""
+"""The commands that write data: `import`, `build` and `push`."""
 
 from __future__ import annotations
 
@@ -26,34 +26,62 @@ from regreason_plugin.data_folder.row_writer import BuildOptions
 from regreason_plugin.data_folder.scopes import SCOPE_KINDS
 from regreason_plugin.data_folder.split import SPLITS, Split
 
-# In place of a file, for `build`.
+# The source of `build` that stands for the generated benchmark instead of a file.
 MINI = "mini"
 
 
 def add_import(importer: argparse.ArgumentParser) -> None:
     """Add the arguments of `import`."""
-    importer.add_argument("dataset", type=lambda name: names(name, "dataset", list(DATASETS))[0])
-    importer.add_argument("--path", type=Path, help="a local file instead of the Hub")
-    importer.add_argument("--out", type=Path, required=True, metavar="FILE")
-    importer.add_argument("--limit", type=positive, metavar="N", help="the first N conversations")
+    importer.add_argument(
+        "dataset",
+        type=lambda name: names(name, "dataset", list(DATASETS))[0],
+        metavar="DATASET",
+        help=f"one of {', '.join(DATASETS)}",
+    )
+    importer.add_argument(
+        "--path",
+        type=Path,
+        metavar="FILE",
+        help="read this local export instead of downloading the dataset from the Hub",
+    )
+    importer.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the file to write, one conversation a line (.jsonl)",
+    )
+    importer.add_argument(
+        "--limit", type=positive, metavar="N", help="import only the first N conversations"
+    )
     importer.add_argument(
         "--seed",
         type=int,
         metavar="S",
-        help="with --limit: a sample of N instead, whatever the order; reads the whole source",
+        help="with --limit: draw N conversations at random instead of the first N; reads the whole "
+        "source",
     )
-    importer.add_argument("--subset", help="of the Hub's dataset; HH-RLHF: helpful-base by default")
-    importer.add_argument("--split", help="of the Hub's dataset; train by default")
     importer.add_argument(
-        "--strict", action="store_true", help="stop at a broken row instead of counting it"
+        "--subset",
+        metavar="NAME",
+        help="which subset of the Hub dataset to download; default for HH-RLHF: helpful-base",
+    )
+    importer.add_argument(
+        "--split", metavar="NAME", help="which split of the Hub dataset to download; default: train"
+    )
+    importer.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at the first broken row instead of skipping and counting broken rows",
     )
 
 
 def run_import(args: argparse.Namespace) -> int:
-    """Fetch conversations of a dataset from the Hub or from a local export.
+    """Import the conversations of a dataset from the Hub or from a local export.
 
-    Reads the source's own format, cleans and groups it, and writes one
-    conversation a line to --out, ready for `annotate`.
+    Reads the dataset in the format in which it is published, cleans the texts,
+    puts conversations that must stay on one side of a split into one group, and
+    writes one conversation a line to --out. `annotate` reads that file next.
 
     Example:
         regreason import hh_chosen --path helpful-base-test.jsonl.gz --out chosen.jsonl
@@ -61,7 +89,7 @@ def run_import(args: argparse.Namespace) -> int:
     from regreason_plugin.data.importing import import_dataset, open_source
 
     if args.seed is not None and args.limit is None:
-        raise UserError("--seed draws a sample; say with --limit how many conversations")
+        raise UserError("--seed draws a random sample; add --limit N for its size")
     check_not_input(args.out, [args.path])
     source = open_source(args.dataset, path=args.path, subset=args.subset, split=args.split)
     first = args.limit if args.seed is None else None
@@ -77,11 +105,12 @@ def run_import(args: argparse.Namespace) -> int:
         )
     drawn = f", drawn from {done.drawn_from}" if done.drawn_from is not None else ""
     say(f"{done.conversations} conversations of {args.dataset}{drawn}: {args.out}")
-    say(f"  {done.groups} groups, each of which stays on one side of a split")
+    say(f"  {done.groups} groups; a split never divides a group")
     for reason, number in sorted(done.left_out.items()):
         say(f"  {number} left out: {reason}")
     say(f"Source: {SOURCES[args.dataset].home}; licence: {SOURCES[args.dataset].licence}")
-    say(f"Next: name {args.out} in a CONFIG.yml, then regreason annotate CONFIG.yml")
+    say(f"Next: list {args.out} under `conversations` in a CONFIG.yml, then type")
+    say("      regreason annotate CONFIG.yml")
     return 0
 
 
@@ -89,66 +118,90 @@ def add_build(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `build`."""
     parser.add_argument(
         "source",
-        # A file of that name is ./mini.
+        # (A file with that name can be given as ./mini.)
         type=lambda text: text if text == MINI else Path(text),
         metavar="SOURCE",
-        help=f"a ratings file, the task.yml of a table, or {MINI}, the built-in benchmark",
+        help=f"a ratings file, the task.yml of a table, or {MINI} for the generated benchmark",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DATA")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DATA",
+        help="the data folder to write; an older data folder there is replaced",
+    )
     parser.add_argument(
         "--per-dataset",
         type=mini_size,
         metavar="N",
-        help=f"for {MINI}: conversations a dataset; default: 1000",
+        help=f"for {MINI}: how many conversations to generate for each dataset; default: 1000",
     )
     parser.add_argument(
-        "--seed", type=int, help="of the split and of every draw; default 0, or the task's own"
+        "--seed",
+        type=int,
+        metavar="S",
+        help="the seed of the split and of every random draw; default: the task's own, else 0",
     )
     parser.add_argument(
         "--at-most",
         type=_split_sizes,
         default={},
         metavar="train=N,test=M",
-        help="keep only so many texts of a split, in whole groups; the test texts are then the "
-        "same for any N",
+        help="keep at most N texts of a split, in whole groups; the number for train does not "
+        "change which texts are in test",
     )
-    parser.add_argument("--arms", default="all", help="a,b,c or all (default)")
-    parser.add_argument("--order", choices=ORDERS, default=ORDERS[0])
+    parser.add_argument(
+        "--arms",
+        default="all",
+        metavar="A,B",
+        help=f"which arms to write, out of {', '.join(ARMS)}; default: all",
+    )
+    parser.add_argument(
+        "--order",
+        choices=ORDERS,
+        default=ORDERS[0],
+        help="whether the label or the explanation comes first in the target; default: label_first",
+    )
     parser.add_argument(
         "--mismatched",
         choices=("any", "same_label"),
         default="any",
-        help="where arm mismatched takes its explanations from",
+        help="where the arm mismatched takes its explanations from: any other row (default), or a "
+        "row with the same label",
     )
-    parser.add_argument("--tokenizer", help="folder or Hub name; lengths are then in tokens")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="BASE",
+        help="a folder or a Hub name; lengths are then measured in its tokens instead of words",
+    )
     parser.add_argument(
         "--max-prompt-tokens",
         type=positive,
         metavar="N",
-        help="cut longer prompts (in words without --tokenizer)",
+        help="cut prompts to N tokens (words without --tokenizer), the oldest turns first",
     )
     parser.add_argument(
         "--max-target-tokens",
         type=positive,
         metavar="M",
-        help="cut longer explanations so that label and explanation fit; the other arms match "
-        "their length to within one word (in words without --tokenizer)",
+        help="cut explanations so that label and explanation have at most M tokens (words without "
+        "--tokenizer); the other arms match that length to within one word",
     )
     parser.add_argument(
         "--leaks",
         choices=get_args(Leaks),
         default="keep",
-        help="what happens to the sentences of an explanation that name a label",
+        help="keep (default) or remove the sentences of an explanation that name a label",
     )
     parser.add_argument(
         "--scopes",
         metavar="axis,setting",
-        help="also one file an axis, or one a setting, for a model of its own",
+        help="also write one training file for each axis or each setting, to train separate models",
     )
 
 
 def _split_sizes(text: str) -> dict[Split, int]:
-    """Numbers by split, as ``train=900,test=600``."""
+    """Read ``train=900,test=600`` as a number for each split."""
     sizes: dict[Split, int] = {}
     for pair in text.split(","):
         name, _, number = pair.partition("=")
@@ -161,10 +214,10 @@ def _split_sizes(text: str) -> dict[Split, int]:
 def run_build(args: argparse.Namespace) -> int:
     """Build the data folder that training and scoring read.
 
-    Reads a ratings file, the task.yml of a table, or generates the mini
-    benchmark (no network, no model); splits it by group, makes the text of
-    every arm, and writes train/, validation/, test.jsonl, a manifest and a card
-    to --out.
+    Reads a ratings file or the table of a task.yml, or generates the mini
+    benchmark (without a network or a model). Splits the rows by group, makes the
+    training text of every arm, and writes train/, validation/, test.jsonl, a
+    manifest and a dataset card to --out.
 
     Example:
         regreason build ratings.jsonl --out data --arms label_only,explanation
@@ -172,7 +225,7 @@ def run_build(args: argparse.Namespace) -> int:
     if args.source == MINI:
         _build_mini(args)
     elif args.per_dataset is not None:
-        raise UserError(f"--per-dataset is for {MINI}; leave it out")
+        raise UserError(f"--per-dataset is for {MINI} only; leave it out")
     elif args.source.suffix in {".yml", ".yaml"}:
         _build_task(args)
     else:
@@ -232,7 +285,7 @@ def _show_folder(folder: DataFolder) -> None:
         say(f"  {arm:<14} {mean:6.1f} {unit} after the label")
     for what, number in manifest.cut.items():
         if number:
-            say(f"  {number} times the {what} had to be cut")
+            say(f"  {what}: cut in {number} places to fit the limits")
     if leaking := manifest.leaked["rows"]:
         own = manifest.leaked["own_label"]
         done = "removed" if manifest.leaks == "remove" else "kept; --leaks remove takes them out"
@@ -247,16 +300,25 @@ def _show_folder(folder: DataFolder) -> None:
 
 def add_push(push: argparse.ArgumentParser) -> None:
     """Add the arguments of `push`."""
-    push.add_argument("data", type=Path, metavar="DATA")
-    push.add_argument("--repo", required=True, metavar="ORG/NAME", help="made if it is not there")
-    push.add_argument("--private", action="store_true", help="if it is made: for you alone")
+    push.add_argument(
+        "data", type=Path, metavar="DATA", help="the data folder that `regreason build` wrote"
+    )
+    push.add_argument(
+        "--repo",
+        required=True,
+        metavar="ORG/NAME",
+        help="the dataset repository; it is created if it does not exist",
+    )
+    push.add_argument(
+        "--private", action="store_true", help="if the repository is created, make it private"
+    )
 
 
 def run_push(args: argparse.Namespace) -> int:
     """Upload a data folder and its card to a dataset repository of the Hub.
 
-    Reads DATA and checks every file against the manifest first; writes nothing
-    on this machine.
+    Checks every file of DATA against the manifest first, and uploads only files
+    that the manifest lists. Writes nothing on this machine.
 
     Example:
         regreason push data --repo my-lab/ratings --private
@@ -266,5 +328,5 @@ def run_push(args: argparse.Namespace) -> int:
     pushed = push(open_data_folder(args.data), args.repo, private=args.private)
     say(f"{len(pushed.files)} files: {pushed.url}")
     for name in pushed.left_out:
-        say(f"  left out, not in the manifest: {name}")
+        say(f"  not uploaded, because the manifest does not list it: {name}")
     return 0

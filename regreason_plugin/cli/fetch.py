@@ -1,4 +1,4 @@
-"""`regreason fetch`: files to start from, out of the package or from where they are published."""
+"""The command `fetch`, which writes files to start from."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from regreason_plugin.task.shipped_configs import FOLDER
 
 def add_fetch(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fetch`."""
-    parser.add_argument("files", choices=[*_OF_PACKAGE, *_PUBLISHED], help="which files")
+    parser.add_argument("files", choices=[*_OF_PACKAGE, *_PUBLISHED], help="which files to write")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="PATH",
-        help=f"a file for esnli (default: runs/esnli.csv), a folder for the others (default: "
-        f"prompts, {FOLDER}, runs/topical-usr)",
+        help="where to write: a file for esnli (default: runs/esnli.csv), a folder for prompts, "
+        f"configs and topical-usr (default: prompts, {FOLDER}, runs/topical-usr)",
     )
     parser.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="PATH",
-        help="for esnli and topical-usr: a copy that you downloaded, instead of the network",
+        help="for esnli and topical-usr: read a copy that you downloaded instead of the network",
     )
 
 
 def run_fetch(args: argparse.Namespace) -> int:
     """Write files to start from: prompts, configs, or a public data set with people's labels.
 
-    `prompts` and `configs` come from the installed package: the raters' prompts
-    with a commented config for `annotate` and `explain`, and the folder
-    axolotl_configs/ for installations without a checkout. `esnli` downloads the
+    `prompts` writes the raters' prompts and commented configs for `annotate` and
+    `explain`. `configs` writes the folder axolotl_configs/, for installations
+    without a checkout. Both come from the installed package. `esnli` downloads the
     dev split of e-SNLI and writes it as a table for `task new`: premise,
     hypothesis, both as one text, label, and three people's explanations.
     `topical-usr` downloads 360 responses that people have scored, and writes them
-    as conversations to rate, as a golden set that raters are held against, and as
-    a table for `task new`.
+    as conversations for `annotate`, as a golden set for `aggregate`, and as a table
+    for `task new`.
 
     Example:
         regreason fetch esnli --out runs/esnli.csv
@@ -51,7 +51,7 @@ def run_fetch(args: argparse.Namespace) -> int:
     if args.files in _PUBLISHED:
         return _PUBLISHED[args.files](args.out, args.source)
     if args.source is not None:
-        raise UserError(f"--from is for {', '.join(_PUBLISHED)}; leave it out")
+        raise UserError(f"--from is only for {', '.join(_PUBLISHED)}; leave it out")
     return _OF_PACKAGE[args.files](args.out)
 
 
@@ -61,7 +61,7 @@ def _fetch_configs(out: Path | None) -> int:
     out = out or Path(FOLDER)
     for path in copy_configs(out):
         say(f"Written: {path}")
-    say(f"What there is: {out / 'README.md'}")
+    say(f"Guide: {out / 'README.md'}")
     say("Next: regreason build mini --out runs/demo/data")
     config, sweep = out / "cpu" / "lora.yml", out / "arms" / "explanation.yml"
     say(f"      axolotl train {config} --sweep {sweep}")
@@ -75,7 +75,7 @@ def _fetch_prompts(out: Path | None) -> int:
     *prompts, explain, config = copy_prompts(out)
     say(f"{len(prompts)} prompts: {out}")
     say(f"A config with every key explained: {config}; for `regreason explain`: {explain}")
-    say(f"Next: change them, write `prompts: {out}` into the config, and")
+    say(f"Next: edit the prompts, write `prompts: {out}` into the config, and type")
     say(f"      regreason annotate {config} --dry-run")
     return 0
 
@@ -88,7 +88,7 @@ def _fetch_esnli(out: Path | None, source: Path | None) -> int:
     done = write_esnli(out, source)
     say(f"{done.rows:,} rows of e-SNLI, {done.premises:,} premises: {out}")
     if not done.as_published:
-        say("  other bytes than `regreason fetch esnli` downloads, so results are others too")
+        say("  this copy differs from the published file, so results will differ too")
     say(f"Source: {HOME}; licence: {LICENCE}")
     say(f"Next: regreason task new esnli --data {shlex.quote(str(out))} --text text \\")
     say("        --label label --explanation explanation_1 --group premise")

@@ -1,4 +1,4 @@
-"""The command that decides whether a model may replace another."""
+"""The command `gate`, which decides whether a model may replace another."""
 
 from __future__ import annotations
 
@@ -23,80 +23,84 @@ def add_gate(gate: argparse.ArgumentParser) -> None:
         "results",
         nargs=2,
         metavar="NAME=RESULTS",
-        help="the results of one model each, scored with --log_samples",
+        help="a name and the results folder of one model, scored with --log_samples; give two",
     )
     gate.add_argument(
-        "--baseline", required=True, metavar="NAME", help="which of the two is the baseline"
+        "--baseline", required=True, metavar="NAME", help="which of the two names is the baseline"
     )
     gate.add_argument(
         "--metric",
         choices=(*GATED, *DESCRIBED),
         default="acc",
         metavar="METRIC",
-        help=f"what is compared, one of {', '.join(GATED)}; default: acc",
+        help=f"the metric to compare, one of {', '.join(GATED)}; default: acc",
     )
     gate.add_argument(
         "--max-drop",
         type=amount,
         default=0.01,
         metavar="X",
-        help="how much worse it may be, in the metric's unit; default: 0.01",
+        help="how much worse the candidate may be, in the metric's unit; default: 0.01",
     )
     gate.add_argument(
         "--min",
         type=float,
         metavar="X",
-        help="a floor: the candidate's own metric has to be shown above X, too",
+        help="a floor: the candidate's own metric must also be shown to be above X",
     )
     gate.add_argument(
         "--max",
         type=float,
         metavar="X",
-        help="the same for a metric where lower is better, such as nll: shown below X",
+        help="a ceiling, for metrics where lower is better, such as nll: the candidate's own "
+        "metric must also be shown to be below X",
     )
     gate.add_argument(
         "--per",
         metavar="PART",
-        help="every part has to pass, not only all documents together: setting, class (the right "
-        "label), or a field of the documents, such as dataset or axis",
+        help="require a pass in every part, not only over all rows together; PART is setting, "
+        "class (the right label), or a field of the test rows such as dataset or axis",
     )
     gate.add_argument(
         "--alpha",
         type=_error_rate,
         default=0.05,
         metavar="A",
-        help="how often a pass may be wrong, and a fail likewise; default: 0.05",
+        help="the error rate of a pass, and of a fail; default: 0.05",
     )
     gate.add_argument(
         "--looks",
         type=positive,
         metavar="K",
-        help="how many looks are planned at results that grow by equal shares of the groups; "
-        "alpha is spent over them; default: one test",
+        help="how many times you plan to run the gate while the test set grows in equal steps; "
+        "alpha is spread over these looks; default: one test",
     )
-    gate.add_argument("--look", type=positive, metavar="k", help="which of the planned looks it is")
-    gate.add_argument("--junit", type=Path, metavar="F", help="write JUnit's XML")
-    gate.add_argument("--json", type=Path, metavar="F", help="write all numbers as JSON")
+    gate.add_argument(
+        "--look", type=positive, metavar="k", help="which of the planned looks this is"
+    )
+    gate.add_argument("--junit", type=Path, metavar="F", help="write the decision as JUnit XML")
+    gate.add_argument("--json", type=Path, metavar="F", help="write every number as JSON")
     gate.add_argument(
         "--summary",
         type=Path,
         metavar="F",
-        help="append Markdown; default: the step summary of GitHub Actions, where it runs there",
+        help="append the decision as Markdown; default: in GitHub Actions the step summary",
     )
 
 
 def run_gate(args: argparse.Namespace) -> int:
     """Decide whether a model may replace the baseline.
 
-    Reads two models' results of the same documents, tests whether the other
-    model is worse than the baseline by more than --max-drop, prints the verdict
-    and writes it as JUnit's XML, JSON and Markdown if asked to. Exit code 0: not
-    worse by more than --max-drop, shown by the lower bound of the change; 1:
-    worse by more, shown by the upper bound; 3: neither; 2: the input is wrong.
-    Accuracy has Tango's score interval for paired proportions on the effective
-    number of documents; nll and mae a t interval of the mean difference over
-    groups; macro_f1, qwk, miscalibration and auroc (two labels) the
-    delete-one-group jackknife, the mean over settings weighted by documents.
+    Reads the results of two models on the same test rows, tests whether the
+    candidate is worse than the baseline by more than --max-drop, and prints the
+    verdict; on request also writes it as JUnit XML, JSON and Markdown. Exit codes:
+    0, the lower bound of the change shows that the candidate is not worse by more
+    than --max-drop; 1, the upper bound shows that it is; 3, neither is shown; 2,
+    the input is wrong. Intervals: Tango's score interval for paired proportions,
+    on the effective number of rows, for accuracy; a t interval of the mean
+    difference over groups for nll and mae; the delete-one-group jackknife for
+    macro_f1, qwk, miscalibration and auroc (two labels), as the mean over settings
+    weighted by their rows.
 
     Example:
         regreason gate current=results/current new=results/new --baseline current --max-drop 0.01
@@ -107,9 +111,11 @@ def run_gate(args: argparse.Namespace) -> int:
 
     folders = dict(map(_name_and_folder, args.results))
     if len(folders) < 2:
-        raise UserError(f"the name {next(iter(folders))!r} stands twice; give each model its own")
+        raise UserError(
+            f"the name {next(iter(folders))!r} is used twice; give each model its own name"
+        )
     if args.baseline not in folders:
-        raise UserError(f"--baseline {args.baseline!r} is none of {', '.join(folders)}")
+        raise UserError(f"--baseline {args.baseline!r} is not one of {', '.join(folders)}")
     written = {"--junit": args.junit, "--json": args.json, "--summary": args.summary}
     for flag, path in written.items():
         if path:
@@ -123,7 +129,7 @@ def run_gate(args: argparse.Namespace) -> int:
     write(decision, junit=args.junit, summary=summary, json=args.json)
     print_decision(decision)
     for old in (old for run in runs for old in run.superseded):
-        say(f"Left out, a newer one exists: {old}")
+        say(f"Not used, because the folder holds a newer result: {old}")
     for path in written.values():
         if path:
             say(f"Written: {path}")
@@ -131,20 +137,20 @@ def run_gate(args: argparse.Namespace) -> int:
 
 
 def _rule(args: argparse.Namespace) -> Rule:
-    """What is asked, out of the flags."""
+    """The rule that the flags describe."""
     from regreason_plugin.comparison.gate import Rule
 
     if args.metric in DESCRIBED:
         raise UserError(
-            f"--metric {args.metric} is above zero for a calibrated model, too, the more so the "
-            "fewer the documents; use --metric miscalibration"
+            f"--metric {args.metric} is biased: it is above zero even for a calibrated model, the "
+            "more so the fewer the test rows; use --metric miscalibration"
         )
     lower = METRICS[args.metric].better == "lower"
     right, wrong = ("max", "min") if lower else ("min", "max")
     if getattr(args, wrong) is not None:
         raise UserError(
-            f"--{wrong} is for metrics where {'higher' if lower else 'lower'} is better, and "
-            f"{args.metric} is none; use --{right}"
+            f"--{wrong} is for metrics where {'higher' if lower else 'lower'} is better, which "
+            f"{args.metric} is not; use --{right}"
         )
     return Rule(
         metric=args.metric,
@@ -162,13 +168,17 @@ def _look(args: argparse.Namespace) -> Look | None:
     if args.looks is None and args.look is None:
         return None
     if args.looks is None:
-        raise UserError("--look needs --looks: how many looks were planned before the first")
+        raise UserError(
+            "--look needs --looks, the number of looks that were planned before the first one"
+        )
     if args.look is None:
-        raise UserError(f"--looks {args.looks} needs --look: which of them this is")
+        raise UserError(f"--looks {args.looks} needs --look, the number of this look")
     if args.look > args.looks:
-        raise UserError(f"--look {args.look} is beyond the {args.looks} planned with --looks")
+        raise UserError(
+            f"--look {args.look} is more than the {args.looks} looks planned with --looks"
+        )
     if args.looks > MOST_LOOKS:
-        raise UserError(f"--looks {args.looks} are too many; plan at most {MOST_LOOKS}")
+        raise UserError(f"--looks {args.looks} is too many; plan at most {MOST_LOOKS} looks")
     return planned_look(args.look, args.looks, args.alpha)
 
 
@@ -182,5 +192,5 @@ def _name_and_folder(argument: str) -> tuple[str, Path]:
 def _error_rate(text: str) -> float:
     rate = float(text)
     if not 0 < rate < 0.5:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and below 0.5")
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 0.5")
     return rate

@@ -1,4 +1,4 @@
-"""The commands around a model: its config, its scores, and all of it at once."""
+"""The commands `check`, `eval`, `compare`, `demo` and `study`."""
 
 from __future__ import annotations
 
@@ -27,23 +27,36 @@ def add_compare(compare: argparse.ArgumentParser) -> None:
         "results",
         nargs="+",
         metavar="NAME=RESULTS",
-        help="of one arm, one or several seeds; without NAME= a folder that is split into arms",
+        help="an arm and the folder with its results, of one or several seeds; a folder without "
+        "NAME= is split into the arms that it holds",
     )
-    compare.add_argument("--baseline", required=True, metavar="NAME")
-    compare.add_argument("--out", type=Path, required=True, metavar="DIR")
+    compare.add_argument(
+        "--baseline",
+        required=True,
+        metavar="NAME",
+        help="the arm that every other arm is compared with",
+    )
+    compare.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the folder for the page, the tables and the figures",
+    )
     compare.add_argument(
         "--primary",
         metavar="ARM[:METRIC]",
-        help="the one question that is tested by itself: whether this arm differs from the "
-        "baseline in this metric; default: explanation:acc if that arm is there, else the only "
-        "arm beside the baseline; all other tests make claims only once this one rejects",
+        help="the primary question: does this arm differ from the baseline in this metric? It is "
+        "tested alone at 0.05; the other tests make claims only if it rejects, and are corrected "
+        "together. Default: explanation:acc if there is such an arm, otherwise the accuracy of "
+        "the only other arm",
     )
     compare.add_argument(
         "--margin",
         type=distance,
         default=0.01,
         metavar="X",
-        help="call two arms the same where they are shown to differ by less, in the primary "
+        help="call two arms the same if they are shown to differ by less than X in the primary "
         "metric; default: 0.01",
     )
     compare.add_argument(
@@ -51,47 +64,67 @@ def add_compare(compare: argparse.ArgumentParser) -> None:
         type=share,
         default=0.02,
         metavar="X",
-        help="say what it takes to find this difference in pooled accuracy; default: 0.02",
+        help="report how many test rows and seeds it takes to find a difference of X in pooled "
+        "accuracy; default: 0.02",
     )
     compare.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
 
 
 def add_demo(demo: argparse.ArgumentParser) -> None:
     """Add the arguments of `demo`."""
-    demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
-    demo.add_argument("--arms", default=",".join(PAPER_ARMS), help="a,b,c or all; the paper's four")
-    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/demo"),
+        metavar="DIR",
+        help="the folder for everything that the demo writes; default: runs/demo",
+    )
+    demo.add_argument(
+        "--arms",
+        default=",".join(PAPER_ARMS),
+        metavar="A,B",
+        help=f"which arms to train, or all; default: the paper's four, {','.join(PAPER_ARMS)}",
+    )
+    demo.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="the seed of data and training; default: 0"
+    )
 
 
 def add_study(study: argparse.ArgumentParser) -> None:
     """Add the arguments of `study`."""
-    study.add_argument("study", type=Path, metavar="STUDY.yml")
     study.add_argument(
-        "--dry-run", action="store_true", help="only show the plan and what it takes"
+        "study", type=Path, metavar="STUDY.yml", help="the file that describes the study"
+    )
+    study.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only print every command that would run, with the estimated time and memory",
     )
     study.add_argument(
         "--jobs",
         type=positive,
         metavar="N",
-        help="at once; default: the GPUs, else the cores, as far as the memory allows, at most 4",
+        help="how many models to train at once; default: one for each GPU, otherwise one for each "
+        "core, at most 4 and as many as fit into memory",
     )
     study.add_argument(
         "--minutes",
         type=amount,
         metavar="M",
-        help="start nothing that would not end within them; the same command goes on later",
+        help="start nothing that would not end within M minutes; the same command continues later",
     )
 
 
 def add_eval(parser: argparse.ArgumentParser) -> None:
-    """Add none: `main` hands over what stands behind `eval`, ``-h`` included."""
+    """Add nothing: `main` passes everything after `eval`, also ``-h``, to lm_eval."""
 
 
 def run_eval(args: argparse.Namespace) -> int:
-    r"""Score a model with lm_eval, whose own flags follow.
+    r"""Score a model with lm_eval; every flag is lm_eval's own.
 
-    Makes the model regreason-hf and our tasks known to it; reads and writes
-    what lm_eval does.
+    Registers the model regreason-hf, which gives the scores of lm_eval's own `hf`
+    several times faster and measures entropies, and the tasks `regreason_*`.
+    Reads and writes what lm_eval reads and writes.
 
     Example:
         regreason eval --model regreason-hf --tasks 'regreason_*' --log_samples \
@@ -103,11 +136,11 @@ def run_eval(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Find what is wrong with an Axolotl config before it is trained.
+    """Find the faults of an Axolotl config before it costs a training run.
 
-    Reads CONFIG.yml, its data and its tokenizer, prints the faults or else what
-    would be trained, and writes nothing; no GPU is needed. Any option of
-    `axolotl train` may follow, as in --seed 3.
+    Reads CONFIG.yml, its data and its tokenizer. Prints every fault, or, without
+    faults, what would be trained and how much memory it takes. Writes nothing and
+    needs no GPU. Any option of `axolotl train` may follow, such as --seed 3.
 
     Example:
         regreason check axolotl_configs/gpu/mistral-7b-qlora.yml --processes 8
@@ -126,8 +159,8 @@ def run_check(args: argparse.Namespace) -> int:
             checked = check_runs(
                 runs, str(args.config), args.processes, lambda: advance("check", 1)
             )
-    found = print_findings(checked, errors)
-    if found["error"]:
+    counts = print_findings(checked, errors)
+    if counts["error"]:
         return 2
     print_report(checked, console)
     return 0
@@ -136,9 +169,11 @@ def run_check(args: argparse.Namespace) -> int:
 def run_compare(args: argparse.Namespace) -> int:
     r"""Compare the results of several arms with a baseline.
 
-    Reads lm_eval's results and samples, and writes a page, figures and tables
-    of the differences with confidence intervals to --out. They begin with the
-    primary question, and claim nothing that the corrected tests do not show.
+    Reads the results and samples that lm_eval wrote, pairs them row by row, and
+    refuses models that were not scored on the same rows and prompts. Writes a
+    page, figures and tables to --out: every difference has a confidence interval,
+    the primary question comes first, and no sentence claims more than the
+    corrected tests show.
 
     Example:
         regreason compare label_only=A shuffled=B explanation=C --baseline label_only \
@@ -151,7 +186,7 @@ def run_compare(args: argparse.Namespace) -> int:
 
     runs = read_arms(args.results)
     tasks = {task for run in runs for task in run.tasks}
-    # In one order, since nothing else depends on theirs.
+    # Sorted: the report must not depend on the order in which the arms were typed.
     given = shlex.join(sorted(args.results))
     command = f"regreason compare {given} --baseline {shlex.quote(args.baseline)}"
     if args.primary is not None:
@@ -174,7 +209,7 @@ def run_compare(args: argparse.Namespace) -> int:
     print_comparison(compared.comparison, console)
     for run in runs:
         for old in run.superseded:
-            say(f"Left out, a newer one exists: {old}")
+            say(f"Not used, because the folder holds a newer result: {old}")
     for path in written:
         say(f"Written: {path}")
     say(f"Next: open {args.out / 'report.html'}")
@@ -182,10 +217,12 @@ def run_compare(args: argparse.Namespace) -> int:
 
 
 def run_demo(args: argparse.Namespace) -> int:
-    """Run everything on the mini benchmark, on a CPU.
+    """Run every step on the generated mini benchmark, on a CPU.
 
-    Builds the data, trains each arm, scores and compares them, each by the
-    command it prints, and writes all of it below --out; needs a checkout.
+    Builds the data, trains one model for each arm, scores the models and compares
+    them. Prints the command of each step before running it, and writes everything
+    below --out. It needs a checkout of the repository. A stopped demo continues
+    where it stopped.
 
     Example:
         regreason demo --out runs/demo
@@ -196,13 +233,13 @@ def run_demo(args: argparse.Namespace) -> int:
 
 
 def run_study(args: argparse.Namespace) -> int:
-    """Compare ways to train on data of your own, with several seeds.
+    """Compare ways to train on your own data, with several seeds.
 
-    Reads STUDY.yml, which names the data, the base model, the conditions and
-    the seeds; builds the data, chooses hyperparameters on validation, trains
-    and scores every model, and writes the comparison, learning curves and a
-    report. A stopped study goes on where it stopped. Before it starts it says
-    what it takes, from a few measured steps. Exit code 3: out of time.
+    Reads STUDY.yml, which names the data, the base model, the conditions and the
+    seeds. Builds the data, chooses hyperparameters on validation rows, trains and
+    scores every model, and writes the comparison, learning curves and a report.
+    Estimates time and memory from a few measured steps before it starts. A
+    stopped study continues where it stopped. Exit code 3: the time limit ended it.
 
     Example:
         regreason study studies/mini.yml --dry-run
@@ -216,10 +253,18 @@ def run_study(args: argparse.Namespace) -> int:
 
 def add_check(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `check`."""
-    # What it does not know is Axolotl's, so no abbreviation may take it.
+    # Unknown options go to Axolotl, so argparse must not take them for abbreviations of ours.
     parser.allow_abbrev = False
-    parser.add_argument("config", type=Path, metavar="CONFIG.yml")
-    parser.add_argument("--sweep", type=Path, metavar="FILE", help="check every run of a sweep")
     parser.add_argument(
-        "--processes", type=positive, default=1, metavar="N", help="GPUs; default 1"
+        "config", type=Path, metavar="CONFIG.yml", help="the config for `axolotl train`"
+    )
+    parser.add_argument(
+        "--sweep", type=Path, metavar="FILE", help="check every run of this Axolotl sweep file"
+    )
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="how many GPUs the training uses; default: 1",
     )

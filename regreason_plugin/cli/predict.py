@@ -1,4 +1,4 @@
-"""The command that labels new rows."""
+"""The command `predict`, which labels new rows."""
 
 from __future__ import annotations
 
@@ -30,74 +30,88 @@ def add_predict(predict: argparse.ArgumentParser) -> None:
         "file",
         type=Path,
         metavar="FILE",
-        help="CSV with a header, .tsv, .jsonl, .json or .parquet, each also with .gz",
+        help="the rows to label: .csv (with a header), .tsv, .jsonl, .json or .parquet, also .gz",
     )
     predict.add_argument(
-        "--out", type=Path, required=True, metavar="F", help="ends with .jsonl or .csv"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="F",
+        help="the file to write; its name ends with .jsonl or .csv",
     )
     predict.add_argument(
         "--model_args",
         required=True,
         metavar="ARGS",
-        help="as of lm_eval: pretrained=BASE,peft=ADAPTER[,dtype=...]",
+        help="the model, as lm_eval takes it: pretrained=BASE,peft=ADAPTER[,dtype=...]",
     )
     what = predict.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--data", type=Path, metavar="DATA", help="the data folder that the model was trained on"
     )
     what.add_argument(
-        "--task", type=Path, metavar="task.yml", help="in its place; label first, no limits"
+        "--task",
+        type=Path,
+        metavar="task.yml",
+        help="instead of --data, for a model trained label first and without a prompt limit",
     )
     predict.add_argument(
-        "--setting", nargs=2, metavar=("DATASET", "AXIS"), help="where the data hold several"
+        "--setting",
+        nargs=2,
+        metavar=("DATASET", "AXIS"),
+        help="which setting to label, if the data folder holds several",
     )
     predict.add_argument(
-        "--text", metavar="COL", help="the text's column; default: the task's, or text"
+        "--text", metavar="COL", help="the column with the text; default: the task's own, or text"
     )
     predict.add_argument(
         "--id",
         metavar="COL",
-        help="the id's column, unique; default: the task's, or id, or the line",
+        help="the column with a unique id; default: the task's own, or id, or the line number",
     )
     predict.add_argument(
         "--explain",
         action="store_true",
-        help="let the model explain each label; one that explains first always does",
+        help="also let the model explain each label; a model that explains first always does",
     )
     predict.add_argument(
-        "--apply_chat_template", action="store_true", help="as of lm_eval, for models so trained"
+        "--apply_chat_template",
+        action="store_true",
+        help="put each prompt into the model's chat template, for models trained with it",
     )
     predict.add_argument(
         "--allow-misfit",
         action="store_true",
-        help="use a model on another base or prompt than it was trained for; F.progress.json "
-        "then says so",
+        help="allow a base model or a prompt other than in training; F.progress.json records it",
     )
     predict.add_argument(
-        "--batch_size", type=_batch_size, default="auto", metavar="N", help="default: auto"
+        "--batch_size",
+        type=_batch_size,
+        default="auto",
+        metavar="N",
+        help="rows in a batch; default: auto",
     )
     predict.add_argument(
-        "--device", metavar="D", help="cpu, cuda, ...; default: a GPU where there is one"
+        "--device", metavar="D", help="cpu, cuda, ...; default: a GPU if there is one"
     )
     predict.add_argument(
         "--spreadsheet-safe",
         action="store_true",
-        help=f"{SPREADSHEET_SAFE}; for --out F.csv. Such ids no longer equal those of the input",
+        help=f"{SPREADSHEET_SAFE}. Only for --out F.csv; changed ids no longer equal the input's",
     )
-    predict.add_argument("--limit", type=positive, metavar="N", help="the first N rows alone")
+    predict.add_argument("--limit", type=positive, metavar="N", help="label only the first N rows")
 
 
 def run_predict(args: argparse.Namespace) -> int:
     r"""Label new rows.
 
-    Reads a table and a model, and writes the label, the probabilities and, with
-    --explain, an explanation of every row to --out, in the order of the rows. A
-    stopped command goes on where it stopped when it is typed again;
-    F.progress.json beside the output says how far it is and what it was made
-    from. A row without a text gets an error instead of a label. The
-    probabilities are a softmax over the labels' log-likelihoods, each divided
-    by the label's length in characters where the task says `normalise:
-    characters`.
+    Reads a table and a model, and writes one line for each row to --out, in the
+    order of the rows: the label, the probability of every label and, with
+    --explain, an explanation. The same command continues where a stopped one
+    ended; F.progress.json next to the output holds its progress and its inputs. A
+    row without a text gets an error instead of a label. The probabilities are a
+    softmax over the labels' log-likelihoods; if the task says `normalise:
+    characters`, each is first divided by the label's length in characters.
 
     Example:
         regreason predict new.csv --task tickets/task.yml --out predicted.csv \
@@ -113,14 +127,16 @@ def run_predict(args: argparse.Namespace) -> int:
 
     kind = kind_of(args.out)
     if args.spreadsheet_safe and kind != "csv":
-        raise UserError("--spreadsheet-safe is for CSV; leave it out, or end --out with .csv")
+        raise UserError(
+            "--spreadsheet-safe is only for CSV; leave it out, or let --out end with .csv"
+        )
     for written in (args.out, progress_path(args.out)):
         check_not_input(written, [args.file, args.task])
     setting = tuple(args.setting) if args.setting else None
     question = find_question(args.data, args.task, setting)
     arguments = read_model_args(args.model_args)
     column = args.text or question.text
-    # All of it is read once before the model is loaded, so that what is broken shows at once.
+    # The whole file is read once before the model is loaded, so that a broken row shows at once.
     identifier = args.id or question.identifier
     total = sum(1 for _ in read_rows(args.file, column, args.limit, identifier))
     explains = args.explain or question.order == "explanation_first"
@@ -139,10 +155,10 @@ def run_predict(args: argparse.Namespace) -> int:
     }
     done = read_progress(args.out, made_from)
     if done.finished:
-        say(f"Nothing is left to do: all {done.rows:,} rows are in {args.out}")
+        say(f"Nothing left to do: all {done.rows:,} rows are in {args.out}")
         return 0
     if done.rows:
-        say(f"Going on after row {done.rows:,} of {total:,}")
+        say(f"Continuing after row {done.rows:,} of {total:,}")
     with errors.status("loading the model"):
         from regreason_plugin.predict.classifier import Classifier
 
@@ -174,7 +190,7 @@ def run_predict(args: argparse.Namespace) -> int:
         )
     _say_summary(done, question, (done.rows - before) / (time.monotonic() - started))
     say(f"Written: {args.out}")
-    say(f"What it was made from: {progress_path(args.out)}")
+    say(f"Inputs and progress: {progress_path(args.out)}")
     return 0
 
 
@@ -188,10 +204,10 @@ def _say_summary(done: OutputProgress, question: Question, speed: float) -> None
         space = " " * (width - cell_len(label))
         say(f"{label}{space}  {count:>9,}  {count / done.rows:>6.1%}")
     if done.cut:
-        say(f"Shortened to fit: {done.cut:,} texts")
+        say(f"Texts shortened to fit: {done.cut:,}")
     scores = {
         "none": "log-likelihoods",
-        "characters": "log-likelihoods over their lengths in characters",
+        "characters": "log-likelihoods, each divided by the label's length in characters",
     }[question.declaration.normalise]
     say(f"Probabilities: a softmax over the labels' {scores}")
     say(f"Speed: {speed:,.1f} rows a second")

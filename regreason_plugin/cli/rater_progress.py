@@ -1,4 +1,4 @@
-"""What is seen while raters are asked: a table that lives in a terminal, lines elsewhere."""
+"""Progress while raters are asked: a live table in a terminal, a line every 30 s elsewhere."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ConsoleWatcher:
     """Shows a table while raters are asked, and then a progress line.
 
     Args:
-        console: Where it is shown.
-        ratings: How many ratings there will be, if that is known.
+        console: The console to print to.
+        ratings: The number of ratings to be written; None if it is unknown.
     """
 
     def __init__(self, console: Console, ratings: int | None) -> None:
@@ -33,7 +33,7 @@ class ConsoleWatcher:
 
     @contextmanager
     def asking(self, what: str, tallies: Sequence[Tally]) -> Iterator[None]:
-        """Around the time in which raters are asked: a live table, or a line now and then."""
+        """Show progress while raters are asked."""
         console, started = self._console, time.monotonic()
         console.print(what, markup=False, highlight=False)
 
@@ -62,19 +62,19 @@ class ConsoleWatcher:
             ended.set()
             thread.join()
             last = _table(tallies, seconds())
-            # A log is as wide as it needs to be.
+            # A log file has no width: the table takes the width that it needs.
             needed = console.measure(last, options=console.options.update(max_width=1000)).maximum
             Console(file=console.file, width=max(console.width, needed)).print(last)
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[], object]]:
-        """Around the time in which ratings are written; yields what is told of each."""
+        """Show progress while ratings are written; yields a function to call after each one."""
         with progress(self._ratings) as advance:
             yield lambda: advance("write", 1)
 
 
 def _table(tallies: Sequence[Tally], seconds: float) -> Table:
-    """One line a rater, and what failed beneath."""
+    """One line for each rater, with the failures as the caption."""
     shown = Table(
         title=f"{sum(one.left for one in tallies):,} calls left",
         caption=_failures(tallies),

@@ -1,4 +1,4 @@
-"""The command that makes a task of one's own out of a table."""
+"""The command `task new`, which makes a task out of a table."""
 
 from __future__ import annotations
 
@@ -24,57 +24,87 @@ if TYPE_CHECKING:
     from regreason_plugin.data.labelled_table import Twins
     from regreason_plugin.task.table_summary import TableSummary, Tokenizer
 
-# Rows of the table of labels.
+# How many labels the printed table shows, and the width of its bars in characters.
 _SHOWN = 30
 _BAR = 24
-# Of the config that is written.
+# The `sequence_len` of the Axolotl config that is written.
 _SEQUENCE_LEN = 1024
 
 
 def add_task(new: argparse.ArgumentParser) -> None:
     """Add the arguments of `task`."""
-    new.add_argument("new", choices=["new"], help="the only one so far")
-    new.add_argument("name", metavar="NAME", help="small letters, digits and _")
+    new.add_argument("new", choices=["new"], metavar="new", help="make a new task")
+    new.add_argument(
+        "name", metavar="NAME", help="the task's name: lower-case letters, digits and _"
+    )
     new.add_argument(
         "--data",
         required=True,
         metavar="FILE_OR_HUB_ID",
-        help=".csv, .tsv, .jsonl, .json or .parquet, each also with .gz; or a dataset's id",
-    )
-    new.add_argument("--text", required=True, metavar="COL", help="what is classified")
-    new.add_argument("--label", required=True, metavar="COL", help="its class")
-    new.add_argument("--explanation", metavar="COL", help="why it is that class")
-    new.add_argument("--id", metavar="COL", help="default: a hash of the text")
-    new.add_argument(
-        "--group", metavar="COL", help="what has to stay on one side of the split, as a customer"
+        help="the table: a .csv, .tsv, .jsonl, .json or .parquet file, also with .gz, or the id of "
+        "a Hub dataset",
     )
     new.add_argument(
-        "--ordinal", metavar="LABEL,LABEL,...", help="the labels are a scale: all, low to high"
+        "--text", required=True, metavar="COL", help="the column with the text to classify"
+    )
+    new.add_argument("--label", required=True, metavar="COL", help="the column with the label")
+    new.add_argument(
+        "--explanation", metavar="COL", help="the column that says why the text has its label"
+    )
+    new.add_argument(
+        "--id", metavar="COL", help="the column with a unique id; default: a hash of the text"
+    )
+    new.add_argument(
+        "--group",
+        metavar="COL",
+        help="the column whose rows with the same value must stay in the same split, such as a "
+        "customer",
+    )
+    new.add_argument(
+        "--ordinal",
+        metavar="LABEL,LABEL,...",
+        help="the labels are an ordered scale; name all of them, from low to high",
     )
     alike = new.add_mutually_exclusive_group()
     alike.add_argument(
         "--merge-labels",
         action="store_true",
-        help="labels that look the same (Good and good, a letter of another script) are one, which "
-        "has the spelling of the most rows; without this or the next they are refused",
+        help="merge labels that look the same (Good and good, or a letter of another script) into "
+        "the most frequent spelling; without this flag or --keep-labels such labels are refused",
     )
     alike.add_argument(
-        "--keep-labels", action="store_true", help="labels that look the same are different classes"
+        "--keep-labels",
+        action="store_true",
+        help="keep labels that look the same as different labels",
     )
-    new.add_argument("--out", type=Path, metavar="DIR", help="default: NAME")
     new.add_argument(
-        "--model", metavar="BASE", help="to train, a folder or a Hub name; default: the tiny base"
+        "--out", type=Path, metavar="DIR", help="the folder to write; default: a folder NAME here"
     )
-    new.add_argument("--subset", metavar="NAME", help="of the Hub's dataset, if it has several")
-    new.add_argument("--split", default="train", help="of the Hub's dataset; default: train")
+    new.add_argument(
+        "--model",
+        metavar="BASE",
+        help="the base model to train, a folder or a Hub name; default: the tiny random model, "
+        "for trials",
+    )
+    new.add_argument(
+        "--subset",
+        metavar="NAME",
+        help="which subset of the Hub dataset to read, if it has several",
+    )
+    new.add_argument(
+        "--split",
+        default="train",
+        metavar="NAME",
+        help="which split of the Hub dataset to read; default: train",
+    )
 
 
 def run_task(args: argparse.Namespace) -> int:
-    """Make a task of your own out of a table (`task new`).
+    """Make a classification task out of a table (`task new`).
 
-    Reads a table with a text and a label column, prints its labels, lengths and
-    duplicates, and writes a folder with the task's task.yml, its Axolotl
-    config, its lm_eval task files and a README with the commands to type.
+    Reads a table with a text column and a label column, and prints its labels,
+    lengths and duplicates. Writes one folder with task.yml, an Axolotl config,
+    the lm_eval task and a README with the commands to type next.
 
     Example:
         regreason task new tickets --data tickets.csv --text message --label queue
@@ -97,7 +127,7 @@ def run_task(args: argparse.Namespace) -> int:
     dest = args.out or Path(name)
     base = args.model or _tiny_base()
     check_dest(dest)
-    with console.status("the names of lm-eval's tasks, the tokenizer"):
+    with console.status("reading lm-eval's task names and the tokenizer"):
         check_is_free(name)
         tokenizer = local_tokenizer(base)
     twins: Twins = "merge" if args.merge_labels else "keep" if args.keep_labels else "refuse"
@@ -124,22 +154,23 @@ def run_task(args: argparse.Namespace) -> int:
     _show_too_long(seen, task, tokenizer, base)
     say(order.why)
     for label, other in seen.counts.merged.items():
-        say(f"Merged, as they look the same: {difference(label, other)}; it stands for {other!r}.")
+        say(f"Merged into {other!r}, because they look the same: {difference(label, other)}.")
     if task.label_end:
         say(
-            f"One label is the beginning of another, so {task.label_end!r} is written after every "
-            "label (label_end)."
+            f"One label is a prefix of another, so every label ends with {task.label_end!r} "
+            "(label_end in task.yml)."
         )
     say("")
     say(f"{len(written)} files: {dest}")
-    say(f"Next: read {dest / 'task.yml'}, its prompt above all, and type what {dest / 'README.md'}")
-    say(f"      says; first regreason build {dest / 'task.yml'} --out runs/{name}/data")
+    say(f"Next: read the prompt in {dest / 'task.yml'}, then type the commands of")
+    say(f"      {dest / 'README.md'}; the first is")
+    say(f"      regreason build {dest / 'task.yml'} --out runs/{name}/data")
     return 0
 
 
 @contextmanager
 def _said_in_one_sentence() -> Iterator[None]:
-    """What a task's own checks refuse, as a user's mistake."""
+    """Turn what the task's own checks refuse into a `UserError`."""
     from pydantic import ValidationError
 
     try:
@@ -152,13 +183,13 @@ def _said_in_one_sentence() -> Iterator[None]:
 
 
 def _tiny_base() -> str:
-    """The shipped model, as a config names it from where one stands if it can."""
+    """The shipped tiny model, as a path relative to the current folder where possible."""
     here = Path(FOLDER) / "cpu" / "tiny-base"
     return here.as_posix() if here.is_dir() else (shipped() / "cpu" / "tiny-base").as_posix()
 
 
 def _data(args: argparse.Namespace) -> Data:
-    """A file, or what can only be a dataset's id."""
+    """The table: a file, or a Hub dataset where --data cannot be a file."""
     from regreason_plugin.core.task_file import Data
     from regreason_plugin.data.row_readers import TABLES
 
@@ -181,10 +212,10 @@ def _show(seen: TableSummary, task: Task) -> None:
     console.print(_labels_table(seen, task.labels))
     console.print(_lengths_table(seen))
     for what, number in (
-        ("dropped, as the same text and label stand earlier", counts.duplicates),
-        ("dropped, as they have no text", counts.blank),
-        ("dropped, as they have no label", counts.unlabelled),
-        ("of one or two words", seen.near_empty),
+        ("dropped, because an earlier row has the same text and label", counts.duplicates),
+        ("dropped, because they have no text", counts.blank),
+        ("dropped, because they have no label", counts.unlabelled),
+        ("kept, but with only one or two words", seen.near_empty),
     ):
         say(f"  {what}: {number}")
     if task.columns.explanation:
@@ -197,10 +228,10 @@ def _show_too_long(seen: TableSummary, task: Task, tokenizer: Tokenizer | None, 
         return
     limit = min(_SEQUENCE_LEN, tokenizer.window or _SEQUENCE_LEN)
     number = seen.too_long(task.prompt, task.labels, tokenizer.length, limit)
-    say(f"  of more than {limit} tokens with prompt, label and explanation: {number}")
+    say(f"  longer than {limit} tokens with prompt, label and explanation: {number}")
     if number:
-        say("    these stop the training; raise sequence_len if the model reads more, or cut them")
-        say(f"    with regreason build --tokenizer {base} --max-prompt-tokens N")
+        say("    these would stop the training: raise sequence_len if the model can read more, or")
+        say(f"    cut them with regreason build --tokenizer {base} --max-prompt-tokens N")
 
 
 def _labels_table(seen: TableSummary, labels: tuple[str, ...]) -> Table:
@@ -214,7 +245,7 @@ def _labels_table(seen: TableSummary, labels: tuple[str, ...]) -> Table:
     for label in labels[:_SHOWN]:
         bar = "█" * max(1, round(_BAR * counts[label] / most))
         share = counts[label] / counts.total()
-        # As Text, or a label in brackets would be markup.
+        # As Text: rich would read a label in brackets as markup.
         table.add_row(Text(one_line(label)), str(counts[label]), f"{share:.1%}", Text(bar, "cyan"))
     if rest := labels[_SHOWN:]:
         number = sum(counts[label] for label in rest)

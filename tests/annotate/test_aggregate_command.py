@@ -201,7 +201,7 @@ def check_mistake(
     ("arguments", "expected"),
     [
         (["--by", "medain", "--out", "OUT"], "--by: unknown aggregator 'medain'; did you mean"),
-        (["--by", "median"], "--by says how --out is made"),
+        (["--by", "median"], "--by chooses the aggregator for --out"),
         (["--out", "OUT.gz"], "is written as plain text"),
         (["--minimum", "9", "--out", "OUT"], "no row has 9 usable ratings; lower --minimum"),
         (["--minimum", "9", "--golden", "GOLDEN"], "none of its rows has enough ratings"),

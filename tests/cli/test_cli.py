@@ -148,12 +148,16 @@ def test_help_lists_every_command_and_each_has_a_text_and_an_example(
         return capsys.readouterr().out
 
     listed = help_of()
+    known = {name: command for group in GROUPS.values() for name, command in group.items()}
     commands = re.findall(r"^  (\w[\w-]*) +[A-Z]", listed, re.MULTILINE)
     groups = re.findall(r"^(\w+):$", listed, re.MULTILINE)
     assert groups == ["options", "data", "train", "score", "compare", "use"]
     assert len(commands) == len(set(commands)) >= 15
     for command in set(commands) - {"eval"}:  # whose help is lm_eval's
         text = help_of(command)
+        parser = argparse.ArgumentParser()
+        known[command][0](parser)
+        assert [action.dest for action in parser._actions if not action.help] == []
         assert f"Example:\n    regreason {command} " in text
         assert len(text.split("Example:")[0].split("\n\n")) >= 3  # usage, a line, a paragraph
 
@@ -161,7 +165,7 @@ def test_help_lists_every_command_and_each_has_a_text_and_an_example(
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "axolotl_configs/**/*.*", "lm_eval_tasks/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "axolotl_configs/**/*.*", "lm_eval_tasks/**/*.md")
     for path in ROOT.glob(pattern)
     if path.suffix in {".md", ".yml", ".yaml"} and path.name != "CHANGELOG.md"
 )

@@ -253,7 +253,7 @@ def test_a_look_is_recorded_everywhere_and_spends_less(
     [
         (("--look", "1"), "--look needs --looks"),
         (("--looks", "3"), "--looks 3 needs --look"),
-        (("--looks", "3", "--look", "4"), "--look 4 is beyond the 3 planned"),
+        (("--looks", "3", "--look", "4"), "--look 4 is more than the 3 looks planned"),
         (("--looks", "21", "--look", "4"), "plan at most 20"),
         (("--metric", "ece"), "use --metric miscalibration"),
         (("--metric", "nll", "--min", "1"), "use --max"),

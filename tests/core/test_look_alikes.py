@@ -135,7 +135,7 @@ def test_merged_they_have_the_spelling_of_the_most(capsys: pytest.CaptureFixture
         stream.write("text 0,GOOD\n")
     assert new("--merge-labels") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "it stands for 'good'." in said
+    assert "Merged into 'good', because they look the same" in said
     assert re.search(r"\bgood 8 53\.3%", said)
     task = read_task(Path("mine/task.yml"))
     assert task.labels == ("bad", "good")

@@ -59,13 +59,14 @@ def test_the_summary_counts_what_was_left_out(
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         f"11 conversations of chatbot_arena: {out}",
-        "  5 groups, each of which stays on one side of a split",
+        "  5 groups; a split never divides a group",
         "  1 left out: conversation_b is missing",
         "  1 left out: no JSON object",
         "  2 left out: no response at its end",
         "Source: https://huggingface.co/datasets/lmsys/chatbot_arena_conversations; licence: "
         "not stated here; gated, read and accept the terms on its page",
-        f"Next: name {out} in a CONFIG.yml, then regreason annotate CONFIG.yml",
+        f"Next: list {out} under `conversations` in a CONFIG.yml, then type",
+        "      regreason annotate CONFIG.yml",
     ]
 
 

@@ -196,7 +196,7 @@ def test_predictions_that_are_there_stay_and_are_gone_on_with(
     assert there.count(b"\n") == 257  # the header and a step
     assert whole.startswith(there)
     assert main(command) == 0
-    assert "Going on after row 256" in capsys.readouterr().out
+    assert "Continuing after row 256" in capsys.readouterr().out
     assert Path("out/p.csv").read_bytes() == whole
 
 

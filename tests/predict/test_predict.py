@@ -465,7 +465,7 @@ def test_a_finished_file_is_not_done_again_and_another_not_overwritten(
     assert command(source, out, tiny_model, custom) == 0
     before, when = out.read_bytes(), out.stat().st_mtime_ns
     assert command(source, out, tiny_model, custom, "--batch_size", "2") == 0
-    assert "Nothing is left to do: all 3 rows" in capsys.readouterr().out
+    assert "Nothing left to do: all 3 rows" in capsys.readouterr().out
     assert out.stat().st_mtime_ns == when
 
     def refused(*flags: str) -> str:

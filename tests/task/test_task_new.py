@@ -79,11 +79,11 @@ def test_prints_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"REFUND +26 +8\.6% ", said)
     assert re.search(r"Delivery, late +25 +8\.3% ", said)
     assert re.search(r"text, words +12 +16 +2000\n", said.replace(" \n", "\n"))
-    assert "  dropped, as the same text and label stand earlier: 1\n" in said
-    assert "  dropped, as they have no text: 1\n" in said
-    assert "  dropped, as they have no label: 1\n" in said
-    assert "  of one or two words: 1\n" in said
-    assert "  of more than 1024 tokens with prompt, label and explanation: 1\n" in said
+    assert "  dropped, because an earlier row has the same text and label: 1\n" in said
+    assert "  dropped, because they have no text: 1\n" in said
+    assert "  dropped, because they have no label: 1\n" in said
+    assert "  kept, but with only one or two words: 1\n" in said
+    assert "  longer than 1024 tokens with prompt, label and explanation: 1\n" in said
     assert "taken for names" in said
 
 
