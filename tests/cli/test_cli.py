@@ -98,7 +98,7 @@ def test_the_mini_benchmark_says_that_it_is_generated(tmp_path: Path) -> None:
         (["compare", "a", "--baseline", "a", "--out", "DIR"], "'a' is not NAME=RESULTS"),
         (["compare", "a=nowhere", "--baseline", "a", "--out", "DIR"], "no such results folder"),
         (["gate", "a=x", "x", "--baseline", "a"], "'x' is not NAME=RESULTS"),
-        (["gate", "a=x", "a=y", "--baseline", "a"], "the name 'a' stands twice"),
+        (["gate", "a=x", "a=y", "--baseline", "a"], "the name 'a' is used twice"),
         (["gate", "a=x", "b=y", "--baseline", "c"], "--baseline 'c' is none of a, b"),
         (["build", "one.jsonl", "--out", "DATA", "--per-dataset", "60"], "--per-dataset is for"),
         (["demo", "--arms", "explanation,shuffled"], "checkout"),
