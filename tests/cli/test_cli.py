@@ -161,7 +161,7 @@ def test_help_lists_every_command_and_each_has_a_text_and_an_example(
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "axolotl_configs/**/*.*", "lm_eval_tasks/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "axolotl_configs/**/*.*", "lm_eval_tasks/**/*.md")
     for path in ROOT.glob(pattern)
     if path.suffix in {".md", ".yml", ".yaml"} and path.name != "CHANGELOG.md"
 )
