@@ -6,15 +6,13 @@ The training is really started, as the README has it; the other commands are for
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.axolotl import environment, programs
 from helpers.labelled_tables import write_answers
 from helpers.scoring import PlainScorer
+from helpers.typed_commands import blocks, typed
 
 from regreason_plugin.comparison.comparison import load_comparison
 from regreason_plugin.evaluate.results import read_run
@@ -26,24 +24,6 @@ BASE = "axolotl_configs/cpu/tiny-base"
 ARMS = ("label_only", "explanation")
 
 
-def run(command: str, cwd: Path, *, forked: bool = True) -> str:
-    """A command line of the README, as bash runs it."""
-    variables = environment()
-    if forked:
-        variables["PATH"] = f"{programs()}{os.pathsep}{variables['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=cwd,
-        env={**variables, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
-    return done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Where the task was made, and what its README tells one to type."""
@@ -51,23 +31,21 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
     (place / "axolotl_configs").symlink_to(ROOT / "axolotl_configs")
     write_answers(place)
     arguments = "--data answers.jsonl --text text --label verdict --explanation why --group book"
-    run(f"regreason task new answers {arguments} --id id", place)
-    readme = (place / "answers/README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL)
-    return place, [re.sub(r"^   ", "", block, flags=re.MULTILINE) for block in blocks]
+    typed(f"regreason task new answers {arguments} --id id", place)
+    return place, blocks(place / "answers/README.md", "sh")
 
 
 def check_what_is_printed(place: Path, train: str) -> None:
     """The commands to score a model that `regreason check` and its card print, as typed."""
     check = train.strip().replace("axolotl train", "regreason check")
-    printed = run(f"{check} --num-epochs 1 2>&-", place).partition("To score them:\n")[2]
+    printed = typed(f"{check} --num-epochs 1 2>&-", place).partition("To score them:\n")[2]
     assert "--include_path answers " in printed
-    run(printed, place)
+    typed(printed, place)
     model = place / "runs/answers/models/explanation"
     card = (model / "README.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"```bash\n(.*?)```", card, flags=re.DOTALL)
     command = command.replace("TASK", str(place / "answers")).replace("DATA", "../../data")
-    run(f"{command.strip()} --device cpu --output_path card", model)
+    typed(f"{command.strip()} --device cpu --output_path card", model)
     # Both load the model as `regreason_eval` did after the training.
     expected = read_run("answers", model / "eval").tasks["answers"]
     for folder in (model / "results", model / "card"):
@@ -82,7 +60,7 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
     commands: tuple[Path, list[str]],
 ) -> None:
     place, (build, train, score, compare, predict) = commands
-    run(build, place)
+    typed(build, place)
     # Two of the three arms, in one process, which saves starts of Axolotl.
     sweep = place / "answers/arms.yml"
     sweep.write_text(f"regreason_arm: [{', '.join(ARMS)}]\n", encoding="utf-8")
@@ -92,13 +70,13 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
         "\nregreason_eval:\n", "\nregreason_eval: answers\n"
     )
     config.write_text(asked, encoding="utf-8")
-    run(train.strip() + " --num-epochs 1 --launcher python", place, forked=False)
+    typed(train.strip() + " --num-epochs 1 --launcher python", place, forked=False)
     for arm in ARMS:
         record = json.loads((place / f"runs/answers/models/{arm}/regreason.json").read_text())
         assert (record["arm"], record["rows"]) == (arm, 78)
-    run(score.replace(" shuffled;", ";"), place)
+    typed(score.replace(" shuffled;", ";"), place)
     check_what_is_printed(place, train)
-    run(compare.replace("shuffled=runs/answers/results/shuffled", ""), place)
+    typed(compare.replace("shuffled=runs/answers/results/shuffled", ""), place)
     comparison = load_comparison(place / "runs/answers/comparison.json")
     for arm in ARMS:
         after = read_run(arm, place / f"runs/answers/models/{arm}/eval")
@@ -124,7 +102,7 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
     new = place / "NEW.csv"
     texts = [by_id[row["id"]]["text"] for row in test]
     new.write_text("text\n" + "".join(f'"{text}"\n' for text in texts), encoding="utf-8")
-    run(predict, place)
+    typed(predict, place)
     predicted = [
         json.loads(line) for line in (place / "runs/answers/predicted.jsonl").open(encoding="utf-8")
     ]

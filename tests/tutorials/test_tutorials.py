@@ -1,0 +1,130 @@
+"""The commands of the README and of the tutorials, as typed, on small data.
+
+The demo's tutorial is `make demo`, which CI runs. Where a page downloads a model or waits long for
+one, a link to the tiny base model takes that model's place; no command is changed.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+from helpers.axolotl import environment
+from helpers.typed_commands import blocks, typed
+
+from regreason_plugin import load_comparison
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+TUTORIALS = ROOT / "docs/tutorials"
+TINY = ROOT / "axolotl_configs/cpu/tiny-base"
+
+
+def checkout(place: Path) -> Path:
+    """A folder that looks like a checkout to the commands of a page."""
+    for name in ("axolotl_configs", "lm_eval_tasks"):
+        (place / name).symlink_to(ROOT / name)
+    return place
+
+
+def write_tickets(place: Path) -> None:
+    """``tickets.csv`` and ``new.csv`` with the columns of the tutorial; every text is invented."""
+    random = Random(0)
+    about = {"billing": "invoice", "technical": "login", "delivery": "parcel"}
+    with (place / "tickets.csv").open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(["message", "queue", "why", "customer"])
+        for number in range(240):
+            queue = random.choice(sorted(about))
+            text = f"Message {number}: my {about[queue]} of week {random.randrange(52)} is wrong."
+            table.writerow([text, queue, f"It is about a {about[queue]}.", f"c{number % 80}"])
+    (place / "new.csv").write_text("message\nWhere is my parcel?\nMy login fails.\n")
+
+
+def test_the_table_tutorial_ends_in_a_gated_classifier(tmp_path: Path) -> None:
+    place = checkout(tmp_path)
+    write_tickets(place)
+    (place / "models").mkdir()
+    (place / "models/smollm2").symlink_to(TINY)
+    commands = blocks(TUTORIALS / "own_table.md", "bash")
+    downloads = [block for block in commands if block.startswith("regreason base")]
+    gates = [block for block in commands if block.startswith("regreason gate")]
+    assert (len(downloads), len(gates)) == (1, 1)
+    for block in commands:
+        if block not in downloads:
+            typed(block, place, codes=(0, 1, 3) if block in gates else (0,))
+    comparison = load_comparison(place / "runs/tickets/report/comparison.json")
+    assert comparison.arms == ["explanation", "shuffled", "tfidf"]
+    # (Each message names its queue's own word, which only a broken chain of files would hide.)
+    assert comparison.pooled_scores["tfidf"]["acc"].value == 1.0
+    with (place / "runs/tickets/predicted.csv").open(encoding="utf-8") as stream:
+        assert [
+            row["label"] in ("billing", "technical", "delivery") for row in csv.DictReader(stream)
+        ]
+
+
+def test_the_readme_types_what_the_table_tutorial_types() -> None:
+    def lines(page: Path) -> list[list[str]]:
+        joined = "".join(blocks(page, "bash")).replace("\\\n", " ")
+        return [shlex.split(line, comments=True) for line in joined.splitlines() if line.strip()]
+
+    tested = lines(TUTORIALS / "own_table.md") + lines(TUTORIALS / "demo.md")
+    # What makes the environment, and the tests themselves: CI's first steps.
+    setup = [["make", "demo"], ["make", "test"]]
+    for line in filter(None, lines(ROOT / "README.md")):
+        assert line in tested or line in setup or line[:2] == ["pip", "install"], shlex.join(line)
+
+
+def test_the_notebook_runs_in_one_process(tmp_path: Path) -> None:
+    place = checkout(tmp_path)
+    program = "\n".join(blocks(TUTORIALS / "notebook.md", "python"))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=place,
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    comparison = load_comparison(place / "runs/notebook/report/comparison.json")
+    assert len(comparison.settings) == 18
+    # The primary question, as the page and the notebook print it.
+    assert comparison.answers[0].short in done.stdout
+    assert (place / "runs/notebook/report/report.html").is_file()
+    verdict = re.search(r"^(pass|fail|undecided) Requirement", done.stdout, re.MULTILINE)
+    assert verdict, done.stdout[-2000:]
+    # Nine values: the embeddings and the tiny model's blocks.
+    assert re.search(r"^\[0\.\d+(, 0\.\d+)+\]$", done.stdout, re.MULTILINE)
+
+
+def test_the_hh_rlhf_tutorial_compares_two_arms(tmp_path: Path) -> None:
+    folder = os.environ.get("REGREASON_TEST_DATA")
+    real = Path(folder or "") / "hh-rlhf/helpful-base-test.jsonl.gz"
+    if not (folder and real.is_file()):
+        pytest.skip("REGREASON_TEST_DATA names no folder with hh-rlhf/helpful-base-test.jsonl.gz")
+    place = checkout(tmp_path)
+    (place / "helpful-base-test.jsonl.gz").symlink_to(real)
+    for block in blocks(TUTORIALS / "hh_rlhf.md", "bash"):
+        typed(block, place)
+    plain, probed = (
+        load_comparison(place / f"runs/hh/{name}/comparison.json")
+        for name in ("report", "probed-report")
+    )
+    assert len(plain.settings) == len(probed.settings) == 6
+    # `hf` and `regreason-hf` give the same scores; only the second has entropies by layer.
+    for arm, scores in plain.pooled_scores.items():
+        assert probed.pooled_scores[arm]["nll"].value == pytest.approx(
+            scores["nll"].value, abs=0.02
+        )
+    assert not plain.layers
+    assert "activation_entropy" in probed.layers
