@@ -102,7 +102,7 @@ def test_the_mini_benchmark_says_that_it_is_generated(tmp_path: Path) -> None:
         (["gate", "a=x", "b=y", "--baseline", "c"], "--baseline 'c' is not one of a, b"),
         (
             ["build", "one.jsonl", "--out", "DATA", "--per-dataset", "60"],
-            "--per-dataset is for mini only",
+            "is for mini only",
         ),
         (["demo", "--arms", "explanation,shuffled"], "checkout"),
         (["demo", "--arms", "explanaton"], "did you mean 'explanation'?"),
