@@ -4,6 +4,8 @@
 # make test    linters, types and the tests that find nearly every fault: some eight minutes
 # make test-all  these, and then the slow ones (make test-slow)
 # make real-model  what the tests on a real model need, 100 MB more
+# make docs    the site of the documentation, in site/
+# make dist    the wheel and the source archive, in dist/, checked as for a release
 # make tasks   lm-eval's task files and the sweeps, after an edit of regreason_plugin/core/paper.yml
 # make bench   benchmarks: scorer and probes, training, import, annotation, build, compare, predict,
 #              lm_eval start-up
@@ -17,7 +19,7 @@ export HF_HUB_OFFLINE := 1
 export AXOLOTL_DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup real-model demo study test test-slow test-all pytest bench gpu tasks lint format clean
+.PHONY: help setup real-model demo study test test-slow test-all pytest bench gpu docs dist tasks lint format clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -88,6 +90,14 @@ GIVEN := $(filter command,$(origin PYTHON))
 gpu: $(if $(GIVEN),,setup)
 	$(if $(GIVEN),$(PYTHON),$(BIN)/python) tests/bench/gpu $(if $(SMOLLM2),--smollm2 $(SMOLLM2))
 
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
+
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+
 # Needs no installation of the task files, which it makes.
 tasks: $(VENV)/.dependencies
 	$(BIN)/python -m regreason_plugin.evaluate.task_files
@@ -97,4 +107,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs site dist .pytest_cache .mypy_cache .ruff_cache
