@@ -1,0 +1,131 @@
+"""The Python API does what the commands do, and writes what they write."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.compared_results import FIRST, SECOND, results, save
+
+import regreason_plugin
+from regreason_plugin import api
+from regreason_plugin.cli import main
+
+UserError = regreason_plugin.UserError
+ACCURACIES = {"label_only": 0.3, "explanation": 0.5}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """The results of two arms."""
+    for name, accuracy in ACCURACIES.items():
+        save(tmp_path / name, results({FIRST: accuracy, SECOND: accuracy}))
+    return {name: tmp_path / name for name in ACCURACIES}
+
+
+def test_every_public_name_can_be_imported_and_none_costs_the_import_of_torch() -> None:
+    for name in regreason_plugin.__all__:
+        if name != "RegReasonPlugin":  # needs Axolotl, which changes the whole process
+            assert getattr(regreason_plugin, name).__name__ == name
+    assert set(regreason_plugin.__all__) < set(dir(regreason_plugin))
+    program = (
+        "import sys, regreason_plugin as r; assert 'torch' not in sys.modules; "
+        "from regreason_plugin import RegReasonPlugin, compare; "
+        "assert 'torch' in sys.modules; print(RegReasonPlugin.__mro__[1], compare)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "BasePlugin" in done.stdout
+    assert "<function compare" in done.stdout
+    with pytest.raises(AttributeError, match="no attribute 'judge'"):
+        regreason_plugin.judge  # noqa: B018
+
+
+def test_build_writes_the_bytes_of_the_command(tmp_path: Path) -> None:
+    flags = ["--per-dataset", "30", "--arms", "filler,label_only", "--seed", "3"]
+    flags += ["--max-target-tokens", "12", "--at-most", "train=200"]
+    assert main(["build", "mini", "--out", str(tmp_path / "typed"), *flags]) == 0
+    folder = api.build(
+        "mini",
+        tmp_path / "called",
+        arms=["filler", "label_only"],
+        seed=3,
+        at_most={"train": 200},
+        max_target_tokens=12,
+        per_dataset=30,
+    )
+    assert list(folder.manifest.lengths) == ["label_only", "filler"]
+    typed, called = (
+        {
+            file.relative_to(tmp_path / name): file.read_bytes()
+            for file in (tmp_path / name).rglob("*")
+            if file.is_file()
+        }
+        for name in ("typed", "called")
+    )
+    assert typed == called
+    assert len(typed) == 7
+
+
+def test_compare_returns_and_writes_the_comparison_of_the_command(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    typed = [f"{name}={folder}" for name, folder in folders.items()]
+    assert main(["compare", *typed, "--baseline", "label_only", "--out", str(tmp_path / "a")]) == 0
+    returned = api.compare(folders, "label_only", out=tmp_path / "b")
+    # A function has no command line to record.
+    expected = regreason_plugin.load_comparison(tmp_path / "a/comparison.json")
+    assert returned == expected.model_copy(update={"command": ""})
+    assert regreason_plugin.load_comparison(str(tmp_path / "b/comparison.json")) == returned
+    assert (tmp_path / "b/report.html").is_file()
+    # Nothing is written unless a folder is named.
+    before = sorted(tmp_path.rglob("*"))
+    assert api.compare(folders, "label_only", primary="explanation:nll").primary.metric == "nll"  # type: ignore[union-attr]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_gate_returns_the_verdict_of_the_commands_exit_code(folders: dict[str, Path]) -> None:
+    worse, better = folders["label_only"], folders["explanation"]
+    for baseline, candidate, max_drop, verdict, code in (
+        (worse, better, 0.01, "pass", 0),
+        (better, worse, 0.01, "fail", 1),
+        (better, better.parent / "copy", 0.0, "undecided", 3),
+    ):
+        if candidate.name == "copy":
+            save(candidate, results({FIRST: 0.5, SECOND: 0.5}))
+        typed = ["gate", f"a={baseline}", f"b={candidate}", "--baseline", "a"]
+        assert main([*typed, "--max-drop", str(max_drop)]) == code
+        decision = regreason_plugin.gate(str(baseline), candidate, max_drop=max_drop)
+        assert decision.verdict == verdict
+
+
+def test_what_is_unknown_is_refused_in_one_sentence(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="unknown arm 'shufled'; did you mean 'shuffled'?"):
+        api.build("mini", tmp_path / "data", arms=["shufled"])
+    with pytest.raises(UserError, match="unknown order 'label_last'"):
+        api.build("mini", tmp_path / "data", order="label_last")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="unknown split 'dev'"):
+        api.build("mini", tmp_path / "data", at_most={"dev": 3})  # type: ignore[dict-item]
+    assert not (tmp_path / "data").exists()
+    with pytest.raises(UserError, match="unknown metric 'ece'"):
+        api.gate(folders["label_only"], folders["explanation"], metric="ece")
+    with pytest.raises(UserError, match="max_drop has to be 0 or more"):
+        api.gate(folders["label_only"], folders["explanation"], max_drop=-0.1)
+    with pytest.raises(UserError, match="nowhere"):
+        api.compare(tmp_path / "nowhere", "label_only")
+
+
+def test_the_examples_in_the_docstrings_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = doctest.testmod(api)
+    assert done.attempted >= 3
+    assert done.failed == 0
+    assert (tmp_path / "runs/data/manifest.json").is_file()
