@@ -30,12 +30,10 @@ from regreason_plugin.data_folder.split import SPLITS, Split
 from regreason_plugin.evaluate.results import read_models, read_run
 from regreason_plugin.metrics.metric_names import GATED
 
-Folder = str | Path
-
 
 def build(
-    source: Folder,
-    out: Folder,
+    source: str | Path,
+    out: str | Path,
     *,
     arms: Sequence[str] = ARMS,
     order: Order = "label_first",
@@ -113,10 +111,10 @@ def build(
 def score(
     model_args: str,
     tasks: str,
-    out: Folder,
+    out: str | Path,
     *,
-    data: Folder | None = None,
-    task_files: Folder | None = None,
+    data: str | Path | None = None,
+    task_files: str | Path | None = None,
     limit: int | None = None,
     batch_size: int | str = "auto",
     device: str | None = None,
@@ -179,13 +177,13 @@ def score(
 
 
 def compare(
-    results: Folder | Mapping[str, Folder],
+    results: str | Path | Mapping[str, str | Path],
     baseline: str,
     *,
     primary: str | None = None,
     margin: float = comparing.MARGIN,
     difference: float = 0.02,
-    out: Folder | None = None,
+    out: str | Path | None = None,
 ) -> Comparison:
     """Compare the results of several arms with a baseline, as `regreason compare` does.
 
@@ -232,8 +230,8 @@ def compare(
 
 
 def gate(
-    baseline: Folder,
-    candidate: Folder,
+    baseline: str | Path,
+    candidate: str | Path,
     *,
     metric: str = "acc",
     max_drop: float = 0.01,
