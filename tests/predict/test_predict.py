@@ -273,9 +273,9 @@ def test_limits_without_the_tokenizer_they_were_made_with(
     (moved / "manifest.json").write_text(json.dumps({**manifest, "tokenizer": "/gone"}))
     asked = list(rows_of(limited).values())
     found = Classifier(model_args(tiny_model), moved, device="cpu")(asked)
-    assert "/gone is not here; the limit of 60 tokens goes by the model's own" in (
-        capsys.readouterr().err
-    )
+    assert (
+        "/gone, cannot be loaded; the limit of 60 tokens is counted with the model's own tokenizer"
+    ) in (capsys.readouterr().err)
     assert found == Classifier(model_args(tiny_model), limited.path, device="cpu")(asked)
 
 
