@@ -479,9 +479,9 @@ def test_a_finished_file_is_not_done_again_and_another_not_overwritten(
     write_input(source, texts(4))
     assert "was made with input_sha256" in refused()
     progress_path(out).unlink()
-    said = refused()
-    assert "is not of this command, as it has no out.jsonl.progress.json beside it" in said
-    assert said.endswith("name another --out")
+    message = refused()
+    assert "without out.jsonl.progress.json next to it, so `regreason predict` did not" in message
+    assert message.endswith("name another --out")
 
 
 @pytest.mark.parametrize("out", ["in.jsonl", "link.jsonl", "sub/../in.jsonl"])
@@ -513,8 +513,8 @@ def test_the_input_is_never_the_output(
         ("[1]\n", (), "line 1: not a JSON object"),
         ('{"text": "a"}\n{"text": "b', (), "line 2: not a JSON object"),
         ('{"text": "a"}\n', ("--out", "out.txt"), "--out has to end with .jsonl or .csv"),
-        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft=a,c"), "'c' is no name=value"),
-        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft"), "'peft' is no name=value"),
+        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft=a,c"), "'c' is not a name=value"),
+        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft"), "'peft' is not a name=value"),
         ('{"text": "a"}\n', ("--setting", "replies", "labels"), "did you mean 'replies label'?"),
         ('{"text": "a"}\n', ("--model_args", "peft=x"), "has no pretrained="),
         ('{"text": "a"}\n', ("--model_args", "pretrained=./none"), "./none: no such folder"),
