@@ -46,7 +46,7 @@ def build(
     declaration: Declaration = EIGHTEEN,
     on_progress: Progress = _silent,
 ) -> DataFolder:
-    """Build a data folder from a ratings file. After an error no folder is left behind.
+    """Build a data folder from a ratings file. An error leaves ``out`` unchanged.
 
     Args:
         ratings: A ratings file (`records.Rating`, one per line), gzipped or not.
@@ -74,7 +74,7 @@ def build_task(
     seed: int | None = None,
     on_progress: Progress = _silent,
 ) -> tuple[DataFolder, Counts]:
-    """Build a data folder from your own task. After an error no folder is left behind.
+    """Build a data folder from your own task. An error leaves ``out`` unchanged.
 
     Args:
         path: The ``task.yml``.
@@ -126,7 +126,7 @@ def build_documents(
     about: About | None = None,
     on_progress: Progress = _silent,
 ) -> DataFolder:
-    """Build a data folder from labelled documents. After an error no folder is left behind.
+    """Build a data folder from labelled documents. An error leaves ``out`` unchanged.
 
     Args:
         source: The documents.

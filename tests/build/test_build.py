@@ -307,7 +307,7 @@ def change(rows: list[dict[str, Any]], number: int, **fields: Any) -> list[dict[
             change(ratings(), 1, conversation=[{"role": "assistant", "content": "?"}]),
             "line 2, field conversation.*another conversation",
         ),
-        (ratings() + ratings()[:1], f"line {len(ratings()) + 1}.*stands on line 1 too"),
+        (ratings() + ratings()[:1], f"line {len(ratings()) + 1}.*is also on line 1"),
         (ratings(4), "leave none for (train|validation|test)"),
         ([{**row, "explanation": "the same"} for row in ratings()], "mismatched cannot be made"),
     ],
@@ -379,6 +379,6 @@ def test_an_out_that_holds_something_else_is_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "ratings.jsonl", ratings())
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="is no data folder"):
+    with pytest.raises(UserError, match="is not a data folder"):
         build(path, tmp_path / "data")
     assert (tmp_path / "data" / "thesis.tex").read_text() == "years of work"

@@ -144,7 +144,7 @@ def test_it_says_who_rated_and_how(data: Path) -> None:
     _, _, cells = parsed(text.split("---\n", 2)[2])
     assert cells["judge"] == ["org/Judge-7B", "temperature 0.7", "plain cafe0123cafe0123"]
     assert cells["merger, merges explanations"][0] == "org/Merger"
-    assert "become one by `trimmed_mean`; a row needs 2 usable scores" in text
+    assert "combined by `trimmed_mean`; a row needs 2 usable scores" in text
     assert "| calls of raters | ok | 1,234 |" in text
     assert "| conversations x axes without a label | fewer than 2 usable ratings | 7 |" in text
     # The milder rater is above the other by what it adds.
@@ -160,7 +160,7 @@ def test_without_a_word_on_the_ratings_it_says_so(tmp_path: Path) -> None:
     build(path, tmp_path / "data")
     text = (tmp_path / "data" / "README.md").read_text(encoding="utf-8")
     assert "Raters: not stated. How they were asked" in text
-    assert "No rater's own scores came with the ratings" in text
+    assert "The ratings do not include the scores of the single raters" in text
 
 
 def test_generated_data_are_called_so(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def reach_out(data: Path) -> None:
     [
         (change, "explanation.jsonl: does not match the manifest"),
         (remove_card, "README.md: is missing; build the data again"),
-        (reach_out, "lists '../secret.txt', which is no file of a data folder"),
+        (reach_out, "lists '../secret.txt', which cannot be a file of a data folder"),
     ],
 )
 def test_what_the_manifest_does_not_vouch_for_stays_here(
@@ -213,7 +213,7 @@ def test_what_the_manifest_does_not_vouch_for_stays_here(
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"HF_TOKEN": ""}, "there is no token for the Hub; `hf auth login`"),
+        ({"HF_TOKEN": ""}, "there is no token for the Hub; run `hf auth login`"),
         ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
     ],
 )
@@ -238,11 +238,11 @@ def test_a_repository_has_an_owner_and_a_name(
 @pytest.mark.parametrize(
     ("kind", "status", "expected"),
     [
-        ("repos", 401, "refused lab/data with 401: it does not take the token"),
-        ("preupload", 403, "refused lab/data with 403: the token may not write there"),
+        ("repos", 401, "refused lab/data with 401: the token is not valid"),
+        ("preupload", 403, "refused lab/data with 403: the token has no write access"),
         ("preupload", 404, "refused lab/data with 404: there is no such user"),
         ("commit", 429, "refused lab/data with 429: too many requests"),
-        ("validate-yaml", 400, "README.md: the Hub does not take the card's front matter"),
+        ("validate-yaml", 400, "README.md: the Hub does not accept the card's front matter"),
     ],
 )
 def test_what_the_hub_refuses_is_one_sentence(
