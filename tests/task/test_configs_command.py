@@ -74,14 +74,14 @@ def test_a_changed_file_is_kept(
     assert main(["fetch", "configs"]) == 2
     line = capsys.readouterr().err
     assert line.startswith(
-        "regreason: axolotl_configs/cpu/lora.yml: is there with another content;"
+        "regreason: axolotl_configs/cpu/lora.yml: already exists with other content;"
     )
     assert tree(tmp_path) == {"axolotl_configs/cpu/lora.yml": b"seed: 7\n"}
 
 
 @pytest.mark.parametrize(
     ("dest", "expected"),
-    [("a b", "letters, digits"), ("a: {b}", "letters, digits"), ("file", "is no folder")],
+    [("a b", "letters, digits"), ("a: {b}", "letters, digits"), ("file", "is not a folder")],
 )
 def test_a_folder_that_cannot_be(
     dest: str,

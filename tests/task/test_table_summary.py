@@ -30,10 +30,10 @@ from regreason_plugin.task.table_summary import local_tokenizer, summarise
         ("10 9.5 1", "1 9.5 10", False, "add --ordinal 1,9.5,10"),
         ("01 02 03", "01 02 03", False, "add --ordinal 01,02,03"),
         ("high Low medium", "Low medium high", False, "add --ordinal Low,medium,high"),
-        ("good bad ugly", "bad good ugly", False, "taken for names"),
-        ("b A c", "A b c", False, "taken for names"),
-        ("1 0", "0 1", False, "second, '1', for the positive one"),
-        ("yes no", "no yes", False, "second, 'yes', for the positive one"),
+        ("good bad ugly", "bad good ugly", False, "treated as names"),
+        ("b A c", "A b c", False, "treated as names"),
+        ("1 0", "0 1", False, "second, '1', as the positive one"),
+        ("yes no", "no yes", False, "second, 'yes', as the positive one"),
     ],
 )
 def test_only_integers_in_a_row_are_taken_for_a_scale(

@@ -84,7 +84,7 @@ def test_prints_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  dropped, as they have no label: 1\n" in said
     assert "  of one or two words: 1\n" in said
     assert "  of more than 1024 tokens with prompt, label and explanation: 1\n" in said
-    assert "taken for names" in said
+    assert "treated as names" in said
 
 
 def test_labels_are_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +235,7 @@ def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
     Path("scale/task.yml").write_text("mine", encoding="utf-8")
     before = files()
     assert new("scale") == 2
-    assert "scale: is there already; name another --out" in capsys.readouterr().err
+    assert "scale: already exists; name another --out" in capsys.readouterr().err
     assert files() == before
     assert Path("scale/task.yml").read_text(encoding="utf-8") == "mine"
 
@@ -253,7 +253,10 @@ def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
         ("a --data none.csv --text answer --label points", "none.csv: no such file"),
         ("a --data no/body --text answer --label points", "no/body/train: cannot be loaded from"),
         ("a --data scale.parquet --text answer --label answer", "label column is the text column"),
-        ("a --data scale.parquet --text answer --label points --out a;b", "--out 'a;b' stands"),
+        (
+            "a --data scale.parquet --text answer --label points --out a;b",
+            "--out 'a;b' becomes part",
+        ),
         ("a --data scale.parquet --text answer --label points --ordinal 1,2", "leaves out '3'"),
         ("a --data odd.csv --text text --label label", "could be read as a special token"),
         ("a --data one.csv --text text --label label", "all rows have the label 'a'"),
