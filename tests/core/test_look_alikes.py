@@ -184,7 +184,7 @@ def test_a_label_of_the_table_that_looks_like_the_tasks(place: Path) -> None:
     task = {"name": "mine", "title": "Mine", "prompt": "{text}\nAnswer:", "labels": ["bad", "good"]}
     task |= {"data": {"path": "t.csv"}, "columns": {"text": "text", "label": "label"}}
     Path("task.yml").write_text(yaml.safe_dump(task), encoding="utf-8")
-    said = r"it looks the same as one: 'good\\u200b' has U\+200B ZERO WIDTH SPACE where 'good' has"
+    said = r"the same as one of them: 'good\\u200b' has U\+200B ZERO WIDTH SPACE where 'good' has"
     with pytest.raises(UserError, match=said):
         list(read_labelled(read_task(Path("task.yml"))))
     task["values"] = {"good\u200b": "good"}

@@ -128,7 +128,7 @@ def test_other_files_than_the_known_ones_are_refused(
     serve(monkeypatch, lambda url: httpx.Response(200, content=files[url.rpartition("/")[2]]))
     out = tmp_path / "esnli.csv"
     assert main(["fetch", "esnli", "--out", str(out)]) == 2
-    assert "not those that this release knows" in capsys.readouterr().err
+    assert "not the ones that this release expects" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -63,24 +63,24 @@ def test_what_cannot_be_rated_is_counted(tmp_path: Path) -> None:
     conversations, skipped = load(path, tmp_path / "out.jsonl")
     assert len(conversations) == 1
     assert skipped == {
-        "no response at its end": 2,
-        "nobody asks anything": 1,
-        "the same conversation again": 1,
+        "no response at the end": 2,
+        "no message from the user": 1,
+        "duplicate conversation": 1,
     }
 
 
 @pytest.mark.parametrize(
     ("line", "reason", "expected"),
     [
-        ('{"chosen": 3, "rejected": ""}\n', "chosen is no text", "field chosen: is no text"),
+        ('{"chosen": 3, "rejected": ""}\n', "chosen is not a text", "field chosen: is not a text"),
         ('{"rejected": ""}\n', "chosen is missing", "field chosen: is missing"),
-        ('{"chosen": "", "rejected": 1}\n', "rejected is no text", "field rejected: is no"),
+        ('{"chosen": "", "rejected": 1}\n', "rejected is not a text", "field rejected: is no"),
         (
             pair("Once upon a time"),
             "chosen does not start with a turn",
             "field chosen: does not start with a turn .got 'Once upon a time'",
         ),
-        ('{"chosen": "\n', "no JSON object", "not a JSON object"),
+        ('{"chosen": "\n', "not a JSON object", "not a JSON object"),
     ],
 )
 def test_what_is_no_pair_is_counted_or_stops(
@@ -105,7 +105,7 @@ def test_a_pair_is_whole_or_left_out(tmp_path: Path) -> None:
     for dataset in ("hh_chosen", "hh_rejected"):
         conversations, skipped = load(path, tmp_path / "out.jsonl", dataset)
         assert len(conversations) == 1
-        assert skipped == {"no response at its end": 2}
+        assert skipped == {"no response at the end": 2}
 
 
 @needs_real_file

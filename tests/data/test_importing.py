@@ -57,7 +57,7 @@ def test_a_sample_is_the_same_bytes_in_any_order(tmp_path: Path) -> None:
         _, done = imported("hh_rejected", path, tmp_path / "out", limit=20, seed=7)
         written.add((tmp_path / "out").read_bytes())
         assert done.drawn_from == 60
-        assert done.left_out == {"the same conversation again": 9, "chosen is no text": 1}
+        assert done.left_out == {"duplicate conversation": 9, "chosen is not a text": 1}
     assert len(written) == 1
 
 
@@ -110,7 +110,7 @@ def test_pairs_that_share_a_side_give_it_once(tmp_path: Path) -> None:
     chosen, done = imported("hh_chosen", path, limit=5, seed=0)
     rejected, _ = imported("hh_rejected", path, limit=5, seed=0)
     assert (len(chosen), len(rejected)) == (1, 5)
-    assert done.left_out == {"the same conversation again": 4}
+    assert done.left_out == {"duplicate conversation": 4}
 
 
 def test_no_row_that_can_be_used_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_no_row_that_can_be_used_is_an_error_with_the_first_reason(tmp_path: Pat
     out.write_text("was there before")
     for options in ({}, {"limit": 3}, {"limit": 3, "seed": 1}):
         with pytest.raises(
-            UserError, match=r"no row of hh_chosen can be used; the first: .*line 1, field chosen"
+            UserError, match=r"no row of hh_chosen can be used; first error: .*line 1, field chosen"
         ):
             imported("hh_chosen", path, out, **options)
         assert out.read_text() == "was there before"
@@ -130,7 +130,7 @@ def test_what_strict_lets_pass(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", [*pairs(3), *pairs(3)])
     conversations, done = imported("hh_chosen", path, strict=True)
     assert len(conversations) == 3
-    assert done.left_out == {"the same conversation again": 3}
+    assert done.left_out == {"duplicate conversation": 3}
 
 
 def test_every_row_is_told(tmp_path: Path) -> None:

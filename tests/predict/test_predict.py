@@ -247,7 +247,7 @@ def test_a_text_that_is_none_gets_an_error_and_others_their_label(classifier: Cl
         "the text is empty",
         None,
         "the text is empty",
-        "the text is no text and no number (got \"['a']\")",
+        "the text is neither a text nor a number (got \"['a']\")",
     ]
     assert found[1].probabilities == {}
     assert [found[0], found[2]] == classifier(["a river", "a town"])
