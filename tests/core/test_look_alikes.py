@@ -124,7 +124,7 @@ def test_refused_until_somebody_says_which(capsys: pytest.CaptureFixture[str]) -
         "'good' has U+0067 LATIN SMALL LETTER G where 'Good' has U+0047 LATIN CAPITAL LETTER G"
     ) in said
     assert "U+043E CYRILLIC SMALL LETTER O" in said
-    assert "--merge-labels if they are one" in said
+    assert "--merge-labels to make them one label" in said
     assert not Path("mine").exists()
 
 

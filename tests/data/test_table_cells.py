@@ -141,7 +141,7 @@ def test_the_number_of_a_row_without_an_id_is_no_other_rows_id(tmp_path: Path) -
     data = write(tmp_path, "id,text,label\n3,one,a\n,two,b\n5,three,a\n,four,b\n")
     path = data.path
     assert path is not None
-    said = "line 3, field id: has no id and so its number, 3, which is the id of line 2; ids must"
+    said = "line 3, field id: has no id and gets its number, 3, which is the id of line 2; ids"
     with pytest.raises(UserError, match=said):
         list(read_rows(path, "text"))
     assert [row.id for row in read_rows(path, "text", limit=1)] == ["3"]

@@ -551,7 +551,7 @@ def test_a_table_without_the_column_or_rows(
     for content, message in {
         "id,txt\n1,a\n": "has no column 'text'; did you mean 'txt'?",
         "id,text\n": "has no rows",
-        "id,text\n1,a,b\n": "line 2: has 3 fields and the header 2",
+        "id,text\n1,a,b\n": "line 2: has 3 fields, but the header has 2",
     }.items():
         source.write_text(content)
         assert command(source, tmp_path / "out.csv", tiny_model, custom) == 2
