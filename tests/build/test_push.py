@@ -1,4 +1,4 @@
-"""`regreason push` against a server that plays the Hub: what arrives, and what is said."""
+"""`regreason push` against a server that imitates the Hub: the uploaded files and the messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOKEN = "hf_markerthatmustnotshow"
 
 
 class Hub:
-    """Answers as the Hub does, and remembers what it was sent."""
+    """Answers like the Hub, and records the requests."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
@@ -119,7 +119,7 @@ def data(built: Path, tmp_path: Path) -> Path:
 def run(
     data: Path, endpoint: str, *options: str, repo: str = "lab/data", **environment: str
 ) -> tuple[int, str]:
-    """Exit code, and all that was printed."""
+    """Run the command; return its exit code and output."""
     known = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
     done = subprocess.run(
         [sys.executable, "-m", "regreason_plugin", "push", str(data), "--repo", repo, *options],
@@ -159,7 +159,7 @@ def test_the_bytes_that_arrive_are_the_folder_s(data: Path, hub: tuple[Hub, str]
     assert (made["name"], made["organization"]) == ("data", "lab")
     assert made["type"] == "dataset"
     assert made.get("private") is True or made.get("visibility") == "private"
-    # One commit, so that the Hub never has half a folder.
+    # One commit, so that the Hub never has a partial folder.
     assert [name for name, _ in played.calls].count("commit header") == 1
     assert played.tokens == {f"Bearer {TOKEN}"}
     assert f"{endpoint}/datasets/lab/data" in printed

@@ -1,4 +1,4 @@
-"""`regreason fetch esnli`: the published files, a copy of them, and what is no copy."""
+"""`regreason fetch esnli`: from the published files, from a copy, and from other files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TABLE = HEADER + (
 
 
 def published(*columns: list[str]) -> dict[str, bytes]:
-    """The six files: a sentence has a space after it, and every line an end."""
+    """The six published files. Each line of a sentence ends with a space and a line end."""
     ends = [" \n", " \n", "\n", "\n", "\n", "\n"]
     return {
         file.name: "".join(line + end for line in column).encode()

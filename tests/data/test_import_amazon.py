@@ -53,7 +53,7 @@ def test_among_equals_the_order_does_not_decide_nor_does_the_alphabet(tmp_path: 
         chosen.add(got.conversation[-1].content)
         voted = one(tmp_path, qar_row("q?", *((text, [1, 1]) for text in order)))
         chosen.add(voted.conversation[-1].content)
-    # By the shell: for n in 0 1 2 3 4 5 6 7 8; do printf "answer $n" | sha256sum; done | sort
+    # In a shell: for n in 0 1 2 3 4 5 6 7 8; do printf "answer $n" | sha256sum; done | sort
     assert chosen == {"answer 6"}
 
 

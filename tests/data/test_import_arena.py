@@ -1,4 +1,4 @@
-"""Chatbot Arena: two conversations a row."""
+"""The Chatbot Arena importer: two conversations per row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_both_conversations_of_a_row(tmp_path: Path, write: Any) -> None:
     assert texts(two) == [("user", "What is RAIN?"), ("assistant", "No idea.")]
     assert one.id != two.id
     assert one.group == two.group == text_group("what is rain")
-    # Who judged, when, and the flags are not kept.
+    # The judge, the time and the moderation flags are not imported.
     assert one.meta == {"model": "model-one", "outcome": "won", "language": "English"}
     assert two.meta == {"model": "model-two", "outcome": "lost", "language": "English"}
     assert not done.left_out

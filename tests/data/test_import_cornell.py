@@ -24,7 +24,7 @@ def test_the_original_files(tmp_path: Path, name: str) -> None:
     folder = write_cornell(tmp_path / "corpus", [("m0", SPOKEN), ("m1", SPOKEN[:3])])
     (one, two), done = imported("cornell", folder / name, tmp_path / "out.jsonl")
     assert texts(one) == SAID
-    # Who speaks last is the assistant.
+    # The last speaker is the assistant.
     assert texts(two) == [
         ("assistant", "Did you hear it?"),
         ("user", "Hear what?"),
@@ -76,7 +76,7 @@ def test_lines_without_text_are_dropped_and_counted(tmp_path: Path) -> None:
     ]
     folder = write_cornell(tmp_path / "corpus", exchanges)
     (folder / "movie_lines.txt").write_bytes(
-        # As an editor that strips the ends of lines leaves it.
+        # Like a file from an editor that strips white space at the ends of lines.
         b"\r\n".join(
             line.rstrip() for line in (folder / "movie_lines.txt").read_bytes().split(b"\n")
         )
@@ -114,7 +114,7 @@ def test_convokit_broken(tmp_path: Path) -> None:
     good = convokit("m0", 100, SPOKEN)
     torn = convokit("m0", 200, SPOKEN)
     torn[1]["text"] = None
-    # What is left of this one is a chain, but of another conversation.
+    # The rest of this one is still a chain, but not the whole conversation.
     cut = convokit("m0", 700, SPOKEN)
     cut[-1]["text"] = None
     astray = convokit("m0", 300, SPOKEN)

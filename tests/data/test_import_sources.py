@@ -1,4 +1,4 @@
-"""Local files of every format, and the Hub, near and out of reach."""
+"""The sources of an import: local files of every format, and the Hub, reachable or not."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_out_of_reach_is_one_sentence(dataset: str) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_gated_says_what_to_do(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    # As datasets 4.8 words it.
+    # The wording of datasets 4.8.
     more = {
         401: "You must be authenticated to access it.",
         403: "Visit the dataset page at https://huggingface.co/datasets/x to ask for access.",
@@ -187,7 +187,7 @@ def test_what_breaks_while_it_is_read_is_one_sentence_too(
 
 
 def put_on_the_hub(monkeypatch: pytest.MonkeyPatch, dataset: str, **hub: Hub) -> None:
-    """Folders that `load_dataset` reads, in place of the Hub."""
+    """Let `load_dataset` read local folders instead of the Hub."""
     importer: Importer = IMPORTERS[dataset]._replace(hub=hub)
     monkeypatch.setattr(importing, "IMPORTERS", {**IMPORTERS, dataset: importer})
 

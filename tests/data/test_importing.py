@@ -1,4 +1,4 @@
-"""Samples, limits, duplicates, strictness: what all importers share."""
+"""The parts that all importers share: samples, limits, duplicates and --strict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from regreason_plugin.core.paper import DATASETS
 
 
 def pairs(count: int) -> list[Any]:
-    # Three pairs a request.
+    # Three pairs per request.
     return [hh_row(f"Question {n // 3}?", f"Yes {n}.", f"No {n}.") for n in range(count)]
 
 
@@ -43,7 +43,7 @@ def test_a_sample_goes_by_content_and_seed(tmp_path: Path, dataset: str) -> None
     smaller, done = imported(dataset, source, tmp_path / "out", limit=5, seed=0)
     assert smaller == samples[0][:5]
     assert done.drawn_from == len(everything)
-    # More than there are: all of them.
+    # A limit above the number of conversations keeps all of them.
     most, _ = imported(dataset, source, tmp_path / "out", limit=999, seed=0)
     assert sorted(one.id for one in most) == sorted(one.id for one in everything)
 
@@ -85,10 +85,10 @@ def test_every_conversation_is_drawn_as_often_as_any_other(tmp_path: Path) -> No
 def test_both_sides_of_a_pair_are_in_both_samples(tmp_path: Path) -> None:
     rows = [
         *pairs(90),
-        # One side cannot be rated: the pair is in neither.
+        # One side cannot be rated, so neither dataset has the pair.
         *(hh_row(f"Half {n}?", "Yes.", "") for n in range(20)),
         *(hh_row(f"Other half {n}?", "", "No.") for n in range(20)),
-        # Histories that differ, down to the first turn.
+        # The histories of the two sides differ from the first turn on.
         *(
             {"chosen": hh_row(f"This {n}?")["chosen"], "rejected": hh_row(f"That {n}?")["rejected"]}
             for n in range(20)

@@ -1,4 +1,4 @@
-"""A labelled table: the same rows out of every format, and one sentence for what is wrong."""
+"""Labelled tables: the same rows from every format, and one sentence for each fault."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_ids_groups_and_explanations_come_from_their_columns(tmp_path: Path, nam
         ("1", "g", "w1"),
         ("2", "g", "w2"),
     ]
-    # Where a cell is empty, as without the column.
+    # An empty cell has the same effect as a missing column.
     without, _ = records(write(tmp_path, FORMATS[name](ROWS), name))
     assert (found[2].group, found[2].explanation) == (without[2].group, None)
     assert found[3].id == without[3].id != without[2].id
@@ -170,7 +170,7 @@ def test_what_is_of_no_use_is_dropped_and_counted(tmp_path: Path) -> None:
 
 def test_numbers_are_the_same_labels_in_every_format(tmp_path: Path) -> None:
     rows: Rows = [{"text": f"t{n}", "label": n % 2 + 1} for n in range(4)]
-    # One missing label, and pandas writes all as floats.
+    # Because of one missing label, pandas writes all labels as floats.
     floats = [{**row, "label": float(row["label"])} for row in rows]
     floats.append({"text": "t9", "label": float("nan")})
     for name, content in (
@@ -302,9 +302,7 @@ def test_says_that_there_is_no_file(tmp_path: Path) -> None:
 
 def test_labels_have_to_be_those_of_the_task(tmp_path: Path) -> None:
     data = write(tmp_path, GOOD.encode())
-    with pytest.raises(
-        UserError, match="t.csv, line 3, field label: label 'b' is not a label"
-    ):
+    with pytest.raises(UserError, match="t.csv, line 3, field label: label 'b' is not a label"):
         labelled(data, labels=["a", "bb"])
     with pytest.raises(UserError, match="field label: no row has the task's label 'c'"):
         labelled(data, labels=["a", "b", "c"])
@@ -345,7 +343,7 @@ def test_classes_of_the_hub_have_their_names(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence() -> None:
-    # conftest.py takes the Hub away.
+    # conftest.py makes the Hub unreachable.
     said = r"^nobody/nothing/train: cannot be loaded from the Hub .* and name it with --data$"
     with pytest.raises(UserError, match=said):
         records(Data(hub="nobody/nothing"), option="--data")

@@ -1,4 +1,4 @@
-"""Cells as text: numbers, ids that are equal once read, bytes, and what is refused."""
+"""Cells as text: numbers, ids that are equal after reading, bytes, and refused cells."""
 
 from __future__ import annotations
 
@@ -145,12 +145,12 @@ def test_the_number_of_a_row_without_an_id_is_no_other_rows_id(tmp_path: Path) -
     with pytest.raises(UserError, match=said):
         list(read_rows(path, "text"))
     assert [row.id for row in read_rows(path, "text", limit=1)] == ["3"]
-    # There such a row has a hash of its text.
+    # In a labelled table, a row without an id gets a hash of its text instead.
     assert len({record.id for record in read_table(data, COLUMNS, Counts())}) == 4
     write(tmp_path, "id,text,label\n,one,a\n2,two,b\n")
     with pytest.raises(UserError, match="line 3, field id: id '2' is also the number of line 2"):
         list(read_rows(path, "text"))
-    # There, too, an id may be what another row goes by.
+    # A labelled table, too, can have an id that equals the hash of another row's text.
     known = f"text-{hashlib.sha256(b'one').hexdigest()[:16]}"
     data = write(tmp_path, f"id,text,label\n{known},zero,a\n,one,a\ny,three,b\nz,four,b\n")
     with pytest.raises(UserError, match="line 3, field id: id 'text-.*' is also the id of line 2"):

@@ -1,4 +1,4 @@
-"""What `regreason task new` sees in a table: lengths, and whether labels have an order."""
+"""The summary of a table by `regreason task new`: lengths, and the order of the labels."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_lengths_and_what_is_too_long(tmp_path: Path, tiny_model: Path) -> None:
     words = [len(record.text.split()) for record in records]
     assert lengths_of(seen.words) == (statistics.median_high(words), sorted(words)[114], max(words))
 
-    # The sums of the parts are the whole, as a tokenizer of bytes has no tokens across them.
+    # A tokenizer of bytes has no tokens across parts, so their lengths add up to the whole.
     prompt, labels = "{text}\n\nRight or wrong?\nAnswer:", ("right", "wrong")
     whole = []
     for record in records:

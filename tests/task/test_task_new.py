@@ -1,4 +1,4 @@
-"""`regreason task new`: what it prints, the folder it writes, and when it writes none."""
+"""`regreason task new`: its summary, the folder that it writes, and what it refuses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ORDINAL = ("qwk", "mae", "spearman", "within_1", "undefined")
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the commands run."""
+    """The folder in which the commands run."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,7 +59,7 @@ def test_writes_one_folder(name: str, place: Path, capsys: pytest.CaptureFixture
     written |= {f"explanation_first/{name}-gen.yaml", "explanation_first/utils.py"}
     assert files() == {table} | {f"{name}/{file}" for file in written}
     assert not capsys.readouterr().err.count("regreason:")
-    # Neither machine nor working directory stands in it, but for the model that was named.
+    # No file contains a path of this machine, except that of the model that was named.
     for file in written:
         text = (Path(name) / file).read_text(encoding="utf-8").replace(TINY, "TINY")
         assert str(place) not in text, file
@@ -130,7 +130,7 @@ def test_lm_eval_finds_the_task_with_its_metrics(name: str) -> None:
         built_in = (ROOT / "lm_eval_tasks" / f"{like}.yml").read_text(encoding="utf-8")
         (file,) = Path(name).rglob(f"{task}.yaml")
         mine = file.read_text(encoding="utf-8")
-        # The metrics that fit the labels, each as the built-in tasks report it.
+        # The metrics suit the labels, and are the same as in the built-in tasks.
         lines = [line for line in metrics(mine) if "auroc" not in line]
         assert lines == [
             line
@@ -139,7 +139,7 @@ def test_lm_eval_finds_the_task_with_its_metrics(name: str) -> None:
         ]
         auroc = [line for line in metrics(mine) if "auroc" in line]
         assert len(auroc) == (name == "answers") * (2 if task == name else 4)
-        # And all else is as in the built-in tasks.
+        # All other keys are the same as in the built-in tasks.
         for key in re.findall(r"^\w+: .*", built_in, re.MULTILINE):
             assert key in mine, key
 
