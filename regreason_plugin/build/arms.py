@@ -100,7 +100,7 @@ def _draw(words: list[str], length: WordLength, draw: Callable[[], str]) -> list
 def bag_of_words(
     words: list[str], vocabulary: Vocabulary, length: WordLength, rng: random.Random
 ) -> list[str]:
-    """Words drawn independently, in proportion to their train counts, to the same length."""
+    """Words drawn independently in proportion to their train counts, up to the same length."""
     return _draw(
         words,
         length,
@@ -111,7 +111,7 @@ def bag_of_words(
 def random_words(
     words: list[str], vocabulary: Vocabulary, length: WordLength, rng: random.Random
 ) -> list[str]:
-    """Words drawn independently and uniformly from the train vocabulary, to the same length."""
+    """Words drawn independently and uniformly from the train vocabulary, up to the same length."""
     return _draw(words, length, lambda: rng.choice(vocabulary.words))
 
 

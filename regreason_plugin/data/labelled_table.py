@@ -24,7 +24,7 @@ from regreason_plugin.data.text_cleaning import clean
 Twins = Literal["refuse", "merge", "keep"]
 
 _LINES = (".jsonl", ".jsonl.gz")
-# A column is missing if none of so many first JSON objects has its key.
+# A column counts as missing if none of the first 100 JSON objects has its key.
 _LOOKED_AT = 100
 # Cells that are read by the kind of their whole column; all other cells are read one by one.
 _BY_COLUMN = ("label", "id", "group")
@@ -140,7 +140,7 @@ def read_table(
         data: The table.
         columns: The columns to read.
         counts: The counts, which are filled while the table is read.
-        values: The labels of values that are not labels themselves.
+        values: The label for each value of the label column that is not a label itself.
         option: The option that names a local file instead of a Hub dataset, for messages.
         twins: The treatment of labels that look the same: refuse them, merge them into the one
             with the most rows (after the last row, in the counts), or keep them apart.

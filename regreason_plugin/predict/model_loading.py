@@ -56,7 +56,7 @@ def model_facts(arguments: dict[str, Any]) -> dict[str, str]:
 
 
 def load_model(arguments: dict[str, Any], batch_size: int | str, device: str | None) -> RegReasonHF:
-    """Load the model that ``regreason eval`` would load, without probes unless it asks for them.
+    """Load a model as ``regreason eval`` does, without probes unless the arguments ask for them.
 
     Args:
         arguments: The model arguments from `read_model_args`.

@@ -61,8 +61,8 @@ def test_the_summary_counts_what_was_left_out(
         f"11 conversations of chatbot_arena: {out}",
         "  5 groups, each of which stays on one side of a split",
         "  1 left out: conversation_b is missing",
-        "  1 left out: not a JSON object",
         "  2 left out: no response at the end",
+        "  1 left out: not a JSON object",
         "Source: https://huggingface.co/datasets/lmsys/chatbot_arena_conversations; licence: "
         "not stated here; gated, read and accept the terms on its page",
         f"Next: name {out} in a CONFIG.yml, then regreason annotate CONFIG.yml",
