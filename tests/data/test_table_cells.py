@@ -121,7 +121,7 @@ def test_ids_are_unique_once_they_are_read(tmp_path: Path, name: str) -> None:
     else:
         parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name)
         data = Data(path=tmp_path / name)
-    said = r"t\.\w+, (line|row) \d, field id: id '1' is also the id of (line|row) \d, "
+    said = r"t\.\w+, (line|row) \d, field id: id '1' is also the id of (line|row) \d"
     with pytest.raises(UserError, match=said):
         list(read_table(data, COLUMNS, Counts()))
     assert data.path is not None
