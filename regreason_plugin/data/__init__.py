@@ -1,1 +1,1 @@
-"""Conversations: importers into one schema, and the built-in mini benchmark."""
+"""Reads data: importers of six datasets, labelled tables, and the built-in mini benchmark."""

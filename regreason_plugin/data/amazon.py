@@ -1,14 +1,14 @@
-"""AmazonQA: a customer's question on a product, and an answer; the answer is rated.
+"""AmazonQA: a customer's question about a product, and an answer, which is rated.
 
-Three formats: ``query`` and ``answer``; ``query`` and ``pos`` (one answer or a list); and
-the original ``*-qar.jsonl`` with ``questionText`` and ``answers``. Of several answers one
-is taken, so that a question much answered weighs no more than another: that with the
-most helpful votes, where there are votes, and among equals that with the smallest
-SHA-256 of its text, which favours no wording and no place in the file.
+There are three formats: ``query`` and ``answer``; ``query`` and ``pos`` (one answer or a list);
+and the original ``*-qar.jsonl`` with ``questionText`` and ``answers``. If a question has several
+answers, only one is imported, so that every question has the same weight: the answer with the most
+helpful votes, if there are votes. Among equals it is the answer whose text has the smallest
+SHA-256, which favours no wording and no position in the file.
 
-HTML entities are unescaped, once. The group is the product (its ``asin``), else the
-normalised question. No format names the product, so there is no context; the review
-snippets of the original were not before who answered, and stay behind.
+HTML entities are unescaped once. The group is the product (its ``asin``), or the normalised
+question if there is no product. No format has the product's name, so there is no context. The
+original's review snippets are not imported, because the people who answered did not see them.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from regreason_plugin.data.importer import (
 from regreason_plugin.data.source_rows import HubDataset, LeftOut
 from regreason_plugin.data.text_cleaning import clean
 
-# questionType and answerType have it where they do not apply.
+# The values of questionType and answerType if the type does not apply.
 _NO_TYPE = ("", "NA")
 
 
 def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOut]:
-    """The question of a row with one answer.
+    """Yield the conversation of a row: the question with one answer.
 
     Raises:
-        LeftOut: A field is missing or of the wrong type, or there is no answer.
+        LeftOut: A field is missing or has the wrong type, or there is no answer.
     """
     asked = "query" if "query" in row else "questionText"
     question = turn("user", html.unescape(text_of(row, asked)))
     if not question.content:
-        raise LeftOut("nobody asks anything", field=asked)
+        raise LeftOut("no message from the user", field=asked)
     answers = _answers(row)
     if not answers:
-        raise LeftOut("no response at its end", field=_answer_field(row))
+        raise LeftOut("no response at the end", field=_answer_field(row))
     text, votes, kind = min(answers, key=lambda answer: (-answer[1], digest(answer[0])))
     product = row.get("asin")
     if not (isinstance(product, str) and clean(product)):
@@ -76,23 +76,23 @@ def _answer_field(row: Mapping[str, Any]) -> str:
 
 
 def _answers(row: Mapping[str, Any]) -> list[tuple[str, int, Any]]:
-    """The answers that say something: text, helpful votes, type."""
+    """The answers that are not empty, each as its text, helpful votes and type."""
     field = _answer_field(row)
-    found: list[tuple[str, int, Any]] = []
+    answers: list[tuple[str, int, Any]] = []
     if field == "answers":
-        for place, answer in items_of(row, field, dict, "is no answer with answerText"):
-            text = text_of(answer, "answerText", f"{place}.")
-            found.append((text, _votes(answer.get("helpful")), answer.get("answerType")))
+        for path, answer in items_of(row, field, dict, "is not an object with answerText"):
+            text = text_of(answer, "answerText", f"{path}.")
+            answers.append((text, _votes(answer.get("helpful")), answer.get("answerType")))
     elif field == "pos" and isinstance(row.get(field), list):
-        found += [(text, 0, None) for _, text in items_of(row, field, str, "is no text")]
+        answers += [(text, 0, None) for _, text in items_of(row, field, str, "is not a text")]
     else:
-        found.append((text_of(row, field), 0, None))
-    cleaned = [(clean(html.unescape(text)), votes, kind) for text, votes, kind in found]
+        answers.append((text_of(row, field), 0, None))
+    cleaned = [(clean(html.unescape(text)), votes, kind) for text, votes, kind in answers]
     return [answer for answer in cleaned if answer[0]]
 
 
 def _votes(helpful: Any) -> int:
-    """``[helpful, total]``; whatever else stands there is no vote."""
+    """The helpful votes of ``[helpful, total]``; 0 for any other value."""
     if isinstance(helpful, list) and helpful and type(helpful[0]) is int:
         return max(0, int(helpful[0]))
     return 0

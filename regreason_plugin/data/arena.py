@@ -1,13 +1,12 @@
-"""Chatbot Arena: a prompt to two models, and which answer a person preferred.
+"""Chatbot Arena: one prompt to two models, and the answer that a person preferred.
 
-A row gives two conversations, one a model, and the last answer of each is rated: both
-are real answers, and taking only the winner's would leave the low end of the scale
-empty. Their ids go by content, so that two models that said the same are one
-conversation. Both are in the group of their first user turn, with every other row that
-asks the same.
+Each row gives two conversations, one per model, and the last answer of each is rated. Both are
+real answers, and the winners alone would leave the low end of the scale empty. Ids are computed
+from the content, so two models with the same answers give one conversation. Both conversations are
+in the group of their first user turn, like all other rows with the same first request.
 
-``meta`` has the model, how its answer fared (``won``, ``lost``, ``tie``, ``tie
-(bothbad)``) and the language. Who judged, when, and the moderation flags stay behind.
+``meta`` has the model, the outcome of its answer (``won``, ``lost``, ``tie``, ``tie (bothbad)``)
+and the language. The judge, the time and the moderation flags are not imported.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _ROLES = ("system", "user", "assistant")
 
 
 def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOut]:
-    """Both conversations of a row, each by itself."""
+    """Yield both conversations of a row; one can be left out without the other."""
     for side in ("a", "b"):
         try:
             turns = _turns(row, f"conversation_{side}")
@@ -47,11 +46,11 @@ def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOu
 
 def _turns(row: dict[str, Any], field: str) -> list[Turn]:
     turns = []
-    for place, message in items_of(row, field, dict, "is no message with role and content"):
-        role = text_of(message, "role", f"{place}.")
+    for path, message in items_of(row, field, dict, "is not an object with role and content"):
+        role = text_of(message, "role", f"{path}.")
         if role not in _ROLES:
-            raise Malformed("is none of " + ", ".join(_ROLES), f"{place}.role", role)
-        turns.append(turn(role, text_of(message, "content", f"{place}.")))
+            raise Malformed("is not one of " + ", ".join(_ROLES), f"{path}.role", role)
+        turns.append(turn(role, text_of(message, "content", f"{path}.")))
     return turns
 
 

@@ -1,9 +1,9 @@
-"""The cells of a table as text: the same whatever the table is stored in.
+"""Reads the cells of a table as text, with the same result for every file format.
 
-A number has a type in parquet and JSON and none in CSV, and one missing cell makes pandas write a
-column of integers as ``1.0``. So what a label, an id or a group is called is decided by the whole
-column: where every cell is a whole number, or every one true or false, it is read as such, and
-else as it is written. A text is read by itself, so that its prompt depends on no other row.
+A number has a type in parquet and JSON but none in CSV, and one missing cell makes pandas write a
+column of integers as ``1.0``. Labels, ids and groups are therefore read by the kind of their whole
+column: if every cell is a whole number, or every cell is true or false, they are read as such,
+otherwise as written. Each text is read on its own, so that its prompt depends on no other row.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from regreason_plugin.data.source_rows import LeftOut, SourceRows
 from regreason_plugin.data.text_cleaning import clean
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
-# As Python and pandas write a float from 1e16 on.
+# The form in which Python and pandas write floats from 1e16 on.
 _POWER = re.compile(r"-?[1-9](?:\.[0-9]+)?e\+[0-9]{2,3}")
 _TRUTHS = frozenset({"True", "true", "TRUE", "False", "false", "FALSE"})
-# Beside numbers, or beside true and false, these stand for a missing cell.
+# In a column of numbers or of true and false, these mark a missing cell.
 _MISSING = frozenset({"nan", "NaN", "None", "<NA>"})
 
 
 class Kind(Enum):
-    """What all cells of a column are, but for missing ones."""
+    """The kind of all cells of a column, except for missing ones."""
 
     TEXT = "text"
     INTEGERS = "integers"
@@ -38,7 +38,7 @@ class Kind(Enum):
 
 
 def whole_number(text: str) -> str | None:
-    """A whole number without its ``.0``; None for any other text, ``01`` and ``+1`` among them."""
+    """A whole number without its ``.0``; None for any other text, including ``01`` and ``+1``."""
     if match := _WHOLE.fullmatch(text):
         return "0" if match[1] == "-0" else match[1]
     if _POWER.fullmatch(text) and isfinite(float(text)):
@@ -48,14 +48,14 @@ def whole_number(text: str) -> str | None:
 
 
 def written(value: Any, classes: Sequence[str] = ()) -> str:
-    """A cell as CSV has it, empty where it is missing.
+    """A cell as it would be written in CSV; empty if it is missing.
 
     Args:
-        value: Of any type that a format gives.
-        classes: The names behind the numbers of its column.
+        value: The cell, of any type that a file format yields.
+        classes: The names of the classes, if the column has numbers of classes.
 
     Raises:
-        ValueError: It is no text and no number; the message says so, as a predicate.
+        ValueError: The cell is neither a text nor a number; the message says so as a predicate.
     """
     if value is None or value != value:  # pandas keeps a missing text as NaN
         return ""
@@ -63,32 +63,32 @@ def written(value: Any, classes: Sequence[str] = ()) -> str:
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            raise ValueError(f"holds bytes that are no UTF-8 text (got {value!r:.60})") from None
+            raise ValueError(f"contains bytes that are not UTF-8 (got {value!r:.60})") from None
     if isinstance(value, Decimal):
         value = format(value, "f")
     if not isinstance(value, str | int | float):
-        raise ValueError(f"is no text and no number (got {str(value)!r:.60})")
+        raise ValueError(f"is neither a text nor a number (got {str(value)!r:.60})")
     text = str(value)
-    if not text.isascii():  # lone surrogates have no UTF-8, and JSON may hold them
+    if not text.isascii():  # JSON may contain lone surrogates, which UTF-8 cannot encode
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    place = whole_number(text) if classes else None
-    if place == "-1":  # what the Hub writes for no class
+    number = whole_number(text) if classes else None
+    if number == "-1":  # the Hub's number for a missing class
         return ""
-    return classes[int(place)] if place and 0 <= int(place) < len(classes) else text
+    return classes[int(number)] if number and 0 <= int(number) < len(classes) else text
 
 
 def text_of(value: Any) -> str:
-    """A cell that holds a text, cleaned; a whole number is one without its ``.0``.
+    """A cell of a text column, cleaned; a whole number loses its ``.0``.
 
     Raises:
-        ValueError: As `written`.
+        ValueError: See `written`.
     """
     text = clean(written(value))
     return whole_number(text) or text
 
 
 def read_as(kind: Kind, text: str) -> str:
-    """A label, an id or a group by the kind of its column; empty where it is missing."""
+    """Read a label, an id or a group by the kind of its column; empty if it is missing."""
     plain = text.strip()
     if kind is Kind.TEXT:
         return text if plain else ""
@@ -103,14 +103,14 @@ def find_kinds(
     again: Callable[[], SourceRows],
     limit: int | None = None,
 ) -> dict[str, Kind]:
-    """What the cells of columns are; rows are read until that is clear.
+    """The kind of each column. Reads only as many rows as are needed to know it.
 
     Args:
-        rows: Of the table, none of which are taken: what it says of its columns may do.
-        columns: Their names.
-        again: Opens the table anew. Rows that cannot be read are passed over: whoever reads
-            them for their content says what is wrong.
-        limit: Only so many rows, from the first.
+        rows: The table, for what it declares about its columns; none of its rows are consumed.
+        columns: The names of the columns.
+        again: Opens the table anew, to read its cells. Rows that cannot be read are skipped; the
+            code that reads them for their content reports them.
+        limit: The number of rows to consider, from the first; None for all.
     """
     kinds = dict.fromkeys(columns, Kind.EMPTY)
     unclear = [name for name in kinds if name not in rows.classes and name not in rows.integers]
@@ -135,7 +135,7 @@ def find_kinds(
 
 
 def _with(known: Kind, text: str) -> Kind:
-    """The kind of a column with one more cell."""
+    """The kind of a column after one more cell."""
     if not text or text in _MISSING:
         return known
     kind = Kind.TEXT

@@ -1,14 +1,14 @@
 """Cornell Movie Dialogs: exchanges between two characters of a film.
 
-A conversation of the corpus is one conversation here. Its last line is rated: who speaks
-it is the assistant, the other is the user, and two lines of one person in a row stay
-two. Lines without text are dropped (and counted), so the last line is the last that says
-something; what only one person is left to speak in is no conversation. Group: the film.
+Each conversation of the corpus gives one conversation. Its last line is rated: the speaker of that
+line is the assistant, the other speaker is the user. Two consecutive lines of one speaker stay two
+turns. Lines without text are dropped and counted, so the last line always has text. A conversation
+in which only one person speaks is left out. The group is the film.
 
-Two formats. The original ``movie_lines.txt`` and ``movie_conversations.txt``, which are
-not UTF-8 and hold characters that some readers take for line ends. And ConvoKit's
-``utterances.jsonl``, one utterance a line in any order, which ``reply_to`` puts in order.
-Either way all lines are held in memory: the corpus has 300,000 short ones.
+There are two formats. The original ``movie_lines.txt`` and ``movie_conversations.txt`` are not
+UTF-8 and contain characters that some readers treat as line ends. ConvoKit's ``utterances.jsonl``
+has one utterance per line, and ``reply_to`` puts the utterances in order. In both cases all lines
+are held in memory: the corpus has 300,000 short ones.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _IDS = re.compile(r"\[\s*('\w+'(\s*,\s*'\w+')*)\s*\]")
 
 
 def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOut]:
-    """The conversation of a row: ``movie``, and ``lines`` of speaker and text.
+    """Yield the conversation of a row, which has ``movie``, and ``lines`` of speaker and text.
 
     Raises:
-        LeftOut: Fewer than two people say something.
+        LeftOut: Fewer than two people speak.
     """
-    said = [(speaker, clean(text)) for speaker, text in row["lines"]]
-    spoken = [(speaker, text) for speaker, text in said if text]
-    for _ in range(len(said) - len(spoken)):
+    lines = [(speaker, clean(text)) for speaker, text in row["lines"]]
+    spoken = [(speaker, text) for speaker, text in lines if text]
+    for _ in range(len(lines) - len(spoken)):
         yield LeftOut("a line without text", broken=False)
     if len({speaker for speaker, _ in spoken}) < 2:
-        raise LeftOut("fewer than two people say something", broken=False)
+        raise LeftOut("fewer than two people speak", broken=False)
     answering = spoken[-1][0]
     yield conversation(
         dataset,
@@ -57,13 +57,14 @@ def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOu
 
 
 def open_path(path: Path) -> SourceRows | Path:
-    """The conversations of the original files, given their folder or one of them.
+    """Open the original files, given their folder or one of the two.
 
     Returns:
-        What the original files hold; or the file of ConvoKit to read.
+        The conversations of the original files; or, if the path is not one of theirs, the path of
+        ConvoKit's file.
 
     Raises:
-        UserError: A folder without either, or one of the two without the other.
+        UserError: The folder has files of neither format, or only one of the two original files.
     """
     if not path.is_dir() and path.name not in (LINES, CONVERSATIONS):
         return path
@@ -82,7 +83,7 @@ def open_path(path: Path) -> SourceRows | Path:
 
 
 def open_hub(hub: HubDataset) -> SourceRows:
-    """The same files, downloaded (41 MB) to the Hub's cache."""
+    """Open the original files from the Hub, downloaded (41 MB) to the Hub's cache."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -90,7 +91,7 @@ def open_hub(hub: HubDataset) -> SourceRows:
             Path(hf_hub_download(hub.repository, name, repo_type="dataset"))
             for name in (LINES, CONVERSATIONS)
         )
-    except Exception as error:  # offline, not found, gated, a full disk: all the user's
+    except Exception as error:  # offline, not found, gated, full disk: the user can fix all of them
         raise hub_error(hub.repository, hub, error) from error
     return _original(lines, conversations)
 
@@ -101,7 +102,8 @@ def _original(lines: Path, conversations: Path) -> SourceRows:
         for number, text in _read(lines):
             fields = text.split(_SEPARATOR, 4)
             if len(fields) < 5:
-                yield SourceRow(str(lines), number, LeftOut(f"not five fields of {LINES}"))
+                reason = f"does not have the five fields of {LINES}"
+                yield SourceRow(str(lines), number, LeftOut(reason))
             else:
                 spoken[fields[0].strip()] = (fields[1].strip(), fields[4])
         for number, text in _read(conversations):
@@ -114,7 +116,7 @@ def _exchange(text: str, spoken: dict[str, tuple[str, str]]) -> dict[str, Any] |
     fields = text.split(_SEPARATOR)
     ids = _IDS.fullmatch(fields[-1].strip())
     if len(fields) != 4 or ids is None:
-        return LeftOut(f"not four fields of {CONVERSATIONS}")
+        return LeftOut(f"does not have the four fields of {CONVERSATIONS}")
     names = re.findall(r"\w+", ids[1])
     for name in names:
         if name not in spoken:
@@ -124,11 +126,11 @@ def _exchange(text: str, spoken: dict[str, tuple[str, str]]) -> dict[str, Any] |
 
 def _read(path: Path) -> Iterator[tuple[int, str]]:
     with path.open("rb") as stream:
-        # As bytes, lines end on LF alone; str.splitlines would also split at 0x85 and 0x1c.
+        # A binary stream ends lines only at LF; str.splitlines would also split at 0x85 and 0x1c.
         for number, raw in enumerate(stream, start=1):
             text = raw.rstrip(b"\r\n").decode("latin-1")
             if text.endswith(_SEPARATOR.rstrip()):
-                text += " "  # an editor that strips spaces took it from before an empty text
+                text += " "  # the space before an empty text, if an editor stripped it
             if text.strip():
                 yield number, text
 
@@ -142,10 +144,10 @@ class _Utterance(NamedTuple):
 
 
 def gather(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
-    """ConvoKit's utterances as conversations, each where its first utterance stands."""
-    found: dict[str, tuple[SourceRow, list[_Utterance]]] = {}
-    # Of these an utterance is missing: what is left of them is another conversation.
-    torn: set[str] = set()
+    """Gather ConvoKit's utterances into conversations, in the order of their first utterances."""
+    conversations: dict[str, tuple[SourceRow, list[_Utterance]]] = {}
+    # Conversations that lack an utterance; the rest would be a different conversation.
+    incomplete: set[str] = set()
     for row in rows:
         if isinstance(row.value, LeftOut):
             yield row
@@ -157,16 +159,16 @@ def gather(rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
         try:
             utterance = _utterance(row.value)
         except Malformed as problem:
-            torn.add(name)
+            incomplete.add(name)
             yield row._replace(value=problem)
             continue
-        # Without its value, as there are hundreds of megabytes of parses in it.
-        found.setdefault(name, (row._replace(value={}), []))[1].append(utterance)
-    for name, (row, utterances) in found.items():
-        chain = None if name in torn else _chain(utterances)
+        # The value is dropped, because the parses in it take hundreds of megabytes.
+        conversations.setdefault(name, (row._replace(value={}), []))[1].append(utterance)
+    for name, (row, utterances) in conversations.items():
+        chain = None if name in incomplete else _chain(utterances)
         if chain is None:
             yield row._replace(
-                value=Malformed("does not lead through the whole conversation", "reply_to")
+                value=Malformed("does not link all utterances of the conversation", "reply_to")
             )
         else:
             lines = [(utterance.speaker, utterance.text) for utterance in chain]
@@ -186,7 +188,7 @@ def _utterance(row: dict[str, Any]) -> _Utterance:
 
 
 def _chain(utterances: list[_Utterance]) -> list[_Utterance] | None:
-    """In the order in which each replies to the one before; None if there is none."""
+    """The utterances, each as the reply to the one before; None if they form no such chain."""
     following = {utterance.after: utterance for utterance in utterances}
     chain: list[_Utterance] = []
     last = None

@@ -1,9 +1,10 @@
-"""e-SNLI's dev split as a table: two sentences, their relation, three people's reasons for it.
+"""The dev split of e-SNLI as a table: two sentences, their relation, and three explanations.
 
 Camburu et al. 2018, "e-SNLI: Natural Language Inference with Natural Language Explanations". The
-repository has the split in six files of one line a row, as the paper's models read it (words and
-marks apart, explanations in small letters); that is what is downloaded. It also has
-``esnli_dev.csv``, as people wrote it, which can be converted from a local file.
+repository has the split in six files with one line per row, in the form that the paper's models
+read: punctuation separated from words, explanations in lower case. These files are downloaded. The
+repository also has ``esnli_dev.csv``, in the form that people wrote, which can be converted from a
+local copy.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from regreason_plugin.data.row_readers import CSV, file_rows
 
 HOME = "https://github.com/OanaMariaCamburu/e-SNLI"
 LICENCE = "explanations MIT; the sentences are SNLI's, CC BY-SA 4.0"
-# Of the table that the six files give.
+# The sha256 of the table made from the six files.
 SHA256 = "7b03152ebad4963dcdd79d19919daff17e3e3d3c250ce543eff34703f2af0e70"
 
 _COLUMNS = ("premise", "hypothesis", "label", "explanation_1", "explanation_2", "explanation_3")
@@ -50,9 +51,9 @@ class Written(NamedTuple):
     """A table that was written.
 
     Attributes:
-        rows: Their number.
-        premises: The number of different ones, which are the groups.
-        as_published: Whether it is, byte for byte, what the six files give.
+        rows: The number of rows.
+        premises: The number of distinct premises, which are the groups.
+        as_published: Whether the table is, byte for byte, the one made from the six files.
     """
 
     rows: int
@@ -65,11 +66,12 @@ def write_esnli(out: Path, source: Path | None) -> Written:
 
     Args:
         out: A CSV file.
-        source: A folder with copies of the six files; ``esnli_dev.csv``; or a table that this
-            has written; the latter two gzipped or not. None downloads the six files.
+        source: A folder with copies of the six files; or ``esnli_dev.csv``, or a table that this
+            function wrote, each gzipped or not. None downloads the six files.
 
     Raises:
-        UserError: The source cannot be had, or is something else. Nothing is written.
+        UserError: The source cannot be downloaded or read, or has other content. Nothing is
+            written.
     """
     rows = list(_rows(source))
     text = io.StringIO(newline="")
@@ -82,8 +84,8 @@ def write_esnli(out: Path, source: Path | None) -> Written:
     as_published = hashlib.sha256(content).hexdigest() == SHA256
     if source is None and not as_published:
         raise UserError(
-            f"the files downloaded from {HOME} are not those that this release knows (the table's "
-            f"sha256 has to be {SHA256}); report it"
+            f"the files downloaded from {HOME} are not the ones that this release expects (the "
+            f"sha256 of the table is not {SHA256}); please report it"
         )
     with atomic_writer(out) as stream:
         stream.write(content)
@@ -110,7 +112,8 @@ def _lines(file: PublicFile, folder: Path | None) -> list[str]:
     else:
         with open_bytes(folder / file.name) as stream:
             content = stream.read()
-    # (What is no UTF-8 makes another table than the published one, which is said.)
+    # A byte that is not UTF-8 becomes U+FFFD. The table then differs from the published one, which
+    # `Written.as_published` reports.
     lines = content.decode(errors="replace").removesuffix("\n").split("\n")
     return [line.strip() for line in lines]
 
@@ -124,7 +127,7 @@ def _table_rows(path: Path) -> Iterator[tuple[str, ...]]:
                 yield tuple(row.value[name].strip() for name in columns)
             return
     raise UserError(
-        f"has neither the columns {', '.join(_IN_ORIGINAL)} nor {', '.join(_COLUMNS)}; name "
-        f"esnli_dev.csv of {HOME}",
+        f"has neither the columns {', '.join(_IN_ORIGINAL)} nor {', '.join(_COLUMNS)}; name a "
+        f"copy of esnli_dev.csv from {HOME}",
         path=path,
     )

@@ -1,4 +1,4 @@
-"""What must stay on one side of a split, and stable ids: both computed from the text."""
+"""Computes groups, which must stay in one split, and stable ids, both from the text."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ _WORD = re.compile(r"\w+")
 
 
 def normalise(text: str) -> str:
-    """A text without what people write differently without meaning to: case, marks, spaces.
+    """A text without differences in case, punctuation and white space.
 
-    A text of marks alone (``???``) keeps them, or all such texts would be one.
+    A text of punctuation alone (``???``) keeps it; otherwise all such texts would be equal.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_WORD.findall(folded)) or " ".join(folded.split())
 
 
 def text_group(text: str) -> str:
-    """The group of everything that shares this text, whatever its case and marks."""
+    """The group of all conversations that share this text, apart from case and punctuation."""
     return "text-" + _digest(normalise(text), 16)
 
 
 def named_group(kind: str, name: str) -> str:
-    """The group of everything that belongs to a thing with a name, as a film or a product."""
+    """The group of all conversations that belong to a named thing, such as a film or a product."""
     return f"{kind}-{name}"
 
 
 def first_user_turn_group(turns: Sequence[Turn]) -> str:
-    """The group of the conversations that start with the same request.
+    """The group of all conversations that start with the same request.
 
-    Both answers of an HH-RLHF pair are in it, and other pairs that ask the same. A
-    conversation in which the user says nothing goes by its first message.
+    Both sides of an HH-RLHF pair are in it, and so are other pairs with the same request. If the
+    user says nothing, the first message decides.
     """
-    asked = [turn.content for turn in turns if turn.role == "user" and turn.content.strip()]
-    said = [turn.content for turn in turns if turn.content.strip()]
-    return text_group((asked or said or [""])[0])
+    requests = [turn.content for turn in turns if turn.role == "user" and turn.content.strip()]
+    messages = [turn.content for turn in turns if turn.content.strip()]
+    return text_group((requests or messages or [""])[0])
 
 
 def conversation_id(dataset: str, turns: Sequence[Turn], context: str | None = None) -> str:
-    """An id by content: the same conversation has the same one in any file and order."""
-    # As JSON no text can be mistaken for the border between two messages.
+    """An id computed from the content: a conversation has the same id in every file."""
+    # In JSON, no text can imitate the boundary between two messages.
     content = json.dumps([context or "", *([turn.role, turn.content] for turn in turns)])
     return f"{dataset}-{_digest(content, 12)}"
 
 
 def _digest(text: str, length: int) -> str:
-    # Lone surrogates occur in AmazonQA and have no UTF-8.
+    # AmazonQA contains lone surrogates, which strict UTF-8 cannot encode.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]

@@ -1,14 +1,12 @@
-r"""HH-RLHF: pairs of a chosen and a rejected conversation; each side is one conversation.
+r"""HH-RLHF: pairs of a chosen and a rejected conversation; each side gives one conversation.
 
-A side is one string, its turns marked by ``\n\nHuman:`` and ``\n\nAssistant:``. Seen in
-the real files and kept as they are: two turns of one role in a row, empty turns,
-histories that differ within a pair. The response is what follows the last
-``\n\nAssistant:``.
+A side is one string, in which ``\n\nHuman:`` and ``\n\nAssistant:`` begin the turns. The real
+files have consecutive turns of one role, empty turns, and histories that differ within a pair; all
+of these are kept. The response is the text after the last ``\n\nAssistant:``.
 
-A pair is imported whole or not at all: if one side cannot be rated, neither dataset has
-it. Both sides are in the group of the chosen side's first user turn and carry the same
-``pair`` in ``meta``, by which samples are drawn: the same seed draws the same pairs for
-``hh_chosen`` and ``hh_rejected``.
+If one side of a pair cannot be rated, neither side is imported. Both sides are in the group of the
+chosen side's first user turn, and have the same ``pair`` in ``meta``. Samples are drawn by that
+``pair``, so the same seed draws the same pairs for ``hh_chosen`` and ``hh_rejected``.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ def parse_turns(text: str, side: str) -> list[Turn]:
     """Split one side of a pair into its turns.
 
     Raises:
-        Malformed: It starts with something else than a turn.
+        Malformed: The text does not start with a turn.
     """
     head, *rest = _TURN.split(text)
     if head.strip():
@@ -52,10 +50,10 @@ def parse_turns(text: str, side: str) -> list[Turn]:
 
 
 def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOut]:
-    """The side of a pair that is the dataset's.
+    """Yield the side of a pair that belongs to the dataset.
 
     Raises:
-        LeftOut: The row is no pair of texts, or a side has nothing to rate.
+        LeftOut: The row is not a pair of texts, or a side has nothing to rate.
     """
     sides: dict[str, list[Turn]] = {}
     for side in _SIDES.values():
@@ -65,12 +63,12 @@ def convert(dataset: str, row: dict[str, Any]) -> Iterator[Conversation | LeftOu
             check_rated(turns)
         except LeftOut as left_out:
             raise LeftOut(left_out.reason, field=side) from None
-    said = [[(one.role, one.content) for one in turns] for turns in sides.values()]
+    contents = [[(said.role, said.content) for said in turns] for turns in sides.values()]
     yield conversation(
         dataset,
         sides[_SIDES[dataset]],
         group=first_user_turn_group(sides["chosen"]),
-        meta={"pair": digest(json.dumps(said))[:12]},
+        meta={"pair": digest(json.dumps(contents))[:12]},
     )
 
 

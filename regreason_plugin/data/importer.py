@@ -1,4 +1,4 @@
-"""What the importers share: how a dataset is read, and the parts of its conversations."""
+"""`Importer`, the description of how a dataset is read, and helpers that importers share."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from regreason_plugin.data.text_cleaning import clean
 
 
 class Importer(NamedTuple):
-    """How a dataset is read.
+    """The way in which one or more datasets are read.
 
     Attributes:
-        datasets: The names of those that are read so.
-        convert: The conversations of a row, given the dataset's name; what is not used
-            of it is yielded or raised as `LeftOut`.
-        forms: The fields that a row must have, one set for each format there is.
-        also: Fields that are read where they are there.
-        hub: The subsets on the Hub by name; the first is the default.
-        open_path: Reads local files that are no rows of JSON or parquet, or names the
-            file of such rows.
-        open_hub: Reads such files from the Hub.
-        gather: Makes rows of which each is for `convert` out of a file's smaller ones.
-        drawn_by: What a sample is drawn by; the conversation's id where None.
+        datasets: The names of the datasets.
+        convert: Yields the conversations of a row, given the dataset's name. It yields or raises
+            `LeftOut` for parts that cannot be used.
+        forms: The required fields of a row, one set per format.
+        also: Optional fields, which are read if a row has them.
+        hub: The subsets on the Hub, by name; the first is the default.
+        open_path: Opens local files that are not rows of JSON or parquet; for other paths it
+            returns the file that has such rows.
+        open_hub: Opens files on the Hub that are not rows of JSON or parquet.
+        gather: Joins the rows of a file into the larger rows that `convert` needs.
+        drawn_by: The key by which samples are drawn; None for the conversation's id.
     """
 
     datasets: tuple[str, ...]
@@ -48,25 +48,25 @@ class Importer(NamedTuple):
 
     @property
     def fields(self) -> frozenset[str]:
-        """All that it reads, of any form."""
+        """All fields that are read, in any format."""
         return self.also.union(*self.forms)
 
 
 def turn(role: str, content: str) -> Turn:
-    """A message, its text cleaned."""
+    """A message with cleaned text."""
     return Turn.model_validate({"role": role, "content": clean(content)})
 
 
 def check_rated(turns: Sequence[Turn]) -> None:
-    """Refuse messages of which the last is no response, or is one to nothing.
+    """Check that messages can be rated: they end with a response, and the user asks something.
 
     Raises:
-        LeftOut: So it is.
+        LeftOut: The last message is not a response with text, or no user message has text.
     """
     if not turns or turns[-1].role != "assistant" or not turns[-1].content:
-        raise LeftOut("no response at its end")
+        raise LeftOut("no response at the end")
     if not any(said.role == "user" and said.content for said in turns):
-        raise LeftOut("nobody asks anything")
+        raise LeftOut("no message from the user")
 
 
 def conversation(
@@ -77,20 +77,20 @@ def conversation(
     context: str | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> Conversation:
-    """A conversation with its id.
+    """Make a conversation, with its id.
 
     Args:
-        dataset: Its name.
+        dataset: The name of the dataset.
         turns: The messages; the last one is to be rated.
-        group: What must stay on one side of a split.
-        context: A story it is about.
-        meta: Numbers and short texts; what is None or empty is dropped.
+        group: The group, whose conversations stay in the same split.
+        context: The story that the conversation is about; None if there is none.
+        meta: Numbers and short texts; values that are None or empty are dropped.
 
     Raises:
-        LeftOut: It has no response at its end, or nobody says anything before it.
+        LeftOut: The messages cannot be rated (`check_rated`).
     """
     check_rated(turns)
-    kept = {
+    cleaned = {
         name: clean(value) if isinstance(value, str) else value
         for name, value in (meta or {}).items()
         if isinstance(value, str | int)
@@ -101,24 +101,29 @@ def conversation(
         group=group,
         conversation=list(turns),
         context=context,
-        meta={name: value for name, value in kept.items() if value != ""} or None,
+        meta={name: value for name, value in cleaned.items() if value != ""} or None,
     )
 
 
 def text_of(row: Mapping[str, Any], field: str, place: str = "") -> str:
-    """A field that has to be a text.
+    """The text in a field.
+
+    Args:
+        row: The fields.
+        field: The name of the field.
+        place: The dotted path of ``row`` within a larger row, with a dot at its end.
 
     Raises:
-        Malformed: It is missing or something else.
+        Malformed: The field is missing or is not a text.
     """
     return str(_field(row, field, place, str, "text"))
 
 
 def list_of(row: Mapping[str, Any], field: str, place: str = "") -> list[Any]:
-    """A field that has to be a list.
+    """The list in a field. The arguments are those of `text_of`.
 
     Raises:
-        Malformed: It is missing or something else.
+        Malformed: The field is missing or is not a list.
     """
     return list(_field(row, field, place, list, "list"))
 
@@ -126,17 +131,17 @@ def list_of(row: Mapping[str, Any], field: str, place: str = "") -> list[Any]:
 def items_of(
     row: Mapping[str, Any], field: str, kind: type, fault: str, place: str = ""
 ) -> Iterator[tuple[str, Any]]:
-    """The items of a list, each with its place as a dotted path.
+    """The items of a list, each with its position as a dotted path.
 
     Args:
-        row: Of a source.
-        field: Of the list.
-        kind: What each item has to be.
-        fault: Said of one that is something else, such as ``is no text``.
-        place: Of the row in a larger one.
+        row: The fields.
+        field: The name of the field with the list.
+        kind: The type that each item must have.
+        fault: The message about an item of another type, such as ``is not a text``.
+        place: The dotted path of ``row`` within a larger row, with a dot at its end.
 
     Raises:
-        Malformed: The list is missing, or it or an item is something else.
+        Malformed: The list is missing, or it or an item has another type.
     """
     for number, item in enumerate(list_of(row, field, place)):
         where = f"{place}{field}.{number}"
@@ -150,10 +155,10 @@ def _field(row: Mapping[str, Any], field: str, place: str, kind: type, name: str
     if not isinstance(value, kind):
         if value is None:
             raise Malformed("is missing", place + field)
-        raise Malformed(f"is no {name}", place + field, value)
+        raise Malformed(f"is not a {name}", place + field, value)
     return value
 
 
 def digest(text: str) -> str:
-    """A hash to order texts by, as no alphabet would favour any of them."""
+    """A hash by which texts are ordered, since alphabetical order would favour some of them."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

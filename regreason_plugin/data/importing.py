@@ -1,6 +1,6 @@
-"""Import a dataset: open its source, turn rows into conversations, write them.
+"""Imports a dataset: opens its source, converts the rows to conversations, writes them.
 
-Each importer knows the datasets that it reads; here they are put together.
+Each importer lists the datasets that it reads; `IMPORTERS` finds the importer of a dataset.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ IMPORTERS: Mapping[str, Importer] = {
 
 
 class Imported(NamedTuple):
-    """What an import came to.
+    """The result of an import.
 
     Attributes:
-        conversations: How many were written.
-        groups: How many groups they are in.
-        left_out: What was not taken, counted by reason.
-        drawn_from: How many there were to draw a sample from; None without a seed.
+        conversations: The number of conversations written.
+        groups: The number of groups that they are in.
+        left_out: The number of rows and conversations that were left out, by reason.
+        drawn_from: The number of conversations from which the sample was drawn; None without a
+            seed.
     """
 
     conversations: int
@@ -51,22 +52,22 @@ def open_source(
     subset: str | None = None,
     split: str | None = None,
 ) -> SourceRows:
-    """Open a local file, or the Hub without one.
+    """Open the source of a dataset: a local file, or the Hub.
 
     Args:
-        dataset: One that has an importer.
-        path: A file in one of the dataset's formats; for Cornell also a folder.
-        subset: A subset on the Hub; the dataset's first by default.
-        split: A split on the Hub; ``train`` by default.
+        dataset: The name of the dataset.
+        path: A file in one of the dataset's formats; for Cornell also a folder. None for the Hub.
+        subset: A subset on the Hub; None for the dataset's first.
+        split: A split on the Hub; None for ``train``.
 
     Raises:
-        UserError: It cannot be reached, is not what it should be, or is another dataset's; or
-            there is no importer for the dataset.
+        UserError: The dataset has no importer, the source cannot be reached or read, or it looks
+            like another dataset.
     """
     if dataset not in IMPORTERS:
         raise UserError(
             f"there is no importer for {dataset}; write its conversations yourself, one JSON "
-            "object a line, or add an importer as CONTRIBUTING.md says"
+            "object per line, or add an importer as CONTRIBUTING.md describes"
         )
     importer = IMPORTERS[dataset]
     if path is None:
@@ -82,7 +83,7 @@ def open_source(
         rows, name = hub_rows(hub, split or "train"), hub.repository
     else:
         if subset or split:
-            raise UserError("--subset and --split are of the Hub; with --path, name the file")
+            raise UserError("--subset and --split are only for the Hub; leave them out with --path")
         opened = importer.open_path(path) if importer.open_path else path
         if isinstance(opened, SourceRows):
             return opened
@@ -105,20 +106,21 @@ def import_dataset(
     strict: bool = False,
     on_row: Callable[[], object] = lambda: None,
 ) -> Imported:
-    """Write a dataset's conversations, whole or not at all.
+    """Write the conversations of a dataset. An error leaves ``out`` unchanged.
 
     Args:
-        dataset: One that has an importer.
-        source: From `open_source`.
+        dataset: The name of a dataset that has an importer.
+        source: The dataset's rows, from `open_source`.
         out: The file to write.
-        limit: At most so many conversations: the first, or with a seed a sample, which
-            depends on the seed and the conversations and not on their order.
-        seed: Of the sample. All rows are read, and at most ``limit`` of them held.
+        limit: The most conversations to write: the first ones, or with a seed a sample. The sample
+            depends on the seed and the conversations, not on their order.
+        seed: The seed of the sample. With a seed all rows are read, and at most ``limit``
+            conversations are held in memory.
         strict: Stop at the first broken row instead of counting it.
         on_row: Called for each row read.
 
     Raises:
-        UserError: A row is broken and ``strict``, or none can be used.
+        UserError: No row can be used; or ``strict`` is set and a row is broken.
     """
     reading = _Reading(dataset, source.rows, strict, on_row)
     groups: set[int] = set()
@@ -137,7 +139,7 @@ def import_dataset(
 
 
 class _Reading:
-    """The conversations of a source's rows, and what is left out on the way."""
+    """Converts the rows of a source to conversations, and counts what is left out."""
 
     def __init__(
         self, dataset: str, rows: Iterator[SourceRow], strict: bool, on_row: Callable[[], object]
@@ -157,11 +159,11 @@ class _Reading:
             try:
                 if isinstance(row.value, LeftOut):
                     raise row.value
-                for found in self.importer.convert(self.dataset, row.value):
-                    if isinstance(found, LeftOut):
-                        self._leave_out(row, found)
+                for result in self.importer.convert(self.dataset, row.value):
+                    if isinstance(result, LeftOut):
+                        self._leave_out(row, result)
                     else:
-                        yield found
+                        yield result
             except LeftOut as left_out:
                 self._leave_out(row, left_out)
 
@@ -180,10 +182,10 @@ class _Reading:
                 yield conversation
 
     def sample(self, limit: int | None, seed: int) -> Iterator[Conversation]:
-        """Those drawn first, by a hash of the seed and what they are drawn by."""
+        """Draw the conversations whose key, hashed with the seed, comes first."""
         drawn_by = self.importer.drawn_by or (lambda conversation: conversation.id)
         seen: set[int] = set()
-        # A heap has its smallest in front; the one to go is that with the largest hash.
+        # The heap pops its smallest entry. Hashes are negated, so it pops the largest hash.
         heap: list[tuple[int, str]] = []
         held: dict[tuple[int, str], Conversation] = {}
         for conversation in self._conversations():
@@ -205,25 +207,25 @@ class _Reading:
     def _is_new(self, name: str, seen: set[int]) -> bool:
         number = _hash(name)
         if number in seen:
-            self.left_out["the same conversation again"] += 1
+            self.left_out["duplicate conversation"] += 1
             return False
         seen.add(number)
         return True
 
     def refuse_nothing(self) -> None:
-        """Say that no row could be used, and why not the first."""
+        """Raise an error that says that no row could be used, with the first reason."""
         if self.first_error is None:
-            raise UserError(f"the source of {self.dataset} holds no rows")
-        raise UserError(f"no row of {self.dataset} can be used; the first: {self.first_error}")
+            raise UserError(f"the source of {self.dataset} has no rows")
+        raise UserError(f"no row of {self.dataset} can be used; first error: {self.first_error}")
 
 
 def _hash(text: str) -> int:
-    # As numbers of 64 bits, 100,000 of them take some 7 MB.
+    # With 64 bits per number, a set of 100,000 takes about 7 MB.
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _first_checked(dataset: str, rows: Iterator[SourceRow], name: str) -> Iterator[SourceRow]:
-    """The same rows, if the first is not that of another dataset."""
+    """Yield the rows, after a check that the first is not from another dataset."""
     first = next(rows, None)
     if first is None:
         return iter(())
@@ -233,7 +235,7 @@ def _first_checked(dataset: str, rows: Iterator[SourceRow], name: str) -> Iterat
 
 
 def _check_fields(dataset: str, fields: frozenset[str], name: str, *, certain: bool) -> None:
-    """Refuse fields that are another dataset's, or if it is certain, that are not this one's."""
+    """Refuse the fields of another dataset; if ``certain``, also those that do not suffice."""
     if any(form <= fields for form in IMPORTERS[dataset].forms):
         return
     others = [
@@ -243,9 +245,9 @@ def _check_fields(dataset: str, fields: frozenset[str], name: str, *, certain: b
     ]
     if others:
         raise UserError(
-            f"looks like {' or '.join(others)}, not {dataset}; import it by that name", path=name
+            f"looks like {' or '.join(others)}, not {dataset}; import it under that name", path=name
         )
     if certain:
         forms = "; or ".join(", ".join(sorted(form)) for form in IMPORTERS[dataset].forms)
-        there = ", ".join(sorted(fields)) or "none"
-        raise UserError(f"{dataset} has the fields {forms}; here are: {there}", path=name)
+        present = ", ".join(sorted(fields)) or "none"
+        raise UserError(f"{dataset} needs the fields {forms}; found: {present}", path=name)

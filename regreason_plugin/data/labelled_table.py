@@ -1,6 +1,6 @@
-"""The rows of a labelled table, cleaned and checked, one at a time.
+"""Streams the rows of a labelled table, cleaned and checked.
 
-Of each text a hash is kept, to find it again; never the text.
+Repeated texts are found by a hash of each text; the texts themselves are not kept in memory.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from regreason_plugin.data.text_cleaning import clean
 Twins = Literal["refuse", "merge", "keep"]
 
 _LINES = (".jsonl", ".jsonl.gz")
-# So many objects of JSON may lack a key before no object is thought to have it.
+# A column counts as missing if none of the first 100 JSON objects has its key.
 _LOOKED_AT = 100
-# Cells that are read by the kind of their column; of the others each by itself.
+# Cells that are read by the kind of their whole column; all other cells are read one by one.
 _BY_COLUMN = ("label", "id", "group")
-# More classes than this is a column of texts or of numbers.
+# A column with more different values has texts or numbers, not labels.
 MOST_LABELS = 1000
 
 
@@ -36,13 +36,13 @@ class TableRow(NamedTuple):
     """A row of a labelled table.
 
     Attributes:
-        id: From its column, or a hash of the text.
-        group: From its column, or a hash of the text without case and marks.
-        text: Cleaned as imported conversations are.
-        label: The label's text.
-        explanation: None where the row has none.
-        line: Where it stands.
-        number: Of its label in the task, from 1; 0 where no task says which labels there are.
+        id: The cell of the id column, or a hash of the text.
+        group: The cell of the group column, or a hash of the text without case and punctuation.
+        text: The text, cleaned in the same way as imported conversations.
+        label: The label.
+        explanation: The explanation; None if the row has none.
+        line: The number of the row's line or row in the table.
+        number: The number of the label in the task, from 1; 0 if no task lists the labels.
     """
 
     id: str
@@ -56,17 +56,18 @@ class TableRow(NamedTuple):
 
 @dataclass
 class Counts:
-    """What was read.
+    """The numbers of rows that were read, kept and dropped.
 
     Attributes:
-        rows: All of them.
-        labels: Kept rows by label.
-        blank: Dropped, since they have no text.
-        unlabelled: Dropped, since they have no label.
-        duplicates: Dropped, since the same text stands earlier with the same label.
+        rows: All rows.
+        labels: Kept rows per label.
+        blank: Rows dropped because they have no text.
+        unlabelled: Rows dropped because they have no label.
+        duplicates: Rows dropped because an earlier row has the same text and label.
         explained: Kept rows with an explanation.
-        groups: Of the kept rows.
-        merged: Which label another was counted as, since they look the same.
+        groups: The number of groups of the kept rows.
+        merged: For each label that was counted as another one because they look the same, that
+            other label.
     """
 
     rows: int = 0
@@ -79,14 +80,14 @@ class Counts:
     merged: dict[str, str] = field(default_factory=dict)
 
     def merge(self, merged: dict[str, str]) -> None:
-        """Count labels as others."""
+        """Count each label in ``merged`` as the label that it is merged into."""
         self.merged = merged
         for label, other in merged.items():
             self.labels[other] += self.labels.pop(label, 0)
 
     @property
     def kept(self) -> int:
-        """Rows that are left."""
+        """The number of kept rows."""
         return self.labels.total()
 
 
@@ -94,13 +95,13 @@ def read_labelled(task: Task, counts: Counts | None = None) -> Iterator[TableRow
     """Stream the rows of a task's table.
 
     Args:
-        task: As `task_file.read_task` gives it.
-        counts: Filled while it is read.
+        task: The task, from `task_file.read_task`.
+        counts: The counts, which are filled while the table is read.
 
     Raises:
-        UserError: The table cannot be read, or does not fit the task: a column is missing, a
-            label is known to one of them only, a class has one row, the same text has two
-            labels. What only the whole table shows is raised at its end.
+        UserError: The table cannot be read, or it does not fit the task: a column is missing, a
+            label is only in the table or only in the task, a label has a single row, or a text has
+            two labels. Faults that only the whole table shows are raised after its last row.
     """
     counts = counts if counts is not None else Counts()
     number = {label: place for place, label in enumerate(task.labels, start=1)}
@@ -108,9 +109,9 @@ def read_labelled(task: Task, counts: Counts | None = None) -> Iterator[TableRow
     for row in read_table(task.data, task.columns, counts, values):
         if row.label not in number:
             raise UserError(
-                f"label {row.label!r} is none of the task's; "
-                f"{_likest(row.label, task.labels)}; add it to `labels`, or say under "
-                "`values` which label it stands for",
+                f"label {row.label!r} is not a label of the task; "
+                f"{_nearest_label(row.label, task.labels)}; add it to `labels`, or map it to a "
+                "label under `values`",
                 path=f"{task.data}, {unit_of(task.data)} {row.line}",
                 field=task.columns.label,
             )
@@ -118,8 +119,8 @@ def read_labelled(task: Task, counts: Counts | None = None) -> Iterator[TableRow
     for label in task.labels:
         if label not in counts.labels:
             raise UserError(
-                f"no row has the task's label {label!r}; take it out of `labels`, or say under "
-                "`values` which value stands for it",
+                f"no row has the task's label {label!r}; remove it from `labels`, or map a value "
+                "of the column to it under `values`",
                 path=str(task.data),
                 field=task.columns.label,
             )
@@ -136,20 +137,20 @@ def read_table(
     """Stream the rows of a table whose labels are not known yet.
 
     Args:
-        data: Where it is.
-        columns: What to read of it.
-        counts: Filled while it is read.
-        values: Which label a value stands for, where it is not the label itself.
-        option: What names a local file in place of a dataset of the Hub, for messages.
-        twins: What to do about labels that look the same: refuse them, merge them into the one
-            with the most rows (which shows at the end, in the counts), or keep them apart.
+        data: The table.
+        columns: The columns to read.
+        counts: The counts, which are filled while the table is read.
+        values: The label for each value of the label column that is not a label itself.
+        option: The option that names a local file instead of a Hub dataset, for messages.
+        twins: The treatment of labels that look the same: refuse them, merge them into the one
+            with the most rows (after the last row, in the counts), or keep them apart.
 
     Raises:
-        UserError: As `read_labelled`, but for labels that a task does not have.
+        UserError: See `read_labelled`; but any label is accepted.
     """
     rows = _opened(data, columns, option)
     named = columns.named()
-    # Of the whole columns, so the table is read once before.
+    # The kinds depend on whole columns, so the table is read once before the main pass.
     by_column = [named[what] for what in _BY_COLUMN if what in named]
     kinds = find_kinds(rows, by_column, lambda: _source(data, columns, option))
     reader = _Reader(columns, rows.classes, kinds)
@@ -183,13 +184,13 @@ def read_table(
             counts.explained += bool(explanation)
             if len(counts.labels) > MOST_LABELS:
                 raise UserError(
-                    f"has more than {MOST_LABELS} different values; is it the label?",
+                    f"has more than {MOST_LABELS} different values; is it really the label column?",
                     path=str(data),
                     field=columns.label,
                 )
             yield record
     counts.groups = len(seen.groups)
-    # Also labels of which every row repeats a text.
+    # Labels all of whose rows repeat an earlier text have no count, but must be checked as well.
     repeated = (label for pair in seen.contradictions for label in pair)
     labels = {**dict.fromkeys(repeated, 0), **counts.labels}
     if twins == "refuse":
@@ -208,7 +209,7 @@ def _source(data: Data, columns: Columns, option: str) -> SourceRows:
 
 
 def _opened(data: Data, columns: Columns, option: str) -> SourceRows:
-    """The rows, once every column is known to be there."""
+    """The rows of a table, after a check that it has every column."""
     rows = _source(data, columns, option)
     first = []
     fields = rows.fields
@@ -227,17 +228,17 @@ def _opened(data: Data, columns: Columns, option: str) -> SourceRows:
 
 
 class _Reader(NamedTuple):
-    """What a row's cells say, by the kind of their columns."""
+    """Reads the cells of a row by the kinds of their columns."""
 
     columns: Columns
     classes: Mapping[str, Sequence[str]]
     kinds: Mapping[str, Kind]
 
     def cells(self, row: SourceRow, value: Mapping[str, Any]) -> dict[str, str]:
-        """By what they are; empty where they are missing or have no column.
+        """The cells by role (text, label, ...); empty if a cell or its column is missing.
 
         Raises:
-            UserError: A cell is no text and no number.
+            UserError: A cell is neither a text nor a number.
         """
         cells = dict.fromkeys(("explanation", "id", "group"), "")
         for what, name in self.columns.named().items():
@@ -256,15 +257,15 @@ class _Reader(NamedTuple):
         return text.strip() if what == "group" else text
 
     def of_values(self, values: Mapping[str, str], data: Data) -> dict[str, str]:
-        """The values of a task as this table has them: ``1`` where the task says ``1.0``."""
+        """The keys of a task's ``values`` in this table's spelling, such as ``1`` for ``1.0``."""
         kind = self.kinds[self.columns.label]
         read: dict[str, str] = {}
         for value, label in values.items():
             plain = read_as(kind, value)
             if plain and read.setdefault(plain, label) != label:
                 raise UserError(
-                    f"all labels are {kind.value}, so {value!r} is {plain!r}, which cannot stand "
-                    f"for both {read[plain]!r} and {label!r}; change `labels` or `values`",
+                    f"all labels are {kind.value}, so {value!r} is read as {plain!r}, which "
+                    f"cannot mean both {read[plain]!r} and {label!r}; change `labels` or `values`",
                     path=str(data),
                     field=self.columns.label,
                 )
@@ -272,7 +273,7 @@ class _Reader(NamedTuple):
 
 
 class _Seen:
-    """Texts and ids that stood on an earlier line, as hashes."""
+    """The texts and ids of earlier rows, as hashes."""
 
     def __init__(self, data: Data, columns: Columns) -> None:
         self.data = data
@@ -280,11 +281,11 @@ class _Seen:
         self.texts: dict[bytes, tuple[str, int]] = {}
         self.ids: dict[bytes, int] = {}
         self.groups: set[bytes] = set()
-        # By two labels of one text: how many rows, and what the first of them is.
+        # For two labels of one text: the number of rows, and a description of the first.
         self.contradictions: dict[tuple[str, str], tuple[int, str]] = {}
 
     def before(self, text: str, label: str, row: SourceRow) -> bool:
-        """Whether this text was there with this label; with another, it is remembered."""
+        """Whether an earlier row has this text; one with another label is noted for the end."""
         digest = hashlib.sha256(text.encode()).digest()[:16]
         known, line = self.texts.setdefault(digest, (label, row.number))
         if line == row.number:
@@ -299,33 +300,33 @@ class _Seen:
         return True
 
     def new_id(self, given: str, text: str, row: SourceRow) -> str:
-        """The id, which no earlier row has: the given one, or a hash of the text."""
+        """The row's id, or a hash of its text if it has none. Refuses the id of another row."""
         row_id = given or f"text-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         if self.columns.id is not None:
             digest = hashlib.sha256(row_id.encode()).digest()[:16]
             line = self.ids.setdefault(digest, row.number)
             if line != row.number:
                 raise UserError(
-                    f"id {row_id!r} stands in {row.unit} {line} too, with another text; ids must "
-                    "be unique",
+                    f"id {row_id!r} is also the id of {row.unit} {line}, which has another text; "
+                    "ids must be unique",
                     path=f"{self.data}, {row.unit} {row.number}",
                     field=self.columns.id,
                 )
         return row_id
 
     def check_end(self, merged: Mapping[str, str]) -> None:
-        """Refuse texts with two labels that are not one after all."""
-        found = [
+        """Refuse texts with two different labels, unless these were merged into one."""
+        contradictions = [
             contradiction
             for labels, contradiction in self.contradictions.items()
             if len({merged.get(label, label) for label in labels}) > 1
         ]
-        if found:
-            number = sum(rows for rows, _ in found)
+        if contradictions:
+            number = sum(rows for rows, _ in contradictions)
             rows = "row repeats" if number == 1 else "rows repeat"
             raise UserError(
-                f"{number} {rows} an earlier text with another label; the first, {found[0][1]}; "
-                "keep one of each",
+                f"{number} {rows} an earlier text with another label; the first, "
+                f"{contradictions[0][1]}; keep one row per text",
                 path=str(self.data),
             )
 
@@ -334,15 +335,15 @@ def _refuse_twins(data: Data, columns: Columns, labels: Iterable[str]) -> None:
     try:
         check_twins(
             labels,
-            "add --merge-labels if they are one, which then has the spelling of the most rows, or "
-            "--keep-labels if they are not",
+            "add --merge-labels to make them one label, spelled as in most rows, or --keep-labels "
+            "to keep them apart",
         )
     except ValueError as error:
         raise UserError(str(error), path=str(data), field=columns.label) from None
 
 
 def _check_whole(data: Data, columns: Columns, counts: Counts) -> None:
-    """What only the whole table shows."""
+    """Refuse a table with a fault that only the whole table shows."""
 
     def wrong(message: str, field: str | None = None) -> UserError:
         return UserError(message, path=str(data), field=field)
@@ -360,23 +361,24 @@ def _check_whole(data: Data, columns: Columns, counts: Counts) -> None:
     if single:
         more = f" (and {len(single) - 1} more such labels)" if len(single) > 1 else ""
         raise wrong(
-            f"label {single[0]!r} has one row{more}, too few to train on and test on; add rows, "
-            "take it out, or give it another label, in the table or under `values` in a task.yml",
+            f"label {single[0]!r} has one row{more}, too few for training and testing; add rows, "
+            "remove it, or map it to another label, in the table or under `values` in a task.yml",
             columns.label,
         )
     if columns.explanation and not counts.explained:
         raise wrong(
-            f"is empty in all {counts.kept} rows; name no explanation column", columns.explanation
+            f"is empty in all {counts.kept} rows; leave out the explanation column",
+            columns.explanation,
         )
 
 
-def _likest(label: str, known: Sequence[str]) -> str:
-    for one in known:
-        if find_twins([one, label]):
-            return f"it looks the same as one: {difference(label, one)}"
+def _nearest_label(label: str, known: Sequence[str]) -> str:
+    for known_label in known:
+        if find_twins([known_label, label]):
+            return f"it looks the same as one of them: {difference(label, known_label)}"
     return nearest(label, list(known))
 
 
 def unit_of(data: Data) -> str:
-    """What the rows of a table are numbered by: a ``line`` of a file, or a ``row``."""
+    """The unit in which the rows of a table are numbered: ``line`` or ``row``."""
     return "line" if data.path and data.path.name.lower().endswith((*CSV, *_LINES)) else "row"

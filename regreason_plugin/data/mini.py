@@ -1,15 +1,15 @@
 """The built-in mini benchmark: generated conversations whose qualities are set by construction.
 
-Three degrees are drawn for every conversation, each on its own, and each shows in the
-response in a way of its own:
+For each conversation three degrees from 1 to 5 are drawn independently, one per axis. Each of them
+sets one property of the response:
 
-    garbled    how many of its sentences are garbled or stilted
-    answered   how many of the four things asked about get an answer
-    strayed    how many of its sentences speak of something else
+    garbled    the number of garbled or stilted sentences
+    answered   the number of answers to the four things that the user asks about
+    strayed    the number of sentences about something else
 
-``mini.yml`` says which axis shows in which, and what each dataset is made of. The number of
-sentences is always the same, so none of them shows in the length. The degrees are kept in
-``meta`` for whoever wants to study the raters; raters read the text.
+``mini.yml`` says which axis sets which property, and has the words of each dataset. The number of
+sentences is always the same, so no degree shows in the length. The degrees are kept in ``meta``
+for studies of the raters, who read only the text.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _TEXT: dict[str, Any] = yaml.safe_load(
     files("regreason_plugin.data").joinpath("mini.yml").read_text(encoding="utf-8")
 )
 
-# How often each degree 1..5 is drawn.
+# The relative frequencies of the degrees 1 to 5, by profile.
 _SHARES = {
     "low": (18, 29, 24, 16, 13),
     "middle": (15, 20, 29, 21, 15),
     "high": (13, 16, 24, 29, 18),
 }
-# Those of the declared that the benchmark is made for, and in what each axis shows.
+# The declared axes and settings that the benchmark covers, and the property that each axis sets.
 MINI_AXES: dict[str, str] = {axis: _TEXT["axes"][axis] for axis in AXES if axis in _TEXT["axes"]}
 MINI_SETTINGS = tuple(
     (dataset, axis) for dataset in DATASETS if dataset in _TEXT["datasets"] for axis in MINI_AXES
@@ -48,10 +48,10 @@ MINI_SETTINGS = tuple(
 
 _ASKED = 4
 _OTHER_SENTENCES = 4
-# How many of the six sentences are garbled for each degree.
+# The possible numbers of garbled sentences, out of six, for each degree.
 _GARBLED = {1: (6,), 2: (4, 5), 3: (3,), 4: (1, 2), 5: (0,)}
 
-# What may follow an article's noun for the misplaced article to be seen: "lamp the is".
+# An article, a noun and a word that makes the misplaced article visible: "lamp the is".
 _BEFORE_SMALL_WORD = re.compile(
     r"\b(the|a) (\w+)(?= (?:is|was|has|with|and|of|for|in)\b|\.)", re.IGNORECASE
 )
@@ -59,21 +59,22 @@ _ARTICLE = re.compile(r"\b(?:the|a)\b", re.IGNORECASE)
 
 
 def mini_conversations(seed: int = 0, per_dataset: int = 1000) -> Iterator[Conversation]:
-    """Generate the benchmark: the same seed gives the same bytes on any machine.
+    """Generate the benchmark. The same seed gives the same bytes on every machine.
 
     Args:
-        seed: Another one gives other conversations from the same material.
-        per_dataset: How many of each dataset; HH-RLHF answers come in pairs.
+        seed: The seed; another one gives other conversations from the same words.
+        per_dataset: The number of conversations per dataset. Those of ``hh_chosen`` and
+            ``hh_rejected`` answer the same requests.
 
     Yields:
-        Conversations, dataset by dataset, with unique ids.
+        The conversations, dataset by dataset, with unique ids.
     """
     seen: set[str] = set()
     for dataset in dict(MINI_SETTINGS):
         for number in range(per_dataset):
             conversation = _conversation(dataset, number, seed, attempt=0)
             attempt = 0
-            while conversation.id in seen:  # ids go by content, and content may repeat
+            while conversation.id in seen:  # the id depends on the content, which may repeat
                 attempt += 1
                 conversation = _conversation(dataset, number, seed, attempt)
             seen.add(conversation.id)
@@ -152,7 +153,7 @@ def _response(
     strayed = 5 - degrees["strayed"]
     others = [other for other in material["topics"] if other != topic]
     subjects = [topic] * (_OTHER_SENTENCES - strayed)
-    # Some of what is strayed to is another conversation's topic: no word list tells it.
+    # Some strayed sentences have another conversation's topic, so that no word list detects them.
     subjects += [
         random.choice(others if random.random() < 0.3 else _TEXT["elsewhere"])
         for _ in range(strayed)
@@ -183,7 +184,7 @@ def _response(
 def _answers(
     material: Mapping[str, Any], topic: str, asked: list[str], given: list[str], random: Random
 ) -> list[str]:
-    """Two sentences on the topic with room for two answers each, ``given`` among them."""
+    """Two sentences that name four things: ``given``, and things that answer nothing."""
     unasked = [facet for facet in material["facets"] if facet not in asked]
     things = given + [
         random.choice(unasked if random.random() < 0.25 else _TEXT["vague"])
@@ -199,7 +200,7 @@ def _answers(
 
 
 def garble(sentence: str, random: Random) -> str:
-    """A sentence with one fault: a word that is doubled, misplaced or stilted."""
+    """Put one fault into a sentence: a doubled, misplaced or stilted word."""
     way = random.choice(("doubled", "misplaced", "stilted"))
     if way == "doubled":
         words = sentence.split()

@@ -1,4 +1,4 @@
-"""Files of public GitHub repositories, each at one commit."""
+"""Downloads files from public GitHub repositories, each at a fixed commit."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class PublicFile(NamedTuple):
     """A file that can be downloaded without an account.
 
     Attributes:
-        repository: As ``owner/name``.
-        commit: 40 hexadecimal digits, so that the file never changes.
-        path: Inside the repository.
+        repository: The repository, ``owner/name``.
+        commit: The commit, 40 hexadecimal digits, so that the file never changes.
+        path: The path of the file in the repository.
     """
 
     repository: str
@@ -24,19 +24,19 @@ class PublicFile(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Where its bytes are."""
+        """The address from which the file is downloaded."""
         return f"https://raw.githubusercontent.com/{self.repository}/{self.commit}/{self.path}"
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """The last part of the path."""
         return self.path.rpartition("/")[2]
 
     def download(self) -> bytes:
-        """Its bytes.
+        """Download the file, and return its bytes.
 
         Raises:
-            UserError: The server cannot be reached, or does not have it.
+            UserError: The server cannot be reached, or does not have the file.
         """
         try:
             response = httpx.get(self.url, follow_redirects=True, timeout=60)

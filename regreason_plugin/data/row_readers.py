@@ -1,7 +1,7 @@
-"""The rows of local files, whatever they are stored in, and of datasets of the Hub.
+"""Reads the rows of local files, in all supported formats, and of datasets on the Hub.
 
-Lines of JSON, CSV, parquet and the Hub are streams; a ``.json`` file and a gzipped parquet file
-are read whole.
+JSON lines, CSV, parquet and the Hub are streamed. A ``.json`` file and a gzipped parquet file are
+read into memory as a whole.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from regreason_plugin.data.source_rows import HubDataset, LeftOut, SourceRow, So
 
 FORMATS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".parquet.gz")
 CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-# Of tables; in small letters or in capitals.
+# The endings of tables, in lower or upper case.
 TABLES = (*CSV, *FORMATS)
 DELIMITERS = ",;\t|"
-# A quote that is never closed makes one field of the rest of a file.
+# The longest field, in characters: a quote that is never closed makes the rest of a file one field.
 _LONGEST = 10_000_000
-# A row of Chatbot Arena or CoQA has some kilobytes.
+# Rows per parquet batch; a row of Chatbot Arena or CoQA has a few kilobytes.
 _BATCH = 256
 _HUB = "https://huggingface.co/datasets"
 
@@ -34,13 +34,13 @@ def file_rows(path: Path, wanted: frozenset[str], endings: tuple[str, ...] = FOR
     """The rows of a local file.
 
     Args:
-        path: CSV with a header, lines of JSON, a list of JSON objects, or parquet; each may be
-            gzipped.
-        wanted: The fields that are read; a parquet file's others are not.
-        endings: Those that the file's name may have.
+        path: A CSV file with a header, lines of JSON, a list of JSON objects, or parquet; each may
+            be gzipped.
+        wanted: The fields to read. Other columns of a parquet file are skipped.
+        endings: The endings that the file's name may have.
 
     Raises:
-        UserError: It is not there, or not what its name says.
+        UserError: The file does not exist, or its content does not match its ending.
     """
     name = path.name.lower()
     if path.is_dir():
@@ -48,7 +48,7 @@ def file_rows(path: Path, wanted: frozenset[str], endings: tuple[str, ...] = FOR
     if not name.endswith(endings):
         if not path.exists():
             raise UserError("no such file", path=path)
-        raise UserError(f"has none of the endings {', '.join(endings)}", path=path)
+        raise UserError(f"has to end with one of {', '.join(endings)}", path=path)
     if name.endswith(CSV):
         return _csv(path, wanted)
     if name.endswith((".jsonl", ".jsonl.gz")):
@@ -57,10 +57,10 @@ def file_rows(path: Path, wanted: frozenset[str], endings: tuple[str, ...] = FOR
 
 
 def _lines(path: Path) -> SourceRows:
-    # Also finds a file that is not there or no gzip before anything is written.
+    # Counting also finds a missing file or a broken gzip before anything is written.
     total = count_lines(path)
     if not total:
-        raise UserError("is empty; expected one JSON object a line", path=path)
+        raise UserError("is empty; expected one JSON object per line", path=path)
 
     def rows() -> Iterator[SourceRow]:
         with open_bytes(path) as stream:
@@ -73,16 +73,16 @@ def _lines(path: Path) -> SourceRows:
 
 def _object(raw: bytes, path: Path, line: int) -> dict[str, Any] | LeftOut:
     try:
-        # NaN is how Python writes a missing cell, in lines as in a .json file.
+        # Python writes a missing cell as NaN, in JSON lines and in .json files.
         return parse_object(raw, path, line, constant=float)
     except UserError as error:
-        return LeftOut("no JSON object", error=error)
+        return LeftOut("not a JSON object", error=error)
     except RecursionError:
-        return LeftOut("no JSON object")
+        return LeftOut("not a JSON object")
 
 
 def _json(path: Path) -> SourceRows:
-    """A list of rows, the same under ``data`` (CoQA), or lines after all."""
+    """Read a list of rows, a list under ``data`` (CoQA), or JSON lines despite the ending."""
     with open_bytes(path) as stream:
         raw = stream.read()
     try:
@@ -94,18 +94,18 @@ def _json(path: Path) -> SourceRows:
     except UnicodeDecodeError as error:
         raise UserError(f"byte {error.start + 1} is not UTF-8", path=path) from None
     except RecursionError:
-        raise UserError("is no list of rows: it is nested too deeply", path=path) from None
+        raise UserError("is nested too deeply to be a list of rows", path=path) from None
     if isinstance(value, dict):
         value = value.get("data", [value])
     if not isinstance(value, list) or not value:
-        raise UserError("holds no list of rows, and none under 'data'", path=path)
+        raise UserError("has no list of rows, neither at the top nor under 'data'", path=path)
     return SourceRows(
         len(value),
         (
             SourceRow(
                 str(path),
                 number,
-                row if isinstance(row, dict) else LeftOut("no JSON object"),
+                row if isinstance(row, dict) else LeftOut("not a JSON object"),
                 unit="entry",
             )
             for number, row in enumerate(value, start=1)
@@ -128,7 +128,7 @@ def _parquet(path: Path, wanted: frozenset[str]) -> SourceRows:
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"is not a parquet file: {_first_line(error)}", path=path) from None
     schema = file.schema_arrow
-    # Chatbot Arena's moderation scores are most of its file.
+    # Unused columns are skipped: the moderation scores are most of Chatbot Arena's file.
     columns = sorted(wanted.intersection(schema.names))
     types = _types(schema)
 
@@ -141,7 +141,7 @@ def _parquet(path: Path, wanted: frozenset[str]) -> SourceRows:
                     yield SourceRow(str(path), number, types.shortened(value), unit="row")
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             place = f"{path}, after row {number}"
-            raise UserError(f"cannot be read on: {_first_line(error)}", path=place) from None
+            raise UserError(f"cannot be read further: {_first_line(error)}", path=place) from None
 
     return SourceRows(
         file.metadata.num_rows, rows(), frozenset(schema.names), types.classes, types.integers
@@ -149,14 +149,14 @@ def _parquet(path: Path, wanted: frozenset[str]) -> SourceRows:
 
 
 class _Types(NamedTuple):
-    """What a schema says of its columns: as of `SourceRows`, and the types of short floats."""
+    """The columns that a schema declares: see `SourceRows`; and the types of short floats."""
 
     classes: Mapping[str, Sequence[str]] = {}
     integers: frozenset[str] = frozenset()
     short_floats: Mapping[str, np.dtype[Any]] = {}
 
     def shortened(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Floats of 16 and 32 bits as the shortest decimals that name them, as 0.1."""
+        """Replace floats of 16 and 32 bits by their shortest decimals, such as 0.1."""
         for name, kind in self.short_floats.items():
             if isinstance(value.get(name), float):
                 value[name] = float(str(kind.type(value[name])))
@@ -167,7 +167,7 @@ def _types(schema: Any) -> _Types:
     import pyarrow as pa
 
     classes = _classes(schema.metadata or {})
-    # (A dictionary holds the values of a column of categories.)
+    # A column of categories is a dictionary of its values.
     types = {
         field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         for field in schema
@@ -182,7 +182,7 @@ def _types(schema: Any) -> _Types:
 
 
 def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, Sequence[str]]:
-    """The names of the classes that `datasets` writes into the schema of a file."""
+    """The class names of each column, which `datasets` writes into a file's schema."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
@@ -195,12 +195,12 @@ def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, Sequence[str]]:
 
 
 def hub_rows(hub: HubDataset, split: str, option: str = "--path") -> SourceRows:
-    """The rows of a split on the Hub, read as they are downloaded.
+    """The rows of a split on the Hub, streamed while they are downloaded.
 
     Args:
         hub: The dataset.
-        split: Of it.
-        option: What names a local file instead, for messages.
+        split: The name of the split.
+        option: The option that names a local file instead, for messages.
 
     Raises:
         UserError: The Hub cannot be reached, the dataset is gated, or it has no such split.
@@ -214,7 +214,7 @@ def hub_rows(hub: HubDataset, split: str, option: str = "--path") -> SourceRows:
         )
         splits = stream.info.splits or {}
         total = splits[split].num_examples if split in splits else None
-    except Exception as error:  # datasets raises a dozen unrelated types here
+    except Exception as error:  # datasets raises a dozen unrelated types of errors here
         raise hub_error(name, hub, error, option) from error
 
     features = stream.info.features
@@ -232,10 +232,10 @@ def hub_rows(hub: HubDataset, split: str, option: str = "--path") -> SourceRows:
 
 
 def hub_error(name: str, hub: HubDataset, error: Exception, option: str = "--path") -> UserError:
-    """What went wrong on the Hub, and what to do about it."""
-    # Some of these errors carry the one that says it as their cause.
-    said = " ".join(str(part) for part in (error, error.__cause__) if part)
-    gated = "gated" in said.lower() or "GatedRepo" in type(error).__name__
+    """An error message about the Hub that says what to do."""
+    # Some errors say only in their cause that the dataset is gated.
+    text = " ".join(str(part) for part in (error, error.__cause__) if part)
+    gated = "gated" in text.lower() or "GatedRepo" in type(error).__name__
     if gated:
         return UserError(
             f"is gated on the Hub: accept its terms at {_HUB}/{hub.repository}, then run "
@@ -254,13 +254,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _csv(path: Path, wanted: frozenset[str]) -> SourceRows:
-    """The rows of a file with a header; gzipped or not.
+    """The rows of a CSV file with a header, gzipped or not.
 
-    The delimiter is the one of `DELIMITERS` that gives the header most of the wanted columns.
-    `csv.Sniffer` guesses from the texts instead, and takes a letter for it at times.
+    The delimiter is the one of `DELIMITERS` with which the header has the most wanted columns.
+    (`csv.Sniffer` guesses from the texts, and sometimes chooses a letter.)
 
     Raises:
-        UserError: The file is not there, empty or no UTF-8, or its header names a column twice.
+        UserError: The file is missing, empty or not UTF-8, or its header names a column twice.
     """
     header, delimiter = _header(path, wanted)
 
@@ -276,7 +276,7 @@ def _csv(path: Path, wanted: frozenset[str]) -> SourceRows:
                         yield SourceRow(str(path), line, dict(zip(header, fields, strict=True)))
                     line = reader.line_num + 1
             except csv.Error as error:
-                raise UserError(f"is no row of CSV: {error}", path=path, line=line) from None
+                raise UserError(f"is not a row of CSV: {error}", path=path, line=line) from None
 
     return SourceRows(None, rows(), frozenset(header))
 
@@ -288,13 +288,13 @@ def _header(path: Path, wanted: frozenset[str]) -> tuple[list[str], str]:
             try:
                 header = next(csv.reader(_text_lines(stream, path), delimiter=delimiter), None)
             except csv.Error as error:
-                raise UserError(f"is no row of CSV: {error}", path=path, line=1) from None
+                raise UserError(f"is not a row of CSV: {error}", path=path, line=1) from None
         if not header:
             raise UserError("is empty; expected a header and a row for each text", path=path)
         names = [name.strip() for name in header]
-        found = len(wanted.intersection(names))
-        if best is None or (found, len(names)) > best[:2]:
-            best = (found, len(names), names, delimiter)
+        matches = len(wanted.intersection(names))
+        if best is None or (matches, len(names)) > best[:2]:
+            best = (matches, len(names), names, delimiter)
     assert best is not None
     _, _, names, delimiter = best
     for name in names:
@@ -318,8 +318,8 @@ def _text_lines(stream: Iterator[bytes], path: Path) -> Iterator[str]:
 def _check_width(fields: list[str], header: list[str], path: Path, line: int) -> None:
     if len(fields) != len(header):
         raise UserError(
-            f"has {len(fields)} fields and the header {len(header)}; put quotes around a text "
-            "that holds a delimiter or a line end",
+            f"has {len(fields)} fields, but the header has {len(header)}; put quotes around a "
+            "text that contains a delimiter or a line end",
             path=path,
             line=line,
         )

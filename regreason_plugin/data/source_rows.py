@@ -1,4 +1,4 @@
-"""Rows of a file or of a dataset of the Hub, before anything is made of them."""
+"""The rows of a file or of a dataset on the Hub, before they are converted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PLACE = re.compile(r"\.\d+")
 
 
 class LeftOut(Exception):  # noqa: N818 - not each of them is an error
-    """Something of a row that is left out, and why.
+    """A row, or a part of a row, that is left out, with the reason.
 
     Args:
-        reason: What it is counted under.
-        field: Where in the row, as a dotted path.
-        broken: The row is not what its dataset promises, so that ``--strict`` stops;
-            else it is sound and only of no use here.
-        error: The whole sentence, where there is one already.
+        reason: The reason under which it is counted.
+        field: The position in the row, as a dotted path.
+        broken: Whether the row violates the format of its dataset, so that ``--strict`` stops. If
+            not, the row is valid but has no use here.
+        error: The whole error message, if there already is one.
     """
 
     def __init__(
@@ -38,22 +38,22 @@ class LeftOut(Exception):  # noqa: N818 - not each of them is an error
 
     @property
     def counted(self) -> str:
-        """The same text for all rows with the same fault."""
+        """The reason under which it is counted: the same text for all rows with the same fault."""
         return self.reason
 
     @property
     def message(self) -> str:
-        """What is said of this row."""
+        """The message about this row."""
         return self.reason
 
 
 class Malformed(LeftOut):
-    """A field is missing, or not what it should be.
+    """A field that is missing or has the wrong content.
 
     Args:
-        reason: A predicate, such as ``is missing``.
-        field: Of which field, as a dotted path.
-        found: What stands there instead.
+        reason: The fault as a predicate, such as ``is missing``.
+        field: The field, as a dotted path.
+        found: The wrong content; None if the field is missing.
     """
 
     def __init__(self, reason: str, field: str, found: object = None) -> None:
@@ -62,23 +62,23 @@ class Malformed(LeftOut):
 
     @property
     def counted(self) -> str:
-        """With the field, but not with the place in a list."""
+        """The reason with the field, but without the position in a list."""
         return f"{_PLACE.sub('', self.field or '')} {self.reason}"
 
     @property
     def message(self) -> str:
-        """With what was found."""
+        """The reason with the wrong content."""
         return self.reason if self.found is None else f"{self.reason} (got {self.found!r:.60})"
 
 
 class SourceRow(NamedTuple):
-    """One row and where it stands.
+    """A row and its position.
 
     Attributes:
         source: The file, or the dataset on the Hub.
-        number: Of its line or row, from 1.
-        value: Its fields, or why it has none.
-        unit: What is counted: a ``line``, a ``row``.
+        number: The number of its line or row, from 1.
+        value: The row's fields, or the reason why it cannot be read.
+        unit: The unit of ``number``: ``line``, ``row`` or ``entry``.
     """
 
     source: str
@@ -87,7 +87,7 @@ class SourceRow(NamedTuple):
     unit: str = "line"
 
     def error(self, left_out: LeftOut) -> UserError:
-        """The sentence that names this row and the field."""
+        """An error message that names this row and the field."""
         if left_out.error is not None:
             return left_out.error
         if self.unit == "line":
@@ -102,11 +102,11 @@ class SourceRows(NamedTuple):
     """The rows of one source.
 
     Attributes:
-        total: How many there are, where that is known.
-        rows: Read as they are asked for.
-        fields: What all of them have, where the source says so.
-        classes: The names behind the numbers of a field, by field.
-        integers: Fields that hold integers alone, where the source says so.
+        total: The number of rows; None if it is not known.
+        rows: The rows, which are read on demand.
+        fields: The fields that all rows have; None if the source does not declare them.
+        classes: The class names of each field that has numbers of classes.
+        integers: The fields that the source declares as integers.
     """
 
     total: int | None
@@ -117,7 +117,7 @@ class SourceRows(NamedTuple):
 
 
 class HubDataset(NamedTuple):
-    """A dataset on the Hub: its id, and a configuration or a folder of it."""
+    """A dataset on the Hub: its id, and optionally its configuration or a folder in it."""
 
     repository: str
     config: str | None = None

@@ -1,11 +1,11 @@
-"""What is done to the text of every imported conversation, and nothing else is.
+"""Cleans the text of every imported conversation. No other change is made to it.
 
-line ends        CR LF, CR and U+2028, U+2029 become LF
-C1 controls      become the Windows-1252 character they were read wrongly from,
-                 so that an apostrophe saved as 0x92 is an apostrophe again
-other controls   go, NUL among them; tab and LF stay
-lone surrogates  become U+FFFD, as they have no UTF-8; pairs become their character
-the ends         of a message lose their spaces and line ends
+line ends        CR LF, CR, U+2028 and U+2029 become LF
+C1 controls      become the Windows-1252 character that was decoded wrongly,
+                 so that 0x92 is an apostrophe again
+other controls   are removed, including NUL; tab and LF stay
+lone surrogates  become U+FFFD, because UTF-8 cannot encode them; pairs become their character
+white space      is removed from both ends of a message
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def clean(text: str) -> str:
-    """A text of a dataset as it is kept; doing it twice changes nothing more."""
-    if text.isascii() and text.isprintable():  # most of them
+    """Clean a text. Cleaning a clean text changes nothing."""
+    if text.isascii() and text.isprintable():  # a fast path for most texts
         return text.strip()
     text = _LINE_END.sub("\n", text)
     text = _CONTROL.sub(_windows, text)
@@ -30,5 +30,5 @@ def clean(text: str) -> str:
 
 def _windows(match: re.Match[str]) -> str:
     code = ord(match[0])
-    # Five codes have no character; the ASCII controls decode to themselves.
+    # Five C1 codes have no Windows-1252 character. ASCII controls would decode to themselves.
     return bytes([code]).decode("cp1252", "ignore") if code >= 0x80 else ""

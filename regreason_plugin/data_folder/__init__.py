@@ -1,1 +1,1 @@
-"""The arms: what follows the label; train, validation and test files; the manifest."""
+"""Builds the data folder: the arms' training texts, the splits, the files and the manifest."""

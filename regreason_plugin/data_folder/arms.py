@@ -1,17 +1,17 @@
-"""The seven arms: what stands after the label in place of the explanation.
+"""The seven arms: each puts another text in the place of the explanation.
 
-| arm | keeps | destroys |
+| arm | keeps of the explanation | destroys |
 | --- | --- | --- |
 | label_only | | everything |
 | explanation | everything | |
-| shuffled | its own words and its length | their order |
-| bag_of_words | vocabulary, frequency, length | which words belong to this label |
-| mismatched | grammar | the tie to this conversation |
-| random_words | vocabulary, length | frequency |
+| shuffled | its words and its length | the order of the words |
+| bag_of_words | vocabulary, word frequency, length | which words belong to this label |
+| mismatched | grammar | the connection to this conversation |
+| random_words | vocabulary, length | word frequency |
 | filler | length | everything else |
 
-Words are what white space separates. A row's random state is a function of (seed, arm,
-id, axis) and of nothing else, so neither row order nor other rows change its draw.
+White space separates words. A row's random state depends only on (seed, arm, id, axis), so
+neither the order of the rows nor any other row changes its draws.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ PAPER_ARMS: tuple[str, ...] = ARMS[:4]
 FILLER_WORD = "and"
 Mismatched = Literal["any", "same_label"]
 
-# Length of a word inside a text: its tokens with a tokenizer, else 1.
+# The length of a word inside a text: its number of tokens, or 1 without a tokenizer.
 WordLength = Callable[[str], int]
 
 
 def one_each(word: str) -> int:
-    """The length of a word where lengths are counted in words."""
+    """The length of a word if lengths are counted in words: always 1."""
     return 1
 
 
@@ -61,7 +61,7 @@ class Vocabulary:
 
     @cached_property
     def words(self) -> list[str]:
-        """All different words, sorted, so that their order is nobody's accident."""
+        """The distinct words, sorted, so that draws do not depend on the order of the rows."""
         return sorted(self.counts)
 
     @cached_property
@@ -71,7 +71,7 @@ class Vocabulary:
 
 
 def shuffled(words: list[str], rng: random.Random) -> list[str]:
-    """A permutation of the words, another order wherever there is one."""
+    """A random permutation of the words that differs from the given order if any does."""
     if len(set(words)) < 2:
         return list(words)
     while True:
@@ -81,12 +81,12 @@ def shuffled(words: list[str], rng: random.Random) -> list[str]:
 
 
 def _draw(words: list[str], length: WordLength, draw: Callable[[], str]) -> list[str]:
-    """Draw words until they are as long as the given ones, to within one word."""
+    """Draw words until their total length equals that of ``words``, to within one word."""
     budget = sum(length(word) for word in words)
     drawn: list[str] = []
     misses = 0
-    # A word that does not fit any more is drawn again a few times rather than ending
-    # the text there: otherwise every text would come out half a word short.
+    # A word that exceeds the budget is drawn again, up to 20 times per text. If it ended the
+    # text, texts would be half a word too short on average.
     while budget > 0 and misses < 20:
         word = draw()
         if length(word) > budget:
@@ -100,7 +100,7 @@ def _draw(words: list[str], length: WordLength, draw: Callable[[], str]) -> list
 def bag_of_words(
     words: list[str], vocabulary: Vocabulary, length: WordLength, rng: random.Random
 ) -> list[str]:
-    """Independent draws in proportion to the train counts, of the same length."""
+    """Words drawn independently in proportion to their train counts, up to the same length."""
     return _draw(
         words,
         length,
@@ -111,7 +111,7 @@ def bag_of_words(
 def random_words(
     words: list[str], vocabulary: Vocabulary, length: WordLength, rng: random.Random
 ) -> list[str]:
-    """Independent uniform draws from the train vocabulary, of the same length."""
+    """Words drawn independently and uniformly from the train vocabulary, up to the same length."""
     return _draw(words, length, lambda: rng.choice(vocabulary.words))
 
 
@@ -124,13 +124,13 @@ def filler(words: list[str], length: WordLength) -> list[str]:
 def arm_words(
     arm: str, words: list[str], vocabulary: Vocabulary, length: WordLength, rng: random.Random
 ) -> list[str]:
-    """What an arm has in place of an explanation's words.
+    """The words that an arm has in place of the explanation's words.
 
     Args:
-        arm: Any but ``mismatched``, whose words are another row's (`donor`).
-        words: The explanation's.
-        vocabulary: Of the row's dataset and axis.
-        length: As texts are measured.
+        arm: Any arm but ``mismatched``, which takes another row's explanation (`donor`).
+        words: The words of the explanation.
+        vocabulary: The vocabulary of the row's dataset and axis.
+        length: The function that measures a word.
         rng: The row's random state in this arm.
     """
     draws: dict[str, Callable[[], list[str]]] = {
@@ -147,16 +147,16 @@ def arm_words(
 def donor(
     text: str, others: list[int], text_of: Callable[[int], str], rng: random.Random
 ) -> str | None:
-    """The explanation of another train row, its text different.
+    """Draw the explanation of another train row, with a different text.
 
     Args:
         text: The row's own explanation.
-        others: Row numbers to choose from.
-        text_of: Gives the explanation of a row number.
+        others: The numbers of the rows to choose from.
+        text_of: Returns the explanation of a row, given its number.
         rng: The row's random state.
 
     Returns:
-        A different text, or None when there is none.
+        An explanation that differs from ``text``, or None if there is none.
     """
     if not others:
         return None

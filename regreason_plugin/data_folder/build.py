@@ -1,7 +1,7 @@
-"""From labelled documents to a data folder: split, cut, render, and one file an arm.
+"""Builds a data folder from labelled documents: splits, cuts, renders, writes one file per arm.
 
-Two passes, so that memory holds an index and never the texts: the first checks and
-sorts (`document_index`), the second writes every row to all arms at once (`row_writer`).
+Two passes read the documents, so that memory holds an index and never the texts. The first pass
+checks and sorts them (`document_index`); the second writes each row to all arms (`row_writer`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from regreason_plugin.data_folder.sources import Source, ratings_source, table_s
 
 
 def _silent(stage: str, rows: int) -> None:
-    """Shows no progress."""
+    """Ignore the progress."""
 
 
 def build(
@@ -46,18 +46,19 @@ def build(
     declaration: Declaration = EIGHTEEN,
     on_progress: Progress = _silent,
 ) -> DataFolder:
-    """Write the data folder of a ratings file, whole or not at all.
+    """Build a data folder from a ratings file. An error leaves ``out`` unchanged.
 
     Args:
-        ratings: A ratings file (`records.Rating`, one a line), gzipped or not.
-        out: The folder to make; an older data folder there is replaced.
-        options: The switches.
+        ratings: A ratings file (`records.Rating`, one per line), gzipped or not.
+        out: The folder to write; an older data folder there is replaced.
+        options: The build options; None for their defaults.
         declaration: The labels and settings of the task.
-        on_progress: Called with ``check`` or ``write`` and a number of rows done.
+        on_progress: Called with the pass (``check`` or ``write``) and the number of rows that it
+            has processed since the last call.
 
     Raises:
-        UserError: The ratings are wrong, or ``out`` holds them or something else, or cannot be
-            written.
+        UserError: A rating is invalid; ``out`` contains the ratings file, or is neither empty nor
+            a data folder; or ``out`` cannot be written.
     """
     check_not_input(out, [ratings])
     about = read_about(ratings, file_sha256(ratings)) if about_path(ratings).is_file() else None
@@ -73,29 +74,31 @@ def build_task(
     seed: int | None = None,
     on_progress: Progress = _silent,
 ) -> tuple[DataFolder, Counts]:
-    """Write the data folder of a task of one's own, whole or not at all.
+    """Build a data folder from your own task. An error leaves ``out`` unchanged.
 
     Args:
         path: The ``task.yml``.
-        out: The folder to make.
-        options: The switches; all arms become ``label_only`` alone where the table has no
-            explanations, and rows without one are left out of training where others have one.
-        seed: Of the split and of every draw; None for the task's.
-        on_progress: As of `build`.
+        out: The folder to write; an older data folder there is replaced.
+        options: The build options. If the table has no column of explanations, all arms are
+            replaced by ``label_only``; if it has one, rows without an explanation are left out of
+            training.
+        seed: The seed of the split and of every draw; None for the task's own seed.
+        on_progress: See `build`.
 
     Returns:
-        The folder, and what was read.
+        The data folder, and counts of the table's rows.
 
     Raises:
-        UserError: The task or its table is wrong, or there are no explanations for the arms.
+        UserError: The task or its table is invalid, or an arm needs explanations and the table
+            has none.
     """
     task = read_task(path)
     check_not_input(out, [path, task.data.path])
     if task.columns.explanation is None:
         if options.arms not in (ARMS, ("label_only",)):
             raise UserError(
-                "no row has an explanation, which every arm but label_only is made of; name "
-                "its column under `columns`, or build with --arms label_only",
+                "the task names no column of explanations, and every arm but label_only is made "
+                "from them; name the column under `columns`, or build with --arms label_only",
                 path=path,
                 field="columns.explanation",
             )
@@ -123,23 +126,24 @@ def build_documents(
     about: About | None = None,
     on_progress: Progress = _silent,
 ) -> DataFolder:
-    """Write a data folder, whole or not at all.
+    """Build a data folder from labelled documents. An error leaves ``out`` unchanged.
 
     Args:
         source: The documents.
-        out: The folder to make; an older data folder there is replaced.
-        options: The switches.
-        about: How the documents were rated, for the card.
-        on_progress: As of `build`.
+        out: The folder to write; an older data folder there is replaced.
+        options: The build options; None for their defaults.
+        about: How the documents were rated, for the dataset card.
+        on_progress: See `build`.
 
     Raises:
-        UserError: A document is wrong, or ``out`` holds something else, or cannot be written.
+        UserError: A document is invalid, ``out`` is neither empty nor a data folder, or ``out``
+            cannot be written.
     """
     options = options or BuildOptions()
     if out.exists() and (
         not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).is_file())
     ):
-        raise UserError("exists and is no data folder; name another --out", path=out)
+        raise UserError("exists and is not a data folder; name another --out", path=out)
     measure = Measure(options.tokenizer)
     with scratch_folder(out) as scratch:
         index = index_documents(
@@ -153,10 +157,10 @@ def build_documents(
         )
         with whole_folder(out) as written, index.reader() as read:
             manifest = RowWriter(index, read, options, measure).write(written, on_progress)
-            given = {name: getattr(manifest, name) for name in ("explained_by", "at_most")}
-            without = {name for name, value in given.items() if value is None}
+            optional = {name: getattr(manifest, name) for name in ("explained_by", "at_most")}
+            unset = {name for name, value in optional.items() if value is None}
             with atomic_writer(written / MANIFEST) as stream:
-                stream.write(dumps(manifest.model_dump(exclude=without)).encode("utf-8") + b"\n")
+                stream.write(dumps(manifest.model_dump(exclude=unset)).encode("utf-8") + b"\n")
             sha256 = file_sha256(written / MANIFEST)
             with atomic_writer(written / CARD) as stream:
                 stream.write(data_card(manifest, sha256, agreement(index.scores), about).encode())
@@ -164,7 +168,7 @@ def build_documents(
 
 
 def _explains(options: BuildOptions, declaration: Declaration, explanation: str) -> bool:
-    """Whether a row can be trained on in every arm: all of them keep the same rows."""
+    """Whether every arm can be trained on a row; all arms have the same rows."""
     if options.arms == ("label_only",) and not declaration.rated:
         return True
     if options.leaks == "remove":

@@ -1,8 +1,8 @@
-"""The card of a data folder: ``README.md`` in it, for its readers and for the Hub.
+"""The dataset card: the ``README.md`` of a data folder, for its readers and for the Hub.
 
-It is made from the manifest, from what is said of the ratings (`about`), and from how far the
-raters agree: the same of these gives the same bytes. With its front matter,
-``datasets.load_dataset("DATA", "explanation")`` reads the folder itself, too.
+The card is made from the manifest, the record of the rating (`About`) and the agreement of the
+raters; the same three always give the same bytes. Because of its front matter,
+``datasets.load_dataset("DATA", "explanation")`` can read the folder.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _LEAKED = {
     "digit": "single digits of 1 to 5",
     "rows": "rows with any of these",
     "own_label": "of these, rows that name their own label",
-    "removed": "rows from which it was removed",
-    "dropped": "rows dropped, since nothing else was left",
+    "removed": "rows from which these were removed",
+    "dropped": "rows dropped because nothing else was left",
 }
 _ABOUT_PARTS = {
     "calls": "calls of raters",
@@ -42,17 +42,19 @@ _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "
 def data_card(
     manifest: Manifest, sha256: str, agreement: Agreement, about: About | None = None
 ) -> str:
-    """The card's text.
+    """The text of the card.
 
     Args:
-        manifest: Of the folder.
-        sha256: Of the manifest's file.
-        agreement: Among its raters.
-        about: What is said of the ratings, if anything is.
+        manifest: The folder's manifest.
+        sha256: The sha256 of the manifest file.
+        agreement: The agreement of the raters.
+        about: The record of how the documents were rated; None if there is no such record.
     """
     declared = manifest.declaration
     labelled = {name for count in manifest.counts.values() for name in count.labels}
-    settings = [one for one in declared.settings if declared.task_name(*one) in labelled]
+    settings = [
+        setting for setting in declared.settings if declared.task_name(*setting) in labelled
+    ]
     datasets = list(dict.fromkeys(dataset for dataset, _ in settings))
     arm = "explanation" if "explanation" in manifest.arms else manifest.arms[0]
     title = _title(manifest, datasets)
@@ -133,7 +135,7 @@ def _source(declared: Declaration, dataset: str) -> list[str]:
 
 
 def _raters(about: About) -> list[list[str]]:
-    """A row a rater, and last the one that merges explanations."""
+    """One table row per rater, and a last one for the model that merges explanations, if any."""
     rows = [_rater(rater) for rater in about.raters]
     if about.merged_by is not None:
         name, *rest = _rater(about.merged_by)
@@ -153,7 +155,7 @@ def _rater(rater: AboutRater) -> list[str]:
 
 
 def _distribution(manifest: Manifest, declared: Declaration, dataset: str, axis: str) -> list[str]:
-    """How many rows of a setting have each label."""
+    """A table row with the number of rows of one setting per label."""
     task = declared.task_name(dataset, axis)
     by_split = [count.labels.get(task, {}) for count in manifest.counts.values()]
     labels = [str(place) for place in range(1, len(declared.labels) + 1)]
@@ -170,24 +172,24 @@ def _agreement(agreement: Agreement, declared: Declaration) -> dict[str, list[An
     return {
         "alpha_heads": [titles[axis] for axis in axes],
         "alphas": [
-            [one.among, str(one.coders), *(number(one.by_axis.get(axis)) for axis in axes)]
-            for one in agreement.alphas
+            [alpha.among, str(alpha.coders), *(number(alpha.by_axis.get(axis)) for axis in axes)]
+            for alpha in agreement.alphas
         ],
         "left_out": [
             [
-                code(one.coder.rater),
-                code(one.coder.prompt),
-                f"{one.rows:,}",
-                signed(one.bias),
-                *map(number, (one.mae, one.exact, one.qwk)),
+                code(left_out.coder.rater),
+                code(left_out.coder.prompt),
+                f"{left_out.rows:,}",
+                signed(left_out.bias),
+                *map(number, (left_out.mae, left_out.exact, left_out.qwk)),
             ]
-            for one in agreement.left_out
+            for left_out in agreement.left_out
         ],
     }
 
 
 def _tokenizer_name(tokenizer: str | None) -> str | None:
-    """Of a folder on somebody's machine only the name."""
+    """The tokenizer's name; of a local path only its last part, since the rest is private."""
     if not tokenizer:
         return None
     path = PurePath(tokenizer)
@@ -201,7 +203,7 @@ def _lengths(manifest: Manifest, arm: str) -> list[str]:
 
 
 def _changes(manifest: Manifest, about: About | None) -> list[list[str]]:
-    """What was done to the rows, and how often."""
+    """Table rows that count the changes made to the texts: the kind, the detail, the number."""
     counts = {
         "cut": manifest.cut,
         "neutralised, places": manifest.neutralised,

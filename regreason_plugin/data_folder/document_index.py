@@ -1,8 +1,8 @@
-"""First pass over labelled documents: check each one, and remember where it is.
+"""The first pass over labelled documents: checks, splits and sorts them into an index.
 
-Texts are not kept in memory: the index is a few hundred bytes a document, whatever the texts'
-length. The second pass reads them in the index's order from a file that this one writes, since a
-table, a gzipped file or a generator cannot be read in any order but its own.
+The index takes a few hundred bytes per document, whatever the length of its text. This pass also
+copies the documents to a file, from which the second pass reads them in the order of the index: a
+table, a gzipped file and a generator cannot be read in another order than their own.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from regreason_plugin.data_folder.split import PARTS, SPLITS, Split, assign, bey
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One document: what sorts and splits it, and where it is.
+    """One document: the fields by which it is sorted and split, and its position.
 
     Attributes:
-        number: Of its line or row in the source.
-        offset: Of its bytes in the file that the first pass writes.
+        number: The number of its line or row in the source.
+        offset: The position of its first byte in the file that the first pass writes.
     """
 
     dataset: str
@@ -50,15 +50,16 @@ class Index:
     """All documents of a source, sorted by dataset, id and axis.
 
     Attributes:
-        source: Where they come from.
-        file: Their fields, a JSON object a line, in the source's order.
-        entries: Sorted, so that nothing downstream depends on the source's order.
+        source: The source of the documents.
+        file: The file with the fields of each document, one JSON object per line, in the order
+            of the source.
+        entries: One entry per document, sorted, so that no output depends on the source's order.
         split: The split of each group.
-        raters: Names seen, sorted.
-        generated: Whether any document is the mini benchmark's.
-        sha256: Of the sorted digests of the documents: the same for any order of them.
-        scores: What the raters gave.
-        dropped: Documents left out since no explanation is left to train on.
+        raters: The names of all raters, sorted.
+        generated: Whether any document is from the mini benchmark.
+        sha256: The sha256 of the documents' sorted digests, the same for any order.
+        scores: The raters' scores.
+        dropped: The number of documents left out because they have no explanation to train on.
     """
 
     source: Source
@@ -77,12 +78,12 @@ class Index:
         return self.source.declaration
 
     def error(self, message: str, entry: Entry, field: str | None = None) -> UserError:
-        """A sentence on one document."""
+        """An error message about one document, with its position in the source."""
         return UserError(message, path=self.source.place(entry.number), field=field)
 
     @contextmanager
     def reader(self) -> Iterator[Callable[[Entry], Rating]]:
-        """Open the documents for reading in any order."""
+        """Open the documents, and return a function that reads the document of an entry."""
         with self.file.open("rb") as stream:
 
             def read(entry: Entry) -> Rating:
@@ -118,17 +119,17 @@ def index_documents(
 
     Args:
         source: The documents.
-        file: Where their fields are written, for the second pass.
-        seed: Of the split.
+        file: The file to which their fields are copied, for the second pass.
+        seed: The seed of the split.
         on_row: Called for each document.
-        explains: Whether an explanation can be trained on. Train and validation rows without
-            one are dropped, after the split, so that it is the same as with them.
-        parts: How much each split gets.
-        limits: The most conversations of a split; whole groups are left out beyond it.
+        explains: Whether a document with this explanation can be trained on. Train and validation
+            documents that cannot are dropped after the split, so that they still shape it.
+        parts: The relative size of each split.
+        limits: The most conversations of a split; groups beyond it are left out as a whole.
 
     Raises:
-        UserError: A document is wrong, two contradict each other, or there are too few
-            conversations for three splits.
+        UserError: A document is invalid, two documents contradict each other, or there are too
+            few conversations for three splits.
     """
     index = Index(source, file)
     first_places: dict[tuple[str, str], int] = {}
@@ -143,13 +144,13 @@ def index_documents(
         for number, value in source.documents:
             place = source.place(number)
             rating = validate(Rating, value, place, declaration=source.declaration)
-            # One copy of each id and group, however many rows and tables hold it.
+            # Interning keeps one copy of each id and group in memory.
             row_id, group_id = intern(rating.id), intern(rating.group)
             earlier = first_places.setdefault((row_id, rating.axis), number)
             if earlier != number:
                 raise UserError(
-                    f"id {row_id!r} and axis {rating.axis!r} stands on {source.unit} {earlier} "
-                    "too; ids must be unique",
+                    f"id {row_id!r} with axis {rating.axis!r} is also on {source.unit} {earlier}; "
+                    "an id can have one row per axis",
                     path=place,
                     field="id",
                 )
@@ -162,8 +163,8 @@ def index_documents(
             if known != digest or group != group_id:
                 what = "group" if known == digest else "conversation"
                 raise UserError(
-                    f"id {rating.id!r} has another {what} than on {source.unit} {first}; one id "
-                    "is one conversation",
+                    f"id {rating.id!r} has another {what} than on {source.unit} {first}; give each "
+                    "conversation an id of its own",
                     path=place,
                     field=what,
                 )
@@ -206,7 +207,7 @@ def index_documents(
 
 
 def _check_splits(index: Index, parts: Mapping[Split, float]) -> None:
-    """Refuse a setting that some split would not hold at all, and a label without a train row."""
+    """Refuse a setting without rows in one of the splits, and a label without train rows."""
     rows: dict[str, dict[Split, int]] = defaultdict(lambda: dict.fromkeys(SPLITS, 0))
     declared = index.declaration
     for entry in index.entries:
@@ -216,8 +217,8 @@ def _check_splits(index: Index, parts: Mapping[Split, float]) -> None:
             if count == 0:
                 shares = " : ".join(f"{parts[part]:g}" for part in SPLITS)
                 raise UserError(
-                    f"{sum(counts.values())} ratings for {setting} leave none for {split} "
-                    f"(train : validation : test is {shares}, whole groups only); "
+                    f"{sum(counts.values())} rows of {setting} leave none for {split} "
+                    f"(train : validation : test is {shares}, and groups stay whole); "
                     "add conversations from other groups",
                     path=index.source.path,
                 )
@@ -227,6 +228,6 @@ def _check_splits(index: Index, parts: Mapping[Split, float]) -> None:
     for number, label in enumerate(declared.labels, start=1):
         if number not in trained:
             raise UserError(
-                f"no row with the label {label!r} falls into the train split, so it could not be "
-                "learnt; add rows of it, or take another seed"
+                f"no row with the label {label!r} is in the train split, so no model could learn "
+                "it; add rows with this label, or use another seed"
             )

@@ -1,10 +1,10 @@
-"""A data folder: what `regreason build` writes, and training and evaluation read.
+"""The data folder, which `regreason build` writes and training and evaluation read.
 
     DATA/train/<arm>.jsonl  DATA/validation/<arm>.jsonl  DATA/test.jsonl  DATA/manifest.json
     DATA/README.md, the dataset card, made from the manifest and not listed in it
 
-and with ``--scopes`` also DATA/train/<scope>/<arm>.jsonl and the same under validation/.
-The manifest lists the sha256 of every file, so its own sha256 stands for the folder.
+With ``--scopes`` it also has DATA/train/<scope>/<arm>.jsonl, and the same under validation/.
+The manifest lists the sha256 of every data file, so its own sha256 identifies the whole folder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Part(BaseModel):
 
 
 class Length(_Part):
-    """The explanations of one arm in the train file, in words and, if known, tokens."""
+    """The lengths of one arm's texts in the train file, in words and, with a tokenizer, tokens."""
 
     words_mean: float
     words_max: int
@@ -44,7 +44,7 @@ class Length(_Part):
 
 
 class SplitCount(_Part):
-    """How much one split holds; ``labels`` counts rows by label, by setting."""
+    """The size of one split; ``labels`` maps each setting to its number of rows per label."""
 
     rows: int
     conversations: int
@@ -53,7 +53,7 @@ class SplitCount(_Part):
 
 
 class Limits(_Part):
-    """Where text was cut: in tokens of the tokenizer, or in words without one."""
+    """The lengths to which texts were cut: in tokens, or in words without a tokenizer."""
 
     unit: Literal["tokens", "words"]
     max_prompt: int | None
@@ -61,24 +61,28 @@ class Limits(_Part):
 
 
 class Manifest(_Part):
-    """What is in a data folder and how it came to be.
+    """The content of a data folder, and how it was built.
 
     Attributes:
         origin: ``generated`` for the mini benchmark, else ``rated``.
-        note: What a reader of any number made from this data should know.
-        at_most: The limit of conversations of a split (`regreason build --at-most`); None for all.
-        raters: Their names; those of the rules start with ``rules-``.
-        cut: Conversations shortened, by what was cut last, and explanations.
-        neutralised: Places where text looked like a token or a marker.
-        leaks: What happened to the places of an explanation that name a label (`leaks`).
-        leaked: Their number by kind in the train and validation explanations as rated; the
-            ``rows`` they are in; of these ``own_label``, which name the row's own label; rows
-            whose explanation was ``removed`` in part; and rows ``dropped`` because nothing
-            else was left of it. Empty in folders from before it was counted.
-        source: Name and sha256 of the ratings file.
+        note: A caution for readers of any number computed from this data; may be empty.
+        at_most: The most conversations per split (`regreason build --at-most`); None for no limit.
+        raters: The raters' names; those of the built-in rules start with ``rules-``.
+        cut: The number of shortened conversations, by the part that was cut last, and of
+            shortened explanations.
+        neutralised: The number of places where text looked like a special token or a turn marker
+            and was changed.
+        leaks: Whether sentences of an explanation that name a label were kept or removed
+            (`label_leaks`).
+        leaked: The number of such places by kind, in the train and validation explanations as
+            rated. ``rows``: the rows that contain any. ``own_label``: those among them that name
+            the row's own label. ``removed``: rows whose explanation lost a part. ``dropped``:
+            rows left out because nothing else remained of the explanation. Empty in folders built
+            before these were counted.
+        source: The name of the source and the sha256 of its sorted rows.
         declaration: The labels and settings of the task.
-        explained_by: Who wrote explanations that the table did not have; None where nobody.
-        files: sha256 of every data file.
+        explained_by: Who wrote the explanations that the table did not have; None if nobody did.
+        files: The sha256 of every data file, by name.
     """
 
     format: Literal[1] = 1
@@ -110,9 +114,9 @@ class DataFolder:
     """An opened data folder.
 
     Attributes:
-        path: Where it is.
-        manifest: What it says of itself.
-        sha256: Of the manifest, and so of everything in the folder.
+        path: The folder.
+        manifest: The folder's manifest.
+        sha256: The sha256 of the manifest, which identifies the whole folder.
     """
 
     path: Path
@@ -126,16 +130,16 @@ class DataFolder:
 
     @property
     def order(self) -> Order:
-        """Which comes first in its targets, label or explanation."""
+        """Whether the label or the explanation comes first in the targets."""
         return self.manifest.order
 
     @property
     def declaration(self) -> Declaration:
-        """The labels and settings of its task."""
+        """The labels and settings of the task."""
         return self.manifest.declaration
 
     def settings(self) -> list[Setting]:
-        """The (dataset, axis) pairs that its test file holds, in the declared order."""
+        """The (dataset, axis) pairs in the test file, in the declared order."""
         labels = self.manifest.counts["test"].labels
         declared = self.declaration
         return [setting for setting in declared.settings if declared.task_name(*setting) in labels]
@@ -144,21 +148,22 @@ class DataFolder:
         """Check one file against the manifest.
 
         Args:
-            name: Such as ``test.jsonl`` or ``train/explanation.jsonl``.
+            name: The file's name in the folder, such as ``train/explanation.jsonl``.
 
         Returns:
-            Its sha256.
+            The file's sha256.
 
         Raises:
-            UserError: It is not listed, not there, or not what was written.
+            UserError: The manifest does not list the file, the file is missing, or it was
+                changed after it was built.
         """
         return _verified(self, name)
 
     def rows(self, name: str) -> Iterator[Row]:
-        """Stream one file's rows, after `verify`.
+        """Verify one file, and stream its rows.
 
         Raises:
-            UserError: As `verify`, or a row is no row.
+            UserError: See `verify`; or a row is invalid.
         """
         self.verify(name)
         return read_records(self.path / name, Row, declaration=self.declaration)
@@ -175,21 +180,21 @@ def _verified(folder: DataFolder, name: str) -> str:
         )
     if not path.is_file():
         raise UserError("is missing though the manifest lists it; build the data again", path=path)
-    found = file_sha256(path)
-    if found != known:
+    sha256 = file_sha256(path)
+    if sha256 != known:
         raise UserError(
             "does not match the manifest (it was changed after it was built); "
             "build the data again with `regreason build`",
             path=path,
         )
-    return found
+    return sha256
 
 
 def open_data_folder(path: str | Path) -> DataFolder:
     """Open a data folder.
 
     Raises:
-        UserError: It is not there, is no data folder, or its manifest is broken.
+        UserError: The folder does not exist, is not a data folder, or its manifest is broken.
     """
     folder = Path(path)
     file = folder / MANIFEST
@@ -199,7 +204,7 @@ def open_data_folder(path: str | Path) -> DataFolder:
         )
     if not file.is_file():
         raise UserError(
-            f"is no data folder: it has no {MANIFEST}; `regreason build RATINGS --out DATA` "
+            f"is not a data folder: it has no {MANIFEST}; `regreason build RATINGS --out DATA` "
             "makes one",
             path=folder,
         )

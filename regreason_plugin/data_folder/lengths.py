@@ -1,4 +1,4 @@
-"""Lengths of texts: in tokens with a tokenizer, in words without."""
+"""Measures the length of texts: in tokens with a tokenizer, in words without one."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ class Measure:
     """Measures prompts, targets and single words.
 
     Args:
-        name: A tokenizer's folder or Hub name; None for words.
+        name: The folder or Hub name of a tokenizer; None to count words.
     """
 
     def __init__(self, name: str | None) -> None:
         self.unit: str = "tokens" if name else "words"
         self._tokenizer = _load_tokenizer(name) if name else None
-        # Of one word inside a text; texts are white-space separated words, and no common
-        # tokenizer merges across white space, so a text is as long as its words' sum.
+        # No common tokenizer merges tokens across white space, so the length of a text is the sum
+        # of the lengths of its words.
         self.word: WordLength = cache(lambda word: self.tokens(" " + word)) if name else one_each
 
     def tokens(self, text: str) -> int:
-        """Tokens of a text, none added."""
+        """The number of tokens of a text, without special tokens."""
         assert self._tokenizer is not None
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def prompt(self, text: str) -> int:
-        """As it begins a sequence."""
+        """The length of a text that begins a sequence, with its special tokens."""
         if self._tokenizer is None:
             return len(text.split())
         return len(self._tokenizer.encode(text))
 
     def target(self, text: str) -> int:
-        """As it follows a prompt."""
+        """The length of a text that follows a prompt, with the end-of-text token."""
         if self._tokenizer is None:
             return len(text.split())
-        return self.tokens(TARGET_DELIMITER + text) + 1  # and the end of text
+        return self.tokens(TARGET_DELIMITER + text) + 1
 
 
 def _load_tokenizer(name: str):  # type: ignore[no-untyped-def]

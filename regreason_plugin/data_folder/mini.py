@@ -1,4 +1,4 @@
-"""The mini benchmark as a data folder: generated conversations, rated by the rules."""
+"""The mini benchmark as a data folder: generated conversations, rated by the built-in rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from regreason_plugin.data_folder.sources import Source
 
 
 def mini_fingerprint() -> str:
-    """Changes whenever the code or the words that make the mini benchmark change."""
+    """A hash of the version, code and words that the mini benchmark is made from."""
     package = Path(str(files("regreason_plugin")))
     digest = hashlib.sha256(__version__.encode())
     for room in ("data", "annotate", "data_folder", "core"):
@@ -32,10 +32,10 @@ def mini_fingerprint() -> str:
 
 
 def mini_data_folder() -> DataFolder:
-    """The built-in mini benchmark, built once into the user's cache folder.
+    """The data folder of the mini benchmark, built at first use in the user's cache folder.
 
-    Its place carries the package's version and the hash of the code that generates
-    it, so that a changed generator never meets old data.
+    The folder's name has a hash of the package's version and of the code that generates the data,
+    so a changed generator never uses old data.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "regreason" / f"mini-{mini_fingerprint()}"
@@ -54,13 +54,13 @@ def build_mini(
     """Generate, rate and build the mini benchmark.
 
     Args:
-        out: The data folder to make.
-        options: As for `build`; its seed also seeds the generator.
-        per_dataset: Conversations a dataset.
-        on_progress: As for `build`.
+        out: The data folder to write.
+        options: The build options; their seed is also the generator's.
+        per_dataset: The number of conversations per dataset.
+        on_progress: See `build.build`.
 
     Raises:
-        UserError: As `build`.
+        UserError: See `build.build_documents`.
     """
     options = options or BuildOptions()
     documents = (
@@ -72,15 +72,15 @@ def build_mini(
 
 
 def mini_tasks(*, generative: bool = False) -> str:
-    """All tasks of the mini benchmark, as ``--tasks`` names them."""
+    """The argument of ``--tasks`` that selects all tasks of the mini benchmark."""
     return EIGHTEEN.tasks_argument(MINI_SETTINGS, generative=generative)
 
 
 def write_mini_ratings(path: Path, seed: int, per_dataset: int = 1000) -> int:
-    """Write the mini benchmark's ratings, one a conversation and axis.
+    """Write the mini benchmark's ratings, one per conversation and axis.
 
     Returns:
-        How many.
+        The number of ratings.
     """
     return write_records(path, _mini_ratings(seed, per_dataset))
 

@@ -1,7 +1,8 @@
-"""A data folder to a dataset repository of the Hub.
+"""Uploads a data folder to a dataset repository on the Hub.
 
-Only what the manifest vouches for goes there, with the manifest and the card. The token is the
-Hub client's own business (`hf auth login`, or HF_TOKEN); it is neither read nor shown here.
+Only the files that the manifest lists are uploaded, with the manifest and the card. The Hub
+client handles the token (`hf auth login`, or HF_TOKEN); this module only checks that there is
+one, and never shows it.
 """
 
 from __future__ import annotations
@@ -20,22 +21,23 @@ from regreason_plugin.data_folder.card import CARD
 from regreason_plugin.data_folder.folder import MANIFEST, DataFolder
 
 _MEANINGS = {
-    401: "it does not take the token; `hf auth login`, or another HF_TOKEN",
-    403: "the token may not write there; it needs write access to this repository",
-    404: "there is no such user or organisation, or the token may not see it",
+    401: "the token is not valid; run `hf auth login`, or set another HF_TOKEN",
+    403: "the token has no write access to this repository; use one that has",
+    404: "there is no such user or organisation, or the token has no access to it",
     409: "the repository was changed at the same time; push again",
-    413: "a file is too large for it",
+    413: "a file is too large for the Hub",
     429: "too many requests; push again later",
 }
 
 
 class Pushed(NamedTuple):
-    """What was uploaded.
+    """The result of an upload.
 
     Attributes:
-        url: Of the dataset's page.
-        files: Names, sorted.
-        left_out: Files of the folder that are not the manifest's, and stayed here.
+        url: The address of the dataset's page.
+        files: The names of the uploaded files, sorted.
+        left_out: The names of files in the folder that the manifest does not list; they were not
+            uploaded.
     """
 
     url: str
@@ -48,19 +50,19 @@ def push(folder: DataFolder, repo: str, *, private: bool = False) -> Pushed:
 
     Args:
         folder: An opened data folder.
-        repo: ``ORG/NAME``; made if it is not there.
-        private: Whether a new repository is private; one that exists stays as it is.
+        repo: The repository, ``ORG/NAME``; created if it does not exist.
+        private: Make a new repository private. An existing one keeps its visibility.
 
     Raises:
-        UserError: A file is not what the manifest says, there is no card, no token or no
-            network, or the Hub refuses.
+        UserError: A file does not match the manifest; there is no card, no token or no network;
+            or the Hub refuses the upload.
     """
     _check_repo(repo)
     files = _verified(folder)
     if constants.HF_HUB_OFFLINE:
         raise UserError("HF_HUB_OFFLINE is set, so nothing can be uploaded; unset it")
     if get_token() is None:
-        raise UserError("there is no token for the Hub; `hf auth login`, or set HF_TOKEN")
+        raise UserError("there is no token for the Hub; run `hf auth login`, or set HF_TOKEN")
     api = HfApi()
     try:
         url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
@@ -72,12 +74,12 @@ def push(folder: DataFolder, repo: str, *, private: bool = False) -> Pushed:
             commit_message=f"RegReason data, manifest {folder.sha256[:16]}",
         )
     except HfHubHTTPError as error:
-        # What the Hub writes is not passed on: nobody knows what it repeats.
+        # The Hub's own message is not shown, because it might repeat the token.
         status = error.response.status_code
         meaning = _MEANINGS.get(status, "push again later")
         raise UserError(f"the Hub refused {repo} with {status}: {meaning}") from None
     except (httpx.HTTPError, OSError) as error:
-        # (The client keeps notes on what it has uploaded, in the folder and in its cache.)
+        # The disk may be at fault: the client records uploads in the folder and in its cache.
         if isinstance(error, OSError) and (said := refusal(error)):
             raise said from None
         raise UserError(
@@ -88,15 +90,15 @@ def push(folder: DataFolder, repo: str, *, private: bool = False) -> Pushed:
         if "README.md" not in str(error):
             raise
         raise UserError(
-            "the Hub does not take the card's front matter; build the data again",
+            "the Hub does not accept the card's front matter; build the data again",
             path=folder.path / CARD,
         ) from None
-    there = {
+    present = {
         path.relative_to(folder.path).as_posix()
         for path in folder.path.rglob("*")
         if path.is_file()
     }
-    return Pushed(str(url), files, sorted(there - set(files)))
+    return Pushed(str(url), files, sorted(present - set(files)))
 
 
 def _check_repo(repo: str) -> None:
@@ -111,11 +113,11 @@ def _check_repo(repo: str) -> None:
 
 def _verified(folder: DataFolder) -> list[str]:
     for name in folder.manifest.files:
-        place = Path(name)
-        # The name is a pattern to the Hub's client, and a path here.
-        if place.is_absolute() or ".." in place.parts or set(name) & set("*?[]\\"):
+        path = Path(name)
+        # The Hub's client reads the name as a glob pattern, so it must not contain wildcards.
+        if path.is_absolute() or ".." in path.parts or set(name) & set("*?[]\\"):
             raise UserError(
-                f"lists {name!r}, which is no file of a data folder",
+                f"lists {name!r}, which cannot be a file of a data folder",
                 path=folder.path / MANIFEST,
                 field="files",
             )

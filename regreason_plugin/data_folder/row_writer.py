@@ -1,4 +1,4 @@
-"""Second pass over labelled documents: one file an arm, and the manifest of what was written."""
+"""The second pass over labelled documents: writes one file per arm, and makes the manifest."""
 
 from __future__ import annotations
 
@@ -42,22 +42,25 @@ Progress = Callable[[str, int], object]
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """The switches of `regreason build`.
+    """The options of `regreason build`.
 
     Attributes:
-        seed: Of the split and of every draw.
-        order: Label first or explanation first.
-        arms: Which arms to write.
-        mismatched: Where ``mismatched`` takes its explanation from: any other row, or
-            one with the same label.
-        tokenizer: A tokenizer's folder or Hub name; lengths are then tokens.
-        max_prompt: The longest prompt, in tokens or words.
-        max_target: The longest target, in tokens or words.
-        scopes: Also a file a scope of these kinds (`scopes.SCOPE_KINDS`).
-        leaks: Whether what names a label in an explanation is kept or removed (`leaks`).
-        explained_by: Who wrote explanations that did not come with the texts, for the card.
-        parts: How much of the conversations each split gets.
-        conversations: The most that a split holds; the same ones in every arm, and whole groups.
+        seed: The seed of the split and of every draw.
+        order: Whether the label or the explanation comes first in a target.
+        arms: The arms to write.
+        mismatched: The rows from which the arm ``mismatched`` takes explanations: any other row,
+            or only rows with the same label.
+        tokenizer: The folder or Hub name of the tokenizer that counts lengths in tokens; None to
+            count words.
+        max_prompt: The longest prompt, in tokens or words; None for no limit.
+        max_target: The longest target, in tokens or words; None for no limit.
+        scopes: The kinds of scopes (`scopes.SCOPE_KINDS`) that get files as well.
+        leaks: Whether sentences of an explanation that name a label are kept or removed
+            (`label_leaks`).
+        explained_by: Who wrote the explanations that did not come with the texts, for the card.
+        parts: The relative size of each split, in conversations.
+        conversations: The most conversations of each split. Groups stay whole, and every arm has
+            the same conversations.
     """
 
     seed: int = 0
@@ -75,7 +78,7 @@ class BuildOptions:
 
 
 class RowWriter:
-    """Second pass over labelled documents: each one rendered, cut, and written to every arm."""
+    """Cuts and renders each document, and writes it to the files of all arms."""
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class RowWriter:
         self.vocabularies: dict[tuple[str, str], Vocabulary] = {}
 
     def write(self, folder: Path, on_progress: Progress) -> Manifest:
-        """Write all files but the manifest and the card, and return the manifest."""
+        """Write all data files, and return the manifest (which this does not write)."""
         self._gather_train_words()
         names = [f"{split}/{arm}.jsonl" for split in SPLITS[:2] for arm in self.options.arms]
         with ExitStack() as stack:
@@ -135,7 +138,7 @@ class RowWriter:
         return self._explanation(self.read(entry), entry)[0]
 
     def _explanation(self, rating: Rating, entry: Entry) -> tuple[list[str], bool]:
-        """An explanation's words as they may stand in a target, and whether it was cut."""
+        """The words of an explanation after removing leaks and cutting, and whether it was cut."""
         text = rating.explanation
         if self.options.leaks == "remove":
             text = without_leaks(text, self.declaration.labels)
@@ -151,16 +154,16 @@ class RowWriter:
 
         if fits(len(words)):
             return words, False
-        kept = len(words) - 1
-        while kept and not fits(kept):
-            kept -= 1
-        if not kept:
+        longest = len(words) - 1
+        while longest and not fits(longest):
+            longest -= 1
+        if not longest:
             raise self.index.error(
                 f"--max-target-tokens {limit} leaves no room for a word of the explanation",
                 entry,
                 "explanation",
             )
-        return words[:kept], True
+        return words[:longest], True
 
     def _fit(self, rating: Rating, entry: Entry) -> Conversation:
         conversation: Conversation = rating
@@ -229,7 +232,7 @@ class RowWriter:
             same = f" with label {label}" if label else ""
             name = self.declaration.task_name(entry.dataset, entry.axis)
             raise self.index.error(
-                f"{name} has no train explanation{same} that differs from this one, so arm "
+                f"{name} has no train explanation{same} that differs from this one, so the arm "
                 "mismatched cannot be made; leave it out with --arms",
                 entry,
                 "explanation",
@@ -295,7 +298,7 @@ class RowWriter:
 
 
 def _note(index: Index) -> str:
-    """What a reader of any number made from this data should know."""
+    """A caution for readers of any number computed from this data; may be empty."""
     notes = ["Conversations are generated, not collected."] if index.generated else []
     if any(rater.startswith("rules-") for rater in index.raters):
         notes.append(RULES_NOTE)

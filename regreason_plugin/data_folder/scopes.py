@@ -1,7 +1,7 @@
-"""Scopes: what one model is trained for. All settings together, one axis, or one setting.
+"""Scopes: train a model on one axis or on one setting instead of on all settings together.
 
-    DATA/train/<arm>.jsonl            the joint file
-    DATA/train/<scope>/<arm>.jsonl    the rows of it that a scope has, in its order, its bytes
+    DATA/train/<arm>.jsonl            the joint file: the rows of all settings
+    DATA/train/<scope>/<arm>.jsonl    the rows of one scope, copied from the joint file in order
 
 A scope is an axis (``naturalness``) or a setting (``coqa_naturalness``).
 """
@@ -28,10 +28,10 @@ def setting_scope(dataset: str, axis: str) -> str:
 
 
 def settings_of(scope: str | None, declaration: Declaration) -> Settings:
-    """The (dataset, axis) pairs of a scope; of None all that are declared.
+    """The (dataset, axis) pairs of a scope; for None all declared pairs.
 
     Raises:
-        UserError: There is no such scope.
+        UserError: The scope does not exist.
     """
     settings = declaration.settings
     if scope is None:
@@ -44,7 +44,7 @@ def settings_of(scope: str | None, declaration: Declaration) -> Settings:
 
 
 class Place(NamedTuple):
-    """Where an arm's file is: its data folder, its split, its scope or None, its arm."""
+    """The path of an arm's file in parts: data folder, split, scope (None if joint) and arm."""
 
     folder: Path
     split: str
@@ -53,16 +53,16 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name in the data folder."""
+        """The file's name in the data folder."""
         return "/".join(filter(None, [self.split, self.scope, f"{self.arm}.jsonl"]))
 
 
 def place_of(path: Path, splits: tuple[str, ...]) -> Place:
-    """Take the path of an arm's file apart.
+    """Split the path of an arm's file into its parts.
 
     Raises:
-        ValueError: It is not ``DATA/<split>/<arm>.jsonl`` nor ``.../<scope>/<arm>.jsonl``
-            with one of ``splits``.
+        ValueError: The path is neither ``DATA/<split>/<arm>.jsonl`` nor
+            ``DATA/<split>/<scope>/<arm>.jsonl`` with a split of ``splits``.
     """
     if path.suffix == ".jsonl":
         if path.parent.name in splits:
@@ -73,15 +73,15 @@ def place_of(path: Path, splits: tuple[str, ...]) -> Place:
 
 
 def write_scopes(folder: Path, name: str, kinds: tuple[str, ...]) -> list[str]:
-    """Write a joint file's rows once more, a file a scope that has rows.
+    """Copy the rows of a joint file to one file per scope that has rows.
 
     Args:
         folder: The data folder.
-        name: Of the joint file in it, such as ``train/shuffled.jsonl``.
-        kinds: Of `SCOPE_KINDS`.
+        name: The name of the joint file in the folder, such as ``train/shuffled.jsonl``.
+        kinds: The kinds of scopes to write, a subset of `SCOPE_KINDS`.
 
     Returns:
-        The names of the files, sorted.
+        The names of the new files, sorted.
     """
     joint = folder / name
     files: dict[str, BinaryIO] = {}

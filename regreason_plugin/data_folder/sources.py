@@ -1,4 +1,4 @@
-"""What `regreason build` reads: labelled documents of a ratings file, a table or a generator."""
+"""The input of `regreason build`: labelled documents from a ratings file, table or generator."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Source:
     """Labelled documents, in any order.
 
     Attributes:
-        name: What the manifest calls the source.
-        path: What a message calls it.
+        name: The name of the source in the manifest.
+        path: The name of the source in error messages.
         declaration: The labels and settings of the task.
-        documents: The fields of each `records.Rating` with its number in the source. They are
-            read once.
-        unit: What is numbered: a ``line`` or a ``row``.
+        documents: For each document its number in the source and the fields of its
+            `records.Rating`. They are read once.
+        unit: The unit of that number: ``line`` or ``row``.
     """
 
     name: str
@@ -33,23 +33,23 @@ class Source:
     unit: str = "line"
 
     def place(self, number: int) -> str:
-        """A document's place, for messages."""
+        """The position of a document, for error messages."""
         return f"{self.path}, {self.unit} {number}"
 
 
 def ratings_source(path: Path, declaration: Declaration) -> Source:
-    """The ratings of a file, one JSON object a line, gzipped or not."""
+    """The source that reads a ratings file: one JSON object per line, gzipped or not."""
     return Source(path.name, str(path), declaration, read_objects(path))
 
 
 def table_source(task: Task, counts: Counts) -> Source:
-    """The rows of a task's table.
+    """The source that reads the table of a task.
 
-    A text is a document of one message, and the number of its label is its score.
+    Each text becomes a document of one message, whose score is the number of its label.
 
     Args:
-        task: As `task_file.read_task` gives it.
-        counts: Filled while the documents are read.
+        task: The task, from `task_file.read_task`.
+        counts: The counts, which are filled while the documents are read.
     """
 
     def documents() -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Which conversation goes to train, validation or test."""
+"""Assigns groups of conversations to train, validation and test."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from typing import Literal
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-# The paper's 10,000 train and 5,000 test, the validation share taken from the latter.
+# The paper has 10,000 train and 5,000 test conversations. The validation part is taken from its
+# test conversations.
 PARTS: dict[Split, int] = {"train": 10, "validation": 1, "test": 4}
 
 
 def assign(
     groups: Mapping[str, Mapping[str, int]], seed: int, parts: Mapping[Split, float] = PARTS
 ) -> dict[str, Split]:
-    """Put every group on one side.
+    """Assign every group to one split.
 
-    Within the groups of the same datasets (an HH-RLHF pair is in two), groups are put
-    in an order that only their name and the seed decide; along it, the first of
-    the conversations are test (4/15 by default), the next validation (1/15), the rest train.
-    Three groups are enough for each split to have one.
+    Groups with the same datasets (an HH-RLHF pair has two) form a stratum. Within a stratum, an
+    order that depends only on the groups' names and the seed decides: the first conversations are
+    test (4/15 of them by default), the next validation (1/15), the rest train. A stratum of three
+    groups or more has at least one group in each split.
 
     Args:
-        groups: For each group, its number of conversations by dataset.
-        seed: Another seed gives another split.
-        parts: How much of the conversations each split gets, in any unit.
+        groups: For each group, its number of conversations per dataset.
+        seed: The seed of the order; another seed gives another split.
+        parts: The relative size of each split, in conversations.
 
     Returns:
         The split of each group.
@@ -36,12 +37,12 @@ def assign(
     split: dict[str, Split] = {}
     for names in _strata(groups, seed):
         sizes = [sum(groups[name].values()) for name in names]
-        # A group counts where its middle lies, so a large one shifts neither side.
+        # The middle of a group decides, so that a large group favours neither of two splits.
         middles = [end - size / 2 for end, size in zip(accumulate(sizes), sizes, strict=True)]
         shares = [middle / sum(sizes) * whole for middle in middles]
         first = bisect(shares, parts["test"])
         second = bisect(shares, parts["test"] + parts["validation"])
-        if len(names) >= len(SPLITS):  # a few large groups: one for each split at least
+        if len(names) >= len(SPLITS):  # a few large groups must not leave a split empty
             first = min(max(first, 1), len(names) - 2)
             second = min(max(second, first + 1), len(names) - 1)
         for number, name in enumerate(names):
@@ -55,19 +56,19 @@ def beyond(
     seed: int,
     limits: Mapping[Split, int],
 ) -> set[str]:
-    """The groups that are left out so that a split has no more conversations than its limit.
+    """The groups to leave out so that no split has more conversations than its limit.
 
-    Groups are taken in the order of `assign`, so those of a smaller limit are among those of a
-    larger one. Groups of different datasets keep their proportion.
+    Each split keeps its first groups in the order of `assign`, so a smaller limit keeps a subset
+    of what a larger limit keeps. The strata keep their proportions.
 
     Args:
-        groups: For each group, its number of conversations by dataset.
-        split: Of each group, as `assign` gives it.
-        seed: That of `assign`.
-        limits: The most conversations of a split; one that is not named keeps all.
+        groups: For each group, its number of conversations per dataset.
+        split: The split of each group, from `assign`.
+        seed: The seed that `assign` used.
+        limits: The most conversations per split; a split that is not named keeps all.
 
     Returns:
-        Their names.
+        The names of the groups to leave out.
     """
     sizes = {name: sum(datasets.values()) for name, datasets in groups.items()}
     out: set[str] = set()
@@ -82,7 +83,7 @@ def beyond(
 
 
 def _strata(groups: Mapping[str, Mapping[str, int]], seed: int) -> list[list[str]]:
-    """The groups of the same datasets, in the order that their names and the seed decide."""
+    """One list of groups per set of datasets, each sorted by `order_of`."""
     strata: dict[tuple[str, ...], list[str]] = {}
     for group, datasets in groups.items():
         strata.setdefault(tuple(sorted(datasets)), []).append(group)
@@ -92,5 +93,5 @@ def _strata(groups: Mapping[str, Mapping[str, int]], seed: int) -> list[list[str
 
 
 def order_of(group: str, seed: int) -> bytes:
-    """The sort key of a group in an order that only its name and the seed decide."""
+    """The sort key of a group, which depends only on its name and the seed."""
     return hashlib.sha256(f"{seed}\0{group}".encode()).digest()

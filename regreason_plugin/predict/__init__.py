@@ -1,1 +1,1 @@
-"""A trained classifier on new rows: labels, probabilities and, on request, explanations."""
+"""Labels new rows with a trained classifier: labels, probabilities and optional explanations."""

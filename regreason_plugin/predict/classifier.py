@@ -1,7 +1,7 @@
-"""A trained model as a classifier: lm-eval's own requests, made the same way and scored the same.
+"""`Classifier`: labels texts with a trained model, through the requests that lm-eval makes.
 
-A label's score is what `regreason eval` has for it on the same prompt, so the labels are the
-same, too.
+A label's score equals the one that `regreason eval` computes on the same prompt, so both choose
+the same label.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from regreason_plugin.predict.model_loading import load_model, read_model_args
 from regreason_plugin.predict.prediction_task import find_question
 from regreason_plugin.predict.predictions import Prediction
 
-# Of an explanation, as the tasks of models that explain first have it.
+# The longest explanation, in tokens; the lm-eval tasks of models that explain first set the same.
 MAX_NEW_TOKENS = 256
 # Tokens kept free for the cue between an explanation and its label.
 _CUE_TOKENS = 16
 
 
 class _Prompt(NamedTuple):
-    """What a model reads before it answers, and whether the text was cut for it."""
+    """The text that a model reads before it answers; ``cut`` says whether it was shortened."""
 
     context: str
     cut: bool
@@ -46,23 +46,26 @@ class Classifier:
     """Labels texts with a trained model.
 
     Args:
-        model_args: As of ``regreason eval``: ``pretrained=BASE,peft=ADAPTER``.
+        model_args: The model, written as for ``regreason eval``: ``pretrained=BASE,peft=ADAPTER``.
         data: The data folder that the model was trained on.
-        task: In its place the ``task.yml``, for a model that was trained label first and
-            without a limit for prompts.
-        setting: Dataset and axis, where the data hold several.
-        batch_size: Rows a batch, or ``auto``.
-        device: Such as ``cpu``; None for a GPU where there is one.
-        apply_chat_template: As of ``regreason eval``.
-        allow_misfit: Use a model otherwise than it was trained.
+        task: The ``task.yml``, instead of ``data``: only for a model that was trained label first
+            and without a limit on the prompt's length.
+        setting: The dataset and the axis; required if the data folder holds several settings.
+        batch_size: Rows per batch, or ``auto``.
+        device: A device such as ``cpu``; None selects a GPU if there is one.
+        apply_chat_template: Format prompts with the model's chat template, as the flag of
+            ``regreason eval`` does.
+        allow_misfit: Accept a model that was trained differently: with other prompts or labels,
+            or on another base model.
 
     Attributes:
-        question: What is asked.
-        misfit: What is otherwise than in the model's training; empty but for ``allow_misfit``.
+        question: The labels, the prompt and the limits of the setting that is classified.
+        misfit: The differences between the model's training and this use; always empty without
+            ``allow_misfit``.
 
     Raises:
-        UserError: Something of it is not there, does not fit the rest, or the model was trained
-            for other prompts, labels or another base model.
+        UserError: A file or folder is missing, two arguments contradict each other, or the model
+            was trained with other prompts or labels, or on another base model.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class Classifier:
         room = self._lm.max_length - self._check_labels()
         if self.question.order == "explanation_first":
             room -= self._new_tokens + _CUE_TOKENS
-        # As for training, and so that nothing falls out of the model's window.
+        # A prompt is cut where it was cut for training, and wherever it exceeds the model's window.
         self._limits: list[tuple[int, Callable[[str], int]]] = [(room, self._tokens)]
         if (limit := self.question.max_prompt) is not None:
             self._limits.insert(0, (limit, self._training_measure()))
@@ -115,17 +118,21 @@ class Classifier:
     def __call__(
         self, texts: Iterable[str | Conversation | dict[str, Any]], *, explain: bool = False
     ) -> list[Prediction]:
-        """A prediction for each text.
+        """Label texts.
 
         Args:
-            texts: Texts, or what is rated by the eighteen settings: conversations, as such or
-                as their fields.
-            explain: Let the model explain its label. One that explains first always does.
+            texts: Texts, or for the eighteen settings conversations: each a `Conversation` or a
+                dict of its fields.
+            explain: Let the model explain its label. A model that explains first always does.
+
+        Returns:
+            One prediction per text, in order. A text that cannot be used gets an ``error`` in
+            place of a label.
         """
         if isinstance(texts, str):
-            raise TypeError("a list of texts is labelled, not a single text")
+            raise TypeError("a classifier labels a list of texts; put a single text into a list")
         prompts = [self._prompt(text) for text in texts]
-        contexts = [one.context for one in prompts if isinstance(one, _Prompt)]
+        contexts = [prompt.context for prompt in prompts if isinstance(prompt, _Prompt)]
         with user_errors_passed_on():
             if self.question.order == "explanation_first":
                 answers = self._explained_first(contexts)
@@ -140,20 +147,20 @@ class Classifier:
         ]
 
     def _labelled_first(self, contexts: Sequence[str], explain: bool) -> list[Prediction]:
-        # A chat template ends where the answer starts.
+        # A chat template ends where the answer starts, so no delimiter follows it.
         delimiter = "" if self._chat else TARGET_DELIMITER
         answers = [self._answer(scores) for scores in self._scores(contexts, delimiter)]
         if explain:
             labelled = [number for number, answer in enumerate(answers) if answer.label is not None]
             end = self.question.declaration.label_end
             continued = [f"{contexts[n]}{delimiter}{answers[n].label}{end}\n" for n in labelled]
-            # An explanation is one line.
+            # An explanation is one line, so its white space is collapsed.
             for number, text in zip(labelled, self._generate(continued, "\n"), strict=True):
                 answers[number] = replace(answers[number], explanation=" ".join(text.split()))
         return answers
 
     def _explained_first(self, contexts: Sequence[str]) -> list[Prediction]:
-        """As `evaluation.explanation_first`."""
+        """Generate explanations, then score the labels, as `evaluate.explanation_first` does."""
         texts = self._generate(contexts, "\n\n")
         explanations = [split_generation(text)[0] for text in texts]
         delimiter = "" if self._chat else TARGET_DELIMITER
@@ -168,7 +175,7 @@ class Classifier:
         ]
 
     def _answer(self, scores: list[float]) -> Prediction:
-        """The likeliest label of log-likelihoods, one a label."""
+        """The prediction from the log-likelihoods of all labels: the most probable label."""
         declared = self.question.declaration
         if not np.isfinite(scores).all():
             return Prediction(
@@ -182,7 +189,7 @@ class Classifier:
         )
 
     def _scores(self, contexts: Sequence[str], delimiter: str) -> list[list[float]]:
-        """The labels' log-likelihoods after each context, in the order of the labels."""
+        """For each context the log-likelihood of every label, in the order of the labels."""
         labels = self.question.declaration.written
         requests = [
             Instance("loglikelihood", {}, (context, delimiter + label), index)
@@ -193,27 +200,27 @@ class Classifier:
         return [scores[at : at + len(labels)] for at in range(0, len(scores), len(labels))]
 
     def _generate(self, contexts: Sequence[str], until: str) -> list[str]:
-        """Greedy text after each context."""
+        """Continue each context by greedy decoding, up to the text ``until``."""
         if not contexts:
             return []
         if self._lm.batch_size == "auto":
-            # Once, not anew for every step.
+            # lm-eval would detect the batch size again at every call.
             self._lm.batch_size_per_gpu = self._lm._detect_batch_size()
         requests = []
         for index, context in enumerate(contexts):
-            # (A prompt that fits with its label leaves one token at least.)
+            # At least one token is free, because the prompt leaves room for its label.
             room = self._lm.max_length - len(self._lm.tok_encode(context))
-            given = {
+            generation_arguments = {
                 "until": [until],
                 "do_sample": False,
                 "max_gen_toks": max(1, min(self._new_tokens, room)),
             }
-            requests.append(Instance("generate_until", {}, (context, given), index))
+            requests.append(Instance("generate_until", {}, (context, generation_arguments), index))
         texts: list[str] = self._lm.generate_until(requests, disable_tqdm=True)
         return texts
 
     def _prompt(self, text: Any) -> _Prompt | str:
-        """What the model reads, or why there is nothing to read."""
+        """The prompt of a text, or a message that says why the text cannot be used."""
         question = self.question
         try:
             conversation = question.conversation(text)
@@ -241,23 +248,26 @@ class Classifier:
         return len(self._lm.tok_encode(self._context(prompt)))
 
     def _training_measure(self) -> Callable[[str], int]:
-        """How the data's limits are measured."""
+        """The function that measured prompts when the data folder was built."""
         name = self.question.tokenizer
         try:
             return Measure(name).prompt
         except UserError:
             say(
-                f"the data's tokenizer {name} is not here; the limit of "
-                f"{self.question.max_prompt} tokens goes by the model's own"
+                f"the tokenizer that built the data, {name}, cannot be loaded; the limit of "
+                f"{self.question.max_prompt} tokens is counted with the model's own tokenizer"
             )
             tokenizer = self._lm.tokenizer
             return lambda text: len(tokenizer.encode(text))
 
     def _check_labels(self) -> int:
-        """The longest label's tokens.
+        """Check that the model's tokenizer keeps the labels apart.
+
+        Returns:
+            The number of tokens of the longest label.
 
         Raises:
-            UserError: As `check_label_tokens`.
+            UserError: `check_label_tokens` refuses a label.
         """
         delimiter = "" if self._chat else TARGET_DELIMITER
         if self.question.order == "explanation_first":

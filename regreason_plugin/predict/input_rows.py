@@ -1,4 +1,4 @@
-"""New rows out of a file, one after the other: the same formats that a task is read from."""
+"""Streams the rows that are to be labelled from a file, in any format that a task can have."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ ID = "id"
 
 
 class InputRow(NamedTuple):
-    """What is to be labelled.
+    """A row that is to be labelled.
 
     Attributes:
-        id: From its column; where that is not there or empty, its line or row in the file.
-        value: What stands in the text's column; the whole row where no column is asked for.
+        id: The cell of the id column; if it is empty or there is no such column, the number of
+            the row's line or row in the file.
+        value: The cell of the text column; the whole row if no column was named.
     """
 
     id: str
@@ -39,13 +40,13 @@ def read_rows(
     Args:
         path: A CSV file with a header, lines of JSON, a list of JSON objects, or parquet; each may
             be gzipped.
-        column: Where the text is; None for whole rows.
-        limit: Only so many, from the first.
-        identifier: The column of the id.
+        column: The name of the text column; None for whole rows.
+        limit: The number of rows to read, from the first; None for all.
+        identifier: The name of the id column.
 
     Raises:
-        UserError: The file is missing, empty or broken, or lacks the text's column. At the end:
-            two rows have the same id.
+        UserError: The file is missing, empty or broken, or has no text column. After the last
+            row: two rows have the same id.
     """
     name = column or "conversation"
     wanted = frozenset((identifier, name) if column else (identifier, name, "context"))
@@ -53,25 +54,25 @@ def read_rows(
     if rows.fields is not None and name not in rows.fields:
         raise UserError(_missing(name, sorted(rows.fields)), path=path)
     row = None
-    # Eight bytes a row, and none where no row has an id.
+    # Eight bytes per id are enough to find ids that may be equal.
     hashes = array("Q")
-    for row, row_id, given in _identified(path, wanted, limit, identifier):
+    for row, row_id, has_id in _identified(path, wanted, limit, identifier):
         assert isinstance(row.value, dict)
         if name not in row.value:
             raise row.error(LeftOut(_missing(name, sorted(row.value))))
-        if given is not None:
+        if has_id is not None:
             hashes.append(_hash(row_id))
         yield InputRow(row_id, row.value if column is None else row.value[column])
     if row is None:
         raise UserError("has no rows", path=path)
-    if hashes and (again := _repeated(hashes)):
-        _refuse_same(_identified(path, wanted, limit, identifier), again, identifier)
+    if hashes and (repeated := _repeated(hashes)):
+        _refuse_repeated_ids(_identified(path, wanted, limit, identifier), repeated, identifier)
 
 
 def _identified(
     path: Path, wanted: frozenset[str], limit: int | None, identifier: str
 ) -> Iterator[tuple[SourceRow, str, bool | None]]:
-    """Rows with their id, and whether it was given; None where no row of the file has one."""
+    """Yield each row, its id, and whether the id column holds it (None if no row has an id)."""
     rows = file_rows(path, wanted, TABLES)
     kinds = find_kinds(rows, [identifier], lambda: file_rows(path, wanted, TABLES), limit)
     kind = kinds[identifier]
@@ -93,39 +94,46 @@ def _hash(row_id: str) -> int:
 
 
 def _repeated(hashes: array[int]) -> set[int]:
-    """Those that stand there twice; sorts them in place."""
+    """The hashes that occur more than once. Sorts ``hashes`` in place."""
     ordered = np.frombuffer(hashes, dtype=np.uint64)
     ordered.sort()
     return set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
 
 
-def _refuse_same(
-    rows: Iterator[tuple[SourceRow, str, bool | None]], again: set[int], identifier: str
+def _refuse_repeated_ids(
+    rows: Iterator[tuple[SourceRow, str, bool | None]], repeated: set[int], identifier: str
 ) -> None:
-    """Refuse two rows with the same id, of which the hashes were the same.
+    """Refuse two rows with the same id.
+
+    Args:
+        rows: As `_identified` yields them.
+        repeated: The hashes that more than one row has; only ids with such a hash are compared.
+        identifier: The name of the id column.
 
     Raises:
-        UserError: There are two.
+        UserError: Two rows have the same id.
     """
     known: dict[str, tuple[int, bool | None]] = {}
-    for row, row_id, given in rows:
-        if _hash(row_id) not in again:
+    for row, row_id, has_id in rows:
+        if _hash(row_id) not in repeated:
             continue
-        number, first_given = known.setdefault(row_id, (row.number, given))
+        number, first_has_id = known.setdefault(row_id, (row.number, has_id))
         if number == row.number:
             continue
-        said = f"id {row_id!r} stands in {row.unit} {number} too"
-        if not given:
-            said = f"has no id and so its number, {row_id}, which is the id of {row.unit} {number}"
-        elif not first_given:
-            said = f"id {row_id!r} is also the number of {row.unit} {number}, which has no id"
+        reason = f"id {row_id!r} is also the id of {row.unit} {number}"
+        if not has_id:
+            reason = (
+                f"has no id and gets its number, {row_id}, which is the id of {row.unit} {number}"
+            )
+        elif not first_has_id:
+            reason = f"id {row_id!r} is also the number of {row.unit} {number}, which has no id"
         raise row.error(
             LeftOut(
-                f"{said}; ids must be unique: change them, or name another column with --id",
+                f"{reason}; ids must be unique: change them, or name another column with --id",
                 field=identifier,
             )
         )
 
 
 def _missing(name: str, known: list[str]) -> str:
-    return f"has no column {name!r}; {nearest(name, known)} (--text names the text's column)"
+    return f"has no column {name!r}; {nearest(name, known)} (name the text column with --text)"

@@ -1,4 +1,4 @@
-"""A model for predictions: lm-eval's arguments, and what tells one trained model from another."""
+"""Loads a model for predictions from lm-eval's arguments, and identifies it by its files."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from regreason_plugin.evaluate.answer_cache import folder_digest
 if TYPE_CHECKING:
     from regreason_plugin.evaluate.model import RegReasonHF
 
-# Folders among the model's arguments.
+# The model arguments that may name a folder.
 _FOLDERS = ("pretrained", "peft", "tokenizer")
 
 
 def read_model_args(given: str) -> dict[str, Any]:
-    """``pretrained=BASE,peft=ADAPTER`` as lm-eval reads it.
+    """Parse ``pretrained=BASE,peft=ADAPTER`` as lm-eval does.
 
     Raises:
-        UserError: There is no ``pretrained``, a part is no pair, or a folder does not exist.
+        UserError: ``pretrained`` is missing, a part is not ``name=value``, or a folder does not
+            exist.
     """
     from lm_eval.utils import simple_parse_args_string
 
-    # It takes a word without = for a name with nothing after it.
+    # lm-eval's parser reads a part without = as a name with an empty value.
     for part in given.split(","):
         if part.strip() and "=" not in part:
             raise UserError(
-                f"--model_args {given}: {part.strip()!r} is no name=value; pairs have commas "
-                "between them, so a value holds none: rename a folder whose name does"
+                f"--model_args {given}: {part.strip()!r} is not a name=value pair; commas separate "
+                "the pairs, so no value can contain one: rename a folder that has one in its name"
             )
     arguments: dict[str, Any] = simple_parse_args_string(given)
     if not arguments.get("pretrained"):
         raise UserError("--model_args has no pretrained=; write pretrained=BASE,peft=ADAPTER")
     for name in _FOLDERS:
         path = str(arguments.get(name, ""))
-        # An id of the Hub has one slash and does not begin like a path.
+        # A Hub id has at most one slash and does not begin like a path.
         if (path.startswith(("/", ".", "~")) or path.count("/") > 1) and not Path(path).is_dir():
             raise UserError(f"--model_args {name}={path}: no such folder")
     return arguments
 
 
 def model_facts(arguments: dict[str, Any]) -> dict[str, str]:
-    """The `folder_digest` of each folder of a model."""
+    """The `folder_digest` of each local folder that the model arguments name."""
     facts = {}
     for name in _FOLDERS:
         folder = Path(str(arguments.get(name, "")))
@@ -55,15 +56,16 @@ def model_facts(arguments: dict[str, Any]) -> dict[str, str]:
 
 
 def load_model(arguments: dict[str, Any], batch_size: int | str, device: str | None) -> RegReasonHF:
-    """The model as ``regreason eval`` has it, without probes unless they are asked for.
+    """Load a model as ``regreason eval`` does, without probes unless the arguments ask for them.
 
     Args:
-        arguments: As `read_model_args` gives them.
-        batch_size: Rows a batch, or ``auto``.
-        device: None for a GPU where there is one, else the CPU; lm-eval would insist on the GPU.
+        arguments: The model arguments from `read_model_args`.
+        batch_size: Rows per batch, or ``auto``.
+        device: The device; None for a GPU if there is one, else the CPU. (lm-eval's own default
+            is always the GPU.)
 
     Raises:
-        UserError: It cannot be loaded.
+        UserError: The model cannot be loaded.
     """
     import torch
 
@@ -79,7 +81,7 @@ def load_model(arguments: dict[str, Any], batch_size: int | str, device: str | N
         except (OSError, ValueError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(f"the model cannot be loaded: {lines[0]}") from error
-    # lm-eval encodes a context anew for each label, one after the other. (Also for the memory:
-    # tokenizers 0.23.1 keeps 64 bytes of every text that it has encoded.)
+    # lm-eval encodes a context once per label, in direct succession. Caching also saves memory:
+    # tokenizers 0.23.1 keeps 64 bytes for every text that it has encoded.
     model.tok_encode = lru_cache(maxsize=2)(model.tok_encode)
     return model

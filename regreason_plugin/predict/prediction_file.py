@@ -1,8 +1,8 @@
-"""A file of predictions: streamed, in the order of the rows, and gone on with after a stop.
+"""Streams predictions to a file in the order of the rows, and resumes after an interruption.
 
-Rows are taken in steps whose ends depend on the input alone. A step is the unit that is written
-and recorded, so a batch holds the same rows whether the work was stopped or not, and the file has
-the same bytes.
+Rows are processed in steps. Only the input decides where a step ends, and each step is written
+and recorded as a whole. A resumed run therefore makes the same batches, and writes the same
+bytes, as a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from regreason_plugin.predict.input_rows import InputRow
 from regreason_plugin.predict.predictions import Lines, Prediction
 from regreason_plugin.predict.progress import OutputProgress, progress_path, read_progress
 
-# A step ends with whichever comes first.
+# A step ends at the limit that it reaches first.
 STEP_ROWS = 256
 STEP_CHARACTERS = 2**18
 
@@ -37,28 +37,29 @@ def predict_file(
     step_rows: int = STEP_ROWS,
     on_rows: Callable[[int], object] = lambda rows: None,
 ) -> OutputProgress:
-    """Label rows and write them, from where it stopped.
+    """Label rows and write the predictions. An unfinished file is resumed after its last step.
 
     Args:
-        rows: All of them, from the first.
-        classify: A prediction for each value.
-        lines: How they are written.
-        out: The file.
-        made_from: What the file is made from, as `Progress`.
-        step_rows: How many rows a step has at most.
-        on_rows: Called with the number of rows done by a step.
+        rows: All rows of the input, from the first.
+        classify: Returns one prediction for each value.
+        lines: Formats the predictions.
+        out: The file to write.
+        made_from: Everything that determines the file's content (see `OutputProgress`).
+        step_rows: The largest number of rows in a step.
+        on_rows: Called after each step with its number of rows.
 
     Returns:
-        The progress, finished.
+        The progress of the finished file.
 
     Raises:
-        UserError: The file was made from something else, another process writes it, or it
-            cannot be written; then it has whole steps, and can be gone on with.
+        UserError: The existing file was made from something else, another process is writing it,
+            or it cannot be written. After the last of these the file ends with a complete step
+            and can be resumed.
     """
-    # (In this mode it is made where there is none, and whatever is written goes to its end.)
+    # Mode a+b creates a missing file and appends every write.
     new = not out.exists()
     with writing(out):
-        made = make_folders(out)
+        created_folders = make_folders(out)
         stream = out.open("a+b", buffering=0)
     with stream:
         try:
@@ -71,15 +72,15 @@ def predict_file(
         try:
             with writing(out):
                 stream.truncate(progress.bytes)
-            # Before anything else, so that what was begun can be gone on with.
+            # Written before the first step, so that a run that stops in it can be resumed.
             progress.write(out)
             for step in _steps(islice(rows, progress.rows, None), step_rows):
                 predictions = classify([row.value for row in step])
-                written = [] if progress.rows else [lines.header()]
+                encoded = [] if progress.rows else [lines.header()]
                 for row, prediction in zip(step, predictions, strict=True):
-                    written.append(lines.line(row.id, prediction))
+                    encoded.append(lines.line(row.id, prediction))
                     progress.count(prediction)
-                content = b"".join(written)
+                content = b"".join(encoded)
                 append(out, content)
                 with writing(out):
                     os.fsync(stream.fileno())
@@ -92,7 +93,7 @@ def predict_file(
             if new and not progress.bytes:
                 out.unlink(missing_ok=True)
                 progress_path(out).unlink(missing_ok=True)
-                remove_folders(made)
+                remove_folders(created_folders)
             raise
     return progress
 

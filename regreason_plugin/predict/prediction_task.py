@@ -1,4 +1,4 @@
-"""What a classifier is asked: labels, prompt, order and limits, as the data it learnt from say."""
+"""`Question`: the labels, prompt, label order and limits that a classifier was trained with."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ TEXT_COLUMN = "text"
 
 @dataclass(frozen=True)
 class Question:
-    """One setting of a task.
+    """One setting of a task, with everything that a prediction for it depends on.
 
     Attributes:
-        declaration: Its labels and prompt.
-        dataset: The setting's.
-        axis: Likewise.
-        order: Whether the label is asked for at once or after an explanation.
-        max_prompt: Where prompts are cut, as they were for training.
-        tokenizer: Of its tokens; None for words.
-        text: The column where rows have the text; None for rows that are conversations.
-        identifier: The column of their id.
+        declaration: The task's labels and prompt.
+        dataset: The dataset of the setting.
+        axis: The axis of the setting.
+        order: Whether the model writes the label first or the explanation first.
+        max_prompt: The longest prompt of training, in tokens or words; longer ones are cut to
+            it. None for no limit.
+        tokenizer: The tokenizer in whose tokens ``max_prompt`` is counted; None for words.
+        text: The column that holds the text; None if each row is a conversation.
+        identifier: The column that holds the row's id.
     """
 
     declaration: Declaration
@@ -42,10 +43,10 @@ class Question:
     identifier: str = ID
 
     def conversation(self, value: Any) -> Conversation:
-        """A text, or a conversation's fields, as what a prompt is made of.
+        """Convert a text, or the fields of a conversation, into a `Conversation`.
 
         Raises:
-            ValueError: It is none; the message says why, as a predicate.
+            ValueError: The value is neither; the message says why, as a predicate.
         """
         if isinstance(value, Conversation):
             return value
@@ -59,7 +60,7 @@ class Question:
         return Conversation.model_validate(fields, context={"declaration": self.declaration})
 
     def facts(self) -> dict[str, Any]:
-        """All of it that a prediction depends on, for a reader and for comparing."""
+        """The parts that predictions depend on, in readable form, to compare two questions."""
         return {
             "labels": list(self.declaration.written),
             "normalise": self.declaration.normalise,
@@ -73,7 +74,7 @@ class Question:
 
 
 def _text(value: Any) -> str:
-    """A text as a task's table has it."""
+    """Clean a text as the text column of a task's table is cleaned."""
     try:
         text = text_of(value)
     except ValueError as error:
@@ -86,16 +87,17 @@ def _text(value: Any) -> str:
 def find_question(
     data: str | Path | None, task: str | Path | None, setting: Setting | None = None
 ) -> Question:
-    """The question of a data folder or of a task's file.
+    """Read the question from a data folder or from a ``task.yml``.
 
     Raises:
-        UserError: It has to be one of the two, or something of it is not there.
+        UserError: Both or neither are named, the file or folder cannot be read, or it does not
+            hold the setting.
     """
     if data is not None and task is None:
         return _of_data(Path(data), setting)
     if task is not None and data is None and setting is None:
         return _of_task(Path(task))
-    raise UserError("name a data folder (and its setting) or a task.yml, one of the two")
+    raise UserError("name either a data folder (and its setting) or a task.yml, not both")
 
 
 def _of_data(path: Path, setting: Setting | None) -> Question:
@@ -110,8 +112,8 @@ def _of_data(path: Path, setting: Setting | None) -> Question:
             )
         (setting,) = known
     if setting not in known:
-        given, names = " ".join(setting), [" ".join(one) for one in known]
-        raise UserError(f"has no setting {given!r}; {nearest(given, names)}", path=path)
+        name, names = " ".join(setting), [" ".join(known_setting) for known_setting in known]
+        raise UserError(f"has no setting {name!r}; {nearest(name, names)}", path=path)
     declared, manifest = folder.declaration, folder.manifest
     text = None if declared.prompt is None else TEXT_COLUMN
     return Question(

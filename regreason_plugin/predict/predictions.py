@@ -1,4 +1,4 @@
-"""A prediction, and how it is written: a JSON object or a CSV line."""
+"""`Prediction`, and its two file formats: JSON lines and CSV."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Kind = Literal["jsonl", "csv"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model makes of a text.
+    """A model's answer to one text.
 
     Attributes:
-        label: The likeliest; None where there is an error.
-        probabilities: Of each label; they sum to 1.
-        explanation: What the model wrote, on one line; None where it was not asked.
-        cut: Whether the text was shortened to fit.
-        error: Why there is no label.
+        label: The most probable label; None if there is an error.
+        probabilities: The probability of each label, with sum 1; empty if there is an error.
+        explanation: The model's explanation, on one line; None if it was not asked for one.
+        cut: Whether the text was shortened to fit the model or the limit of training.
+        error: The reason why there is no label; None if there is one.
     """
 
     label: str | None
@@ -34,10 +34,10 @@ class Prediction:
 
 
 def kind_of(path: Path) -> Kind:
-    """How a file is written, by its ending.
+    """The format of an output file, by its ending.
 
     Raises:
-        UserError: By this ending none.
+        UserError: The ending is neither ``.jsonl`` nor ``.csv``.
     """
     if path.suffix == ".jsonl":
         return "jsonl"
@@ -47,13 +47,14 @@ def kind_of(path: Path) -> Kind:
 
 
 class Lines:
-    """A file's lines.
+    """Formats predictions as the lines of a file.
 
     Args:
-        kind: What it is.
-        labels: The task's, in their order.
-        explains: Whether there are explanations.
-        spreadsheet_safe: As of `csv_line`, for CSV.
+        kind: The file's format.
+        labels: The task's labels, in order.
+        explains: Whether each line has an explanation.
+        spreadsheet_safe: Defuse CSV cells that a spreadsheet would run as a formula
+            (see `csv_line`).
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Lines:
         self.spreadsheet_safe = spreadsheet_safe
 
     def header(self) -> bytes:
-        """What stands above the first prediction."""
+        """The header line of CSV; empty for JSON lines."""
         if self.kind == "jsonl":
             return b""
         probabilities = [f"p({label})" for label in self.labels]
@@ -78,10 +79,10 @@ class Lines:
         return self._csv(["id", "label", *probabilities, *explanation, "cut", "error"])
 
     def line(self, name: str, prediction: Prediction) -> bytes:
-        """A prediction with the id of its row.
+        """The line of one prediction, whose row has the id ``name``.
 
-        Probabilities have eight digits. Every text stands as it is, but for half of a character
-        (a lone surrogate), which UTF-8 cannot hold: an escape stands for it.
+        Probabilities have eight significant digits. Texts are written unchanged, except that a
+        lone surrogate, which UTF-8 cannot encode, becomes an escape sequence.
         """
         probabilities = {
             label: float(f"{value:.8g}") for label, value in prediction.probabilities.items()

@@ -1,8 +1,8 @@
-"""How far an output file has come: ``<file>.progress.json`` beside it.
+"""The progress of an output file, kept next to it in ``<file>.progress.json``.
 
-It is renewed after every step's lines are on the disk, so whatever stands behind its number of
-bytes is cut off when the work goes on. It stays when all is done: it says what the file was made
-from, and that nothing is left to do.
+It is updated after each step, once the lines of the step are on the disk. A resumed run therefore
+cuts off all bytes beyond the recorded number. The progress file stays when the output is
+complete: it records what the output was made from, and that nothing is left to do.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from regreason_plugin.predict.predictions import Prediction
 
 
 class OutputProgress(BaseModel):
-    """What the file was made from, and what stands in it.
+    """What an output file is made from, and how much of it is written.
 
     Attributes:
-        made_from: Input, model and task; another one makes another file.
-        rows: That are done.
-        bytes: That they take.
-        labels: How many rows have each.
-        errors: How many rows have none.
-        cut: How many texts were shortened.
-        finished: Whether these are all.
+        made_from: The input, the model and the task. Predictions from others need another file.
+        rows: The number of rows written.
+        bytes: The size of the file with these rows.
+        labels: The number of rows per label.
+        errors: The number of rows without a label.
+        cut: The number of rows whose text was shortened.
+        finished: Whether all rows are written.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -44,7 +44,7 @@ class OutputProgress(BaseModel):
     finished: bool = False
 
     def count(self, prediction: Prediction) -> None:
-        """One more row."""
+        """Count one more row."""
         self.rows += 1
         self.cut += prediction.cut
         if prediction.label is None:
@@ -53,49 +53,57 @@ class OutputProgress(BaseModel):
             self.labels[prediction.label] += 1
 
     def write(self, out: Path) -> None:
-        """Put it beside the file, whole or not at all."""
+        """Write the progress next to the output file, atomically."""
         with atomic_writer(progress_path(out)) as stream:
             stream.write(dumps(self.model_dump()).encode("utf-8") + b"\n")
 
 
 def progress_path(out: Path) -> Path:
-    """Where it stands."""
+    """The path of the progress file of an output file."""
     return out.with_name(f"{out.name}.progress.json")
 
 
 def read_progress(out: Path, made_from: dict[str, Any]) -> OutputProgress:
-    """How far a file has come; nothing where it does not exist or is empty.
+    """Read the progress of an output file; it is empty if the file is missing or empty.
+
+    Args:
+        out: The output file.
+        made_from: What the predictions of this run are made from.
 
     Raises:
-        UserError: It was made from something else, or is not what was written.
+        UserError: The file was made from something else, `regreason predict` did not write it,
+            or it has lost bytes since.
     """
-    place = progress_path(out)
-    if not out.exists() or (not out.stat().st_size and not place.exists()):
+    progress_file = progress_path(out)
+    if not out.exists() or (not out.stat().st_size and not progress_file.exists()):
         return OutputProgress(made_from=made_from)
-    if not place.is_file():
+    if not progress_file.is_file():
         raise UserError(
-            f"exists and is not of this command, as it has no {place.name} beside it; name "
-            "another --out",
+            f"exists, but without {progress_file.name} next to it, so `regreason predict` did "
+            "not write it; name another --out",
             path=out,
         )
-    found = validate(OutputProgress, parse_object(place.read_bytes(), place, 1), place, 1)
+    content = parse_object(progress_file.read_bytes(), progress_file, 1)
+    progress = validate(OutputProgress, content, progress_file, 1)
     changed = [
         name
-        for name in {**made_from, **found.made_from}
-        if found.made_from.get(name) != made_from.get(name)
+        for name in {**made_from, **progress.made_from}
+        if progress.made_from.get(name) != made_from.get(name)
     ]
     if changed:
         name = changed[0]
-        was, now = (_short(one.get(name)) for one in (found.made_from, made_from))
+        was, now = (_short(source.get(name)) for source in (progress.made_from, made_from))
         raise UserError(
-            f"was made with {name} {was}, now it is {now}; name another --out or remove it",
+            f"was made with {name} {was}, now it is {now}; name another --out, or remove the file",
             path=out,
         )
-    if out.stat().st_size < found.bytes:
+    if out.stat().st_size < progress.bytes:
         raise UserError(
-            f"is shorter than the {found.bytes:,} bytes that were written; remove it", path=out
+            f"is shorter than the {progress.bytes:,} bytes that its progress file records; "
+            "remove it to start again",
+            path=out,
         )
-    return found
+    return progress
 
 
 def _short(value: object) -> str:

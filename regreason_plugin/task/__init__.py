@@ -1,1 +1,1 @@
-"""A task of one's own: `regreason task new`."""
+"""`regreason task new`: makes a task from your own labelled table."""

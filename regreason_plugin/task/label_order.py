@@ -1,4 +1,4 @@
-"""In which order a task's labels stand, and whether that order means something."""
+"""Decides the order of a task's labels, and whether they form an ordered scale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from regreason_plugin.core.errors import UserError, nearest
 
-# Words people order, low to high. They only ever make a hint.
+# Common scales, low to high. They only serve to suggest --ordinal, never to decide the order.
 _SCALES = (
     "very low,low,medium,moderate,high,very high",
     "none,low,minor,moderate,major,severe,critical",
@@ -25,12 +25,12 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 
 
 class LabelOrder(NamedTuple):
-    """What was decided.
+    """The order of a task's labels.
 
     Attributes:
-        labels: In their order.
-        ordinal: Whether it means something.
-        why: A sentence for the user.
+        labels: The labels, in order.
+        ordinal: Whether they form an ordered scale.
+        why: A sentence that explains the decision to the user.
     """
 
     labels: tuple[str, ...]
@@ -39,10 +39,14 @@ class LabelOrder(NamedTuple):
 
 
 def declared_order(text: str, found: Collection[str]) -> LabelOrder:
-    """The order of ``--ordinal``, low to high; quotes as in CSV around a label with a comma.
+    """Read the value of ``--ordinal``: labels from low to high, separated and quoted as in CSV.
+
+    Args:
+        text: The value of the option.
+        found: The labels of the data.
 
     Raises:
-        UserError: It is not an order of the labels found in the data.
+        UserError: The value does not name every label of the data exactly once.
     """
     row = next(csv.reader([text], skipinitialspace=True), [])
     labels = tuple(label.strip() for label in row)
@@ -57,14 +61,14 @@ def declared_order(text: str, found: Collection[str]) -> LabelOrder:
     for label in sorted(found):
         if label not in labels:
             raise UserError(
-                f"--ordinal leaves out {label!r}, a label of the data; it has to name "
-                "all of them, low to high"
+                f"--ordinal leaves out {label!r}, a label of the data; name all labels, from low "
+                "to high"
             )
-    return LabelOrder(labels, True, "The labels are a scale, in the order of --ordinal.")
+    return LabelOrder(labels, True, "The labels form a scale, in the order of --ordinal.")
 
 
 def inferred_order(found: Collection[str]) -> LabelOrder:
-    """The order of labels of which nobody said one: integers in a row are a scale."""
+    """The order without ``--ordinal``: only consecutive integers are treated as a scale."""
     integers = sorted(int(label) for label in found if re.fullmatch(r"-?\d+", label))
     if list(map(str, integers)) == sorted(found, key=_by_number) and (
         len(integers) > 2 and integers[-1] - integers[0] == len(integers) - 1
@@ -72,34 +76,34 @@ def inferred_order(found: Collection[str]) -> LabelOrder:
         return LabelOrder(
             tuple(map(str, integers)),
             True,
-            f"The labels are the integers from {integers[0]} to {integers[-1]}, so their order "
-            "is taken for a scale; write `ordinal: false` if they are names.",
+            f"The labels are the integers from {integers[0]} to {integers[-1]}, so they are "
+            "treated as a scale; if they are names, write `ordinal: false` in task.yml.",
         )
     if len(found) == 2:
         labels = tuple(sorted(found, key=_by_number))
         return LabelOrder(
             labels,
             False,
-            f"Two labels: AUROC takes the second, {labels[1]!r}, for the positive one; change "
-            "their order in task.yml if it is the other.",
+            f"Of the two labels, AUROC treats the second, {labels[1]!r}, as the positive one; if "
+            "that is wrong, swap them in task.yml.",
         )
     scale = _scale(found)
     if scale:
         return LabelOrder(
             scale,
             False,
-            "The labels look like a scale but are taken for names; if their order means "
-            f"something, add --ordinal {shlex.quote(csv_line(scale))}",
+            "The labels look like a scale but are treated as names without an order; if they are "
+            f"a scale, add --ordinal {shlex.quote(csv_line(scale))}",
         )
     return LabelOrder(
         tuple(sorted(found, key=lambda label: (label.casefold(), label))),
         False,
-        "The labels are taken for names, without an order; --ordinal names one.",
+        "The labels are treated as names without an order; if they are a scale, add --ordinal.",
     )
 
 
 def csv_line(labels: Sequence[str]) -> str:
-    """As `declared_order` reads it."""
+    """Join labels into a line that `declared_order` reads back."""
     quoted = ('"' + label.replace('"', '""') + '"' for label in labels)
     return ",".join(
         text if {",", '"'} & set(label) else label

@@ -1,7 +1,7 @@
-"""The folder that `regreason task new` writes: every file a task of one's own needs.
+"""Writes the folder of a new task: every file that `regreason task new` makes.
 
-The files are the templates of ``task/files``. Labels, columns, paths and titles come from the
-data: they stand in YAML as scalars, never as YAML.
+The files are rendered from the templates in ``task/files``. Labels, columns, paths and titles come
+from the data. They are always written as YAML scalars, so that no text can become YAML syntax.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.task.shipped_configs import FOLDER, shipped
 
 _PLAIN = re.compile(r"[\w./~+-]+")
-# Its labels are listed in the prompt up to so many.
+# The default prompt lists the labels if there are at most this many.
 _LISTED = 40
-# Metric, aggregation of lm-eval's and its standard error's, whether higher is better.
+# Each entry: the metric, its aggregation function, whether higher is better. The function's name
+# plus _stderr is the one of the standard error.
 _ANY = (
     ("acc", "mean", "true"),
     ("macro_f1", "macro_f1", "true"),
@@ -56,14 +57,14 @@ _SECTION = "\n# --- The plugin "
 
 @dataclass(frozen=True)
 class NewTask:
-    """What the files are made from.
+    """The values from which the files are rendered.
 
     Attributes:
-        task: With the path of its data as seen from where one stands.
-        dest: The folder to make.
-        base: The model to train, a folder or a Hub name.
-        rows: How many rows the table has.
-        explained: How many of them have an explanation.
+        task: The task; the path of its table is relative to the working directory.
+        dest: The folder to write.
+        base: The base model to train, a folder or a Hub name.
+        rows: The number of rows in the table.
+        explained: The number of rows with an explanation.
     """
 
     task: Task
@@ -74,20 +75,20 @@ class NewTask:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """What can be trained."""
+        """The arms that ``arms.yml`` trains."""
         return ("label_only", "explanation", "shuffled") if self.explained else ("label_only",)
 
     @property
     def main_arm(self) -> str:
-        """The one that the commands use where they need one."""
+        """The arm that commands name if they take a single one."""
         return "explanation" if self.explained else "label_only"
 
 
 def default_end(labels: Sequence[str]) -> str:
-    """What to write after every label: nothing, if none is the beginning of another.
+    """The end marker for every label: empty unless one label is a prefix of another.
 
     Raises:
-        UserError: The labels hold every mark that could tell them apart.
+        UserError: No end marker tells the labels apart.
     """
     for end in ("", ".", ";", "|", "#"):
         try:
@@ -96,17 +97,18 @@ def default_end(labels: Sequence[str]) -> str:
             continue
         return end
     raise UserError(
-        "one label is the beginning of another, and no mark at their end tells them apart"
+        "one label is a prefix of another, and with every end marker (. ; | #) one still is; "
+        "rename a label"
     )
 
 
 def default_prompt(column: str, labels: Sequence[str], ordinal: bool) -> str:
-    """A prompt that asks for the label and says which there are.
+    """A prompt that asks for the label and lists the possible labels.
 
     Args:
-        column: The label's.
-        labels: In their order.
-        ordinal: Whether it means something.
+        column: The name of the label column.
+        labels: The labels, in order.
+        ordinal: Whether they form a scale.
     """
     between = " | " if any(";" in label for label in labels) else "; "
     listed = between.join(labels) if len(labels) <= _LISTED else ""
@@ -120,33 +122,35 @@ def default_prompt(column: str, labels: Sequence[str], ordinal: bool) -> str:
     for asked in (f"{name}{choice}", f"label{choice}", name, "label"):
         try:
             return check_prompt(f"{TEXT}\n\nGive the text's {asked}.\nAnswer:")
-        except ValueError:  # a brace in a label or the column
+        except ValueError:  # a label or the column's name contains a brace
             continue
     raise AssertionError("the last of these prompts holds no data")
 
 
 def check_dest(dest: Path) -> None:
-    """Refuse a folder that is there, or whose name commands would not read back.
+    """Refuse a folder that already exists, or whose name could not be pasted into commands.
 
     Raises:
-        UserError: So it is.
+        UserError: The folder exists and is not empty, or its name has other characters than
+            letters, digits and ``._-+/``.
     """
     if not _PLAIN.fullmatch(str(dest)) or str(dest).startswith("-"):
         raise UserError(
-            f"--out {str(dest)!r} stands in commands, so it may hold letters, digits and ._-+/ only"
+            f"--out {str(dest)!r} becomes part of commands, so it may contain only letters, "
+            "digits and ._-+/"
         )
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise UserError("is there already; name another --out, or remove it", path=dest)
+        raise UserError("already exists; name another --out, or remove it", path=dest)
 
 
 def check_is_free(name: str) -> None:
-    """Refuse the name of a task or group of lm-eval.
+    """Refuse a name that lm-eval already uses.
 
     Raises:
-        UserError: It is one.
+        UserError: It is the name of a task or group of lm-eval.
     """
     if name in _lm_eval_names():
-        raise UserError(f"{name!r} is a task or group of lm-eval already; choose another name")
+        raise UserError(f"{name!r} is already a task or group of lm-eval; choose another name")
 
 
 @cache
@@ -157,13 +161,13 @@ def _lm_eval_names() -> frozenset[str]:
 
 
 def write_task(new: NewTask) -> list[Path]:
-    """Write the folder, whole or not at all.
+    """Write the folder. An error leaves no folder behind.
 
     Returns:
-        Its files.
+        The files of the folder.
 
     Raises:
-        UserError: The folder is there, or cannot be written.
+        UserError: The folder already exists, or it cannot be written.
     """
     check_dest(new.dest)
     contents = _contents(new)
@@ -175,14 +179,14 @@ def write_task(new: NewTask) -> list[Path]:
 
 
 def scalar(text: str) -> str:
-    """A text as a scalar of YAML, on one line."""
+    """Format a text as a YAML scalar on one line."""
     style = '"' if len(text.splitlines()) > 1 else None
     dumped = yaml.safe_dump(text, allow_unicode=True, width=10**9, default_style=style)
     return dumped.removesuffix("\n").removesuffix("\n...")
 
 
 def _block(text: str) -> str:
-    """A text as YAML's readable block where it has several lines, else as a scalar."""
+    """Format a text as a YAML block if it has several lines, else as a scalar."""
     return dump_yaml({"key": text}).removeprefix("key: ").removesuffix("\n")
 
 
@@ -215,12 +219,13 @@ def _contents(new: NewTask) -> dict[str, str]:
         "task.yml": filled("task.yml"),
         f"{name}.yaml": filled("lm_eval.yaml"),
         "utils.py": functions,
-        # Where `--tasks NAME` is also a folder's name, lm-eval runs every YAML file right in it.
+        # A subfolder, because lm-eval runs every YAML file that is directly in a folder if
+        # `--tasks` names the folder.
         f"{TWIN}/{name}-gen.yaml": filled("lm_eval_gen.yaml"),
         f"{TWIN}/utils.py": functions,
         f"{name}.lora.yml": filled("lora_head.yml") + _lora(new),
         "arms.yml": (
-            "# One training an arm: what follows the label in what the model learns to write.\n"
+            "# One training per arm. The arm decides which text goes with the label.\n"
             f"regreason_arm: [{', '.join(new.arms)}]\n"
         ),
         "README.md": filled("README.md"),
@@ -228,7 +233,7 @@ def _contents(new: NewTask) -> dict[str, str]:
 
 
 def _words(new: NewTask) -> dict[str, Any]:
-    """What the templates say of a task."""
+    """The variables of the templates."""
     task, name, dest = new.task, new.task.name, new.dest.as_posix()
     data: dict[str, str | None]
     if task.data.path is not None:
@@ -264,7 +269,7 @@ def _words(new: NewTask) -> dict[str, Any]:
         "table": task.data.path.name if task.data.path else task.data.hub,
         "data": {key: value for key, value in data.items() if value},
         "two": two,
-        # Each with its standard error after it.
+        # lm-eval needs each metric's standard error right after the metric.
         "metrics": [
             line
             for metric, function, higher in metrics
@@ -279,12 +284,12 @@ def _words(new: NewTask) -> dict[str, Any]:
 
 
 def _lora(new: NewTask) -> str:
-    """The shipped config for a CPU, from its first section on, with this task's values."""
+    """The shipped config for a CPU, from its first section on, filled with this task's values."""
     shipped_text = (shipped() / "cpu" / "lora.yml").read_text(encoding="utf-8")
     values = yaml.safe_load(shipped_text)
 
-    def own(place: str) -> str:
-        return place.replace("runs/demo/", f"runs/{new.task.name}/", 1)
+    def own(path: str) -> str:
+        return path.replace("runs/demo/", f"runs/{new.task.name}/", 1)
 
     text = with_values(
         shipped_text,

@@ -1,4 +1,4 @@
-"""`regreason fetch configs`: the Axolotl configs for who has no checkout."""
+"""`regreason fetch configs`: copies the Axolotl configs, for pip installs."""
 
 from __future__ import annotations
 
@@ -9,56 +9,55 @@ from pathlib import Path
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import atomic_writer, together
 
-# How the configs name their own folder, relative to where the user stands.
+# The folder's name in the configs, which is relative to the working directory.
 FOLDER = "axolotl_configs"
 
-# (The folder's name stands in comments and commands too, which no reader of YAML knows: so it is
-# replaced in the text.)
+# The name is replaced in the text of a file, because comments and commands contain it as well.
 _NAMES_ITSELF = re.compile(rb"(?<![\w/])axolotl_configs/")
 _TEXTS = {".yml", ".json", ".md"}
 _PLAIN = re.compile(r"[\w./~+-]+")
 
 
 def shipped() -> Path:
-    """The folder of the configs: in the wheel, or in the checkout.
+    """The folder of the shipped configs, in the installed package or in the checkout.
 
     Raises:
-        UserError: It is in neither.
+        UserError: Neither has the folder.
     """
     package = Path(__file__).parent.parent
     for folder in (package / FOLDER, package.parent / FOLDER):
         if (folder / "cpu" / "lora.yml").is_file():
             return folder
-    raise UserError(f"this installation holds no {FOLDER}; install regreason again")
+    raise UserError(f"this installation has no {FOLDER}; install regreason again")
 
 
 def copy_configs(dest: Path) -> list[Path]:
-    """Copy the configs; what they say of their own folder then names the copy.
+    """Copy the configs, and make the paths in the copies point to their new folder.
 
     Args:
-        dest: The folder, as its configs shall name it: relative to where the user
-            stands, or absolute.
+        dest: The new folder: an absolute path, or one relative to the working directory. The
+            copies name it the same way.
 
     Returns:
-        The files that were written; those that were there as they should be are not.
+        The files that were written. Files that already had the right content are not among them.
 
     Raises:
-        UserError: A file is there with another content, or the folder's name would not
-            be read back from a config. Nothing is written.
+        UserError: A file already exists with other content, or the folder's name contains
+            characters that could not be pasted into configs and commands. Nothing is written.
     """
     if not _PLAIN.fullmatch(str(dest)):
         raise UserError(
-            f"--out {str(dest)!r} stands in the configs and their commands, so it may hold "
-            "letters, digits and ._-+/ only"
+            f"--out {str(dest)!r} becomes part of the configs and their commands, so it may "
+            "contain only letters, digits and ._-+/"
         )
     if dest.exists() and not dest.is_dir():
-        raise UserError("is no folder; name another --out", path=dest)
+        raise UserError("is not a folder; name another --out", path=dest)
     files = dict(_files(shipped(), dest))
     changed = [path for path, content in files.items() if _differs(path, content)]
     if changed:
         others = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise UserError(
-            f"is there with another content{others}; name another --out, or remove it",
+            f"already exists with other content{others}; name another --out, or remove it",
             path=changed[0],
         )
     written = [path for path in files if not path.exists()]

@@ -1,4 +1,4 @@
-"""What there is to see in a labelled table before anything is made of it."""
+"""Summarises a labelled table for `regreason task new`: counts, lengths, near-empty texts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from regreason_plugin.core.prompt import TARGET_DELIMITER
 from regreason_plugin.core.task_file import Columns, Data
 from regreason_plugin.data.labelled_table import Counts, Twins, read_table
 
-# A text of fewer words says little of its class.
+# A text of fewer words says little about its label.
 FEW_WORDS = 3
 
 Length = Callable[[str], int]
 
 
 class Lengths(NamedTuple):
-    """Of the texts, in words or tokens."""
+    """The median, 95th percentile (``most``) and maximum of texts' lengths, in words or tokens."""
 
     median: int
     most: int
@@ -29,11 +29,11 @@ class Lengths(NamedTuple):
 
 
 class Tokenizer(NamedTuple):
-    """What measures in a model's tokens.
+    """A model's tokenizer, as far as lengths are concerned.
 
     Attributes:
-        length: Tokens of a text, none added.
-        window: The most tokens the model reads; None where its config does not say.
+        length: Returns the number of tokens of a text, without special tokens.
+        window: The most tokens that the model can read; None if its config does not say.
     """
 
     length: Length
@@ -42,15 +42,16 @@ class Tokenizer(NamedTuple):
 
 @dataclass
 class TableSummary:
-    """What was summary.
+    """The summary of a table.
 
     Attributes:
-        counts: Rows, labels, and what was dropped.
-        words: Of each kept text.
-        explanation_words: Of each explanation.
-        tokens: Of each kept text; empty without a tokenizer.
-        row_tokens: Of each text with its explanation, likewise.
-        near_empty: Texts of fewer than `FEW_WORDS` words.
+        counts: The numbers of rows, labels and dropped rows.
+        words: The number of words of each kept text.
+        explanation_words: The number of words of each explanation.
+        tokens: The number of tokens of each kept text; empty without a tokenizer.
+        row_tokens: The number of tokens of each kept text with its explanation; empty without a
+            tokenizer.
+        near_empty: The number of texts of fewer than `FEW_WORDS` words.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -61,12 +62,18 @@ class TableSummary:
     near_empty: int = 0
 
     def too_long(self, prompt: str, labels: tuple[str, ...], length: Length, limit: int) -> int:
-        """Rows that do not fit a limit, in tokens, with prompt, longest label and explanation.
+        """The number of rows that exceed a limit with prompt, longest label and explanation.
 
-        The parts are measured one by one, so a row within two or three tokens of the limit may
-        be counted wrongly.
+        The parts are measured separately, so a row within two or three tokens of the limit may be
+        counted wrongly.
+
+        Args:
+            prompt: The prompt template.
+            labels: The labels.
+            length: Returns the number of tokens of a text.
+            limit: The limit, in tokens.
         """
-        around = length(prompt.replace(TEXT, "")) + 2  # the begin and the end of a text
+        around = length(prompt.replace(TEXT, "")) + 2  # tokens that begin and end a sequence
         around += max(length(TARGET_DELIMITER + label) for label in labels)
         return int((np.array(self.row_tokens, dtype=np.int64) + around > limit).sum())
 
@@ -78,17 +85,17 @@ def summarise(
     on_row: Callable[[], object],
     twins: Twins = "refuse",
 ) -> TableSummary:
-    """Read a table once.
+    """Read a table once, and summarise it.
 
     Args:
-        data: Where it is.
-        columns: What to read of it.
-        length: Measures in tokens; None to do without.
+        data: The table.
+        columns: The columns to read.
+        length: Returns the number of tokens of a text; None to count only words.
         on_row: Called for each row that is kept.
-        twins: As of `labelled_table.read_table`.
+        twins: See `labelled_table.read_table`.
 
     Raises:
-        UserError: As `labelled_table.read_table`.
+        UserError: See `labelled_table.read_table`.
     """
     summary = TableSummary()
     for record in read_table(data, columns, summary.counts, option="--data", twins=twins):
@@ -106,14 +113,14 @@ def summarise(
 
 
 def lengths(numbers: array[int]) -> Lengths:
-    """Median, 95th percentile (a length that occurs) and maximum."""
-    found = np.array(numbers)
-    median, most = np.percentile(found, [50, 95], method="higher")
-    return Lengths(int(median), int(most), int(found.max()))
+    """The median, the 95th percentile and the maximum, each a length that occurs."""
+    values = np.array(numbers)
+    median, most = np.percentile(values, [50, 95], method="higher")
+    return Lengths(int(median), int(most), int(values.max()))
 
 
 def local_tokenizer(model: str) -> Tokenizer | None:
-    """A model's tokenizer, if it is on this machine; nothing is downloaded."""
+    """Load a model's tokenizer without downloading; None if it is not on this machine."""
     from transformers import AutoConfig, AutoTokenizer
 
     try:

@@ -124,7 +124,7 @@ def test_refused_until_somebody_says_which(capsys: pytest.CaptureFixture[str]) -
         "'good' has U+0067 LATIN SMALL LETTER G where 'Good' has U+0047 LATIN CAPITAL LETTER G"
     ) in said
     assert "U+043E CYRILLIC SMALL LETTER O" in said
-    assert "--merge-labels if they are one" in said
+    assert "--merge-labels to make them one label" in said
     assert not Path("mine").exists()
 
 
@@ -184,7 +184,7 @@ def test_a_label_of_the_table_that_looks_like_the_tasks(place: Path) -> None:
     task = {"name": "mine", "title": "Mine", "prompt": "{text}\nAnswer:", "labels": ["bad", "good"]}
     task |= {"data": {"path": "t.csv"}, "columns": {"text": "text", "label": "label"}}
     Path("task.yml").write_text(yaml.safe_dump(task), encoding="utf-8")
-    said = r"it looks the same as one: 'good\\u200b' has U\+200B ZERO WIDTH SPACE where 'good' has"
+    said = r"the same as one of them: 'good\\u200b' has U\+200B ZERO WIDTH SPACE where 'good' has"
     with pytest.raises(UserError, match=said):
         list(read_labelled(read_task(Path("task.yml"))))
     task["values"] = {"good\u200b": "good"}

@@ -196,7 +196,7 @@ def test_no_label_is_the_beginning_of_another_as_written() -> None:
     assert default_end(["billing", "refund"]) == ""
     assert default_end(["billing", "billing dispute"]) == "."
     assert default_end(["billing", "billing. now"]) == ";"
-    with pytest.raises(UserError, match="no mark at their end"):
+    with pytest.raises(UserError, match="with every end marker"):
         default_end(["a", *(f"a{mark}x" for mark in ".;|#")])
     with pytest.raises(ValidationError, match="'a' is the beginning of 'ab'"):
         Declaration(labels=("a", "ab"), ordinal=False, datasets={}, axes={})

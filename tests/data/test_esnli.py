@@ -1,4 +1,4 @@
-"""`regreason fetch esnli`: the published files, a copy of them, and what is no copy."""
+"""`regreason fetch esnli`: from the published files, from a copy, and from other files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TABLE = HEADER + (
 
 
 def published(*columns: list[str]) -> dict[str, bytes]:
-    """The six files: a sentence has a space after it, and every line an end."""
+    """The six published files. Each line of a sentence ends with a space and a line end."""
     ends = [" \n", " \n", "\n", "\n", "\n", "\n"]
     return {
         file.name: "".join(line + end for line in column).encode()
@@ -128,7 +128,7 @@ def test_other_files_than_the_known_ones_are_refused(
     serve(monkeypatch, lambda url: httpx.Response(200, content=files[url.rpartition("/")[2]]))
     out = tmp_path / "esnli.csv"
     assert main(["fetch", "esnli", "--out", str(out)]) == 2
-    assert "not those that this release knows" in capsys.readouterr().err
+    assert "not the ones that this release expects" in capsys.readouterr().err
     assert not out.exists()
 
 

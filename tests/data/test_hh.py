@@ -1,4 +1,4 @@
-"""The HH-RLHF importer, on its quirks and on the real file."""
+"""The HH-RLHF importer, on the quirks of the format and on the real file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.hh import parse_turns
 from regreason_plugin.data.source_rows import Malformed
 
-# The real file is not part of the repository; see README, "By hand, on real text".
+# The real file is not part of the repository; CONTRIBUTING.md says where the tests look for it.
 REAL = DATA / "hh-rlhf" / "helpful-base-test.jsonl.gz"
 needs_real_file = pytest.mark.skipif(
     not REAL.is_file(), reason=f"no {REAL.name}: name its folder's parent in REGREASON_TEST_DATA"
@@ -63,24 +63,24 @@ def test_what_cannot_be_rated_is_counted(tmp_path: Path) -> None:
     conversations, skipped = load(path, tmp_path / "out.jsonl")
     assert len(conversations) == 1
     assert skipped == {
-        "no response at its end": 2,
-        "nobody asks anything": 1,
-        "the same conversation again": 1,
+        "no response at the end": 2,
+        "no message from the user": 1,
+        "duplicate conversation": 1,
     }
 
 
 @pytest.mark.parametrize(
     ("line", "reason", "expected"),
     [
-        ('{"chosen": 3, "rejected": ""}\n', "chosen is no text", "field chosen: is no text"),
+        ('{"chosen": 3, "rejected": ""}\n', "chosen is not a text", "field chosen: is not a text"),
         ('{"rejected": ""}\n', "chosen is missing", "field chosen: is missing"),
-        ('{"chosen": "", "rejected": 1}\n', "rejected is no text", "field rejected: is no"),
+        ('{"chosen": "", "rejected": 1}\n', "rejected is not a text", "field rejected: is no"),
         (
             pair("Once upon a time"),
             "chosen does not start with a turn",
             "field chosen: does not start with a turn .got 'Once upon a time'",
         ),
-        ('{"chosen": "\n', "no JSON object", "not a JSON object"),
+        ('{"chosen": "\n', "not a JSON object", "not a JSON object"),
     ],
 )
 def test_what_is_no_pair_is_counted_or_stops(
@@ -98,14 +98,14 @@ def test_what_is_no_pair_is_counted_or_stops(
 
 
 def test_a_pair_is_whole_or_left_out(tmp_path: Path) -> None:
-    """A side that cannot be rated takes the other with it: both datasets have the same pairs."""
+    """If one side cannot be rated, both are left out, so both datasets have the same pairs."""
     path = tmp_path / "pairs.jsonl"
     good, empty = "\n\nHuman: q\n\nAssistant: a", "\n\nHuman: q\n\nAssistant:"
     path.write_text(pair(good, empty) + pair(empty, good) + pair(good))
     for dataset in ("hh_chosen", "hh_rejected"):
         conversations, skipped = load(path, tmp_path / "out.jsonl", dataset)
         assert len(conversations) == 1
-        assert skipped == {"no response at its end": 2}
+        assert skipped == {"no response at the end": 2}
 
 
 @needs_real_file
@@ -125,9 +125,9 @@ def test_the_real_file(tmp_path: Path) -> None:
             for turn in conversation.conversation:
                 assert "\n\nHuman:" not in turn.content
                 assert "\n\nAssistant:" not in turn.content
-    # Both sides of a pair are in one group, whichever side one looks at.
+    # Both sides of a pair are in the same group.
     assert groups[0] == groups[1]
-    # By an independent count: pairs whose first human turn, put in lower case, occurs again.
+    # Counted independently: pairs whose first human turn, in lower case, occurs more than once.
     first = [pair["chosen"].split("\n\nAssistant:")[0].casefold() for pair in pairs]
     shared = sum(count for count in Counter(first).values() if count > 1)
     assert shared == pytest.approx(289, abs=30)

@@ -53,7 +53,7 @@ def test_among_equals_the_order_does_not_decide_nor_does_the_alphabet(tmp_path: 
         chosen.add(got.conversation[-1].content)
         voted = one(tmp_path, qar_row("q?", *((text, [1, 1]) for text in order)))
         chosen.add(voted.conversation[-1].content)
-    # By the shell: for n in 0 1 2 3 4 5 6 7 8; do printf "answer $n" | sha256sum; done | sort
+    # In a shell: for n in 0 1 2 3 4 5 6 7 8; do printf "answer $n" | sha256sum; done | sort
     assert chosen == {"answer 6"}
 
 
@@ -126,16 +126,16 @@ def test_what_is_broken_is_counted_by_reason(tmp_path: Path) -> None:
     conversations, done = imported("amazon_qa", write_lines(tmp_path / "in.jsonl", rows))
     assert len(conversations) == 1
     assert done.left_out == {
-        "no response at its end": 3,
-        "nobody asks anything": 1,
-        "query is no text": 1,
+        "no response at the end": 3,
+        "no message from the user": 1,
+        "query is not a text": 1,
         "answer is missing": 1,
-        "pos is no text": 1,
-        "answers is no list": 1,
-        "answers is no answer with answerText": 1,
+        "pos is not a text": 1,
+        "answers is not a list": 1,
+        "answers is not an object with answerText": 1,
         "questionText is missing": 1,
-        "no JSON object": 2,
-        "the same conversation again": 1,
+        "not a JSON object": 2,
+        "duplicate conversation": 1,
     }
 
 
@@ -149,11 +149,11 @@ def test_odd_votes_are_no_votes(tmp_path: Path, helpful: Any) -> None:
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ({"query": "q?", "answer": 3}, r"in.jsonl, line 2, field answer: is no text \(got 3\)"),
+        ({"query": "q?", "answer": 3}, r"in.jsonl, line 2, field answer: is not a text \(got 3\)"),
         ({"query": "q?", "answer": ""}, "in.jsonl, line 2, field answer: no response"),
         (
             qar_row("q?", ("a", [0, 0]), answers=[{"answerText": 1}]),
-            "line 2, field answers.0.answerText: is no text",
+            "line 2, field answers.0.answerText: is not a text",
         ),
         ('{"query": "q', "in.jsonl, line 2: not a JSON object"),
     ],

@@ -1,4 +1,4 @@
-"""Chatbot Arena: two conversations a row."""
+"""The Chatbot Arena importer: two conversations per row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_both_conversations_of_a_row(tmp_path: Path, write: Any) -> None:
     assert texts(two) == [("user", "What is RAIN?"), ("assistant", "No idea.")]
     assert one.id != two.id
     assert one.group == two.group == text_group("what is rain")
-    # Who judged, when, and the flags are not kept.
+    # The judge, the time and the moderation flags are not imported.
     assert one.meta == {"model": "model-one", "outcome": "won", "language": "English"}
     assert two.meta == {"model": "model-two", "outcome": "lost", "language": "English"}
     assert not done.left_out
@@ -51,7 +51,7 @@ def test_prompts_that_repeat_share_their_group_and_equal_answers_are_one(tmp_pat
     conversations, done = imported("chatbot_arena", write_lines(tmp_path / "in.jsonl", rows))
     assert len(conversations) == 5
     assert done.groups == 2
-    assert done.left_out == {"the same conversation again": 1}
+    assert done.left_out == {"duplicate conversation": 1}
 
 
 def test_a_side_that_is_broken_leaves_the_other(tmp_path: Path) -> None:
@@ -82,13 +82,13 @@ def test_a_side_that_is_broken_leaves_the_other(tmp_path: Path) -> None:
         ("assistant", "a\nb"),
     ]
     assert done.left_out == {
-        "no response at its end": 3,
-        "conversation_a is no list": 1,
+        "no response at the end": 3,
+        "conversation_a is not a list": 1,
         "conversation_b is missing": 1,
-        "conversation_a is no message with role and content": 1,
+        "conversation_a is not an object with role and content": 1,
         "conversation_b.content is missing": 1,
-        "conversation_a.role is none of system, user, assistant": 1,
-        "nobody asks anything": 1,
+        "conversation_a.role is not one of system, user, assistant": 1,
+        "no message from the user": 1,
     }
 
 
@@ -97,9 +97,9 @@ def test_a_side_that_is_broken_leaves_the_other(tmp_path: Path) -> None:
     [
         (
             arena_row("q", conversation_b=[{"role": "user", "content": 3}]),
-            r"conversation_b.0.content: is no text \(got 3\)",
+            r"conversation_b.0.content: is not a text \(got 3\)",
         ),
-        (arena_row("q", "", "a"), "field conversation_a: no response at its end"),
+        (arena_row("q", "", "a"), "field conversation_a: no response at the end"),
     ],
 )
 def test_strict_names_row_and_field(tmp_path: Path, row: Any, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""`regreason import` as a user types it, and all six datasets on to a data folder."""
+"""The command `regreason import`, and all six datasets from import to data folder."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_the_summary_counts_what_was_left_out(
         f"11 conversations of chatbot_arena: {out}",
         "  5 groups; a split never divides a group",
         "  1 left out: conversation_b is missing",
-        "  1 left out: no JSON object",
-        "  2 left out: no response at its end",
+        "  2 left out: no response at the end",
+        "  1 left out: not a JSON object",
         "Source: https://huggingface.co/datasets/lmsys/chatbot_arena_conversations; licence: "
         "not stated here; gated, read and accept the terms on its page",
         f"Next: list {out} under `conversations` in a CONFIG.yml, then type",
@@ -74,12 +74,12 @@ def test_the_summary_counts_what_was_left_out(
     ("arguments", "expected"),
     [
         (["hh_chosen", "--path", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
-        (["hh_chosen", "--path", "in.txt"], "in.txt: has none of the endings"),
+        (["hh_chosen", "--path", "in.txt"], "in.txt: has to end with one of"),
         (["hh_chosen", "--path", "."], "is a folder; name a file in it"),
         (["hh_chosen", "--path", "in.jsonl", "--strict"], "in.jsonl, line 2, field rejected: is"),
         (["hh_chosen", "--path", "in.parquet", "--strict"], "in.parquet, row 2, field rejected"),
         (["hh_chosen", "--path", "in.jsonl", "--seed", "1"], "--seed draws a sample"),
-        (["hh_chosen", "--path", "in.jsonl", "--split", "test"], "--subset and --split are of"),
+        (["hh_chosen", "--path", "in.jsonl", "--split", "test"], "--subset and --split are only"),
         (["hh_chosen", "--path", "bad.jsonl"], "bad.jsonl, line 1, field chosen: is missing"),
         (["coqa", "--path", "in.jsonl"], "looks like hh_chosen or hh_rejected, not coqa"),
         (["coqa", "--path", "in.parquet"], "looks like hh_chosen or hh_rejected, not coqa"),

@@ -103,17 +103,17 @@ def broken() -> list[tuple[Any, str]]:
     shorter = coqa_hub(STORY, *PAIRS)
     shorter["answers"]["input_text"].pop()
     return [
-        (missing, "answers have other turn_ids than the questions"),
-        (twice, "questions.turn_id is no number, or stands there twice"),
-        (odd, "questions.turn_id is no number, or stands there twice"),
-        (shorter, "answers are not as many as the questions"),
+        (missing, "answers do not have the turn_ids of the questions"),
+        (twice, "questions.turn_id is not an integer, or occurs twice"),
+        (odd, "questions.turn_id is not an integer, or occurs twice"),
+        (shorter, "answers differ in number from the questions"),
         ({**coqa_hub(STORY, *PAIRS), "answers": {"input_text": "a"}}, "answers.input_text is no"),
-        ({**coqa_hub(STORY, *PAIRS), "questions": [1, "b", "c"]}, "questions is no text"),
+        ({**coqa_hub(STORY, *PAIRS), "questions": [1, "b", "c"]}, "questions is not a text"),
         ({**coqa_hub(STORY), "answers": None}, "answers is missing"),
         (coqa_story(" ", *PAIRS), "story is empty"),
-        (coqa_story(STORY, ("", "a")), "nobody asks anything"),
-        ("text", "no JSON object"),
-        (coqa_story(STORY, *PAIRS, questions=["a"]), "questions is nothing with input_text"),
+        (coqa_story(STORY, ("", "a")), "no message from the user"),
+        ("text", "not a JSON object"),
+        (coqa_story(STORY, *PAIRS, questions=["a"]), "questions is not an object with input_text"),
     ]
 
 
@@ -136,4 +136,4 @@ def test_a_story_without_an_answer_is_counted_and_not_broken(tmp_path: Path) -> 
     )
     conversations, done = imported("coqa", path, strict=True)
     assert len(conversations) == 1
-    assert done.left_out == {"no answer but 'unknown'": 1}
+    assert done.left_out == {"every answer is 'unknown'": 1}

@@ -24,7 +24,7 @@ def test_the_original_files(tmp_path: Path, name: str) -> None:
     folder = write_cornell(tmp_path / "corpus", [("m0", SPOKEN), ("m1", SPOKEN[:3])])
     (one, two), done = imported("cornell", folder / name, tmp_path / "out.jsonl")
     assert texts(one) == SAID
-    # Who speaks last is the assistant.
+    # The last speaker is the assistant.
     assert texts(two) == [
         ("assistant", "Did you hear it?"),
         ("user", "Hear what?"),
@@ -76,7 +76,7 @@ def test_lines_without_text_are_dropped_and_counted(tmp_path: Path) -> None:
     ]
     folder = write_cornell(tmp_path / "corpus", exchanges)
     (folder / "movie_lines.txt").write_bytes(
-        # As an editor that strips the ends of lines leaves it.
+        # Like a file from an editor that strips white space at the ends of lines.
         b"\r\n".join(
             line.rstrip() for line in (folder / "movie_lines.txt").read_bytes().split(b"\n")
         )
@@ -84,7 +84,7 @@ def test_lines_without_text_are_dropped_and_counted(tmp_path: Path) -> None:
     (one, two), done = imported("cornell", folder, tmp_path / "out.jsonl", strict=True)
     assert texts(one) == SAID[:2]
     assert texts(two) == [*SAID[:2], ("assistant", "And more.")]
-    assert done.left_out == {"a line without text": 3, "fewer than two people say something": 2}
+    assert done.left_out == {"a line without text": 3, "fewer than two people speak": 2}
 
 
 def test_broken_lines(tmp_path: Path) -> None:
@@ -99,11 +99,11 @@ def test_broken_lines(tmp_path: Path) -> None:
     found, done = imported("cornell", folder, tmp_path / "out.jsonl")
     assert len(found) == 2
     assert done.left_out == {
-        "not five fields of movie_lines.txt": 1,
+        "does not have the five fields of movie_lines.txt": 1,
         "line is not in movie_lines.txt": 1,
-        "not four fields of movie_conversations.txt": 2,
+        "does not have the four fields of movie_conversations.txt": 2,
     }
-    with pytest.raises(UserError, match="movie_lines.txt, line 5: not five fields"):
+    with pytest.raises(UserError, match="movie_lines.txt, line 5: does not have the five fields"):
         imported("cornell", folder, tmp_path / "strict.jsonl", strict=True)
     lines.write_bytes(lines.read_bytes().replace(b"L9 +++$+++ u0\n", b""))
     with pytest.raises(UserError, match=r"movie_conversations.txt, line 3.*\(got 'L999'\)"):
@@ -114,7 +114,7 @@ def test_convokit_broken(tmp_path: Path) -> None:
     good = convokit("m0", 100, SPOKEN)
     torn = convokit("m0", 200, SPOKEN)
     torn[1]["text"] = None
-    # What is left of this one is a chain, but of another conversation.
+    # The rest of this one is still a chain, but not the whole conversation.
     cut = convokit("m0", 700, SPOKEN)
     cut[-1]["text"] = None
     astray = convokit("m0", 300, SPOKEN)
@@ -130,10 +130,10 @@ def test_convokit_broken(tmp_path: Path) -> None:
     assert [texts(one) for one in conversations] == [SAID]
     assert done.left_out == {
         "text is missing": 2,
-        "reply_to does not lead through the whole conversation": 4,
+        "reply_to does not link all utterances of the conversation": 4,
         "meta.movie_id is missing": 2,
         "conversation_id is missing": 1,
-        "no JSON object": 1,
+        "not a JSON object": 1,
     }
     with pytest.raises(UserError, match="u.jsonl, line 6, field text: is missing"):
         imported("cornell", tmp_path / "u.jsonl", tmp_path / "other.jsonl", strict=True)

@@ -1,4 +1,4 @@
-"""Local files of every format, and the Hub, near and out of reach."""
+"""The sources of an import: local files of every format, and the Hub, reachable or not."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def test_every_format_gives_the_same(tmp_path: Path) -> None:
         ("a.json", b'[{"chosen": ', "a.json: is not JSON"),
         ("a.json", b"\xff\xfe", "byte 1 is not UTF-8"),
         ("a.json", b"[" * 100_000, "nested too deeply"),
-        ("a.json", b"[]", "holds no list of rows"),
-        ("a.json", b"3", "holds no list of rows"),
-        ("a.json", b'{"data": {"a": 1}}', "holds no list of rows"),
+        ("a.json", b"[]", "has no list of rows"),
+        ("a.json", b"3", "has no list of rows"),
+        ("a.json", b'{"data": {"a": 1}}', "has no list of rows"),
         ("a.jsonl", b"", "is empty"),
-        ("a.txt", b"x", "none of the endings .jsonl, .jsonl.gz, .json"),
+        ("a.txt", b"x", "has to end with one of .jsonl, .jsonl.gz, .json"),
         ("gone.jsonl", None, "gone.jsonl: no such file"),
         ("gone.json", None, "gone.json: no such file"),
         ("gone.parquet", None, "gone.parquet: no such file"),
@@ -100,7 +100,7 @@ def test_gzip_that_is_damaged_in_the_middle(tmp_path: Path) -> None:
 
 def test_parquet_without_the_fields_is_said_at_once(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [{"chosen": "x", "other": 1}])
-    with pytest.raises(UserError, match="fields chosen, rejected; here are: chosen, other"):
+    with pytest.raises(UserError, match="fields chosen, rejected; found: chosen, other"):
         open_source("hh_chosen", path=path)
 
 
@@ -147,7 +147,7 @@ def test_out_of_reach_is_one_sentence(dataset: str) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_gated_says_what_to_do(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    # As datasets 4.8 words it.
+    # The wording of datasets 4.8.
     more = {
         401: "You must be authenticated to access it.",
         403: "Visit the dataset page at https://huggingface.co/datasets/x to ask for access.",
@@ -187,7 +187,7 @@ def test_what_breaks_while_it_is_read_is_one_sentence_too(
 
 
 def put_on_the_hub(monkeypatch: pytest.MonkeyPatch, dataset: str, **hub: Hub) -> None:
-    """Folders that `load_dataset` reads, in place of the Hub."""
+    """Let `load_dataset` read local folders instead of the Hub."""
     importer: Importer = IMPORTERS[dataset]._replace(hub=hub)
     monkeypatch.setattr(importing, "IMPORTERS", {**IMPORTERS, dataset: importer})
 
@@ -255,5 +255,5 @@ def test_the_films_of_the_hub_are_the_original_files(
 
 def test_subset_and_split_are_of_the_hub(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", PAIRS)
-    with pytest.raises(UserError, match="--subset and --split are of the Hub"):
+    with pytest.raises(UserError, match="--subset and --split are only for the Hub"):
         open_source("hh_chosen", path=path, split="test")

@@ -1,4 +1,4 @@
-"""Whatever stands in a row, an importer takes it or says why not; it never breaks down."""
+"""For any row, an importer yields conversations or a reason; it never fails in another way."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROWS: dict[str, list[list[dict[str, Any]]]] = {
     ],
     "cornell": [convokit("m0", 1, [("u0", "q?"), ("u1", "a"), ("u0", "b")])],
 }
-# Lone surrogates, controls, and what means something to somebody.
+# Lone surrogates, control characters, and texts that have a meaning in some format.
 TEXT = st.text(st.characters() | st.characters(categories=["Cs", "Cc"]), max_size=5) | (
     st.sampled_from(["unknown", "NA", "\n\nAssistant:", "\n\nHuman: x", "L1", "user", "&#0;"])
 )

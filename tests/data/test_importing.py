@@ -1,4 +1,4 @@
-"""Samples, limits, duplicates, strictness: what all importers share."""
+"""The parts that all importers share: samples, limits, duplicates and --strict."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from regreason_plugin.core.paper import DATASETS
 
 
 def pairs(count: int) -> list[Any]:
-    # Three pairs a request.
+    # Three pairs per request.
     return [hh_row(f"Question {n // 3}?", f"Yes {n}.", f"No {n}.") for n in range(count)]
 
 
@@ -43,7 +43,7 @@ def test_a_sample_goes_by_content_and_seed(tmp_path: Path, dataset: str) -> None
     smaller, done = imported(dataset, source, tmp_path / "out", limit=5, seed=0)
     assert smaller == samples[0][:5]
     assert done.drawn_from == len(everything)
-    # More than there are: all of them.
+    # A limit above the number of conversations keeps all of them.
     most, _ = imported(dataset, source, tmp_path / "out", limit=999, seed=0)
     assert sorted(one.id for one in most) == sorted(one.id for one in everything)
 
@@ -57,7 +57,7 @@ def test_a_sample_is_the_same_bytes_in_any_order(tmp_path: Path) -> None:
         _, done = imported("hh_rejected", path, tmp_path / "out", limit=20, seed=7)
         written.add((tmp_path / "out").read_bytes())
         assert done.drawn_from == 60
-        assert done.left_out == {"the same conversation again": 9, "chosen is no text": 1}
+        assert done.left_out == {"duplicate conversation": 9, "chosen is not a text": 1}
     assert len(written) == 1
 
 
@@ -85,10 +85,10 @@ def test_every_conversation_is_drawn_as_often_as_any_other(tmp_path: Path) -> No
 def test_both_sides_of_a_pair_are_in_both_samples(tmp_path: Path) -> None:
     rows = [
         *pairs(90),
-        # One side cannot be rated: the pair is in neither.
+        # One side cannot be rated, so neither dataset has the pair.
         *(hh_row(f"Half {n}?", "Yes.", "") for n in range(20)),
         *(hh_row(f"Other half {n}?", "", "No.") for n in range(20)),
-        # Histories that differ, down to the first turn.
+        # The histories of the two sides differ from the first turn on.
         *(
             {"chosen": hh_row(f"This {n}?")["chosen"], "rejected": hh_row(f"That {n}?")["rejected"]}
             for n in range(20)
@@ -110,7 +110,7 @@ def test_pairs_that_share_a_side_give_it_once(tmp_path: Path) -> None:
     chosen, done = imported("hh_chosen", path, limit=5, seed=0)
     rejected, _ = imported("hh_rejected", path, limit=5, seed=0)
     assert (len(chosen), len(rejected)) == (1, 5)
-    assert done.left_out == {"the same conversation again": 4}
+    assert done.left_out == {"duplicate conversation": 4}
 
 
 def test_no_row_that_can_be_used_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_no_row_that_can_be_used_is_an_error_with_the_first_reason(tmp_path: Pat
     out.write_text("was there before")
     for options in ({}, {"limit": 3}, {"limit": 3, "seed": 1}):
         with pytest.raises(
-            UserError, match=r"no row of hh_chosen can be used; the first: .*line 1, field chosen"
+            UserError, match=r"no row of hh_chosen can be used; first error: .*line 1, field chosen"
         ):
             imported("hh_chosen", path, out, **options)
         assert out.read_text() == "was there before"
@@ -130,7 +130,7 @@ def test_what_strict_lets_pass(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", [*pairs(3), *pairs(3)])
     conversations, done = imported("hh_chosen", path, strict=True)
     assert len(conversations) == 3
-    assert done.left_out == {"the same conversation again": 3}
+    assert done.left_out == {"duplicate conversation": 3}
 
 
 def test_every_row_is_told(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A labelled table: the same rows out of every format, and one sentence for what is wrong."""
+"""Labelled tables: the same rows from every format, and one sentence for each fault."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_ids_groups_and_explanations_come_from_their_columns(tmp_path: Path, nam
         ("1", "g", "w1"),
         ("2", "g", "w2"),
     ]
-    # Where a cell is empty, as without the column.
+    # An empty cell has the same effect as a missing column.
     without, _ = records(write(tmp_path, FORMATS[name](ROWS), name))
     assert (found[2].group, found[2].explanation) == (without[2].group, None)
     assert found[3].id == without[3].id != without[2].id
@@ -170,7 +170,7 @@ def test_what_is_of_no_use_is_dropped_and_counted(tmp_path: Path) -> None:
 
 def test_numbers_are_the_same_labels_in_every_format(tmp_path: Path) -> None:
     rows: Rows = [{"text": f"t{n}", "label": n % 2 + 1} for n in range(4)]
-    # One missing label, and pandas writes all as floats.
+    # Because of one missing label, pandas writes all labels as floats.
     floats = [{**row, "label": float(row["label"])} for row in rows]
     floats.append({"text": "t9", "label": float("nan")})
     for name, content in (
@@ -215,7 +215,7 @@ def test_rows_are_documents(tmp_path: Path) -> None:
 
 def test_a_table_with_a_wrong_row_leaves_nothing(tmp_path: Path) -> None:
     data = write(tmp_path, as_jsonl([*ROWS, {"text": "x", "label": "c"}]), "t.jsonl")
-    with pytest.raises(UserError, match="none of the task's"):
+    with pytest.raises(UserError, match="is not a label of the task"):
         build_documents(table_source(task_of(data), Counts()), tmp_path / "out" / "data")
     assert not list(tmp_path.glob("out/*"))
 
@@ -244,10 +244,10 @@ GOOD = "text,label\n1,a\n2,b\n3,a\n4,b\n"
         ("txt,label\n1,a\n", r"has no column 'text' for the text; did you mean 'txt'\?"),
         ("text,stars\n1,a\n", "has no column 'label' for the label; known: stars, text"),
         ("text,label,text\n1,a,2\n", "line 1: has two columns 'text'"),
-        (GOOD + "5,a,b\n", "line 6: has 3 fields and the header 2"),
-        (GOOD + "5\n", "line 6: has 1 fields and the header 2"),
-        (GOOD + '"5,a\n', "line 6: is no row of CSV"),
-        (GOOD + '"5"x,a\n', "line 6: is no row of CSV"),
+        (GOOD + "5,a,b\n", "line 6: has 3 fields, but the header has 2"),
+        (GOOD + "5\n", "line 6: has 1 fields, but the header has 2"),
+        (GOOD + '"5,a\n', "line 6: is not a row of CSV"),
+        (GOOD + '"5"x,a\n', "line 6: is not a row of CSV"),
         (GOOD.replace("3,", "\udcff,"), "line 4: byte 1 is not UTF-8"),
         ("text,label\n1,a\n2,a\n", "field label: all rows have the label 'a'"),
         (GOOD + "5,c\n", "field label: label 'c' has one row"),
@@ -274,14 +274,14 @@ def test_says_what_is_wrong_with_a_table(tmp_path: Path, content: str, said: str
         ("t.jsonl", b'{"text": "1", "label": "a"}\n{"text": \n', "line 2: not a JSON object"),
         ("t.jsonl", b"[1]\n", "line 1: not a JSON object"),
         ("t.jsonl", b"", "is empty"),
-        ("t.jsonl", as_jsonl(ROWS).replace(b'"two"', b"[2]"), "line 2, field text: is no text and"),
+        ("t.jsonl", as_jsonl(ROWS).replace(b'"two"', b"[2]"), "line 2, field text: is neither a"),
         ("t.json", b'{"text": 1}', "has no column 'label'"),
-        ("t.json", b"[]", "holds no list of rows"),
+        ("t.json", b"[]", "has no list of rows"),
         ("t.parquet", b"no", "is not a parquet file"),
         ("t.parquet", as_parquet([{"text": "1"}]), "has no column 'label'"),
         ("t.csv.gz", b"no", "not a whole gzip file"),
         ("t.csv.gz", gzip.compress(GOOD.encode(), mtime=0)[:-9], "not a whole gzip file"),
-        ("t.xlsx", b"no", "has none of the endings"),
+        ("t.xlsx", b"no", "has to end with one of"),
     ],
 )
 def test_says_what_is_wrong_with_a_file(
@@ -302,7 +302,7 @@ def test_says_that_there_is_no_file(tmp_path: Path) -> None:
 
 def test_labels_have_to_be_those_of_the_task(tmp_path: Path) -> None:
     data = write(tmp_path, GOOD.encode())
-    with pytest.raises(UserError, match=r"t.csv, line 3, field label: label 'b' is none of .*"):
+    with pytest.raises(UserError, match="t.csv, line 3, field label: label 'b' is not a label"):
         labelled(data, labels=["a", "bb"])
     with pytest.raises(UserError, match="field label: no row has the task's label 'c'"):
         labelled(data, labels=["a", "b", "c"])
@@ -313,7 +313,7 @@ def test_explanations_and_ids_have_to_be_of_use(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="field why: is empty in all 4 rows"):
         records(write(tmp_path, as_csv(rows)), ALL)
     rows = [{**row, "id": "1"} for row in ROWS]
-    with pytest.raises(UserError, match="line 3, field id: id '1' stands in line 2 too"):
+    with pytest.raises(UserError, match="line 3, field id: id '1' is also the id of line 2"):
         records(write(tmp_path, as_csv(rows)), ALL)
 
 
@@ -343,7 +343,7 @@ def test_classes_of_the_hub_have_their_names(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence() -> None:
-    # conftest.py takes the Hub away.
+    # conftest.py makes the Hub unreachable.
     said = r"^nobody/nothing/train: cannot be loaded from the Hub .* and name it with --data$"
     with pytest.raises(UserError, match=said):
         records(Data(hub="nobody/nothing"), option="--data")

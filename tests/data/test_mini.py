@@ -158,7 +158,7 @@ def test_every_setting_is_worth_learning(ratings: Ratings, dataset: str, axis: s
     counts = Counter(labels(ratings[dataset, axis]))
     shares = {label: counts[label] / 1000 for label in range(1, 6)}
     assert 0.24 <= max(shares.values()) <= 0.36
-    # In a test split of 267, even the rarest label is there.
+    # This share makes sure that a test split of 267 rows has even the rarest label.
     assert min(shares.values()) >= 0.06
 
 

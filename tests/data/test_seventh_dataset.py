@@ -1,4 +1,4 @@
-"""A seventh dataset and a fourth axis: one file is edited, and every command follows."""
+"""A seventh dataset and a fourth axis: after the edit of one file, every command knows them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MINI = (
 
 
 def run(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python in the copy, which is the only package of its name there."""
+    """Run Python in the copy, where it can import no other package of this name."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=where,
@@ -53,7 +53,7 @@ def run(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package with one edited file, and what is generated from it."""
+    """A copy of the package with one edited file, and with the files generated from it."""
     where = tmp_path_factory.mktemp("copy")
     ignore = shutil.ignore_patterns("__pycache__")
     for folder in ("regreason_plugin", "lm_eval_tasks", "axolotl_configs/sweeps"):
@@ -115,7 +115,7 @@ def test_it_is_built_and_scored(copy: Path) -> None:
     assert scored.returncode == 0, scored.stderr[-2000:]
     (file,) = (copy / "results").rglob("results_*.json")
     results = json.loads(file.read_text())
-    # A constant, whatever the model says: the share of the test split's most frequent label.
+    # The share of the test split's most frequent label, which does not depend on the model.
     labels = Counter(row["label"] for row in test)
     expected = max(labels.values()) / labels.total()
     assert results["results"][TASK]["majority_acc,none"] == pytest.approx(expected)
@@ -142,7 +142,7 @@ def test_a_rater_without_a_prompt_for_it_is_told_which(copy: Path) -> None:
     asked = run(copy, "-m", "regreason_plugin", "annotate", "servers.yml", "--dry-run")
     assert (asked.returncode, asked.stderr.count("\n")) == (2, 1), asked.stderr
     assert "scale-1-4/politeness.txt: no such prompt" in asked.stderr
-    # Those there are can still be copied, to write the missing one beside them.
+    # The existing prompts can still be copied, so that the user can add the missing one.
     copied = run(copy, "-m", "regreason_plugin", "fetch", "prompts", "--out", "prompts")
     assert copied.returncode == 0, copied.stderr
     assert (copy / "prompts/scale-1-4/on_topic.txt").is_file()
@@ -159,7 +159,7 @@ def test_the_mini_benchmark_stays_what_it_was(copy: Path, tmp_path: Path) -> Non
     assert made.returncode == 0, made.stderr
     assert write_mini_ratings(tmp_path / "mini.jsonl", 3, 4) == 4 * len(MINI_SETTINGS)
     assert (copy / "mini.jsonl").read_bytes() == (tmp_path / "mini.jsonl").read_bytes()
-    # A glob would ask for rows that it does not have.
+    # The tasks are listed, because a glob would include tasks without rows.
     tasks = made.stdout.strip().split(",")
     assert len(tasks) == len(set(tasks)) == len(MINI_SETTINGS)
     assert not [task for task in tasks if "forum" in task or "politeness" in task]

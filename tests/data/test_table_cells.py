@@ -1,4 +1,4 @@
-"""Cells as text: numbers, ids that are equal once read, bytes, and what is refused."""
+"""Cells as text: numbers, ids that are equal after reading, bytes, and refused cells."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def test_values_are_those_of_any_format(
 
 
 def test_values_that_are_one_number_stand_for_one_label(tmp_path: Path) -> None:
-    said = r"t.csv, field label: all labels are integers, so '1.0' is '1', which cannot stand for "
-    with pytest.raises(UserError, match=said + "both 'a' and 'b'"):
+    said = "t.csv, field label: all labels are integers, so '1.0' is read as '1', which cannot "
+    with pytest.raises(UserError, match=said + "mean both 'a' and 'b'"):
         labels(table(tmp_path, [1, 2] * 2), labels=["a", "b"], values={"1": "a", "1.0": "b"})
 
 
@@ -121,7 +121,7 @@ def test_ids_are_unique_once_they_are_read(tmp_path: Path, name: str) -> None:
     else:
         parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name)
         data = Data(path=tmp_path / name)
-    said = r"t\.\w+, (line|row) \d, field id: id '1' stands in (line|row) \d too"
+    said = r"t\.\w+, (line|row) \d, field id: id '1' is also the id of (line|row) \d"
     with pytest.raises(UserError, match=said):
         list(read_table(data, COLUMNS, Counts()))
     assert data.path is not None
@@ -141,19 +141,19 @@ def test_the_number_of_a_row_without_an_id_is_no_other_rows_id(tmp_path: Path) -
     data = write(tmp_path, "id,text,label\n3,one,a\n,two,b\n5,three,a\n,four,b\n")
     path = data.path
     assert path is not None
-    said = "line 3, field id: has no id and so its number, 3, which is the id of line 2; ids must"
+    said = "line 3, field id: has no id and gets its number, 3, which is the id of line 2; ids"
     with pytest.raises(UserError, match=said):
         list(read_rows(path, "text"))
     assert [row.id for row in read_rows(path, "text", limit=1)] == ["3"]
-    # There such a row has a hash of its text.
+    # In a labelled table, a row without an id gets a hash of its text instead.
     assert len({record.id for record in read_table(data, COLUMNS, Counts())}) == 4
     write(tmp_path, "id,text,label\n,one,a\n2,two,b\n")
     with pytest.raises(UserError, match="line 3, field id: id '2' is also the number of line 2"):
         list(read_rows(path, "text"))
-    # There, too, an id may be what another row goes by.
+    # A labelled table, too, can have an id that equals the hash of another row's text.
     known = f"text-{hashlib.sha256(b'one').hexdigest()[:16]}"
     data = write(tmp_path, f"id,text,label\n{known},zero,a\n,one,a\ny,three,b\nz,four,b\n")
-    with pytest.raises(UserError, match="line 3, field id: id 'text-.*' stands in line 2 too"):
+    with pytest.raises(UserError, match="line 3, field id: id 'text-.*' is also the id of line 2"):
         list(read_table(data, COLUMNS, Counts()))
 
 
@@ -180,7 +180,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path, column: str) -> None:
     cells[column][3] = b"\xff\xfe"
     parquet.write_table(pa.table(cells), tmp_path / "t.parquet")
     data = Data(path=tmp_path / "t.parquet")
-    said = rf"t.parquet, row 4, field {column}: holds bytes that are no UTF-8 text \(got b'\\xff"
+    said = rf"t.parquet, row 4, field {column}: contains bytes that are not UTF-8 \(got b'\\xff"
     with pytest.raises(UserError, match=said):
         list(read_table(data, COLUMNS, Counts()))
     if column == "id":

@@ -1,8 +1,7 @@
-"""One table in every format that is read: the same task, ids, groups, labels and prompts.
+"""One table in every supported format gives the same task, ids, groups, labels and prompts.
 
-The tables of text are files in ``tests/data/tables``; what is stored in another way is made here
-of the same cells. What ``expected.yml`` beside them says comes from no code of
-the package.
+Tables in text formats are files in ``tests/data/tables``; binary ones are made here from the same
+cells. The expected values in ``expected.yml`` were written by hand, not by code of the package.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ Cells = dict[str, list[Any]]
 
 
 def cells(table: str, name: str) -> Cells:
-    """The cells of a table as its lines of JSON have them."""
+    """The columns of a table, as read from its JSON lines."""
     text = (TABLES / table / name).read_text(encoding="utf-8-sig")
     rows = [json.loads(line) for line in text.splitlines() if line]
     return {column: [row[column] for row in rows] for column in COLUMNS}
 
 
 def packed(columns: Cells, types: dict[str, pa.DataType], metadata: Any = None) -> bytes:
-    """A parquet file; a column without a type is one of texts."""
+    """The bytes of a parquet file; columns that are not in ``types`` have texts."""
     arrays = {
         name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()
     }
@@ -66,7 +65,7 @@ def whole(values: list[Any], make: Any) -> list[Any]:
 
 
 def as_numbers(kind: pa.DataType, make: Any) -> bytes:
-    """The scale with a type for its three columns of numbers."""
+    """The table ``scale`` with a type for its three columns of numbers."""
     table = cells("scale", "integers.jsonl")
     for name in ("id", "label", "group"):
         table[name] = whole(table[name], make)
@@ -74,7 +73,7 @@ def as_numbers(kind: pa.DataType, make: Any) -> bytes:
 
 
 def as_classes(table: Cells) -> bytes:
-    """Classes as `datasets` writes them: numbers, and their names in the schema."""
+    """Labels as `datasets` writes classes: as numbers, with their names in the schema."""
     table["label"] = [-1 if value is None else CLASSES.index(value) for value in table["label"]]
     kind = {"names": [*CLASSES], "_type": "ClassLabel"}
     return packed(table, {"label": pa.int64()}, {"info": {"features": {"label": kind}}})
@@ -85,7 +84,7 @@ def dictionary(values: list[Any]) -> pa.Array:
 
 
 def made() -> Iterator[tuple[str, str, bytes]]:
-    """Tables that are no text: which one, the file's name, its content."""
+    """Tables in other formats than text: the table, the name of the file, its content."""
     scale, names = cells("scale", "pandas.jsonl"), cells("classes", "names.jsonl")
     yield "scale", "int64.parquet", as_numbers(pa.int64(), int)
     yield "scale", "uint8.PARQUET", as_numbers(pa.uint8(), int)
@@ -124,7 +123,7 @@ MADE = {f"{table}/{name}": content for table, name, content in made()}
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the commands run."""
+    """The folder in which the commands run."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -139,7 +138,7 @@ def new(data: str) -> None:
 
 
 def check(table: str) -> None:
-    """Hold the task in ``mine``, and what is built of it, against what is expected."""
+    """Compare the task in ``mine``, and the data built from it, with the expected values."""
     expected = EXPECTED[table]
     task = read_task(Path("mine/task.yml"))
     assert (list(task.labels), task.ordinal) == (expected["labels"], expected["ordinal"])
@@ -170,7 +169,7 @@ def test_one_task_whatever_it_is_stored_in(name: str, place: Path) -> None:
     table = Path(name).parent.name
     new(str(path))
     check(table)
-    # And what is predicted for has the same ids and texts, but for the number of a row without.
+    # Prediction reads the same ids and texts; only a row without an id gets its number.
     question = find_question(None, Path("mine/task.yml"))
     rows = list(read_rows(path, "text"))
     found = {row.id: question.conversation(row.value).conversation[0].content for row in rows}

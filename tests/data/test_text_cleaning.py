@@ -1,4 +1,4 @@
-"""What cleaning does to a text, and what it leaves alone."""
+"""Text cleaning: what it changes in a text, and what it keeps."""
 
 from __future__ import annotations
 

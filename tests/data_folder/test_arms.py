@@ -1,4 +1,4 @@
-"""The arms: what each keeps and what it destroys, as properties."""
+"""Property tests of the arms: what each keeps of an explanation and what it destroys."""
 
 from __future__ import annotations
 
@@ -102,5 +102,5 @@ def test_a_row_draws_by_seed_arm_id_and_axis_only() -> None:
     first = {key: row_random(*key).random() for key in keys}
     assert len(set(first.values())) == len(keys)
     assert first == {key: row_random(*key).random() for key in reversed(keys)}
-    # A fixed value: a change would silently change everybody's data.
+    # A fixed value, because a change would silently change the data of every user.
     assert round(row_random(0, "shuffled", "id", "axis").random(), 12) == 0.385578978481

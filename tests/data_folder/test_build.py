@@ -1,4 +1,4 @@
-"""The data folder: the same rows in every arm, the same bytes from the same rows."""
+"""The data folder: every arm has the same rows, and the same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_nothing_special_reaches_a_message(data: Path) -> None:
     for path in data.rglob("*.jsonl"):
         for row in read(path):
             for message in row["messages"]:
-                # The prompt's own markers apart, there is nothing left to neutralise.
+                # Apart from the prompt's own markers, nothing is left to neutralise.
                 for line in message["content"].split("\n"):
                     text = line.removeprefix("User:").removeprefix("Assistant:")
                     assert neutralise(text.removesuffix("Assessment:"))[1] == 0
@@ -178,7 +178,7 @@ def test_limits_cut_once_and_for_all_arms(tmp_path: Path, tiny_model: Path) -> N
             assert len(tokenizer.encode(prompt)) <= 300
             if target:
                 text = tokenizer.encode(" " + target[0], add_special_tokens=False)
-                # The limit is the explanation's; the others match its length to a word.
+                # The limit holds for the explanation; other arms match its length to one word.
                 allowed = 60 if "/explanation" in name else 60 + LONGEST_WORD
                 assert len(text) + 1 <= allowed
             if name.startswith("train/") and target:
@@ -266,7 +266,7 @@ def test_removed_leaks_are_in_no_arm_and_all_arms_keep_the_same_rows(tmp_path: P
                 target = row["messages"][1]["content"]
                 assert target.count("4") == 1  # the label alone
                 assert not {"2", "4/5", "rate", "three"} & set(row["explanation"].split())
-    # The test file is as rated, and the same rows: nothing there is trained on.
+    # The test file is unchanged, because nothing in it is trained on.
     assert (folder.path / "test.jsonl").read_bytes() == (kept.path / "test.jsonl").read_bytes()
     assert folder.manifest.leaked["dropped"] == dropped > 0
     assert folder.manifest.leaked["removed"] == folder.manifest.leaked["rows"] > 0
@@ -307,7 +307,7 @@ def change(rows: list[dict[str, Any]], number: int, **fields: Any) -> list[dict[
             change(ratings(), 1, conversation=[{"role": "assistant", "content": "?"}]),
             "line 2, field conversation.*another conversation",
         ),
-        (ratings() + ratings()[:1], f"line {len(ratings()) + 1}.*stands on line 1 too"),
+        (ratings() + ratings()[:1], f"line {len(ratings()) + 1}.*is also on line 1"),
         (ratings(4), "leave none for (train|validation|test)"),
         ([{**row, "explanation": "the same"} for row in ratings()], "mismatched cannot be made"),
     ],
@@ -369,7 +369,7 @@ def test_a_table_is_named_with_its_own_line(tmp_path: Path) -> None:
         build_documents(source, tmp_path / "data")
     named = re.search(r"t.csv, line (\d+), field explanation: ", str(error.value))
     assert named
-    # The header, and an empty line before each row but the first.
+    # The file has a header, and an empty line before each row but the first.
     first = next(e for e in read_labelled(task) if e.line == int(named[1]))
     assert first.line == 2 + 2 * int(first.id)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv"]
@@ -379,6 +379,6 @@ def test_an_out_that_holds_something_else_is_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "ratings.jsonl", ratings())
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="is no data folder"):
+    with pytest.raises(UserError, match="is not a data folder"):
         build(path, tmp_path / "data")
     assert (tmp_path / "data" / "thesis.tex").read_text() == "years of work"

@@ -1,4 +1,4 @@
-"""The dataset card: read as the Hub reads it, true to the folder, no text of it markup."""
+"""The dataset card: the Hub can read it, it matches the folder, and no value becomes markup."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOSTILE = "x|y `code` <script>alert(1)</script> [x](http://evil) _a_ **b** ``` \
 
 
 def rated(number: int = 60, rater: str = "judge") -> list[dict[str, Any]]:
-    """Rows with the scores of two raters, one a label milder."""
+    """Rows with the scores of two raters, the second of whom scores one label higher."""
     return [
         {
             **row,
@@ -45,8 +45,8 @@ def rated(number: int = 60, rater: str = "judge") -> list[dict[str, Any]]:
 
 
 def about(path: Path, **changes: Any) -> Path:
-    """Say something of a ratings file."""
-    said = About(
+    """Write the record of how a ratings file was made."""
+    record = About(
         ratings_sha256=file_sha256(path),
         raters=[
             AboutRater(
@@ -65,11 +65,11 @@ def about(path: Path, **changes: Any) -> Path:
         dropped={"fewer than 2 usable ratings": 7},
         versions={"regreason": "0.1.0"},
     )
-    return write_about(path, said.model_copy(update=changes))
+    return write_about(path, record.model_copy(update=changes))
 
 
 def parsed(text: str) -> tuple[list[Any], list[Any], dict[str, list[str]]]:
-    """Tokens, their parts, and the tables' cells as a reader sees them by the first of a row."""
+    """The tokens, their parts, and each table row's cells, keyed by the row's first cell."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     rows: dict[str, list[str]] = {}
     row: list[str] = []
@@ -144,10 +144,10 @@ def test_it_says_who_rated_and_how(data: Path) -> None:
     _, _, cells = parsed(text.split("---\n", 2)[2])
     assert cells["judge"] == ["org/Judge-7B", "temperature 0.7", "plain cafe0123cafe0123"]
     assert cells["merger, merges explanations"][0] == "org/Merger"
-    assert "become one by `trimmed_mean`; a row needs 2 usable scores" in text
+    assert "combined by `trimmed_mean`; a row needs 2 usable scores" in text
     assert "| calls of raters | ok | 1,234 |" in text
     assert "| conversations x axes without a label | fewer than 2 usable ratings | 7 |" in text
-    # The milder rater is above the other by what it adds.
+    # The bias of the second rater is the mean of what it adds to a score.
     differences = [min(5, row["label"] + 1) - row["label"] for row in ratings()]
     bias = sum(differences) / len(differences)
     assert cells["second / plain"][1:3] == [f"{len(differences)}", f"{bias:+.3f}"]
@@ -160,7 +160,7 @@ def test_without_a_word_on_the_ratings_it_says_so(tmp_path: Path) -> None:
     build(path, tmp_path / "data")
     text = (tmp_path / "data" / "README.md").read_text(encoding="utf-8")
     assert "Raters: not stated. How they were asked" in text
-    assert "No rater's own scores came with the ratings" in text
+    assert "The ratings do not include the scores of the single raters" in text
 
 
 def test_generated_data_are_called_so(tmp_path: Path) -> None:
@@ -241,10 +241,10 @@ def test_a_tokenizer_s_folder_is_nobody_s_business(tmp_path: Path, tiny_model: P
 
 def test_a_word_on_other_ratings_stops_it_and_nothing_is_written(tmp_path: Path) -> None:
     path = write(tmp_path / "ratings.jsonl", rated())
-    said = about(path, ratings_sha256="0" * 64)
+    record = about(path, ratings_sha256="0" * 64)
     with pytest.raises(UserError, match=r"ratings.about.json.*is of another version"):
         build(path, tmp_path / "data")
-    assert sorted(tmp_path.iterdir()) == sorted([path, said])
+    assert sorted(tmp_path.iterdir()) == sorted([path, record])
 
 
 def test_an_older_folder_is_replaced_whole(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Commands on a disk that takes no more: one sentence with the file, nothing half-written.
+"""Commands on a full disk: they print one sentence that names the file, and leave no partial file.
 
-A full disk is made by a limit on the size of a file, which needs no root: a write beyond it fails
-with EFBIG where a full disk fails with ENOSPC, at the same places.
+A limit on the size of files imitates a full disk without root: a write beyond the limit fails with
+EFBIG at the same place at which a write to a full disk fails with ENOSPC.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ TINY = str(ROOT / "axolotl_configs" / "cpu" / "tiny-base")
 
 @contextmanager
 def file_limit(size: int) -> Iterator[None]:
-    """Within it no file may have more bytes."""
+    """A context in which no file can have more bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     bytecode = sys.dont_write_bytecode
-    # Python would leave half of the compiled file of a module that is first imported here.
+    # Python would write a partial bytecode file for a module that is first imported here.
     sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -121,7 +121,7 @@ def _predict() -> str:
     )
 
 
-# How each is called, and how many bytes a file may have: fewer than its largest one has.
+# Each command's arguments, and a limit in bytes that its largest file exceeds.
 COMMANDS: dict[str, tuple[Callable[[], str], int]] = {
     "import": (_import, 2000),
     "annotate": (_annotate, 2000),
@@ -141,7 +141,7 @@ COMMANDS: dict[str, tuple[Callable[[], str], int]] = {
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the commands run."""
+    """Run each test in its own folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 
@@ -166,7 +166,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert "cannot be written: files may not be that large here" in said[-1]
     assert everything() == before
     assert not Path("out").exists()
-    # The same command with room does it, and then again keeps all of it where it has none.
+    # Without the limit the command succeeds. A second, failing run then leaves its files unchanged.
     assert main(command) in (0, 1, 3)
     whole = everything()
     assert len(whole) > len(before)
@@ -209,7 +209,7 @@ def test_a_base_model_that_does_not_fit_is_not_half_there() -> None:
     assert not Path("out").exists()
 
 
-# --- annotate: what was paid for -----------------------------------------------------------
+# --- annotate keeps the answers that were paid for -----------------------------------------
 
 STORE = """
 import resource, sys
@@ -249,7 +249,7 @@ def test_a_full_store_is_one_sentence_and_keeps_every_answer() -> None:
         store.take_over()
         known = [store.outcomes([key]) for key in keys]
         assert [len(one) for one in known] == [1] * answered + [0]
-        # The one that found no room is made again.
+        # The call whose answer could not be stored is made again.
         (again,) = store.claim([Call(keys[-1], "last", 0.0)]).mine
         store.finish(again, Outcome("ok", 3, "because"))
     assert sorted(path.name for path in Path().iterdir()) == ["calls.db"]
@@ -267,7 +267,7 @@ def test_no_call_is_made_that_finds_no_room(monkeypatch: pytest.MonkeyPatch) -> 
         assert store.finished(["0" * 32])[1].total() == 0
 
 
-# --- killed --------------------------------------------------------------------------------
+# --- a killed build ------------------------------------------------------------------------
 
 
 def test_what_a_killed_build_left_goes_with_the_next(capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,7 +285,7 @@ def test_what_a_killed_build_left_goes_with_the_next(capsys: pytest.CaptureFixtu
         ):
             assert build.poll() is None
             time.sleep(0.02)
-        # Another build beside it takes nothing away from one that lives.
+        # A second build removes nothing of one that still runs.
         left = [path for path in Path("runs").iterdir() if path.is_dir()]
         assert main(["build", "mini", "--per-dataset", "30", "--out", "runs/other"]) == 0
         assert all(path.is_dir() for path in left)

@@ -1,4 +1,4 @@
-"""`regreason push` against a server that plays the Hub: what arrives, and what is said."""
+"""`regreason push` against a server that imitates the Hub: the uploaded files and the messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOKEN = "hf_markerthatmustnotshow"
 
 
 class Hub:
-    """Answers as the Hub does, and remembers what it was sent."""
+    """Answers like the Hub, and records the requests."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
@@ -119,7 +119,7 @@ def data(built: Path, tmp_path: Path) -> Path:
 def run(
     data: Path, endpoint: str, *options: str, repo: str = "lab/data", **environment: str
 ) -> tuple[int, str]:
-    """Exit code, and all that was printed."""
+    """Run the command; return its exit code and output."""
     known = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
     done = subprocess.run(
         [sys.executable, "-m", "regreason_plugin", "push", str(data), "--repo", repo, *options],
@@ -159,7 +159,7 @@ def test_the_bytes_that_arrive_are_the_folder_s(data: Path, hub: tuple[Hub, str]
     assert (made["name"], made["organization"]) == ("data", "lab")
     assert made["type"] == "dataset"
     assert made.get("private") is True or made.get("visibility") == "private"
-    # One commit, so that the Hub never has half a folder.
+    # One commit, so that the Hub never has a partial folder.
     assert [name for name, _ in played.calls].count("commit header") == 1
     assert played.tokens == {f"Bearer {TOKEN}"}
     assert f"{endpoint}/datasets/lab/data" in printed
@@ -196,7 +196,7 @@ def reach_out(data: Path) -> None:
     [
         (change, "explanation.jsonl: does not match the manifest"),
         (remove_card, "README.md: is missing; build the data again"),
-        (reach_out, "lists '../secret.txt', which is no file of a data folder"),
+        (reach_out, "lists '../secret.txt', which cannot be a file of a data folder"),
     ],
 )
 def test_what_the_manifest_does_not_vouch_for_stays_here(
@@ -213,7 +213,7 @@ def test_what_the_manifest_does_not_vouch_for_stays_here(
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"HF_TOKEN": ""}, "there is no token for the Hub; `hf auth login`"),
+        ({"HF_TOKEN": ""}, "there is no token for the Hub; run `hf auth login`"),
         ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
     ],
 )
@@ -238,11 +238,11 @@ def test_a_repository_has_an_owner_and_a_name(
 @pytest.mark.parametrize(
     ("kind", "status", "expected"),
     [
-        ("repos", 401, "refused lab/data with 401: it does not take the token"),
-        ("preupload", 403, "refused lab/data with 403: the token may not write there"),
+        ("repos", 401, "refused lab/data with 401: the token is not valid"),
+        ("preupload", 403, "refused lab/data with 403: the token has no write access"),
         ("preupload", 404, "refused lab/data with 404: there is no such user"),
         ("commit", 429, "refused lab/data with 429: too many requests"),
-        ("validate-yaml", 400, "README.md: the Hub does not take the card's front matter"),
+        ("validate-yaml", 400, "README.md: the Hub does not accept the card's front matter"),
     ],
 )
 def test_what_the_hub_refuses_is_one_sentence(

@@ -1,4 +1,4 @@
-"""One model of all settings, one an axis, one a setting: by which train files are listed."""
+"""Scopes: one model for all settings, per axis or per setting, as the listed train files decide."""
 
 from __future__ import annotations
 

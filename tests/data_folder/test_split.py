@@ -82,7 +82,7 @@ def test_a_limit_keeps_the_proportion_of_the_datasets_and_other_splits() -> None
         if name not in left_out:
             (dataset,) = datasets
             kept[split[name], dataset] += datasets[dataset]
-    # Two thirds are of coqa, to within a group of three.
+    # Two thirds of the conversations are from coqa, to within a group of three.
     assert abs(kept["train", "coqa"] - 200) <= 1
     assert 97 <= kept["train", "cornell"] <= 101
     assert abs(kept["test", "coqa"] - 60) <= 1

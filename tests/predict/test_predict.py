@@ -1,4 +1,4 @@
-"""`regreason predict` and `Classifier`: labels as lm-eval gives them, for new rows."""
+"""`regreason predict` and `Classifier`: new rows get the labels that lm-eval would give them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from regreason_plugin.predict.progress import progress_path
 
 pytestmark = pytest.mark.integration
 
-# Words, one the beginning of another, no word at all; as a spreadsheet would run it.
+# Words, a label that is a prefix of another, and no word but what a spreadsheet might run.
 LABELS = ("wrong", "wrong, so", "🙂 =fine")
 PROMPT = "Is this reply right?\n\nReply: {text}\n\nVerdict:"
 WORDS = "the river rises in hills to north of a town and nobody knows why it floods"
@@ -69,7 +69,7 @@ def declared(**changes: Any) -> Declaration:
 
 
 def custom_folder(out: Path, declaration: Declaration, **options: Any) -> DataFolder:
-    """A data folder of a task of one's own."""
+    """A data folder of a user's own task."""
     ratings = out.with_suffix(".jsonl")
     with ratings.open("w", encoding="utf-8") as stream:
         for number, text in enumerate(texts(80)):
@@ -97,7 +97,7 @@ def custom(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> DataFolder:
-    """Scores by length, and prompts that were cut."""
+    """A data folder with scores normalised by length, and with cut prompts."""
     return custom_folder(
         tmp_path_factory.mktemp("limited") / "data",
         declared(normalise="characters"),
@@ -123,13 +123,13 @@ def model_args(model: Path) -> str:
 
 
 def rows_of(folder: DataFolder) -> dict[str, str]:
-    """The whole texts of its test rows, by id."""
+    """The uncut texts of a folder's test rows, by id."""
     known = {f"r{number}": text for number, text in enumerate(texts(80))}
     return {row.id: known[row.id] for row in folder.rows(TEST)}
 
 
 def eval_samples(model: Path, folder: DataFolder, out: Path) -> dict[str, dict[str, Any]]:
-    """What `regreason eval` logs of its task, by the documents' ids."""
+    """The samples that `regreason eval` logs for a folder's task, by document id."""
     write_task(folder, out, "_label_first.yml")
     code = run_eval(
         [
@@ -208,7 +208,7 @@ def test_conversations_of_a_setting_with_a_chat_template(
         list(samples.values()),
         data_folder.declaration,
     )
-    # The same as rows of a file, of which only the conversation counts.
+    # Rows of a file give the same labels; only the conversation in a row matters.
     rows = [every[name].model_dump(exclude={"dataset"}) for name in samples]
     assert classifier(rows) == classifier([every[name] for name in samples])
 
@@ -236,7 +236,7 @@ def test_three_lines(tiny_model: Path, custom: DataFolder) -> None:
     assert found.explanation is None
 
 
-# --- texts that are none, or too long -----------------------------------------------------
+# --- unusable and too long texts ----------------------------------------------------------
 
 
 def test_a_text_that_is_none_gets_an_error_and_others_their_label(classifier: Classifier) -> None:
@@ -247,11 +247,11 @@ def test_a_text_that_is_none_gets_an_error_and_others_their_label(classifier: Cl
         "the text is empty",
         None,
         "the text is empty",
-        "the text is no text and no number (got \"['a']\")",
+        "the text is neither a text nor a number (got \"['a']\")",
     ]
     assert found[1].probabilities == {}
     assert [found[0], found[2]] == classifier(["a river", "a town"])
-    # Cleaned as a task's table is.
+    # Texts are cleaned like those of a task's table.
     assert classifier(["a river\x92s\r\n"]) == classifier(["a river\u2019s"])
 
 
@@ -260,7 +260,7 @@ def test_a_text_longer_than_the_window_is_cut_from_its_end(classifier: Classifie
     (found,) = classifier([long], explain=True)
     assert found.cut
     assert found.error is None
-    # What falls off decides nothing.
+    # The part that is cut off has no influence.
     assert classifier([long + "and a town"])[0].probabilities == found.probabilities
 
 
@@ -273,9 +273,9 @@ def test_limits_without_the_tokenizer_they_were_made_with(
     (moved / "manifest.json").write_text(json.dumps({**manifest, "tokenizer": "/gone"}))
     asked = list(rows_of(limited).values())
     found = Classifier(model_args(tiny_model), moved, device="cpu")(asked)
-    assert "/gone is not here; the limit of 60 tokens goes by the model's own" in (
-        capsys.readouterr().err
-    )
+    assert (
+        "/gone, cannot be loaded; the limit of 60 tokens is counted with the model's own tokenizer"
+    ) in (capsys.readouterr().err)
     assert found == Classifier(model_args(tiny_model), limited.path, device="cpu")(asked)
 
 
@@ -328,7 +328,7 @@ def test_jsonl_and_csv_agree(
     assert records[5]["probabilities"] is records[5]["label"] is records[5]["explanation"] is None
     assert [bool(record["explanation"]) for record in records].count(True) >= 6
 
-    # What the command says and what it keeps is what is there.
+    # The printed counts and the progress file agree with the predictions.
     counted = {label: sum(one["label"] == label for one in records) for label in LABELS}
     for label, count in counted.items():
         assert any(line.startswith(label) and f" {count} " in line for line in printed.splitlines())
@@ -342,7 +342,7 @@ def test_jsonl_and_csv_agree(
     assert kept["bytes"] == lines.stat().st_size
 
 
-# What a reader of CSV, a spreadsheet or a terminal may take for something else than text.
+# Texts that a CSV reader, a spreadsheet or a terminal may interpret.
 AWKWARD = [
     *("-3", "=1+1", "+4", "@me", " =1", "'quoted", '"', 'say "x", y', ",", ";=1"),
     *(" both ends ", "\t", "a\rb", "\r", "a\nb", "\r\n", "\x1b[2J", "\x0b", "\x85", "\u2028"),
@@ -401,7 +401,7 @@ def test_csv_for_spreadsheets_is_a_flag_and_another_file(
         assert out.read_bytes() == kept
     assert command(source, tmp_path / "out.jsonl", tiny_model, custom, flag) == 2
     assert "--spreadsheet-safe is for CSV" in capsys.readouterr().err
-    # A file begun by a version that had no such flag put quotes into it.
+    # Versions without this flag protected cells always, so their files cannot be resumed.
     record = json.loads(progress_path(plain).read_text("utf-8"))
     del record["made_from"]["spreadsheet_safe"]
     progress_path(plain).write_text(json.dumps(record))
@@ -479,9 +479,9 @@ def test_a_finished_file_is_not_done_again_and_another_not_overwritten(
     write_input(source, texts(4))
     assert "was made with input_sha256" in refused()
     progress_path(out).unlink()
-    said = refused()
-    assert "is not of this command, as it has no out.jsonl.progress.json beside it" in said
-    assert said.endswith("name another --out")
+    message = refused()
+    assert "without out.jsonl.progress.json next to it, so `regreason predict` did not" in message
+    assert message.endswith("name another --out")
 
 
 @pytest.mark.parametrize("out", ["in.jsonl", "link.jsonl", "sub/../in.jsonl"])
@@ -513,8 +513,8 @@ def test_the_input_is_never_the_output(
         ("[1]\n", (), "line 1: not a JSON object"),
         ('{"text": "a"}\n{"text": "b', (), "line 2: not a JSON object"),
         ('{"text": "a"}\n', ("--out", "out.txt"), "--out has to end with .jsonl or .csv"),
-        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft=a,c"), "'c' is no name=value"),
-        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft"), "'peft' is no name=value"),
+        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft=a,c"), "'c' is not a name=value"),
+        ('{"text": "a"}\n', ("--model_args", "pretrained=b,peft"), "'peft' is not a name=value"),
         ('{"text": "a"}\n', ("--setting", "replies", "labels"), "did you mean 'replies label'?"),
         ('{"text": "a"}\n', ("--model_args", "peft=x"), "has no pretrained="),
         ('{"text": "a"}\n', ("--model_args", "pretrained=./none"), "./none: no such folder"),
@@ -551,7 +551,7 @@ def test_a_table_without_the_column_or_rows(
     for content, message in {
         "id,txt\n1,a\n": "has no column 'text'; did you mean 'txt'?",
         "id,text\n": "has no rows",
-        "id,text\n1,a,b\n": "line 2: has 3 fields and the header 2",
+        "id,text\n1,a,b\n": "line 2: has 3 fields, but the header has 2",
     }.items():
         source.write_text(content)
         assert command(source, tmp_path / "out.csv", tiny_model, custom) == 2
@@ -565,7 +565,7 @@ def test_labels_that_the_tokenizer_cannot_tell_apart(
     from transformers import PreTrainedTokenizerFast
 
     def arguments(known: str, unknown: str | None) -> str:
-        """A tokenizer of single characters; what it does not know is dropped or one token."""
+        """Model arguments with a tokenizer of characters, which drops or merges unknown ones."""
         vocabulary = {token: number for number, token in enumerate(("</s>", "[U]", *known))}
         model = models.BPE(vocabulary, [], unk_token=unknown, fuse_unk=True)
         place = tmp_path / (unknown or "dropped")
@@ -580,7 +580,7 @@ def test_labels_that_the_tokenizer_cannot_tell_apart(
         Classifier(arguments(":", "[U]"), custom.path, device="cpu")
 
 
-# --- stopped and gone on with -------------------------------------------------------------
+# --- stopped and resumed ------------------------------------------------------------------
 
 
 def input_rows(count: int) -> Iterator[InputRow]:

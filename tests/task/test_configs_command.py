@@ -1,4 +1,4 @@
-"""`regreason fetch configs`: the shipped configs, copied to where they work."""
+"""`regreason fetch configs`: copies the shipped configs so that they work in their new folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_by_default_the_same_bytes_under_the_same_name(
     assert printed[-1].endswith(
         "axolotl train axolotl_configs/cpu/lora.yml --sweep axolotl_configs/arms/explanation.yml"
     )
-    # Once more: nothing to do, and no complaint.
+    # A second run has nothing to do and does not complain.
     assert main(["fetch", "configs"]) == 0
     assert "Written" not in capsys.readouterr().out
 
@@ -57,7 +57,7 @@ def test_what_names_its_folder_names_the_copy(
     for name, content in tree(Path(dest)).items():
         own = (SHIPPED / name).read_bytes()
         if name.endswith((".yml", ".md", ".json")):
-            # No command and no path is left that names the checkout's folder.
+            # No command and no path still names the checkout's folder.
             assert b"axolotl_configs/" not in content
             assert own == content.replace(dest.encode(), b"axolotl_configs")
         else:
@@ -74,14 +74,14 @@ def test_a_changed_file_is_kept(
     assert main(["fetch", "configs"]) == 2
     line = capsys.readouterr().err
     assert line.startswith(
-        "regreason: axolotl_configs/cpu/lora.yml: is there with another content;"
+        "regreason: axolotl_configs/cpu/lora.yml: already exists with other content;"
     )
     assert tree(tmp_path) == {"axolotl_configs/cpu/lora.yml": b"seed: 7\n"}
 
 
 @pytest.mark.parametrize(
     ("dest", "expected"),
-    [("a b", "letters, digits"), ("a: {b}", "letters, digits"), ("file", "is no folder")],
+    [("a b", "letters, digits"), ("a: {b}", "letters, digits"), ("file", "is not a folder")],
 )
 def test_a_folder_that_cannot_be(
     dest: str,
@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be(
 
 
 def test_from_a_wheel_the_package_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As an installed wheel lies there: no folder beside the package, one inside it.
+    # Like an installed wheel: the folder is inside the package, not next to it.
     package = tmp_path / "site-packages/regreason_plugin"
     inside = package / "axolotl_configs/cpu"
     inside.mkdir(parents=True)

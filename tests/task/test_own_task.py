@@ -1,6 +1,6 @@
-"""The five commands of a task's own README, as typed: build, train, score, compare, predict.
+"""The five commands of a new task's README, as typed: build, train, score, compare, predict.
 
-The training is really started, as the README has it; the other commands are forks.
+The training starts as a real process, as in the README; the other commands are forks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ARMS = ("label_only", "explanation")
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """Where the task was made, and what its README tells one to type."""
+    """The folder in which a task was made, and the commands of the task's README."""
     place = tmp_path_factory.mktemp("own")
     (place / "axolotl_configs").symlink_to(ROOT / "axolotl_configs")
     write_answers(place)
@@ -36,7 +36,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
 
 def check_what_is_printed(place: Path, train: str) -> None:
-    """The commands to score a model that `regreason check` and its card print, as typed."""
+    """Run the scoring commands that `regreason check` and the model's card print."""
     check = train.strip().replace("axolotl train", "regreason check")
     printed = typed(f"{check} --num-epochs 1 2>&-", place).partition("To score them:\n")[2]
     assert "--include_path answers " in printed
@@ -51,7 +51,7 @@ def check_what_is_printed(place: Path, train: str) -> None:
     for folder in (model / "results", model / "card"):
         found = read_run("answers", folder).tasks["answers"]
         assert found.metrics == pytest.approx(expected.metrics, abs=1e-6)
-    # The README's `hf` cuts the base's embeddings, so its scores differ a little.
+    # The README's model `hf` cuts the base model's embeddings, so its scores differ a little.
     plain = read_run("answers", place / "runs/answers/results/explanation").tasks["answers"]
     assert plain.metrics["nll"] == pytest.approx(expected.metrics["nll"], abs=0.02)
 
@@ -64,7 +64,7 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
     # Two of the three arms, in one process, which saves starts of Axolotl.
     sweep = place / "answers/arms.yml"
     sweep.write_text(f"regreason_arm: [{', '.join(ARMS)}]\n", encoding="utf-8")
-    # And score each after its training, with our own model.
+    # Each arm is also scored after its training, by regreason_eval.
     config = place / "answers/answers.lora.yml"
     asked = config.read_text(encoding="utf-8").replace(
         "\nregreason_eval:\n", "\nregreason_eval: answers\n"
@@ -85,7 +85,7 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
         card = (place / f"runs/answers/models/{arm}/README.md").read_text(encoding="utf-8")
         assert "| time (seconds) | " in card
         assert "Not scored yet" not in card
-        # `lm_eval --model hf` says nothing of what scoring took.
+        # `lm_eval --model hf` does not report the time of scoring.
         cost = comparison.costs[arm]
         assert cost.training_seconds
         assert cost.scoring_ms is None
@@ -93,7 +93,7 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
     assert setting.task == "answers"
     assert {"acc", "macro_f1", "nll", "miscalibration"} <= set(comparison.metrics)
     assert not {"qwk", "mae"} & set(comparison.metrics)
-    # A table without the labels, as new rows come.
+    # New rows: a table without labels.
     test = [
         json.loads(line)
         for line in (place / "runs/answers/data/test.jsonl").read_text().splitlines()
@@ -115,7 +115,7 @@ def test_the_readmes_commands_make_a_comparison_and_predictions(
         sample = samples[row["id"]]
         scores = [float(score) for score, _ in sample["filtered_resps"]]
         assert found["label"] == sample["doc"]["labels"][scores.index(max(scores))]
-    # By transformers alone, without lm-eval; the README leaves the precision to the model.
+    # Scored with transformers alone. The README does not set the precision, hence the tolerance.
     sample = samples[test[0]["id"]]
     label, prompt = sample["doc"]["labels"][0], test[0]["messages"][0]["content"]
     expected = scorer.score(prompt, f" {label}")

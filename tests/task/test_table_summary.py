@@ -1,4 +1,4 @@
-"""What `regreason task new` sees in a table: lengths, and whether labels have an order."""
+"""The summary of a table by `regreason task new`: lengths, and the order of the labels."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from regreason_plugin.task.table_summary import local_tokenizer, summarise
         ("10 9.5 1", "1 9.5 10", False, "add --ordinal 1,9.5,10"),
         ("01 02 03", "01 02 03", False, "add --ordinal 01,02,03"),
         ("high Low medium", "Low medium high", False, "add --ordinal Low,medium,high"),
-        ("good bad ugly", "bad good ugly", False, "taken for names"),
-        ("b A c", "A b c", False, "taken for names"),
-        ("1 0", "0 1", False, "second, '1', for the positive one"),
-        ("yes no", "no yes", False, "second, 'yes', for the positive one"),
+        ("good bad ugly", "bad good ugly", False, "treated as names"),
+        ("b A c", "A b c", False, "treated as names"),
+        ("1 0", "0 1", False, "second, '1', as the positive one"),
+        ("yes no", "no yes", False, "second, 'yes', as the positive one"),
     ],
 )
 def test_only_integers_in_a_row_are_taken_for_a_scale(
@@ -89,7 +89,7 @@ def test_lengths_and_what_is_too_long(tmp_path: Path, tiny_model: Path) -> None:
     words = [len(record.text.split()) for record in records]
     assert lengths_of(seen.words) == (statistics.median_high(words), sorted(words)[114], max(words))
 
-    # The sums of the parts are the whole, as a tokenizer of bytes has no tokens across them.
+    # A tokenizer of bytes has no tokens across parts, so their lengths add up to the whole.
     prompt, labels = "{text}\n\nRight or wrong?\nAnswer:", ("right", "wrong")
     whole = []
     for record in records:

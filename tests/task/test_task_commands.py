@@ -1,4 +1,4 @@
-"""The commands of a new task's README as a shell reads them, and its twin that explains first."""
+"""The commands in a new task's README, as a shell parses them, and the explanation-first task."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ NEW = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A folder with the three tables, their tasks and what `regreason build` makes of them."""
+    """A folder with the three tables, their tasks, and the data folders built from them."""
     folder = tmp_path_factory.mktemp("tasks")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        # lm-eval's own tasks are looked through in test_task_new.py.
+        # test_task_new.py tests the search among lm-eval's own tasks, which takes long.
         patch.setattr(new_task, "check_is_free", lambda name: None)
         for name, (make, arguments) in NEW.items():
             make(Path())
@@ -55,7 +55,7 @@ def _stand(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def commands(name: str) -> list[str]:
-    """The blocks of a README that are to be typed."""
+    """The command blocks of a README."""
     text = Path(name, "README.md").read_text(encoding="utf-8")
     return re.findall(r"^   ```sh\n(.*?)^   ```", text, re.DOTALL | re.MULTILINE)
 
@@ -86,7 +86,7 @@ def test_its_twin_lets_the_model_explain_first(tiny_model: Path) -> None:
     assert {"acc", "auroc", "forced_acc", "forced_auroc", "reached_cue"} <= found
     assert "qwk" not in found
     context = results["samples"]["answers-gen"][0]["arguments"][0][0]
-    # An example of the train file: its explanation, then its label in words.
+    # The prompt has an example from the train file: its explanation, then its label.
     assert re.search(r"\nAnswer: \d+ and \d+ make .*\nRating: (right|wrong)\n", context)
 
 

@@ -1,4 +1,4 @@
-"""`regreason task new`: what it prints, the folder it writes, and when it writes none."""
+"""`regreason task new`: its summary, the folder that it writes, and what it refuses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ORDINAL = ("qwk", "mae", "spearman", "within_1", "undefined")
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the commands run."""
+    """The folder in which the commands run."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,7 +59,7 @@ def test_writes_one_folder(name: str, place: Path, capsys: pytest.CaptureFixture
     written |= {f"explanation_first/{name}-gen.yaml", "explanation_first/utils.py"}
     assert files() == {table} | {f"{name}/{file}" for file in written}
     assert not capsys.readouterr().err.count("regreason:")
-    # Neither machine nor working directory stands in it, but for the model that was named.
+    # No file contains a path of this machine, except that of the model that was named.
     for file in written:
         text = (Path(name) / file).read_text(encoding="utf-8").replace(TINY, "TINY")
         assert str(place) not in text, file
@@ -84,7 +84,7 @@ def test_prints_what_it_saw(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  dropped, because they have no label: 1\n" in said
     assert "  kept, but with only one or two words: 1\n" in said
     assert "  longer than 1024 tokens with prompt, label and explanation: 1\n" in said
-    assert "taken for names" in said
+    assert "treated as names" in said
 
 
 def test_labels_are_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +130,7 @@ def test_lm_eval_finds_the_task_with_its_metrics(name: str) -> None:
         built_in = (ROOT / "lm_eval_tasks" / f"{like}.yml").read_text(encoding="utf-8")
         (file,) = Path(name).rglob(f"{task}.yaml")
         mine = file.read_text(encoding="utf-8")
-        # The metrics that fit the labels, each as the built-in tasks report it.
+        # The metrics suit the labels, and are the same as in the built-in tasks.
         lines = [line for line in metrics(mine) if "auroc" not in line]
         assert lines == [
             line
@@ -139,7 +139,7 @@ def test_lm_eval_finds_the_task_with_its_metrics(name: str) -> None:
         ]
         auroc = [line for line in metrics(mine) if "auroc" in line]
         assert len(auroc) == (name == "answers") * (2 if task == name else 4)
-        # And all else is as in the built-in tasks.
+        # All other keys are the same as in the built-in tasks.
         for key in re.findall(r"^\w+: .*", built_in, re.MULTILINE):
             assert key in mine, key
 
@@ -235,7 +235,7 @@ def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
     Path("scale/task.yml").write_text("mine", encoding="utf-8")
     before = files()
     assert new("scale") == 2
-    assert "scale: is there already; name another --out" in capsys.readouterr().err
+    assert "scale: already exists; name another --out" in capsys.readouterr().err
     assert files() == before
     assert Path("scale/task.yml").read_text(encoding="utf-8") == "mine"
 
@@ -253,7 +253,10 @@ def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
         ("a --data none.csv --text answer --label points", "none.csv: no such file"),
         ("a --data no/body --text answer --label points", "no/body/train: cannot be loaded from"),
         ("a --data scale.parquet --text answer --label answer", "label column is the text column"),
-        ("a --data scale.parquet --text answer --label points --out a;b", "--out 'a;b' stands"),
+        (
+            "a --data scale.parquet --text answer --label points --out a;b",
+            "--out 'a;b' becomes part",
+        ),
         ("a --data scale.parquet --text answer --label points --ordinal 1,2", "leaves out '3'"),
         ("a --data odd.csv --text text --label label", "could be read as a special token"),
         ("a --data one.csv --text text --label label", "all rows have the label 'a'"),
