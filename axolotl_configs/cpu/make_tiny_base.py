@@ -1,12 +1,12 @@
-"""Make what the tiny base model is trained from: its corpus and its random start.
+"""Make the input of the tiny base model's training: a corpus, a tokenizer and random weights.
 
     python axolotl_configs/cpu/make_tiny_base.py --out runs/tiny-base/untrained
 
-LoRA on a model of a million weights can point to what the base has learnt to see; it
-cannot teach it to see. A base that has read conversations alone stays at chance. So this
-corpus also holds remarks on its conversations, as the text that real models are trained
-on does: marks in letters, "six out of seven", what is garbled and what was left out. The
-benchmark's questions with their labels are not in it, nor is any benchmark conversation.
+LoRA on a model of a million weights can only select from what the base model has already learnt
+to recognise. With a base that has read conversations alone, it stays at chance. So this corpus
+also holds remarks on its conversations, as the training text of real models does: marks in
+letters, "six out of seven", garbled sentences and missing answers. The corpus holds neither the
+benchmark's questions with their labels nor any conversation of the benchmark.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _TEXT: dict[str, Any] = yaml.safe_load(
     Path(__file__).with_name("remarks.yaml").read_text(encoding="utf-8")
 )
 
-# Far from any seed a benchmark is made with.
+# Far from the seeds with which benchmarks are made.
 CORPUS_SEED = 1_000_003
 PER_DATASET = 4000
 _REMARKS_AN_AXIS = 3
 
 _VOCABULARY = 1280
-# Four blocks of 128: as float32 below 4 MB with its tokenizer.
+# Four blocks of width 128; with the tokenizer, the model takes less than 4 MB in float32.
 _SHAPE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 320,
@@ -50,17 +50,17 @@ _SHAPE: dict[str, Any] = {
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "[{{ message['role'] }}]\n{{ message['content'] }}"
-    # A bare line end behind a block would be trimmed.
+    # Jinja would trim a bare line break after a block.
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}[assistant]\n{% endif %}"
 )
 
 
 def base_corpus(seed: int = CORPUS_SEED, per_dataset: int = PER_DATASET) -> Iterator[str]:
-    """Generate the corpus, one text a conversation, datasets mixed.
+    """Generate the corpus: one text per conversation, with the datasets mixed.
 
     Yields:
-        A conversation as prompts have it, followed by remarks on it.
+        A conversation in the form of a prompt, followed by remarks on it.
     """
     random = Random(f"{seed}/remarks")
     conversations = list(mini_conversations(seed, per_dataset))
@@ -102,15 +102,15 @@ def _remarks(conversation: Conversation, random: Random) -> str:
 def make_untrained_base(
     destination: Path, seed: int = CORPUS_SEED, per_dataset: int = PER_DATASET
 ) -> None:
-    """Write the corpus, a tokenizer made from it, and a Llama with random weights.
+    """Write the corpus, a tokenizer that is made from it, and a Llama with random weights.
 
     Args:
-        destination: Gets ``corpus.jsonl`` and what a model folder holds.
-        seed: Of the corpus and of the weights.
-        per_dataset: Size of the corpus, as for `base_corpus`.
+        destination: Folder for ``corpus.jsonl`` and the files of the model.
+        seed: Seed of the corpus and of the weights.
+        per_dataset: Number of conversations per dataset in the corpus.
 
     Raises:
-        UserError: It cannot be written; then nothing is.
+        UserError: The folder cannot be written to; then nothing is written.
     """
     with scratch_folder(destination) as scratch:
         _write_untrained(scratch, seed, per_dataset)
@@ -127,7 +127,7 @@ def _write_untrained(folder: Path, seed: int, per_dataset: int) -> None:
     with atomic_writer(folder / "corpus.jsonl") as stream:
         for text in base_corpus(seed, per_dataset):
             stream.write(dumps({"text": text}).encode() + b"\n")
-    # A part of the corpus has all of its words.
+    # A part of the corpus suffices for the tokenizer, because it has all words of the corpus.
     tokenizer = _tokenizer(base_corpus(seed, min(per_dataset, 1000)))
     torch.manual_seed(seed)
     model = LlamaForCausalLM(  # type: ignore[no-untyped-call]
@@ -145,7 +145,7 @@ def _write_untrained(folder: Path, seed: int, per_dataset: int) -> None:
 
 
 def _tokenizer(texts: Iterator[str]) -> Any:
-    """A byte-level BPE: any text has tokens, and the benchmark's words have one each."""
+    """A byte-level BPE: it tokenizes any text, and each word of the benchmark is one token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -177,7 +177,7 @@ def _tokenizer(texts: Iterator[str]) -> Any:
 
 @stop_on_user_error()
 def main() -> None:
-    """Write an untrained tiny model with its corpus."""
+    """Write an untrained tiny model and its corpus into a folder."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     out = parser.parse_args().out

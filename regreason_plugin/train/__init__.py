@@ -1,4 +1,4 @@
-"""The Axolotl plugin: arguments, dataset strategy, refusal of silent mistakes."""
+"""The Axolotl plugin: config keys, dataset strategy, trainer, and the checks before a training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["RegReasonPlugin"]
 
 
 def __getattr__(name: str) -> Any:
-    # Axolotl is an extra, and slow to import: only who asks for the plugin needs it.
+    # Import on first use: Axolotl is an optional dependency and slow to import.
     if name == "RegReasonPlugin":
         from regreason_plugin.train.plugin import RegReasonPlugin
 

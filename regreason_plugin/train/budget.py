@@ -1,7 +1,7 @@
-"""What is the same in every arm: rows and epochs, optimizer steps, or target tokens.
+"""The budget, which is the same in every arm: rows and epochs, optimizer steps, or target tokens.
 
-Whatever it is becomes a number of steps before the learning-rate schedule is made, so the
-schedule comes to its end where the training does.
+Every budget is converted to a number of steps before the learning-rate schedule is made, so that
+the schedule ends where the training ends.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ import torch
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.train.row_tokens import IGNORE
 
-# What says how long a training is, by budget: it must be given, and the others left out.
+# The key that sets the length of a training, by budget. A config must set the key of its own
+# budget and leave the others out.
 _LENGTHS = {"rows": None, "steps": "max_steps", "tokens": "regreason_target_tokens"}
 
 
 def check_budget(cfg: Mapping[str, Any], config: str) -> None:
-    """Refuse a length that the budget does not go by.
+    """Refuse a config whose length is not given in the unit of its budget.
 
     Args:
         cfg: The config as written.
-        config: What to call it in an error.
+        config: Name of the config in an error.
 
     Raises:
-        UserError: A key is missing or one too many.
+        UserError: The budget's key is missing, or the key of another budget is set.
     """
     budget = cfg.get("regreason_budget") or "rows"
     if budget not in _LENGTHS:
@@ -42,8 +43,8 @@ def check_budget(cfg: Mapping[str, Any], config: str) -> None:
             )
         if key and other != budget and value is not None:
             raise UserError(
-                f"is for regreason_budget: {other}, but the budget is {budget}, so the arms would "
-                f"not be compared as it says; write regreason_budget: {other}, or leave it out",
+                f"belongs to regreason_budget: {other}, but the budget is {budget}; write "
+                f"regreason_budget: {other}, or leave {key} out",
                 path=config,
                 field=key,
             )
@@ -52,21 +53,21 @@ def check_budget(cfg: Mapping[str, Any], config: str) -> None:
             if cfg.get(key):
                 raise UserError(
                     "must be left out with regreason_budget: tokens, where "
-                    "regreason_target_tokens says how long the training is",
+                    "regreason_target_tokens sets the length of the training",
                     path=config,
                     field=key,
                 )
 
 
 def set_length(cfg: Any, trainer: Any) -> None:
-    """Set how many steps a trainer makes, warm-up included.
+    """Set a trainer's number of steps, warm-up included.
 
-    Axolotl's own number is rows times epochs over the batch size, which ends within the last
-    epoch where epochs do not come out even.
+    Axolotl's own number is rows x epochs / batch size. It ends inside the last epoch if an epoch
+    is not a whole number of steps.
 
     Args:
         cfg: The config as Axolotl has normalised it.
-        trainer: That has not begun.
+        trainer: A trainer that has not started.
     """
     steps = _steps(cfg, trainer)
     trainer.args.max_steps = steps
@@ -74,11 +75,13 @@ def set_length(cfg: Any, trainer: Any) -> None:
 
 
 def warm_up(cfg: Any, steps: int) -> int:
-    """Steps in which the learning rate rises, as Axolotl has it, whose number of steps is another.
+    """Number of steps in which the learning rate rises.
+
+    The rule is Axolotl's, which applies it to a different number of steps (see `set_length`).
 
     Args:
         cfg: The config as Axolotl has validated it.
-        steps: Of the training.
+        steps: Number of steps in the training.
     """
     if cfg.warmup_steps is not None:
         warmup = int(cfg.warmup_steps)
@@ -101,7 +104,7 @@ def _steps(cfg: Any, trainer: Any) -> int:
 
 
 def _steps_to(tokens: int, loader: Any, trainer: Any) -> int:
-    """The first step after which so many target tokens are trained on, over all processes."""
+    """Number of steps until ``tokens`` target tokens are trained on, over all processes."""
     lengths = target_lengths(trainer.train_dataset)
     accumulated = trainer.args.gradient_accumulation_steps
     steps, seen = 0, 0
@@ -120,7 +123,7 @@ def _steps_to(tokens: int, loader: Any, trainer: Any) -> int:
 
 
 def target_lengths(dataset: Any) -> list[int]:
-    """How many tokens of each row the loss is taken on."""
+    """Number of target tokens in each row, those that the loss is taken on."""
     return [
         int((np.asarray(labels) != IGNORE).sum())
         for batch in dataset.select_columns("labels").iter(1000)
@@ -129,6 +132,6 @@ def target_lengths(dataset: Any) -> list[int]:
 
 
 def _rows(batch: Iterable[Any]) -> Iterable[int]:
-    """The rows of a batch, packed or not."""
-    for one in batch:
-        yield from one if isinstance(one, list) else (one,)
+    """The rows of a batch, whether its entries are rows or packs of rows."""
+    for entry in batch:
+        yield from entry if isinstance(entry, list) else (entry,)

@@ -1,4 +1,4 @@
-"""Chat models: Axolotl's own `type: chat_template`, held against what lm-eval feeds."""
+"""Chat models: checks that Axolotl's `type: chat_template` makes the tokens that lm-eval scores."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from regreason_plugin.train.data_files import Sources
 from regreason_plugin.train.findings import Finding, finding
 from regreason_plugin.train.row_tokens import load_reference, unknown_to_neutralise
 
-# What lm-eval can be told to give to a template. Templates of models that think write an empty
-# thought into what they are trained on.
+# Arguments that lm-eval can pass to a template. The templates of thinking models write an empty
+# thought into the answers that they train on.
 _TEMPLATE_ARGUMENTS: tuple[dict[str, bool], ...] = (
     {},
     {"enable_thinking": False},
@@ -23,19 +23,20 @@ _TEMPLATE_ARGUMENTS: tuple[dict[str, bool], ...] = (
 
 
 def uses_chat_template(cfg: Any) -> bool:
-    """Whether Axolotl's chat strategy makes the tokens."""
+    """Whether Axolotl's chat-template strategy makes the tokens."""
     return bool(cfg.datasets[0].type == "chat_template")
 
 
 def check_special_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> Iterator[Finding]:
-    """Special tokens that neutralising does not know, and texts that hold one.
+    """Find special tokens that `neutralise` does not know, and rows whose text holds one.
 
-    Our dataset strategy sees the latter in the ids; with a chat template Axolotl makes them.
+    Rows are only searched with a chat template, because Axolotl then makes the ids. Without one,
+    our dataset strategy makes the ids and refuses such rows itself.
 
     Args:
         cfg: The config as Axolotl has validated it.
-        sources: What it trains on.
-        tokenizer: As Axolotl loads it.
+        sources: The data that the config trains on.
+        tokenizer: The tokenizer as Axolotl loads it.
     """
     unknown = unknown_to_neutralise(tokenizer)
     if not unknown:
@@ -47,7 +48,7 @@ def check_special_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> Iterator
                     yield finding(
                         "error",
                         f"row {row.id!r}, axis {row.axis}: its text holds {token!r}, a special "
-                        "token of this tokenizer that neutralising does not know; remove it "
+                        "token of this tokenizer that RegReason does not neutralise; remove it "
                         "from the ratings",
                         path=sources.folder.path / name,
                     )
@@ -55,24 +56,24 @@ def check_special_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> Iterator
     shown = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
     yield finding(
         "warning",
-        f"{len(unknown)} special tokens of this tokenizer are not known to neutralising ({shown}): "
-        "a train row that holds one is refused, but a text that is scored with one is not",
+        f"RegReason does not neutralise {len(unknown)} special tokens of this tokenizer ({shown}): "
+        "a training refuses a row that holds one, but scoring does not",
         path=cfg.axolotl_config_path,
         field="base_model",
     )
 
 
 def template_arguments(cfg: Any, sources: Sources, tokenizer: Any) -> dict[str, bool]:
-    """What lm-eval's ``--model_args`` need, so that a template renders as in training.
+    """Arguments for lm-eval's ``--model_args`` with which the template renders as in training.
 
-    The first row of the first file is tokenized by Axolotl, and as lm-eval does with
-    ``--apply_chat_template``: both must agree up to and including the label.
+    The function tokenizes the first row of the first file twice, as Axolotl does and as lm-eval
+    does with ``--apply_chat_template``. Both must agree up to and including the label.
 
     Returns:
-        Such as ``enable_thinking``; empty where nothing is needed.
+        Arguments such as ``enable_thinking``; empty if the template needs none.
 
     Raises:
-        UserError: They never agree; what was trained and scored is in the message.
+        UserError: The two differ with all arguments; the message quotes both.
     """
     if not uses_chat_template(cfg):
         return {}
@@ -96,7 +97,7 @@ def template_arguments(cfg: Any, sources: Sources, tokenizer: Any) -> dict[str, 
 
 
 def _first_row(cfg: Any, sources: Sources, tokenizer: Any) -> tuple[list[int], list[list[int]]]:
-    """As trained, and as scored with each of the arguments."""
+    """Ids of the first row as trained, and as scored with each entry of `_TEMPLATE_ARGUMENTS`."""
     from axolotl.prompt_strategies import load
 
     row = next(iter(sources.folder.rows(sources.files[0])))
@@ -108,12 +109,12 @@ def _first_row(cfg: Any, sources: Sources, tokenizer: Any) -> tuple[list[int], l
     reference = load_reference(cfg)
     reference.chat_template = tokenizer.chat_template
     scored = []
-    for given in _TEMPLATE_ARGUMENTS:
+    for arguments in _TEMPLATE_ARGUMENTS:
         rendered = reference.apply_chat_template(
             [{"role": "user", "content": prompt}],
             tokenize=False,
             add_generation_prompt=True,
-            **given,
+            **arguments,
         )
         scored.append(encode_like_lm_eval(reference, rendered + before + label))
     return trained, scored
@@ -122,13 +123,13 @@ def _first_row(cfg: Any, sources: Sources, tokenizer: Any) -> tuple[list[int], l
 def use_in_training(
     cfg: Any, sources: Sources, tokenizer: Any, template: dict[str, bool]
 ) -> ModelUse:
-    """What the model reads in training, as lm-eval would make it, and the base it is on.
+    """How a model is used in training, in lm-eval's terms, and the weights of its base model.
 
     Args:
         cfg: The config as Axolotl has validated it.
-        sources: What it trains on.
-        tokenizer: As Axolotl loads it.
-        template: As `template_arguments`.
+        sources: The data that the config trains on.
+        tokenizer: The tokenizer as Axolotl loads it.
+        template: Arguments of the chat template, from `template_arguments`.
     """
     reference = load_reference(cfg)
     chat = uses_chat_template(cfg)
@@ -154,8 +155,8 @@ def use_in_training(
 
 
 def encode_like_lm_eval(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text as lm-eval's ``hf`` feeds it."""
-    # It adds the beginning of text unless the text has it.
+    """Token ids of a text, as lm-eval's ``hf`` encodes it."""
+    # lm-eval adds the beginning-of-text token unless the text starts with it.
     start = tokenizer.bos_token
     ids: list[int] = tokenizer.encode(
         text, add_special_tokens=not (start and text.startswith(start))

@@ -1,8 +1,9 @@
-"""Arms may differ in their text and in nothing else: their rows, and the settings they train with.
+"""Checks that arms differ in their text only, and not in their rows or training settings.
 
-`regreason build` makes the rows the same, and the manifest's hashes keep them so. What is left is
-a folder put together by hand with a manifest to match, which no hash can tell. Settings that train
-but can silently hurt a comparison are warnings, never errors.
+`regreason build` gives every arm the same rows, and the manifest's hashes guard them. A folder
+that was put together by hand, with a manifest to match, passes every hash; these checks compare
+its rows. A setting that trains without an error but can silently distort a comparison is a
+warning, never an error.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ _REGULARISERS = (
 
 
 def check_same_rows(sources: Sources, *, all_arms: bool) -> Iterator[Finding]:
-    """Hold the train files of a run against those of the other arms, row by row.
+    """Compare the train files of a run with those of the other arms, row by row.
 
     Args:
-        sources: What the run trains on.
-        all_arms: All of them; else only the manifest's first arm. (Since every run is held
-            against the same one, that is enough for the arms that are trained, and it costs a
-            training two files instead of seven.)
+        sources: The data that the run trains on.
+        all_arms: Whether to compare with every arm; otherwise only with the manifest's first
+            arm. (That suffices for the arms that are trained, because every run compares with
+            the same arm, and a training reads two files instead of seven.)
     """
     folder = sources.folder
     arms = folder.manifest.arms if all_arms else folder.manifest.arms[:1]
@@ -48,7 +49,7 @@ def check_same_rows(sources: Sources, *, all_arms: bool) -> Iterator[Finding]:
             if not (folder.path / other).is_file():
                 yield finding(
                     "not checked",
-                    "is not here, so it is not known whether its rows are the same",
+                    "does not exist, so its rows were not compared",
                     path=folder.path / other,
                 )
                 continue
@@ -67,10 +68,10 @@ def _compare(folder: DataFolder, name: str, other: str) -> Iterator[Finding]:
         what = f"has {len(ours)} rows, but {other} has {len(theirs)}"
     else:
         at = next(n for n, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
-        what = f"row {at + 1} is another than in {other} (id, dataset, axis, label or prompt)"
+        what = f"row {at + 1} differs from that in {other} (id, dataset, axis, label or prompt)"
     yield finding(
         "error",
-        f"{what}, so the arms are not trained on the same rows; build the data again with "
+        f"{what}, so the arms would not train on the same rows; build the data again with "
         "`regreason build`",
         path=folder.path / name,
     )
@@ -78,26 +79,27 @@ def _compare(folder: DataFolder, name: str, other: str) -> Iterator[Finding]:
 
 @lru_cache(maxsize=16)
 def _rows(path: Path, sha256: str) -> tuple[bytes, ...]:
-    """A digest of each row without what an arm may change."""
+    """A digest of each row, without the fields in which arms may differ."""
     with path.open("rb") as stream:
         return tuple(_digest(parse_object(raw, path, n)) for n, raw in enumerate(stream, start=1))
 
 
 def _digest(row: dict[str, Any]) -> bytes:
-    kept = [*(row.get(field) for field in _FIELDS), (row.get("messages") or [])[:-1]]
-    return hashlib.blake2b(json.dumps(kept).encode(), digest_size=16).digest()
+    common = [*(row.get(field) for field in _FIELDS), (row.get("messages") or [])[:-1]]
+    return hashlib.blake2b(json.dumps(common).encode(), digest_size=16).digest()
 
 
 def check_comparison(
     cfg: Any, arm: str | None, processes: int, written: Any | None = None
 ) -> Iterator[Finding]:
-    """Settings that would make arms differ in more than their text.
+    """Warn of settings that would make arms differ in more than their text.
 
     Args:
         cfg: The config as Axolotl has validated it.
         arm: The arm that is trained; None if not known.
-        processes: How many train.
-        written: As the user wrote it, to tell what was left out; None if not known.
+        processes: Number of processes that train.
+        written: The config as the user wrote it, to see which keys were left out; None if not
+            known.
     """
 
     def warn(field: str, message: str) -> Finding:
@@ -108,35 +110,36 @@ def check_comparison(
             if cfg.get(name):
                 yield warn(
                     name,
-                    f"is {cfg[name]}, a regulariser of its own that blurs what the text after the "
-                    "label does; set it to 0 in every arm but a control of label_only",
+                    f"is {cfg[name]}: this regulariser blurs the effect of the text after the "
+                    "label; set it to 0 in every arm, except in controls of label_only",
                 )
     if written is not None and written.get("seed") is None:
-        yield warn("seed", f"is left out; every run will have Axolotl's, {cfg.seed}")
+        yield warn("seed", f"is left out, so every run uses Axolotl's default, {cfg.seed}")
     if cfg.regreason_label_share is None and cfg.regreason_loss_mean != "step":
         accumulated = cfg.gradient_accumulation_steps or 1
         apart = processes // (cfg.context_parallel_size or 1) // (cfg.tensor_parallel_size or 1)
         if accumulated * apart > 1:
             yield warn(
                 "regreason_loss_mean",
-                "is not step, so the loss is a mean over each micro-batch, and depends on how a "
-                f"step is cut, here in {accumulated} accumulated x {apart} processes; set it to "
-                "step in every arm",
+                "is not step, so the loss is a mean over each micro-batch and depends on how a "
+                f"step is split, here into {accumulated} accumulated x {apart} processes; set it "
+                "to step in every arm",
             )
     if cfg.sample_packing and cfg.regreason_budget == "rows":
         yield warn(
             "sample_packing",
-            "longer texts fill more sequences, so arms of the same rows take different numbers "
+            "longer texts fill more sequences, so arms with the same rows take different numbers "
             "of steps; set regreason_budget to steps or tokens, or sample_packing to false",
         )
     if cfg.group_by_length:
         yield warn(
             "group_by_length",
-            "gives every arm another order of rows, that of its own lengths; set it to false",
+            "orders the rows by length, so every arm reads them in a different order; set it to "
+            "false",
         )
     if cfg.early_stopping_patience or cfg.load_best_model_at_end:
         yield warn(
             "early_stopping_patience" if cfg.early_stopping_patience else "load_best_model_at_end",
-            "chooses by the validation loss, which in a longer arm is mostly the text's; train "
-            "every arm to the end",
+            "chooses a checkpoint by the validation loss, which in an arm with longer texts is "
+            "mostly the loss of the text after the label; train every arm to its end",
         )

@@ -1,4 +1,4 @@
-"""What a config may not say, because it would silently train something else."""
+"""Checks that refuse a config with which Axolotl would silently train something else."""
 
 from __future__ import annotations
 
@@ -34,36 +34,38 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-# Keys that have to be off, and what to say otherwise.
+# Keys that must be off, with the error message for each.
 _OFF = {
-    "regreason_checked_config": "is for the plugin, which tells Ray's workers with it",
-    "val_set_size": (
-        "must be 0: it splits rows, so the axes of one conversation land on both sides; name "
-        "files of validation/ under test_datasets"
+    "regreason_checked_config": (
+        "is set by the plugin itself, to tell Ray's workers that the config was checked; remove it"
     ),
-    "train_on_inputs": "must be false: the loss is on label and explanation only",
-    "dataset_exact_deduplication": "must be off: every arm keeps the same rows",
-    "dataset_shard_num": "must be off: every arm keeps the same rows",
-    "streaming": "must be off: streamed rows are not checked for their length",
-    "skip_prepare_dataset": "must be off: rows would not be checked for their length",
-    "pretraining_dataset": "must be off: datasets would not be read",
-    "push_dataset_to_hub": "must be off: what it loads back knows no manifest",
-    "rl": "must be off: the targets are no preferences",
+    "val_set_size": (
+        "must be 0: it splits by row, so the axes of one conversation would land on both sides; "
+        "list files of validation/ under test_datasets"
+    ),
+    "train_on_inputs": "must be false: the loss is taken on label and explanation only",
+    "dataset_exact_deduplication": "must be off: every arm must keep the same rows",
+    "dataset_shard_num": "must be off: every arm must keep the same rows",
+    "streaming": "must be off: Axolotl does not check the length of streamed rows",
+    "skip_prepare_dataset": "must be off: Axolotl would not check the length of the rows",
+    "pretraining_dataset": "must be off: Axolotl would not read datasets",
+    "push_dataset_to_hub": "must be off: no manifest guards the rows that it loads from the Hub",
+    "rl": "must be off: the data hold targets, not preferences",
     "dataloader_drop_last": (
         "must be off: it drops the last rows of every epoch and of every evaluation"
     ),
     "sample_packing_sequentially": (
-        "must be off: it packs another number of rows in every epoch, and some would be lost"
+        "must be off: the number of packs would change from epoch to epoch, and rows would be lost"
     ),
     "tokenizer_use_mistral_common": (
-        "must be off: lm-eval uses AutoTokenizer, and training has to use the same"
+        "must be off: lm-eval uses AutoTokenizer, and training must use the same tokenizer"
     ),
 }
 
 _ENTRY_OFF = {
-    "shards": "must be off: every arm keeps the same rows",
-    "data_files": "is not read for a file; name the file in path",
-    "name": "is for the plugin, which puts the hash of the file's content there",
+    "shards": "must be off: every arm must keep the same rows",
+    "data_files": "has no effect if path names a file; name the file in path",
+    "name": "is set by the plugin itself, to the hash of the file's content; remove it",
 }
 
 _RULES = (
@@ -76,7 +78,7 @@ _RULES = (
     _Rule(
         "regreason_loss_mean",
         lambda value: value in (None, "micro_batch", "step"),
-        "must be step or micro_batch, or left out, which is micro_batch: Axolotl's own loss",
+        "must be step or micro_batch; left out, it is micro_batch, Axolotl's own loss",
     ),
     _Rule(
         "regreason_label_smoothing",
@@ -96,8 +98,9 @@ _RULES = (
     _Rule(
         "excess_length_strategy",
         lambda value: value == "raise",
-        "must be raise: otherwise over-long rows are dropped or cut, which hits the arms with "
-        "longer text only (`regreason build --max-prompt-tokens` cuts every arm alike)",
+        "must be raise: otherwise Axolotl drops or cuts rows that are too long, which changes only "
+        "the arms with longer texts (`regreason build --max-prompt-tokens` shortens every arm "
+        "equally)",
     ),
 )
 
@@ -109,21 +112,21 @@ _ENTRY_RULES = (
         f"must be {STRATEGY} for a model without a chat template, or chat_template",
     ),
     _Rule("ds_type", lambda value: value in (None, "json"), "must be json"),
-    _Rule("split", lambda value: value in (None, "train"), "must be train, which is all of a file"),
+    _Rule("split", lambda value: value in (None, "train"), "must be train, a file's only split"),
     _Rule(
         "roles_to_train",
         lambda value: value in (None, ["assistant"]),
-        "must be [assistant]: the loss is on label and explanation only",
+        "must be [assistant]: the loss is taken on label and explanation only",
     ),
 )
 
 
 def check_config(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
-    """What Axolotl would ignore, and what would train other rows or tokens.
+    """Find keys that Axolotl would ignore, and values that would train other rows or tokens.
 
     Args:
-        cfg: The config as written, command line options included; its plugins are registered.
-        config: What to call it in a finding.
+        cfg: The config as written, command line options included. Its plugins must be registered.
+        config: Name of the config in a finding.
     """
     from axolotl.utils.schemas.datasets import SFTDataset
 
@@ -151,11 +154,11 @@ def check_config(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
 
 
 def _check_loss(cfg: Mapping[str, Any], config: str) -> None:
-    """A loss of ours needs all logits of a row, and no other loss beside it."""
+    """Refuse settings that replace the chosen loss or keep the plugin from computing it."""
     mean, share = cfg.get("regreason_loss_mean"), cfg.get("regreason_label_share")
     if mean == "micro_batch" and share is not None:
         raise UserError(
-            "must be step, or left out, with regreason_label_share, whose means are those of a "
+            "must be step, or left out, with regreason_label_share, which takes its means over a "
             "whole step",
             path=config,
             field="regreason_loss_mean",
@@ -164,41 +167,41 @@ def _check_loss(cfg: Mapping[str, Any], config: str) -> None:
     if share is None and mean != "step":
         if mean == "micro_batch" and cfg.get("use_eaft"):
             raise UserError(
-                f"must be false with {ours}: it is another loss than the mean over a micro-batch",
+                f"must be false with {ours}: it replaces the mean over a micro-batch",
                 path=config,
                 field="use_eaft",
             )
         return
     if (cfg.get("context_parallel_size") or 1) > 1:
         raise UserError(
-            f"must be 1 with {ours}: a row cut over several devices does not show where its "
-            "label is",
+            f"must be 1 with {ours}: the plugin cannot find the label in a row that is split over "
+            "several devices",
             path=config,
             field="context_parallel_size",
         )
     plugins = cfg.get("plugins") or []
-    # (On by default where its plugin is.)
-    cut = any(name.endswith("CutCrossEntropyPlugin") for name in plugins)
+    # The key is on by default if its plugin is listed.
+    cut_plugin = any(name.endswith("CutCrossEntropyPlugin") for name in plugins)
     for key, on in (
-        ("cut_cross_entropy", cfg.get("cut_cross_entropy", cut)),
+        ("cut_cross_entropy", cfg.get("cut_cross_entropy", cut_plugin)),
         ("liger_fused_linear_cross_entropy", cfg.get("liger_fused_linear_cross_entropy")),
         ("use_eaft", cfg.get("use_eaft")),
     ):
         if on:
             raise UserError(
-                f"must be false with {ours}, which computes the loss itself, from the logits",
+                f"must be false with {ours}: the plugin computes that loss itself, from the logits",
                 path=config,
                 field=key,
             )
 
 
 def _check_probes(cfg: Mapping[str, Any], config: str) -> None:
-    """Refuse a probe batch that has no rows, or whose model hides its layers."""
+    """Refuse probes without validation rows, and probes of a model whose layers FSDP hides."""
     if cfg.get("regreason_probe_steps") is None:
         return
     if not cfg.get("test_datasets"):
         raise UserError(
-            "needs validation rows to measure; name files of validation/ under test_datasets",
+            "needs validation rows to measure; list files of validation/ under test_datasets",
             path=config,
             field="regreason_probe_steps",
         )
@@ -228,11 +231,11 @@ def _check_plugins(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
 
 
 def check_packing(cfg: Any, config: str | None) -> Iterator[Finding]:
-    """Packing that lets samples read each other.
+    """Find packing that lets samples read each other.
 
     Args:
-        cfg: The config as Axolotl has validated it: only then the attention is known.
-        config: What to call it in a finding.
+        cfg: The config as Axolotl has validated it, because validation chooses the attention.
+        config: Name of the config in a finding.
     """
     if getattr(cfg, "sample_packing", None) and not getattr(
         cfg, "attn_decontaminates_packing", True
@@ -247,7 +250,7 @@ def check_packing(cfg: Any, config: str | None) -> Iterator[Finding]:
 
 
 def without_refused(cfg: Any) -> Any:
-    """A copy without the top-level keys that are refused, to see what else is wrong."""
+    """A copy without the top-level keys that the rules refuse, so that Axolotl checks the rest."""
     copied = copy.deepcopy(cfg)
     for rule in _RULES:
         if rule.key in copied and not rule.allowed(copied[rule.key]):
@@ -272,14 +275,14 @@ def _check_keys(
             hint = f"did you mean {close[0]}?" if close else "remove it"
             yield finding(
                 "error",
-                f"Axolotl knows no such key and would ignore it; {hint}",
+                f"Axolotl does not know this key and would ignore it; {hint}",
                 path=config,
                 field=prefix + key,
             )
 
 
 def _known_keys() -> set[str]:
-    """Every key that Axolotl, its registered plugins or its command line put in a config."""
+    """All keys that Axolotl, its registered plugins or its command line may put in a config."""
     from axolotl.cli import args
     from axolotl.integrations.config import merge_input_args
 

@@ -1,6 +1,6 @@
-"""What the plugin adds to Axolotl's config: top-level keys that start with `regreason_`.
+"""The plugin's keys in Axolotl's config: top-level keys that start with `regreason_`.
 
-Top-level, not a block, because `axolotl train --sweep` varies top-level keys only.
+The keys are not grouped in a block, because `axolotl train --sweep` varies top-level keys only.
 """
 
 from __future__ import annotations
@@ -16,79 +16,84 @@ from regreason_plugin.train.findings import raise_first
 
 
 def _key(default: Any, description: str) -> Any:
-    """A key as Axolotl's own are declared, whose schema describes it."""
+    """Declare a key as Axolotl declares its own, with a description for the config's schema."""
     return Field(default=default, json_schema_extra={"description": description})
 
 
 class RegReasonArgs(BaseModel):
-    """Mixed into Axolotl's config model.
+    """The plugin's keys; Axolotl mixes this class into its config model.
 
     Attributes:
         regreason_arm: The arm to train; fills ``{arm}`` in paths.
-        regreason_label_share: The label's share of the loss, above 0 and at most 1; None for
-            none: the longer the text after the label, the smaller its part.
-        regreason_loss_mean: What the loss is the mean over: ``step``, the target tokens of a
-            whole optimizer step and all processes; None or ``micro_batch``, Axolotl's own loss,
-            a mean over each micro-batch.
-        regreason_label_smoothing: The share of probability that the loss spreads evenly over
-            the vocabulary, at least 0 and below 1.
-        regreason_target_logits: Make logits only in the columns of a batch where a loss is taken,
-            where model and loss allow it: the same loss, sooner and in less memory.
-        regreason_scope: The axis or the setting (``<dataset>_<axis>``) that a model is trained
-            for; fills ``{scope}`` in paths. None for one model of all.
-        regreason_variant: A name for what else a run changes, such as ``label_smoothing``;
-            fills ``{variant}`` in paths. None for nothing.
-        regreason_budget: What is the same in every arm: ``rows`` (rows and epochs), ``steps``
-            (``max_steps`` says how many) or ``tokens`` (``regreason_target_tokens``).
-        regreason_target_tokens: How many target tokens to train on, with budget ``tokens``, all
-            processes together; the training ends with the step that reaches them, and
-            ``num_epochs`` is left out.
-        regreason_probe_steps: Steps between two measurements of the probe batch, which is also
-            measured before the first step and at the end; None for none.
-        regreason_probe_rows: How many validation rows the probe batch has; all of them if they
-            are fewer.
-        regreason_eval: lm-eval tasks to score the trained model on; None for none.
-        regreason_eval_include_path: A folder of more task files, such as that of a task of one's
-            own; None for none.
-        regreason_eval_limit: Documents a task, for trials; None for all.
-        regreason_checked_config: For the plugin alone, which tells Ray's workers with it that
-            the config was checked, and its sha256 as written.
+        regreason_label_share: The label's share of the loss, above 0 and at most 1. None for no
+            fixed share: the label's part of the loss then shrinks as the text after it grows.
+        regreason_loss_mean: The tokens that the loss averages over. ``step``: the target tokens
+            of a whole optimizer step and all processes. ``micro_batch`` or None: the target
+            tokens of each micro-batch, as in Axolotl's own loss.
+        regreason_label_smoothing: Probability mass that the loss spreads evenly over the
+            vocabulary, at least 0 and below 1.
+        regreason_target_logits: Whether to compute logits only in the columns of a batch where a
+            loss is taken, if model and loss allow it. The loss is the same; it takes less time
+            and memory.
+        regreason_scope: The axis or the setting (``<dataset>_<axis>``) that the model is trained
+            for; fills ``{scope}`` in paths. None for one joint model of all settings.
+        regreason_variant: A name for anything else that a run changes, such as
+            ``label_smoothing``; fills ``{variant}`` in paths. None if nothing else changes.
+        regreason_budget: The quantity that is the same in every arm: ``rows`` (rows and epochs),
+            ``steps`` (``max_steps`` optimizer steps) or ``tokens`` (``regreason_target_tokens``
+            target tokens).
+        regreason_target_tokens: Number of target tokens to train on with budget ``tokens``, over
+            all processes. The training ends with the step that reaches this number;
+            ``num_epochs`` must be left out.
+        regreason_probe_steps: Number of steps between two measurements of the probe batch, which
+            is also measured before the first step and at the end. None for no probes.
+        regreason_probe_rows: Number of validation rows in the probe batch; all rows if there are
+            fewer.
+        regreason_eval: lm-eval tasks that score the trained model; None for no scoring.
+        regreason_eval_include_path: Folder of additional task files, such as those of your own
+            task; None for none.
+        regreason_eval_limit: Number of documents per task, for trials; None for all.
+        regreason_checked_config: Set by the plugin only. It tells Ray's workers that the config
+            was checked, and holds the sha256 of the config as written.
     """
 
     regreason_arm: str | None = _key(None, "The arm to train; fills {arm} in paths")
     regreason_label_share: float | None = _key(
-        None, "The label's share of the loss; without it that of its tokens"
+        None, "The label's share of the loss; null: it follows from the number of label tokens"
     )
     regreason_loss_mean: Literal["micro_batch", "step"] | None = _key(
-        None, "What the loss is the mean over"
+        None, "The tokens that the loss averages over: those of a step or of each micro-batch"
     )
     regreason_label_smoothing: float = _key(0.0, "Label smoothing over the vocabulary")
-    regreason_target_logits: bool = _key(True, "Logits only where a loss is taken")
-    regreason_scope: str | None = _key(None, "The axis or setting to train; fills {scope} in paths")
-    regreason_variant: str | None = _key(None, "A name of what else is changed; fills {variant}")
+    regreason_target_logits: bool = _key(True, "Compute logits only where a loss is taken")
+    regreason_scope: str | None = _key(
+        None, "The axis or setting to train for; fills {scope} in paths"
+    )
+    regreason_variant: str | None = _key(
+        None, "A name for anything else that the run changes; fills {variant} in paths"
+    )
     regreason_budget: Literal["rows", "steps", "tokens"] = _key(
-        "rows", "What is the same in every arm"
+        "rows", "The quantity that is the same in every arm"
     )
     regreason_target_tokens: int | None = _key(
-        None, "Target tokens to train on, with budget tokens"
+        None, "Number of target tokens to train on, with budget tokens"
     )
     regreason_probe_steps: int | None = _key(
-        None, "Steps between two measurements of the probe batch"
+        None, "Number of steps between two measurements of the probe batch"
     )
-    regreason_probe_rows: int = _key(16, "Validation rows in the probe batch")
+    regreason_probe_rows: int = _key(16, "Number of validation rows in the probe batch")
     regreason_eval: str | list[str] | None = _key(
-        None, "lm-eval tasks to score the trained model on"
+        None, "lm-eval tasks that score the trained model"
     )
-    regreason_eval_include_path: str | None = _key(None, "A folder of more task files")
-    regreason_eval_limit: int | None = _key(None, "Documents a task, for trials")
+    regreason_eval_include_path: str | None = _key(None, "Folder of additional task files")
+    regreason_eval_limit: int | None = _key(None, "Number of documents per task, for trials")
     regreason_checked_config: str | None = _key(
-        None, "For the plugin alone: what Ray's workers are told"
+        None, "Set by the plugin only: tells Ray's workers that the config was checked"
     )
 
     @model_validator(mode="after")
     def _packing_separates_samples(self) -> Self:
-        # Only known once Axolotl has chosen the attention, and here is the last place
-        # before it creates output_dir.
+        # Check here: Axolotl has just chosen the attention, and has not yet created output_dir.
         with stop_on_user_error():
             raise_first(check_packing(self, getattr(self, "axolotl_config_path", None)))
         return self

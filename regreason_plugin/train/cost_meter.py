@@ -1,4 +1,4 @@
-"""What a training takes, over all its parts where it was killed and resumed."""
+"""Time and tokens that a training takes, the parts before a resume included."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from regreason_plugin.train.row_tokens import IGNORE
 
 
 class Meter:
-    """Counts seconds and tokens from now on.
+    """Counts seconds and tokens from its creation on.
 
-    Whatever takes an accelerator has to be called by all its processes at the same step.
+    Every process must call each method that takes an accelerator, and at the same step.
 
     Args:
-        before: What `state` returned when the checkpoint to go on from was written.
+        before: The value of `state` in the checkpoint from which the training resumes; None for
+            a new training.
     """
 
     def __init__(self, before: dict[str, Any] | None = None) -> None:
@@ -27,10 +28,10 @@ class Meter:
         self._tokens: Tensor | None = None
 
     def add(self, batch: dict[str, Any]) -> None:
-        """Count a batch, with no wait for the device.
+        """Count the tokens of a batch, without waiting for the device.
 
         Args:
-            batch: As the model gets it, with ``labels``.
+            batch: The model's input, with ``labels``.
         """
         tokens = count_read(batch)
         if tokens is None:
@@ -39,10 +40,13 @@ class Meter:
             self._tokens = tokens if self._tokens is None else self._tokens + tokens
 
     def state(self, accelerator: Any) -> dict[str, Any]:
-        """Seconds, and tokens over all processes, so far; None of tokens that nobody can tell.
+        """Seconds and tokens so far; the tokens are those of all processes.
 
         Args:
-            accelerator: Of the trainer.
+            accelerator: The trainer's accelerator.
+
+        Returns:
+            ``seconds`` and ``tokens``; ``tokens`` is None if a batch does not show its padding.
         """
         tokens = self._before["tokens"] if self._knows_padding else None
         if tokens is not None and self._tokens is not None:
@@ -50,14 +54,14 @@ class Meter:
         return {"seconds": self.seconds(), "tokens": tokens}
 
     def seconds(self) -> float:
-        """So far, in this process."""
+        """Seconds so far, in this process."""
         return float(self._before["seconds"] + time.perf_counter() - self._started)
 
     def cost(self, accelerator: Any) -> TrainingCost:
-        """What it took, now that it has ended.
+        """Cost of the training, after its end.
 
         Args:
-            accelerator: Of the trainer.
+            accelerator: The trainer's accelerator.
         """
         return TrainingCost(
             **self.state(accelerator),
@@ -67,12 +71,12 @@ class Meter:
 
 
 def count_read(batch: dict[str, Any]) -> Tensor | None:
-    """How many tokens of a batch are no padding; None where nothing tells.
+    """Number of tokens in a batch, without padding; None if the batch does not show its padding.
 
     Args:
-        batch: ``attention_mask`` ``[B, T]``, 0 where it is padded; or, as Axolotl packs rows,
-            ``position_ids`` ``[B, T]``, which begin at 0 with each row and with the padding, and
-            ``labels`` ``[B, T]``, of which padding has none.
+        batch: Either ``attention_mask`` ``[B, T]``, 0 at padding; or, for packed rows,
+            ``position_ids`` ``[B, T]``, which restart at 0 with each row and with the padding,
+            and ``labels`` ``[B, T]``, which has no targets in the padding.
     """
     mask: Tensor | None = batch.get("attention_mask")
     if mask is not None:

@@ -1,4 +1,4 @@
-"""Which files a config trains on: placeholders filled, every file held against its manifest."""
+"""The data files of a config: placeholders filled, every file checked against its manifest."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from regreason_plugin.data_folder.split import SPLITS
 from regreason_plugin.train.findings import SWEEP
 from regreason_plugin.train.row_tokens import VERSION
 
-# With a slash after it, where there is one.
+# A placeholder, with the slash after it if there is one.
 _PLACEHOLDER = re.compile(r"\{(\w+)\}(/?)")
 _SHORT = {"arm": "regreason_arm", "scope": "regreason_scope", "variant": "regreason_variant"}
-# They fall away where their key is empty: a joint model has no scope.
+# The placeholders of these keys are removed if the key is empty: a joint model has no scope.
 _OPTIONAL = ("regreason_scope", "regreason_variant")
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a run trains on.
+    """The data that a run trains on.
 
     Attributes:
-        arm: The one arm of all its files.
-        scopes: Theirs, as many as there are train files; empty for a joint model.
-        folder: The data folder they are from.
-        files: The train files' names in it.
-        rows: How many rows they hold.
-        validation: The validation files' names.
+        arm: The arm of all files.
+        scopes: Scopes of the train files, one for each file; empty for a joint model.
+        folder: The data folder that holds the files.
+        files: Names of the train files in the data folder.
+        rows: Number of rows in the train files.
+        validation: Names of the validation files in the data folder.
     """
 
     arm: str
@@ -50,22 +50,22 @@ class Sources:
         return "+".join(self.scopes) or None
 
     def labels(self) -> Counter[int]:
-        """How many train rows have which label."""
+        """Number of train rows with each label."""
         return Counter(row.label for name in self.files for row in self.folder.rows(name))
 
 
 def fill_placeholders(cfg: Any, config: str) -> None:
-    """Put values for ``{arm}`` and ``{<any top-level key>}`` in data paths and output_dir.
+    """Replace ``{arm}`` and ``{<any top-level key>}`` in data paths and output_dir by their values.
 
-    ``{scope}/`` and ``{variant}/`` fall away where their key is empty. An output_dir with
-    a placeholder names its run, so the number that a sweep appends to it is taken off again.
+    ``{scope}/`` and ``{variant}/`` are removed if their key is empty. An output_dir with a
+    placeholder already names its run, so the number that a sweep appends to it is removed, too.
 
     Args:
-        cfg: The config, which is changed.
-        config: What to call it in an error.
+        cfg: The config; changed in place.
+        config: Name of the config in an error.
 
     Raises:
-        UserError: A placeholder without a value.
+        UserError: A placeholder has no value.
     """
     for name in ("datasets", "test_datasets"):
         for number, entry in enumerate(cfg.get(name) or []):
@@ -81,34 +81,34 @@ def fill_placeholders(cfg: Any, config: str) -> None:
 def _fill(cfg: Any, text: str, config: str, field: str) -> str:
     def value(match: re.Match[str]) -> str:
         key = _SHORT.get(match[1], match[1])
-        found = cfg.get(key)
-        if found is None and key in _OPTIONAL:
+        content = cfg.get(key)
+        if content is None and key in _OPTIONAL:
             return ""
-        if not isinstance(found, str | int | float):
+        if not isinstance(content, str | int | float):
             raise UserError(
-                f"{{{match[1]}}} needs the key {key}, on the top level or from --sweep",
+                f"{{{match[1]}}} has no value; set the key {key} on the top level or in the sweep",
                 path=config,
                 field=field,
             )
-        return str(found) + match[2]
+        return str(content) + match[2]
 
     return _PLACEHOLDER.sub(value, text)
 
 
 def find_sources(cfg: Any, config: str) -> Sources:
-    """Check the data files of a config, and key them by their content.
+    """Check the data files of a config, and key each entry by the content of its file.
 
-    Each entry gets its content's hash as its ``name``. For a JSON file a name means
-    nothing, but it is part of Axolotl's key of prepared data and of the folder in which
-    `datasets` keeps what it read, both of which would else give old rows for new files.
+    Each entry gets the hash of its file's content as its ``name``. A JSON file has no use for a
+    name, but Axolotl's key for prepared data and the cache folder of `datasets` both contain it.
+    Without the hash, both would return old rows for a changed file.
 
     Args:
-        cfg: The config, which is changed.
-        config: What to call it in an error.
+        cfg: The config; changed in place.
+        config: Name of the config in an error.
 
     Raises:
-        UserError: Files that are not there, not as they were built, of several arms, or
-            of scopes that overlap or differ between training and validation.
+        UserError: A file does not exist or was changed after the build, the files are of several
+            arms, or scopes overlap or differ between training and validation.
     """
     files: list[_File] = []
     for name, split in (("datasets", "train"), ("test_datasets", "validation")):
@@ -122,7 +122,7 @@ def find_sources(cfg: Any, config: str) -> Sources:
             files.append(file)
     train = [file for file in files if file.split == "train"]
     if not train:
-        raise UserError("names no train file", path=config, field="datasets")
+        raise UserError("lists no train file", path=config, field="datasets")
     for file in train:
         _as_the_key_says(cfg, config, "arm", file.arm, file.field)
         _as_the_key_says(cfg, config, "scope", file.scope, file.field)
@@ -176,31 +176,32 @@ def open_file(
     """Check one file of a config.
 
     Args:
-        given: Its path.
+        given: Path of the file.
         split: ``train`` or ``validation``.
-        config: What to call the config in an error.
-        field: Where in it the path stands.
-        arm: The config's own.
-        scope: The config's own.
+        config: Name of the config in an error.
+        field: The config's field that holds the path.
+        arm: The config's ``regreason_arm``; None if not set.
+        scope: The config's ``regreason_scope``; None if not set.
 
     Raises:
-        UserError: It is not there, not as it was built, of no arm or of no scope.
+        UserError: The file does not exist, was changed after the build, or has an unknown arm or
+            scope.
     """
     path = Path(given)
     if path.name == TEST:
         raise UserError(
-            "the test set chooses nothing: name a file of train/ or validation/",
+            "the test set must not take part in a training; name a file of train/ or validation/",
             path=config,
             field=field,
         )
     try:
         place = place_of(path, SPLITS[:2])
-        found = place.split
+        folder_name = place.split
     except ValueError:
-        place, found = None, path.parent.name
-    if place is None or found != split:
+        place, folder_name = None, path.parent.name
+    if place is None or folder_name != split:
         raise UserError(
-            f"must be a file of {split}/, not of {found or 'this folder'}/: "
+            f"must be a file of {split}/, not of {folder_name or 'this folder'}/: "
             f"DATA/{split}/<arm>.jsonl or DATA/{split}/<scope>/<arm>.jsonl",
             path=config,
             field=field,
@@ -220,8 +221,8 @@ def open_file(
     if place.scope is not None and place.name not in folder.manifest.files:
         kind = "axis" if place.scope in folder.declaration.axes else "setting"
         raise UserError(
-            f"{folder.path} has no {place.name}; build it with `--scopes {kind}`, from ratings of "
-            "this scope",
+            f"{folder.path} has no {place.name}; build the data with `--scopes {kind}`, from "
+            "ratings that include this scope",
             path=config,
             field=field,
         )
@@ -232,7 +233,7 @@ def open_file(
     expected = sum(sum(labels.get(name(*setting), {}).values()) for setting in settings)
     if rows != expected:
         raise UserError(
-            f"has {rows} rows, but the manifest counts {expected} in every arm; build the data "
+            f"has {rows} rows, but the manifest counts {expected} for every arm; build the data "
             "again with `regreason build`",
             path=path,
         )
@@ -247,7 +248,7 @@ def _count_lines(path: Path) -> int:
 def _agree(one: _File, other: _File, config: str) -> None:
     if other.folder.sha256 != one.folder.sha256:
         raise UserError(
-            f"is of another data folder than {one.field}", path=config, field=other.field
+            f"is in another data folder than {one.field}", path=config, field=other.field
         )
     if other.arm != one.arm:
         raise UserError(
@@ -258,22 +259,22 @@ def _agree(one: _File, other: _File, config: str) -> None:
         )
     if other.name == one.name:
         raise UserError(
-            f"stands here twice (also {one.field}), so its rows would count twice",
+            f"is the same file as {one.field}, so its rows would count twice",
             path=config,
             field=other.field,
         )
     if other.split == one.split and other.settings & one.settings:
         raise UserError(
-            f"{other.name} has rows of {one.name} ({one.field}), which would count twice",
+            f"{other.name} shares rows with {one.name} ({one.field}), which would count twice",
             path=config,
             field=other.field,
         )
 
 
-def _as_the_key_says(cfg: Any, config: str, kind: str, found: str | None, field: str) -> None:
+def _as_the_key_says(cfg: Any, config: str, kind: str, of_file: str | None, field: str) -> None:
     wanted = cfg.get(f"regreason_{kind}")
-    if wanted not in (None, found):
-        what = f"of {kind} {found!r}" if found else f"of no {kind}"
+    if wanted not in (None, of_file):
+        what = f"of {kind} {of_file!r}" if of_file else f"of no {kind}"
         raise UserError(
             f"is {wanted!r}, but {field} is {what}; write {{{kind}}} in the paths",
             path=config,
@@ -292,7 +293,8 @@ def _validate_what_is_trained(files: list[_File], config: str) -> None:
             for split in ("train", "validation")
         ]
         raise UserError(
-            f"validates {names[1]}, but datasets trains {names[0]}; name the same scopes",
+            f"validates on {names[1]}, but datasets trains on {names[0]}; list the same scopes in "
+            "both",
             path=config,
             field="test_datasets",
         )
@@ -300,7 +302,7 @@ def _validate_what_is_trained(files: list[_File], config: str) -> None:
 
 def _key(cfg: Any, file: _File) -> str:
     parts = [str(VERSION), file.folder.order, file.folder.verify(file.name)]
-    # A base model in a folder may be made anew under the same name.
+    # The files of a local base model may change while its path stays the same.
     tokenizer = Path(cfg.get("tokenizer_config") or cfg.get("base_model") or "")
     if tokenizer.is_dir():
         parts += [

@@ -1,4 +1,4 @@
-"""What a check finds: `regreason check` lists all of it, a training stops at the first error."""
+"""Findings of checks: `regreason check` lists all of them, a training stops at the first error."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from regreason_plugin.core.errors import UserError
 
 Level = Literal["error", "warning", "not checked"]
 
-# `--sweep` appends this to output_dir, in an order that is shuffled.
+# `--sweep` appends this to output_dir; Axolotl shuffles the runs before it numbers them.
 SWEEP = re.compile(r"sweep\d{4}")
 
 
 class Finding(NamedTuple):
-    """One line.
+    """One finding of a check, printed as one line.
 
     Attributes:
-        level: ``error`` stops a training; a ``warning`` can silently hurt a comparison;
-            ``not checked`` names what could not be looked at, and why.
-        text: Where it is, what is wrong and what to do, on one line.
+        level: ``error`` stops a training; ``warning`` marks a setting that can silently distort a
+            comparison; ``not checked`` says what could not be checked, and why.
+        text: Place, fault and remedy, on one line.
     """
 
     level: Level
@@ -34,15 +34,15 @@ class Finding(NamedTuple):
 def finding(
     level: Level, message: str, *, path: str | Path | None = None, field: str | None = None
 ) -> Finding:
-    """A finding that says where it is as a `UserError` does."""
+    """Make a finding that names its place in the format of `UserError`."""
     return Finding(level, str(UserError(message, path=path, field=field)))
 
 
 def raise_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Go through findings up to the first error.
+    """Collect findings, and raise the first error among them.
 
     Returns:
-        All of them, if none is an error.
+        All findings, if none is an error.
 
     Raises:
         UserError: The first error.
@@ -56,7 +56,7 @@ def raise_first(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def error_of(check: Callable[[], object]) -> Iterator[Finding]:
-    """The error that a check raises, as a finding."""
+    """Run a check, and yield the `UserError` that it raises as a finding."""
     try:
         check()
     except UserError as error:
@@ -64,14 +64,18 @@ def error_of(check: Callable[[], object]) -> Iterator[Finding]:
 
 
 def say(findings: Iterable[Finding]) -> None:
-    """Print what is no error on standard error, once for all processes."""
+    """Print findings that are no errors to standard error, in the first process only."""
     if os.environ.get("RANK", "0") == "0":
         for one in findings:
             print(f"regreason: {one.level}: {one.text}", file=sys.stderr, flush=True)
 
 
 def config_name(cfg: Mapping[str, Any]) -> str:
-    """What to call a config in a message; a sweep's is a temporary file, soon gone."""
+    """Name of a config in messages.
+
+    A run of a sweep is named by its number, because its config is a temporary file that is soon
+    deleted.
+    """
     path = Path(cfg.get("axolotl_config_path") or "config")
     run = Path(cfg.get("output_dir") or "").name
     if path.parent == Path(tempfile.gettempdir()) and SWEEP.fullmatch(run):

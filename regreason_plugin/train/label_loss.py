@@ -1,14 +1,15 @@
-"""The loss as means over a whole optimizer step, and the label's share of it.
+"""A loss whose means are taken over a whole optimizer step, and the label's share of that loss.
 
-Axolotl's own loss is the mean over the target tokens of a micro-batch, and then the mean over
-the micro-batches of a step and over the processes. So a token weighs less where its micro-batch
-has more of them, and the loss depends on how the rows of a step are cut. Here all means are taken
-over the step, whatever its micro-batches, packs and processes: over all of its target tokens,
-each of which has the same weight, or with a share r
+Axolotl's own loss is the mean over the target tokens of a micro-batch, then the mean of these
+means over the micro-batches of a step and over the processes. A token therefore weighs less in a
+micro-batch with more target tokens, and the loss depends on how the rows of a step are split.
+
+Here every mean is taken over the whole step, however the step is split into micro-batches, packs
+and processes. Without a share, the loss is the mean over all target tokens of the step, each with
+the same weight, so the label's part of the loss shrinks as the explanation grows. With a share r,
+the loss is
 
     r * mean over label tokens + (1 - r) * mean over the other target tokens
-
-Without a share, the longer an explanation, the smaller the label's part of the loss.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from regreason_plugin.train.row_tokens import IGNORE
 
 
 class TokenSums(NamedTuple):
-    """Sums over the target tokens of a batch; scalars.
+    """Sums over the target tokens of a batch.
 
     Attributes:
-        label: Cross-entropy of the label's tokens, in nats.
-        other: Of all others, the end of text among them.
-        counts: ``[2]``, how many tokens either has.
+        label: Summed cross-entropy of the label's tokens, in nats; a scalar.
+        other: Summed cross-entropy of all other target tokens, the end of text included, in
+            nats; a scalar.
+        counts: ``[2]``; the number of label tokens and of other target tokens.
     """
 
     label: Tensor
@@ -38,13 +40,13 @@ class TokenSums(NamedTuple):
 
 
 def count_tokens(labels: Tensor, place: LabelPlace) -> Tensor:
-    """``[2]``: how many tokens of labels, and how many others, the loss is taken on.
+    """Number of label tokens and of other target tokens, ``[2]``.
 
     Args:
         labels: ``[B, T]``, -100 where no loss is taken.
-        place: Of the label in a target.
+        place: Position of the label in a target.
     """
-    # The first token of a sequence is predicted from nothing.
+    # No position predicts the first token of a sequence.
     target = labels[..., 1:] != IGNORE
     label = place.mask(labels)[..., 1:]
     return torch.stack([label.sum(), (target & ~label).sum()])
@@ -58,8 +60,8 @@ def token_sums(
     Args:
         logits: ``[B, T, V]``; position t predicts token t + 1.
         labels: ``[B, T]``, -100 where no loss is taken.
-        place: Of the label in a target.
-        smoothing: The share of probability that label smoothing spreads over the vocabulary.
+        place: Position of the label in a target.
+        smoothing: Probability mass that label smoothing spreads evenly over the vocabulary.
     """
     target = labels[..., 1:]
     wanted = target != IGNORE
@@ -75,12 +77,12 @@ def token_sums(
 
 
 def step_loss(sums: TokenSums, counts: Tensor, share: float | None) -> Tensor:
-    """The part of an optimizer step's loss that one batch has; a scalar.
+    """One batch's part of the loss of an optimizer step; a scalar.
 
     Args:
-        sums: Of the batch.
-        counts: Of the whole step and all processes, as `count_tokens`.
-        share: r above; None for the mean over all target tokens.
+        sums: Sums of the batch.
+        counts: Token counts of the whole step over all processes, in the form of `count_tokens`.
+        share: The r of the module's formula; None for the mean over all target tokens.
     """
     if share is None:
         return (sums.label + sums.other) / counts.sum().clamp(min=1)

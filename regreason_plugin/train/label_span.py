@@ -1,9 +1,10 @@
-"""Where the label is among the tokens of a row's target, in any batch.
+"""Position of the label among the tokens of a row's target, in any batch.
 
-Collators pad and pack batches and hand on no column of ours, and with a chat template Axolotl
-makes the tokens. But a target is one run of tokens that the loss is taken on, and the label
-stands at its beginning, or before the few tokens that end the text. So ``labels`` alone say
-where it is; that they do is checked on every row before the first step.
+No column of ours can mark the label: collators pad and pack batches and drop extra columns, and
+with a chat template Axolotl makes the tokens. But the target of a row is one contiguous run of
+tokens that the loss is taken on. The label stands at the beginning of this run, or right before
+the few tokens that end the text. The column ``labels`` alone therefore shows the label's position;
+`locate_labels` checks this on every row before the first step.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LabelPlace:
-    """The place of the label in a run of target tokens.
+    """The position of the label in a run of target tokens.
 
     Attributes:
-        labels: The labels as the tokenizer cuts them, a leading space included; the longest
-            first, since one may begin (or end) with another.
-        first: Whether a run begins with its label; else it ends with it.
-        after: How many tokens follow it where the run ends with it, such as the end of text.
-        choices: The last tokens of all labels that the data declare, label 1 first, if they are
-            the same up to there: then the likeliest of these is the label that scoring predicts.
-            Empty if labels part earlier, so that no one position decides between them.
+        labels: Token sequences of the labels, leading spaces included. The longest comes first,
+            because one sequence may be a prefix (or a suffix) of another.
+        first: Whether the label stands at the beginning of the run; otherwise it is at the end.
+        after: Number of tokens that follow a label at the end, such as the end of text.
+        choices: The last token of each label that the data declare, label 1 first, if the labels
+            differ in that token only. Scoring then predicts the label whose token is the most
+            likely of these. Empty if the labels differ earlier, because then no single position
+            decides between them.
     """
 
     labels: tuple[Tokens, ...]
@@ -46,33 +48,33 @@ class LabelPlace:
     choices: Tokens = ()
 
     def mask(self, labels: Tensor) -> Tensor:
-        """Which positions hold a token of a label.
+        """Mask of the positions that hold a token of a label.
 
         Args:
             labels: ``[B, T]`` token ids, -100 where no loss is taken; padded or packed.
 
         Returns:
-            ``[B, T]`` of bool.
+            ``[B, T]``, bool.
         """
         target = torch.nn.functional.pad(labels != IGNORE, (1, 1))
         mask = torch.zeros_like(labels, dtype=torch.bool)
-        if self.first:  # a run begins here: nothing before it is a target
+        if self.first:  # True where a run begins: the token before is no target
             open_ends = target[:, 1:-1] & ~target[:, :-2]
-        else:  # the label ends here: a run ends so many tokens later
+        else:  # True where a label ends: the run ends `after` tokens later
             ends = target[:, 1:-1] & ~target[:, 2:]
             open_ends = _shifted(ends, -self.after)
         for tokens in self.labels:
-            places = range(len(tokens)) if self.first else range(1 - len(tokens), 1)
-            here = open_ends.clone()
-            for step, token in zip(places, tokens, strict=True):
-                here &= _shifted(labels == token, -step)
-            for step in places:
-                mask |= _shifted(here, step)
-            open_ends &= ~here
+            offsets = range(len(tokens)) if self.first else range(1 - len(tokens), 1)
+            matches = open_ends.clone()
+            for offset, token in zip(offsets, tokens, strict=True):
+                matches &= _shifted(labels == token, -offset)
+            for offset in offsets:
+                mask |= _shifted(matches, offset)
+            open_ends &= ~matches
         return mask
 
     def of(self, target: Sequence[int]) -> Tokens | None:
-        """The label's tokens in one whole run; None if it has none there."""
+        """The label's tokens in one whole run; None if the run has no label at this position."""
         end = len(target) - self.after
         for tokens in self.labels:
             start = 0 if self.first else end - len(tokens)
@@ -82,7 +84,7 @@ class LabelPlace:
 
 
 def _shifted(mask: Tensor, step: int) -> Tensor:
-    """Each True so many positions further to the right, or to the left if negative."""
+    """The mask, moved ``step`` positions to the right, or to the left if ``step`` is negative."""
     moved = torch.zeros_like(mask)
     if step == 0:
         return mask
@@ -101,25 +103,26 @@ def locate_labels(
     texts: Sequence[str] = LABELS,
     normalise: str = "none",
 ) -> LabelPlace:
-    """Find the place of the label, and hold it against every row.
+    """Find the position of the label, and check it on every row.
 
     Args:
         rows: The ``labels`` of every tokenized row.
-        expected: How many rows have which label.
-        tokenizer: What made them.
+        expected: Number of rows with each label.
+        tokenizer: The tokenizer that made the rows.
         order: Whether label or explanation comes first.
-        texts: The labels, label 1 first.
-        normalise: How scoring compares them, as `declaration.Declaration`.
+        texts: Texts of the labels, label 1 first.
+        normalise: How scoring makes labels comparable, as in `declaration.Declaration`.
 
     Raises:
-        UserError: A row's target is not one run, it has no label at the place, or the
-            labels found there are not those of the data; or as `check_label_tokens`.
+        UserError: The target of a row is not contiguous, a row has no label at the expected
+            position, or the labels found are not those of the data; and as `check_label_tokens`.
     """
     check_label_tokens(texts, tokenizer)
     first = order == "label_first"
     special = special_tokens(tokenizer)
     label_place = LabelPlace((), first)
-    # Then a row may have a label that begins (or ends) with another, seen before.
+    # If one label is a prefix (or a suffix) of another, a label that was seen before may match
+    # a row that holds the longer label. Every row is then decoded.
     ambiguous = any(
         one != other and (other.startswith(one) if first else other.endswith(one))
         for one in texts
@@ -140,7 +143,7 @@ def locate_labels(
             if tokens is None or len(after) > 1:
                 text = tokenizer.decode(target)
                 raise UserError(
-                    f"tokenized row {number} has no label where order {order} has it: "
+                    f"tokenized row {number} has no label where order {order} expects it: "
                     f"{text[:60] if first else text[-60:]!r}"
                 )
             longest_first = sorted({*label_place.labels, tokens}, key=lambda one: (-len(one), one))
@@ -154,8 +157,8 @@ def locate_labels(
         cuts[number].add(tokens)
     if labels != expected:
         raise UserError(
-            f"the labels found in the tokenized rows are {_counts(labels)}, those of the train "
-            f"files {_counts(expected)}; remove the folder dataset_prepared_path and try again"
+            f"the tokenized rows have the labels {_counts(labels)}, but the train files have "
+            f"{_counts(expected)}; delete the folder dataset_prepared_path and try again"
         )
     if normalise == "none" or len({len(text) for text in texts}) == 1:
         label_place = replace(label_place, choices=_choices(list(cuts.values())))
@@ -163,7 +166,11 @@ def locate_labels(
 
 
 def _choices(cuts: Sequence[set[Tokens]]) -> Tokens:
-    """Each label's last token, if it has one cut and all labels differ in that token only."""
+    """The last token of each label, if the labels differ in that token only; otherwise empty.
+
+    Args:
+        cuts: Token sequences of each label. If a label has more than one, the result is empty.
+    """
     if any(len(cut) != 1 for cut in cuts):
         return ()
     labels = [tokens for (tokens,) in cuts]
@@ -173,18 +180,18 @@ def _choices(cuts: Sequence[set[Tokens]]) -> Tokens:
 
 
 def _target(row: Sequence[int], number: int) -> list[int]:
-    """The tokens that the loss is taken on, which have to be one run."""
-    places = [at for at, token in enumerate(row) if token != IGNORE]
-    if not places or places[-1] - places[0] + 1 != len(places):
+    """The tokens that the loss is taken on, which must be contiguous."""
+    positions = [at for at, token in enumerate(row) if token != IGNORE]
+    if not positions or positions[-1] - positions[0] + 1 != len(positions):
         raise UserError(
-            f"tokenized row {number} does not have its target in one piece, so the tokens of the "
-            "label cannot be told from the others"
+            f"the target of tokenized row {number} is empty or not contiguous, so the plugin "
+            "cannot tell the label's tokens from the others"
         )
-    return list(row[places[0] : places[-1] + 1])
+    return list(row[positions[0] : positions[-1] + 1])
 
 
 def _end_tokens(target: Sequence[int], tokenizer: Any, special: dict[int, str]) -> int:
-    """How many tokens after the last visible one only end the text."""
+    """Number of tokens after the last visible one, which only end the text."""
     end = len(target)
     while end and (target[end - 1] in special or not tokenizer.decode([target[end - 1]]).strip()):
         end -= 1
@@ -194,12 +201,12 @@ def _end_tokens(target: Sequence[int], tokenizer: Any, special: dict[int, str]) 
 def _read_label(
     target: Sequence[int], tokenizer: Any, first: bool, wanted: set[str]
 ) -> Tokens | None:
-    """The tokens at the beginning or the end of a text that read as one of some labels."""
+    """The tokens at the beginning or the end of a target that decode to a wanted label."""
     for count in range(1, len(target) + 1):
         tokens = list(target[:count] if first else target[-count:])
         text = tokenizer.decode(tokens).strip()
         if text in wanted:
-            # The space before it is its own: the label's cue does not end with one.
+            # The space before the label belongs to the label: its cue does not end with one.
             while not first and count < len(target) and _is_space(target[-count - 1], tokenizer):
                 count += 1
             return tuple(target[:count] if first else target[len(target) - count :])
@@ -209,8 +216,8 @@ def _read_label(
 def _label_line(target: str, first: bool) -> str:
     """The line of a target that holds the label, without the cue before it.
 
-    A label ends with its line, so of two labels of which one begins the other it is the one
-    that the whole line is.
+    The label fills the rest of its line. If one label is a prefix of another, the whole line
+    shows which of the two it is.
     """
     if first:
         return target.strip().partition("\n")[0].strip()
@@ -227,30 +234,30 @@ def _counts(counter: Counter[int]) -> str:
 
 
 def label_cuts(place: LabelPlace, tokenizer: Any) -> dict[str, int]:
-    """Into how many tokens each label is cut."""
+    """Number of tokens in each label, by the label's text."""
     return dict(
         sorted((tokenizer.decode(list(tokens)).strip(), len(tokens)) for tokens in place.labels)
     )
 
 
 def check_label_cuts(cuts: Mapping[str, int], config: str) -> Iterator[Finding]:
-    """Labels cut into different numbers of tokens.
+    """Warn of labels with different numbers of tokens.
 
-    A warning and no error: training cuts them as lm-eval does, so a sum over a label's tokens
-    is its probability, and one that is always followed by its second token costs a trained
-    model nothing. It is not so for a model before its training.
+    This is no error: training splits labels as lm-eval does, so the sum over a label's tokens is
+    its log-probability. A trained model also loses nothing by a second token that always follows
+    the first. An untrained model does, so it prefers labels with fewer tokens.
 
     Args:
-        cuts: As `label_cuts`.
-        config: What to call the config.
+        cuts: Number of tokens in each label, from `label_cuts`.
+        config: Name of the config in the warning.
     """
     if len(set(cuts.values())) > 1:
         shown = ", ".join(f"{label} into {count}" for label, count in cuts.items())
         yield finding(
             "warning",
-            f"its tokenizer cuts the labels into different numbers of tokens ({shown}): a trained "
-            "model learns that, but the scores of an untrained one lean to the shorter, and the "
-            "longer weigh more in the loss",
+            f"its tokenizer splits the labels into different numbers of tokens ({shown}): a "
+            "trained model learns this, but an untrained one prefers the shorter labels, and the "
+            "longer labels weigh more in the loss",
             path=config,
             field="base_model",
         )

@@ -1,4 +1,4 @@
-"""What the steps between two lines of the log say of the label and of the other tokens."""
+"""Losses and accuracies of the label and the other target tokens, for one line of the log."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from regreason_plugin.train.label_span import LabelPlace
 
 
 class Tally:
-    """Sums over batches; one addition a batch, and no wait for the device.
+    """Sums over batches; a batch costs one addition and no wait for the device.
 
-    Whatever takes an accelerator has to be called by all its processes at the same step.
+    Every process must call each method that takes an accelerator, and at the same step.
 
     Args:
-        place: Of the label in a row's target.
+        place: Position of the label in a row's target.
     """
 
     def __init__(self, place: LabelPlace) -> None:
@@ -35,16 +35,16 @@ class Tally:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the sums."""
+        """Set the sums to zero."""
         self._sums: Tensor | None = None
 
     @torch.no_grad()
     def add(self, logits: Tensor | None, labels: Tensor) -> None:
-        """Count a batch.
+        """Add a batch to the sums.
 
         Args:
-            logits: ``[B, T, V]``; position t predicts token t + 1. None of a fused loss,
-                which makes none: then there is nothing to count but tokens.
+            logits: ``[B, T, V]``; position t predicts token t + 1. None with a fused loss, which
+                computes no logits; then only tokens are counted.
             labels: ``[B, T]``, -100 where no loss is taken.
         """
         if logits is None:
@@ -57,10 +57,12 @@ class Tally:
         self._sums = batch if self._sums is None else self._sums + batch
 
     def _accuracy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """How many labels are predicted, of how many; of their tokens, if no one token decides.
+        """Number of correct predictions and number of predictions.
 
-        A label is predicted among the labels; a token among all tokens, given the label's true
-        ones before it. That says less: the first of them may already have given the label away.
+        If one token decides between the labels, each label is one prediction: the most likely of
+        the labels. Otherwise each token of a label is one prediction: the most likely of all
+        tokens, given the label's true tokens before it. The second says less, because the label's
+        first token may already give the label away.
         """
         label = self._place.mask(labels)
         if not len(self._choices):
@@ -77,10 +79,10 @@ class Tally:
         return (predicted == target).sum(), wanted.sum()
 
     def take(self, accelerator: Any) -> dict[str, float]:
-        """The means over all processes since the last time; none without logits.
+        """Means over all processes since the last call; empty without logits.
 
         Args:
-            accelerator: Of the trainer.
+            accelerator: The trainer's accelerator.
         """
         summed = self._summed(accelerator)
         self.reset()
@@ -96,13 +98,14 @@ class Tally:
         }
 
     def seen(self, accelerator: Any) -> dict[str, int]:
-        """Tokens trained on since the first step, over all processes.
+        """Number of tokens trained on since the first step, over all processes.
 
         Args:
-            accelerator: Of the trainer.
+            accelerator: The trainer's accelerator.
 
         Returns:
-            ``label_tokens_seen``, and of the label and all others ``target_tokens_seen``.
+            ``label_tokens_seen``, and ``target_tokens_seen`` for all target tokens, the label's
+            included.
         """
         _, _, labels, others, _, _ = self._summed(accelerator)
         return {
@@ -111,10 +114,10 @@ class Tally:
         }
 
     def state(self, accelerator: Any) -> dict[str, Any]:
-        """What a resumed training needs to go on counting.
+        """The counts, with which a resumed training goes on.
 
         Args:
-            accelerator: Of the trainer.
+            accelerator: The trainer's accelerator.
         """
         return {
             "label_tokens": self._label_tokens,
@@ -123,15 +126,15 @@ class Tally:
         }
 
     def restore(self, state: dict[str, Any], accelerator: Any) -> None:
-        """Go on where `state` was taken.
+        """Go on from the counts that `state` has returned.
 
         Args:
-            state: As it was returned.
-            accelerator: Of the trainer.
+            state: The value that `state` has returned.
+            accelerator: The trainer's accelerator.
         """
         self._label_tokens = state["label_tokens"]
         self._target_tokens = state["target_tokens"]
-        # The sums are those of all processes: one goes on with them.
+        # The sums are over all processes, so only one process goes on with them.
         part = 1.0 if accelerator.is_main_process else 0.0
         sums = torch.tensor(state["sums"], dtype=torch.double, device=accelerator.device)
         self._sums = sums * part

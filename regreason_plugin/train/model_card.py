@@ -1,7 +1,7 @@
-"""The card of a trained model: ``README.md`` beside it, for its readers and for the Hub.
+"""The card of a trained model: ``README.md`` in its folder, for readers and for the Hub.
 
-It takes the place of the one that Axolotl writes, which holds the whole config and knows
-neither arm nor data. What it says comes from ``regreason.json`` and from lm-eval's results.
+It replaces the card that Axolotl writes, which holds the whole config but neither arm nor data.
+Its content comes from ``regreason.json`` and from lm-eval's results.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from regreason_plugin.evaluate.task_setting import declaration_of, in_paper
 from regreason_plugin.train.record import read_record
 
 METRICS = ("acc", "macro_f1", "qwk", "auroc", "nll", "ece")
-# As many labels are named.
+# Largest number of labels that the card lists.
 _MOST = 20
 
-# What an arm puts after the label, or before it.
+# The target of each arm.
 _ARMS = {
     "label_only": "the label alone",
     "explanation": "the label and its explanation",
@@ -45,15 +45,15 @@ _ARMS = {
     "random_words": "the label and words drawn from the explanations' vocabulary",
     "filler": "the label and one word, repeated",
 }
-# Names of fields that need more than their underscores taken away.
+# Titles of fields of the record. Any other title is the field's name without underscores.
 _TITLES = {
-    "order": "which comes first",
+    "order": "first in the target",
     "label_share": "label's share of the loss",
     "lora_dropout": "LoRA dropout",
     "rows": "train rows",
     "config_sha256": "sha256 of the config",
 }
-# Told elsewhere in the card, or a place on a machine.
+# Fields that stand elsewhere in the card, or that name a place on the machine of the training.
 _ELSEWHERE = {
     *("arm", "base_model", "adapter", "data", "versions", "cost"),
     *("use", "template_arguments", "model_arguments", "loss_mean"),
@@ -61,11 +61,11 @@ _ELSEWHERE = {
 
 
 def write_card(output_dir: Path, results: Path | None = None) -> None:
-    """Write the card of a finished training beside its model.
+    """Write the model card of a finished training.
 
     Args:
         output_dir: The folder with the model and its ``regreason.json``.
-        results: lm-eval's folder, where the model was scored on tasks of ours.
+        results: Folder of lm-eval's results; None if the model was not scored on our tasks.
 
     Raises:
         UserError: The results are broken or of several models.
@@ -79,12 +79,13 @@ def write_card(output_dir: Path, results: Path | None = None) -> None:
 
 
 def model_card(record: dict[str, Any], run: Run | None, folder: Path = Path()) -> str:
-    """The card's text.
+    """Text of the card.
 
     Args:
-        record: What ``regreason.json`` holds.
-        run: The model's results; None where it was not scored.
-        folder: Of the card, as seen from where a local base model's path starts.
+        record: Content of ``regreason.json``.
+        run: The model's results; None if the model was not scored.
+        folder: Folder of the card, relative to the folder in which a local base model's path
+            starts.
     """
     return render(
         "train/model_card.md.j2",
@@ -93,7 +94,7 @@ def model_card(record: dict[str, Any], run: Run | None, folder: Path = Path()) -
         own_task=bool(record["data"].get("declaration")),
         most=_MOST,
         front=_front_matter(record),
-        arm=_ARMS.get(record["arm"], "an arm of its own"),
+        arm=_ARMS.get(record["arm"], "the text of a custom arm"),
         training=list(_training(record)),
         scores=_scores(run) if run else None,
         loading=_loading(record),
@@ -102,11 +103,11 @@ def model_card(record: dict[str, Any], run: Run | None, folder: Path = Path()) -
 
 
 def _front_matter(record: dict[str, Any]) -> Markdown:
-    """The metadata that the Hub reads."""
+    """Metadata for the Hub."""
     base, adapter = str(record["base_model"]), record["adapter"]
     metadata = ModelCardData(
         library_name="peft" if adapter else "transformers",
-        # The Hub takes its own names only, no folders.
+        # The Hub accepts names of its own models, but no folders.
         base_model=base if _on_the_hub(base) else None,
         pipeline_tag="text-generation",
         tags=["regreason", "axolotl", *([str(adapter)] if adapter else [])],
@@ -123,7 +124,7 @@ def _on_the_hub(name: str) -> bool:
 
 
 def _training(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the training was and took, by title."""
+    """Titles and values of the training's settings and cost."""
     for key, value in record.items():
         if key in _ELSEWHERE or (value is None and key != "label_share"):
             continue
@@ -140,14 +141,14 @@ def _training(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         kinds = (("memory", cost.peak_memory_mib), ("GPU memory", cost.peak_gpu_mib))
         for kind, mib in kinds:
             if mib:
-                yield f"{kind} at most (GiB)", f"{mib / 1024:.3g}"
+                yield f"peak {kind} (GiB)", f"{mib / 1024:.3g}"
     versions = record["versions"].items()
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions)
 
 
 def _value(key: str, value: Any) -> str:
     if key == "label_share":
-        return "none: its part of the target tokens" if value is None else str(value)
+        return "not fixed: the label's part of the target tokens" if value is None else str(value)
     if key == "order":
         return "label" if value == "label_first" else "explanation"
     if isinstance(value, bool):
@@ -158,7 +159,7 @@ def _value(key: str, value: Any) -> str:
 
 
 def _scores(run: Run) -> dict[str, Any]:
-    """The table of a model's scores, and what is said of it."""
+    """The table of a model's scores, and the facts that the card states about it."""
     tasks = {task: run.tasks[task] for task in tasks_of(run)}
     settings = [result.setting for result in tasks.values()]
     several = some_settings(len(tasks), in_paper(settings))
@@ -201,7 +202,7 @@ def _cell(result: TaskResult, metric: str) -> str:
 def _mean(results: Iterable[TaskResult], metric: str) -> str:
     values = [result.metrics.get(metric) for result in results]
     known = [value for value in values if value is not None]
-    # A mean over fewer settings would be another quantity.
+    # A mean over some of the settings would be a different quantity.
     return number(statistics.fmean(known) if len(known) == len(values) else None)
 
 
@@ -229,7 +230,7 @@ def _scoring(record: dict[str, Any], folder: Path) -> str:
         model["tokenizer"] = _seen_from(folder, model["tokenizer"])
     chat = bool(record.get("chat_template"))
     if chat:
-        # The one with the template that was trained with.
+        # The model's folder holds the tokenizer with the chat template of the training.
         model |= {"tokenizer": ".", **record.get("template_arguments", {})}
     declared = declaration_of(record["data"])
     return LmEvalCommand(
@@ -242,6 +243,6 @@ def _scoring(record: dict[str, Any], folder: Path) -> str:
 
 
 def _seen_from(folder: Path, model: str) -> str:
-    """A local model's path as seen from a folder; a name on the Hub as it is."""
+    """Path of a local model relative to a folder; a Hub name or an absolute path is unchanged."""
     path = Path(model)
     return os.path.relpath(path, folder) if path.is_dir() and not path.is_absolute() else model

@@ -1,4 +1,4 @@
-"""One training at a time in an output_dir: a lock that the system frees, however a run ends."""
+"""A lock on output_dir that allows one training at a time; the system frees it when a run ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LOCK = ".regreason.lock"
 class OutputLock:
     """This process's lock on an output_dir, held until it is released or the process ends.
 
-    The folder is made where it is not there. A process that is killed leaves the file behind,
+    The folder is created if it does not exist. A process that is killed leaves the file behind,
     but not the lock.
 
     Args:
-        output_dir: The folder.
-        config: What to call the config in an error.
+        output_dir: The folder to lock.
+        config: Name of the config in an error.
 
     Raises:
         UserError: Another process holds the lock, or the folder cannot be written to.
@@ -44,29 +44,29 @@ class OutputLock:
                     field="output_dir",
                 ) from None
             try:
-                # (Not flock: processes that are forked from this one would hold that, too.)
+                # Not flock: processes that are forked from this one would hold it as well.
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 stream.close()
                 raise UserError(
-                    f"another run of Axolotl works in {output_dir} now; wait for its end, or "
-                    "name another folder",
+                    f"another run of Axolotl is using {output_dir}; wait until it ends, or name "
+                    "another folder",
                     path=config,
                     field="output_dir",
                 ) from None
             except OSError as error:
-                found = f"whether another run works in {output_dir}: it has no locks ({error})"
-                say([finding("not checked", found)])
+                unknown = f"whether another run uses {output_dir}: it has no locks ({error})"
+                say([finding("not checked", unknown)])
             if self._is_at(stream):
                 self._stream = stream
-            else:  # the process that had it took the file away meanwhile
+            else:  # the process that held the lock has deleted the file meanwhile
                 stream.close()
         atexit.register(self.release)
 
     def release(self) -> None:
-        """Free the lock; the file goes, and so do folders made for it that are empty still."""
+        """Free the lock, and delete its file and the folders created for it that are empty."""
         atexit.unregister(self.release)
-        # (A fork of the process has no lock of its own.)
+        # A forked process does not hold the lock.
         if self._stream is None or os.getpid() != self._process:
             return
         self._path.unlink(missing_ok=True)
@@ -75,10 +75,11 @@ class OutputLock:
         for folder in self._made:
             try:
                 folder.rmdir()
-            except OSError:  # not empty, so it is of use
+            except OSError:  # not empty, so somebody uses it
                 return
 
     def _is_at(self, stream: IO[str]) -> bool:
+        """Whether the lock's path still leads to the opened file."""
         try:
             return self._path.stat().st_ino == os.fstat(stream.fileno()).st_ino
         except FileNotFoundError:

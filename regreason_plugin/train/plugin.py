@@ -1,4 +1,4 @@
-"""The plugin as Axolotl calls it: `plugins: [regreason_plugin.train.RegReasonPlugin]`."""
+"""The plugin class that Axolotl calls: `plugins: [regreason_plugin.train.RegReasonPlugin]`."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from regreason_plugin.train.target_logits import can_leave_out
 from regreason_plugin.train.trainer import RegReasonTrainer
 
 _HANDED_OVER = "regreason_checked_config"
-# What Axolotl's commands that train nothing put in a config.
-_READING = ("is_preprocess", "merge_lora")
+# Keys that Axolotl's commands set in a config if they do not train.
+_WITHOUT_TRAINING = ("is_preprocess", "merge_lora")
 
 
 class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
-    """Fills in the arm, refuses silent mistakes, and writes down what was trained."""
+    """Fills in the arm, checks config and data, and records what was trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,11 +57,11 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self.lock: OutputLock | None = None
 
     def get_input_args(self) -> str:
-        """Our keys in Axolotl's config."""
+        """Path of the class that declares the plugin's keys in Axolotl's config."""
         return "regreason_plugin.train.config_keys.RegReasonArgs"
 
     def register(self, cfg: Any) -> None:
-        """Check the config and fill in what it leaves open, before anything is written."""
+        """Check the config and fill in its placeholders, before anything is written."""
         if cfg.get("use_ray") and cfg.get(_HANDED_OVER):
             self._register_in_ray_worker(cfg)
             return
@@ -73,17 +73,17 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             self.sources = find_sources(cfg, config)
             self.scoring = read_scoring(cfg, self.sources.folder, config)
             say(raise_first(check_same_rows(self.sources, all_arms=False)))
-            if not any(cfg.get(key) for key in _READING):
+            if not any(cfg.get(key) for key in _WITHOUT_TRAINING):
                 self._take_output(cfg, config)
         if cfg.get("num_epochs", 1) is None:
-            # How a sweep leaves it out, which Axolotl does not take.
+            # A sweep leaves num_epochs out by setting it to null, which Axolotl does not accept.
             del cfg["num_epochs"]
         if cfg.get("use_ray"):
             cfg[_HANDED_OVER] = self.config_sha256
         cpu_processes.join(cfg)
 
     def _take_output(self, cfg: Any, config: str) -> None:
-        """Lock output_dir for this run, and refuse it if another has written to it."""
+        """Lock output_dir for this run; raise a UserError if it belongs to another run."""
         lock = None
         if _is_first_process():
             lock = OutputLock(Path(cfg.get("output_dir") or DEFAULT_OUTPUT), config)
@@ -96,8 +96,9 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self.lock = lock
 
     def _register_in_ray_worker(self, cfg: Any) -> None:
-        # Axolotl registers plugins in the process that starts Ray, and once more in each worker,
-        # with the config as it came out of the first: checked, filled in, full of keys of its own.
+        # Axolotl registers plugins in the process that starts Ray, and again in each worker. A
+        # worker gets the first process's config: already checked, with its placeholders filled,
+        # and with keys that Axolotl has added.
         self.config_sha256 = cfg[_HANDED_OVER]
         with stop_on_user_error():
             config = config_name(cfg)
@@ -105,7 +106,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             self.scoring = read_scoring(cfg, self.sources.folder, config)
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
-        """Hold the tokens against what lm-eval scores; Axolotl loads the data."""
+        """Check that training and lm-eval use the same tokens; Axolotl itself loads the data."""
         from axolotl.loaders import load_tokenizer
 
         assert self.sources is not None
@@ -120,25 +121,25 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         say(findings)
 
     def pre_lora_load(self, cfg: Any, model: Any) -> None:
-        """Seed the random start of the adapter, which Axolotl leaves to chance."""
+        """Seed the random initialisation of the adapter; Axolotl does not seed it."""
         from transformers import set_seed
 
         set_seed(cfg.seed)
 
     def get_trainer_cls(self, cfg: Any) -> type[RegReasonTrainer]:
-        """Our trainer, which is Axolotl's and more."""
+        """The plugin's trainer, a subclass of Axolotl's."""
         return RegReasonTrainer
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
-        """What Axolotl's config has no key for."""
+        """Training arguments that Axolotl's config has no key for."""
         return {
             "label_smoothing_factor": cfg.regreason_label_smoothing or 0.0,
-            # Or the last validation rows are left out where they are not packed and training's are.
+            # True would drop the last validation rows if only the train rows are packed.
             "dataloader_drop_last": False,
         }
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
-        """Count what will be trained, and take away what is said of an earlier run."""
+        """Check rows and labels, set the number of steps, and delete an earlier run's record."""
         from axolotl.utils.train import determine_last_checkpoint
 
         assert self.sources is not None
@@ -152,8 +153,8 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         with stop_on_user_error():
             if rows != self.sources.rows:
                 raise UserError(
-                    f"Axolotl would train on {rows} rows of the {self.sources.rows} in the "
-                    "train files; the arms must keep the same rows",
+                    f"Axolotl would train on {rows} of the {self.sources.rows} rows in the "
+                    "train files, but every arm must train on the same rows",
                     path=cfg.axolotl_config_path,
                     field="datasets",
                 )
@@ -189,14 +190,14 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             clear(output)
 
     def post_train(self, cfg: Any, model: Any) -> None:
-        """Remember how far the training went; Axolotl calls this before and after saving."""
+        """Keep the training's length and cost; Axolotl calls this before and after saving."""
         if self._trainer is not None:
             self.progress = TrainingProgress.of(self._trainer)
             self._trainer = None
 
     def post_train_unload(self, cfg: Any) -> None:
-        """Write the record, which stands for a finished training; then card and scores."""
-        # (A report reads what a training has written; only its card is the training's own end.)
+        """Write the record, which marks the training as finished; then the card and the scores."""
+        # Import here: only the card needs the modules that read results.
         from regreason_plugin.train.model_card import write_card
 
         assert self.sources is not None

@@ -1,14 +1,15 @@
-"""The probe batch: entropies of the same few validation prompts, while the model learns.
+"""The probe batch: entropies of a few fixed validation prompts, measured during the training.
 
-The prompts are those whose ids hash lowest, so every arm and every seed has the same. A prompt
-goes on to where the labels part, as in evaluation: with explanation first, to where the
-generative twins force the label at once. What is measured is defined at
-`regreason_plugin.probes.measure`; each is the mean over the batch:
+The batch holds the prompts whose ids have the lowest hashes, so every arm and every seed measures
+the same prompts. Each prompt ends where the labels first differ, as in evaluation. With
+explanation first, it ends where the generative twins score the label without an explanation.
+`regreason_plugin.probes.measure` defines the quantities; each value is a mean over the batch:
 
-- to the log: ``probe/output_entropy``, ``probe/label_entropy`` and, over the middle blocks,
-  ``probe/<name>_mid``;
-- to ``probes.jsonl`` in output_dir, one JSON object a step, also ``<name>_by_layer``, with the
-  sha256 of the prompts' tokens: curves are comparable where it is the same.
+- the log gets ``probe/output_entropy``, ``probe/label_entropy`` and, as means over the middle
+  blocks, ``probe/<name>_mid``;
+- ``probes.jsonl`` in output_dir gets one JSON object per measured step, which also has
+  ``<name>_by_layer`` and the sha256 of the prompts' tokens. Curves with the same sha256 are
+  comparable.
 """
 
 from __future__ import annotations
@@ -36,18 +37,19 @@ from regreason_plugin.train.data_files import Sources
 from regreason_plugin.train.row_tokens import load_reference
 
 PROBES_FILE = "probes.jsonl"
-# Those of the scorer: the matrix entropy costs more than all others.
+# The scorer's defaults, without the matrix entropy, which costs more than all others.
 _PROBES = "output+label+activation+logit_lens"
 _WITHOUT_LAYERS = "output+label"
 
 
 @dataclass(frozen=True)
 class ProbeBatch:
-    """Prompts up to where their labels part.
+    """Prompts up to the position where the labels first differ.
 
     Attributes:
-        prompts: Their tokens.
-        choices: The tokens of the labels that follow, one a label; none if labels share one.
+        prompts: Token ids of each prompt.
+        choices: The token of each label that follows a prompt, label 1 first; empty if labels
+            share such a token or if it differs between prompts.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -55,17 +57,17 @@ class ProbeBatch:
 
     @property
     def sha256(self) -> str:
-        """Of all tokens."""
+        """Hash of all tokens."""
         return hashlib.sha256(json.dumps([self.prompts, self.choices]).encode()).hexdigest()
 
 
 def choose_rows(rows: Iterable[Row], number: int) -> list[Row]:
-    """The rows whose ids hash lowest, whatever the order they come in."""
+    """The ``number`` rows with the lowest hashes of id and axis, whatever the order of ``rows``."""
 
-    def place(row: Row) -> str:
+    def row_hash(row: Row) -> str:
         return hashlib.sha256(f"{row.id}\n{row.axis}".encode()).hexdigest()
 
-    return sorted(rows, key=place)[:number]
+    return sorted(rows, key=row_hash)[:number]
 
 
 def make_batch(
@@ -75,15 +77,16 @@ def make_batch(
     template: dict[str, bool] | None,
     labels: Sequence[str] = LABELS,
 ) -> ProbeBatch:
-    """Tokenize prompts as lm-eval does, up to where the labels part.
+    """Tokenize prompts as lm-eval does, up to the position where the labels first differ.
 
     Args:
-        tokenizer: As lm-eval loads it, with the chat template of the training if it has one.
-        rows: One or more.
+        tokenizer: The tokenizer that lm-eval loads, with the training's chat template if there
+            is one.
+        rows: One or more rows.
         order: Whether label or explanation comes first.
-        template: What the chat template needs, as `chat.template_arguments`; None where
-            prompts are not rendered by one.
-        labels: Their texts.
+        template: Arguments of the chat template, from `chat_template.template_arguments`; None
+            if no template renders the prompts.
+        labels: Texts of the labels, label 1 first.
     """
     prompts, choices = [], set()
     for row in rows:
@@ -101,25 +104,25 @@ def make_batch(
             encode_like_lm_eval(tokenizer, start + render_target(label, "", order))
             for label in labels
         ]
-        # (A label may be the beginning of another, and end where that goes on.)
+        # A label that is a prefix of another has None where the longer one goes on.
         columns = list(zip_longest(*wholes))
-        shared = next(place for place, column in enumerate(columns) if len(set(column)) > 1)
+        shared = next(at for at, column in enumerate(columns) if len(set(column)) > 1)
         prompts.append(tuple(wholes[0][:shared]))
         choices.add(columns[shared])
-    one = choices.pop() if len(choices) == 1 else ()
+    common = choices.pop() if len(choices) == 1 else ()
     return ProbeBatch(
-        tuple(prompts), one if len(set(one)) == len(labels) and None not in one else ()
+        tuple(prompts), common if len(set(common)) == len(labels) and None not in common else ()
     )
 
 
 def load_batch(cfg: Any, sources: Sources, tokenizer: Any, template: dict[str, bool]) -> ProbeBatch:
-    """The probe batch of a config.
+    """Load the probe batch of a config.
 
     Args:
         cfg: The config as Axolotl has normalised it.
-        sources: What the run trains on.
-        tokenizer: What Axolotl trains with; its chat template is taken.
-        template: What that template needs.
+        sources: The data that the run trains on.
+        tokenizer: The tokenizer of the training, for its chat template.
+        template: Arguments of the chat template.
     """
     folder = sources.folder
     rows = [row for name in sources.validation for row in folder.rows(name)]
@@ -134,17 +137,17 @@ def load_batch(cfg: Any, sources: Sources, tokenizer: Any, template: dict[str, b
 def measure_batch(
     model: Any, batch: ProbeBatch, device: torch.device, rows: int, probes: str = _PROBES
 ) -> dict[str, Any]:
-    """The means over a probe batch; the model's mode and the random state stay.
+    """Means over a probe batch; the model's mode and the random state stay as they were.
 
     Args:
         model: A causal LM of transformers, or one wrapped by peft.
-        batch: What it reads.
-        device: Where its input goes.
-        rows: How many prompts at once.
-        probes: What to measure, as of `measure`.
+        batch: The prompts that the model reads.
+        device: Device of the model's input.
+        rows: Number of prompts in one forward pass.
+        probes: Names of the probes, as in `measure`.
 
     Returns:
-        Floats, and lists of L + 1 floats by layer, by the names of `measure`.
+        Floats, and lists of L + 1 floats by layer, under the names of `measure`.
 
     Raises:
         UserError: As `measure`.
@@ -153,7 +156,7 @@ def measure_batch(
         probes = probes.replace("+label", "")
     training = model.training
     devices = [device] if device.type == "cuda" else []
-    found: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     with torch.random.fork_rng(devices):
         model.eval()
         try:
@@ -162,12 +165,12 @@ def measure_batch(
                 ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
                 lengths = torch.tensor([len(prompt) for prompt in prompts])
                 mask = torch.arange(ids.shape[1]) < lengths[:, None]
-                found += measure(
+                measured += measure(
                     model, ids.to(device), mask.to(device), probe=probes, choices=batch.choices
                 )
         finally:
             model.train(training)
-    return {name: _mean([one[name] for one in found]) for name in found[0]}
+    return {name: _mean([values[name] for values in measured]) for name in measured[0]}
 
 
 def _mean(values: list[Any]) -> Any:
@@ -177,16 +180,16 @@ def _mean(values: list[Any]) -> Any:
 
 
 class ProbeCallback(TrainerCallback):
-    """Measures the probe batch before the first step, every so many steps and at the end.
+    """Measures the probe batch before the first step, every ``every`` steps and at the end.
 
-    Every process measures all of it: where weights are spread over processes, all of them have
-    to take part.
+    Every process measures the whole batch, because a forward pass needs all processes if the
+    weights are sharded over them.
 
     Args:
-        trainer: Whose model and log it is.
-        batch: What the model reads.
-        every: Steps between two measurements.
-        file: Where the lists by layer go; None in all processes but the first.
+        trainer: The trainer, for its model and its log.
+        batch: The prompts that the model reads.
+        every: Number of steps between two measurements.
+        file: File for the values by layer; None in every process but the first.
     """
 
     def __init__(self, trainer: Any, batch: ProbeBatch, every: int, file: LineFile | None) -> None:
@@ -198,17 +201,17 @@ class ProbeCallback(TrainerCallback):
         self._probes = _PROBES
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Before the first step; a resumed training has had it."""
+        """Measure before the first step; a resumed training has done so already."""
         if state.global_step == 0:
             self._measure(args, state, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Every so many steps, and after the last."""
+        """Measure every ``every`` steps, and after the last step."""
         if state.global_step % self._every == 0 or control.should_training_stop:
             self._measure(args, state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After the last step where an evaluation stopped the training."""
+        """Measure after the last step if an evaluation has stopped the training."""
         if control.should_training_stop and self._last != state.global_step:
             self._measure(args, state, control)
 
@@ -227,7 +230,7 @@ class ProbeCallback(TrainerCallback):
         scalars = {
             f"probe/{name}": value for name, value in values.items() if isinstance(value, float)
         }
-        # (Trainer takes any line of the log for the one that it is about to write.)
+        # Trainer clears should_log after any line, and would skip the one it is about to write.
         should_log = control.should_log
         self._trainer.log(scalars)
         control.should_log = should_log

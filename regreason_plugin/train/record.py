@@ -1,4 +1,4 @@
-"""`regreason.json` beside a trained model: what it was trained on, and that it is finished."""
+"""`regreason.json` beside a trained model: the record of a finished training."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from regreason_plugin.train.data_files import Sources
 from regreason_plugin.train.findings import Finding, finding
 from regreason_plugin.train.scoring import loading_arguments
 
-# Where Axolotl writes without an output_dir.
+# Axolotl's default for output_dir.
 DEFAULT_OUTPUT = "./model-out"
 _PACKAGES = ("regreason", "axolotl", "torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far a training went.
+    """Length and cost of a training.
 
     Attributes:
-        steps: Optimizer steps.
-        epochs: Passes over the train rows.
-        label_tokens: Tokens of labels that the loss was taken on, counted as they came.
-        target_tokens: All tokens that it was taken on.
-        processes: How many shared the work.
-        cost: What it took.
+        steps: Number of optimizer steps.
+        epochs: Number of passes over the train rows.
+        label_tokens: Number of label tokens that the loss was taken on, counted batch by batch.
+        target_tokens: Number of all tokens that the loss was taken on.
+        processes: Number of processes.
+        cost: Time, tokens and memory of the training.
     """
 
     steps: int
@@ -48,7 +48,7 @@ class TrainingProgress:
 
     @classmethod
     def of(cls, trainer: Any) -> Self:
-        """Read it from a trainer that has just trained; all processes have to."""
+        """Read length and cost from a trainer after its training; every process must call this."""
         seen = trainer.tally.seen(trainer.accelerator)
         return cls(
             int(trainer.state.global_step),
@@ -61,7 +61,7 @@ class TrainingProgress:
 
 
 def read_record(output_dir: Path) -> dict[str, Any] | None:
-    """The record of a finished run, or None."""
+    """Read the record of a finished run; None if there is no record."""
     file = output_dir / RECORD
     if not file.is_file():
         return None
@@ -70,7 +70,7 @@ def read_record(output_dir: Path) -> dict[str, Any] | None:
 
 
 def _declared(folder: DataFolder) -> dict[str, Any]:
-    """The labels of a task of one's own; nothing of the eighteen settings."""
+    """The declaration of a user's own task; empty for the eighteen settings."""
     declaration = folder.manifest.declaration
     return {} if declaration.rated else {"declaration": declaration.model_dump(mode="json")}
 
@@ -87,11 +87,11 @@ def write_record(
 
     Args:
         cfg: The config as Axolotl has completed it.
-        sources: What was trained on.
-        progress: How far.
-        config_sha256: Of the config as written.
-        use: What the model read, and its base.
-        template: What lm-eval's ``--model_args`` need for the chat template.
+        sources: The data that the run trained on.
+        progress: Length and cost of the training.
+        config_sha256: Hash of the config as written.
+        use: How the model was used in training, and the weights of its base model.
+        template: Arguments that the chat template needs in lm-eval's ``--model_args``.
     """
     record = {
         "arm": sources.arm,
@@ -134,40 +134,40 @@ def write_record(
 
 
 def config_sha256(cfg: Mapping[str, Any]) -> str:
-    """What stands for a config as written, the same wherever and as whatever run it is read."""
-    # The file a sweep hands over has a new name every time, and output_dir a new number; a
-    # resumed run is the run that was begun.
+    """Hash that identifies a config as written, in any sweep and after any resume."""
+    # In every sweep, the config's file gets a new name and output_dir a new number. A resumed run
+    # counts as the run that it resumes.
     changing = (
         "axolotl_config_path",
         "output_dir",
         "resume_from_checkpoint",
         "auto_resume_from_checkpoints",
     )
-    kept = {key: value for key, value in dict(cfg).items() if key not in changing}
-    written = json.dumps(kept, sort_keys=True, default=str)
+    fixed = {key: value for key, value in dict(cfg).items() if key not in changing}
+    written = json.dumps(fixed, sort_keys=True, default=str)
     return hashlib.sha256(written.encode()).hexdigest()
 
 
 def check_other_run(cfg: Mapping[str, Any], config: str, sha256: str) -> Iterator[Finding]:
-    """A model of another config in output_dir, finished or not.
+    """Find a finished or unfinished model of another config in output_dir.
 
-    Two arms with the same output_dir, or a sweep over a key that it does not name, would train
-    every run into the same folder, the last one winning.
+    Two arms with the same output_dir, or a sweep over a key that output_dir does not contain,
+    would otherwise train every run into the same folder, and only the last one would remain.
 
     Args:
-        cfg: The config, its placeholders filled.
-        config: What to call it in a finding.
-        sha256: Of the config as written, as `config_sha256`.
+        cfg: The config with its placeholders filled.
+        config: Name of the config in a finding.
+        sha256: Hash of the config as written, from `config_sha256`.
     """
     output = Path(cfg.get("output_dir") or DEFAULT_OUTPUT)
     record = read_record(output)
     states = dict(read_config_hashes(output))
     if record and record.get("config_sha256") != sha256:
         what = "a model trained with another config"
-    elif others := [file for file, found in states.items() if found != sha256]:
+    elif others := [file for file, written in states.items() if written != sha256]:
         what = f"an unfinished training with another config ({others[0].relative_to(output)})"
     elif not record and not states and (weights := _weights(output)):
-        what = f"{weights}, and no {RECORD} says what it was trained with"
+        what = f"{weights}, but no {RECORD} that says how it was trained"
     else:
         return
     yield finding(
@@ -180,7 +180,7 @@ def check_other_run(cfg: Mapping[str, Any], config: str, sha256: str) -> Iterato
 
 
 def _weights(folder: Path) -> str | None:
-    """The name of a file of weights in a folder; None without one."""
+    """Name of a file of weights in a folder; None if there is none."""
     names = (
         path.name
         for pattern in ("adapter_model*", "model*", "pytorch_model*")

@@ -1,7 +1,7 @@
-"""Rows as token ids: the same that lm-eval feeds and scores, up to and including the label.
+"""Rows as token ids, the same as lm-eval's up to and including the label.
 
-lm-eval encodes prompt and answer as one text and cuts it where the prompt alone ends.
-Training does the same here, then appends what follows the label and the end of text.
+lm-eval encodes prompt and answer as one text and splits it where the prompt alone ends. This
+module does the same for training, then appends the text after the label and the end of text.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import LABELS
 from regreason_plugin.core.prompt import TARGET_DELIMITER, Order, neutralise, split_target
 
-# Part of the key of prepared data: raise it when the same rows give other ids.
+# Part of the cache key of prepared data; increase it when the same rows get other ids.
 VERSION = 1
 IGNORE = -100
 
 
 @dataclass(frozen=True)
 class Tokenized:
-    """One row's ids.
+    """Token ids of one row.
 
     Attributes:
-        input_ids: Beginning of text, prompt, target, end of text.
-        prompt: How many of them are the prompt's, on which no loss is taken.
+        input_ids: Ids of beginning of text, prompt, target and end of text.
+        prompt: Number of leading ids that no loss is taken on: those before the target.
     """
 
     input_ids: list[int]
@@ -33,17 +33,17 @@ class Tokenized:
 
     @property
     def labels(self) -> list[int]:
-        """The ids with the prompt's left out, as Axolotl expects them."""
+        """The ids with -100 in place of the prompt, as Axolotl expects them."""
         return [IGNORE] * self.prompt + self.input_ids[self.prompt :]
 
 
 class RowTokenizer:
-    """Turns prompts and targets into ids with one model's tokenizer.
+    """Tokenizes prompts and targets with one model's tokenizer.
 
     Args:
-        tokenizer: A tokenizer of transformers, fast or slow.
+        tokenizer: A fast or slow tokenizer of transformers.
         order: Whether label or explanation comes first in the targets.
-        labels: The texts of the labels.
+        labels: Texts of the labels.
 
     Raises:
         UserError: The tokenizer cannot be used for training and evaluation alike.
@@ -75,13 +75,13 @@ class RowTokenizer:
         """Tokenize rows.
 
         Args:
-            ids: What to call the rows in an error.
-            prompts: The user turns.
-            targets: The assistant's turns.
+            ids: Names of the rows in an error.
+            prompts: Texts of the user's turns.
+            targets: Texts of the assistant's turns.
 
         Raises:
-            UserError: A row's text becomes a special token, or the tokenizer merges
-                the label with what stands beside it.
+            UserError: A row's text contains a special token, or the tokenizer merges the label
+                with the text before or after it.
         """
         heads, contexts = [], []
         for row, prompt, target in zip(ids, prompts, targets, strict=True):
@@ -115,33 +115,33 @@ class RowTokenizer:
     def _row(
         self, row: str, prompt: list[int], context: list[int], head: list[int], whole: list[int]
     ) -> Tokenized:
-        # Each is what lm-eval encodes on its own; where one is no prefix of the next, a
-        # token spans the cut, and the model would be trained on ids it is never scored on.
-        for part, longer, place in (
+        # lm-eval encodes each of these texts separately. If one is not a prefix of the next, a
+        # token spans the boundary, and the model would train on ids that are never scored.
+        for part, longer, pair in (
             (prompt, whole, "the prompt with the target"),
             (context, head, "the label with the text before it"),
             (head, whole, "the label with the text after it"),
         ):
             if longer[: len(part)] != part:
                 raise UserError(
-                    f"row {row!r}: the tokenizer merges {place}, so lm-eval would score other "
-                    "tokens than were trained; use another base model"
+                    f"row {row!r}: the tokenizer merges {pair}, so lm-eval would score other "
+                    "tokens than those of the training; use another base model"
                 )
-        found = self._special.keys() & set(whole[len(self._prefix) :])
-        if found:
-            token = self._special[min(found)]
+        special_ids = self._special.keys() & set(whole[len(self._prefix) :])
+        if special_ids:
+            token = self._special[min(special_ids)]
             raise UserError(
                 f"row {row!r}: its text holds {token!r}, a special token of this tokenizer "
-                "that neutralising does not know; remove it from the ratings"
+                "that RegReason does not neutralise; remove it from the ratings"
             )
         return Tokenized([*whole, self._tokenizer.eos_token_id], len(prompt))
 
 
 def special_tokens(tokenizer: Any) -> dict[int, str]:
-    """The ids that no text may become: control tokens, but not the unknown token.
+    """Tokens that no text may contain, by id: control tokens without the unknown token.
 
-    Tokens that were added as ordinary text (runs of spaces, a user's own words) are
-    none; those written like markup are, whatever the tokenizer calls them.
+    Tokens that were added as ordinary text (runs of spaces, a user's own words) do not count.
+    Tokens that are written like markup count, whether or not the tokenizer marks them as special.
     """
     added = {
         number: str(token)
@@ -153,12 +153,12 @@ def special_tokens(tokenizer: Any) -> dict[int, str]:
 
 
 def unknown_to_neutralise(tokenizer: Any) -> list[str]:
-    """The special tokens that `neutralise` leaves as they are when a text holds them."""
+    """Special tokens of a tokenizer that `neutralise` leaves unchanged in a text."""
     return sorted(t for t in special_tokens(tokenizer).values() if not neutralise(t)[1])
 
 
 def load_reference(cfg: Any) -> Any:
-    """The tokenizer as lm-eval loads it: the base model's own, whatever the config adds."""
+    """Load the tokenizer that lm-eval loads: the base model's own, without the config's changes."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(

@@ -1,7 +1,7 @@
-"""`regreason_eval` in a config: lm-eval on the trained model, in a process of its own.
+"""`regreason_eval` in a config: lm-eval scores the trained model, in a separate process.
 
-What the config names is checked before the training; the scoring itself comes last, when
-the model is unloaded and its record is written.
+The config's tasks are checked before the training. The scoring itself comes last, after the model
+is unloaded and its record is written.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RESULTS = "eval"
 LOG = "eval.log"
 CARD = "README.md"
 
-# What launchers tell the processes of a training; the scoring is a single process.
+# Variables that launchers set for the processes of a training; the scoring is a single process.
 _OF_LAUNCHERS = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
     *("ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
@@ -49,13 +49,13 @@ _OF_LAUNCHERS_BEGIN = (
 
 @dataclass(frozen=True)
 class Scoring:
-    """What to score after the training.
+    """The scoring that follows a training.
 
     Attributes:
         tasks: lm-eval tasks, groups and globs, as the config names them.
-        limit: Documents a task; None for all.
-        folder: The data folder that is trained on.
-        include_path: A folder of more task files; None for none.
+        limit: Number of documents per task; None for all.
+        folder: The data folder of the training.
+        include_path: Folder of additional task files; None for none.
     """
 
     tasks: tuple[str, ...]
@@ -65,7 +65,7 @@ class Scoring:
 
     @property
     def has_ours(self) -> bool:
-        """Whether tasks of ours are among them."""
+        """Whether some of the tasks are RegReason's, not lm-eval's own."""
         known = known_tasks(self.folder.declaration)
         return any(fnmatch.filter(known, name) for name in self.tasks)
 
@@ -74,7 +74,7 @@ class Scoring:
 
 
 def known_tasks(declared: Declaration) -> dict[str, list[str]]:
-    """Tasks and groups of a declaration by name, each with the tasks that it stands for."""
+    """Tasks and groups of a declaration, by name, each with the tasks that it selects."""
     tasks = [*declared.task_names(), *declared.task_names(generative=True)]
     return {task: [task] for task in tasks} | {
         group: declared.task_names(settings) for group, settings in task_groups(declared)
@@ -82,15 +82,15 @@ def known_tasks(declared: Declaration) -> dict[str, list[str]]:
 
 
 def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
-    """What a config wants scored; None where it has no ``regreason_eval``.
+    """Read the scoring that a config asks for; None without ``regreason_eval``.
 
     Args:
         cfg: The config as written.
-        folder: The data folder that it trains on.
-        config: What to call it in an error.
+        folder: The data folder that the config trains on.
+        config: Name of the config in an error.
 
     Raises:
-        UserError: Unknown tasks, tasks that do not suit the data, or a bad limit.
+        UserError: A task is unknown or does not suit the data, or the limit is wrong.
     """
     limit, tasks = cfg.get("regreason_eval_limit"), cfg.get("regreason_eval")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
@@ -116,7 +116,7 @@ def read_scoring(cfg: Any, folder: DataFolder, config: str) -> Scoring | None:
     include = cfg.get("regreason_eval_include_path")
     if include is not None and not (isinstance(include, str) and Path(include).is_dir()):
         raise UserError(
-            "is no folder; name the one with the task files, or leave it out",
+            "is not a folder; name the folder with the task files, or leave the key out",
             path=config,
             field="regreason_eval_include_path",
         )
@@ -145,27 +145,31 @@ def _check_tasks(scoring: Scoring) -> None:
             others.append(name)
     for task, times in wanted.items():
         if times > 1:
-            raise UserError(f"names {task} {times} times; a glob may match a group and its tasks")
-    # (In a task of one's own, a glob may match the task and its twin.)
+            raise UserError(
+                f"selects {task} {times} times; a glob may match both a group and its tasks"
+            )
+    # In a user's own task, a glob may match both the task and its generative twin.
     twins = set(declared.task_names(generative=True))
     generative = [task for task in wanted if task in twins]
     first = [task for task in wanted if task not in twins]
     if first and folder.order == "explanation_first":
         raise UserError(
-            f"{first[0]} asks for the label at once, but {folder.path} has the explanation "
+            f"{first[0]} asks for the label at once, but in {folder.path} the explanation comes "
             f"first; write {shlex.quote(declared.tasks_argument(generative=True))}"
         )
     if generative and folder.order == "label_first":
         raise UserError(
-            f"{generative[0]} lets the model explain first, but {folder.path} has the label "
+            f"{generative[0]} lets the model explain first, but in {folder.path} the label comes "
             f"first; write {shlex.quote(declared.tasks_argument())}"
         )
     if generative and others:
-        raise UserError(f"{generative[0]} runs by itself; leave out {others[0]}")
+        raise UserError(
+            f"{generative[0]} cannot run together with other tasks; leave out {others[0]}"
+        )
     has = declared.task_names(folder.settings(), generative=bool(generative))
     if absent := wanted.keys() - set(has):
         raise UserError(
-            f"{folder.path} has no test rows for {min(absent)}; the tasks it has are "
+            f"{folder.path} has no test rows for {min(absent)}; it has test rows for "
             + ",".join(has)
         )
     if declared.group is None:
@@ -175,33 +179,33 @@ def _check_tasks(scoring: Scoring) -> None:
 def _unknown(name: str, declared: Declaration) -> str:
     known, every = known_tasks(declared), declared.tasks_argument()
     if declared.group is None:
-        return f"unknown task {name!r}; those of the data are {', '.join(known)}"
+        return f"unknown task {name!r}; the tasks of the data are {', '.join(known)}"
     close = difflib.get_close_matches(name, [every, *known], n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"{every!r} is all of them"
+    hint = f"did you mean {close[0]!r}?" if close else f"{every!r} selects all tasks"
     return f"unknown task {name!r}; {hint}"
 
 
 def _check_own_files(wanted: Collection[str], include: Path | None) -> None:
-    """Refuse tasks of one's own whose files lm-eval would not find."""
+    """Refuse a user's own tasks if lm-eval would not find their files."""
     there = set()
     for file in sorted(include.rglob("*.yaml")) if include else ():
         try:
-            # (It makes nothing but text, lists and mappings, and takes lm-eval's `!function`.)
+            # BaseLoader makes only text, lists and mappings, and accepts lm-eval's `!function`.
             content = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)  # noqa: S506
         except (OSError, ValueError, yaml.YAMLError):
-            continue  # lm-eval will say what is wrong with it, if it needs it
+            continue  # lm-eval reports what is wrong with the file if it needs it
         if isinstance(content, dict):
             there.add(content.get("task"))
     if absent := sorted(set(wanted) - there):
-        where = f"{include} has no task file of it" if include else "its task file is not named"
+        where = f"{include} has no file for it" if include else "the folder of its file is not set"
         raise UserError(
-            f"{absent[0]} is a task of your own, and {where}; let regreason_eval_include_path "
-            "name the folder that `regreason task new` wrote"
+            f"{absent[0]} is a task of your own, but {where}; set regreason_eval_include_path to "
+            "the folder that `regreason task new` wrote"
         )
 
 
 def _known_to_lm_eval(name: str, include: Path | None) -> bool:
-    # It takes seconds, so only for a name that is none of ours.
+    # This takes seconds, so it is only called for names that are not RegReason's.
     from lm_eval.tasks import TaskManager
 
     more = str(include) if include else None
@@ -209,15 +213,12 @@ def _known_to_lm_eval(name: str, include: Path | None) -> bool:
 
 
 def clear(output_dir: Path) -> None:
-    """Take away what was said of the model that stood here before.
-
-    Its record, its card, and what lm-eval wrote of it; nothing else of the folder.
-    """
+    """Delete the record, the card and lm-eval's results of an earlier model, and nothing else."""
     for name in (RECORD, CARD, LOG):
         (output_dir / name).unlink(missing_ok=True)
     results = output_dir / RESULTS
     for pattern in ("results_*.json", "samples_*.jsonl"):
-        # (A list: what is looked through may not change meanwhile.)
+        # A list, because the loop deletes files.
         for file in list(results.rglob(pattern)):
             file.unlink()
             if file.parent != results and not any(file.parent.iterdir()):
@@ -228,12 +229,12 @@ def clear(output_dir: Path) -> None:
 
 
 def command(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> LmEvalCommand:
-    """The command that scores the model in ``cfg.output_dir``, as it was trained.
+    """The command that loads the model in ``cfg.output_dir`` as it was trained, and scores it.
 
     Args:
         cfg: The config as Axolotl has completed it.
-        scoring: From `read_scoring`.
-        template: What the chat template needs, as `chat_template.template_arguments`.
+        scoring: The scoring, from `read_scoring`.
+        template: Arguments of the chat template, from `chat_template.template_arguments`.
     """
     return LmEvalCommand(
         program=(sys.executable, "-m", "regreason_plugin", "eval"),
@@ -251,25 +252,25 @@ def command(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> LmEvalComm
 def model_arguments(
     cfg: Any, template: Mapping[str, bool], output_dir: str | None = None
 ) -> dict[str, Any]:
-    """What lm-eval's ``--model_args`` say, so that it loads a model as it was trained.
+    """lm-eval's ``--model_args``, with which it loads a model as it was trained.
 
     Args:
         cfg: The config as Axolotl has completed it.
-        template: As of `command`.
-        output_dir: What to call the model's folder; None for the config's own name of it.
+        template: Arguments of the chat template, from `chat_template.template_arguments`.
+        output_dir: Path of the model's folder; None for the config's output_dir.
     """
     output = output_dir or str(cfg.output_dir)
     places = {"pretrained": output}
     if cfg.adapter:
         places = {"pretrained": str(cfg.base_model), "peft": output}
         if uses_chat_template(cfg):
-            # The one with the template that was trained with.
+            # The model's folder holds the tokenizer with the chat template of the training.
             places["tokenizer"] = output
     return {**places, **loading_arguments(cfg), **template}
 
 
 def loading_arguments(cfg: Any) -> dict[str, Any]:
-    """The part of `model_arguments` that is the same wherever the model lies."""
+    """The part of `model_arguments` that does not depend on the model's folder."""
     dtype = str(cfg.torch_dtype).removeprefix("torch.")
     arguments: dict[str, Any] = {"dtype": dtype}
     if cfg.trust_remote_code:
@@ -283,7 +284,7 @@ def loading_arguments(cfg: Any) -> dict[str, Any]:
     if cfg.load_in_8bit:
         arguments["load_in_8bit"] = True
     if cfg.load_in_4bit:
-        # As Axolotl loads it.
+        # Axolotl's own settings for 4 bits.
         arguments |= {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": "nf4",
@@ -302,11 +303,11 @@ def _device() -> str:
 
 
 def score(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> None:
-    """Score the trained model; what lm-eval says goes to the console and to ``eval.log``.
+    """Score the trained model; lm-eval's output goes to the console and to ``eval.log``.
 
     Raises:
-        SystemExit: It failed or was stopped; a line on standard error says how to do it
-            by hand.
+        SystemExit: The scoring failed or was stopped; a line on standard error gives the command
+            to score by hand.
     """
     scores, log = command(cfg, scoring, template), Path(cfg.output_dir) / LOG
     try:
@@ -327,7 +328,7 @@ def score(cfg: Any, scoring: Scoring, template: dict[str, bool]) -> None:
 
 def _stop(code: int, why: str, by_hand: LmEvalCommand) -> NoReturn:
     print(
-        f"regreason: {why}; the trained model is whole; to score it by hand: {by_hand.line()}",
+        f"regreason: {why}; the trained model is complete; to score it by hand: {by_hand.line()}",
         file=sys.stderr,
         flush=True,
     )
@@ -355,7 +356,7 @@ def _run(arguments: list[str], log: Path) -> int:
     ):
         assert child.stdout is not None
         try:
-            # In pieces, not in lines: a progress bar has no line's end.
+            # Read pieces, not lines: a progress bar does not end its lines.
             while piece := child.stdout.read(1 << 16):
                 stream.write(piece)
                 stream.flush()
@@ -369,11 +370,11 @@ def _run(arguments: list[str], log: Path) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the scoring: Axolotl's handler, still there, would exit with 0."""
+    """Let Ctrl-C end the scoring; Axolotl's handler is still installed and would exit with 0."""
     before = signal.getsignal(signal.SIGINT)
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    except ValueError:  # not the main thread, as under Ray, which gets no signals
+    except ValueError:  # not the main thread, as under Ray: it gets no signals
         yield
         return
     try:

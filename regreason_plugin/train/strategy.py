@@ -1,6 +1,6 @@
 """The dataset strategy for base models: `type: regreason_plugin.train.strategy`.
 
-Axolotl calls `load`; a model with a chat template uses `type: chat_template` instead.
+Axolotl calls `load`. A model with a chat template uses `type: chat_template` instead.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from regreason_plugin.data_folder.split import SPLITS
 from regreason_plugin.train.findings import Finding, finding, raise_first
 from regreason_plugin.train.row_tokens import RowTokenizer, load_reference
 
-# Rows on which Axolotl's tokenizer is held against the one lm-eval loads.
+# Number of rows on which Axolotl's tokenizer is compared with the one that lm-eval loads.
 _COMPARED = 32
 
 
 class RegReasonStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # axolotl is untyped
-    """Tokenizes a data folder's rows as lm-eval will score them.
+    """Tokenizes the rows of a data folder into the tokens that lm-eval scores.
 
     Args:
-        tokenizer: As Axolotl loaded it.
+        tokenizer: The tokenizer that Axolotl loaded.
         folder: The data folder.
-        reference: The tokenizer as lm-eval loads it, which must cut text the same.
-        sequence_len: Refuse files with longer rows; None for any length.
+        reference: The tokenizer that lm-eval loads; it must split text in the same way.
+        sequence_len: Longest row allowed, in tokens; a file with a longer row is an error. None
+            for no limit.
     """
 
     def __init__(
@@ -56,9 +57,9 @@ class RegReasonStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # axolo
         """Tokenize a dataset.
 
         Args:
-            dataset: Rows of a data folder, as `datasets` read them.
-            process_count: How many processes may share the work.
-            keep_in_memory: Do not write the result to the cache folder.
+            dataset: Rows of a data folder, as read by `datasets`.
+            process_count: Number of processes that tokenize.
+            keep_in_memory: Whether to keep the result in memory, not in the cache folder.
 
         Returns:
             The dataset with ``input_ids``, ``attention_mask`` and ``labels`` only.
@@ -67,8 +68,8 @@ class RegReasonStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # axolo
             first = dataset[:_COMPARED]
             if _columns(first, self._tokens) != _columns(first, self._reference):
                 raise UserError(
-                    "this config makes a tokenizer that cuts text differently from the "
-                    "AutoTokenizer of the base model, which lm-eval loads; leave out "
+                    "with this config, Axolotl's tokenizer splits text differently from the "
+                    "base model's AutoTokenizer, which lm-eval loads; leave out "
                     "tokenizer_type, tokenizer_use_fast, tokenizer_legacy, tokens and "
                     "added_tokens_overrides"
                 )
@@ -78,8 +79,8 @@ class RegReasonStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # axolo
                 num_proc=process_count,
                 remove_columns=dataset.column_names,
                 keep_in_memory=bool(keep_in_memory),
-                # Axolotl keeps the result under a key that knows the content; this
-                # cache's key would be the pickled tokenizer, which is not stable.
+                # Axolotl caches the result under a key made from the content. The key of this
+                # cache is made from the pickled tokenizer, which differs between runs.
                 load_from_cache_file=False,
                 desc="Tokenizing rows",
             )
@@ -102,7 +103,7 @@ def _columns(batch: dict[str, list[Any]], tokens: RowTokenizer) -> dict[str, lis
 
 
 def row_lengths(tokenized: Any) -> list[int]:
-    """How many tokens each row of a tokenized dataset has."""
+    """Number of tokens in each row of a tokenized dataset."""
     return [
         len(ids)
         for batch in tokenized.select_columns("input_ids").iter(1000)
@@ -113,28 +114,28 @@ def row_lengths(tokenized: Any) -> list[int]:
 def check_lengths(
     lengths: Sequence[int], sequence_len: int, *, name: str = "", config: str | None = None
 ) -> Iterator[Finding]:
-    """Rows that are too long, which Axolotl would stop at without saying how many.
+    """Count rows that are too long; Axolotl would stop without saying how many there are.
 
     Args:
-        lengths: In tokens.
-        sequence_len: The longest allowed.
-        name: Of the file.
-        config: What to call the config.
+        lengths: Number of tokens in each row.
+        sequence_len: Longest row allowed, in tokens.
+        name: Name of the file in the message.
+        config: Name of the config in the message.
     """
     longer = sum(length > sequence_len for length in lengths)
     if longer:
         yield finding(
             "error",
             f"{longer} of {len(lengths)} rows{name and f' of {name}'} are longer than "
-            f"{sequence_len} tokens, the longest {max(lengths)}; raise it, or build the data again "
-            "with --max-prompt-tokens, which cuts every arm alike",
+            f"{sequence_len} tokens, the longest has {max(lengths)}; raise sequence_len, or build "
+            "the data again with --max-prompt-tokens, which shortens every arm equally",
             path=config,
             field="sequence_len",
         )
 
 
 def load(tokenizer: Any, cfg: Any, ds_cfg: Any = None) -> RegReasonStrategy:
-    """What Axolotl calls for ``type: regreason_plugin.train.strategy``."""
+    """Make the strategy; Axolotl calls this for ``type: regreason_plugin.train.strategy``."""
     with stop_on_user_error():
         plugins = PluginManager.get_instance().plugins
         if not any(name.endswith(".RegReasonPlugin") for name in plugins):

@@ -1,7 +1,8 @@
-"""Logits only in the columns where a loss is taken.
+"""Computes logits only in the columns of a batch where a loss is taken.
 
-Most tokens of a row are the prompt's, on which there is no loss, and the head is a small model's
-largest matrix. Loss, gradients and what the log says of the label are the same with and without.
+This saves time and memory: most tokens of a row belong to the prompt, which has no loss, and the
+head is the largest matrix of a small model. Loss, gradients and the label's metrics in the log are
+the same as with all logits.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from transformers import Trainer
 from regreason_plugin.train.row_tokens import IGNORE
 
 Batch = dict[str, Any]
-# (Axolotl's trainer beside it is untyped, and what it sets is of other types than here.)
+# Typed as Any, because Axolotl's trainer is untyped and sets attributes of other types.
 _Trainer: Any = Trainer
 
-# Another loss than that of the model's forward pass, made from all columns; or another layout of
-# rows and columns than that of the batch.
-_OTHERWISE = (
+# Keys that replace the loss of the model's forward pass by one that needs all columns, or that
+# change the batch's layout of rows and columns.
+_NEEDS_ALL_COLUMNS = (
     "cut_cross_entropy",
     "liger_fused_linear_cross_entropy",
     "liger_cross_entropy",
@@ -32,13 +33,13 @@ _OTHERWISE = (
 
 
 class TargetLogits(_Trainer):  # type: ignore[misc]
-    """Goes between Axolotl's trainer and transformers', which takes the loss.
+    """Base class between Axolotl's trainer and transformers' Trainer, which computes the loss.
 
-    Axolotl's counts the tokens of the whole batch before it hands the batch on.
+    Axolotl's trainer counts the tokens of the whole batch before it passes the batch on.
 
     Attributes:
-        target_logits: Whether to leave columns out.
-        loss_labels: ``[B, T]``, the labels in the columns of the last batch's logits.
+        target_logits: Whether to leave out columns without a loss.
+        loss_labels: ``[B, T]``; the labels in the columns of the last batch's logits.
     """
 
     target_logits = False
@@ -47,7 +48,7 @@ class TargetLogits(_Trainer):  # type: ignore[misc]
     def compute_loss(
         self, model: nn.Module, inputs: Batch, *arguments: Any, **keywords: Any
     ) -> Any:
-        """Transformers' or `compute_loss_func`'s loss of the columns that matter."""
+        """Compute the loss of transformers or of `compute_loss_func`, on the kept columns only."""
         if self.target_logits:
             inputs = target_columns(inputs)
         self.loss_labels = inputs["labels"]
@@ -55,13 +56,14 @@ class TargetLogits(_Trainer):  # type: ignore[misc]
 
 
 def target_columns(inputs: Batch) -> Batch:
-    """The batch with logits and labels only where a loss is taken.
+    """The batch, with logits and labels only in the columns where a loss is taken.
 
-    A column is kept where any row has a target token there or right after it. So the column after
-    a kept one is kept, too, if it has a target: position t of what is kept still predicts t + 1.
+    A column is kept if any row has a target token in it or in the next column. So a column with a
+    target follows directly on the column that predicts it, and position t of the kept columns
+    still predicts position t + 1.
 
     Args:
-        inputs: As the model takes it, with ``labels`` ``[B, T]``.
+        inputs: The model's input, with ``labels`` ``[B, T]``.
     """
     labels = inputs["labels"]
     target = (labels != IGNORE).any(dim=0)
@@ -74,20 +76,20 @@ def target_columns(inputs: Batch) -> Batch:
 
 
 def can_leave_out(cfg: Any, model: Any, devices: int) -> bool:
-    """Whether a training may make logits in some columns only.
+    """Whether a training may compute logits in some columns only.
 
     Args:
         cfg: The config as Axolotl has validated it.
         model: A model of transformers, wrapped by peft or not.
-        devices: GPUs among which one process splits a batch (nn.DataParallel), which would split
-            the columns, too.
+        devices: Number of GPUs over which one process splits a batch (nn.DataParallel); with
+            several, the list of columns would be split as well.
     """
-    if any(cfg.get(key) for key in _OTHERWISE):
+    if any(cfg.get(key) for key in _NEEDS_ALL_COLUMNS):
         return False
     if devices > 1 or (cfg.context_parallel_size or 1) > 1:
         return False
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        return False  # it puts tokens of its own before the text
+        return False  # prompt learning puts virtual tokens before the text
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     columns = inspect.signature(base.forward).parameters.get("logits_to_keep")
     return columns is not None and "Tensor" in str(columns.annotation)

@@ -1,7 +1,8 @@
-"""Axolotl's trainer with our loss, and a log of how the label is learnt.
+"""Axolotl's trainer with RegReason's loss, and a log of how well the model learns the label.
 
-The loss is ours with ``regreason_label_share`` or ``regreason_loss_mean: step``. Otherwise it is
-Axolotl's own, untouched: what is logged beside it is read off the logits that were made for it.
+With ``regreason_label_share`` or ``regreason_loss_mean: step``, the loss is that of `label_loss`.
+Otherwise it is Axolotl's own loss, unchanged; the label's metrics in the log are then computed
+from the logits that Axolotl's loss used.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ Batch = dict[str, Any]
 
 
 class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # axolotl is untyped
-    """Trains as Axolotl's does; the plugin calls `prepare` before the first step.
+    """Axolotl's trainer, extended; the plugin calls `prepare` before the first step.
 
     Attributes:
-        tally: Of the steps since the last line of the log.
-        meter: Of what the training takes.
+        tally: Metrics of the label over the steps since the last line of the log.
+        meter: Time and tokens that the training has taken.
     """
 
     label_place: LabelPlace | None = None
@@ -44,9 +45,9 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
     _says_no_logits = True
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Make the accelerator; on a CPU, keep what the processes know of each other."""
+        """Make the accelerator; several processes on a CPU keep their process group."""
         if several_on_a_cpu():
-            # (The arguments have lost what the config says of it.)
+            # The config has this setting, but the training arguments have lost it.
             self.args.accelerator_config.use_configured_state = True
         super().create_accelerator_and_postprocess()
 
@@ -59,16 +60,17 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         file: LineFile | None = None,
         resumed: dict[str, Any] | None = None,
     ) -> None:
-        """Say where the label is, what the loss is, and where the log goes.
+        """Set the position of the label, the loss and the file of the log.
 
         Args:
-            place: Of the label in a row's target.
-            share: r of `label_loss`, whose means are those of a step; None for none.
-            by_step: Take the loss's mean over a step without a share, too; else it is
-                Axolotl's own.
-            about: What a checkpoint says of the training, beside our counts.
-            file: A copy of the log; None in all processes but the first.
-            resumed: What the checkpoint to go on from says.
+            place: Position of the label in a row's target.
+            share: The r of `label_loss`, which takes its means over a step; None for no share.
+            by_step: Whether to take the loss's mean over a step even without a share; otherwise
+                the loss is Axolotl's own.
+            about: Facts about the training, which each checkpoint stores beside the counts.
+            file: File that gets a copy of the log; None in every process but the first.
+            resumed: State of the checkpoint from which the training resumes; None for a new
+                training.
         """
         self.label_place = place
         self._share = share
@@ -81,19 +83,19 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         if resumed is not None:
             self.tally.restore(resumed["tally"], self.accelerator)
         if self._by_step:
-            # With a loss function of its own, Trainer takes no other loss, and leaves the
-            # mean over accumulated batches to it.
+            # With compute_loss_func, Trainer computes no other loss and leaves the mean over
+            # accumulated batches to that function.
             self.compute_loss_func = self._step_loss
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        """A loader whose processes come to its end together."""
-        # (Axolotl turns this off for packed rows, and so for the evaluation that comes next:
-        # where that is not packed, a process with one batch more would wait for ever.)
+        """A data loader that gives every process the same number of batches."""
+        # Axolotl turns even_batches off for packed rows and leaves it off for the evaluation that
+        # follows. If that evaluation is not packed, a process with one more batch waits forever.
         self.accelerator.even_batches = self.args.accelerator_config.even_batches
         return super()._get_dataloader(*args, **kwargs)
 
     def _create_multipack_sampler(self, base_sampler: Any, dataset: Any) -> WholeEpochSampler:
-        """Sample packing that loses no rows; of training and evaluation alike."""
+        """A sampler that packs rows and loses none, for training and for evaluation."""
         args = self.args
         several = args.multipack_real_batches
         batch_size = args.per_device_train_batch_size
@@ -110,11 +112,11 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Any]:
-        """The batches of one optimizer step, and how many tokens it has.
+        """The batches of one optimizer step, and its number of tokens.
 
         Returns:
-            The batches, and for a loss of ours ``[2]``, as of `count_tokens`, over all batches
-            and processes; for Axolotl's, what Trainer counts.
+            The batches, and a count. With a loss of ours, the count is that of `count_tokens`,
+            ``[2]``, summed over all batches and processes; with Axolotl's loss, Trainer's own.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not self._by_step or not batches:
@@ -128,7 +130,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         smoothing = self.args.label_smoothing_factor
         if self.model.training:
             sums = token_sums(outputs.logits, labels, self.label_place, smoothing)
-            # Gradients are averaged over processes, but the counts are those of all.
+            # The counts are sums over all processes, but gradients are averaged over processes.
             loss: Tensor = step_loss(sums, num_items_in_batch, self._share)
             return loss * int(self.accelerator.num_processes)
         sums = token_sums(outputs.logits, self._each_row_once(labels), self.label_place, smoothing)
@@ -143,7 +145,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Axolotl's loss or ours; what it says of the label goes into the tally."""
+        """Compute Axolotl's loss or ours, and add the label's metrics to the tally."""
         if self.label_place is not None and model.training:
             self.meter.add(inputs)
         loss, outputs = super().compute_loss(
@@ -162,15 +164,15 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
     def _say_no_logits(self) -> None:
         if self._says_no_logits and self.is_world_process_zero():
             print(
-                "regreason: this loss makes no logits, so the log has no label_loss, "
-                "explanation_loss and accuracy of labels",
+                "regreason: this loss computes no logits, so the log has no label_loss, no "
+                "explanation_loss and no label accuracy",
                 file=sys.stderr,
                 flush=True,
             )
         self._says_no_logits = False
 
     def _each_row_once(self, labels: Tensor) -> Tensor:
-        """The labels without the rows that fill the last batches of several processes."""
+        """The labels, without the repeated rows that fill up several processes' last batches."""
         state = self.accelerator.gradient_state
         packed = self.args.sample_packing and self.args.eval_sample_packing is not False
         if packed or not state.end_of_dataloader or state.remainder <= 0:
@@ -181,7 +183,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         return labels
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, and beside the training loss what the tally has; also to our own file."""
+        """Log Trainer's values and the tally's, and copy the line to ``log.jsonl``."""
         if self.label_place is None:
             super().log(logs, start_time)
             return
@@ -193,10 +195,10 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
             self._file.add(self.state.global_step, {**logs, "seconds": self.meter.seconds()})
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Evaluate; the metrics say how the label is predicted.
+        """Evaluate, and add the metrics of the label.
 
-        A loss of ours is that of all rows at once: Trainer's mean over batches would depend on
-        how they are cut.
+        A loss of ours is computed over all rows at once, because Trainer's mean over batches
+        depends on how the rows are split into batches.
         """
         if self.label_place is not None:
             self.evaluated.reset()
@@ -208,14 +210,14 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
             loss = step_loss(sums, sums.counts, self._share)
             output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
         if self.label_place is not None:
-            found = self.evaluated.take(self.accelerator)
+            label_metrics = self.evaluated.take(self.accelerator)
             output.metrics.update(
-                {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+                {f"{metric_key_prefix}_{name}": value for name, value in label_metrics.items()}
             )
         return output
 
     def _save_checkpoint(self, model: nn.Module, trial: Any, **kwargs: Any) -> Any:
-        """Save a checkpoint, our counts with it."""
+        """Save a checkpoint, with our counts in it."""
         if self.label_place is not None:
             step = self.state.global_step
             state = {

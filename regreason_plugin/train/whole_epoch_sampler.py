@@ -1,11 +1,11 @@
 """Sample packing that keeps every row in every epoch.
 
-Axolotl's sampler packs the rows as they are shuffled, so the number of packs changes from
-epoch to epoch; it guesses the smallest number and cuts every epoch to it, drops the last packs
-that do not fill a batch, and those that are not enough for all processes. Here rows are packed
-by length, which gives the same number of packs in whatever order they come, and packs are
-split until batches and processes come out even. (Where every row fills a pack of its own there
-is nothing to split, and the first ones come twice, as they do without packing.)
+Axolotl's sampler packs the rows in shuffled order, so the number of packs changes from epoch to
+epoch. It guesses the smallest number, cuts every epoch to that number, and drops the last packs
+if they do not fill a batch for every process. This sampler packs rows by length, which gives the
+same number of packs for every order of the rows. It then splits packs until they fill whole
+batches for all processes. (If every pack holds a single row, no pack can be split, and the first
+packs are repeated, as rows are without packing.)
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from axolotl.utils.samplers.multipack import pack_parallel
 
 
 class WholeEpochSampler(MultipackBatchSampler):  # type: ignore[misc]  # axolotl is untyped
-    """Axolotl's sampler of packed rows, none of them lost.
+    """Axolotl's sampler of packed rows, which here loses no rows.
 
     Args:
-        processes: How many share the batches, one after the other.
-        others: As of Axolotl's sampler.
+        processes: Number of processes, which take the batches in turn.
+        others: Arguments of Axolotl's sampler.
     """
 
     def __init__(self, *others: Any, processes: int = 1, **named: Any) -> None:
@@ -34,17 +34,17 @@ class WholeEpochSampler(MultipackBatchSampler):  # type: ignore[misc]  # axolotl
         )
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Number of batches in an epoch."""
         return self._batches_in_epoch
 
     def __iter__(self) -> Iterator[list[list[int]]]:
-        """The batches of the sampler's epoch; a batch is a list of packs of rows."""
+        """Batches of the current epoch; a batch is a list of packs, a pack a list of rows."""
         packs = self._pack(np.array(list(self.sampler)))
         for start in range(0, len(packs), self.batch_size):
             yield packs[start : start + self.batch_size]
 
     def _pack(self, rows: Any) -> list[list[int]]:
-        """Packs of rows, in the order in which their first rows come."""
+        """Pack the rows; the packs come in the order of their first rows."""
         by_length = np.argsort(-self.lengths[rows], kind="stable")
         packs = pack_parallel(
             self.lengths[rows[by_length]],

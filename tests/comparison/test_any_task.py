@@ -117,12 +117,15 @@ def test_a_config_has_its_task_scored_after_the_training(made: Made) -> None:
     assert words[words.index("--include_path") + 1] == str(made.folder)
     assert words[words.index("--tasks") + 1] == made.name
     for changes, expected in (
-        ({"regreason_eval_include_path": None}, "its task file is not named; let"),
-        ({"regreason_eval_include_path": str(made.data.path)}, "has no task file of it; let"),
-        ({"regreason_eval_include_path": "nowhere"}, "regreason_eval_include_path: is no folder"),
-        ({"regreason_eval": f"{made.name}-gen"}, f"has the label first; write {made.name}$"),
+        ({"regreason_eval_include_path": None}, "but the folder of its file is not set; set"),
+        ({"regreason_eval_include_path": str(made.data.path)}, "has no file for it; set"),
+        (
+            {"regreason_eval_include_path": "nowhere"},
+            "regreason_eval_include_path: is not a folder",
+        ),
+        ({"regreason_eval": f"{made.name}-gen"}, f"the label comes first; write {made.name}$"),
         ({"regreason_eval": f"{made.name}*"}, "lets the model explain first"),
-        ({"regreason_eval": "regreason_*"}, f"those of the data are {made.name}, {made.name}-gen"),
+        ({"regreason_eval": "regreason_*"}, f"tasks of the data are {made.name}, {made.name}-gen"),
     ):
         with pytest.raises(UserError, match=expected):
             read(**changes)

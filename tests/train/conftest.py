@@ -1,4 +1,4 @@
-"""What several rooms of trainings share."""
+"""Fixtures that several tests of trainings share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from helpers.step_training import Trainings
 
 @pytest.fixture(scope="session")
 def train(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Trainings:
-    """Three steps of all rows each, in as many ways as there are names."""
+    """Trainings of three steps with all rows per step, one training for each name."""
     return Trainings(tiny_model, tmp_path_factory.mktemp("steps"))
 
 

@@ -1,4 +1,4 @@
-"""`regreason check`: every finding by a config that has it, and numbers counted another way."""
+"""`regreason check`: a config for every finding, and numbers compared with independent counts."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Check = Callable[..., "Checked"]
 
 @dataclass(frozen=True)
 class Checked:
-    """What the command said."""
+    """Output of the command."""
 
     code: int
     lines: list[str]
     report: str
 
     def of(self, level: str) -> list[str]:
-        """The findings of a level, without the file's name."""
+        """Findings of a level, without the file's name."""
         found = [line for line in self.lines if line.startswith(f"{level}: ")]
         return [re.sub(r"^[\w ]+: (\S*config\.yml(, field |: ))?", "", line) for line in found]
 
@@ -62,7 +62,7 @@ def check(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Check:
-    """Runs the command on a config with changes; fails if it writes anything."""
+    """A function that checks a config with changes; it fails if the command writes anything."""
     monkeypatch.chdir(tmp_path)
 
     def run(change: Change | None = None, *arguments: str, **changes: Any) -> Checked:
@@ -101,11 +101,11 @@ def entry(field: str, value: Any, *, name: str = "datasets") -> Change:
         (key("datasets", ["data"]), "datasets: must be a list of entries with keys"),
         (
             key("learning_rte", 1),
-            "learning_rte: Axolotl knows no such key and would ignore it; did",
+            "learning_rte: Axolotl does not know this key and would ignore it; did",
         ),
         (
             entry("spilt", "train"),
-            "datasets[0].spilt: Axolotl knows no such key and would ignore it",
+            "datasets[0].spilt: Axolotl does not know this key and would ignore it",
         ),
         (key("excess_length_strategy", "drop"), "excess_length_strategy: must be raise"),
         (key("val_set_size", 0.1), "val_set_size: must be 0"),
@@ -113,7 +113,7 @@ def entry(field: str, value: Any, *, name: str = "datasets") -> Change:
         (key("regreason_arm", "shufled"), "regreason_arm: unknown arm 'shufled'; did you mean"),
         (
             key("output_dir", "models/{lora_rank}"),
-            "output_dir: {lora_rank} needs the key lora_rank",
+            "output_dir: {lora_rank} has no value; set the key lora_rank",
         ),
         (entry("path", "nowhere/train/{arm}.jsonl"), "nowhere: no such data folder"),
         (entry("type", "alpaca"), "datasets[0].type: must be regreason_plugin.train.strategy"),
@@ -156,7 +156,7 @@ def test_all_errors_are_listed_not_only_the_first(check: Check, data: DataFolder
         *("datasets[0].weight", "datasets[0].path", "test_datasets[0].path"),
     }
     assert len(found.of("error")) == 8
-    # Nor does a wrong key hide what only shows in the tokens.
+    # A wrong key does not hide an error that shows in the tokens only.
     found = check(key("val_set_size", 0.1), sequence_len=60)
     assert [one.split(":")[0] for one in found.of("error")][:2] == ["val_set_size", "sequence_len"]
     assert all(line.startswith(("error: config.yml, ", "warning: ", "not checked: "))
@@ -188,7 +188,7 @@ def test_a_config_that_is_no_yaml(
 
 
 def test_arms_with_other_rows(check: Check, data: DataFolder, tmp_path: Path) -> None:
-    """By hand, with a manifest to match; the training tells it of the first arm, too."""
+    """The rows were changed by hand, with a manifest to match."""
     copy = tmp_path / "copy"
     shutil.copytree(data.path, copy)
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -206,12 +206,12 @@ def test_arms_with_other_rows(check: Check, data: DataFolder, tmp_path: Path) ->
     assert check(here, **alone).code == 0
     rewrite("shuffled", lambda rows: rows.insert(0, rows.pop()))
     (line,) = check(here, **alone).of("error")
-    assert "shuffled.jsonl: row 1 is another than in train/explanation.jsonl" in line
+    assert "shuffled.jsonl: row 1 differs from that in train/explanation.jsonl" in line
     rewrite("shuffled", lambda rows: rows.append(rows.pop(0)))
     assert check(here, **alone).code == 0
     rewrite("filler", lambda rows: rows[2]["messages"][0].update(content="another prompt"))
     (line,) = check(here, **alone).of("error")
-    assert "filler.jsonl: row 3 is another than in train/explanation.jsonl" in line
+    assert "filler.jsonl: row 3 differs from that in train/explanation.jsonl" in line
 
 
 def test_missing_arms_are_not_checked(check: Check, data: DataFolder, tmp_path: Path) -> None:
@@ -220,7 +220,10 @@ def test_missing_arms_are_not_checked(check: Check, data: DataFolder, tmp_path: 
     (copy / "train/filler.jsonl").unlink()
     found = check(entry("path", f"{copy}/train/{{arm}}.jsonl"), test_datasets=None)
     assert found.code == 0
-    assert "train/filler.jsonl: is not here, so it is not known" in found.of("not checked")[0]
+    assert (
+        "train/filler.jsonl: does not exist, so its rows were not compared"
+        in found.of("not checked")[0]
+    )
 
 
 def test_rows_that_are_too_long_are_counted(
@@ -240,7 +243,7 @@ def test_rows_that_are_too_long_are_counted(
     longer = sum(length > limit for length in train)
     assert 0 < longer < len(train)
     told = f"{longer} of {len(train)} rows of explanation's train files are longer than {limit}"
-    assert f"{told} tokens, the longest {max(train)}" in found.of("error")[0]
+    assert f"{told} tokens, the longest has {max(train)}" in found.of("error")[0]
     assert len(found.of("error")) == 1 + any(length > limit for length in validation)
 
 
@@ -282,19 +285,25 @@ def test_processes_share_the_steps(check: Check) -> None:
 
 def test_an_epoch_ends_with_what_is_left(check: Check) -> None:
     found = check(micro_batch_size=16, num_epochs=2)
-    # 16, 16 and 8 rows, twice.
+    # An epoch has steps of 16, 16 and 8 rows; there are two epochs.
     assert (found.fact("Steps"), found.fact("Epochs")) == ("6", "2")
 
 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (key("lora_dropout", 0.05), "lora_dropout: is 0.05, a regulariser of its own"),
-        (key("weight_decay", 0.01), "weight_decay: is 0.01, a regulariser of its own"),
-        (key("regreason_label_smoothing", 0.1), "regreason_label_smoothing: is 0.1, a regulariser"),
-        (lambda values: values.pop("seed"), "seed: is left out; every run will have Axolotl's"),
+        (key("lora_dropout", 0.05), "lora_dropout: is 0.05: this regulariser"),
+        (key("weight_decay", 0.01), "weight_decay: is 0.01: this regulariser"),
+        (
+            key("regreason_label_smoothing", 0.1),
+            "regreason_label_smoothing: is 0.1: this regulariser",
+        ),
+        (
+            lambda values: values.pop("seed"),
+            "seed: is left out, so every run uses Axolotl's default",
+        ),
         (key("sample_packing", True), "sample_packing: longer texts fill more sequences"),
-        (key("group_by_length", True), "group_by_length: gives every arm another order"),
+        (key("group_by_length", True), "group_by_length: orders the rows by length"),
     ],
 )
 def test_what_can_hurt_a_comparison_is_a_warning(change: Change, line: str, check: Check) -> None:
@@ -327,7 +336,7 @@ def test_special_tokens_that_neutralising_does_not_know(
     tokenizer.save_pretrained(odd)
     found = check(base_model=str(odd))
     assert found.code == 0, found.lines
-    assert "1 special tokens of this tokenizer are not known to neutralising ('@@odd@@')" in (
+    assert "RegReason does not neutralise 1 special tokens of this tokenizer ('@@odd@@')" in (
         "".join(found.of("warning"))
     )
     data = build_data(tmp_path / "held", texts=["a @@odd@@ word"])
@@ -342,14 +351,14 @@ CHAT = {"type": "chat_template", "field_messages": "messages", "ds_type": "json"
 
 
 def test_a_chat_template(check: Check, data: DataFolder, tiny_model: Path) -> None:
-    """The flags that score it; one that lm-eval has to be told; one that cannot be scored."""
+    """One template needs no argument, one needs an argument of lm-eval, one cannot be scored."""
     own = "{{ bos_token }}" + AutoTokenizer.from_pretrained(tiny_model).chat_template
     files = [{"path": f"{data.path}/train/{{arm}}.jsonl", **CHAT}]
     changes: dict[str, Any] = {"datasets": files, "test_datasets": None, "chat_template": "jinja"}
     found = check(chat_template_jinja=own, **changes)
     assert found.code == 0, found.lines
     assert " --apply_chat_template " in found.report
-    assert int(found.fact("Label tokens")) == 40  # a turn begins with its label, one token
+    assert int(found.fact("Label tokens")) == 40  # a turn begins with its label, which is one token
     thinking = own.replace(
         "assistant\n{% endif %}",
         "assistant\n{% if enable_thinking is defined and not enable_thinking %}EMPTY{% endif %}"
@@ -370,7 +379,7 @@ def test_a_chat_template(check: Check, data: DataFolder, tiny_model: Path) -> No
 
 
 def model_arguments(line: str) -> dict[str, Any]:
-    """What a printed command gives as ``--model_args``, as bash and lm-eval read it."""
+    """The ``--model_args`` of a printed command, as bash and lm-eval read them."""
     words = shlex.split(line)
     given = words[words.index("--model_args") + 1]
     return dict(try_parse_json(given) if given.startswith("{") else simple_parse_args_string(given))
@@ -463,12 +472,12 @@ def test_a_sweep_says_once_what_all_runs_share(check: Check, tmp_path: Path) -> 
     assert ',peft="$run",' in found.report
     assert '--output_path "$run"/results' in found.report
     assert found.fact("Steps") == "10"
-    # The same folder for both seeds: the second model would be refused after the first is trained.
+    # Both seeds have the same folder, so the second training would stop.
     found = check(None, "--sweep", str(sweep), output_dir="models/{arm}")
     assert found.code == 2
     assert len(found.of("error")) == 2
-    assert "models/explanation is also that of the run with" in "".join(found.of("error"))
-    # Axolotl would make a run of every letter.
+    assert "models/explanation is also the folder of the run with" in "".join(found.of("error"))
+    # Axolotl would make one run per letter.
     write_config(sweep, {"regreason_arm": "label_only"})
     found = check(None, "--sweep", str(sweep))
     assert found.lines == [f"regreason: {sweep}, field regreason_arm: must be a list of values"]
@@ -476,7 +485,7 @@ def test_a_sweep_says_once_what_all_runs_share(check: Check, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_as_a_process(data: DataFolder, tiny_model: Path, tmp_path: Path) -> None:
-    """Nothing but the findings on standard error, whatever Axolotl logs; 2 as its exit code."""
+    """Standard error has the findings only, whatever Axolotl logs, and the exit code is 2."""
     values = config(tiny_model, data.path, tmp_path / "out", sede=1, val_set_size=0.1)
     write_config(tmp_path / "config.yml", values)
     environment = {k: v for k, v in os.environ.items() if k != "AXOLOTL_DO_NOT_TRACK"}
@@ -506,7 +515,7 @@ def test_as_a_process(data: DataFolder, tiny_model: Path, tmp_path: Path) -> Non
         ("regreason.json", "a model trained with another config; put the keys"),
         ("regreason_state.json", "an unfinished training with another config (regreason_st"),
         ("checkpoint-4/regreason_state.json", "an unfinished training with another config (chec"),
-        ("model-00001-of-00002.safetensors", "model-00001-of-00002.safetensors, and no regrea"),
+        ("model-00001-of-00002.safetensors", "model-00001-of-00002.safetensors, but no regrea"),
     ],
 )
 def test_a_fixed_folder_of_another_run(file: str, what: str, check: Check, tmp_path: Path) -> None:

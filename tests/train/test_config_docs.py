@@ -1,4 +1,4 @@
-"""What the shipped configs say of their keys: all of it there, and the defaults true."""
+"""The comments of the shipped configs: every key is explained, with its true default."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CONFIGS = {
     for file in sorted(SHIPPED.rglob("*.yml"))
     if "base_model" in yaml.safe_load(file.read_text(encoding="utf-8"))
 }
-# The one whose comments the other GPU configs go by.
+# The config whose comments hold for the other GPU configs as well.
 REFERENCE = "gpu/mistral-7b-qlora.yml"
 SHORT = [name for name in CONFIGS if name.startswith("gpu/") and name != REFERENCE]
-# Where Axolotl's schema has no default, and what happens then stands elsewhere in its code.
+# Keys without a default in Axolotl's schema; the default is elsewhere in its code.
 ELSEWHERE = {
     "adapter": "all weights",
-    "attn_implementation": "what transformers takes",
+    "attn_implementation": "the choice of transformers",
     "chat_template": "the tokenizer's",
     "dataset_num_proc": "the number of cores",
     "dataset_prepared_path": "last_run_prepared",
@@ -39,13 +39,13 @@ ELSEWHERE = {
     "lora_o_kernel": "on",
     "max_grad_norm": "1",
     "adam_beta2": "0.999",
-    "regreason_arm": "whatever arm the files below are of",
-    "save_strategy": "one an epoch",
+    "regreason_arm": "the arm of the files below",
+    "save_strategy": "once per epoch",
     "save_total_limit": "4",
     "seed": "42",
     "warmup_ratio": "0.03",
     "warmup_steps": "3 % of all steps",
-    # Of a dataset's entry.
+    # Keys of a dataset's entry.
     "ds_type": "json",
     "field": "text",
     "field_messages": "messages",
@@ -61,7 +61,7 @@ class Key(NamedTuple):
 
 
 def keys_of(text: str) -> list[Key]:
-    """The keys with the comments right above them; keys without a blank line share one."""
+    """Keys with the comments right above them; keys without a blank line between share one."""
     keys: list[Key] = []
     comment: list[str] = []
     fresh = True
@@ -80,7 +80,7 @@ def keys_of(text: str) -> list[Key]:
 
 
 def stated(comment: str) -> str | None:
-    """The default as a comment states it; empty for "No default.", None where it does not."""
+    """The default that a comment states; empty for "No default.", None if it states none."""
     if "No default." in comment:
         return ""
     found = re.search(r"Default(?: here)?: (.+?)(?:[,.:;](?:\s|$)|$)", comment)
@@ -106,12 +106,12 @@ def test_every_key_is_explained_where_it_stands(name: str) -> None:
     if name in SHORT:
         explained = {key.name for key in keys_of(CONFIGS[REFERENCE])}
         assert Path(REFERENCE).name in CONFIGS[name]
-        # Less to read than the reference, and what it does otherwise is explained where it stands.
+        # A short config is shorter than the reference, and explains each difference in place.
         assert len(CONFIGS[name]) < 0.6 * len(CONFIGS[REFERENCE])
     for key in keys:
         if key.name in explained and (key.nested or name in SHORT) and not key.comment:
             continue
-        # (A path stands in the line of its list, and an entry like another is said once.)
+        # A path stands in the line of its list, and equal entries are explained once.
         if key.name in ("path", "enable_thinking") or (key.nested and key.name in explained):
             continue
         assert stated(key.comment) is not None, key
@@ -127,9 +127,9 @@ def test_the_defaults_are_those_of_axolotl(name: str) -> None:
     for key in keys_of(CONFIGS[name]):
         said = stated(key.comment)
         if name in SHORT and not key.comment:
-            continue  # as the reference has it
+            continue  # the reference explains it
         if key.nested:
-            # (Those that are explained, the first time; a second entry is like the first.)
+            # Nested keys are explained in the first entry only.
             if key.name not in ELSEWHERE or key.name in entries:
                 continue
             entries.add(key.name)
@@ -156,7 +156,7 @@ def test_the_defaults_are_those_of_axolotl(name: str) -> None:
 def test_every_key_of_the_plugin_is_there(name: str) -> None:
     values = yaml.safe_load(CONFIGS[name])
     given = {key: value for key, value in values.items() if key.startswith("regreason_")}
-    # As they are, they change nothing but the arm, and the mean where a step is cut.
+    # The shipped values change only the arm, and the loss's mean if a step is split.
     cut = values.get("gradient_accumulation_steps", 1) > 1
     assert given.pop("regreason_loss_mean") == ("step" if cut else None)
     defaults = RegReasonArgs().model_dump(
@@ -174,7 +174,7 @@ def test_the_head_says_what_a_user_needs(name: str) -> None:
     (model_args,) = re.findall(r"--model_args (\S+)", head)
     given = simple_parse_args_string(model_args)
     thinking = {"enable_thinking": False} if "chat_template_kwargs" in values else {}
-    # As `regreason check` and the scoring after a training load it.
+    # `regreason check` and the scoring after a training load the model in this way.
     as_trained = {"torch_dtype": torch.bfloat16 if values["bf16"] else None, **values}
     assert given == {
         "pretrained": values["base_model"],
@@ -185,7 +185,7 @@ def test_the_head_says_what_a_user_needs(name: str) -> None:
     chat = values["datasets"][0]["type"] == "chat_template"
     assert ("regreason eval --model regreason-hf --apply_chat_template" in head) == chat
     assert ("enable_thinking=False" in head) == ("chat_template_kwargs" in values)
-    # What the build cuts to fits.
+    # The lengths that the build allows fit into sequence_len.
     limits = re.search(r"--max-prompt-tokens (\d+) --max-target-tokens (\d+)", head)
     assert limits
     assert int(limits[1]) + int(limits[2]) < values["sequence_len"] - 60

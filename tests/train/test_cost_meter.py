@@ -1,4 +1,4 @@
-"""Tokens and seconds of a training, over its parts."""
+"""Tokens and seconds of a training, summed over its parts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from regreason_plugin.train.cost_meter import Meter, count_read
 
 
 class Twice:
-    """An accelerator of two processes that read alike."""
+    """An accelerator of two processes that read the same rows."""
 
     def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:
         assert reduction == "sum"
         return 2 * tensor
 
 
-# Packed rows are numbered; 0 is padding.
+# The numbers are those of the packed rows; 0 is padding.
 MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 2, 2]])
 
 
@@ -47,7 +47,7 @@ def test_where_nothing_tells_padding_there_is_no_count() -> None:
     meter.add({"attention_mask": MASK})
     meter.add({})
     assert meter.cost(accelerator).tokens is None
-    # And a training that goes on from there has none either.
+    # A training that resumes from there does not know its tokens either.
     resumed = Meter(meter.state(accelerator))
     resumed.add({"attention_mask": MASK})
     assert resumed.cost(accelerator).tokens is None
@@ -56,7 +56,7 @@ def test_where_nothing_tells_padding_there_is_no_count() -> None:
 @pytest.mark.parametrize("padded_left", [False, True])
 def test_packed_rows_without_a_mask_are_told_from_padding(padded_left: bool) -> None:
     rows = [[0, 1, 2, 3], [0, 1], [0, 1, 2]]
-    # The last row ends on a token without a target, as some chat templates have it.
+    # The last row ends with a token without a target, as with some chat templates.
     targets = [[-100, -100, 7, 8], [-100, 9], [-100, 5, -100]]
     parts = [*zip(rows, targets, strict=True)]
     nothing = ([0, 1], [-100, -100])

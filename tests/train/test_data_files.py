@@ -1,4 +1,4 @@
-"""Placeholders in paths, and what a config is called."""
+"""Placeholders in paths, and the name of a config in messages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def test_every_data_path() -> None:
 
 
 def test_a_placeholder_without_a_value() -> None:
-    with pytest.raises(UserError, match=r"x.yml, field output_dir: \{seed\} needs the key seed"):
+    with pytest.raises(
+        UserError, match=r"x.yml, field output_dir: \{seed\} has no value; set the key seed"
+    ):
         filled(output_dir="models/{seed}")
 
 

@@ -1,4 +1,4 @@
-"""The DeepSpeed files by DeepSpeed's own check, with "auto" filled in as a training does it."""
+"""DeepSpeed's own check accepts the shipped files, with "auto" filled in as in a training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HIDDEN = 32
 
 
 def checked(given: dict[str, Any], tmp_path: Path) -> tuple[dict[str, Any], Any]:
-    """A file's settings as transformers completes them, and as DeepSpeed reads those."""
+    """A file's settings as transformers completes them, and as DeepSpeed then reads them."""
     import torch
     from deepspeed.runtime.config import DeepSpeedConfig
     from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
@@ -56,7 +56,7 @@ def test_deepspeed_takes_it(name: str, tmp_path: Path) -> None:
     if name != "zero1":
         assert read.zero_config.reduce_bucket_size == HIDDEN * HIDDEN
     if name.startswith("zero3"):
-        # Without it, what is saved is a shard.
+        # Without this key, only a shard of the weights is saved.
         assert read.zero_config.gather_16bit_weights_on_model_save
 
 
@@ -68,7 +68,7 @@ def test_a_mistyped_key_is_found(name: str, tmp_path: Path) -> None:
         wrong[f"{key}x"] = zero[key]
         given = {**FILES[name], "zero_optimization": wrong}
         if zero[key] == "auto":
-            # Nobody fills it in, and DeepSpeed drops it without a word.
+            # Nothing fills this "auto" in, and DeepSpeed silently drops the key.
             assert '"auto"' in json.dumps(checked(given, tmp_path)[0])
         else:
             with pytest.raises((ValidationError, ValueError), match=f"{key}x"):
@@ -77,7 +77,7 @@ def test_a_mistyped_key_is_found(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_key_outside_is_deepspeeds(name: str) -> None:
-    """DeepSpeed ignores these when they are mistyped, so they are held against its own names."""
+    """DeepSpeed silently ignores a mistyped key here, so the test compares keys with its names."""
     from deepspeed.runtime import constants, precision_config
     from deepspeed.runtime.zero import config as zero
 

@@ -1,4 +1,4 @@
-"""The whole grid as typed: a sweep of arms and seeds, scored as it goes, and one table."""
+"""A whole grid by its commands: a sweep of arms and seeds, scoring of each model, and one table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TASK = "regreason_coqa_on_topic"
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A folder in which the sweep has run; the models are in ``models``."""
+    """The folder in which the sweep has run; its models are in ``models``."""
     folder = tmp_path_factory.mktemp("grid")
     build_data(folder / "data")
     stale = folder / "models/label_only-1/eval/base/results_2020-01-01T00-00-00.json"
@@ -67,7 +67,7 @@ def test_every_run_is_scored_with_its_own_adapter(grid: Path, tiny_model: Path) 
         scores[name] = content["results"][TASK]["nll,none"]
         assert "Initializing regreason-hf" in (models / name / "eval.log").read_text()
     assert len({round(score, 6) for score in scores.values()}) == len(names)
-    # By transformers alone, without lm-eval.
+    # The expected value comes from transformers alone, without lm-eval.
     rows = read_rows(grid / "data", "test.jsonl")[:LIMIT]
     for name in ("label_only-2", "explanation-1"):
         scorer = PlainScorer(tiny_model, models / name)
@@ -93,7 +93,7 @@ def test_the_card_has_the_scores(grid: Path) -> None:
     (row,) = (line for line in text.splitlines() if line.startswith(f"| {TASK} "))
     assert nll in row
     assert "# explanation, seed 2" in text
-    # Axolotl's own card, with the whole config in it, is gone.
+    # Axolotl's own card, which holds the whole config, is gone.
     assert "micro_batch_size" not in text
 
 
@@ -116,7 +116,7 @@ def test_one_command_makes_the_table_of_the_grid(grid: Path, tmp_path: Path) -> 
     assert difference.value == pytest.approx(means["explanation"] - means["label_only"])
     assert difference.over == "groups"
     assert saved.settings[0].documents == LIMIT
-    # What each model was trained with, and how it learnt, stands beside its scores.
+    # The report has each model's training settings and learning curve beside its scores.
     assert {(run.arm, run.seed, run.training["steps"]) for run in saved.runs} == {
         (arm, seed, 20) for arm in ARMS for seed in SEEDS
     }

@@ -1,4 +1,4 @@
-"""Label and other tokens apart: a plain loop over rows says what is expected."""
+"""Losses of label tokens and other tokens, compared with a plain loop over rows."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from regreason_plugin.train.label_loss import count_tokens, step_loss, token_sum
 from regreason_plugin.train.label_span import LabelPlace, locate_labels
 
 IGNORE = -100
-# One begins with another, and one ends with another.
+# One label is a prefix of another, and one is a suffix of another.
 LABELS = ((1, 2, 3), (2, 3), (1, 2), (5,), (3,))
 places = st.builds(
     lambda first, after: LabelPlace(LABELS, first, 0 if first else after),
     st.booleans(),
     st.integers(0, 2),
 )
-# Lengths of a row's prompt and of its target beyond the label.
+# Lengths of a row's prompt and of its target after the label.
 shapes = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6)), min_size=1, max_size=6)
 
 
 def rows_of(place: LabelPlace, shapes: list[tuple[int, int]]) -> list[tuple[list[int], list[bool]]]:
-    """Rows of labels; those of the other tokens are above 10."""
+    """Rows of ``labels``; tokens above 10 belong to no label."""
     rows = []
     for number, (prompt, more) in enumerate(shapes):
         label = list(place.labels[(number + more) % len(place.labels)])
@@ -111,7 +111,7 @@ def test_a_step_in_parts_is_the_step_at_once(
 
 
 def test_a_mean_over_all_is_the_share_of_the_tokens() -> None:
-    """With r as large as the labels' part of the tokens, it is the ordinary loss."""
+    """If r is the label's part of the target tokens, the loss is the ordinary one."""
     place = LabelPlace(((1,),), True)
     rows = rows_of(place, [(2, 4), (3, 0), (1, 7)])
     labels = padded([labels for labels, _ in rows], IGNORE, False)
@@ -189,10 +189,16 @@ def test_every_row_is_held_against_the_place() -> None:
     place = locate_labels(rows, expected, Words(), "label_first")
     assert place.labels == ((32, ord("1")), (32, ord("2")), (32, ord("5")))
     for wrong, says in (
-        ([*rows, [IGNORE, *ids(" 3\nw"), IGNORE, *ids("hy", 1)]], "in one piece"),
-        ([*rows, [IGNORE, IGNORE]], "in one piece"),
-        ([*rows, rows[0]], "labels found in the tokenized rows are 2 x 1, 2 x 2, 1 x 5"),
-        ([[IGNORE, *ids(" good\nwhy", 1)]], "row 0 has no label where order label_first has it"),
+        (
+            [*rows, [IGNORE, *ids(" 3\nw"), IGNORE, *ids("hy", 1)]],
+            "row 4 is empty or not contiguous",
+        ),
+        ([*rows, [IGNORE, IGNORE]], "row 4 is empty or not contiguous"),
+        ([*rows, rows[0]], "tokenized rows have the labels 2 x 1, 2 x 2, 1 x 5, but"),
+        (
+            [[IGNORE, *ids(" good\nwhy", 1)]],
+            "row 0 has no label where order label_first expects",
+        ),
     ):
         with pytest.raises(UserError, match=says):
             locate_labels(wrong, expected, Words(), "label_first")
@@ -202,7 +208,7 @@ def test_every_row_is_held_against_the_place() -> None:
 
 
 def choices(texts: list[str], written: list[str] | None = None, **others: Any) -> list[str]:
-    """What decides between labels of these texts, one letter a token."""
+    """The tokens that decide between labels with these texts, one letter per token."""
     rows = [[IGNORE, *ids(f"{text}\nwhy", 1)] for text in written or texts]
     names = [text.strip() for text in texts]
     expected = Counter(names.index(text.strip()) + 1 for text in written or texts)
@@ -211,16 +217,16 @@ def choices(texts: list[str], written: list[str] | None = None, **others: Any) -
 
 
 def test_one_token_decides_where_the_labels_differ_in_their_last_only() -> None:
-    # In the order of the labels, which breaks a tie in scoring.
+    # They are in the order of the labels, which breaks ties in scoring.
     assert choices([" b", " a", " c"]) == ["b", "a", "c"]
     assert choices([" is low", " is mow"]) == []
     assert choices([" level a", " level c", " level b"]) == ["a", "c", "b"]
-    # A mark at the end, a longer label, a label cut in two ways, one that no row has.
+    # An end marker, a longer label, a label with two tokenizations, a label that no row has.
     assert choices([" a.", " b."]) == []
     assert choices([" a", " bc"]) == []
     assert choices([" a", " b"], [" a", " b", "a"]) == []
     assert choices([" a", " b", " c"], [" a", " b"]) == []
-    # Scores by character are other scores where labels differ in length.
+    # Scores normalised by characters differ if labels differ in length.
     assert choices([" a", " b"], normalise="characters") == ["a", "b"]
 
 

@@ -1,4 +1,4 @@
-"""Counts that go on after a resume, and an evaluation without the rows that fill batches."""
+"""Counts that continue after a resume, and metrics of the label in a batch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_counts_go_on_where_they_were_saved() -> None:
     for tally in (whole, killed):
         tally.add(logits(), LABELS)
         tally.take(accelerator)
-        tally.add(logits() + 1, LABELS)  # not in the log yet
+        tally.add(logits() + 1, LABELS)  # not logged yet
     state = killed.state(accelerator)
     assert killed.seen(accelerator) == {"label_tokens_seen": 4, "target_tokens_seen": 10}
     resumed.restore(state, accelerator)
@@ -48,7 +48,7 @@ def test_counts_go_on_where_they_were_saved() -> None:
         tally.add(logits() * 3, LABELS)
     assert resumed.seen(accelerator) == whole.seen(accelerator)
     assert resumed.take(accelerator) == whole.take(accelerator)
-    # Of several processes, one goes on with the sums.
+    # Only one of several processes goes on with the sums.
     beside.restore(state, NotFirst())
     assert beside.take(NotFirst()) == {}
 
@@ -69,7 +69,7 @@ def test_without_logits_tokens_are_counted_still() -> None:
 
 
 def accuracy(place: LabelPlace, likely: list[list[int]], labels: list[list[int]]) -> Any:
-    """What the log has of a batch in which these tokens are the likeliest, position by position."""
+    """Logged metrics of a batch in which these tokens are the most likely at their positions."""
     scores = torch.nn.functional.one_hot(torch.tensor(likely), 12).float()
     tally = Tally(place)
     tally.add(scores, torch.tensor(labels))
@@ -79,7 +79,7 @@ def accuracy(place: LabelPlace, likely: list[list[int]], labels: list[list[int]]
 
 def test_an_accuracy_is_called_what_it_is() -> None:
     labels = [[IGNORE, 3, 1, 9], [IGNORE, 3, 2, 9]]
-    # Right; and likelier than its rival 1, though less so than 7, which is no label.
+    # Correct, because it beats the other label, 1; the more likely 7 is no label.
     likely = [[3, 1, 9, 0], [3, 7, 9, 0]]
     both = ((3, 1), (3, 2))
     assert accuracy(LabelPlace(both, True, 0, (1, 2)), likely, labels) == {"label_acc": 0.5}
@@ -90,7 +90,7 @@ def test_an_accuracy_is_called_what_it_is() -> None:
 
 
 def test_tokens_after_the_true_first_ones_are_no_labels() -> None:
-    """Three tokens: given the first two the last is sure, and the model still takes the other."""
+    """Two of three tokens determine the label, and yet the model predicts the other label."""
     first, second = (1, 4, 5), (2, 6, 7)
     labels = [[IGNORE, *first, 9], [IGNORE, *second, 9]]
     likely = [[2, 4, 5, 9, 0], [1, 6, 7, 9, 0]]

@@ -1,4 +1,4 @@
-"""The estimate of memory: counts of published models, and what PyTorch and bitsandbytes keep."""
+"""The memory estimate, compared with published models, PyTorch and bitsandbytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from regreason_plugin.train.check.memory import (
     read_shape,
 )
 
-# As on the models' cards and in their files.
+# Numbers from the models' cards and files.
 PUBLISHED: list[tuple[Any, int]] = [
     (
         MistralConfig(
@@ -57,7 +57,7 @@ MISTRAL = PUBLISHED[0][0]
 
 
 class Config(dict[str, Any]):
-    """Stands for Axolotl's config: a missing key is None."""
+    """Stand-in for Axolotl's config: a missing key is None."""
 
     def __getattr__(self, name: str) -> Any:
         return self.get(name)
@@ -101,7 +101,7 @@ def test_the_number_of_lora_weights_is_pefts(targets: dict[str, Any], mistral: M
 
 @pytest.mark.parametrize("family", [LlamaConfig, MistralConfig, Qwen3Config])
 def test_a_block_keeps_what_pytorch_keeps(family: Any) -> None:
-    """The bytes that are saved for the backward pass, by four blocks less those of two."""
+    """Bytes saved for the backward pass by four blocks, minus those saved by two."""
     kept, shapes, tokens = {}, {}, 2 * 256
     for layers in (2, 4):
         config = family(
@@ -112,7 +112,7 @@ def test_a_block_keeps_what_pytorch_keeps(family: Any) -> None:
             config, dtype=torch.bfloat16, attn_implementation="sdpa"
         )
         weights = {w.untyped_storage().data_ptr() for w in (*model.parameters(), *model.buffers())}
-        # (Held, so that no storage is freed and its place given to another.)
+        # Keep the storages, so that none is freed and its address used again.
         saved: dict[int, Any] = {}
 
         def keep(tensor: Any, saved: dict[int, Any] = saved, weights: Any = weights) -> Any:
@@ -143,7 +143,7 @@ def test_four_bits_are_as_many_as_bitsandbytes_keeps(mistral: ModelShape) -> Non
 
 
 def test_parts_of_the_papers_student(mistral: ModelShape) -> None:
-    """Mistral-7B in 4 bit, rows of at most 500 tokens, four at a time."""
+    """A config of Mistral-7B in 4 bit, with four rows of at most 500 tokens at a time."""
     parts = estimate(qlora(), mistral, 500, 1, {})
     lora = 16 * 32 * (2 * 8192 + 2 * 5120 + 3 * 18432)
     block = 16 * 4096 + 4 * (4096 + 1024) + 8 * 14336

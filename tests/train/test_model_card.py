@@ -1,4 +1,4 @@
-"""The model card: what it says, and that text from outside is no markup in it."""
+"""The model card: its content, and that foreign text in it is never markup."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def card(folder: Path, scored: dict[str, Any] | None = None, **changes: Any) -> 
 
 
 def table(body: str) -> dict[str, list[str]]:
-    """Cells of the tables as a reader sees them, by the first cell of the row."""
+    """Cells of the rendered tables, by the first cell of their row."""
     rows: dict[str, list[str]] = {}
     row: list[str] = []
     for token in MarkdownIt("commonmark").enable("table").parse(body):
@@ -82,7 +82,7 @@ def test_it_says_how_the_model_was_trained(tmp_path: Path) -> None:
         "tags": ["regreason", "axolotl", "qlora"],
     }
     said = {name: cells[0] for name, cells in table(body).items() if cells}
-    assert said["which comes first"] == "label"
+    assert said["first in the target"] == "label"
     assert said["label's share of the loss"] == "0.5"
     assert said["budget"] == "tokens"
     assert said["seed"] == "7"
@@ -91,12 +91,12 @@ def test_it_says_how_the_model_was_trained(tmp_path: Path) -> None:
     assert said["sha256 of the config"] == "12" * 32
     assert said["tokens read"] == "7,654,321"
     assert said["time (seconds)"] == "4,321, on <NVIDIA> H100"
-    assert (said["memory at most (GiB)"], said["GPU memory at most (GiB)"]) == ("1.5", "20")
+    assert (said["peak memory (GiB)"], said["peak GPU memory (GiB)"]) == ("1.5", "20")
     assert SHA in body
-    assert "`shuffled`, the label and the words of its explanation in another order" in body
+    assert "`shuffled`, whose target is the label and the words of its explanation in" in body
     assert "Not scored yet." in body
     assert "GENERATED" not in body
-    # A path of the machine that trained it is nobody's business.
+    # The card does not show paths of the machine that trained the model.
     assert "/home/someone" not in body
 
 
@@ -106,7 +106,9 @@ def test_generated_data_are_called_so_and_a_full_training_has_no_adapter(tmp_pat
     assert front["library_name"] == "transformers"
     assert "**The conversations are GENERATED" in body
     assert "peft" not in body.lower()
-    assert table(body)["label's share of the loss"] == ["none: its part of the target tokens"]
+    assert table(body)["label's share of the loss"] == [
+        "not fixed: the label's part of the target tokens"
+    ]
     own = "each micro-batch (Axolotl's own loss)"
     for share, mean, said in (
         (None, None, own),
@@ -161,7 +163,7 @@ def test_a_name_is_never_markup(tmp_path: Path, base: str) -> None:
     assert shown in {span.replace("\\|", "|") for span in spans}
     headings = [tokens[n + 1].content for n, t in enumerate(tokens) if t.type == "heading_open"]
     assert headings == ["shuffled, seed 7", "Training", "Scores", "Use", "Licence"]
-    # What a reader would paste says the same.
+    # The command that a reader would paste names the same model.
     (python,) = (t.content for t in tokens if t.type == "fence" and t.info == "python")
     values: dict[str, Any] = {}
     (line,) = re.findall(r"^base = .*$", python, re.MULTILINE)
@@ -195,5 +197,5 @@ def test_a_task_of_ones_own_names_its_labels_and_how_to_score_it(tmp_path: Path)
     assert words[words.index("--tasks") + 1] == "tickets"
     rows = table(body)
     assert "mean, 1 task" in rows
-    # No kappa without an order, no area of three labels.
+    # There is no kappa for unordered labels and no AUROC for three labels.
     assert len(rows["tickets"]) == 6

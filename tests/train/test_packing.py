@@ -1,4 +1,4 @@
-"""Packed rows: each of them in every epoch, on one process and on several."""
+"""Sample packing keeps every row in every epoch, on one process and on several."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CAPACITY = 100
 
 
 class Shuffled:
-    """A sampler with another order every epoch."""
+    """A sampler with a different order in every epoch."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
@@ -40,7 +40,7 @@ def make(lengths: list[int], batch_size: int, processes: int, bin_size: int = 0)
 
 
 def on_processes(sampler: Any, processes: int) -> list[list[list[list[int]]]]:
-    """What each process gets in one epoch, as accelerate shares it out."""
+    """The batches that accelerate gives to each process in one epoch."""
     shards = [BatchSamplerShard(sampler, processes, rank, even_batches=False)
               for rank in range(processes)]  # fmt: skip
     epoch = sampler.sampler.epoch
@@ -65,7 +65,7 @@ def test_an_epoch_has_every_row_once(
     sampler = make(lengths, batch_size, processes, bin_size)
     for _ in range(3):
         shared = on_processes(sampler, processes)
-        # As many batches for every process, and none that is short.
+        # Every process has the same number of batches, and all batches are full.
         assert {len(batches) for batches in shared} == {len(sampler) // processes}
         assert all(len(batch) == batch_size for batches in shared for batch in batches)
         packs = [pack for batches in shared for batch in batches for pack in batch]
@@ -82,7 +82,7 @@ def test_epochs_are_in_another_order() -> None:
         map(len, (pack for batch in second for pack in batch))
     )
     assert first != second
-    # Packs are not in the order of their lengths, by which they were made.
+    # Packs are made by length, but they do not come in the order of their lengths.
     longest = [max(pack) for batch in first for pack in batch]
     assert longest != sorted(longest)
 
@@ -101,7 +101,7 @@ def test_rows_that_fill_a_pack_each_come_twice_where_processes_need_them() -> No
 
 @pytest.mark.slow
 def test_axolotls_own_sampler_loses_rows() -> None:
-    """Or this module is no longer needed."""
+    """If Axolotl's sampler loses no rows, `WholeEpochSampler` is no longer needed."""
     from axolotl.utils.samplers import MultipackBatchSampler
 
     lengths = np.random.default_rng(0).integers(5, 60, 45)

@@ -1,4 +1,4 @@
-"""The probe batch: the prompts of all arms and seeds, cut where evaluation decides."""
+"""The probe batch: the same prompts for all arms and seeds, up to the position of the decision."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def test_prompts_end_where_evaluation_decides(
         sequence, place = context.decides
         assert prompt == sequence[: place + 1]
         assert sorted(batch.choices) == context.choices
-        # What was trained begins with it, too.
+        # The trained tokens begin with this prompt as well.
         if not chat and data.order == "label_first":
             whole = " ".join(turn.content for turn in row.messages)
             assert tokenizer(whole).input_ids[: len(prompt)] == list(prompt)
 
 
 def lm_eval_requests(lm: Any, prompt: str, order: Order, *, chat: bool) -> list[Any]:
-    """As the tasks ask for the five labels, those of the twins at once and not after a text."""
+    """The tasks' requests for the five labels; those of generative twins have no explanation."""
     if chat:
         prompt = lm.apply_chat_template([{"role": "user", "content": prompt}])
     first = order == "label_first"
@@ -99,7 +99,7 @@ def test_means_over_the_batch_with_the_model_left_as_it_was(tiny_model: Path) ->
     assert found["logit_lens_entropy_by_layer"][-1] == pytest.approx(found["output_entropy"])
     assert len(found["activation_entropy_by_layer"]) == 3
     assert "matrix_entropy_by_layer" not in found
-    # Labels that do not part at one token have no entropy between them.
+    # Labels that do not differ at one position have no label entropy.
     assert "label_entropy" not in measure_batch(
         model, ProbeBatch(prompts, ()), torch.device("cpu"), rows=8
     )

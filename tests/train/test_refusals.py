@@ -1,4 +1,4 @@
-"""What would silently train the wrong thing stops the run with one line and code 2."""
+"""A config that would silently train the wrong thing stops with one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def path(name: str, file: str) -> Change:
     )
 
 
-UNKNOWN = "Axolotl knows no such key and would ignore it; "
-ARM_MISSING = "{arm} needs the key regreason_arm, on the top level or from --sweep"
+UNKNOWN = "Axolotl does not know this key and would ignore it; "
+ARM_MISSING = "{arm} has no value; set the key regreason_arm on the top level or in the sweep"
 NOT_TRAIN = "must be a file of train/, not of "
 BY_STEP, MICRO_BATCH = {"regreason_loss_mean": "step"}, {"regreason_loss_mean": "micro_batch"}
-NO_TEST = "the test set chooses nothing"
+NO_TEST = "the test set must not take part in a training"
 CUT = "axolotl.integrations.cut_cross_entropy"
 
 
@@ -79,7 +79,7 @@ CUT = "axolotl.integrations.cut_cross_entropy"
         ),
         (
             key("regreason_checked_config", "x"),
-            "regreason_checked_config: is for the plugin, which",
+            "regreason_checked_config: is set by the plugin itself",
         ),
         (
             lambda values: values.update(
@@ -102,21 +102,21 @@ CUT = "axolotl.integrations.cut_cross_entropy"
         ),
         (
             key("regreason_loss_mean", "steps"),
-            "regreason_loss_mean: must be step or micro_batch, or left out, which is micro_batch",
+            "regreason_loss_mean: must be step or micro_batch; left out, it is micro_batch",
         ),
         (
             lambda values: values.update(regreason_label_share=0.5, **MICRO_BATCH),
-            "regreason_loss_mean: must be step, or left out, with regreason_label_share, whose",
+            "regreason_loss_mean: must be step, or left out, with regreason_label_share, which",
         ),
         (
             lambda values: values.update(**BY_STEP, context_parallel_size=2),
-            "context_parallel_size: must be 1 with regreason_loss_mean: step: a row cut",
+            "context_parallel_size: must be 1 with regreason_loss_mean: step: the plugin",
         ),
         (
             lambda values: values.update(
                 **BY_STEP, plugins=[*values["plugins"], f"{CUT}.CutCrossEntropyPlugin"]
             ),
-            "cut_cross_entropy: must be false with regreason_loss_mean: step, which computes",
+            "cut_cross_entropy: must be false with regreason_loss_mean: step: the plugin computes",
         ),
         (
             lambda values: values.update(
@@ -135,14 +135,17 @@ CUT = "axolotl.integrations.cut_cross_entropy"
             "use_eaft: must be false with regreason_loss_mean: micro_batch",
         ),
         (key("regreason_budget", "row"), "regreason_budget: must be rows, steps or tokens"),
-        (key("max_steps", 9), "max_steps: is for regreason_budget: steps, but the budget is rows"),
+        (
+            key("max_steps", 9),
+            "max_steps: belongs to regreason_budget: steps, but the budget is rows",
+        ),
         (
             lambda values: values.update(regreason_budget="tokens", max_steps=9),
-            "max_steps: is for regreason_budget: steps, but the budget is tokens",
+            "max_steps: belongs to regreason_budget: steps, but the budget is tokens",
         ),
         (
             key("regreason_target_tokens", 9),
-            "regreason_target_tokens: is for regreason_budget: tokens, but the budget is rows",
+            "regreason_target_tokens: belongs to regreason_budget: tokens, but the budget is rows",
         ),
         (
             key("regreason_budget", "steps"),
@@ -185,8 +188,8 @@ CUT = "axolotl.integrations.cut_cross_entropy"
         (entry("ds_type", "csv"), "datasets[0].ds_type: must be json"),
         (entry("split", "train[:50%]"), "datasets[0].split: must be train"),
         (entry("shards", 2), "datasets[0].shards: must be off"),
-        (entry("data_files", "x.jsonl"), "datasets[0].data_files: is not read for a file"),
-        (entry("name", "x"), "datasets[0].name: is for the plugin"),
+        (entry("data_files", "x.jsonl"), "datasets[0].data_files: has no effect if path"),
+        (entry("name", "x"), "datasets[0].name: is set by the plugin itself"),
         (entry("roles_to_train", ["user"]), "datasets[0].roles_to_train: must be [assistant]"),
         (
             key("regreason_arm", "shufled"),
@@ -194,7 +197,7 @@ CUT = "axolotl.integrations.cut_cross_entropy"
         ),
         (key("regreason_arm", ["shuffled"]), f"datasets[0].path: {ARM_MISSING}"),
         (without("regreason_arm"), f"datasets[0].path: {ARM_MISSING}"),
-        (key("output_dir", "models/{lora_rank}"), "output_dir: {lora_rank} needs the key"),
+        (key("output_dir", "models/{lora_rank}"), "output_dir: {lora_rank} has no value"),
         (
             path("datasets", "train/shuffled.jsonl"),
             "test_datasets[0].path: is of arm 'explanation', but datasets[0].path is of arm 'shuf",
@@ -207,7 +210,7 @@ CUT = "axolotl.integrations.cut_cross_entropy"
         ),
         (path("test_datasets", "test.jsonl"), f"test_datasets[0].path: {NO_TEST}"),
         (entry("path", ""), f"datasets[0].path: {NOT_TRAIN}this folder/"),
-        (without("datasets"), "datasets: names no train file"),
+        (without("datasets"), "datasets: lists no train file"),
     ],
 )
 def test_one_line_names_file_and_key(
@@ -240,7 +243,7 @@ def test_files_of_two_data_folders(
     values = config(tmp_path, data.path, tmp_path / "out")
     values["test_datasets"][0]["path"] = f"{other.path}/validation/{{arm}}.jsonl"
     line = refused(values, tmp_path, capfd)
-    assert line.startswith("test_datasets[0].path: is of another data folder than")
+    assert line.startswith("test_datasets[0].path: is in another data folder than")
 
 
 def test_a_file_named_twice(
@@ -248,7 +251,9 @@ def test_a_file_named_twice(
 ) -> None:
     values = config(tmp_path, data.path, tmp_path / "out")
     values["datasets"] *= 2
-    assert "datasets[1].path: stands here twice" in refused(values, tmp_path, capfd)
+    assert "datasets[1].path: is the same file as datasets[0].path" in refused(
+        values, tmp_path, capfd
+    )
 
 
 def test_data_that_is_not_there(
@@ -260,7 +265,7 @@ def test_data_that_is_not_there(
     shutil.copytree(data.path, copy)
     (copy / "manifest.json").unlink()
     values = config(tmp_path, copy, tmp_path / "out")
-    assert "is not a data folder: it has no manifest.json" in refused(values, tmp_path, capfd)
+    assert "is no data folder: it has no manifest.json" in refused(values, tmp_path, capfd)
 
 
 def test_data_that_was_changed(
@@ -286,7 +291,7 @@ def test_an_arm_with_fewer_rows_than_the_others(
     (copy / "manifest.json").write_text(json.dumps(manifest))
     values = config(tmp_path, copy, tmp_path / "out")
     line = refused(values, tmp_path, capfd)
-    assert "has 39 rows, but the manifest counts 40 in every arm" in line
+    assert "has 39 rows, but the manifest counts 40 for every arm" in line
 
 
 def test_paths_without_placeholders_work(data: DataFolder, tmp_path: Path) -> None:
@@ -319,7 +324,7 @@ def test_a_sweep_does_not_train_two_configs_into_one_folder(
     (output / "regreason.json").write_text(json.dumps({"config_sha256": plugin.config_sha256}))
     values = config(tmp_path, data.path, tmp_path)
     values["output_dir"] += "/sweep0002"
-    register(values, tmp_path / "another.yml")  # the same config once more
+    register(values, tmp_path / "another.yml")  # the same config again
     values = config(tmp_path, data.path, tmp_path, learning_rate=1)
     line = refused(values, tmp_path, capfd)
     assert line.startswith(f"output_dir: {output} holds a model trained with another config")
@@ -352,7 +357,7 @@ HOLDS = [
     (_leave_killed, "an unfinished training with another config (regreason_state.json)"),
     (
         _leave_weights,
-        "adapter_model.safetensors, and no regreason.json says what it was trained with",
+        "adapter_model.safetensors, but no regreason.json that says how it was trained",
     ),
 ]
 
@@ -372,11 +377,11 @@ def test_two_arms_are_not_trained_into_one_fixed_folder(
     output.mkdir()
     leave(output, _plugin_of(cfg).config_sha256)
     if leave is not _leave_weights:
-        register(dict(values), tmp_path / "config.yml")  # the same once more
+        register(dict(values), tmp_path / "config.yml")  # the same config again
         register({**values, "auto_resume_from_checkpoints": True}, tmp_path / "config.yml")
     line = refused({**values, "regreason_arm": "shuffled"}, tmp_path, capfd)
     assert line.startswith(f"output_dir: {output} holds {what}; put the keys that differ into")
-    # What only reads the model, or no model at all, is none of a training's business.
+    # Commands that do not train may use the folder, and do not lock it.
     for reading in ("merge_lora", "is_preprocess"):
         register({**values, reading: True}, tmp_path / "config.yml")
     assert (output / ".regreason.lock").exists() is False
@@ -405,8 +410,8 @@ def test_two_trainings_at_once_do_not_write_one_folder(
             line = refused(values, tmp_path, capfd)
         finally:
             other.kill()
-    assert line.startswith(f"output_dir: another run of Axolotl works in {output} now; wait")
-    # Killed, it leaves a file, but no lock.
+    assert line.startswith(f"output_dir: another run of Axolotl is using {output}; wait")
+    # A killed process leaves the file, but not the lock.
     assert [path.name for path in output.iterdir()] == [".regreason.lock"]
     values = config(tmp_path, data.path, tmp_path)
     register(values, tmp_path / "config.yml")
@@ -443,7 +448,7 @@ def test_a_checkpoint_of_another_config_is_not_gone_on_from(
     cfg = register(values, tmp_path / "config.yml")
     plugin = _plugin_of(cfg)
     begun = register(config(tmp_path, data.path, tmp_path / "out"), tmp_path / "config.yml")
-    # To go on is no other config.
+    # A resumed run counts as the same config.
     assert _plugin_of(begun).config_sha256 == plugin.config_sha256
     checkpoint = Path(cfg.output_dir) / "checkpoint-4"
     checkpoint.mkdir(parents=True)
@@ -458,7 +463,7 @@ def test_a_checkpoint_of_another_config_is_not_gone_on_from(
         plugin.post_trainer_create(cfg, trainer)
     assert stop.value.code == 2
     error = capfd.readouterr().err
-    assert f"{checkpoint}: was written with config_sha256 0123, and this training has" in error
+    assert f"{checkpoint}: was written with config_sha256 0123, but this training has" in error
 
 
 def _plugin_of(_: Any) -> Any:
@@ -490,7 +495,7 @@ def test_every_key_of_the_shipped_configs_is_known(
 ) -> None:
     import yaml
 
-    # (Where the tests run, a demo may have left models of other configs.)
+    # In the current folder, a demo may have left models of other configs.
     monkeypatch.chdir(tmp_path)
 
     root = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""Rows as token ids, and the tokenizers that cannot give the right ones."""
+"""Rows as token ids, and tokenizers that cannot make the right ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring after the training: what is refused before it, and the process that does it."""
+"""Scoring after the training: errors that are found before it, and the process that scores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def one_setting(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
 
 
 def config(output: Path, **changes: Any) -> Any:
-    """What Axolotl makes of a config, as far as the scoring reads it."""
+    """A completed config, with the keys that the scoring reads."""
     keys = (
         *("revision_of_model", "trust_remote_code", "load_in_8bit", "load_in_4bit"),
         *("bnb_config_kwargs", "tokenizer_config", "lora_dropout"),
@@ -88,9 +88,9 @@ def test_names_of_tasks_groups_and_globs_are_taken(data_folder: DataFolder, give
     [
         ("regreason_coqa_ontopic", None, "did you mean 'regreason_coqa_on_topic'?"),
         ("reg_reason_*", None, "unknown task 'reg_reason_*'; did you mean 'regreason_*'?"),
-        ("regreason-coqa,regreason_coqa_*", None, "names regreason_coqa_naturalness 2 times"),
-        ("regreason-gen_*", None, "the label first; write 'regreason_*'"),
-        ("regreason*", None, "names regreason_"),
+        ("regreason-coqa,regreason_coqa_*", None, "selects regreason_coqa_naturalness 2 times"),
+        ("regreason-gen_*", None, "the label comes first; write 'regreason_*'"),
+        ("regreason*", None, "selects regreason_"),
         (["regreason_*", 3], None, "must be the name of a task"),
         ("", None, "must be the name of a task"),
         (True, None, "must be the name of a task"),
@@ -111,12 +111,12 @@ def test_mistakes_are_one_line_with_file_and_key(
 def test_the_tasks_have_to_suit_the_data(
     one_setting: DataFolder, explanation_first_folder: DataFolder, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="the tasks it has are regreason_coqa_on_topic$"):
+    with pytest.raises(UserError, match="it has test rows for regreason_coqa_on_topic$"):
         read_scoring({"regreason_eval": "regreason-on_topic"}, one_setting, "c.yml")
-    with pytest.raises(UserError, match="has the explanation first; write 'regreason-gen_"):
+    with pytest.raises(UserError, match="the explanation comes first; write 'regreason-gen_"):
         read_scoring({"regreason_eval": "regreason_*"}, explanation_first_folder, "c.yml")
     assert read_scoring({"regreason_eval": "regreason-gen_*"}, explanation_first_folder, "c.yml")
-    with pytest.raises(UserError, match="runs by itself; leave out arc_easy"):
+    with pytest.raises(UserError, match="cannot run together with other tasks; leave out arc_easy"):
         given = {"regreason_eval": "regreason-gen_*,arc_easy"}
         read_scoring(given, explanation_first_folder, "c.yml")
     build_data(tmp_path / "DATA", rows=30)
@@ -159,12 +159,12 @@ def test_the_model_is_scored_as_it_was_trained(one_setting: DataFolder, tmp_path
 
 
 def program(code: str) -> LmEvalCommand:
-    """A Python program in the place of lm-eval, which gets its flags."""
+    """A command that runs a Python program in place of lm-eval."""
     return LmEvalCommand(program=(sys.executable, "-c", code), model_args={}, tasks=["a"])
 
 
 def run(code: str, one_setting: DataFolder, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Score with a Python program in the place of lm-eval."""
+    """Score with a Python program in place of lm-eval."""
     output.mkdir(exist_ok=True)
     monkeypatch.setattr(scoring, "command", lambda *_: program(code))
     scoring.score(config(output), Scoring(("regreason_*",), None, one_setting), {})
@@ -176,7 +176,7 @@ def test_the_child_is_a_process_of_its_own_and_is_heard(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # What torchrun and accelerate set for the processes of a training.
+    # Variables that torchrun and accelerate set for the processes of a training.
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"):
         monkeypatch.setenv(name, "7")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
@@ -197,7 +197,7 @@ def test_the_child_is_a_process_of_its_own_and_is_heard(
 
 
 def trained(folder: DataFolder) -> RegReasonPlugin:
-    """The plugin as it is when a training is over."""
+    """The plugin in its state after a training."""
     plugin: Any = RegReasonPlugin()
     plugin.sources = SimpleNamespace(arm="explanation", scope=None, folder=folder, rows=20)
     counts = {"label_tokens": 20, "target_tokens": 60, "cost": COST}
@@ -230,7 +230,7 @@ def test_a_failed_scoring_leaves_model_record_and_card_and_says_what_to_do(
 def test_a_stopped_scoring_is_no_success(
     one_setting: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Axolotl's handler, which outlives the training, ends with 0.
+    # Axolotl's handler stays installed after the training and exits with 0.
     before = signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
     started = time.monotonic()
     code = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"

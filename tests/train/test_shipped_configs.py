@@ -1,7 +1,7 @@
-"""Every config and every sweep file that ships, by a real `axolotl train` on a CPU.
+"""A real `axolotl train` on a CPU runs every shipped config and one sweep file of each kind.
 
-Only the model, the number format, the quantisation and what needs a GPU are overridden from
-the command line.
+The command line overrides only the model, the number format, the quantisation and the keys that
+need a GPU.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ FILES = {
     for file in sorted(SHIPPED.rglob("*.yml"))
 }
 CONFIGS = {name: values for name, values in FILES.items() if "base_model" in values}
-# (test_train.py trains the tiny base, which has no arms.)
+# test_train.py trains the tiny base, which has no arms.
 TRAINED = [name for name in CONFIGS if name != "cpu/base.yml"]
 SWEEPS = {name: values for name, values in FILES.items() if name not in CONFIGS}
-# What stands in for a model that is too big; a config with another one has to say here.
+# Small models in place of the big ones. A config with another base model needs an entry here.
 FAMILIES = {
     "mistralai/Mistral-7B-v0.1": "mistral",
     "Qwen/Qwen3-8B": "qwen3",
@@ -50,7 +50,7 @@ ON_A_CPU = {
     "lora_mlp_kernel": ["--no-lora-mlp-kernel", "--no-lora-qkv-kernel", "--no-lora-o-kernel"],
     "load_in_4bit": ["--adapter=lora", "--no-load-in-4bit"],
 }
-# One file of each kind, cut to a few runs; `test_no_sweep_file_is_forgotten` holds the rest.
+# One sweep file of each kind, cut to a few runs; `test_no_sweep_file_is_forgotten` checks the rest.
 CUT_SWEEPS: dict[str, tuple[str, dict[str, int]]] = {
     "sweeps/arms_x_seeds.yml": ("gpu/mistral-7b-lora.yml", {"regreason_arm": 2, "seed": 2}),
     "sweeps/label_only_regularisers.yml": ("gpu/mistral-7b-qlora.yml", {"seed": 1}),
@@ -62,7 +62,7 @@ ROWS, STEPS = 40, 3
 
 @dataclass(frozen=True)
 class Trained:
-    """What one command printed and left."""
+    """Output and files of one command."""
 
     code: int
     output: str
@@ -71,7 +71,7 @@ class Trained:
     model: str
 
     def runs(self) -> dict[str, Path]:
-        """The folders that hold a finished run, by their names below the config's output."""
+        """Folders of the finished runs, by their names below the config's output_dir."""
         found = sorted(self.folder.rglob("regreason.json"))
         return {str(file.parent.relative_to(self.folder)): file.parent for file in found}
 
@@ -86,7 +86,7 @@ def adapter_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def output_root(values: dict[str, Any]) -> str:
-    """Where a config's runs lie, whatever fills its braces."""
+    """Folder of a config's runs: the part of output_dir before its braces."""
     return values["output_dir"].split("/{")[0]
 
 
@@ -103,7 +103,7 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     found = {}
 
     def checkout(name: str, config: str, rows: Path) -> Path:
-        """A folder to stand in: the shipped configs, and data where this one expects it."""
+        """A working folder with the shipped configs, and with data where this config expects it."""
         place = folder / re.sub(r"\W", "_", name)
         given = Path(CONFIGS[config]["datasets"][0]["path"].split("/train/")[0])
         (place / given).parent.mkdir(parents=True)
@@ -128,7 +128,7 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         file = folder / Path(name).name
         file.write_text(yaml.safe_dump(values), encoding="utf-8")
         train(name, config, scoped if "regreason_scope" in values else data, f"--sweep={file}")
-    # As a worker of Ray Train, where Axolotl loads the same config twice.
+    # A worker of Ray Train, for which Axolotl loads the same config twice.
     config, values = "axolotl_configs/cpu/lora.yml", CONFIGS["cpu/lora.yml"]
     place = checkout("ray", "cpu/lora.yml", data)
     done = forks().run("helpers.ray_worker:train", config, '{"logging_steps": 1}', cwd=place)
@@ -148,15 +148,15 @@ def test_a_config_trains(name: str, trained: dict[str, Trained]) -> None:
     record = record_of(run)
     assert (record["arm"], record["scope"], record["seed"]) == (arm, None, seed)
     assert (record["rows"], record["steps"], record["epochs"]) == (ROWS, STEPS, 1.0)
-    # Of the tiny model, not of one that a kernel or a quantisation has replaced.
+    # These are layers of the tiny model; no kernel or quantisation has replaced them.
     assert record["base_model"] == found.model
     weights = adapter_of(run)
     assert {value.dtype for value in weights.values()} == {torch.float32}
     moved = [float(value.abs().max()) for key, value in weights.items() if "lora_B" in key]
-    # (Seven linear layers in two or four blocks; the B matrices start at zero.)
+    # There are seven linear layers in each of two or four blocks; the B matrices start at zero.
     assert len(moved) in (14, 28)
     assert min(moved) > 0
-    # A base model reads its label after a space, a chat model begins its turn with it.
+    # For a base model the label follows a space; for a chat model it begins the turn.
     tokenizer = AutoTokenizer.from_pretrained(ROOT / found.model)
     space = "" if values["datasets"][0]["type"] == "chat_template" else " "
     rows = read_rows(found.data, f"train/{arm}.jsonl")
@@ -219,13 +219,13 @@ def test_a_model_a_scope(name: str, trained: dict[str, Trained]) -> None:
 
 
 def test_ray_trains_the_same(trained: dict[str, Trained]) -> None:
-    """Axolotl's own function for a worker, on the config as it is handed over to it."""
+    """Run Axolotl's function for a worker, on the config that a worker receives."""
     found, plain = trained["ray"], trained["cpu/lora.yml"]
     assert found.code == 0, found.output[-4000:]
     ((name, run),) = found.runs().items()
     ((other_name, other),) = plain.runs().items()
     assert name == other_name
-    # All of it but use_ray itself, which is in the config.
+    # All options but use_ray itself, which is in the config.
     same = {"config_sha256": None, "cost": None}
     assert record_of(run)["cost"]["tokens"] == record_of(other)["cost"]["tokens"]
     assert {**record_of(run), **same} == {**record_of(other), **same}
@@ -251,7 +251,7 @@ def runs_of(config: dict[str, Any], sweep: dict[str, Any]) -> Iterator[dict[str,
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_no_sweep_file_is_forgotten(name: str) -> None:
-    """All its runs have a folder of their own, in every config that it is for."""
+    """In every config that a sweep file is for, each run of the sweep has a separate folder."""
     counts = {
         "sweeps/arms_x_seeds.yml": 35,
         "sweeps/label_only_regularisers.yml": 15,

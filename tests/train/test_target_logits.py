@@ -1,4 +1,4 @@
-"""Logits in the columns of a loss only: the training is the same as with all of them."""
+"""A training with logits in the columns of a loss only is the same as with all logits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IGNORE = -100
 TEXTS = ["rain", "ha " * 20, "a"]
 OWN = {"regreason_label_share": None}
 PACKED = {"sample_packing": True, "micro_batch_size": 1, "sequence_len": 4096}
-# By model: loss, batch and evaluation, so that each is there in one place.
+# Combinations of loss, batch and evaluation, by model; together they cover each of them.
 WAYS: dict[str, dict[str, Any]] = {
     "mistral": {**OWN, **PACKED, "eval_sample_packing": False},
     "qwen3": {"micro_batch_size": 4, "gradient_accumulation_steps": 5, "eval_batch_size": 3},
@@ -43,7 +43,7 @@ def trainings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
 def runs(
     trainings: Trainings, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Trained]:
-    """Three steps; of each way one with all logits."""
+    """Trainings of three steps; for each combination, one training has all logits."""
     folder, rows = tmp_path_factory.mktemp("runs"), trainings.rows
     pairs = []
     for name, way in WAYS.items():
@@ -76,7 +76,7 @@ def lines(found: Trained) -> list[dict[str, Any]]:
 
 
 def heads(found: Trained) -> list[list[int]]:
-    """Rows and columns of the logits, batch by batch."""
+    """Number of rows and columns of the logits, batch by batch."""
     text = (found.folder.parent / "head.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
 
@@ -89,10 +89,10 @@ def test_loss_and_gradients_are_those_of_all_logits(way: str, runs: dict[str, Tr
     for one, other in zip(ours, theirs, strict=True):
         for name in LEARNT:
             assert one[name] == pytest.approx(other[name], rel=1e-6, abs=1e-6), name
-        # What Axolotl counts for its own log, padding included.
+        # Axolotl's own count for its log, padding included.
         assert one["tokens/total"] == other["tokens/total"]
         assert one["tokens/trainable"] == other["tokens/trainable"]
-    # Gradient descent from zero: what the first step changed is the gradient.
+    # With gradient descent from zero, the change in the first step is the gradient.
     same_adapter(found.adapter(1), whole.adapter(1), 1e-6 * LEARNING_RATE)
 
 
@@ -124,9 +124,9 @@ def test_the_head_sees_fewer_columns(way: str, runs: dict[str, Trained]) -> None
 @pytest.mark.parametrize(
     ("target", "kept"),
     [
-        # Each prediction needs the column before it.
+        # A prediction is made in the column before its target.
         (["__ab_", "___c_"], [1, 2, 3]),
-        # Two samples in one row: the last token of one does not predict the next.
+        # With two samples in one row, the last token of the first does not predict the second.
         (["_a__bc"], [0, 1, 3, 4, 5]),
         (["a_b_", "____"], [0, 1, 2]),
         (["____"], None),

@@ -1,7 +1,7 @@
-"""Training and evaluation see the same tokens, up to and including the label.
+"""Training and evaluation use the same tokens, up to and including the label.
 
-What is trained is what Axolotl's own loading gives; what is scored is what lm-eval's
-`hf` model makes of the requests.
+The trained tokens come from Axolotl's own data loading; the scored tokens come from the requests
+that lm-eval's `hf` model gets.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ def test_trained_tokens_are_the_scored_tokens(
             scored = list(chain(*scorer._encode_pair(context, continuation)))
             assert ids["input_ids"][: len(scored)] == scored
             assert scored[0] == tokenizer.bos_token_id
-            # The loss begins where the prompt ends, and covers all the rest.
+            # The loss begins where the prompt ends, and covers all tokens after it.
             start = len(scorer.tok_encode(prompt))
             assert ids["labels"][:start] == [-100] * start
             assert ids["labels"][start:] == ids["input_ids"][start:]
-            # Everything is there, and nothing in it is a special token.
+            # The whole text is there, and no part of it is a special token.
             assert ids["input_ids"][-1] == tokenizer.eos_token_id
             assert not special & set(ids["input_ids"][1:-1])
             assert ids["input_ids"][:-1] == tokenizer.encode(prompt + TARGET_DELIMITER + target)
@@ -104,7 +104,7 @@ CHATML = (
 
 @pytest.fixture
 def chat_model(tiny_model: Path, tmp_path: Path) -> Path:
-    """The tiny model as a chat model whose template begins with the beginning of text."""
+    """The tiny model as a chat model; its template begins with the beginning-of-text token."""
     folder = tmp_path / "chat_model"
     shutil.copytree(tiny_model, folder)
     (folder / "chat_template.jinja").write_text(CHATML)
@@ -171,7 +171,7 @@ def test_changed_data_is_tokenized_anew(tiny_model: Path, trained: Trained, tmp_
     for label in (0, 1):
         shutil.rmtree(data, ignore_errors=True)
         build_data(data, first_label=label)
-        # Some tools keep the time of a file they write anew; datasets looks at nothing else.
+        # Some tools keep the time of a file that they rewrite, and datasets checks only the time.
         os.utime(data / "train/explanation.jsonl", stamp)
         got.append(trained(values))
     assert [row["labels"] for row in got[0]] != [row["labels"] for row in got[1]]
@@ -211,7 +211,7 @@ def test_a_row_that_is_too_long_stops_the_run(
     [
         (
             {"tokens": ["answer"], "lora_modules_to_save": ["embed_tokens", "lm_head"]},
-            "cuts text differently",
+            "splits text differently",
         ),
         ({"tokenizer_config": "MERGING"}, "merges the label with the text after it"),
         ({"tokenizer_config": "ENDING"}, "appends a token to every text"),
@@ -242,7 +242,7 @@ def _odd_tokenizer(model: Path, folder: Path, kind: str) -> Path:
     values = json.loads(file.read_text())
     vocabulary = values["model"]["vocab"]
     if kind == "MERGING":
-        # Digits merge with the line's end when nothing cuts text into words beforehand.
+        # Digits merge with a line break if the tokenizer does not first split text into words.
         for digit in "12345":
             vocabulary[f"{digit}\u010a"] = len(vocabulary)
             values["model"]["merges"].insert(0, [digit, "\u010a"])

@@ -26,7 +26,7 @@ from regreason_plugin.data_folder.folder import open_data_folder
 pytestmark = pytest.mark.e2e
 
 CONFIG = "axolotl_configs/cpu/lora.yml"
-# The shipped config, with a random model that is 30 times smaller, and fewer and bolder steps.
+# The shipped config, with a random model that is 30 times smaller, and fewer and larger steps.
 OPTIONS = [
     *("--num-epochs=12", "--learning-rate=0.01", "--micro-batch-size=8"),
     "--eval-strategy=epoch",
@@ -35,7 +35,7 @@ OPTIONS = [
 
 @dataclass(frozen=True)
 class Run:
-    """What one training left."""
+    """The files of one training."""
 
     output: str
     files: set[str]
@@ -44,13 +44,13 @@ class Run:
 
     @property
     def losses(self) -> list[float]:
-        """Of every logged step."""
+        """Losses of all logged steps."""
         return [float(loss) for loss in re.findall(r"'loss': '([\d.]+)'", self.output)]
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to stand in: the shipped configs, and data where they expect it."""
+    """A working folder with the shipped configs, and with data where the configs expect it."""
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "axolotl_configs").symlink_to(ROOT / "axolotl_configs")
     (folder / "runs/demo").mkdir(parents=True)
@@ -60,7 +60,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def single(checkout: Path, tiny_model: Path) -> Run:
-    """One arm, as the config's head says."""
+    """A training of one arm, with the command in the config's head."""
     return _train(checkout, tiny_model, checkout / "axolotl_configs/arms/label_only.yml")
 
 
@@ -125,7 +125,7 @@ def test_training_has_an_effect(single: Run, checkout: Path, tiny_model: Path) -
 def test_the_sweep_of_all_arms_gives_a_folder_each_and_the_same_seed_the_same_adapter(
     single: Run, checkout: Path, tiny_model: Path
 ) -> None:
-    # In one process, which saves seven starts of Axolotl.
+    # One process, so that Axolotl does not start seven times.
     sweep = checkout / "axolotl_configs/arms/all.yml"
     again = _train(checkout, tiny_model, sweep, PYTHON)
     models = checkout / "runs/demo/models"
@@ -160,7 +160,7 @@ def test_the_base_config_trains_from_random_weights(tmp_path: Path) -> None:
     done = axolotl_train("axolotl_configs/cpu/base.yml", *options, PYTHON, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     losses = [float(x) for x in re.findall(r"'loss': '([\d.]+)'", done.stdout + done.stderr)]
-    # Random weights know nothing: the loss starts at the logarithm of the vocabulary.
+    # With random weights, the loss starts at the logarithm of the vocabulary size.
     assert losses[0] == pytest.approx(math.log(1280), abs=0.3)
     assert losses[-1] < losses[0] - 1
     before = load_file(untrained / "model.safetensors")
@@ -172,7 +172,7 @@ def test_the_base_config_trains_from_random_weights(tmp_path: Path) -> None:
 def test_a_killed_training_leaves_no_record_and_no_other_takes_its_folder(
     checkout: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Where a finished one was before: its record must not stand for the new one.
+    # The record of an earlier, finished training must not pass for that of the new one.
     record = tmp_path / "models/explanation/regreason.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
@@ -189,7 +189,7 @@ def test_a_killed_training_leaves_no_record_and_no_other_takes_its_folder(
         assert process.poll() is None
         process.kill()
     assert at_once.returncode == 2
-    assert f"another run of Axolotl works in {record.parent} now" in at_once.stderr
+    assert f"another run of Axolotl is using {record.parent};" in at_once.stderr
     assert log.stat().st_ino == begun
     assert (record.parent / "adapter_config.json").is_file()
     assert not record.exists()
@@ -204,7 +204,7 @@ def test_a_killed_training_leaves_no_record_and_no_other_takes_its_folder(
 def test_a_wrong_config_ends_with_one_line_and_writes_nothing(
     launcher: str, code: int, checkout: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    # accelerate, Axolotl's default, turns any failure into 1 and adds its own traceback.
+    # accelerate, Axolotl's default launcher, turns any failure into 1 and adds a traceback.
     values = config(tiny_model, checkout / "runs/demo/data", tmp_path / "out", val_set_size=0.1)
     file = write_config(tmp_path / "config.yml", values)
     done = axolotl_train(file, f"--launcher={launcher}", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What `regreason check` foretells is what `axolotl train` then does."""
+"""`axolotl train` does what `regreason check` has predicted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_steps_and_tokens_are_those_of_the_training(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """40 rows, 16 at a time, two epochs: three steps each, the last of them half full."""
+    """40 rows, 16 per step, in two epochs: three steps per epoch, and the last is half full."""
     data = build_data(tmp_path / "data")
     values = config(
         tiny_model, data.path, tmp_path, micro_batch_size=16, num_epochs=2, logging_steps=1
@@ -47,11 +47,11 @@ def test_steps_and_tokens_are_those_of_the_training(
     assert len(log) == 6
     assert seen["label_tokens_seen"][2] == label
     assert seen["target_tokens_seen"][2] == label + other
-    # The warnings are said by both, in the same words.
-    for wanted in ("field lora_dropout: is 0.1, a regulariser", "different numbers of tokens"):
+    # Both commands print the warnings, in the same words.
+    for wanted in ("field lora_dropout: is 0.1: this regulariser", "different numbers of tokens"):
         (line,) = [line for line in said.err.splitlines() if wanted in line]
         assert f"regreason: {line}" in done.stderr.splitlines()
-    # The finished model is no obstacle to the same config, but it is to another one.
+    # The finished model does not stop the same config, but it stops another config.
     assert main(["check", str(file)]) == 0
     assert main(["check", str(file), "--lora-dropout", "0.2"]) == 2
     assert "holds a model trained with another config" in capsys.readouterr().err

@@ -1,7 +1,7 @@
-"""Two hosts: network namespaces of their own with a cable between them, and one file system.
+"""A training on two hosts: network namespaces with a cable between them and one file system.
 
-They meet by torchrun's c10d rendezvous. One of them is killed; the other says so and ends, and
-the same command again goes on from the last checkpoint to the adapter of one process.
+The hosts meet by torchrun's c10d rendezvous. When one host is killed, the other reports it and
+ends. The same command then resumes from the last checkpoint, and gives the adapter of one process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PORT = 29400
 
 @dataclass(frozen=True)
 class Host:
-    """A network namespace, as long as its process lives."""
+    """A network namespace, which exists as long as its process lives."""
 
     number: int
     process: subprocess.Popen[str]
@@ -48,20 +48,20 @@ class Host:
         return f"host{self.number}"
 
     def inside(self, *command: str) -> list[str]:
-        """A command that runs on this host."""
+        """The command line that runs a command on this host."""
         target = f"--target={self.process.pid}"
         return ["nsenter", target, "--user", "--net", "--preserve-credentials", *command]
 
 
 @contextmanager
 def two_hosts() -> Iterator[tuple[Host, Host]]:
-    """Two hosts with a cable between them; they are gone when this process is.
+    """Two hosts with a cable between them; they end with this process.
 
     Raises:
         OSError: Namespaces are not to be had here, and why.
     """
     with ExitStack() as stack:
-        # In a user namespace, so that it takes no root; both in one, so that a cable fits.
+        # A user namespace needs no root; both hosts share one, so that a cable can connect them.
         first = Host(0, stack.enter_context(_lasting("unshare", "--map-root-user", "--net")))
         second = Host(1, stack.enter_context(_lasting(*first.inside("unshare", "--net"))))
         _do(first, "ip", "link", "add", first.card, "type", "veth",
@@ -75,7 +75,7 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
 
 @contextmanager
 def _lasting(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that ends with its input, that is, with this one at the latest."""
+    """A process that ends when its input ends, which is when this process ends at the latest."""
     with subprocess.Popen(
         [*command, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
@@ -102,7 +102,7 @@ def _do(host: Host, *command: str) -> None:
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[tuple[Host, Host]]:
-    """Two hosts, where that is possible."""
+    """Two hosts; the tests are skipped where these cannot be made."""
     with ExitStack() as stack:
         try:
             pair = stack.enter_context(two_hosts())
@@ -117,18 +117,18 @@ def _torchrun(config: Path, host: Host) -> list[str]:
         *("--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d"),
         *(f"--rdzv_endpoint=10.77.0.1:{PORT}", f"--local_addr={host.address}"),
         f"--rdzv_conf=is_host={int(host.number == 0)}",
-        # (Left out, Axolotl makes one up on each host, and they wait for each other for ever.)
+        # Without an id, Axolotl makes one up on each host, and the hosts never meet.
         "--rdzv_id=hosts",
     )
 
 
 @dataclass(frozen=True)
 class Killed:
-    """What is left after the second host's process was killed.
+    """State of a training after the second host's process was killed.
 
     Attributes:
-        ended: The exit code of each host's command.
-        said: What each printed.
+        ended: Exit code of each host's command.
+        said: Output of each host's command.
     """
 
     config: Path
@@ -139,7 +139,7 @@ class Killed:
 
 @pytest.fixture(scope="module")
 def killed(hosts: tuple[Host, Host], train: Trainings) -> Killed:
-    """Two steps, then a SIGKILL to one of two processes."""
+    """A training in which one of two processes gets a SIGKILL after two steps."""
     config = train.config(
         "hosts", train.rows // 2, plugins=PLUGINS, auto_resume_from_checkpoints=True
     )
@@ -152,7 +152,7 @@ def killed(hosts: tuple[Host, Host], train: Trainings) -> Killed:
 
 @pytest.fixture(scope="module")
 def resumed(hosts: tuple[Host, Host], killed: Killed) -> Trained:
-    """The same command on both hosts again."""
+    """The training resumed by the same command on both hosts."""
     with _both(killed.config, hosts) as running:
         assert [one.wait(300) for one in running] == [0, 0], _said(killed.config)
     return Trained(killed.config.parent / "model")
@@ -193,7 +193,7 @@ def test_two_hosts_train_what_one_process_does(killed: Killed, train: Trainings)
 def test_a_killed_worker_ends_the_other_host_which_says_why(killed: Killed) -> None:
     assert killed.ended == [1, 1]
     survivor, its_host = killed.said
-    # Whose process ended, at the very end; and to the other, which peer is gone.
+    # The last lines name the killed process; the other host's output names the lost peer.
     assert f"Signal 9 (SIGKILL) received by PID {killed.process}" in its_host
     assert "Connection closed by peer [10.77.0.2]" in survivor
     assert "caused by a remote worker crashing" in survivor
@@ -204,7 +204,7 @@ def test_the_same_command_goes_on_from_the_last_checkpoint(
     resumed: Trained, train: Trainings
 ) -> None:
     whole = train("whole")
-    # The last step only, with the momentum and the rate of the two before.
+    # Only the last step is new, with the momentum and the learning rate of the two before.
     assert len(resumed.rows(1)) == STEPS
     same_log(resumed, whole)
     assert resumed.log()[-1]["learning_rate"] == whole.log()[-1]["learning_rate"]

@@ -1,6 +1,6 @@
-"""What a training logs, counts and keeps: probes, curves, budgets, packed rows, a resume.
+"""Logs and files of a training: probes, curves, budgets, packed rows, a resume.
 
-The runs on one process are one command, a sweep: each is a second then, not twenty.
+One command, a sweep, makes all runs on one process. A run then takes one second, not twenty.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from regreason_plugin.probes import measure
 
 pytestmark = pytest.mark.e2e
 
-# Its tokenizer has a token for each label, that of the random model two for one of them.
+# Its tokenizer has one token per label; the random model's has two tokens for one of them.
 TINY_BASE = ROOT / "axolotl_configs/cpu/tiny-base"
-# Of the run that is probed, and of the one that is killed.
+# Keys of the run with probes, and of the run that is killed.
 EVERY = 5
 SAVED = 20
 PROBES = {"regreason_probe_steps": EVERY, "regreason_probe_rows": 3}
@@ -53,7 +53,7 @@ BY_TOKENS = {
     "lr_scheduler": "cosine",
     "eval_strategy": "no",
 }
-# Few rows a pack: epochs that are shuffled anew do not give the same number of packs.
+# With few rows per pack, Axolotl's number of packs differs between shuffled epochs.
 PACKED = {
     "micro_batch_size": 1,
     "sequence_len": 700,
@@ -66,7 +66,7 @@ PACKED = {
 
 
 class Trained:
-    """What a training left in its folder."""
+    """The files in a training's folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,7 +79,7 @@ class Trained:
         return [json.loads(line) for line in (self.folder / name).read_bytes().splitlines()]
 
     def of(self, key: str) -> dict[int, dict[str, Any]]:
-        """The lines that have a key, by step; a step has one."""
+        """Lines with a key, by step; a step has one such line."""
         lines = [line for line in self.log if key in line]
         found = {line["step"]: line for line in lines}
         assert len(found) == len(lines)
@@ -96,7 +96,7 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
-    """45 train rows, which no batch size here divides, and 5 validation rows."""
+    """45 train rows, a number that no batch size here divides, and 5 validation rows."""
     folder = build_data(tmp_path_factory.mktemp("loop") / "data", rows=68)
     assert [folder.manifest.counts[split].rows for split in ("train", "validation")] == [45, 5]
     return folder
@@ -104,7 +104,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
 
 @pytest.fixture(scope="module")
 def base(data: DataFolder, tiny_model: Path) -> dict[str, Any]:
-    """The config that all runs change."""
+    """The config from which all runs are made."""
     return config(tiny_model, data.path, data.path.parent, logging_steps=1)
 
 
@@ -135,7 +135,7 @@ def runs(base: dict[str, Any], data: DataFolder) -> dict[str, Trained]:
 
 
 def target_tokens(data: DataFolder, model: Path, arm: str = "explanation") -> list[int]:
-    """Of each train row, what follows the prompt, the end of text among it."""
+    """Number of tokens after the prompt in each train row, the end of text included."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     prompts = [len(tokenizer(prompt).input_ids) for prompt, _ in _texts(data, arm)]
     whole = all_tokens(data, model, arm)
@@ -143,7 +143,7 @@ def target_tokens(data: DataFolder, model: Path, arm: str = "explanation") -> li
 
 
 def all_tokens(data: DataFolder, model: Path, arm: str = "explanation") -> list[int]:
-    """Of each train row, prompt and target."""
+    """Number of tokens in each train row, prompt and target."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     return [
         len(tokenizer(f"{prompt} {target}").input_ids) + 1 for prompt, target in _texts(data, arm)
@@ -163,7 +163,7 @@ def test_probes_are_those_of_the_checkpoint(
     rows.sort(key=lambda row: hashlib.sha256(f"{row['id']}\n{row['axis']}".encode()).hexdigest())
     prompts = [tokenizer(row["messages"][0]["content"]).input_ids for row in rows[:3]]
     choices = [tokenizer(f"Assessment: {label}").input_ids[-1] for label in (1, 2, 3, 5)]
-    choices.append(227)  # " 4" has two tokens in this tokenizer; they part at the space
+    choices.append(227)  # " 4" has two tokens in this tokenizer; the labels differ at the space
     assert tokenizer("Assessment: 4").input_ids[-2] == choices[-1]
     run = runs["probed"]
     logged = run.of("probe/output_entropy")
@@ -192,7 +192,7 @@ def test_probes_are_those_of_the_checkpoint(
 def test_the_accuracy_of_labels_is_that_of_scoring(
     runs: dict[str, Trained], data: DataFolder
 ) -> None:
-    """With one token a label; regreason's own scoring and transformers alone find the same."""
+    """With one token per label, `regreason` scores the same accuracy as transformers alone."""
     run = runs["single tokens"]
     last = list(run.of("eval_label_acc").values())[-1]
     assert last["step"] == run.record["steps"]
@@ -233,7 +233,7 @@ def test_with_labels_of_several_tokens_their_tokens_are_counted(
         start = len(tokenizer(prompt).input_ids)
         likeliest = model(torch.tensor([ids])).logits[0].argmax(dim=-1)
         right += [int(likeliest[at - 1]) == ids[at] for at in range(start, len(ids))]
-    assert len(right) > 5  # one of the labels has two
+    assert len(right) > 5  # one of the labels has two tokens
     assert last["eval_label_token_acc"] == pytest.approx(sum(right) / len(right))
 
 
@@ -254,7 +254,7 @@ def test_what_the_config_logs_to_has_it_too(runs: dict[str, Trained]) -> None:
 
 def test_probes_leave_no_trace_in_the_training(runs: dict[str, Trained]) -> None:
     probed, unprobed = runs["probed"], runs["unprobed"]
-    # (There is dropout, so a random number drawn by a probe would show.)
+    # With dropout, a random number drawn by a probe would change the training.
     assert [line["loss"] for line in probed.of("loss").values()] == [
         line["loss"] for line in unprobed.of("loss").values()
     ]
@@ -269,7 +269,7 @@ def test_epochs_are_whole_and_every_line_says_how_far_it_is(
     run = runs["probed"]
     epoch = sum(target_tokens(data, tiny_model))
     steps = run.of("loss")
-    assert list(steps) == list(range(1, 37))  # 12 an epoch; Axolotl would end within the last
+    assert list(steps) == list(range(1, 37))  # 12 per epoch; Axolotl would end inside the last
     assert [steps[step]["target_tokens_seen"] for step in (12, 24, 36)] == [
         epoch, 2 * epoch, 3 * epoch
     ]  # fmt: skip
@@ -279,7 +279,7 @@ def test_epochs_are_whole_and_every_line_says_how_far_it_is(
     assert run.record["label_tokens"] == steps[36]["label_tokens_seen"]
     labels = Counter(row["label"] for row in read_rows(data.path, "train/explanation.jsonl"))
     assert run.record["label_tokens"] == 3 * (45 + labels[4])
-    # Evaluations and probes have the same x-axes.
+    # Lines of evaluations and probes have the same counts of tokens.
     for key in ("eval_label_token_acc", "probe/output_entropy"):
         for step, line in run.of(key).items():
             expected = steps[step]["label_tokens_seen"] if step else 0
@@ -296,14 +296,14 @@ def test_a_budget_of_tokens(runs: dict[str, Trained], data: DataFolder, tiny_mod
         counts = target_tokens(data, tiny_model, arm)
         seen = [0, *(line["target_tokens_seen"] for line in steps.values())]
         assert seen[-2] < TOKENS <= seen[-1]
-        # Counted by the epoch from the files, whatever order the rows came in.
+        # The expected count per epoch comes from the files, for any order of the rows.
         whole = len(steps) // 12
         assert seen[12 * whole] == whole * sum(counts)
         assert run.record["target_tokens"] == seen[-1]
         assert run.record["steps"] == len(steps)
         assert (run.record["budget"], run.record["budget_tokens"]) == ("tokens", TOKENS)
         rates = [line["learning_rate"] for line in steps.values()]
-        warm = 2 if len(steps) > 60 else 0  # 3 % of the steps, of which one makes two
+        warm = 2 if len(steps) > 60 else 0  # 3 % of the steps; a single step becomes two
         assert max(rates) == pytest.approx(0.002)
         assert rates.index(max(rates)) == max(0, warm - 1) or rates[warm] == max(rates)
         assert rates[-1] < 0.1 * max(rates)
@@ -336,11 +336,11 @@ def test_two_processes_count_every_row_once(
     epoch = sum(target_tokens(data, tiny_model))
     assert two.record["target_tokens"] == 2 * epoch
     assert two.record["cost"]["tokens"] == 2 * sum(all_tokens(data, tiny_model))
-    # 5 validation rows fill no batches of two processes: three would count twice.
+    # 5 validation rows do not fill the batches of two processes: three would count twice.
     evaluated, expected = two.of("eval_loss")[0], one.of("eval_loss")[0]
     for name in ("eval_label_loss", "eval_explanation_loss", "eval_label_token_acc"):
         assert evaluated[name] == pytest.approx(expected[name], rel=1e-5), name
-    # One of the two writes, and the model is the same before the first step.
+    # One of the two processes writes, and before the first step the model is the same.
     probe = two.of("probe/output_entropy")
     assert [line["step"] for line in two.lines("probes.jsonl")] == list(probe)
     first = runs["probed"].of("probe/output_entropy")[0]
@@ -371,7 +371,7 @@ def test_a_killed_training_goes_on_where_it_was(
     done = axolotl_train(file, PYTHON, "--auto-resume-from-checkpoints", cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     whole = runs["probed"]
-    # (At a checkpoint with an evaluation Trainer evaluates again; here it has none.)
+    # After a checkpoint with an evaluation, Trainer would evaluate again; here there is none.
     assert [line["step"] for line in run.of("loss").values()] == list(range(1, 37))
     for key, names in (
         ("loss", ("loss", "grad_norm", "learning_rate", "label_loss", "explanation_loss")),
@@ -392,10 +392,10 @@ def test_a_killed_training_goes_on_where_it_was(
     assert costs[0]["tokens"] == costs[1]["tokens"]
     state = json.loads((run.folder / f"checkpoint-{SAVED}/regreason_state.json").read_text())
     runtime = next(line["train_runtime"] for line in run.log if "train_runtime" in line)
-    # What came before the checkpoint, and the part since, which Trainer has timed itself.
+    # Seconds before the checkpoint, and the seconds since then, which Trainer has measured.
     assert costs[0]["seconds"] > state["took"]["seconds"] + runtime
     assert costs[0]["seconds"] < state["took"]["seconds"] + runtime + 30
-    # (The whole run also logs to TensorBoard.)
+    # The whole run also logs to TensorBoard, so its config differs.
     for record in (run.record, whole.record):
         assert record.pop("config_sha256")
     assert run.record == whole.record

@@ -1,7 +1,7 @@
-"""The mean over a whole step: one step cut in many ways, with and without smoothing.
+"""The loss's mean over a whole step is the same however the step is split, smoothed or not.
 
-The targets are short and long: with all of one length, a micro-batch has the mean of the step. The
-runs on one process are one command, a sweep.
+The targets differ in length; with equal lengths, a micro-batch would have the mean of the step. One
+command, a sweep, makes all runs on one process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def uneven(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Traini
 
 @pytest.fixture(scope="module")
 def runs(uneven: Trainings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
-    """Three steps of all rows each; ``own ...`` with Axolotl's own loss."""
+    """Trainings of three steps with all rows per step; ``own ...`` have Axolotl's own loss."""
     folder, rows = tmp_path_factory.mktemp("loss_mean"), uneven.rows
     cuts = {
         "whole": {"micro_batch_size": rows},
@@ -74,12 +74,12 @@ def runs(uneven: Trainings, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def lines(found: Trained) -> list[dict[str, Any]]:
-    """Its log."""
+    """The log of a training."""
     return list(map(json.loads, (found.folder / "log.jsonl").read_text().splitlines()))
 
 
 def losses(found: Trained, key: str = "eval_loss") -> list[float]:
-    """Those of the log, step by step."""
+    """Losses of the log, step by step."""
     return [line[key] for line in lines(found) if key in line]
 
 
@@ -87,7 +87,7 @@ def losses(found: Trained, key: str = "eval_loss") -> list[float]:
 def test_a_mean_over_the_step_is_that_of_one_batch_however_it_is_cut(
     kind: str, runs: dict[str, Trained]
 ) -> None:
-    # (Which is Axolotl's own, the one that test_label_smoothing_is_torchs holds against torch.)
+    # Axolotl's own loss, which test_label_smoothing_is_torchs compares with torch.
     whole = runs[f"own {kind} whole"]
     for cut in CUTS[kind]:
         found = runs[f"{kind} {cut}"]
@@ -98,7 +98,7 @@ def test_a_mean_over_the_step_is_that_of_one_batch_however_it_is_cut(
 
 def test_axolotls_own_is_another_loss_where_a_step_is_cut(runs: dict[str, Trained]) -> None:
     whole, rows = runs["own plain whole"], runs["own plain rows"]
-    # A hundred times further away than the others are.
+    # The difference is a hundred times larger than between the other trainings.
     assert abs(losses(rows, "loss")[0] - losses(whole, "loss")[0]) > 1e-3
     assert rows.record["loss_mean"] is None
 

@@ -1,8 +1,9 @@
-"""One optimizer step made in many ways: batched, accumulated, packed, on one process and two.
+"""The same optimizer step: batched, accumulated, packed, on one process and on two.
 
-With a label share it is the same step, and that of plain torch. Two processes on a CPU once
-trained on the same rows each, exited with 0 and saved an adapter; so what is asserted is what
-only the real thing has: the losses and the adapter of one process with the same rows a step.
+With a label share, every way gives the same step, and plain torch gives it as well. Exit code and
+adapter files prove nothing: two processes on a CPU once trained on the same rows each, exited with
+0 and saved an adapter. So these tests compare losses and adapter with those of one process that
+reads the same rows per step.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_a_step_is_that_of_plain_torch(train: Trainings, tiny_model: Path) -> None:
-    """Loss and gradient, token by token; the adapter's B starts at zero, so it is -lr x its own."""
+    """Loss and gradient, token by token; B starts at zero, so it becomes -lr x gradient."""
     whole = train("whole")
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = PeftModel.from_pretrained(
@@ -92,7 +93,7 @@ def test_label_smoothing_is_torchs(train: Trainings, tiny_model: Path) -> None:
                     logits, wanted, reduction="none", label_smoothing=smoothing
                 )
     expected, unsmoothed = (float(torch.stack(found).mean()) for found in (losses, plain))
-    # (The adapter changes nothing at first.)
+    # At first, the adapter changes nothing.
     assert smoothed.log()[0]["loss"] == pytest.approx(expected, rel=1e-5)
     assert abs(expected - unsmoothed) > 0.05
     record = smoothed.record
@@ -102,7 +103,7 @@ def test_label_smoothing_is_torchs(train: Trainings, tiny_model: Path) -> None:
 def test_a_chat_model_has_its_label_found_too(train: Trainings, tiny_model: Path) -> None:
     path = f"{train.data.path}/train/{{arm}}.jsonl"
     entry = {"type": "chat_template", "field_messages": "messages", "ds_type": "json"}
-    # (ChatML as the tokenizer has it begins without the beginning of text that lm-eval adds.)
+    # The tokenizer's ChatML lacks the beginning-of-text token that lm-eval adds.
     template = "{{ bos_token }}" + AutoTokenizer.from_pretrained(tiny_model).chat_template
     found = train(
         "chat",
@@ -113,7 +114,7 @@ def test_a_chat_model_has_its_label_found_too(train: Trainings, tiny_model: Path
     )
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     rows = read_rows(train.data.path, "train/explanation.jsonl")
-    # A turn begins with its label, with no space before it.
+    # A turn begins with its label, without a space before it.
     labels = [tokenizer.encode(str(row["label"]), add_special_tokens=False) for row in rows]
     assert found.log()[0]["label_tokens_seen"] == sum(map(len, labels))
     whole = train("whole").log()[0]
@@ -157,7 +158,7 @@ def test_the_same_step_in_other_ways(train: Trainings, name: str) -> None:
 
 @pytest.mark.slow
 def test_zero3_killed_goes_on_from_its_checkpoint(train: Trainings) -> None:
-    """Killed after three steps; then, as if it had been in the third, resumed after two."""
+    """A training that is killed after three steps, and resumed from the checkpoint of step two."""
     whole = train("whole")
     config = train.config(
         "zero3",
@@ -180,7 +181,7 @@ def test_zero3_killed_goes_on_from_its_checkpoint(train: Trainings) -> None:
     shutil.rmtree(found.folder / f"checkpoint-{STEPS}")
     holds_engine_files(found, STEPS - 1)
     train_with_two_processes(config, cwd=config.parent)
-    assert len(found.rows(0)) == read + 1  # batch: it was not trained from the start again
+    assert len(found.rows(0)) == read + 1  # batch: the training did not start again
     same_log(found, whole)
     adapter = found.adapter()
     assert adapter.keys() == uninterrupted.keys()
@@ -193,15 +194,15 @@ def deepspeed(name: str) -> str:
 
 
 def holds_engine_files(found: Trained, step: int) -> None:
-    """Assert that a checkpoint is DeepSpeed's own, which no other training leaves."""
+    """Assert that DeepSpeed wrote a checkpoint."""
     checkpoint = found.folder / f"checkpoint-{step}"
     assert (checkpoint / "latest").read_text() == f"global_step{step}"
     states = list((checkpoint / f"global_step{step}").glob("*optim_states.pt"))
-    assert len(states) == 2  # a rank each
+    assert len(states) == 2  # one per rank
 
 
 def the_ranks_read_different_rows(found: Trained, train: Trainings) -> None:
-    """Assert that in each epoch two ranks read half of the train rows each, and none twice."""
+    """Assert that in each epoch two ranks read half of the train rows each, and no row twice."""
     tokenizer = AutoTokenizer.from_pretrained(train.model)
     rows = [
         [*tokenizer(" ".join(turn["content"] for turn in row["messages"])).input_ids,
@@ -217,7 +218,7 @@ def the_ranks_read_different_rows(found: Trained, train: Trainings) -> None:
 
 
 def test_without_a_share_the_training_is_axolotls(train: Trainings) -> None:
-    """Bit for bit the adapter of Axolotl's own trainer, in small steps with a common optimizer."""
+    """The adapter is that of Axolotl's own trainer, bit for bit."""
     own = {
         "optimizer": "adamw_torch",
         "learning_rate": 0.01,
@@ -234,7 +235,7 @@ def test_without_a_share_the_training_is_axolotls(train: Trainings) -> None:
     adapter, other = ours.adapter(), axolotls.adapter()
     assert adapter.keys() == other.keys()
     assert all(torch.equal(values, other[name]) for name, values in adapter.items())
-    # A mean over all tokens is the two means, weighed by their tokens.
+    # The mean over all tokens is the two means, weighted by their numbers of tokens.
     first = ours.log()[0]
     part = first["label_tokens_seen"] / first["target_tokens_seen"]
     mean = part * first["label_loss"] + (1 - part) * first["explanation_loss"]

@@ -1,4 +1,4 @@
-"""What the trainer makes of a batch, without a training around it."""
+"""The trainer's handling of a single batch, without a training around it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_loss_without_logits_is_said_once_and_tokens_are_counted(
         run(one, {"loss": 0.0}, monkeypatch, training=True)
     assert one.tally.take(one.accelerator) == {}
     assert one.tally.seen(one.accelerator) == {"label_tokens_seen": 9, "target_tokens_seen": 24}
-    assert capsys.readouterr().err.count("this loss makes no logits") == 1
+    assert capsys.readouterr().err.count("this loss computes no logits") == 1
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_loss_without_logits_is_said_once_and_tokens_are_counted(
         (Alone(), False, 3),
         (Alone(remainder=0), False, 3),
         (Alone(remainder=5, last=False), False, 3),
-        # Five rows for two processes of three: the second has two of its own.
+        # Two processes read five rows in batches of three, so the second has only two real rows.
         (Alone(remainder=5), False, 3),
         (Alone(remainder=5, rank=1), False, 2),
         (Alone(remainder=2, rank=1), False, 0),

@@ -1,4 +1,4 @@
-"""The files that grow line by line, and what a checkpoint holds beside Trainer's own."""
+"""Files that grow line by line, and the plugin's part of a checkpoint."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_resumed_training_goes_on_after_the_checkpoints_step(tmp_path: Path) -
         {"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}, {"step": 2, "eval_loss": 2.0},
         {"step": 3, "loss": 30.0},
     ]  # fmt: skip
-    # A new training begins anew, and so does one whose file is gone.
+    # A new training starts a new file, and so does a training whose file is gone.
     LineFile(path)
     assert not path.exists()
     LineFile(path, step=2).add(3, {"loss": 1.0})
@@ -61,14 +61,14 @@ def test_a_resumed_training_goes_on_after_the_checkpoints_step(tmp_path: Path) -
 def test_a_checkpoint_is_of_the_same_training(tmp_path: Path) -> None:
     state = {"step": 4, "arm": "filler", "processes": 2, "tally": {"label_tokens": 3}}
     write_state(tmp_path, state)
-    with pytest.raises(UserError, match="has no trainer_state.json, so it was not written to its"):
+    with pytest.raises(UserError, match="has no trainer_state.json, so it is incomplete"):
         read_state(tmp_path, {"arm": "filler"})
     (tmp_path / "trainer_state.json").write_text("{}")
     assert read_state(tmp_path, {"arm": "filler", "processes": 2}) == state
-    with pytest.raises(UserError, match="written with processes 2, and this training has 1"):
+    with pytest.raises(UserError, match="written with processes 2, but this training has 1"):
         read_state(tmp_path, {"arm": "filler", "processes": 1})
     (tmp_path / "regreason_state.json").unlink()
-    with pytest.raises(UserError, match="is not of this version of the plugin"):
+    with pytest.raises(UserError, match="so this version of the plugin did not write it"):
         read_state(tmp_path, {})
 
 

@@ -1,1 +1,1 @@
-"""`regreason check`: what runs before a training."""
+"""`regreason check`: checks a config and estimates its training, before anything is trained."""

@@ -1,4 +1,4 @@
-"""`regreason check`: all that is wrong with a config, before anything is trained or written."""
+"""`regreason check`: finds every fault of a config, before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from regreason_plugin.train.scoring import read_scoring
 from regreason_plugin.train.strategy import check_lengths, row_lengths
 
 _FILLED = ("datasets", "test_datasets", "output_dir")
-# What the tokens of a file depend on, beside its entry in the config.
+# Keys that the tokens of a file depend on, besides the file's entry in the config.
 _TOKENIZER_KEYS = (
     *("base_model", "base_model_config", "tokenizer_config", "tokenizer_type"),
     *("tokenizer_use_fast", "tokenizer_legacy", "special_tokens", "tokens", "eot_tokens"),
@@ -45,17 +45,17 @@ _TOKENIZER_KEYS = (
 
 @dataclass
 class Checked:
-    """One run, looked at.
+    """A run, and the result of its check.
 
     Attributes:
         run: The run.
-        findings: All that was found.
-        cfg: The config as Axolotl completes it; None where it refuses it.
-        sources: What it trains on; None where that is wrong.
-        tokens: None where they cannot be counted.
-        template: What lm-eval's ``--model_args`` need for the chat template.
-        schedule: None as tokens.
-        memory: Bytes by what takes them; None where the model is not here.
+        findings: All findings of the check.
+        cfg: The config as Axolotl completes it; None if Axolotl refuses it.
+        sources: The data that the run trains on; None if the data have a fault.
+        tokens: Number of tokens to train on; None if they cannot be counted.
+        template: Arguments that the chat template needs in lm-eval's ``--model_args``.
+        schedule: Number of steps; None if it depends on tokens that cannot be counted.
+        memory: Estimated bytes on each GPU, by use; None if the model is not on this machine.
     """
 
     run: TrainingRun
@@ -70,7 +70,7 @@ class Checked:
 
 @dataclass
 class _Tokens:
-    """What was found by tokenizing a run's files; the same for every seed of an arm."""
+    """The result of tokenizing a run's files; the same for every seed of an arm."""
 
     findings: list[Finding] = field(default_factory=list)
     counts: TokenCounts | None = None
@@ -86,10 +86,10 @@ def check_runs(
     """Check every run of a config.
 
     Args:
-        runs: As `read_runs` gives them.
-        config: What to call the config.
-        processes: How many will train.
-        on_run: Called after each.
+        runs: The runs, from `read_runs`.
+        config: Name of the config in a finding.
+        processes: Number of processes that will train.
+        on_run: Function that is called after each run.
     """
     tokens: dict[str, _Tokens] = {}
     shapes: dict[str, ModelShape | Finding] = {}
@@ -107,8 +107,8 @@ def check_runs(
             one.findings.append(
                 finding(
                     "error",
-                    f"{output} is also that of the run with {outputs[output]}; put the keys that "
-                    "differ into it, as in {arm}-{seed}",
+                    f"{output} is also the folder of the run with {outputs[output]}; put the keys "
+                    "that differ into output_dir, as in {arm}-{seed}",
                     path=config,
                     field="output_dir",
                 )
@@ -141,7 +141,7 @@ def _check(
     one.cfg, refused = validate(without_refused(cfg), config, processes)
     yield from refused
     if one.cfg is None:
-        yield finding("not checked", "what follows from the config: Axolotl refuses it as it is")
+        yield finding("not checked", "tokens, steps and memory, because Axolotl refuses the config")
         return
     arm = one.sources.arm if one.sources else one.cfg.regreason_arm
     yield from check_comparison(one.cfg, arm, processes, cfg)
@@ -156,17 +156,18 @@ def _check(
         yield from tokens[key].findings
         one.tokens, one.template = tokens[key].counts, tokens[key].template
     elif not one.sources:
-        yield finding("not checked", "tokens, lengths and steps: they need the data")
+        yield finding("not checked", "tokens, lengths and steps, because the data have a fault")
     if one.tokens:
         counts = one.tokens
         one.schedule = plan(one.cfg, counts.lengths, counts.target, processes)
     elif one.sources and not one.cfg.sample_packing and one.cfg.regreason_budget != "tokens":
-        one.schedule = plan(one.cfg, [0] * one.sources.rows, 0, processes)  # tokens play no part
+        # Here the number of steps does not depend on tokens.
+        one.schedule = plan(one.cfg, [0] * one.sources.rows, 0, processes)
     deepspeed: dict[str, Any] = {}
     try:
         deepspeed = read_deepspeed(one.cfg)
     except (OSError, ValueError) as error:
-        message = f"cannot be read as DeepSpeed's settings: {error}"
+        message = f"does not name readable DeepSpeed settings: {error}"
         yield finding("error", message, path=config, field="deepspeed")
     if isinstance(shape, ModelShape):
         longest = max(one.tokens.lengths) if one.tokens else one.cfg.sequence_len
@@ -174,18 +175,18 @@ def _check(
 
 
 def _check_form(cfg: Any, config: str) -> Iterator[Finding]:
-    """What nothing else could read."""
-    for name, what in (("datasets", dict), ("test_datasets", dict), ("plugins", str)):
+    """Find keys of a wrong form, which the other checks could not read."""
+    for name, entry_type in (("datasets", dict), ("test_datasets", dict), ("plugins", str)):
         value = cfg.get(name)
         if value is not None and not (
-            isinstance(value, list) and all(isinstance(entry, what) for entry in value)
+            isinstance(value, list) and all(isinstance(entry, entry_type) for entry in value)
         ):
-            kind = "names" if what is str else "entries with keys, as in `- path: ...`"
+            kind = "names" if entry_type is str else "entries with keys, as in `- path: ...`"
             yield finding("error", f"must be a list of {kind}", path=config, field=name)
 
 
 def _find_data(one: Checked, config: str) -> Iterator[Finding]:
-    """Fill in the placeholders and open the files; each file that is wrong is a finding."""
+    """Fill in the placeholders and open the files; each file with a fault is a finding."""
     cfg = one.run.cfg
     filled = True
     for part in _FILLED:
@@ -216,7 +217,7 @@ def _open_each(cfg: Any, config: str) -> Iterator[Finding]:
 
 
 def _shape(cfg: Any, shapes: dict[str, ModelShape | Finding]) -> ModelShape | Finding:
-    """The model's shape, or why it is not known."""
+    """The model's shape, or a finding that says why it is not known."""
     from axolotl.loaders.utils import load_model_config
 
     key = json.dumps([cfg.base_model, cfg.base_model_config, cfg.overrides_of_model_config])
@@ -236,7 +237,7 @@ def _absent(cfg: Any, what: str, error: Exception) -> Finding:
     if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).is_dir():
         message = f"no such folder: {model}"
         return finding("error", message, path=cfg.axolotl_config_path, field="base_model")
-    return finding("not checked", f"{what}: {model} is not here ({_first_line(error)})")
+    return finding("not checked", f"{what}: {model} is not on this machine ({_first_line(error)})")
 
 
 def _first_line(error: Exception) -> str:
@@ -260,12 +261,12 @@ def _read_tokens(cfg: Any, sources: Sources, config: str, into: _Tokens) -> Iter
         yield finding("error", message, path=config, field="base_model")
         return
     try:
-        yield from _look_at_tokens(cfg, sources, config, tokenizer, into)
+        yield from _check_tokens(cfg, sources, config, tokenizer, into)
     except UserError as error:
         yield Finding("error", str(error))
 
 
-def _look_at_tokens(
+def _check_tokens(
     cfg: Any, sources: Sources, config: str, tokenizer: Any, into: _Tokens
 ) -> Iterator[Finding]:
     special = list(check_special_tokens(cfg, sources, tokenizer))

@@ -1,8 +1,8 @@
-"""A config as `axolotl train` would have it, read on any machine and with nothing written.
+"""Loads a config as `axolotl train` does, on any machine and without writing anything.
 
-`load_cfg` of Axolotl also reports to its makers, asks the GPU what it can, and opens a log in
-output_dir; here are the parts of it that only read. The machine is taken to be a GPU that can
-do everything, since a config is checked before one is rented.
+Axolotl's `load_cfg` also sends telemetry, asks the GPU for its capabilities and opens a log in
+output_dir. This module uses only the parts of it that read. It assumes a GPU with all
+capabilities, because a config is checked before a GPU is rented.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from regreason_plugin.core.yaml_file import read_yaml
 from regreason_plugin.train.config_checks import PLUGIN, STRATEGY
 from regreason_plugin.train.findings import Finding, finding
 
-# A sweep's number, which Axolotl appends to output_dir.
+# The folder that Axolotl appends to output_dir for each run of a sweep.
 _SWEEP = "sweep{:04d}"
-# What the type of the weights follows from.
+# Keys that determine the data type of the weights.
 _PRECISION = ("bf16", "bfloat16", "fp16", "float16", "load_in_8bit")
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training.
+    """One training run of a config.
 
     Attributes:
-        values: What it has from the sweep, by key; empty without one.
+        values: The sweep's values for this run, by key; empty without a sweep.
         cfg: The config as written, command line options and the sweep's values included.
     """
 
@@ -43,13 +43,13 @@ class TrainingRun:
 
     @property
     def name(self) -> str:
-        """Such as ``regreason_arm shuffled, seed 2``."""
+        """Name of the run, such as ``regreason_arm shuffled, seed 2``."""
         return ", ".join(f"{key} {value}" for key, value in self.values.items())
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Axolotl imported, without its reports to its makers, its log and the warnings of others."""
+    """Use Axolotl without its telemetry, its log and the warnings of other packages."""
     os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
@@ -62,14 +62,14 @@ def quiet() -> Iterator[None]:
 
 
 def read_options(config: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """What `axolotl train CONFIG` would take from its command line.
+    """The options that `axolotl train CONFIG` would read from its command line, by key.
 
     Args:
         config: The config's path as typed.
-        arguments: What follows it; without ``--sweep``.
+        arguments: Arguments after the config; without ``--sweep``.
 
     Raises:
-        UserError: An option that Axolotl does not have, or a value it cannot read.
+        UserError: Axolotl does not have an option, or cannot read its value.
     """
     import click
     from axolotl.cli.main import train
@@ -87,10 +87,10 @@ def read_options(config: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> list[TrainingRun]:
-    """The config with the options, once for every run of the sweep.
+    """The runs of a config, with the options applied: one, or one per run of the sweep.
 
     Raises:
-        UserError: A file that cannot be read or has no keys.
+        UserError: A file cannot be read or has no keys.
     """
     from axolotl.cli.utils.sweeps import generate_sweep_configs
     from axolotl.utils.dict import DictDefault
@@ -100,21 +100,21 @@ def read_runs(config: Path, sweep: Path | None, options: Mapping[str, Any]) -> l
         return [TrainingRun({}, _with_options(DictDefault(base), options, config))]
     swept = _read_yaml(sweep)
     for key, values in swept.items():
-        # Of a word Axolotl would make one run a letter.
+        # From a bare string, Axolotl would make one run per letter.
         if not isinstance(values, list) or not values:
             raise UserError("must be a list of values", path=sweep, field=key)
         if key == "_" and not all(isinstance(value, dict) for value in values):
             raise UserError("must be a list of settings, each with its keys", path=sweep, field=key)
     keys = [key for key in swept if key != "_"]
     keys += sorted({key for setting in swept.get("_", []) for key in setting})
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints every combination
+    with contextlib.redirect_stdout(io.StringIO()):  # Axolotl prints every combination
         combinations = generate_sweep_configs(base, swept)
     runs = []
     for number, values in enumerate(combinations, start=1):
-        own = {key: values[key] for key in keys if key in values}
+        of_sweep = {key: values[key] for key in keys if key in values}
         output = Path(values.get("output_dir") or "./model-out")
         values["output_dir"] = str(output / _SWEEP.format(number))
-        runs.append(TrainingRun(own, _with_options(DictDefault(values), options, config)))
+        runs.append(TrainingRun(of_sweep, _with_options(DictDefault(values), options, config)))
     return runs
 
 
@@ -141,11 +141,11 @@ def _with_options(cfg: Any, options: Mapping[str, Any], config: Path) -> Any:
 
 
 def register_plugins(cfg: Any, config: str) -> Iterator[Finding]:
-    """Register a config's plugins, and ours if it needs it.
+    """Register the config's plugins, and ours if the config does not list it.
 
     Yields:
-        That ours is missing, or that another cannot do its part on this machine. (That one
-        cannot be imported is found by `check_config`.)
+        Findings: our plugin is missing, or another plugin fails on this machine. (`check_config`
+        finds plugins that cannot be imported.)
     """
     from axolotl.integrations.base import PluginManager, load_plugin
 
@@ -153,19 +153,20 @@ def register_plugins(cfg: Any, config: str) -> Iterator[Finding]:
     manager.plugins.clear()
     names = cfg.get("plugins") or []
     for name in names:
-        # (A name without a dot, or a module without the class, ends Axolotl with a traceback.)
+        # A name without a dot, or a module without the class, would end Axolotl with a traceback.
         with contextlib.suppress(ImportError, AttributeError, ValueError):
             manager.plugins[name] = load_plugin(name)
     if not any(name.endswith(".RegReasonPlugin") for name in manager.plugins):
         if PLUGIN not in names:
             yield finding("error", _why_plugin(cfg), path=config, field="plugins")
-        manager.plugins[PLUGIN] = load_plugin(PLUGIN)  # so that its keys are known below
+        manager.plugins[PLUGIN] = load_plugin(PLUGIN)  # so that later checks know its keys
     for name, plugin in manager.plugins.items():
         if not name.endswith(".RegReasonPlugin"):
             try:
                 plugin.register(cfg)
-            except Exception as error:  # foreign code, made for a machine with a GPU
-                yield finding("not checked", f"what {name} makes of the config: {error}")
+            except Exception as error:  # foreign code, written for a machine with a GPU
+                message = f"the plugin {name}, which failed on this machine: {error}"
+                yield finding("not checked", message)
 
 
 def _why_plugin(cfg: Any) -> str:
@@ -178,21 +179,21 @@ def _why_plugin(cfg: Any) -> str:
         if isinstance(entry, dict) and entry.get("type") == STRATEGY
     ][:1]
     return (
-        f"must list {PLUGIN}: {' and '.join(uses) or 'nothing of RegReason is used'}, and without "
-        "the plugin nothing of it is trained or checked"
+        f"must list {PLUGIN}: {' and '.join(uses) or 'the config uses nothing of RegReason'}, and "
+        "without the plugin RegReason neither trains nor checks anything"
     )
 
 
 def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Finding]]:
-    """The config as Axolotl completes it, and what Axolotl says is wrong with it.
+    """Complete a config as Axolotl does, and collect the faults that Axolotl finds.
 
     Args:
-        cfg: As written; left as it is. Its plugins are registered.
-        config: What to call it in a finding.
-        processes: How many will train.
+        cfg: The config as written; not changed. Its plugins must be registered.
+        config: Name of the config in a finding.
+        processes: Number of processes that will train.
 
     Returns:
-        The config, None if Axolotl refuses it.
+        The completed config, None if Axolotl refuses it; and the findings.
     """
     import torch
     from axolotl.utils.config import normalize_cfg_datasets, validate_config
@@ -211,7 +212,7 @@ def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Fi
                 capabilities=capabilities,
                 env_capabilities={"torch_version": torch.__version__.split("+")[0]},
             )
-        except UserError as error:  # of our own arguments: packing
+        except UserError as error:  # raised by our own keys: packing
             findings.append(Finding("error", str(error)))
             values["sample_packing"] = False
         except ValidationError as error:
@@ -233,7 +234,7 @@ def validate(cfg: Any, config: str, processes: int) -> tuple[Any | None, list[Fi
 
 
 def _complete(cfg: Any) -> None:
-    """What `normalize_config` of Axolotl adds that does not depend on machine or model."""
+    """Add the keys that Axolotl's `normalize_config` sets independently of machine and model."""
     from axolotl.utils.config import resolve_dtype
     from axolotl.utils.dict import DictDefault
 
@@ -241,7 +242,7 @@ def _complete(cfg: Any) -> None:
     cfg.tokenizer_config = cfg.tokenizer_config or cfg.base_model_config
     if not cfg.gradient_accumulation_steps:
         cfg.gradient_accumulation_steps = max((cfg.batch_size or 1) // cfg.micro_batch_size, 1)
-    # (Of the whole config, Axolotl would also set the precision of this process.)
+    # With the whole config, Axolotl would also set the precision of this process.
     precision = DictDefault({key: cfg[key] for key in _PRECISION})
     if precision.bf16 == "auto" and not precision.fp16:
         precision.bf16 = True

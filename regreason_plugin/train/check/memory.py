@@ -1,38 +1,39 @@
-"""About how much memory a training takes on each GPU, from the model's config.json alone.
+"""Estimates the memory that a training takes on each GPU, from the model's config.json alone.
 
-With n tokens in a batch (rows x the longest row, or x sequence_len where rows are packed or
-padded to it), w bytes a number (2 in bfloat16 and float16, 4 in float32), D the hidden size, L
-layers, A and K the widths of all queries and of all keys, I the width of the feed-forward part
-of a token, V the vocabulary, and P the weights that are trained:
+Symbols: n tokens in a batch (rows x longest row, or rows x sequence_len if rows are packed or
+padded to it); w bytes per number (2 in bfloat16 and float16, 4 in float32); D the hidden size; L
+layers; A and K the widths of all queries and of all keys; I the width of the feed-forward part
+that a token goes through; V the vocabulary size.
 
-weights        w each. In 4 bit (NF4 with double quantisation, as Axolotl sets it up) the linear
-               layers without the head take half a byte each and, for every 64, a scale of one
-               byte, with 4 bytes for every 256 scales (Dettmers et al. 2023, arXiv 2305.14314,
-               section 3): 0.516 byte. In 8 bit one byte.
-adapter        LoRA has r x (inputs + outputs) weights on every linear layer it is on. peft keeps
-               them in float32.
+weights        w bytes each. In 4 bit (NF4 with double quantisation, as Axolotl sets it up), each
+               weight of a linear layer other than the head takes 0.516 byte: half a byte, one
+               byte per 64 weights for a scale, and 4 bytes per 256 scales (Dettmers et al. 2023,
+               arXiv 2305.14314, section 3). In 8 bit it takes one byte.
+adapter        LoRA adds r x (inputs + outputs) weights to every linear layer that it targets.
+               peft keeps them in float32.
 gradients      as many bytes as the trained weights.
-optimizer      two numbers a trained weight for Adam in the weights' own format; two bytes in
-               8 bit. DeepSpeed in 16 bit keeps a float32 copy of the weights and two float32
+optimizer      Adam keeps two numbers per trained weight, in the weights' own format, or two bytes
+               in 8 bit. DeepSpeed in 16 bit keeps a float32 copy of the weights and two float32
                numbers instead, 12 bytes (Rajbhandari et al. 2020, arXiv 1910.02054, section 3).
-activations    what the backward pass reads. A block keeps 16 D + 4 A + 4 K + 8 I bytes a token
-               in 16 bit: two norms (each its input in float32, its quotient and its output), the
-               queries, keys, values and output of the attention, and four products of the
-               feed-forward part; 6 (A + K) more where queries and keys are normalised. (Added up
-               from transformers' code; a test holds it against what PyTorch keeps for a block.)
-               With gradient checkpointing only each block's input is kept, 2 D, and one block
-               at a time is whole. Eager attention adds the 5 x heads x length bytes a token of
-               Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1).
-logits         n x V numbers: as they come, in float32, their log-softmax, and its gradient, 14
-               bytes in 16 bit and 12 in float32. With a label share the loss is taken on target
-               tokens only, and it is the logits and their gradient, 2 w. With Axolotl's fused
-               losses about none. An upper bound: with regreason_target_logits only the columns
-               of a batch count where a loss is taken.
-CUDA           half a GiB for its context, whatever is trained.
+activations    the tensors that the backward pass reads. In 16 bit, a block keeps 16 D + 4 A +
+               4 K + 8 I bytes per token: two norms (each with its input in float32, its quotient
+               and its output), the queries, keys, values and output of the attention, and four
+               products of the feed-forward part. Normalised queries and keys add 6 (A + K). (The
+               sum follows transformers' code; a test compares it with the bytes that PyTorch
+               keeps for a block.) With gradient checkpointing, every block keeps only its input,
+               2 D, and one block at a time keeps everything. Eager attention adds 5 x heads x
+               length bytes per token (Korthikanti et al. 2022, arXiv 2205.05198, section 4.1).
+logits         n x V numbers, kept as logits, as their float32 copy, as log-softmax and as its
+               gradient: 14 bytes in 16 bit, 12 in float32. With a label share, the loss is taken
+               on target tokens only, so only the logits and their gradient count, 2 w. Axolotl's
+               fused losses keep almost nothing. This part is an upper bound: with
+               regreason_target_logits, only columns of a batch with a loss have logits.
+CUDA           half a GiB for the context of CUDA, for any training.
 
 ZeRO-1 divides the optimizer's part by the number of processes, ZeRO-2 also the gradients, ZeRO-3
-also weights and adapter; what a DeepSpeed file offloads to the CPU takes nothing. Fused kernels,
-fragmentation and the buffers of several GPUs are left out: it is a number to choose a GPU by.
+also weights and adapter. A part that a DeepSpeed file offloads to the CPU counts as zero. The
+estimate leaves out fused kernels, fragmentation and the buffers of several GPUs: it is made for
+choosing a GPU.
 """
 
 from __future__ import annotations
@@ -52,19 +53,19 @@ _FUSED_LOSSES = ("cut_cross_entropy", "liger_fused_linear_cross_entropy", "chunk
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a model is made of.
+    """Sizes of a model's parts.
 
     Attributes:
-        parameters: Number of weights, those that two layers share counted once.
-        linear: Inputs and outputs of every linear layer but the head, by name.
+        parameters: Number of weights; weights that two layers share count once.
+        linear: Number of inputs and outputs of every linear layer except the head, by name.
         layers: Number of blocks.
-        hidden: Width between them.
-        queries: Width of all heads' queries.
-        keys: Width of all heads' keys.
+        hidden: Width of the states between blocks.
+        queries: Total width of all heads' queries.
+        keys: Total width of all heads' keys.
         feed_forward: Inner width of the feed-forward part that one token goes through.
         heads: Number of attention heads.
-        vocabulary: Number of tokens.
-        normalised_queries: Whether queries and keys have a norm of their own.
+        vocabulary: Number of tokens in the vocabulary.
+        normalised_queries: Whether the attention normalises queries and keys.
     """
 
     parameters: int
@@ -79,13 +80,13 @@ class ModelShape:
     normalised_queries: bool
 
     def block_bytes(self) -> int:
-        """What the backward pass keeps of one token in one block, in 16 bit."""
+        """Bytes that one block keeps of one token for the backward pass, in 16 bit."""
         norms = 6 * (self.queries + self.keys) if self.normalised_queries else 0
         return 16 * self.hidden + 4 * self.queries + 4 * self.keys + 8 * self.feed_forward + norms
 
 
 def read_shape(config: Any) -> ModelShape:
-    """Build a model without its weights and look at it.
+    """Build a model without its weights, and read the sizes of its parts.
 
     Args:
         config: A model config of transformers.
@@ -122,7 +123,7 @@ def read_shape(config: Any) -> ModelShape:
 
 
 def lora_parameters(cfg: Any, shape: ModelShape) -> int:
-    """How many weights the config's LoRA has."""
+    """Number of weights in the config's LoRA adapter."""
     targets = cfg.lora_target_modules or []
     if isinstance(targets, str):
         on = [name for name in shape.linear if re.fullmatch(targets, name)]
@@ -136,14 +137,14 @@ def lora_parameters(cfg: Any, shape: ModelShape) -> int:
 def estimate(
     cfg: Any, shape: ModelShape, length: int, processes: int, deepspeed: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Bytes on each GPU, by what takes them.
+    """Estimated bytes on each GPU, by use.
 
     Args:
         cfg: The config as Axolotl has validated it.
-        shape: Of its model.
-        length: Tokens of the longest row.
-        processes: How many train, a GPU each.
-        deepspeed: DeepSpeed's settings, empty without it.
+        shape: Sizes of the config's model.
+        length: Number of tokens in the longest row.
+        processes: Number of processes that train, each on its own GPU.
+        deepspeed: DeepSpeed's settings; empty without DeepSpeed.
     """
     width = number_bytes(cfg)
     whole_length = cfg.sample_packing or cfg.pad_to_sequence_len
@@ -168,17 +169,17 @@ def estimate(
 
 
 def number_bytes(cfg: Any) -> int:
-    """Bytes of a weight that is not quantised, on a GPU that knows bfloat16."""
+    """Bytes of a weight that is not quantised, on a GPU that supports bfloat16."""
     formats = (cfg.bf16, cfg.bfloat16, cfg.fp16, cfg.float16, cfg.load_in_8bit)
     return 2 if any(formats) else 4
 
 
 def read_deepspeed(cfg: Any) -> dict[str, Any]:
-    """DeepSpeed's settings, from the file that the config names; empty without one.
+    """Read DeepSpeed's settings from the file that the config names; empty if it names none.
 
     Raises:
-        OSError: The file is not there.
-        ValueError: It is no JSON.
+        OSError: The file cannot be read.
+        ValueError: The file is not JSON.
     """
     named = cfg.get("deepspeed")
     if not named or isinstance(named, dict):
@@ -197,14 +198,14 @@ def _state_bytes(optimizer: str, width: int) -> float:
 
 
 def _activation_bytes(cfg: Any, shape: ModelShape, length: int) -> float:
-    """Of one token, in 16 bit."""
+    """Bytes of one token's activations, in 16 bit."""
     block = shape.block_bytes()
     if cfg.attn_implementation == "eager":
         block += 5 * shape.heads * length
     if not cfg.gradient_checkpointing:
         return shape.layers * block
-    kept = 0 if isinstance(cfg.gradient_checkpointing, str) else shape.layers * 2 * shape.hidden
-    return kept + block
+    inputs = 0 if isinstance(cfg.gradient_checkpointing, str) else shape.layers * 2 * shape.hidden
+    return inputs + block
 
 
 def _logit_bytes(cfg: Any, width: int) -> int:

@@ -1,4 +1,4 @@
-"""What `regreason check` prints: findings, one a line, and what a run will be."""
+"""Output of `regreason check`: findings, one per line, and a description of each training."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _STYLES = {"error": "bold red", "warning": "yellow", "not checked": "cyan"}
 
 
 def print_findings(checked: list[Checked], console: Console) -> Counter[str]:
-    """Print each finding once; one that not all runs of a sweep share says which have it.
+    """Print each finding once, with the runs that have it if not all runs of the sweep do.
 
     Args:
         checked: The runs.
-        console: Where to.
+        console: The console to print to.
 
     Returns:
-        How many there are of each level.
+        Number of findings of each level.
     """
     runs: dict[Finding, list[str]] = {}
     for one in checked:
@@ -47,7 +47,7 @@ def print_findings(checked: list[Checked], console: Console) -> Counter[str]:
                 line = Text(f"{level}: ", style=style).append(finding.text, style="default")
                 if len(names) < len(checked):
                     line.append(f" [{_names(names)}]", style="dim")
-                # One line each, however narrow the terminal: it can be searched and copied.
+                # No line breaks, even in a narrow terminal, so that a line can be copied.
                 console.print(line, soft_wrap=True)
     return Counter(finding.level for finding in runs)
 
@@ -58,11 +58,11 @@ def _names(names: list[str]) -> str:
 
 
 def print_report(checked: list[Checked], console: Console) -> None:
-    """Print what will be trained, and how to score it.
+    """Print a description of each training, and the commands that score the models.
 
     Args:
-        checked: The runs; what differs between them becomes a table.
-        console: Where to.
+        checked: The runs; facts that differ between runs become a table.
+        console: The console to print to.
     """
     facts = [dict(_facts(one)) for one in checked]
     names = list(dict.fromkeys(name for one in facts for name in one))
@@ -75,7 +75,7 @@ def print_report(checked: list[Checked], console: Console) -> None:
     for name in same:
         grid.add_row(name, facts[0].get(name, ""))
     console.print(grid, highlight=False)
-    # (An arm that differs is the sweep's, and the parts of the memory are too long.)
+    # If arms differ, the sweep's column shows them; the parts of the memory are too wide.
     different = [name for name in names if name not in (*same, "Arm", _PARTS)]
     if different:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -100,11 +100,11 @@ def print_report(checked: list[Checked], console: Console) -> None:
 
 
 def _scoring_lines(checked: list[Checked]) -> list[str]:
-    """The commands, as a loop where they differ in the model's folder only."""
+    """Commands that score the models; a shell loop if they differ in the model's folder only."""
     known = [one for one in checked if one.cfg is not None and one.sources is not None]
     outputs = [str(one.cfg.output_dir) for one in known]
     in_loop = {scoring_command(one, "$run").line(variable="run") for one in known}
-    # (lm-eval reads another kind of text where a name holds a comma.)
+    # No loop if a folder's name holds a comma: its `--model_args` are written differently.
     if len(known) < 2 or len(in_loop) > 1 or any("," in output for output in outputs):
         return [
             scoring_command(one, output).line() for one, output in zip(known, outputs, strict=True)
@@ -138,7 +138,7 @@ def _facts(one: Checked) -> Iterator[tuple[str, str]]:
         yield "Other target tokens", f"{counts.other:,}"
         yield "Label's part", f"{counts.label / counts.target:.1%}"
     share = cfg.regreason_label_share
-    own = "its part of the target tokens"
+    own = "not fixed: the label's part of the target tokens"
     yield "Label's share of loss", own if share is None else f"{share:.1%} (regreason_label_share)"
     by_step = share is not None or cfg.regreason_loss_mean == "step"
     step, micro_batch = "a whole step", "each micro-batch (Axolotl's own loss)"
@@ -172,11 +172,11 @@ def _batch(cfg: Any, batch: int) -> str:
 
 
 def scoring_command(one: Checked, output_dir: str) -> LmEvalCommand:
-    """The command that scores a run's model as the training itself would.
+    """The command that loads a run's model as it was trained, and scores it.
 
     Args:
-        one: The run, whose config and data are right.
-        output_dir: What to call its folder.
+        one: The run; its config and its data must be free of faults.
+        output_dir: Path of the model's folder in the command.
     """
     cfg, sources = one.cfg, one.sources
     assert sources is not None
@@ -195,7 +195,7 @@ def scoring_command(one: Checked, output_dir: str) -> LmEvalCommand:
 
 
 def _tasks(one: Checked) -> list[str]:
-    """Tasks for the settings that the data has and the model was trained for."""
+    """Tasks for the settings that the data have and the model is trained for."""
     assert one.sources is not None
     folder, scope = one.sources.folder, one.cfg.regreason_scope
     settings = [

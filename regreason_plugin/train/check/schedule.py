@@ -1,4 +1,4 @@
-"""How many steps a training will take, and how many epochs those are."""
+"""Number of steps and epochs that a training will take."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from regreason_plugin.train.budget import warm_up
 
 @dataclass(frozen=True)
 class Schedule:
-    """The steps of a run.
+    """Length of a run.
 
     Attributes:
-        batch: Rows of an optimizer step over all processes; sequences, if rows are packed.
-        steps: Optimizer steps.
-        epochs: Passes over the train rows that these are.
-        warm_up: Steps in which the learning rate rises.
+        batch: Number of rows in an optimizer step over all processes; of sequences, if rows are
+            packed.
+        steps: Number of optimizer steps.
+        epochs: Number of passes over the train rows.
+        warm_up: Number of steps in which the learning rate rises.
     """
 
     batch: int
@@ -30,13 +31,13 @@ class Schedule:
 
 
 def plan(cfg: Any, lengths: Sequence[int], target_tokens: int, processes: int) -> Schedule:
-    """Count as the trainer does; with budget ``tokens`` it may be a step more or less.
+    """Compute a run's length as the trainer does; with budget ``tokens``, to within one step.
 
     Args:
         cfg: The config as Axolotl has validated it.
-        lengths: Tokens of each train row.
-        target_tokens: Of one epoch.
-        processes: How many train.
+        lengths: Number of tokens in each train row.
+        target_tokens: Number of target tokens in one epoch.
+        processes: Number of processes that train.
     """
     apart = processes // (cfg.context_parallel_size or 1) // (cfg.tensor_parallel_size or 1)
     micro, accumulated = cfg.micro_batch_size, cfg.gradient_accumulation_steps
@@ -56,7 +57,7 @@ def plan(cfg: Any, lengths: Sequence[int], target_tokens: int, processes: int) -
 
 
 def _packed_batches(cfg: Any, lengths: Sequence[int], apart: int) -> int:
-    """Batches of packed rows that one process has in an epoch."""
+    """Number of batches of packed rows per process and epoch."""
     from regreason_plugin.train.whole_epoch_sampler import WholeEpochSampler
 
     real = cfg.multipack_real_batches

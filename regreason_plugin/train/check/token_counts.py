@@ -1,4 +1,4 @@
-"""How many tokens a run trains on: its files tokenized as in training, in memory."""
+"""Number of tokens that a run trains on: tokenizes its files as the training does, in memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from regreason_plugin.train.strategy import RegReasonStrategy, row_lengths
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """The train rows of one epoch, in tokens.
+    """Numbers of tokens in the train rows of one epoch.
 
     Attributes:
-        lengths: Of each row.
-        label: Tokens of labels.
-        other: Target tokens that are no label's: the explanation's, the end of text.
-        by_label: Into how many tokens each label is cut.
+        lengths: Number of tokens in each row.
+        label: Number of label tokens.
+        other: Number of other target tokens: those of explanations and the ends of text.
+        by_label: Number of tokens in each label, by the label's text.
     """
 
     lengths: tuple[int, ...]
@@ -32,30 +32,30 @@ class TokenCounts:
 
     @property
     def target(self) -> int:
-        """Tokens that the loss is taken on."""
+        """Number of tokens that the loss is taken on."""
         return self.label + self.other
 
 
 def load_tokenizer_quietly(cfg: Any) -> Any:
-    """Axolotl's tokenizer; what it would write into output_dir goes nowhere."""
+    """Load Axolotl's tokenizer; files for output_dir go to a temporary folder instead."""
     from axolotl.loaders import load_tokenizer
 
     with tempfile.TemporaryDirectory() as folder:
-        given, cfg.output_dir = cfg.output_dir, folder
+        output_dir, cfg.output_dir = cfg.output_dir, folder
         try:
             return load_tokenizer(cfg)
         finally:
-            cfg.output_dir = given
+            cfg.output_dir = output_dir
 
 
 def tokenize_file(cfg: Any, sources: Sources, name: str, tokenizer: Any) -> Any:
-    """One file's rows as Axolotl would train on them.
+    """Tokenize the rows of one file as Axolotl does for a training.
 
     Args:
         cfg: The config as Axolotl has validated it.
-        sources: What it trains on.
-        name: Of a file in the data folder.
-        tokenizer: As Axolotl loads it.
+        sources: The data that the config trains on.
+        name: Name of a file in the data folder.
+        tokenizer: The tokenizer as Axolotl loads it.
 
     Returns:
         A dataset in memory with ``input_ids`` and ``labels``.
@@ -84,15 +84,15 @@ def tokenize_file(cfg: Any, sources: Sources, name: str, tokenizer: Any) -> Any:
 
 
 def count_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> TokenCounts:
-    """Tokenize the train files of a run and count.
+    """Tokenize the train files of a run, and count their tokens.
 
     Args:
         cfg: The config as Axolotl has validated it.
-        sources: What it trains on.
-        tokenizer: As Axolotl loads it.
+        sources: The data that the config trains on.
+        tokenizer: The tokenizer as Axolotl loads it.
 
     Raises:
-        UserError: As `tokenize_file`, or the labels are not where they have to be.
+        UserError: As `tokenize_file`, or a row has no label at the expected position.
     """
     lengths: list[int] = []
     labels: list[list[int]] = []
@@ -107,7 +107,7 @@ def count_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> TokenCounts:
     for row in labels:
         target = [token for token in row if token != IGNORE]
         tokens = place.of(target)
-        assert tokens is not None  # or `locate_labels` had refused the row
+        assert tokens is not None  # `locate_labels` refuses a row without a label
         label += len(tokens)
         other += len(target) - len(tokens)
     return TokenCounts(tuple(lengths), label, other, label_cuts(place, tokenizer))
