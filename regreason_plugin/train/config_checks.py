@@ -12,7 +12,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.train.budget import check_budget
 from regreason_plugin.train.findings import Finding, error_of, finding
 
-PLUGIN = "regreason_plugin.train.RegReasonPlugin"
+PLUGIN = "regreason_plugin.RegReasonPlugin"
 STRATEGY = "regreason_plugin.train.strategy"
 
 

@@ -1,4 +1,4 @@
-"""The plugin class that Axolotl calls: `plugins: [regreason_plugin.train.RegReasonPlugin]`."""
+"""The plugin class that Axolotl calls: `plugins: [regreason_plugin.RegReasonPlugin]`."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def load(tokenizer: Any, cfg: Any, ds_cfg: Any = None) -> RegReasonStrategy:
         if not any(name.endswith(".RegReasonPlugin") for name in plugins):
             raise UserError(
                 "type: regreason_plugin.train.strategy needs "
-                "`plugins: [regreason_plugin.train.RegReasonPlugin]`, which checks the "
+                "`plugins: [regreason_plugin.RegReasonPlugin]`, which checks the "
                 "config and the data",
                 path=cfg.axolotl_config_path,
                 field="plugins",

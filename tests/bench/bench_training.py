@@ -47,7 +47,7 @@ ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "axolotl_configs" / "cpu" / "tiny-base"
 WARM_UP = 10
 PROBE_STEPS = 50
-OURS = "regreason_plugin.train.RegReasonPlugin"
+OURS = "regreason_plugin.RegReasonPlugin"
 # Ours with Axolotl's own trainer: the same checks before the first step, and the same rows.
 PLAIN = "helpers.plain_plugin.RegReasonPlugin"
 AXOLOTL = "Axolotl's trainer"

@@ -23,7 +23,7 @@ SHARE = 0.3
 STEPS = 3
 LEARNING_RATE = 0.5
 TORCHRUN = ("--launcher", "torchrun", "--", "--nproc_per_node=2")
-PLUGINS = ["regreason_plugin.train.RegReasonPlugin", "helpers.watching_plugin.WatchingPlugin"]
+PLUGINS = ["regreason_plugin.RegReasonPlugin", "helpers.watching_plugin.WatchingPlugin"]
 LEARNT = ("loss", "grad_norm", "label_loss", "explanation_loss", "label_token_acc")
 LOGGED = (*LEARNT, "label_tokens_seen", "target_tokens_seen")
 

@@ -68,7 +68,7 @@ def config(model: Path, data: Path, output: Path, **changes: Any) -> dict[str, A
     entry = {"ds_type": "json", "type": "regreason_plugin.train.strategy", "split": "train"}
     values = {
         "base_model": str(model),
-        "plugins": ["regreason_plugin.train.RegReasonPlugin"],
+        "plugins": ["regreason_plugin.RegReasonPlugin"],
         "regreason_arm": "explanation",
         "datasets": [{"path": f"{data}/train/{{arm}}.jsonl", **entry}],
         "test_datasets": [{"path": f"{data}/validation/{{arm}}.jsonl", **entry}],

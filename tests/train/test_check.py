@@ -92,9 +92,9 @@ def entry(field: str, value: Any, *, name: str = "datasets") -> Change:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (key("plugins", []), "plugins: must list regreason_plugin.train.RegReasonPlugin: "),
+        (key("plugins", []), "plugins: must list regreason_plugin.RegReasonPlugin: "),
         (
-            key("plugins", ["regreason_plugin.train.RegReasonPlugin", "no.such.Plugin"]),
+            key("plugins", ["regreason_plugin.RegReasonPlugin", "no.such.Plugin"]),
             "plugins: 'no.such.Plugin' cannot be imported, and Axolotl would train without it",
         ),
         (key("plugins", "regreason_plugin"), "plugins: must be a list of names"),

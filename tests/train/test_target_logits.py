@@ -31,7 +31,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "llama3": {**OWN, "regreason_label_smoothing": 0.2},
     "packed share": {**PACKED, "regreason_label_smoothing": 0.2},
 }
-PLUGINS = ["regreason_plugin.train.RegReasonPlugin", "helpers.head_plugin.HeadPlugin"]
+PLUGINS = ["regreason_plugin.RegReasonPlugin", "helpers.head_plugin.HeadPlugin"]
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 CONFIGS = {"lora": "mistral-7b-lora.yml", "qlora": "mistral-7b-qlora.yml"}
 PLUGINS = {
     "Axolotl's trainer": "helpers.plain_plugin.RegReasonPlugin",
-    "with the plugin": "regreason_plugin.train.RegReasonPlugin",
+    "with the plugin": "regreason_plugin.RegReasonPlugin",
 }
 CLOCK = "bench.gpu.step_clock.StepClockPlugin"
 # The environment variable that names the file of the step clock.
