@@ -1,4 +1,4 @@
-"""``python -m regreason_plugin``, which ``accelerate launch -m`` needs."""
+"""Entry point of ``python -m regreason_plugin``, which ``accelerate launch -m`` needs."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""A real base model as a folder: `regreason base`."""
+"""`regreason base`: writes a small real base model into a folder."""

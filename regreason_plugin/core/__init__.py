@@ -1,1 +1,1 @@
-"""What every room shares: the task, the records, the prompt, files, errors."""
+"""Shared by every room: the task, the records, the prompt, files, errors."""

@@ -1,4 +1,4 @@
-"""How much main memory the machine can still give."""
+"""The main memory that is still available on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available_memory() -> int | None:
-    """Bytes that programs can still have; None where the system does not say."""
+    """Available memory and free swap in bytes; None if the system does not report them."""
     try:
         lines = MEMINFO.read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""Which weights a folder or a Hub model holds, told from their headers and a few elements.
+"""Fingerprints of a model's weights, made from file headers and a few elements of some tensors.
 
-An adapter means something on the base model that it was trained on and on no other. Reading the
-headers and 16 tensors' elements takes milliseconds, whatever the size of the model.
+An adapter only works on the base model that it was trained on. Reading the headers and up to 64
+elements of each of 16 tensors takes milliseconds, whatever the size of the model.
 """
 
 from __future__ import annotations
@@ -29,24 +29,26 @@ Verdict = Literal["same", "rounded", "other", "other shapes", "unknown"]
 _TENSORS = 16
 _ELEMENTS = 64
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
-# safetensors' names of the types that a model may be rounded to; numpy has no bfloat16.
+# numpy types by safetensors' type names. numpy has no bfloat16, so BF16 is read as integers.
 _READ_AS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _ROUND_TO = {"F16": torch.float16, "BF16": torch.bfloat16}
-# Where transformers keeps the head, which a copy may lack if it is tied to the embeddings.
+# Names of the head's tensor in transformers. A head that is tied to the embeddings is stored in
+# some copies of a model and left out of others.
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 
 
 class BaseWeights(BaseModel):
-    """What tells one set of weights from another.
+    """The fingerprint of a model's weights.
 
-    The same weights have the same value however they are cut into files.
+    Equal weights have equal fingerprints, however they are divided among files.
 
     Attributes:
-        layout: sha256 of every tensor's name and shape, sorted by name.
+        layout: sha256 of the names and shapes of all tensors, sorted by name.
         types: The types that the sampled tensors are stored in, such as ``BF16``.
-        samples: sha256 of the sampled elements by the type they are rounded to: ``F32``, which
-            is all of them but for float64, ``F16`` and ``BF16``.
-        quantised: Whether the model's config says so; then its tensors are no plain numbers.
+        samples: sha256 of the sampled elements after rounding, by the type that they are rounded
+            to: ``F32`` (which changes float64 elements only), ``F16`` and ``BF16``.
+        quantised: Whether the model's config names a quantisation. The tensors of a quantised
+            model are not plain numbers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,7 +60,7 @@ class BaseWeights(BaseModel):
 
 
 class _Tensor(NamedTuple):
-    """One tensor of a safetensors file; ``offset`` counts bytes from the file's start."""
+    """One tensor of a safetensors file; ``offset`` is in bytes from the start of the file."""
 
     file: Path
     type: str
@@ -71,16 +73,16 @@ class _Tensor(NamedTuple):
 
 
 def compare_weights(trained: BaseWeights | None, used: BaseWeights | None) -> Verdict:
-    """Whether two models have the same weights.
+    """Compare the weights of two base models by their fingerprints.
 
     Args:
-        trained: Those that an adapter was trained on; None where nothing says.
-        used: Those that it is used on.
+        trained: Weights that an adapter was trained on; None if they are unknown.
+        used: Weights that the adapter is used on; None if they are unknown.
 
     Returns:
-        ``same``; ``rounded`` where one is a copy of the other in fewer bits; ``other`` where
-        only names and shapes agree; ``other shapes``; ``unknown`` where either is not known or
-        a quantised copy.
+        ``same``; ``rounded`` if one is a copy of the other in fewer bits; ``other`` if only the
+        names and shapes agree; ``other shapes`` if these differ too; ``unknown`` if either
+        fingerprint is missing, or if they differ and either model is quantised.
     """
     if trained is None or used is None:
         return "unknown"
@@ -100,18 +102,19 @@ def compare_weights(trained: BaseWeights | None, used: BaseWeights | None) -> Ve
 def read_base_weights(
     model: str, revision: str | None = None, subfolder: str | None = None
 ) -> BaseWeights | None:
-    """Read what tells a model's weights from others.
+    """Read the fingerprint of a model's weights; nothing is downloaded.
 
     Args:
-        model: A folder, or an id of the Hub. Nothing is downloaded.
-        revision: Of the Hub.
-        subfolder: In the folder or repository.
+        model: A folder, or a model's name on the Hub.
+        revision: Branch, tag or commit on the Hub.
+        subfolder: The model's folder within ``model``.
 
     Returns:
-        None where this machine has no safetensors files of it, as of a model kept in a pickle.
+        The fingerprint; None if this machine has no safetensors files of the model, for example
+        because it is stored as a pickle.
 
     Raises:
-        UserError: A file is broken.
+        UserError: A file is broken, or the index names a file that is missing.
     """
     files = _files(model, revision, subfolder)
     if not files:
@@ -123,15 +126,15 @@ def read_base_weights(
     if config.get("tie_word_embeddings"):
         tensors = {name: tensor for name, tensor in tensors.items() if name not in _HEADS}
     layout = "\n".join(f"{name} {tensors[name].shape}" for name in sorted(tensors))
-    chosen = [tensors[name] for name in _chosen(tensors)]
-    elements = np.concatenate([_elements(tensor) for tensor in chosen] or [np.zeros(0)])
+    sampled = [tensors[name] for name in _sampled_names(tensors)]
+    elements = np.concatenate([_elements(tensor) for tensor in sampled] or [np.zeros(0)])
     full = torch.from_numpy(elements.astype("<f4"))
     samples = {"F32": _sha256(full.numpy().tobytes())}
     for name, kind in _ROUND_TO.items():
         samples[name] = _sha256(full.to(kind).float().numpy().tobytes())
     return BaseWeights(
         layout=_sha256(layout.encode()),
-        types=tuple(sorted({tensor.type for tensor in chosen})),
+        types=tuple(sorted({tensor.type for tensor in sampled})),
         samples=samples,
         quantised=bool(config.get("quantization_config")),
     )
@@ -143,26 +146,26 @@ def _files(model: str, revision: str | None, subfolder: str | None) -> list[Path
         single = local_file(model, _SINGLE, revision, subfolder)
         return [single] if single else []
     names = sorted(set(_json(index).get("weight_map", {}).values()))
-    found = [local_file(model, name, revision, subfolder) for name in names]
-    if None in found:
-        name = names[found.index(None)]
-        raise UserError(f"names {name}, which is not there", path=index)
-    return [file for file in found if file is not None]
+    files = [local_file(model, name, revision, subfolder) for name in names]
+    if None in files:
+        name = names[files.index(None)]
+        raise UserError(f"names {name}, which is missing", path=index)
+    return [file for file in files if file is not None]
 
 
 def local_file(
     model: str, name: str, revision: str | None = None, subfolder: str | None = None
 ) -> Path | None:
-    """A file of a model that is on this machine; None where it is not."""
+    """The path of a model's file on this machine; None if the file is not here."""
     if Path(model).is_dir():
         local = Path(model, subfolder or "", name)
         return local if local.is_file() else None
     inside = f"{subfolder}/{name}" if subfolder else name
     try:
-        found = try_to_load_from_cache(model, inside, revision=revision)
-    except HFValidationError:  # a folder that is not there
+        cached = try_to_load_from_cache(model, inside, revision=revision)
+    except HFValidationError:  # ``model`` is the path of a missing folder
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def _json(file: Path | None) -> dict[str, Any]:
@@ -176,7 +179,10 @@ def _json(file: Path | None) -> dict[str, Any]:
 
 
 def _header(file: Path) -> Iterator[tuple[str, _Tensor]]:
-    """Every tensor of a file by name; the format is eight bytes of length, JSON, then data."""
+    """Yield the name and the position of each tensor in a file.
+
+    A safetensors file holds the header's length in eight bytes, the header as JSON, then the data.
+    """
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         raw = stream.read(length) if length < file.stat().st_size else b""
@@ -187,13 +193,14 @@ def _header(file: Path) -> Iterator[tuple[str, _Tensor]]:
                 offset = 8 + length + int(about["data_offsets"][0])
                 yield name, _Tensor(file, str(about["dtype"]), tuple(about["shape"]), offset)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"is no safetensors file ({type(error).__name__})", path=file) from None
+        raise UserError(f"is not a safetensors file ({type(error).__name__})", path=file) from None
 
 
-def _chosen(tensors: dict[str, _Tensor]) -> list[str]:
-    """Which tensors are looked into: of every kind of layer one, then another of each.
+def _sampled_names(tensors: dict[str, _Tensor]) -> list[str]:
+    """Names of at most 16 tensors: one of every kind of layer, then a second of each, and so on.
 
-    An adapter that was merged changes some kinds only, such as the query projections.
+    Every kind is sampled because merging an adapter changes some kinds only, such as the query
+    projections.
     """
     kinds: dict[str, list[str]] = defaultdict(list)
     for name in sorted(tensors, key=lambda name: (_sha256(name.encode()), name)):
@@ -204,7 +211,7 @@ def _chosen(tensors: dict[str, _Tensor]) -> list[str]:
 
 
 def _elements(tensor: _Tensor) -> npt.NDArray[np.float64]:
-    """Elements at fixed distances, the first and the last among them, ``[at most 64]``."""
+    """At most 64 evenly spaced elements, including the first and the last."""
     stored = np.memmap(
         tensor.file,
         dtype=_READ_AS[tensor.type],
@@ -212,11 +219,11 @@ def _elements(tensor: _Tensor) -> npt.NDArray[np.float64]:
         offset=tensor.offset,
         shape=(tensor.size,),
     )
-    places = np.unique(np.linspace(0, len(stored) - 1, _ELEMENTS).round().astype(np.int64))
-    found = np.asarray(stored[places])
-    if tensor.type == "BF16":  # the upper half of a float32
-        found = (found.astype("<u4") << 16).view("<f4")
-    return found.astype(np.float64)
+    indices = np.unique(np.linspace(0, len(stored) - 1, _ELEMENTS).round().astype(np.int64))
+    elements = np.asarray(stored[indices])
+    if tensor.type == "BF16":  # a bfloat16 is the upper half of a float32
+        elements = (elements.astype("<u4") << 16).view("<f4")
+    return elements.astype(np.float64)
 
 
 def _sha256(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What work takes: time and memory, and the machine that they are of."""
+"""Time and memory of trainings and scorings, and the machine on which they were measured."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict
 
 from regreason_plugin.core.whole_files import atomic_writer
 
-# Beside the results of a method of `regreason baselines`.
+# The file that `regreason baselines` writes next to a method's results.
 COST = "cost.json"
-# Of lm-eval's results: the key of ``config`` that has it.
+# The key below ``config`` in lm-eval's results that holds a `ScoringCost`.
 SCORING = "regreason_scoring"
 _PACKAGES = ("regreason", "lm_eval", "scikit-learn", "torch", "transformers", "peft")
 
@@ -30,13 +30,13 @@ class _Part(BaseModel):
 
 
 class Machine(_Part):
-    """Where it ran; seconds and memory are of this machine alone.
+    """The machine on which seconds and memory were measured.
 
     Attributes:
         system: Operating system and processor.
-        cores: Of the CPU.
-        threads: That PyTorch may use; scikit-learn's fits use one.
-        gpu: Its name; None on a CPU.
+        cores: Number of CPU cores.
+        threads: Number of threads that PyTorch may use; scikit-learn's fits use one.
+        gpu: Name of the GPU; None without one.
     """
 
     system: str
@@ -46,7 +46,7 @@ class Machine(_Part):
 
     @classmethod
     def here(cls) -> Machine:
-        """This one."""
+        """Describe the machine that runs this process."""
         import torch
 
         return cls(
@@ -57,16 +57,17 @@ class Machine(_Part):
         )
 
     def describe(self) -> str:
-        """For a reader."""
+        """The GPU's name, or the system with its threads and cores, as a phrase for reports."""
         return self.gpu or f"{self.system}, {self.threads} of {self.cores} cores"
 
 
 class Memory(_Part):
-    """The most that a process had.
+    """Peak memory of a process.
 
     Attributes:
-        peak_memory_mib: Main memory of the whole process, libraries included.
-        peak_gpu_mib: Memory of PyTorch's tensors on the process's GPU; None on a CPU.
+        peak_memory_mib: Peak main memory of the whole process, libraries included, in MiB.
+        peak_gpu_mib: Peak memory of PyTorch's tensors on the process's GPU, in MiB; None without
+            a GPU.
     """
 
     peak_memory_mib: float
@@ -74,7 +75,7 @@ class Memory(_Part):
 
     @classmethod
     def so_far(cls) -> Memory:
-        """Of this process."""
+        """Peak memory of this process until now."""
         import torch
 
         gpu = torch.cuda.is_available()
@@ -85,17 +86,18 @@ class Memory(_Part):
 
 
 class TrainingCost(Memory):
-    """What a training took; of several processes, memory is that of the first.
+    """Time, memory and tokens of a training.
 
-    A sweep in one process (Axolotl's ``--launcher python``) has the memory of all its trainings so
-    far.
+    With several processes, the memory is that of the first process. In a sweep that runs in one
+    process (Axolotl's ``--launcher python``), it is the peak over all trainings so far.
 
     Attributes:
-        seconds: From the first step to the last, validation and checkpoints included; of a
-            resumed training, of all its parts as far as they were kept. Not loading a model.
-        tokens: Of prompts and targets that were read, as often as they were, padding left out;
-            None where the batches do not tell padding from text.
-        machine: Where it ran, or ended.
+        seconds: Seconds from the first step to the last, with validation and checkpoints but
+            without loading the model. For a resumed training, the sum over all its parts whose
+            record survived.
+        tokens: Prompt and target tokens that the model read, counted once per reading, without
+            padding; None if the batches do not tell padding from text.
+        machine: The machine on which the training ended.
     """
 
     seconds: float
@@ -104,12 +106,12 @@ class TrainingCost(Memory):
 
 
 class ScoringCost(Memory):
-    """What scoring took; of several processes, the first one's part.
+    """Time and memory of scoring; with several processes, those of the first process.
 
     Attributes:
-        seconds: In the model; not loading it, nor the metrics.
-        documents: How many were scored in them.
-        machine: Where it ran.
+        seconds: Seconds in the model, without loading it and without computing the metrics.
+        documents: Number of documents that were scored in these seconds.
+        machine: The machine on which the process ran.
     """
 
     seconds: float
@@ -118,7 +120,7 @@ class ScoringCost(Memory):
 
 
 class ScoringClock:
-    """Time spent in a model, and the documents it was spent on."""
+    """A stopwatch for the time in a model, which also counts the documents that were scored."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -126,20 +128,21 @@ class ScoringClock:
 
     @contextmanager
     def on(self, requests: Sequence[Any]) -> Iterator[None]:
-        """Count what is done within, for these requests of lm-eval."""
+        """Add the time of the ``with`` block, in which these requests of lm-eval are scored."""
         started = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - started
-        # (A document has a request a label; one that explains first has more beside them.)
+        # A set, because a document has one request per label, and further requests if the model
+        # explains first.
         self._documents.update((request.task_name, request.doc_id) for request in requests)
 
     @property
     def documents(self) -> int:
-        """How many it was."""
+        """The number of distinct documents that were scored."""
         return len(self._documents)
 
     def cost(self) -> ScoringCost:
-        """With this process's memory, and this machine."""
+        """The cost until now, with this process's peak memory and this machine."""
         return ScoringCost(
             seconds=self.seconds,
             documents=self.documents,
@@ -149,20 +152,22 @@ class ScoringClock:
 
 
 class MethodCost(Memory):
-    """What a method of `regreason baselines` took, in a process of its own.
+    """Time, memory and tokens of a method of `regreason baselines`, which runs in its own process.
 
     Attributes:
-        method: Its name.
-        seed: Of its training; None of a method without a random draw.
-        training_seconds: Reading rows, every candidate that validation chose among, and that
-            choice; not loading a model. 0 of what is not trained.
-        training_tokens: Tokens read in training, padding and validation left out, as often as
-            they were read; None of a method without a tokenizer.
-        training_rows: Rows read in training, likewise.
-        documents: How many were scored.
-        scoring_ms: Milliseconds a document in the model; not loading it, nor the metrics.
-        machine: Where it ran.
-        versions: Of the packages that matter.
+        method: The method's name.
+        seed: Seed of the training; None for a method without random draws.
+        training_seconds: Seconds for reading the rows, for training every candidate and for
+            choosing among the candidates on the validation rows, without loading the model; 0
+            for a method that is not trained.
+        training_tokens: Tokens read in training, counted once per reading, without padding and
+            validation; None for a method without a tokenizer.
+        training_rows: Rows read in training, counted once per reading, without validation.
+        documents: Number of documents that were scored.
+        scoring_ms: Milliseconds per document in the model, without loading it and without
+            computing the metrics.
+        machine: The machine on which the method ran.
+        versions: Versions of the packages that affect the figures, by name.
     """
 
     method: str
@@ -176,7 +181,10 @@ class MethodCost(Memory):
     versions: dict[str, str]
 
     def write(self, folder: Path) -> None:
-        """Write ``cost.json``, which comes last: where it is, the method has finished."""
+        """Write ``cost.json``.
+
+        A method writes this file last, so a folder that holds it belongs to a finished method.
+        """
         with atomic_writer(folder / COST) as stream:
             stream.write(self.model_dump_json(indent=2).encode("utf-8") + b"\n")
 
@@ -191,7 +199,7 @@ def measured(
     documents: int,
     scoring_seconds: float,
 ) -> MethodCost:
-    """The cost of a method, with this process's memory and this machine."""
+    """The cost of a method, with this process's peak memory and this machine filled in."""
     return MethodCost(
         method=method,
         seed=seed,
@@ -212,10 +220,10 @@ def read_cost(folder: Path) -> MethodCost:
 
 
 def _peak_memory() -> int:
-    """The most main memory that this process has had, in bytes."""
+    """Peak main memory of this process, in bytes."""
     status = Path("/proc/self/status")
-    # Linux counts into ru_maxrss what the parent had when it started the child.
-    if status.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
-        return int(found[1]) * 1024
+    # Not ru_maxrss: on Linux it includes the parent's memory at the moment of the fork.
+    if status.is_file() and (peak_kb := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(peak_kb[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

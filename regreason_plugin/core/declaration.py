@@ -1,8 +1,8 @@
-"""What a classification task is: its labels, what is asked, and what a setting is called.
+"""The declaration of a classification task: its labels, its prompt and its settings' names.
 
-The paper's settings are declared in ``paper.yml``; any other task in a ``task.yml`` of its
-own. A data folder's manifest carries the declaration it was built from, so training, scoring and
-reports know the labels of whatever data they are given.
+``paper.yml`` declares the paper's settings; any other task has its own ``task.yml``. The manifest
+of a data folder holds the declaration from which the folder was built, so training, scoring and
+reports know the labels of the data that they read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class _Part(BaseModel):
 
 
 class Dataset(_Part):
-    """Where documents come from.
+    """A source of documents.
 
     Attributes:
-        title: For a reader.
-        home: Where it is described.
-        licence: Under which it comes.
+        title: Title for people.
+        home: Address of the page that describes the dataset.
+        licence: Licence of the dataset.
     """
 
     title: str
@@ -37,12 +37,12 @@ class Dataset(_Part):
 
 
 class Axis(_Part):
-    """What is rated.
+    """A property that the labels rate, such as naturalness.
 
     Attributes:
-        title: For a reader.
-        question: Asked after a conversation, word for word; empty where `Declaration.prompt`
-            asks.
+        title: Title for people.
+        question: Question that follows the conversation in the prompt, word for word; empty if
+            `Declaration.prompt` holds the question.
     """
 
     title: str
@@ -59,43 +59,44 @@ Label = Annotated[str, AfterValidator(_label)]
 
 
 def check_beginnings(written: Sequence[str]) -> None:
-    """Refuse labels of which one is the beginning of another.
+    """Check that no label is a prefix of another.
 
     Raises:
-        ValueError: Two are so: whatever a model thinks, the longer one is the less likely.
+        ValueError: A label is a prefix of another. A model can never give the longer of the two
+            the higher probability.
     """
     for one in written:
         for other in written:
             if other != one and other.startswith(one):
                 raise ValueError(
-                    f"label {one!r} is the beginning of {other!r}, which could then never have "
-                    "the higher score; let all labels end with a mark, such as label_end: '.'"
+                    f"label {one!r} is a prefix of {other!r}, which could then never have "
+                    "the higher score; end every label with a mark, such as label_end: '.'"
                 )
 
 
 class Declaration(_Part):
-    """The labels and settings of a task.
+    """The labels and settings of a task; a setting is a dataset with an axis.
 
     Attributes:
-        labels: What the model writes, label 1 first; low to high where `ordinal`.
-        label_end: Written after every label, as ``.``; needed where a label is the beginning of
-            another, whose score could otherwise never be the higher one.
-        ordinal: Whether their order means something.
-        rated: Whether raters give the labels, as scores on a scale. Then every row has an
-            explanation, and a label that no row has is no mistake. Otherwise a table has the
-            labels, and explanations are optional.
-        normalise: How scores of labels with several tokens are made comparable: ``none``, the
-            sum of their tokens' log-likelihoods; or ``characters``, that sum over the label's
-            length, as lm-eval's acc_norm.
-        datasets: By name.
-        axes: By name.
-        task: The name of a setting's lm-eval task, with ``{dataset}`` and ``{axis}``.
-        twin: The same of the task for models that explain first.
-        group: lm-eval's group of all settings, after which those of a dataset or an axis are named.
-            lm-eval finds the tasks of such a declaration by itself. None where their files are in
-            a folder of the user's.
-        prompt: The whole prompt with ``{text}`` in it, which is the only thing replaced; None
-            for a conversation with the axis's question after it.
+        labels: Labels that the model writes, label 1 first; from low to high if `ordinal`.
+        label_end: Mark that follows every label, such as ``.``. It is needed if one label is a
+            prefix of another; otherwise the longer one could never score higher.
+        ordinal: Whether the labels have an order, as a scale has.
+        rated: Whether the labels come from raters, as scores on a scale. If so, every row has an
+            explanation, and a label may occur in no row. If not, the labels come from a table,
+            explanations are optional, and every label has to occur.
+        normalise: Scoring rule for labels of several tokens: ``none`` takes the sum of the
+            tokens' log-likelihoods; ``characters`` divides that sum by the label's length in
+            characters, as lm-eval's acc_norm does.
+        datasets: Datasets by name.
+        axes: Axes by name.
+        task: Name of a setting's lm-eval task, with the placeholders ``{dataset}`` and ``{axis}``.
+        twin: Name of a setting's task for models that explain first, with the same placeholders.
+        group: Name of lm-eval's group of all settings; the groups of a dataset or an axis derive
+            their names from it. lm-eval finds the tasks of a declaration with a group without
+            ``--include_path``. None if the task files are in a folder of the user's.
+        prompt: The whole prompt, in which ``{text}`` alone is replaced; None for a prompt made of
+            the conversation and the axis's question.
     """
 
     labels: tuple[Label, ...] = Field(min_length=2)
@@ -107,18 +108,18 @@ class Declaration(_Part):
     axes: dict[str, Axis]
     task: str = "{dataset}"
     twin: str = "{dataset}-gen"
-    # (A manifest that has none is the same as before there were groups.)
+    # A missing group is left out, so that manifests written before groups existed stay the same.
     group: str | None = Field(default=None, exclude_if=lambda group: group is None)
     prompt: str | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Declaration:
         if twice := {label for label in self.labels if self.labels.count(label) > 1}:
-            raise ValueError(f"label {min(twice)!r} stands twice")
+            raise ValueError(f"label {min(twice)!r} is listed twice")
         check_beginnings(self.written)
         if self.prompt is not None:
             if self.prompt.count(TEXT) != 1:
-                raise ValueError(f"the prompt has to hold {TEXT} once")
+                raise ValueError(f"the prompt has to contain {TEXT} exactly once")
             if self.prompt != self.prompt.strip():
                 raise ValueError("the prompt starts or ends with white space")
         return self
@@ -134,27 +135,37 @@ class Declaration(_Part):
         return tuple((dataset, axis) for dataset in self.datasets for axis in self.axes)
 
     def task_name(self, dataset: str, axis: str) -> str:
-        """The lm-eval task of a setting."""
+        """The name of a setting's lm-eval task."""
         return self.task.replace("{dataset}", dataset).replace("{axis}", axis)
 
     def twin_name(self, dataset: str, axis: str) -> str:
-        """The task of a setting for models that explain first."""
+        """The name of a setting's task for models that explain first."""
         return self.twin.replace("{dataset}", dataset).replace("{axis}", axis)
 
     def task_names(
         self, settings: Sequence[Setting] | None = None, *, generative: bool = False
     ) -> list[str]:
-        """The tasks of some settings, or of all; the twins where the models explain first."""
+        """The names of the tasks of some settings, in their order.
+
+        Args:
+            settings: Settings to name; None for all.
+            generative: Whether to name the tasks for models that explain first.
+        """
         name = self.twin_name if generative else self.task_name
         return [name(*setting) for setting in (self.settings if settings is None else settings)]
 
     def tasks_argument(
         self, settings: Sequence[Setting] | None = None, *, generative: bool = False
     ) -> str:
-        """Some tasks, or all, as ``--tasks`` takes them.
+        """The tasks of some settings as the value of lm-eval's ``--tasks``.
+
+        Args:
+            settings: Settings to name; None for all.
+            generative: Whether to name the tasks for models that explain first.
 
         Returns:
-            A glob where these are all tasks and lm-eval finds them by itself, else their names.
+            A glob if these are all tasks and the declaration has a `group`; otherwise the names,
+            joined by commas.
         """
         names = self.task_names(settings, generative=generative)
         if self.group is not None and set(names) == set(self.task_names(generative=generative)):

@@ -1,4 +1,4 @@
-"""The one error that stands for a user's mistake."""
+"""`UserError`, the error for a user's mistake, and the messages on standard error."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """An input is wrong; the message says where and what to do.
+    """An input is wrong; the message says what is wrong, where, and what to do.
 
-    The command line prints it as one line on standard error and exits with 2.
-    Everything else that is raised is a bug of ours and keeps its traceback.
+    The command line prints the message as one line on standard error and exits with code 2. Any
+    other exception is a bug of RegReason and keeps its traceback.
 
     Args:
         message: One sentence: what is wrong and what to do about it.
-        path: The file it stands in.
-        line: Its line, counted from 1.
-        field: The field, as a dotted path.
+        path: The file that holds the mistake.
+        line: The line of the mistake, counted from 1.
+        field: The field that holds the mistake, as a dotted path.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class UserError(Exception):
             where.append(f"field {field}")
         place = ", ".join(where)
         text = f"{place}: {message}" if place else message
-        # One line whatever the message quotes: a log reader sees it whole.
+        # Always one line, even if the message quotes several, so that log readers see all of it.
         super().__init__(" ".join(text.split()))
 
 
@@ -48,7 +48,10 @@ _passed_on: ContextVar[bool] = ContextVar("_passed_on", default=False)
 
 @contextmanager
 def user_errors_passed_on() -> Iterator[None]:
-    """Within it, `stop_on_user_error` stops nothing: who checks a config goes on."""
+    """Within the block, `stop_on_user_error` raises the `UserError` and the process goes on.
+
+    `regreason check` and `Classifier` need this, because they handle the error themselves.
+    """
     token = _passed_on.set(True)
     try:
         yield
@@ -58,14 +61,15 @@ def user_errors_passed_on() -> Iterator[None]:
 
 @contextmanager
 def stop_on_user_error(*, of_one_rank: bool = False) -> Iterator[None]:
-    """End the process on a `UserError`: one line on standard error, exit code 2.
+    """End the process on a `UserError`, with one line on standard error and exit code 2.
 
-    For what Axolotl and lm-eval call, which would print the traceback of any exception
-    but SystemExit. Also a decorator: ``@stop_on_user_error()``.
+    It wraps functions that Axolotl and lm-eval call, because these print the traceback of any
+    exception but SystemExit. It is also a decorator: ``@stop_on_user_error()``.
 
     Args:
-        of_one_rank: The mistake shows in a document that only one of several processes
-            has, so that one says it. Otherwise all have made it, and the first says it.
+        of_one_rank: True if only one of several processes has read the wrong document; this
+            process then prints the message. Otherwise all processes meet the mistake, and the
+            first prints the message.
     """
     try:
         yield
@@ -79,16 +83,16 @@ def stop_on_user_error(*, of_one_rank: bool = False) -> Iterator[None]:
 
 @lru_cache(maxsize=64)
 def say_once(text: str) -> None:
-    """Say something once a process on standard error; of several processes the first says it."""
+    """Print a message on standard error once; of several processes, only the first prints it."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"regreason: {text}", file=sys.stderr, flush=True)
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """A hint naming the known words, the most similar first.
+    """A hint for an unknown word.
 
     Returns:
-        ``did you mean 'x'?`` where one is close, else ``known: a, b, c``.
+        ``did you mean 'x'?`` if a known word is similar, otherwise ``known: a, b, c``.
     """
     import difflib
 

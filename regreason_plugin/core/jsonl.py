@@ -1,4 +1,4 @@
-"""JSON lines: read as a stream with places in every error, written whole or not at all."""
+"""JSON lines: files are read as streams, errors name file and line, and writing is atomic."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import atomic_writer
 
 Model = TypeVar("Model", bound=BaseModel)
-# A field in nested mappings and lists.
+# The keys and list indices that lead to a field in nested mappings and lists.
 Location = tuple[int | str, ...]
-# Fields whose value no message repeats: it may be a key, or an address with a password in it.
+# Fields whose values are left out of messages: they may be keys, or addresses with passwords.
 _SECRET = re.compile(r"key|secret|password|authori[sz]ation|url", re.IGNORECASE)
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a number that JSON allows")
 
 
 def parse_object(
@@ -36,13 +36,14 @@ def parse_object(
     """Parse one line into a JSON object.
 
     Args:
-        raw: The line; a byte order mark may begin the first one.
+        raw: The bytes of the line; the first line may begin with a byte order mark.
         path: The file, for messages.
-        line: Of the file.
-        constant: What NaN and Infinity, which JSON does not have, become; refused by default.
+        line: The line's number, counted from 1.
+        constant: Converts the names NaN, Infinity and -Infinity, which JSON does not allow, to
+            values; by default it raises an error.
 
     Raises:
-        UserError: Not UTF-8, not JSON (half a line, NaN), or not an object.
+        UserError: The line is not UTF-8, not JSON (incomplete, or with NaN), or not an object.
     """
     try:
         text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
@@ -52,8 +53,10 @@ def parse_object(
             f"byte {error.start + 1} is not UTF-8; save the file as UTF-8", path=path, line=line
         ) from None
     except ValueError as error:
-        half = "" if raw.endswith(b"\n") else " (the last line has no end: is the file cut off?)"
-        raise UserError(f"not a JSON object: {error}{half}", path=path, line=line) from None
+        cut_off = (
+            "" if raw.endswith(b"\n") else " (the last line has no line end: is the file cut off?)"
+        )
+        raise UserError(f"not a JSON object: {error}{cut_off}", path=path, line=line) from None
     if not isinstance(value, dict):
         raise UserError("not a JSON object", path=path, line=line)
     return value
@@ -66,28 +69,29 @@ def validate(
     line: int | Callable[[Location], int] | None = None,
     declaration: Declaration | None = None,
 ) -> Model:
-    """Build the record, or say which field of which line is wrong.
+    """Build a record from its fields.
 
     Args:
-        model: Its type.
-        value: Its fields.
+        model: The record's type.
+        value: The record's fields.
         path: The file, or a place in it, for messages.
-        line: Of the file; or gives it for a field.
-        declaration: Whose names and labels a record may have; None for records without any.
+        line: The line's number, or a function that returns it for a field.
+        declaration: The task whose datasets, axes and labels a record may name; None for records
+            without such names.
 
     Raises:
-        UserError: The first thing that is wrong.
+        UserError: A field is wrong; the message names the first such field and its line.
     """
     try:
         return model.model_validate(value, context={"declaration": declaration})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         message = first["msg"].removeprefix("Value error, ")
-        given = first["input"]
+        wrong = first["input"]
         field = ".".join(str(part) for part in first["loc"])
         line = line(first["loc"]) if callable(line) else line
-        if isinstance(given, str | int | float | None) and not _SECRET.search(field):
-            message += f" (got {str(given)[:60]!r})"
+        if isinstance(wrong, str | int | float | None) and not _SECRET.search(field):
+            message += f" (got {str(wrong)[:60]!r})"
         raise UserError(message, path=path, line=line, field=field) from None
 
 
@@ -96,7 +100,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """Open a plain or gzipped file for reading.
 
     Raises:
-        UserError: It is not there, or not what its name says.
+        UserError: The file is missing, is a folder, or ends in ``.gz`` and is not a whole gzip
+            file.
     """
     try:
         with ExitStack() as stack:
@@ -122,13 +127,13 @@ def file_sha256(path: Path) -> str:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Stream a file's objects; lines of white space alone are passed over.
+    """Stream a file's objects; blank lines are skipped.
 
     Yields:
-        Line number from 1, and the object.
+        The line's number, counted from 1, and the object.
 
     Raises:
-        UserError: Missing or empty file, or a line that is no JSON object.
+        UserError: The file is missing or empty, or a line is not a JSON object.
     """
     empty = True
     with open_bytes(path) as stream:
@@ -137,19 +142,19 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 empty = False
                 yield number, parse_object(raw, path, number)
     if empty:
-        raise UserError("is empty; expected one JSON object a line", path=path)
+        raise UserError("is empty; expected one JSON object per line", path=path)
 
 
 def is_blank(raw: bytes, line: int) -> bool:
-    """Whether a line holds nothing: white space alone, or a file's byte order mark."""
+    """Whether a line holds nothing but white space and a byte order mark."""
     return not (raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw).strip()
 
 
 def count_lines(path: Path) -> int:
-    """The number of lines that hold something, for a progress bar.
+    """The number of lines that are not blank, for a progress bar.
 
     Raises:
-        UserError: As `open_bytes`.
+        UserError: The file cannot be read (`open_bytes`).
     """
     with open_bytes(path) as stream:
         return sum(not is_blank(raw, number) for number, raw in enumerate(stream, start=1))
@@ -162,16 +167,17 @@ def read_records(
     unique: bool = True,
     declaration: Declaration | None = None,
 ) -> Iterator[Model]:
-    """Stream a file's records, checked one by one.
+    """Stream a file's records; each is checked before it is yielded.
 
     Args:
         path: A ``.jsonl`` file, gzipped or not.
         model: The record's type.
-        unique: Refuse a second record with the same id (and axis, where it has one).
-        declaration: As of `validate`.
+        unique: Whether to refuse a second record with the same id, or with the same id and axis
+            if the records have an axis.
+        declaration: The task whose datasets, axes and labels the records may name (`validate`).
 
     Raises:
-        UserError: With file, line and field.
+        UserError: A record is wrong; the message names file, line and field.
     """
     seen: dict[tuple[str, str], int] = {}
     for number, value in read_objects(path):
@@ -184,16 +190,16 @@ def read_records(
 def check_unique(
     seen: dict[tuple[str, str], int], value: dict[str, Any], path: Path, line: int
 ) -> None:
-    """Remember an id (with its axis), or refuse the second one.
+    """Check that no earlier line has the same id and axis, and add them to ``seen``.
 
     Raises:
-        UserError: The same id stood on an earlier line.
+        UserError: An earlier line has the same id and axis.
     """
     key = (value["id"], value.get("axis", ""))
     if key in seen:
         also = f" and axis {key[1]!r}" if key[1] else ""
         raise UserError(
-            f"id {key[0]!r}{also} stands on line {seen[key]} too; ids must be unique",
+            f"id {key[0]!r}{also} is also on line {seen[key]}; ids must be unique",
             path=path,
             line=line,
             field="id",
@@ -202,7 +208,7 @@ def check_unique(
 
 
 def dumps(value: dict[str, Any]) -> str:
-    """One JSON object on one line, as every file here has it."""
+    """Serialise an object as one line of JSON, in the form that all our files have."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -210,7 +216,7 @@ def write_records(path: Path, records: Iterable[BaseModel]) -> int:
     """Write records to a file, whole or not at all.
 
     Returns:
-        How many there were.
+        The number of records.
     """
     count = 0
     with atomic_writer(path) as stream:

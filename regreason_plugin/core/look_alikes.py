@@ -1,8 +1,8 @@
-"""Labels that look the same and are not: one class that a model would be taught as two.
+"""Labels that look the same but differ, so that a model would learn one class as two.
 
-Two labels are twins if they differ in case, composed or decomposed accents and other forms of the
-same characters (NFKD), characters that show nothing, spaces, or characters of another script that
-look the same (Unicode Technical Standard 39, as far as ``look_alikes.txt`` has it).
+Two labels are twins if they differ only in case, in composed or decomposed accents and other forms
+of the same characters (NFKD), in invisible characters, in spaces, or in characters of another
+script that look the same (the part of Unicode Technical Standard 39 in ``look_alikes.txt``).
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ _UNSEEN = re.compile(
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-# So many pairs, and so many characters of each label, are named in a sentence.
+# A message names at most this many pairs, and of each label at most this many characters.
 _PAIRS = 5
 _CHARACTERS = 3
 
 
 def find_twins(labels: Iterable[str]) -> list[tuple[str, ...]]:
-    """Labels that look the same, each group in the given order.
+    """Groups of labels that look the same, each in the order of ``labels``.
 
-    Case is folded once as it stands and once as what it looks like: a Cyrillic capital VE looks
-    like B, and its small letter like no b.
+    Case is folded both before and after look-alikes are replaced, because a Cyrillic capital VE
+    looks like B, but its small letter does not look like b.
     """
     known: dict[str, list[str]] = {}
     for label in dict.fromkeys(labels):
         keys = _keys(label)
-        # All that are twins of one another, by way of a third too.
-        found = {id(known[key]): known[key] for key in keys if key in known}
-        group = [*chain(*found.values()), label]
+        # Being twins is transitive: the label joins all groups that share one of its keys.
+        joined = {id(known[key]): known[key] for key in keys if key in known}
+        group = [*chain(*joined.values()), label]
         known |= dict.fromkeys(chain(*map(_keys, group)), group)
     groups = {id(group): tuple(group) for group in known.values() if len(group) > 1}
     return list(groups.values())
 
 
 def check_twins(labels: Iterable[str], advice: str) -> None:
-    """Refuse labels that look the same.
+    """Check that no two labels look the same.
 
     Args:
-        labels: All of them.
-        advice: What to do about it.
+        labels: All labels of a task.
+        advice: What the user can do; the end of the message.
 
     Raises:
-        ValueError: Two do; the message shows what differs.
+        ValueError: Two labels look the same; the message names the characters that differ.
     """
     pairs = [pair for group in find_twins(labels) for pair in combinations(group, 2)]
     if not pairs:
@@ -61,7 +61,7 @@ def check_twins(labels: Iterable[str], advice: str) -> None:
 
 
 def difference(one: str, other: str) -> str:
-    """What differs between two texts, by the names of the characters."""
+    """The difference between two texts as a clause that names the differing characters."""
     start = 0
     while start < min(len(one), len(other)) and one[start] == other[start]:
         start += 1
@@ -73,7 +73,11 @@ def difference(one: str, other: str) -> str:
 
 
 def merged(counts: Mapping[str, int]) -> dict[str, str]:
-    """Twins as one: which label another stands for, the one with the most rows."""
+    """The most frequent label of each group of twins, by every other label of the group.
+
+    Args:
+        counts: Number of rows by label.
+    """
     stands_for = {}
     for group in find_twins(counts):
         most = max(group, key=lambda label: counts[label])
@@ -82,7 +86,7 @@ def merged(counts: Mapping[str, int]) -> dict[str, str]:
 
 
 def _keys(label: str) -> tuple[str, str]:
-    """Two labels are twins if one of these is the same."""
+    """The keys of a label; two labels that share one of them are twins."""
     return _folded(label), _folded(_decomposed(label).translate(_look_alikes()))
 
 
@@ -104,7 +108,7 @@ def _folded(text: str) -> str:
 
 @cache
 def _look_alikes() -> dict[int, str]:
-    """What a character looks like, by its code point."""
+    """The character that another looks like, by the other's code point."""
     text = (files("regreason_plugin.core") / "look_alikes.txt").read_text(encoding="utf-8")
     lines = (line.split("\t") for line in text.splitlines() if "\t" in line)
     return {int(code, 16): like for like, codes in lines for code in codes.split()}

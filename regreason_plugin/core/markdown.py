@@ -1,4 +1,4 @@
-"""Markdown: templates and tables in which text from outside is never markup."""
+"""Markdown templates and tables that escape every text from outside."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-# An underscore within a word is none.
+# Characters of Markdown's syntax; an underscore within a word is not one of them.
 _MARKUP = re.compile(r"([\\`*<>\[\]|#&~]|(?<![^\W_])_|_(?![^\W_]))")
 
 
 class Markdown(str):
-    """Text that is Markdown already and is not escaped again."""
+    """Text that is already Markdown, so it is not escaped again."""
 
     __slots__ = ()
 
     def __html__(self) -> str:
-        """As itself, where jinja2 would escape it."""
+        """The text unchanged; jinja2 calls this method instead of escaping the text."""
         return self
 
 
 def render(template: str, **values: Any) -> str:
     """Fill a template of this package, such as ``data_folder/card.md.j2``.
 
-    A value is escaped as by `escape`, unless it is `Markdown`.
+    Values are escaped by `escape`, unless they are `Markdown`.
 
     Args:
-        template: Its path in the package.
-        values: What the template names.
+        template: Path of the template within the package.
+        values: The template's variables.
     """
     return _environment().get_template(template).render(values)
 
@@ -39,7 +39,7 @@ def render(template: str, **values: Any) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("regreason_plugin", ""),
-        # (Macros' results are Markdown; what is to be escaped is so by `finalize`, before.)
+        # This only makes the results of macros safe; `finalize` has escaped every value before.
         autoescape=True,
         finalize=lambda value: value if hasattr(value, "__html__") else escape(value),
         undefined=StrictUndefined,
@@ -64,17 +64,18 @@ def table(
     sides: str,
     footer: Iterable[Sequence[object]] = (),
 ) -> Markdown:
-    """A table, whose cells are escaped unless they are `Markdown`.
+    """A Markdown table; cells are escaped unless they are `Markdown`.
 
     Args:
-        rows: Below the header.
-        header: The names of the columns.
-        sides: A letter a column, ``l`` or ``r``; the last letter holds for all columns after it.
-        footer: Rows in bold.
+        rows: Rows below the header.
+        header: Names of the columns.
+        sides: Alignment of each column, ``l`` or ``r``; the last letter also holds for all
+            further columns.
+        footer: Rows in bold at the end.
     """
     marks = {"l": Markdown(":---"), "r": Markdown("---:")}
     rule = [marks[side] for side in sides.ljust(len(header), sides[-1])]
-    bold = ([Markdown(f"**{_cell(one)}**" if one else "") for one in row] for row in footer)
+    bold = ([Markdown(f"**{_cell(value)}**" if value else "") for value in row] for row in footer)
     lines = (" | ".join(map(_cell, row)) for row in (header, rule, *rows, *bold))
     return Markdown("\n".join(f"| {line} |" for line in lines))
 
@@ -84,46 +85,47 @@ def _cell(value: object) -> str:
 
 
 def escape(text: object) -> Markdown:
-    """As plain text, on one line, also within a table."""
+    """Escape a text so that Markdown shows it as plain text on one line, also within a table."""
     return Markdown(_MARKUP.sub(r"\\\1", one_line(text)))
 
 
 def plain_text(text: object) -> Markdown:
-    """As plain text at any place: no list at a line's start, no address made a link."""
+    """Escape a text for any place: it starts no list and its addresses become no links."""
     plain = re.sub(r"(?<=:)(?=//)|(?<=\bwww)(?=\.)", r"\\", escape(text), flags=re.IGNORECASE)
     return Markdown(re.sub(r"^(\d*)([.)+](?=\s|$)|-|=+$)", r"\1\\\2", plain))
 
 
 def sentence(text: str) -> Markdown:
-    """A sentence of ours, in which what stands between backticks is code."""
+    """Escape one of our own sentences, except that text between backticks becomes code."""
     parts = enumerate(text.split("`"))
-    woven = "".join(code(part) if at % 2 else _spaced(part) for at, part in parts)
-    return Markdown(woven.strip())
+    joined = "".join(code(part) if index % 2 else _spaced(part) for index, part in parts)
+    return Markdown(joined.strip())
 
 
 def _spaced(part: str) -> str:
-    """Text between two spans of code, with the spaces next to them."""
+    """The escaped text between two code spans, with the spaces at its ends."""
     before, after = (" " * part.startswith(" ")), (" " * (part.endswith(" ") and part != " "))
     return f"{before}{plain_text(part)}{after}"
 
 
 def code(text: object) -> Markdown:
-    """As a span of code, also within a table."""
+    """A code span of a text, which may stand in a table."""
     plain = one_line(text) or " "
     ticks = "`" * (_longest_run(plain) + 1)
-    # A backtick at an end would join the fence; a bar ends a table's cell even in code.
+    # A backtick at an end would become part of the fence, and a bar ends a table's cell even
+    # within code.
     space = " " if plain.startswith("`") or plain.endswith("`") else ""
     return Markdown(f"{ticks}{space}{plain}{space}{ticks}".replace("|", "\\|"))
 
 
 def block(text: str, language: str) -> Markdown:
-    """As a block of code."""
+    """A code block of a text."""
     ticks = "`" * max(3, _longest_run(text) + 1)
     return Markdown(f"{ticks}{language}\n{text.strip()}\n{ticks}")
 
 
 def one_line(text: object) -> str:
-    """Without line ends, controls and what changes the direction of writing."""
+    """A text on one line, without control characters and marks of writing direction."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 

@@ -1,7 +1,8 @@
-"""What a model reads and stands on: as it was trained, and as a run uses it.
+"""The check that a run uses a model in the way in which it was trained.
 
-`regreason.json` beside a trained model keeps the first. A run that does otherwise still gives
-numbers, only wrong ones: every command holds the two against each other before it trusts any.
+The training writes prompts, order, chat template, tokenizer and base weights to `regreason.json`
+in the model's folder. A run that uses any of them differently still produces numbers, but wrong
+ones. So every command compares its own use of the model with this record before it starts.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ from regreason_plugin.core.prompt import Order, render_prompt
 from regreason_plugin.core.records import Conversation, Turn
 
 RECORD = "regreason.json"
-# The key of lm-eval's --metadata that lets a run use a model otherwise than it was trained.
+# The key of lm-eval's --metadata that lets a run use a model differently than it was trained.
 ALLOW = "allow_misfit"
-# Model arguments of lm-eval's models that name an adapter: of hf, and of vllm.
+# Model arguments that name an adapter: of lm-eval's hf, and of its vllm.
 _ADAPTER = ("peft", "lora_local_path")
-# What says where in a repository a model is.
-_PLACE = ("revision", "subfolder")
-# Where `axolotl merge-lora` puts a model, below the folder of its adapter.
+# Model arguments that say where a model is in a repository.
+_LOCATION = ("revision", "subfolder")
+# `axolotl merge-lora` writes the merged model into this folder below its adapter's folder.
 _MERGED = "merged"
 
-# A chat template renders it, a prompt is made of it, and a tokenizer cuts it.
+# A fixed text. The hashes of its rendered chat message, its prompt and its tokens identify a chat
+# template, a task's prompts and a tokenizer.
 _TEXT = (
     "Rate it from 1 to 5: 1 2 3 4 5.\n\nNaïve café; 中文 и русский, 12345 + 67.8 %\n"
     "  def f(x):\n\treturn x  # two  spaces\nAssessment: 3"
@@ -51,21 +53,23 @@ _CONVERSATION = Conversation.model_construct(
 
 
 class ModelUse(BaseModel):
-    """How a model is used, in training or by a run; None is for what is not known.
+    """The way in which a training or a run uses a model; None stands for an unknown value.
 
     Attributes:
-        order: Whether label or explanation comes first.
-        labels: As the model writes them, the mark at their end included.
+        order: Whether the label or the explanation comes first.
+        labels: Labels as the model writes them, including the mark at their end.
         prompts: sha256 of a fixed conversation's prompt, by axis.
-        chat_template: Whether prompts stand in a chat template.
-        template_sha256: Of the template's text.
-        rendered_sha256: Of a fixed message in the template, with the arguments it is given.
-        tokenizer_sha256: Of the ids of a fixed text, none added.
-        begins_with_bos: Whether a prompt without a template begins with the beginning of text.
-        examples: Few-shot examples in a prompt.
-        system_instruction: Whether one stands before the prompt.
-        head: The kind of head in place of the language model's.
-        weights: Of the model that an adapter is on; None also without an adapter.
+        chat_template: Whether the prompts are rendered in a chat template.
+        template_sha256: sha256 of the chat template's source.
+        rendered_sha256: sha256 of a fixed message rendered in the chat template with the run's
+            template arguments.
+        tokenizer_sha256: sha256 of the token ids of a fixed text, without special tokens.
+        begins_with_bos: Whether a prompt without a chat template begins with the
+            beginning-of-text token.
+        examples: Number of few-shot examples in a prompt.
+        system_instruction: Whether a system instruction precedes the prompt.
+        head: Kind of the head that replaces the language model's head.
+        weights: Weights of the base model under an adapter; also None without an adapter.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,11 +89,11 @@ class ModelUse(BaseModel):
 
 
 class Differences(NamedTuple):
-    """Of a run from the training, as clauses whose subject is the model.
+    """The differences between a run and the training, as clauses whose subject is the model.
 
     Attributes:
-        wrong: What makes the run's numbers those of another model.
-        unsure: What may.
+        wrong: Differences that make the run's numbers wrong.
+        unsure: Differences that may make them wrong.
     """
 
     wrong: list[str]
@@ -100,28 +104,28 @@ Render = Callable[[list[dict[str, str]]], str]
 
 
 def prompt_hashes(declaration: Declaration) -> dict[str, str]:
-    """What stands for a task's prompts, by axis: any change of them changes it."""
+    """sha256 of a fixed conversation's prompt, by axis; any change of the prompt changes it."""
     return {
         axis: _sha256(render_prompt(_CONVERSATION, axis, declaration)) for axis in declaration.axes
     }
 
 
 def template_hash(text: str) -> str:
-    """As lm-eval writes it into its results."""
+    """sha256 of a chat template's source, as lm-eval writes it into its results."""
     return _sha256(text)
 
 
 def reading(tokenizer: Any, render: Render | None, *, add_bos: bool | None = None) -> ModelUse:
-    """What a tokenizer and a chat template make of a text.
+    """The part of a `ModelUse` that depends on the tokenizer and the chat template.
 
     Args:
-        tokenizer: Of transformers.
-        render: Puts messages into the chat template; None where none is used.
-        add_bos: lm-eval's ``add_bos_token``; None for what the tokenizer does by itself.
+        tokenizer: A tokenizer of transformers.
+        render: Renders messages in the chat template; None if no template is used.
+        add_bos: lm-eval's ``add_bos_token``; None for the tokenizer's default.
     """
     template = tokenizer.chat_template if render is not None else None
     rendered = None
-    # (A template that writes today's date renders another text tomorrow.)
+    # A template that contains today's date renders another text tomorrow, so it is not hashed.
     if render is not None and "strftime_now" not in str(template):
         rendered = _sha256(render([{"role": "user", "content": _TEXT}]))
     first = tokenizer.encode("a")[:1]
@@ -136,15 +140,16 @@ def reading(tokenizer: Any, render: Render | None, *, add_bos: bool | None = Non
 
 
 def adapter_of(arguments: Mapping[str, Any]) -> str | None:
-    """The adapter among a model's arguments; None without one."""
+    """The adapter that a model's arguments name; None without one."""
     return next((str(arguments[key]) for key in _ADAPTER if arguments.get(key)), None)
 
 
 def tokenizer_of(arguments: Mapping[str, Any]) -> Any:
-    """The tokenizer that lm-eval's model arguments name.
+    """Load the tokenizer that lm-eval's model arguments name.
 
     Returns:
-        None where they name none, it is not on this machine, or it runs code of its own.
+        The tokenizer; None if the arguments name none, if it is not on this machine, or if it
+        needs code from its repository.
     """
     name = str(arguments.get("tokenizer") or arguments.get("pretrained") or "")
     return _local_tokenizer(name, str(arguments.get("revision") or "main")) if name else None
@@ -163,17 +168,17 @@ def _local_tokenizer(model: str, revision: str) -> Any:
 
 
 def find_record(arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """What the training left beside the model that a run uses.
+    """Read the record that the training wrote into the folder of a run's model.
 
     Args:
-        arguments: Of the model, as lm-eval's ``--model_args``.
+        arguments: The model's arguments, as in lm-eval's ``--model_args``.
 
     Returns:
-        The model as it is named there, and its ``regreason.json``; None of a model that our
-        plugin did not train.
+        The model as the arguments name it, and the content of its ``regreason.json``; None for a
+        model that our plugin did not train.
 
     Raises:
-        UserError: The file is no JSON object.
+        UserError: The file is not a JSON object.
     """
     model = adapter_of(arguments) or str(arguments.get("pretrained", ""))
     file = local_file(model, RECORD) if model else None
@@ -199,29 +204,30 @@ def check_use(
     allow: bool,
     allowing: str,
 ) -> list[str] | None:
-    """Refuse a model that a run uses otherwise than it was trained.
+    """Check that a run uses a model in the way in which it was trained.
 
     Args:
-        asked: What the run does, as far as the model's arguments do not say it.
-        arguments: Of the model, as lm-eval's ``--model_args``.
-        render: As of `reading`.
-        tokenizer: The model's, if it is loaded already.
-        allow: Go on all the same.
-        allowing: What to write to go on all the same, for the message.
+        asked: The run's use of the model, except for the parts that follow from ``arguments``.
+        arguments: The model's arguments, as in lm-eval's ``--model_args``.
+        render: Renders messages in the chat template; None if no template is used.
+        tokenizer: The model's tokenizer; None to load the one that ``arguments`` name.
+        allow: Whether to accept differences.
+        allowing: The end of the error message, which says how to accept the differences, such as
+            "add --allow-misfit".
 
     Returns:
-        What differs, where that is allowed: it has to stand in the results. None of a model
-        that our plugin did not train.
+        The accepted differences, which the caller has to write into the results; None for a
+        model that our plugin did not train.
 
     Raises:
-        UserError: It differs, and that is not allowed.
+        UserError: The run uses the model differently, and ``allow`` is False.
     """
-    found = find_record(arguments)
-    if found is None:
+    named_record = find_record(arguments)
+    if named_record is None:
         return None
-    model, record = found
+    model, record = named_record
     base = str(arguments.get("pretrained", ""))
-    revision, subfolder = (str(arguments.get(key) or "") or None for key in _PLACE)
+    revision, subfolder = (str(arguments.get(key) or "") or None for key in _LOCATION)
     tokenizer = tokenizer or tokenizer_of(arguments)
     known: dict[str, Any] = {"head": arguments.get("head")}
     if tokenizer is not None:
@@ -234,21 +240,21 @@ def check_use(
     for clause in unsure:
         say_once(f"{model} {clause}")
     if wrong and not allow:
-        raise UserError(f"{model} {'; it '.join(wrong)}. To use it all the same, {allowing}")
+        raise UserError(f"{model} {'; it '.join(wrong)}. To use it anyway, {allowing}")
     for clause in wrong:
-        say_once(f"{model} {clause}; it is used all the same, as you asked")
+        say_once(f"{model} {clause}; it is used anyway, as you asked")
     return wrong
 
 
 def differences(
     record: Mapping[str, Any], run: ModelUse, arguments: Mapping[str, Any]
 ) -> Differences:
-    """What a run does otherwise than the training.
+    """The differences between a run's use of a model and the training's.
 
     Args:
-        record: The model's ``regreason.json``.
-        run: What the run does.
-        arguments: Of the model, as lm-eval's ``--model_args``, for the words.
+        record: Content of the model's ``regreason.json``.
+        run: The run's use of the model.
+        arguments: The model's arguments, as in lm-eval's ``--model_args``.
     """
     trained = ModelUse.model_validate(
         {
@@ -262,7 +268,7 @@ def differences(
         _compare_base(trained, run, record, arguments, wrong, unsure)
     if trained.head != run.head:
         wrong.append(
-            f"has a head for {trained.head}, which only `regreason baselines` scores"
+            f"has a head for {trained.head}, which only `regreason baselines` can score"
             if trained.head
             else f"is scored as if it had a head for {run.head}"
         )
@@ -271,17 +277,19 @@ def differences(
             "was trained to write its label first, and the run lets it explain first"
             if trained.order == "label_first"
             else "was trained to explain before its label, and the run asks for the label at once "
-            "(score it on the generative twins, and give predict --data)"
+            "(score it on the generative tasks, and give predict --data)"
         )
     wrong += _differing_prompts(trained, run)
     wrong += _differing_templates(trained, run)
     if _differ(trained.tokenizer_sha256, run.tokenizer_sha256):
         wrong.append("was trained with a tokenizer that cuts text into other tokens")
     if _differ(trained.begins_with_bos, run.begins_with_bos):
-        has = "with" if trained.begins_with_bos else "without"
+        has, does = (
+            ("with", "leaves it out") if trained.begins_with_bos else ("without", "adds one")
+        )
         wrong.append(
-            f"was trained {has} a beginning-of-text token before the prompt, and the run does "
-            "otherwise (leave add_bos_token out)"
+            f"was trained {has} a beginning-of-text token before the prompt, and the run {does} "
+            "(leave add_bos_token out)"
         )
     return Differences(wrong, unsure)
 
@@ -301,14 +309,16 @@ def _compare_base(
     elif verdict == "other":
         wrong.append(
             f"was trained on {base}, and {used} has other weights of the same shapes (a merged "
-            "model holds its adapter already)"
+            "model already contains its adapter)"
         )
     elif verdict == "rounded":
         unsure.append(
             f"was trained on {base}, and {used} has the same weights in another precision"
         )
     elif trained.weights is None:
-        unsure.append(f"does not say which weights it was trained on; {base} is only their name")
+        unsure.append(
+            f"was trained on {base}, but its record does not identify the weights of that model"
+        )
     elif verdict == "unknown":
         unsure.append(
             f"was trained on {base}, which cannot be compared with {used}: it is quantised "
@@ -317,24 +327,24 @@ def _compare_base(
 
 
 def _differing_prompts(trained: ModelUse, run: ModelUse) -> list[str]:
-    found = []
+    clauses = []
     if _differ(trained.labels, run.labels):
-        shown = [", ".join(map(repr, labels or ())) for labels in (trained.labels, run.labels)]
-        found.append(f"was trained on the labels {shown[0]}, and the run has {shown[1]}")
+        listed = [", ".join(map(repr, labels or ())) for labels in (trained.labels, run.labels)]
+        clauses.append(f"was trained on the labels {listed[0]}, and the run has {listed[1]}")
     known, asked = trained.prompts or {}, run.prompts or {}
     changed = [axis for axis in asked if axis in known and asked[axis] != known[axis]]
     if changed:
-        found.append(
+        clauses.append(
             f"was trained on another prompt for {', '.join(changed)} (the task was changed after "
             "the training)"
         )
     if run.examples:
-        found.append(
+        clauses.append(
             f"was trained without examples in the prompt, and the run gives {run.examples}"
         )
     if run.system_instruction:
-        found.append("was trained without a system instruction, and the run gives one")
-    return found
+        clauses.append("was trained without a system instruction, and the run gives one")
+    return clauses
 
 
 def _differing_templates(trained: ModelUse, run: ModelUse) -> list[str]:
@@ -355,8 +365,9 @@ def _differing_templates(trained: ModelUse, run: ModelUse) -> list[str]:
     known = next((pair for pair in pairs if None not in pair), None)
     if known is not None and known[0] != known[1]:
         return [
-            "was trained with another chat template or other arguments of it (name the "
-            "tokenizer beside the adapter with tokenizer=, and enable_thinking as in its card)"
+            "was trained with another chat template or other template arguments (name the "
+            "tokenizer in the adapter's folder with tokenizer=, and set enable_thinking as the "
+            "model card says)"
         ]
     return []
 

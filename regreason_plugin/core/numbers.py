@@ -1,4 +1,4 @@
-"""Numbers as text, for every reader: a terminal, Markdown, a page."""
+"""Numbers as text, in the same form in a terminal, in Markdown and on a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ NONE = "-"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """To so many decimals; a dash where undefined. What rounds to zero has no sign."""
+    """A number with ``digits`` decimals and no minus sign if it rounds to zero; a dash for None."""
     if value is None:
         return NONE
     text = f"{value:.{digits}f}"
@@ -14,7 +14,13 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 3, *, zero: str = "") -> str:
-    """As `number`, with the sign of a plus, too; ``zero`` is the sign of zero."""
+    """A number in the form of `number`, with a plus sign if it is positive.
+
+    Args:
+        value: The number; None gives a dash.
+        digits: Number of decimals.
+        zero: Sign of a number that rounds to zero.
+    """
     text = number(value, digits)
     if value is None or text.startswith("-"):
         return text
@@ -22,12 +28,18 @@ def signed(value: float | None, digits: int = 3, *, zero: str = "") -> str:
 
 
 def p_value(value: float | None) -> str:
-    """To three decimals, or that it is smaller."""
+    """A p-value with three decimals, or ``< 0.001``; a dash for None."""
     return "< 0.001" if value is not None and value < 0.001 else number(value)
 
 
 def ends(low: float | None, high: float | None, *, sign: bool = False) -> str:
-    """An interval, such as ``0.480 to 0.544``; empty where it has no ends."""
+    """An interval, such as ``0.480 to 0.544``; empty if an end is None.
+
+    Args:
+        low: The lower end.
+        high: The upper end.
+        sign: Whether positive ends have a plus sign.
+    """
     if low is None or high is None:
         return ""
     form = signed if sign else number

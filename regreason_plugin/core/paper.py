@@ -1,7 +1,7 @@
-"""The eighteen settings: what importers, raters and the mini benchmark are made for.
+"""The paper's eighteen settings, for importers, raters and the mini benchmark.
 
-They are declared in ``paper.yml``. Whatever works for any task reads its data folder's
-declaration instead.
+``paper.yml`` declares them. Code that works for any task reads the declaration in the manifest of
+its data folder instead.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ AXES: dict[str, str] = {name: axis.title for name, axis in EIGHTEEN.axes.items()
 QUESTIONS: dict[str, str] = {name: axis.question for name, axis in EIGHTEEN.axes.items()}
 SETTINGS: tuple[tuple[str, str], ...] = EIGHTEEN.settings
 
-# Its responses have scores of people, so that raters can be held against them. It is rated like the
-# others and is no setting: nothing is trained or tested on it under the eighteen's names.
+# People have scored this dataset's responses, so it serves to evaluate raters. It is rated like the
+# six others, but it is not one of the settings: no built-in task trains or tests on it.
 TOPICAL_USR = "topical_usr"
 RATEABLE = EIGHTEEN.model_copy(
     update={
@@ -40,10 +40,10 @@ RATEABLE = EIGHTEEN.model_copy(
 
 
 def task_name(dataset: str, axis: str) -> str:
-    """The lm-eval task of a setting, such as ``regreason_coqa_naturalness``."""
+    """The name of a setting's lm-eval task, such as ``regreason_coqa_naturalness``."""
     return EIGHTEEN.task_name(dataset, axis)
 
 
 def generative_task_name(dataset: str, axis: str) -> str:
-    """The task of a setting for models that explain first."""
+    """The name of a setting's task for models that explain first."""
     return EIGHTEEN.twin_name(dataset, axis)

@@ -1,4 +1,6 @@
-r"""The one place where the text a model reads is made, for training and evaluation alike.
+r"""Prompts and targets: this module makes every text that a model reads or learns to write.
+
+Training and evaluation both use it, so their prompts are the same. A prompt with its target:
 
     Context:
     <story or product, if there is one>
@@ -9,16 +11,15 @@ r"""The one place where the text a model reads is made, for training and evaluat
     <the axis's question>
     Assessment: <target>
 
-The conversation comes first, so the axes of one conversation share their longest
-possible prefix. The cue ``Assessment:`` commits to neither order of label and
-explanation:
+The conversation comes first, so the prompts of a conversation's axes share the longest possible
+prefix. The cue ``Assessment:`` fits both orders of label and explanation:
 
     label_first          3\n<explanation>
     explanation_first    <explanation>\nRating: 3
 
-A prompt neither starts nor ends with white space (chat templates strip it), an
-explanation is a single line, and no word of a conversation can be read as a special
-token, a turn marker or a template (`neutralise`).
+A prompt neither starts nor ends with white space, because chat templates strip it. An explanation
+is a single line. No part of a conversation can be read as a special token or a turn marker
+(`neutralise`).
 """
 
 from __future__ import annotations
@@ -34,23 +35,23 @@ Order = Literal["label_first", "explanation_first"]
 ORDERS: tuple[Order, ...] = ("label_first", "explanation_first")
 
 CUE = "Assessment:"
-# Between prompt and target of a model without a chat template; lm-eval's own default.
-# Without the space, sentencepiece tokenizers would glue the label to the colon.
+# Separates prompt and target of a model without a chat template; it is lm-eval's default.
+# Without the space, sentencepiece tokenizers would merge the label with the colon.
 TARGET_DELIMITER = " "
-# Ends an explanation that comes first; the label follows after TARGET_DELIMITER.
+# Follows an explanation that comes first; TARGET_DELIMITER and the label follow it.
 LABEL_CUE = "\nRating:"
 CUT_MARK = " [...]"
 
 _ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 
-# `<s>`, `</s>`, `<|im_end|>`, `<start_of_turn>`, `<<SYS>>`, `<unk>`, `<h1>`: anything a
-# tokenizer could have added between angle brackets. Several tokenizers (Gemma) have HTML
-# tags among their added tokens, so the rule knows no list.
+# Any word between angle brackets: `<s>`, `</s>`, `<|im_end|>`, `<start_of_turn>`, `<<SYS>>`,
+# `<unk>`, `<h1>`. A list would not do, because some tokenizers (Gemma's) even have HTML tags among
+# their added tokens.
 _ANGLE = re.compile(r"<(?=[^\s<>]{1,64}>)")
 # `[INST]`, `[/INST]`, `[TOOL_CALLS]`, `[CLS]`, `[gMASK]`; not `[sic]`, not `[1]`.
 _SQUARE = re.compile(r"\[(?=/?[A-Za-z_]*[A-Z]{2}[A-Za-z_]*\])")
-# This prompt's own markers: at the start of a line, or anywhere in an explanation, whose
-# words other arms put in another order.
+# Markers of this prompt at the start of a line; in an explanation anywhere, because some arms
+# change the order of its words.
 _WORDS = r"(?:System|User|Assistant|Context|Assessment|Rating)"
 _MARKER = re.compile(rf"^([ \t]*{_WORDS})(?=:)", re.MULTILINE)
 _MARKER_ANYWHERE = re.compile(rf"({_WORDS})(?=:)")
@@ -59,14 +60,14 @@ _UNPRINTABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def neutralise(text: str) -> tuple[str, int]:
-    """Break whatever could be read as a special token or a turn marker.
+    """Change a text so that nothing in it can be read as a special token or a turn marker.
 
-    A space after the opening bracket (or before a marker's colon) is enough: no
-    tokenizer matches the token any more and a reader still sees what was written.
-    NUL and lone surrogates become U+FFFD. Doing it twice changes nothing more.
+    A space after the opening bracket, or before a marker's colon, is enough: no tokenizer
+    recognises the token any more, and people can still read the text. NUL and lone surrogates
+    become U+FFFD. A second call changes nothing more.
 
     Returns:
-        The text, and in how many places it was changed.
+        The changed text, and the number of places that were changed.
     """
     text, angles = _ANGLE.subn("< ", text)
     text, squares = _SQUARE.subn("[ ", text)
@@ -80,7 +81,7 @@ def _clean(text: str) -> str:
 
 
 def render_conversation(conversation: Conversation) -> str:
-    """The part of the prompt that the axes of a conversation share."""
+    """The context and the turns: the part of the prompt that is the same for every axis."""
     turns = "\n".join(
         f"{_ROLES[turn.role]}: {_clean(turn.content)}" for turn in conversation.conversation
     )
@@ -89,10 +90,10 @@ def render_conversation(conversation: Conversation) -> str:
 
 
 def render_prompt(conversation: Conversation, axis: str, declaration: Declaration) -> str:
-    """The prompt: conversation, the axis's question, the cue; or the task's own template.
+    """The prompt: the conversation, the axis's question and the cue, or the task's own template.
 
-    Only ``{text}`` of a template is replaced, by the last message; braces elsewhere, and in
-    what is put there, are text.
+    In a template, the last message replaces ``{text}``. All other braces, in the template and in
+    the message, stay as they are.
     """
     if declaration.prompt is not None:
         before, _, after = declaration.prompt.partition(TEXT)
@@ -102,35 +103,34 @@ def render_prompt(conversation: Conversation, axis: str, declaration: Declaratio
 
 
 def one_line(explanation: str) -> str:
-    """An explanation as it may stand in a target: one line, neutralised."""
+    """An explanation in the form that targets need: on one line and neutralised."""
     text, _ = neutralise(" ".join(explanation.split()))
     return " ".join(_MARKER_ANYWHERE.sub(r"\1 ", text).split())
 
 
 def render_target(label: str, explanation: str, order: Order) -> str:
-    """What the model learns to write after the prompt, the delimiter left out.
+    """The target: the text that the model learns to write after the prompt and the delimiter.
 
     Args:
-        label: Its text.
-        explanation: One line as `one_line` gives it; empty for the label alone.
-        order: Which of the two comes first.
+        label: The label's text.
+        explanation: The explanation as `one_line` returns it; empty for a target without one.
+        order: Whether the label or the explanation comes first.
     """
     if order == "label_first":
         return f"{label}\n{explanation}" if explanation else label
-    # The label's cue is kept without an explanation too: the model has to learn where
-    # the label stands. A target never starts with white space, which templates strip.
+    # The cue stays even without an explanation, because the model has to learn to write the label
+    # after it. It loses its line break, because templates strip white space at the start.
     cue = LABEL_CUE if explanation else LABEL_CUE.lstrip()
     return f"{explanation}{cue}{TARGET_DELIMITER}{label}"
 
 
 def split_target(target: str, order: Order, labels: Sequence[str]) -> tuple[str, str, str]:
-    """Cut a target into what precedes the label, the label, and what follows it.
+    """Split a target into the text before the label, the label, and the text after it.
 
-    The inverse of `render_target` as far as the label is concerned; training uses it
-    to know which tokens are the label's.
+    Training uses it to find the label's tokens.
 
     Raises:
-        ValueError: The text is no target of this order.
+        ValueError: The text is not a target of this order.
     """
     if order == "label_first":
         label, newline, rest = target.partition("\n")
@@ -149,20 +149,20 @@ def cut(
     length: Callable[[str], int],
     declaration: Declaration,
 ) -> tuple[Conversation, str | None]:
-    """Shorten a conversation until its prompt fits, the same for every axis.
+    """Shorten a conversation until its prompt fits, to the same length for every axis.
 
-    The oldest turns go first, then the context is cut from its end, then the rated
-    message from its end; its head and the question always stay.
+    First the oldest turns are removed, then the context is cut from its end, then the rated
+    message is cut from its end. The beginning of the rated message and the question always stay.
 
     Args:
-        conversation: What to shorten.
-        limit: The longest prompt allowed, in the unit of ``length``.
-        length: Measures a text in tokens or in words.
-        declaration: Of the prompt.
+        conversation: The conversation to shorten.
+        limit: Longest allowed prompt, in the unit of ``length``.
+        length: Returns the length of a text in tokens or in words.
+        declaration: The task, which determines the prompt.
 
     Returns:
-        The conversation that fits, and what was cut last: ``turns``, ``context``,
-        ``response``, or None when all of it fitted.
+        The conversation that fits, and the part that was cut last: ``turns``, ``context`` or
+        ``response``; None if nothing was cut.
 
     Raises:
         ValueError: Not even the question with the first word of the response fits.
@@ -203,9 +203,13 @@ def cut(
 
 
 def _longest_head(text: str, fits: Callable[[str], bool]) -> str | None:
-    """The longest head of a text that fits with `CUT_MARK` behind it, cut between words."""
+    """The longest beginning of a text that fits with `CUT_MARK` after it, cut between words.
+
+    Returns:
+        The beginning with `CUT_MARK`; None if not even one character fits.
+    """
     low, high = 0, len(text)
-    while low < high:  # largest number of characters that fits
+    while low < high:  # bisection for the largest number of characters that fits
         middle = (low + high + 1) // 2
         if fits(text[:middle].rstrip() + CUT_MARK):
             low = middle
@@ -213,7 +217,7 @@ def _longest_head(text: str, fits: Callable[[str], bool]) -> str | None:
             high = middle - 1
     head = text[:low]
     if low < len(text) and not text[low].isspace():
-        # Never end inside a word, unless a single word is all there is room for.
+        # Do not end inside a word, unless there is not even room for the first word.
         whole_words = head.rsplit(maxsplit=1)
         head = whole_words[0] if len(whole_words) == 2 else head
     head = head.strip()

@@ -1,4 +1,4 @@
-"""The records that travel between stations: conversation, rating, row."""
+"""The records in our JSONL files: conversations, ratings and rows of a data folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ Number = TypeVar("Number", int, float)
 
 
 def _declared(info: ValidationInfo) -> Declaration | None:
-    """The task that the reader of a file names; None for a record that code makes."""
+    """The task in the validation context; None for a record that code creates without a context.
+
+    Raises:
+        TypeError: A file is read without naming the task of its records.
+    """
     if info.context is None:
         return None
     declared = info.context["declaration"]
@@ -83,15 +87,15 @@ class Turn(_Record):
 
 
 class Conversation(_Record):
-    """What is rated: a conversation whose last message is the response.
+    """A conversation whose last message is the response that raters rate.
 
     Attributes:
-        id: Stable and unique over all datasets.
-        dataset: One that the task declares.
-        group: What must stay on one side of a split.
-        conversation: The turns; the last one is the assistant's and is rated.
-        context: A story or a product the conversation is about.
-        meta: Anything worth keeping; never read by a model.
+        id: Stable id, unique over all datasets.
+        dataset: Name of a dataset that the task declares.
+        group: Group of documents that must all be on the same side of a split.
+        conversation: The turns; the last one is the assistant's response.
+        context: The story or the product that the conversation is about.
+        meta: Any further data; no model reads it.
     """
 
     id: Text
@@ -105,19 +109,19 @@ class Conversation(_Record):
     @classmethod
     def _ends_on_response(cls, turns: list[Turn]) -> list[Turn]:
         if not turns:
-            raise ValueError("has no messages; the last message is what is rated")
+            raise ValueError("has no messages; the last message is the one that is rated")
         if turns[-1].role != "assistant":
             raise ValueError(
-                f"ends on a {turns[-1].role!r} message; the last one is what is rated "
-                "and must be the assistant's"
+                f"ends on a {turns[-1].role!r} message; the last message is the one that is rated, "
+                "so it must be the assistant's"
             )
         if not turns[-1].content.strip():
-            raise ValueError("the last message, which is what is rated, is empty")
+            raise ValueError("the last message, which is the one that is rated, is empty")
         return turns
 
 
 class RaterScore(_Record):
-    """What one rater said with one prompt: a score with its reason, or an error."""
+    """The answer of one rater to one prompt: a score with an explanation, or an error."""
 
     rater: str
     prompt: str
@@ -128,7 +132,7 @@ class RaterScore(_Record):
 
 
 class Merged(_Record):
-    """One explanation made of all raters' by one of them, or why there is none."""
+    """One explanation that a rater made from those of all raters, or the error that it met."""
 
     rater: str
     explanation: str | None = None
@@ -136,11 +140,12 @@ class Merged(_Record):
 
 
 class Rated(Conversation):
-    """A conversation as the raters left it on one axis, with no label yet.
+    """A conversation with the raters' scores on one axis, before a label is made of them.
 
     Attributes:
-        ratings: One entry a rater and prompt.
-        merged: Their explanations as one, where they were merged.
+        axis: Name of an axis that the task declares.
+        ratings: One entry for each rater and prompt.
+        merged: The raters' explanations merged into one; None if they were not merged.
     """
 
     axis: AxisName
@@ -149,7 +154,7 @@ class Rated(Conversation):
 
 
 class Rating(Rated):
-    """A conversation with its label on one axis and where the label comes from."""
+    """A conversation with its label on one axis and the raters' scores behind the label."""
 
     label: Label
     score: Score
@@ -159,8 +164,8 @@ class Rating(Rated):
 class Row(_Record):
     """One line of a data folder: a rendered prompt with its label and target.
 
-    ``messages`` holds the prompt as a user turn and, except in the test file,
-    the target as the assistant's.
+    ``messages`` holds the prompt as the user's turn and, except in the test file, the target as
+    the assistant's turn.
     """
 
     id: Text

@@ -1,7 +1,7 @@
-"""Long work as stages, each a command of its own, for `regreason demo` and `regreason study`.
+"""Long work in stages, each of which runs one command, for `regreason demo` and `regreason study`.
 
-A stage that finished is remembered with the hash of everything it was made from, so work that
-was killed goes on where it stopped, and a stage whose inputs changed is not taken for done.
+``stages.json`` records every finished stage with a hash of its inputs. So work that was killed
+continues where it stopped, and a stage whose inputs have changed runs again.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ from regreason_plugin.core.whole_files import atomic_writer, writing
 
 console = Console()
 LOCK = ".lock"
-# Bytes on a disk below which what failed there is told that it is full.
-_LITTLE = 1 << 20
+# With fewer free bytes than this, the message about a failed stage says that the disk is full.
+_LITTLE_SPACE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command, what it is made from and how to tell that it is done.
+    """One command with its inputs and the check that it has finished.
 
     Attributes:
-        name: Such as ``train explanation``; its first word is its kind.
-        command: What is run, and printed; or gives it, where it depends on a stage before.
-        inputs: A hash of everything the result depends on.
-        done: A file that is there when the stage has finished.
-        after: Names of the stages that have to be done before.
-        clears: A folder of half-finished work to remove before it starts.
-        seconds: A rough guess of what it takes, until a stage of its kind has run.
+        name: Name such as ``train explanation``; the first word is the stage's kind.
+        command: The command to print and run, as a list of words; or a function that returns it,
+            if it depends on the result of an earlier stage.
+        inputs: Hash of everything that the result depends on.
+        done: Function that returns whether the stage's result is there.
+        after: Names of the stages that have to finish before this one starts.
+        clears: Folder of unfinished work, which is removed before the stage starts.
+        seconds: Estimated seconds, used until a stage of the same kind has run.
     """
 
     name: str
@@ -57,34 +58,41 @@ class Stage:
     seconds: float = 60.0
 
     def words(self) -> list[str]:
-        """The command; the stages before have to be done."""
+        """The words of the command; the stages in ``after`` have to be finished."""
         return self.command() if callable(self.command) else self.command
 
     @property
     def kind(self) -> str:
-        """The first word of its name: stages of a kind take about the same time."""
+        """The first word of the name; stages of one kind take about the same time."""
         return self.name.split()[0]
 
 
 def hash_of(*parts: str) -> str:
-    """A short hash of what a stage is made from."""
+    """A short hash of a stage's inputs."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def program(name: str) -> str | None:
-    """Where a command is: beside this interpreter first, whose environment may not be active."""
+    """The path of a command; None if it is not installed.
+
+    The folder of this Python comes first, because its environment may not be activated.
+    """
     beside = Path(sys.executable).with_name(name)
     return str(beside) if beside.is_file() else shutil.which(name)
 
 
 def settings(jobs: int) -> dict[str, str]:
-    """Environment variables that a reader has to set to get what the stages get."""
+    """Environment variables of the stages; whoever repeats a stage by hand has to set them.
+
+    Args:
+        jobs: Number of stages that run at the same time.
+    """
     return {
-        # Axolotl's telemetry calls out, and hangs where there is no network.
+        # Axolotl's telemetry sends data, and hangs without a network.
         "AXOLOTL_DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
-        # accelerate gives a process one thread unless it is told otherwise; more than four
-        # gain nothing with models this small.
+        # By default, accelerate gives a process one thread. More than four threads make models
+        # this small no faster.
         "OMP_NUM_THREADS": str(max(1, min((os.cpu_count() or 1) // jobs, 4))),
     }
 
@@ -97,41 +105,42 @@ def run_stages(
     gpus: Sequence[int] = (),
     until: float | None = None,
 ) -> bool:
-    """Run what is not done yet, and say so as it goes.
+    """Run the stages that are not finished yet, and print their commands and progress.
 
     Args:
-        out: Where logs and the book of finished stages are kept.
-        stages: Each after those that it waits for.
-        jobs: How many run at once.
-        gpus: One for each of these jobs; none where they share what there is.
-        until: Of `time.monotonic`, in seconds: nothing is started that would not end by then, as
-            far as can be foreseen. `unfinished` tells what is left.
+        out: Folder for logs and for ``stages.json``, the record of finished stages.
+        stages: All stages; each comes after the stages that it waits for.
+        jobs: Number of stages that run at the same time.
+        gpus: Numbers of the GPUs, one for each job; empty if all jobs share all GPUs.
+        until: Time on the clock of `time.monotonic`, in seconds. A stage starts only if it is
+            expected to end before this time; `unfinished` returns the stages that are left.
 
     Returns:
-        False when a command failed: what then still ran is finished, nothing more is started.
+        False if a command failed. No further stage is then started; those that are running are
+        allowed to end.
     """
-    with _only_one(out) as lock:
+    with _locked_folder(out) as lock:
         return _Runner(out, stages, jobs, lock, gpus, until).run()
 
 
 def unfinished(out: Path, stages: Sequence[Stage]) -> list[Stage]:
-    """The stages that have not run yet, or from other inputs."""
-    book = _Book(out / "stages.json")
-    return [stage for stage in stages if not book.finished(stage)]
+    """The stages that have not finished, or that finished with other inputs."""
+    record = _Record(out / "stages.json")
+    return [stage for stage in stages if not record.finished(stage)]
 
 
 def seconds_left(out: Path, stages: Sequence[Stage], jobs: int) -> float:
-    """About how long `run_stages` would take."""
-    book = _Book(out / "stages.json")
-    left = [book.estimate(stage) for stage in stages if not book.finished(stage)]
+    """Estimated seconds that `run_stages` would take."""
+    record = _Record(out / "stages.json")
+    left = [record.estimate(stage) for stage in stages if not record.finished(stage)]
     return sum(left) / max(min(jobs, len(left)), 1)
 
 
 def take_for_finished(out: Path, stages: Sequence[Stage]) -> None:
-    """Remember stages whose results came from elsewhere."""
-    book = _Book(out / "stages.json")
+    """Record stages as finished whose results were made elsewhere."""
+    record = _Record(out / "stages.json")
     for stage in stages:
-        book.remember(stage, stage.words(), None)
+        record.add(stage, stage.words(), None)
 
 
 @dataclass
@@ -161,7 +170,7 @@ class _Runner:
         self._lock = lock
         self._gpus = gpus
         self._until = math.inf if until is None else until
-        self._book = _Book(out / "stages.json")
+        self._record = _Record(out / "stages.json")
         self._waiting = list(stages)
         self._running: list[_Running] = []
         self._finished: set[str] = set()
@@ -184,24 +193,24 @@ class _Runner:
             try:
                 while self._start(bars) or self._running:
                     time.sleep(0.25)
-                    self._look(bars)
+                    self._poll(bars)
             finally:
-                for one in self._running:
-                    one.child.terminate()
-                for one in self._running:
-                    one.child.wait()
+                for running in self._running:
+                    running.child.terminate()
+                for running in self._running:
+                    running.child.wait()
         return not self._failed
 
     def _start(self, bars: Progress) -> bool:
-        """Start what can be; False when there is nothing left to start."""
+        """Start the stages that can start now; False if none is left that could start later."""
         for stage in list(self._waiting):
             if self._failed or len(self._running) == self._jobs:
                 break
             if not self._finished.issuperset(stage.after):
                 continue
-            done = self._book.finished(stage)
-            if not done and time.monotonic() + self._book.estimate(stage) > self._until:
-                # (A shorter one may still end in time.)
+            done = self._record.finished(stage)
+            if not done and time.monotonic() + self._record.estimate(stage) > self._until:
+                # A later, shorter stage may still end in time.
                 continue
             self._waiting.remove(stage)
             words = stage.words()
@@ -216,9 +225,9 @@ class _Runner:
         return bool(self._waiting) and not self._failed and not self._out_of_time()
 
     def _out_of_time(self) -> bool:
-        """Whether none of the waiting stages can be started any more."""
+        """Whether no waiting stage could end in time."""
         return not self._running and all(
-            time.monotonic() + self._book.estimate(stage) > self._until
+            time.monotonic() + self._record.estimate(stage) > self._until
             for stage in self._waiting
             if self._finished.issuperset(stage.after)
         )
@@ -228,44 +237,45 @@ class _Runner:
         with writing(log):
             log.parent.mkdir(parents=True, exist_ok=True)
             log.touch()
-        # axolotl looks for accelerate on the path; this environment may not be activated.
+        # axolotl looks for accelerate on the path, and this environment may not be activated.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        given = {**os.environ, **settings(self._jobs), "PATH": path, "PYTHONUNBUFFERED": "1"}
-        taken = {one.gpu for one in self._running}
-        gpu = next((gpu for gpu in self._gpus if gpu not in taken), None)
+        environment = {**os.environ, **settings(self._jobs), "PATH": path, "PYTHONUNBUFFERED": "1"}
+        used = {running.gpu for running in self._running}
+        gpu = next((gpu for gpu in self._gpus if gpu not in used), None)
         if gpu is not None:
-            given["CUDA_VISIBLE_DEVICES"] = str(gpu)
+            environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
         with log.open("wb") as stream:
             child = subprocess.Popen(
                 [program(words[0]) or words[0], *words[1:]],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=given,
+                env=environment,
                 pass_fds=(self._lock.fileno(),),
             )
         bar = bars.add_task(stage.name, total=100)
         return _Running(stage, child, log, words, time.monotonic(), bar, gpu)
 
-    def _look(self, bars: Progress) -> None:
-        for one in list(self._running):
-            code = one.child.poll()
-            bars.update(one.bar, completed=_share_done(one.log))
+    def _poll(self, bars: Progress) -> None:
+        """Update the progress bars, and record the stages whose commands have ended."""
+        for running in list(self._running):
+            code = running.child.poll()
+            bars.update(running.bar, completed=_percent_done(running.log))
             if code is None:
                 continue
-            self._running.remove(one)
-            bars.remove_task(one.bar)
-            if code != 0 or not one.stage.done():
+            self._running.remove(running)
+            bars.remove_task(running.bar)
+            if code != 0 or not running.stage.done():
                 self._failed = True
-                _show_failure(one.stage, code, one.log)
+                _show_failure(running.stage, code, running.log)
                 continue
-            self._book.remember(one.stage, one.words, time.monotonic() - one.started)
-            self._finished.add(one.stage.name)
+            self._record.add(running.stage, running.words, time.monotonic() - running.started)
+            self._finished.add(running.stage.name)
 
     def _announce(self, stage: Stage, words: list[str]) -> None:
-        left = [other for other in [stage, *self._waiting] if not self._book.finished(other)]
-        left += [one.stage for one in self._running]
-        seconds = sum(map(self._book.estimate, left)) / min(self._jobs, max(len(left), 1))
+        left = [other for other in [stage, *self._waiting] if not self._record.finished(other)]
+        left += [running.stage for running in self._running]
+        seconds = sum(map(self._record.estimate, left)) / min(self._jobs, max(len(left), 1))
         remaining = f"about {_minutes(seconds)} left" if left else "nothing left to do"
         number = f"{self._stages.index(stage) + 1}/{len(self._stages)}"
         console.print(f"\n[bold]\\[{number}] {stage.name}[/bold] ({remaining})")
@@ -274,8 +284,8 @@ class _Runner:
         )
 
 
-class _Book:
-    """Which stages finished, from which inputs, and how long they took."""
+class _Record:
+    """The finished stages, with their inputs and the seconds that they took."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -287,7 +297,7 @@ class _Book:
         known: Mapping[str, Any] | None = self.stages.get(stage.name)
         return known is not None and known["inputs"] == stage.inputs and stage.done()
 
-    def remember(self, stage: Stage, words: list[str], seconds: float | None) -> None:
+    def add(self, stage: Stage, words: list[str], seconds: float | None) -> None:
         self.stages[stage.name] = {
             "inputs": stage.inputs,
             "seconds": None if seconds is None else round(seconds, 1),
@@ -297,21 +307,21 @@ class _Book:
             stream.write((json.dumps(self.stages, indent=1) + "\n").encode("utf-8"))
 
     def estimate(self, stage: Stage) -> float:
-        """Seconds: as this machine's stages of the kind took, or a guess."""
-        same = [
+        """Mean seconds of this kind's finished stages; without any, the stage's own estimate."""
+        seconds = [
             known["seconds"]
             for name, known in self.stages.items()
             if name.split()[0] == stage.kind and known["seconds"] is not None
         ]
-        return sum(same) / len(same) if same else stage.seconds
+        return sum(seconds) / len(seconds) if seconds else stage.seconds
 
 
 @contextmanager
-def _only_one(out: Path) -> Iterator[IO[str]]:
-    """Hold the folder's lock, which a child keeps while it lives.
+def _locked_folder(out: Path) -> Iterator[IO[str]]:
+    """Hold the folder's lock, which child processes inherit and keep until they end.
 
-    Work that was killed outright may leave a training run behind; starting a second
-    one beside it would write the same folder.
+    When a run is killed, a training that it started may go on. Without the lock, a second run
+    would start another training that writes into the same folder.
     """
     with writing(out / LOCK):
         out.mkdir(parents=True, exist_ok=True)
@@ -320,17 +330,17 @@ def _only_one(out: Path) -> Iterator[IO[str]]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print(f"Another run still works in {out}; waiting for it.")
+            console.print(f"Another run is still working in {out}; waiting until it ends.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
 
 
-def _share_done(log: Path) -> float:
-    """Percent done by the last progress bar that the command printed, which tells no other way."""
+def _percent_done(log: Path) -> float:
+    """The percentage that a command's last progress bar shows, its only sign of progress."""
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - 2000))
-        shown = re.findall(rb"(\d+)%\|", stream.read())
-    return float(shown[-1]) if shown else 0.0
+        percentages = re.findall(rb"(\d+)%\|", stream.read())
+    return float(percentages[-1]) if percentages else 0.0
 
 
 def _minutes(seconds: float) -> str:
@@ -341,7 +351,7 @@ def _show_failure(stage: Stage, code: int, log: Path) -> None:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     print(*lines[-25:], sep="\n", file=sys.stderr)
     why = f"exited with {code}" if code else "exited with 0 but left no result"
-    if shutil.disk_usage(log.parent).free < _LITTLE:
+    if shutil.disk_usage(log.parent).free < _LITTLE_SPACE:
         why += ", and the disk is full: free some space"
     print(f"regreason: {stage.name} {why}; its whole output: {log}", file=sys.stderr)
-    print("Run the same command again to go on from here.", file=sys.stderr)
+    print("Run the same command again to continue from here.", file=sys.stderr)

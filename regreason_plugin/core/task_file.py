@@ -1,6 +1,6 @@
-"""``task.yml``: a task of one's own, where its table is and how it is read.
+"""``task.yml``: the declaration of a user's own task and of the table that holds its rows.
 
-`regreason task new` writes one with every key explained.
+`regreason task new` writes such a file and explains every key in it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from regreason_plugin.core.yaml_file import read_yaml
 AXIS = "label"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,79}")
-# Of Jinja and its kin.
+# Placeholders and statements of Jinja and similar template languages.
 _TEMPLATE = re.compile(r"\{[{%#]")
 _FIELD = re.compile(r"\{[A-Za-z_][^{}\n]*\}")
 
@@ -46,63 +46,67 @@ class _Part(BaseModel):
 
 
 def _nothing(value: Any) -> Any:
-    """A key with nothing after it is one that was left out."""
+    """Treat a key without a value like a missing key."""
     return None if value == "" else value
 
 
 def check_name(name: str) -> str:
-    """A name that a task may have.
+    """Return a task's name unchanged.
 
     Raises:
-        ValueError: It may not.
+        ValueError: A task cannot have this name.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no name for a task: small letters, digits and _, a letter first, at "
-            "most 80 of them"
+            f"{name!r} is not a valid task name: use small letters, digits and _, a letter first, "
+            "at most 80 characters"
         )
     if name.startswith("regreason"):
-        raise ValueError(f"{name!r}: names that start with regreason are the built-in tasks'")
+        raise ValueError(
+            f"{name!r}: names that start with regreason are reserved for the built-in tasks"
+        )
     return name
 
 
 def check_label(label: str) -> str:
-    """A label that means the same to every tokenizer.
+    """Return a label unchanged.
 
     Raises:
-        ValueError: It could be read as a special token or a turn marker.
+        ValueError: The label could be read as a special token or a turn marker.
     """
     if neutralise(label)[1]:
         raise ValueError(
-            f"label {label!r} could be read as a special token or a turn marker; write another "
+            f"label {label!r} could be read as a special token or a turn marker; use another "
             "word for it, in the table or under `values` in a task.yml"
         )
     return label
 
 
 def check_prompt(prompt: str) -> str:
-    """A prompt of which nothing is run and only ``{text}`` is replaced.
+    """Return a prompt unchanged.
 
     Raises:
-        ValueError: It looks as if more was expected, or does not end on a cue.
+        ValueError: The prompt holds placeholders other than ``{text}`` or statements of a
+            template language, does not contain ``{text}`` exactly once, starts or ends with white
+            space, or has no line after the one with ``{text}``.
     """
-    if found := _TEMPLATE.search(prompt):
+    if part := _TEMPLATE.search(prompt):
         raise ValueError(
-            f"holds {found[0]!r}, which a template language would run; nothing is run here and "
-            f"only {TEXT} is replaced, so write it without"
+            f"holds {part[0]!r}, which a template language would run; a prompt runs nothing and "
+            f"only {TEXT} is replaced in it, so leave it out"
         )
-    for found in _FIELD.finditer(prompt):
-        if found[0] != TEXT:
-            raise ValueError(f"holds {found[0]!r}, but only {TEXT} is replaced; write it without")
+    for part in _FIELD.finditer(prompt):
+        if part[0] != TEXT:
+            raise ValueError(f"holds {part[0]!r}, but only {TEXT} is replaced; leave it out")
     if prompt.count(TEXT) != 1:
-        raise ValueError(f"has to hold {TEXT} once, in the place of the text")
+        raise ValueError(f"has to contain {TEXT} exactly once, where the text belongs")
     if prompt != prompt.strip():
         raise ValueError(
-            "starts or ends with white space; end it on a line such as `Answer:`, and begin it "
+            "starts or ends with white space; end it with a line such as `Answer:`, and begin it "
             "with `|-` in place of `|`"
         )
     if TEXT in prompt.splitlines()[-1]:
-        raise ValueError(f"ends on the line of {TEXT}; end it on a line such as `Answer:`")
+        raise ValueError(f"ends with the line of {TEXT}; end it with a line such as `Answer:`")
     return prompt
 
 
@@ -113,13 +117,14 @@ TaskLabel = Annotated[Label, AfterValidator(check_label)]
 
 
 class Data(_Part):
-    """Where the table is: a local file or a dataset of the Hub.
+    """The table of a task: a local file or a dataset of the Hub.
 
     Attributes:
-        path: A file; as seen from the ``task.yml``, and from where one stands once read.
-        hub: The id of a dataset.
-        config: Of that dataset, if it has several.
-        split: Of that dataset.
+        path: Path of a file. In the file it is relative to the folder of ``task.yml``;
+            `read_task` makes it relative to the working directory.
+        hub: Name of a dataset on the Hub.
+        config: Name of the dataset's config, if it has several.
+        split: Name of the dataset's split.
     """
 
     path: Annotated[Path | None, BeforeValidator(_nothing)] = None
@@ -130,7 +135,7 @@ class Data(_Part):
     @model_validator(mode="after")
     def _is_one(self) -> Data:
         if (self.path is None) == (self.hub is None):
-            raise ValueError("needs either path, a file, or hub, the id of a dataset")
+            raise ValueError("needs either path, a file, or hub, the name of a dataset")
         return self
 
     def __str__(self) -> str:
@@ -139,15 +144,15 @@ class Data(_Part):
 
 
 class Columns(_Part):
-    """What the columns of the table are called.
+    """The names of the table's columns.
 
     Attributes:
-        text: What is classified.
-        label: Its class.
-        explanation: Why it is that class.
-        id: Stable and unique; a hash of the text without one.
-        group: What must stay on one side of the split; texts that differ in case and marks
-            alone without one.
+        text: Column of the texts that the model classifies.
+        label: Column of the labels.
+        explanation: Column of the explanations for the labels.
+        id: Column of stable, unique ids; without it, a hash of the text is the id.
+        group: Column of the groups, each of which stays on one side of the split; without it,
+            texts that differ only in case and punctuation form a group.
     """
 
     text: Column
@@ -166,17 +171,17 @@ class Columns(_Part):
         return self
 
     def named(self) -> dict[str, str]:
-        """The columns that are read, by what they are."""
-        return {what: name for what, name in self.model_dump().items() if name is not None}
+        """The names of the columns that the table has, by their role, such as ``text``."""
+        return {role: name for role, name in self.model_dump().items() if name is not None}
 
 
 class SplitRule(_Part):
-    """How many of the documents go where; whole groups, the rest is for training.
+    """The sizes of the test and validation sets; all other documents are for training.
 
     Attributes:
-        test: Share of the documents.
-        validation: Share of the documents.
-        seed: Another seed gives another split.
+        test: Share of the documents in the test set, between 0 and 1.
+        validation: Share of the documents in the validation set, between 0 and 1.
+        seed: Seed of the random split, which moves whole groups.
     """
 
     test: Annotated[float, Field(gt=0, lt=1)] = 0.25
@@ -191,23 +196,22 @@ class SplitRule(_Part):
 
 
 class Task(_Part):
-    """A task of one's own.
+    """A user's own task, as its ``task.yml`` declares it.
 
     Attributes:
-        name: Of the lm-eval task, and of the dataset in every file.
-        title: For a reader.
-        labels: What the model writes; low to high where `ordinal`.
-        label_end: Written after every label (`declaration.Declaration`).
-        ordinal: Whether their order means something.
-        normalise: How labels of several tokens are compared (`declaration.Declaration`).
-        prompt: With ``{text}`` where the text goes, the one thing that is replaced.
-        data: Where the table is.
-        columns: What its columns are called.
-        values: Which label a value of the label column stands for, where it is not the label
-            itself.
-        look_alikes: Whether labels that look the same are refused or kept apart.
-        explained_by: Who wrote explanations that the table did not have from its own makers.
-        split: How many documents are for what.
+        name: Name of the lm-eval task, and of the dataset in every file.
+        title: Title for people.
+        labels: Labels that the model writes; from low to high if `ordinal`.
+        label_end: Mark that follows every label (`declaration.Declaration`).
+        ordinal: Whether the labels have an order, as a scale has.
+        normalise: Scoring rule for labels of several tokens (`declaration.Declaration`).
+        prompt: The whole prompt; the text replaces ``{text}``, and nothing else is replaced.
+        data: The table.
+        columns: Names of the table's columns.
+        values: Labels by the values of the label column, for values that are not labels.
+        look_alikes: Whether labels that look the same are refused or kept as different labels.
+        explained_by: Raters that wrote the explanations, if the table had none of its own.
+        split: Sizes of the test and validation sets.
     """
 
     name: Annotated[str, AfterValidator(check_name)]
@@ -231,7 +235,7 @@ class Task(_Part):
     def _are_different(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         for label in labels:
             if labels.count(label) > 1:
-                raise ValueError(f"label {label!r} stands twice")
+                raise ValueError(f"label {label!r} is listed twice")
         return labels
 
     @model_validator(mode="after")
@@ -239,7 +243,7 @@ class Task(_Part):
         for value, label in self.values.items():
             if label not in self.labels:
                 raise ValueError(
-                    f"values: {value!r} stands for {label!r}, which is none of the labels"
+                    f"values: {value!r} stands for {label!r}, which is not one of the labels"
                 )
         return self
 
@@ -256,7 +260,7 @@ class Task(_Part):
 
     @property
     def declaration(self) -> Declaration:
-        """The labels and the one setting, as everything downstream knows a task."""
+        """The task's labels and its one setting, in the form that all other modules use."""
         return Declaration(
             labels=self.labels,
             label_end=self.label_end,
@@ -271,18 +275,18 @@ class Task(_Part):
 def read_task(path: str | Path) -> Task:
     """Read and check a ``task.yml``.
 
-    Scalars are taken as they are written, so that a label ``no`` or ``1.0`` needs no quotes.
+    Scalars are read as text, so that a label such as ``no`` or ``1.0`` needs no quotes.
 
     Returns:
-        The task; the path of its data is as seen from where one stands.
+        The task; the path of its data is relative to the working directory.
 
     Raises:
-        UserError: With file, line and field.
+        UserError: The file is wrong; the message names file, line and field.
     """
     path = Path(path)
     file = read_yaml(path, as_text=True, folder_advice="name the task.yml in it")
     if not isinstance(file.value, dict):
-        raise UserError("is no task; `regreason task new` writes one", path=path)
+        raise UserError("is not a task file; `regreason task new` writes one", path=path)
     task = validate(Task, file.value, path, file.line)
     if task.data.path is None:
         return task

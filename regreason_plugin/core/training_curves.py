@@ -1,21 +1,22 @@
-"""Files of a training that grow line by line: its curves, whatever the config logs to.
+"""The learning curves of a training, in files that grow line by line.
 
-``log.jsonl`` in output_dir has one JSON object for each line of the log, in its order:
+``log.jsonl`` in output_dir has one JSON object for each log entry, whatever other loggers the
+config names. A line has ``step`` (finished optimizer steps), ``epoch``, ``label_tokens_seen``
+and ``target_tokens_seen`` (tokens trained on so far, over all processes), and ``seconds`` since
+the start. Any of these can be the x-axis of a curve. The other keys depend on the kind of line:
 
-- ``step``: optimizer steps done; ``epoch``; ``label_tokens_seen`` and ``target_tokens_seen``:
-  tokens trained on until then, over all processes; ``seconds`` that it has taken. Any of them
-  can be a curve's x-axis.
-- a line of the training: ``loss``, ``learning_rate``, ``grad_norm``, ``label_loss``,
-  ``explanation_loss`` and one of `ACCURACIES`, over the steps since the line before;
-- a line of an evaluation: ``eval_loss``, ``eval_label_loss``, ``eval_explanation_loss`` and one
-  of `ACCURACIES` after ``eval_``, over all validation rows;
-- a line of the probe batch: ``probe/<name>``, as of `regreason_plugin.train.probe_batch`;
-- at the end ``train_loss``, ``train_runtime``.
+- training: ``loss``, ``learning_rate``, ``grad_norm``, ``label_loss``, ``explanation_loss`` and
+  one of `ACCURACIES`, over the steps since the previous line;
+- evaluation: ``eval_loss``, ``eval_label_loss``, ``eval_explanation_loss`` and one of
+  `ACCURACIES` with the prefix ``eval_``, over all validation rows;
+- probe batch: ``probe/<name>`` (`regreason_plugin.train.probe_batch`);
+- end of the training: ``train_loss``, ``train_runtime``.
 
-What Axolotl and transformers add (``ppl``, memory) is there, too. null stands for a value that
-is no finite number. A step has at most one line of each kind (its first key tells), also where
-the training was killed and resumed: then the lines after the checkpoint's step are dropped, as
-their steps are done again. A line is written whole before the training goes on.
+Lines also have the values that Axolotl and transformers add (``ppl``, memory). A value that is not
+a finite number is null. A step has at most one line of each kind, which its first key after
+``step`` identifies. If a training is killed and resumed, the lines after the checkpoint's step
+are dropped, because their steps are repeated. Each line is written whole before the training goes
+on.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from regreason_plugin.core.jsonl import dumps
 from regreason_plugin.core.whole_files import append, atomic_writer
 
 LOG = "log.jsonl"
-# How well the labels are predicted, by the name that a log has of it. Only the first is what
-# scoring finds: the labels differ in one token, and nothing but the prompt stands before them.
+# Accuracies on the labels by their names in the log. Only the first equals the accuracy in scoring:
+# it is logged if the labels differ in one token and nothing but the prompt precedes them.
 ACCURACIES = {
     "label_acc": "accuracy on the validation labels",
     "label_acc_after_explanation": (
@@ -43,12 +44,12 @@ ACCURACIES = {
 
 
 class LineFile:
-    """A file of one JSON object a line and at most one of a kind a step.
+    """A file with one JSON object per line, and at most one line of each kind per step.
 
     Args:
-        path: The file; it is made with the first line.
-        step: That of the checkpoint that the training goes on from; 0 for a new training,
-            which begins with no lines.
+        path: The file; the first line creates it.
+        step: Step of the checkpoint from which the training resumes; later lines are removed. 0
+            for a new training, which removes all lines.
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:
@@ -56,7 +57,7 @@ class LineFile:
         self._known: set[tuple[int, str]] = set()
         kept = []
         for line in path.read_bytes().splitlines(keepends=True) if step and path.exists() else ():
-            # (A last line without its end was cut off by a full disk or a dead machine.)
+            # A full disk or a crash can leave an incomplete last line, which is dropped.
             if line.endswith(b"\n"):
                 values = json.loads(line)
                 if values["step"] <= step:
@@ -69,11 +70,11 @@ class LineFile:
             path.unlink(missing_ok=True)
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append a line, unless the step has one of its kind.
+        """Append a line, unless the step already has a line of this kind.
 
         Args:
-            step: Optimizer steps done.
-            values: What to write.
+            step: Number of finished optimizer steps.
+            values: Values by key; the first key is the line's kind.
         """
         key = (step, _kind(values))
         if key in self._known:
@@ -84,10 +85,10 @@ class LineFile:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Every line that the training of a model has logged, in order.
+    """Read all lines of ``log.jsonl`` in a model's folder, in their order.
 
     Raises:
-        UserError: A line is broken.
+        UserError: A line is not JSON.
     """
     lines = []
     with (folder / LOG).open("rb") as stream:
@@ -100,7 +101,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def evaluated_accuracy(line: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Which of `ACCURACIES` an evaluation has logged, and its value; None of other lines."""
+    """The name and value of the accuracy in an evaluation's line; None for other lines."""
     for name in ACCURACIES:
         value = line.get(f"eval_{name}")
         if value is not None:

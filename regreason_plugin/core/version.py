@@ -1,4 +1,4 @@
-"""The version of the installed package, which every file that we write names."""
+"""The version of the installed package, which is written into every file of ours."""
 
 from importlib.metadata import PackageNotFoundError, version
 

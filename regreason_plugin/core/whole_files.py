@@ -1,9 +1,10 @@
-"""Files and folders that appear whole or not at all; one sentence where one cannot be written.
+"""Atomic writing of files and folders, with a `UserError` if the system refuses.
 
-What is written stands beside its place until it is whole, as ``.NAME.TOKEN.regreason-partial``, and
-is renamed then. Its writer holds a lock on it, which the system frees however the process ends. So
-whoever writes into the same folder next removes what a killed process left there, and never what a
-living one still writes. (A file system without locks keeps leftovers.)
+A file or folder is first written as a *partial* in the same folder, named
+``.NAME.TOKEN.regreason-partial``, and is renamed once it is complete. Its writer holds a lock on
+the partial, which the system releases however the process ends. The next writer into the same
+folder removes all partials without a lock, so it removes those of killed processes and keeps those
+of running ones. On a file system without locks, the partials of killed processes stay.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from typing import BinaryIO, cast
 from regreason_plugin.core.errors import UserError
 
 _SUFFIX = ".regreason-partial"
-_NEW, _OLD = "new", "old"  # in a folder's partial: what comes, and what was there before
-# What a user can do about it. Any other error of the system is a bug of ours.
+_NEW, _OLD = "new", "old"  # the new and the previous folder, within a folder's partial
+# Advice by the system's error number. Any other error is treated as a bug of ours.
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and run the command again",
     errno.EDQUOT: "your quota is used up; free some space and run the command again",
-    errno.EFBIG: "files may not be that large here; raise the limit (`ulimit -f`), or name "
+    errno.EFBIG: "the file would exceed the size limit; raise the limit (`ulimit -f`), or name "
     "another place",
     errno.EROFS: "the file system is read-only; name another place",
-    errno.EACCES: "there is no permission; change it, or name another place",
-    errno.EPERM: "there is no permission; change it, or name another place",
+    errno.EACCES: "you do not have permission; change the permissions, or name another place",
+    errno.EPERM: "you do not have permission; change the permissions, or name another place",
     errno.EIO: "the disk reports an error; check it, or name another place",
     errno.EISDIR: "it is a folder; name a file",
-    errno.ENOTDIR: "a file stands where a folder has to be; name another place",
-    errno.EEXIST: "a file stands where a folder has to be; name another place",
+    errno.ENOTDIR: "part of the path is a file and not a folder; name another place",
+    errno.EEXIST: "part of the path is a file and not a folder; name another place",
     errno.ENAMETOOLONG: "the name is too long; name another",
-    errno.EBUSY: "it is in use, as a mounted disk is; name a place in it",
+    errno.EBUSY: "it is in use, for example as a mount point; name a folder in it",
 }
 
 
@@ -49,40 +50,40 @@ _ADVICE = {
 
 
 def refusal(error: OSError, path: Path | None = None) -> UserError | None:
-    """What the system refused, as one sentence with the file and what to do.
+    """The `UserError` for an error of the system; it names the file and says what to do.
 
     Args:
-        error: What it raised.
-        path: What was written; None for what the error itself names.
+        error: The system's error.
+        path: The file or folder that was being written; None for the one that the error names.
 
     Returns:
-        None for an error that no user can do anything about.
+        None if a user cannot do anything about the error.
     """
     advice = _ADVICE.get(error.errno or 0)
     if advice is None:
         return None
     what = "cannot be written" if path else "cannot be read or written"
-    return UserError(f"{what}: {advice}", path=_shown(path) if path else error.filename)
+    return UserError(f"{what}: {advice}", path=_final_path(path) if path else error.filename)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within it the system's errors are about this file or folder, which is written.
+    """Within the block, errors of the system become errors about writing ``path``.
 
     Raises:
-        UserError: In place of such an error.
+        UserError: The system refused something, and the user can do something about it.
     """
     try:
         yield
     except Exception as error:
-        said = refusal(_of_system(error), path)
-        if said is None:
+        user_error = refusal(_system_error(error), path)
+        if user_error is None:
             raise
-        raise said from error
+        raise user_error from error
 
 
-def _of_system(error: Exception) -> OSError:
-    """The system's error; safetensors raises one of its own, which names the system's number."""
+def _system_error(error: Exception) -> OSError:
+    """The system's error; for an exception of safetensors, made from the number in its message."""
     if isinstance(error, OSError):
         return error
     number = re.search(r"I/O error: .*\(os error (\d+)\)", str(error))
@@ -90,38 +91,38 @@ def _of_system(error: Exception) -> OSError:
 
 
 def check_not_input(out: Path, inputs: Iterable[Path | None], flag: str = "--out") -> None:
-    """Refuse to write over what is read, also where a link leads to it.
+    """Check that a command does not write over one of its inputs, also not through a link.
 
     Args:
-        out: The file or folder that is to be written.
-        inputs: What is read; None for nothing.
-        flag: The option that named ``out``.
+        out: The file or folder to write.
+        inputs: The files and folders to read; None stands for no input.
+        flag: The option that named ``out``, for the message.
 
     Raises:
-        UserError: One of them is ``out``, or lies in it.
+        UserError: An input is ``out`` or lies in it.
     """
-    place = out.resolve()
-    for one in inputs:
-        if one is None or not one.exists():
+    target = out.resolve()
+    for source in inputs:
+        if source is None or not source.exists():
             continue
-        if out.exists() and out.samefile(one):
+        if out.exists() and out.samefile(source):
             raise UserError(f"is both read and written; name another {flag}", path=out)
-        if place in one.resolve().parents:
-            raise UserError(f"holds {one}, which is read; name another {flag}", path=out)
+        if target in source.resolve().parents:
+            raise UserError(f"holds the input {source}; name another {flag}", path=out)
 
 
-def _shown(path: Path) -> Path:
-    """Where a file will be once its folder is whole, or what it is needed for until then."""
+def _final_path(path: Path) -> Path:
+    """The path that a file within a partial will have; the partial's target for helper files."""
     parts = path.parts
-    for place, part in enumerate(parts):
+    for depth, part in enumerate(parts):
         if part.endswith(_SUFFIX):
-            inside = parts[place + 2 :] if parts[place + 1 : place + 2] == (_NEW,) else ()
-            return Path(*parts[:place], _name(part), *inside)
+            inside = parts[depth + 2 :] if parts[depth + 1 : depth + 2] == (_NEW,) else ()
+            return Path(*parts[:depth], _final_name(part), *inside)
     return path
 
 
-def _name(partial: str) -> str:
-    """The name of what a partial becomes."""
+def _final_name(partial: str) -> str:
+    """The name that a partial gets once it is complete."""
     return partial[1:].removesuffix(_SUFFIX).rpartition(".")[0]
 
 
@@ -129,36 +130,36 @@ def _name(partial: str) -> str:
 
 
 class _File(io.FileIO):
-    """An open file that names its place when it cannot be written."""
+    """An open file whose errors in writing name its target."""
 
-    def __init__(self, file: int, place: Path) -> None:
+    def __init__(self, file: int, target: Path) -> None:
         super().__init__(file, "wb")
-        self._place = place
+        self._target = target
 
     def write(self, data: object) -> int:
-        """As of FileIO, with a `UserError` for what the system refuses."""
-        with writing(self._place):
+        """Write like FileIO, but raise a `UserError` if the system refuses."""
+        with writing(self._target):
             return super().write(data)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class _Partial:
-    """What becomes a file or folder, locked until `end`.
+    """A file or folder that is being written, locked until `end`.
 
     Attributes:
-        path: Where it stands.
-        place: What it becomes.
-        file: The open file, or folder, that holds the lock.
-        made: The folders that were made for it, the outermost first.
+        path: Path of the partial.
+        target: Path that the partial gets once it is complete.
+        file: Descriptor of the open file or folder that holds the lock.
+        made: Folders that were created for the target, the outermost first.
     """
 
     path: Path
-    place: Path
+    target: Path
     file: int
     made: list[Path]
 
     def end(self) -> None:
-        """Remove it, where it has not become what it should, and the folders made for it."""
+        """Release the lock; if the partial was not renamed, remove it with its empty folders."""
         if self.path.exists():
             _remove(self.path)
         os.close(self.file)
@@ -170,14 +171,15 @@ _together: ContextVar[list[_Partial] | None] = ContextVar("_together", default=N
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears whole or not at all; what was there before stays until then.
+    """Write a file that appears whole or not at all; until then, the previous file stays.
 
     Raises:
-        UserError: The disk is full, there is no permission, or the like.
+        UserError: The file cannot be written, for example because the disk is full or there is
+            no permission.
     """
     if path.is_dir():
         raise UserError(f"cannot be written: {_ADVICE[errno.EISDIR]}", path=path)
-    partial = _begin(path, folder=False)
+    partial = _make_partial(path, folder=False)
     group = _together.get()
     try:
         with io.BufferedWriter(_File(os.dup(partial.file), path), 1 << 16) as stream:
@@ -199,10 +201,12 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Within it, files of `atomic_writer` appear at its end, all or none; `pending` finds them.
+    """Within the block, files of `atomic_writer` appear only at its end, and all or none of them.
+
+    Until then, `pending` returns the path at which such a file can be read.
 
     Raises:
-        UserError: As `atomic_writer`.
+        UserError: A file cannot be written (`atomic_writer`).
     """
     if _together.get() is not None:
         yield
@@ -211,26 +215,30 @@ def together() -> Iterator[None]:
     before = _together.set(partials)
     try:
         yield
-        for one in partials:
-            with writing(one.place):
-                one.path.replace(one.place)
+        for partial in partials:
+            with writing(partial.target):
+                partial.path.replace(partial.target)
     finally:
         _together.reset(before)
-        for one in reversed(partials):
-            one.end()
+        for partial in reversed(partials):
+            partial.end()
 
 
 def pending(path: Path) -> Path:
-    """Where a file stands that was written within `together`, until that ends."""
-    written = [one.path for one in _together.get() or () if one.place == path]
+    """The current path of a file that was written within a `together` block, which is still open.
+
+    Returns:
+        ``path`` itself if the file was not written within the block.
+    """
+    written = [partial.path for partial in _together.get() or () if partial.target == path]
     return written[-1] if written else path
 
 
 def append(path: Path, content: bytes) -> None:
-    """Add to the end of a file, all of it or nothing.
+    """Add bytes to the end of a file, all of them or none.
 
     Raises:
-        UserError: As `atomic_writer`.
+        UserError: The file cannot be written (`atomic_writer`).
     """
     new = not path.exists()
     with writing(path), ExitStack() as undo:
@@ -243,7 +251,7 @@ def append(path: Path, content: bytes) -> None:
                 undo.callback(path.unlink)
             elif stat.S_ISREG(before.st_mode):
                 undo.callback(os.truncate, path, before.st_size)
-            # At once where the system can, so that a killed process leaves no part of it.
+            # One call if the system can, so that a killed process does not leave a part.
             left = memoryview(content)
             while left:
                 left = left[stream.write(left) :]
@@ -255,10 +263,10 @@ def append(path: Path, content: bytes) -> None:
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of ``out`` when the block ends well.
+    """Yield an empty folder, which replaces ``out`` if the block ends without an error.
 
     Raises:
-        UserError: As `atomic_writer`.
+        UserError: The folder cannot be written (`atomic_writer`).
     """
     with scratch_folder(out) as scratch:
         new, old = scratch / _NEW, scratch / _OLD
@@ -278,12 +286,15 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
-    """A folder beside a file or folder, for what is needed until that is written.
+    """Yield a temporary folder in the folder of ``beside``, which is removed at the block's end.
+
+    Args:
+        beside: The file or folder for whose writing the temporary folder is needed.
 
     Raises:
-        UserError: As `atomic_writer`.
+        UserError: The folder cannot be written (`atomic_writer`).
     """
-    partial = _begin(beside, folder=True)
+    partial = _make_partial(beside, folder=True)
     try:
         yield partial.path
     finally:
@@ -293,23 +304,24 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 # --- inside -------------------------------------------------------------------------------
 
 
-def _begin(place: Path, *, folder: bool) -> _Partial:
-    """Make and lock what a file or folder is written to."""
-    with writing(place):
-        made = make_folders(place)
+def _make_partial(target: Path, *, folder: bool) -> _Partial:
+    """Create and lock the partial of a file or folder."""
+    with writing(target):
+        made = make_folders(target)
         try:
-            _remove_leftovers(place.parent)
+            _remove_leftovers(target.parent)
             while True:
-                path = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}{_SUFFIX}")
+                path = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_SUFFIX}")
                 if folder:
                     path.mkdir()
                     flags = os.O_RDONLY | os.O_DIRECTORY
                 else:
                     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-                with suppress(FileNotFoundError):  # taken for a leftover before it was locked
+                # Before the lock is held, another process may remove the partial as a leftover.
+                with suppress(FileNotFoundError):
                     file = os.open(path, flags | os.O_CLOEXEC, 0o666)
                     if _locked(file) is not False and _is_at(file, path):
-                        return _Partial(path, place, file, made)
+                        return _Partial(path, target, file, made)
                     os.close(file)
         except BaseException:
             remove_folders(made)
@@ -317,7 +329,11 @@ def _begin(place: Path, *, folder: bool) -> _Partial:
 
 
 def make_folders(place: Path) -> list[Path]:
-    """Make the folders that a file or folder is in; those that were made, the outermost first."""
+    """Create the missing parent folders of a file or folder.
+
+    Returns:
+        The folders that were created, the outermost first.
+    """
     made: list[Path] = []
     try:
         for parent in reversed([place.parent, *place.parent.parents]):
@@ -331,14 +347,18 @@ def make_folders(place: Path) -> list[Path]:
 
 
 def remove_folders(made: list[Path]) -> None:
-    """Remove what `make_folders` made, but for what something stands in by now."""
+    """Remove the folders that `make_folders` created, except those that are not empty."""
     for folder in reversed(made):
         with suppress(OSError):
             folder.rmdir()
 
 
 def _locked(file: int) -> bool | None:
-    """Lock an open file; False where another process holds it, None where there are no locks."""
+    """Lock an open file.
+
+    Returns:
+        False if another process holds the lock; None if the file system has no locks.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -356,7 +376,7 @@ def _is_at(file: int, path: Path) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left in a folder."""
+    """Remove the partials that killed processes left in a folder."""
     with os.scandir(folder) as entries:
         leftovers = [
             Path(entry.path)
@@ -365,7 +385,7 @@ def _remove_leftovers(folder: Path) -> None:
         ]
     for path in leftovers:
         access = os.O_RDONLY if path.is_dir() else os.O_RDWR
-        # (Somebody else's, or another process has just removed it.)
+        # It may belong to another user, or another process may have just removed it.
         with suppress(OSError):
             file = os.open(path, access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
@@ -379,8 +399,8 @@ def _remove(partial: Path) -> None:
     if not partial.is_dir():
         partial.unlink(missing_ok=True)
         return
-    old, place = partial / _OLD, partial.with_name(_name(partial.name))
-    # Killed between the two renames that swap a folder.
-    if old.exists() and not place.exists():
-        old.rename(place)
+    old, target = partial / _OLD, partial.with_name(_final_name(partial.name))
+    # A process was killed between the two renames of `whole_folder`: restore the previous folder.
+    if old.exists() and not target.exists():
+        old.rename(target)
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""A user's YAML file: read with the line of every field, and mistakes as one sentence.
+"""Users' YAML files, read with the line of every field; mistakes become `UserError`.
 
-PyYAML reads it, as Axolotl and lm-eval do: another reader would take ``no`` or ``1e3`` for
-something else than they do.
+PyYAML reads the files, because Axolotl and lm-eval use it too. Another reader would interpret
+values such as ``no`` or ``1e3`` differently.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from regreason_plugin.core.errors import UserError
 
 @dataclass(frozen=True)
 class YamlFile:
-    """What a file holds, and where.
+    """The content of a YAML file with the lines of its fields.
 
     Attributes:
-        value: Mappings, lists and scalars.
-        root: The same with lines; None for an empty file.
+        value: The content as mappings, lists and scalars.
+        root: The same content as YAML nodes, which know their lines; None for an empty file.
     """
 
     value: Any
     root: yaml.Node | None
 
     def line(self, field: Sequence[str | int]) -> int:
-        """In which line a field stands, from 1; one that is missing, where its mapping starts."""
+        """The line of a field, counted from 1; for a missing field, the line of its mapping."""
         node, number = self.root, self.root.start_mark.line if self.root else 0
         for part in field:
-            if not (found := _child(node, part)):
+            if not (child := _child(node, part)):
                 break
-            number, node = found
+            number, node = child
         return int(number) + 1
 
 
@@ -45,12 +45,12 @@ def read_yaml(
 
     Args:
         path: The file.
-        as_text: Scalars stay as they are written, so that a label ``no`` needs no quotes.
-        folder_advice: What to do where ``path`` is a folder.
+        as_text: Whether scalars stay text, so that a label such as ``no`` needs no quotes.
+        folder_advice: End of the message if ``path`` is a folder.
 
     Raises:
-        UserError: It is not there, is a folder, is no YAML, or has a key twice; without the line
-            itself, in which a key of a server may stand.
+        UserError: The file is missing, is a folder, is not YAML, or has a key twice in one
+            mapping. The message does not quote the line, which may hold a server's key.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -63,39 +63,39 @@ def read_yaml(
     except IsADirectoryError:
         raise UserError(f"is a folder; {folder_advice}", path=path) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"is no YAML: {error}", path=path) from None
+        raise UserError(f"is not YAML: {error}", path=path) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it has signs that YAML does not know"
+        problem = getattr(error, "problem", None) or "it has characters that YAML does not allow"
         line = mark.line + 1 if mark else None
-        raise UserError(f"is no YAML: {problem}", path=path, line=line) from None
+        raise UserError(f"is not YAML: {problem}", path=path, line=line) from None
 
 
 def with_values(text: str, values: Mapping[Sequence[str | int], str]) -> str:
-    """A YAML text with other values in some fields; its comments and all else stay.
+    """Replace the values of some fields in a YAML text; comments and all other text stay.
 
     Args:
-        text: Of a file.
-        values: Scalars as YAML writes them, by field.
+        text: Content of a YAML file.
+        values: New scalars in YAML's notation, by field.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    places = []
+    changes = []
     for field, value in values.items():
         node = root
         for part in field:
-            found = _child(node, part)
-            assert found, f"there is no {field}"
-            node = found[1]
+            child = _child(node, part)
+            assert child, f"there is no {field}"
+            node = child[1]
         assert node
-        places.append((node.start_mark.index, node.end_mark.index, value))
-    for start, end, value in sorted(places, reverse=True):
-        space = "" if text[start - 1].isspace() else " "  # an empty value begins at its colon
+        changes.append((node.start_mark.index, node.end_mark.index, value))
+    for start, end, value in sorted(changes, reverse=True):
+        space = "" if text[start - 1].isspace() else " "  # an empty value begins at the colon
         text = f"{text[:start]}{space}{value}{text[end:]}"
     return text
 
 
 class _BlockDumper(yaml.SafeDumper):
-    """Writes a text of several lines as a block."""
+    """A dumper that writes texts of several lines as blocks."""
 
 
 _BlockDumper.add_representer(
@@ -107,14 +107,18 @@ _BlockDumper.add_representer(
 
 
 def dump_yaml(keys: Mapping[str, Any]) -> str:
-    """Keys with their values, in their order, as a reader likes to see them."""
+    """YAML of keys and values in their order, with long lines unbroken and texts as blocks."""
     return yaml.dump(
         dict(keys), Dumper=_BlockDumper, allow_unicode=True, sort_keys=False, width=10**9
     )
 
 
 def _child(node: yaml.Node | None, part: str | int) -> tuple[int, yaml.Node] | None:
-    """What a mapping or a list has under a key or number: its line from 0, and its node."""
+    """The line (counted from 0) and the node of a mapping's key or a list's index.
+
+    Returns:
+        None if the mapping lacks the key, or ``node`` is neither a mapping nor a list.
+    """
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == part:
@@ -125,7 +129,11 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[int, yaml.Node] | N
 
 
 def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
-    """Refuse a key that stands twice in one mapping; YAML keeps the last without a word."""
+    """Check that no mapping has a key twice; PyYAML would silently keep the last value.
+
+    Raises:
+        UserError: A mapping has a key twice.
+    """
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
             _refuse_twice(child, path)
@@ -138,7 +146,7 @@ def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
             line = key.start_mark.line + 1
             if key.value in lines:
                 raise UserError(
-                    f"stands here twice (also line {lines[key.value]}), and only the last would "
+                    f"is given twice (also on line {lines[key.value]}), and only the last would "
                     "count; remove one",
                     path=path,
                     line=line,

@@ -1,1 +1,1 @@
-"""Every formula of a metric, once."""
+"""The formulas of all metrics; no other room computes a metric."""

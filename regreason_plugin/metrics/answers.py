@@ -1,4 +1,4 @@
-"""What one model answered in one task."""
+"""`Answers`: one model's answers in one task, the input of the metrics."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ Integers: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model answered in one task, its N documents in the order of their ids.
+    """One model's answers in one task, for N documents in the order of their ids.
 
     Attributes:
-        task: Its name.
-        source: The samples file.
-        ids: The documents' ids, each once.
-        hashes: Of each document's content and prompt, as lm_eval made them, in one.
-        groups: The group of each.
-        labels: The right labels from 1, ``[N]``.
-        log_probabilities: Over the labels, ``[N, labels]``.
-        probes: By name of `metric_names.PROBES`, ``[N]``; NaN where undefined.
-        layers: By name of `metric_names.LAYERS`, ``[N, layers + 1]``, index 0 the embeddings; NaN
-            where undefined.
+        task: Name of the task.
+        source: Path of lm-eval's samples file.
+        ids: Unique ids of the documents.
+        hashes: For each document, lm-eval's hashes of its content and of its prompt, joined.
+        groups: Name of each document's group.
+        labels: True labels, counted from 1, ``[N]``.
+        log_probabilities: Log-probabilities of the labels, ``[N, labels]``.
+        probes: Probe values by the names in `metric_names.PROBES`, ``[N]``; NaN where undefined.
+        layers: Probe values by layer, by the names in `metric_names.LAYERS`,
+            ``[N, layers + 1]``, with the embeddings at index 0; NaN where undefined.
         ordinal: Whether the labels have an order.
-        probes_prefix: ``forced_`` where the probes were read with the label forced at once.
+        probes_prefix: ``forced_`` if the model explains first and the probes were read at a label
+            without an explanation; otherwise empty.
     """
 
     task: str
@@ -47,12 +48,12 @@ class Answers:
 
     @cached_property
     def count(self) -> int:
-        """How many labels there are."""
+        """The number of labels of the task."""
         return int(self.log_probabilities.shape[1])
 
     @cached_property
     def predictions(self) -> Integers:
-        """The most likely labels, the first of equals, ``[N]``."""
+        """The most likely label of each document, the first of equally likely ones, ``[N]``."""
         best: Integers = np.argmax(self.log_probabilities, axis=1) + 1
         return best
 
@@ -64,6 +65,6 @@ class Answers:
 
     @cached_property
     def correct(self) -> Array:
-        """1 where the prediction is right, else 0, ``[N]``."""
-        right: Array = (self.predictions == self.labels).astype(np.float64)
-        return right
+        """1 where the prediction is correct, otherwise 0, ``[N]``."""
+        correct: Array = (self.predictions == self.labels).astype(np.float64)
+        return correct

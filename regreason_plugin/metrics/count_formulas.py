@@ -1,4 +1,4 @@
-"""The formulas of the metrics over counts and sums, for any number of tables at once."""
+"""Formulas of metrics from counts and sums, vectorised over any number of tables."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from regreason_plugin.metrics.answers import Array, Integers
 def table_of(
     rows: Integers, columns: Integers, shape: tuple[int, int], values: Array | None = None
 ) -> Array:
-    """Sums of documents' values by row and column of a table.
+    """Sum documents' values into the cells of a table.
 
     Args:
-        rows: The row of each document, ``[N]``.
-        columns: Its column, likewise.
-        shape: How many rows and columns there are.
-        values: Of each, ``[N]``; without them documents are counted.
+        rows: Row of each document, ``[N]``.
+        columns: Column of each document, ``[N]``.
+        shape: Numbers of rows and of columns.
+        values: Value of each document, ``[N]``; None to count the documents.
     """
     cells = np.bincount(rows * shape[1] + columns, values, shape[0] * shape[1])
     table: Array = cells.reshape(shape).astype(np.float64)
@@ -24,55 +24,62 @@ def table_of(
 
 
 def log_probabilities(scores: Array) -> Array:
-    """Of the labels' log-likelihoods ``[..., K]``, likewise; as they come, or by character."""
+    """Log-probabilities ``[..., K]`` over the labels from their scores ``[..., K]``.
+
+    The scores are log-likelihoods, or log-likelihoods per character.
+    """
     logs: Array = scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
     return logs
 
 
 def entropy(logs: Array) -> Array:
-    """In nats, of log-probabilities ``[..., K]``."""
+    """Entropy in nats, ``[...]``, of log-probabilities ``[..., K]``."""
     nats: Array = -(np.exp(logs) * logs).sum(axis=-1)
     return nats
 
 
 def macro_f1_of_tables(tables: Array) -> Array:
-    """Macro-F1 of counts ``[..., label, prediction]``."""
+    """Macro-F1, ``[...]``, from counts ``[..., label, prediction]``."""
     hits = np.diagonal(tables, axis1=-2, axis2=-1)
     return macro_f1_of_counts(hits, tables.sum(axis=-1), tables.sum(axis=-2))
 
 
 def macro_f1_of_counts(hits: Array, right: Array, predicted: Array) -> Array:
-    """Macro-F1 of how often each label is predicted and right, is right, is predicted.
+    """Macro-F1 from three counts for each label.
 
     Args:
-        hits: ``[..., K]``.
-        right: Likewise.
-        predicted: Likewise.
+        hits: Documents for which the label is both true and predicted, ``[..., K]``.
+        right: Documents for which the label is true, ``[..., K]``.
+        predicted: Documents for which the label is predicted, ``[..., K]``.
 
     Returns:
-        ``[...]``; a label that is neither right nor predicted counts 0.
+        ``[...]``; a label that is neither true nor predicted has an F1 of 0.
     """
     f1: Array = 2 * hits / np.maximum(right + predicted, 1)
     return f1.mean(axis=-1)  # type: ignore[no-any-return]
 
 
 def qwk_of_tables(tables: Array) -> Array:
-    """Quadratic weighted kappa of counts ``[..., label, prediction]``; NaN of one label only."""
+    """Quadratic weighted kappa from counts ``[..., label, prediction]``.
+
+    Returns:
+        ``[...]``; NaN if all documents have the same true label.
+    """
     distance = np.subtract.outer(range(tables.shape[-1]), range(tables.shape[-1])) ** 2
     squared = (distance * tables).sum((-2, -1))
     return qwk_of_counts(squared, tables.sum(axis=-1), tables.sum(axis=-2))
 
 
 def qwk_of_counts(squared: Array, right: Array, predicted: Array) -> Array:
-    """Quadratic weighted kappa: 1 less the squared errors over those of chance.
+    """Quadratic weighted kappa: 1 minus the squared errors divided by those expected by chance.
 
     Args:
-        squared: Their sum, ``[...]``.
-        right: How often each label is right, ``[..., K]``.
-        predicted: How often each is predicted, likewise.
+        squared: Sum of the squared errors, ``[...]``.
+        right: Documents for which each label is true, ``[..., K]``.
+        predicted: Documents for which each label is predicted, ``[..., K]``.
 
     Returns:
-        ``[...]``; NaN of one right label only.
+        ``[...]``; NaN if all documents have the same true label.
     """
     count = right.shape[-1]
     distance = (np.subtract.outer(range(count), range(count)) ** 2).astype(right.dtype)
@@ -82,7 +89,10 @@ def qwk_of_counts(squared: Array, right: Array, predicted: Array) -> Array:
 
 
 def spearman_of_tables(tables: Array) -> Array:
-    """Spearman's correlation of counts ``[..., label, prediction]``; ties have their mean rank."""
+    """Spearman's correlation, ``[...]``, from counts ``[..., label, prediction]``.
+
+    Ties get their mean rank.
+    """
 
     def centred_ranks(counts: Array) -> Array:
         ranks = counts.cumsum(axis=-1) - counts / 2
@@ -99,6 +109,6 @@ def spearman_of_tables(tables: Array) -> Array:
 
 
 def majority_of_counts(counts: Array) -> Array:
-    """The share of the most frequent label of counts ``[..., label]``."""
+    """The share of the most frequent label, ``[...]``, from counts ``[..., label]``."""
     share: Array = counts.max(axis=-1) / counts.sum(axis=-1)
     return share

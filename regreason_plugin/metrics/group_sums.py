@@ -1,8 +1,8 @@
-"""From one task's answers to every metric of every model, and what each group has to do with it.
+"""All metrics of all models in one task, with the influence of each group of documents on them.
 
 Most metrics are means over documents. Macro-F1, kappa, the area under the ROC curve and
-miscalibration are none: what each group adds to them is found by leaving it out, which sums by
-group make cheap.
+miscalibration are not. For these, the influence of a group comes from leaving it out (jackknife),
+which is fast because the formulas work on sums by group.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from regreason_plugin.metrics.metric_names import LAYERS, PROBES
 
 @dataclass(frozen=True)
 class Sums:
-    """One task's groups, and the entropies by layer of all models.
+    """The groups of one task, and the sums of the entropies by layer of all models.
 
     Attributes:
-        groups: The names of the G groups.
-        member: The place of each document's group, ``[N]``.
-        sizes: Documents of each group, ``[G]``.
-        layers: By name such as ``matrix_entropy_by_layer``, a model each, ``[G, layers + 1]``: sums
-            over the documents of which all models have values. Models may differ in depth.
-        layers_known: How many these are, by name, ``[G]``.
-        probes_prefix: As of the answers; it stands before the probes' names in what follows.
+        groups: Names of the G groups.
+        member: Index of each document's group, ``[N]``.
+        sizes: Number of documents of each group, ``[G]``.
+        layers: By a name such as ``matrix_entropy_by_layer``, one array ``[G, layers + 1]`` for
+            each model: sums over the documents for which all models have values. Models may
+            differ in depth.
+        layers_known: Number of these documents in each group, ``[G]``, by the same names.
+        probes_prefix: Prefix of the probes' names in the comparison (`Answers.probes_prefix`).
     """
 
     groups: list[str]
@@ -49,17 +50,17 @@ class Sums:
 
 
 def sums_of(models: Sequence[Answers]) -> Sums:
-    """Sum up what models answered about the same documents."""
+    """Sum the values of several models that answered about the same documents."""
     groups, member = _groups_of(models)
-    of_group = _summing(member, len(groups))
+    of_group = _summation_matrix(member, len(groups))
     layers, layers_known = {}, {}
     for name in LAYERS:
         if all(name in answers.layers for answers in models):
             by_model = [answers.layers[name] for answers in models]
-            # (A sum is not a number where one of its parts is none.)
-            there = np.isfinite(np.sum([values.sum(axis=1) for values in by_model], axis=0))
-            layers_known[name] = of_group @ there.astype(np.float64)
-            layers[name] = [of_group @ np.where(there[:, None], v, 0) for v in by_model]
+            # The sum over models and layers is NaN if any of the values is.
+            known = np.isfinite(np.sum([values.sum(axis=1) for values in by_model], axis=0))
+            layers_known[name] = of_group @ known.astype(np.float64)
+            layers[name] = [of_group @ np.where(known[:, None], v, 0) for v in by_model]
     return Sums(
         groups=groups,
         member=member,
@@ -71,12 +72,12 @@ def sums_of(models: Sequence[Answers]) -> Sums:
 
 
 def statistics_of(models: Sequence[Answers]) -> dict[str, Statistic]:
-    """Every metric of every model with its influences, by name, as far as there are any.
+    """The values and influences of all models by metric, for every metric that has a value.
 
-    A mean is over the documents of which all models have a value.
+    A mean is taken over the documents for which all models have a value.
     """
     groups, member = _groups_of(models)
-    of_group = _summing(member, len(groups))
+    of_group = _summation_matrix(member, len(groups))
     by_model = [document_values(answers) for answers in models]
     statistics = {}
     for name in by_model[0]:
@@ -85,24 +86,24 @@ def statistics_of(models: Sequence[Answers]) -> dict[str, Statistic]:
         if known.any():
             totals = (of_group @ np.where(known, values, 0).T).T
             statistics[name] = mean_influence(totals, of_group @ known.astype(np.float64))
-    no_means = [dict(_no_means(answers, member, len(groups))) for answers in models]
-    for name in no_means[0]:
-        each = [of[name] for of in no_means]
+    jackknifed = [dict(_jackknifed_metrics(answers, member, len(groups))) for answers in models]
+    for name in jackknifed[0]:
+        parts = [of[name] for of in jackknifed]
         statistics[name] = Statistic(
-            np.concatenate([one.values for one in each]),
-            np.concatenate([one.influence for one in each]),
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.influence for part in parts]),
         )
     return statistics
 
 
 def document_values(answers: Answers) -> dict[str, Array]:
-    """Each document's own value of what is a mean, ``[N]``; NaN where it has none."""
+    """The documents' values ``[N]`` of every metric that is a mean; NaN where undefined."""
     logs = answers.log_probabilities
-    off = np.abs(answers.predictions - answers.labels).astype(np.float64)
+    errors = np.abs(answers.predictions - answers.labels).astype(np.float64)
     nothing = np.full(len(logs), np.nan)
     return {
         "acc": answers.correct,
-        **({"mae": off} if answers.ordinal else {}),
+        **({"mae": errors} if answers.ordinal else {}),
         "overconfidence": answers.confidences - answers.correct,
         "nll": -logs[np.arange(len(logs)), answers.labels - 1],
         "label_entropy": entropy(logs),
@@ -111,21 +112,23 @@ def document_values(answers: Answers) -> dict[str, Array]:
 
 
 def _groups_of(models: Sequence[Answers]) -> tuple[list[str], Integers]:
-    """The names of the groups, and the place of each document's, ``[N]``."""
+    """The names of the groups, and the index of each document's group, ``[N]``."""
     names, member = np.unique(np.array(models[0].groups), return_inverse=True)
     return [str(name) for name in names], member.astype(np.int64)
 
 
-def _summing(member: Integers, groups: int) -> csr_array:
-    """What makes sums by group of documents' values, ``[G, N]``."""
+def _summation_matrix(member: Integers, groups: int) -> csr_array:
+    """The sparse matrix ``[G, N]`` that sums documents' values by group."""
     shape = (groups, len(member))
     return csr_array((np.ones(shape[1]), (member, np.arange(shape[1]))), shape=shape)
 
 
-def _no_means(answers: Answers, member: Integers, groups: int) -> Iterator[tuple[str, Statistic]]:
-    """One model's metrics that are no means over documents, by name, ``[1]`` and ``[1, G]``."""
+def _jackknifed_metrics(
+    answers: Answers, member: Integers, groups: int
+) -> Iterator[tuple[str, Statistic]]:
+    """Yield one model's metrics that are not means: name, and ``[1]`` and ``[1, G]`` arrays."""
     shape, hit = (groups, answers.count), np.flatnonzero(answers.correct)
-    # Of each label, how often it is predicted and right, is right, is predicted: ``[3, G, K]``.
+    # ``[3, G, K]``: documents for which a label is true and predicted, is true, is predicted.
     by_group = np.stack(
         [
             table_of(member[hit], answers.labels[hit] - 1, shape),

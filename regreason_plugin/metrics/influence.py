@@ -1,4 +1,4 @@
-"""What each group of documents adds to a statistic."""
+"""The influence of each group of documents on a statistic."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from regreason_plugin.metrics.answers import Array
 
 
 class Statistic(NamedTuple):
-    """A metric of several models, and how much each group has to do with it.
+    """A metric of several models with the influence of each group on it.
 
     Attributes:
-        values: One a model, ``[models]``; NaN where undefined.
-        influence: ``[models, groups]``, whose rows average zero.
+        values: Value of the metric for each model, ``[models]``; NaN where undefined.
+        influence: Influence of each group on each value, ``[models, groups]``; each row has mean
+            zero.
     """
 
     values: Array
@@ -20,11 +21,14 @@ class Statistic(NamedTuple):
 
 
 def mean_influence(totals: Array, sizes: Array) -> Statistic:
-    """A mean over documents and what each group adds to it beyond its size's share.
+    """The mean over documents, and the influence of each group on it.
+
+    The influence is the group's sum minus its number of documents times the mean, divided by the
+    mean number of documents of a group.
 
     Args:
-        totals: Sums by group, ``[models, groups]``.
-        sizes: Documents by group, ``[groups]``.
+        totals: Sums of the documents' values by group, ``[models, groups]``.
+        sizes: Number of documents of each group, ``[groups]``.
     """
     documents = sizes.sum()
     values = totals.sum(axis=1) / documents
@@ -32,15 +36,15 @@ def mean_influence(totals: Array, sizes: Array) -> Statistic:
 
 
 def jackknife_influence(whole: Array, without: Array) -> Array:
-    """What each group adds to a statistic that is no mean.
+    """The influence of each group on a statistic that is not a mean, by the jackknife.
 
     Args:
-        whole: The statistic, ``[models]``.
-        without: The statistic without group g, ``[models, groups]``.
+        whole: Statistic over all groups, ``[models]``.
+        without: Statistic without group g, ``[models, groups]``.
 
     Returns:
-        ``[models, groups]``, whose rows average zero; NaN in the rows of a model for which some
-        group leaves the statistic undefined.
+        Influences ``[models, groups]``; each row has mean zero. The row of a model is NaN if the
+        statistic is undefined without one of the groups.
     """
     influence = (without.shape[1] - 1) * (whole[:, None] - without)
     centred: Array = influence - influence.mean(axis=1, keepdims=True)

@@ -1,17 +1,16 @@
-"""The metrics of a task and their standard errors.
+"""The metrics of a task and their standard errors, as lm-eval aggregates them.
 
-lm-eval asks a task for one item a document and metric (`document_metrics`), collects
-them, and hands each metric's items to its aggregation (the functions below it). Under
-``<metric>_stderr`` the same items travel a second time: that is how an aggregation of
-our own fills lm-eval's standard-error cell.
+For each document and metric, lm-eval asks the task for an item (`document_metrics`). It then passes
+all items of a metric to the metric's aggregation, one of the functions below. Each item is also
+reported as ``<metric>_stderr``, so that an aggregation of ours can fill lm-eval's cell for the
+standard error.
 
-Documents come in groups (one conversation, one story, one film), so every standard
-error is a delete-one-group jackknife: the metric without group g, for each g. For a
-mean over groups of one document it is lm-eval's own standard error; where a group's
-documents fail together it is larger. It is deterministic, and none of it draws random
-numbers. What is left after removing a group comes from sums by group, so the formulas
-here work on all of these tables at once; the metrics themselves are scikit-learn's and
-scipy's where they have them.
+Documents come in groups (a conversation, a story, a film). So every standard error is a
+delete-one-group jackknife: it comes from the values of the metric without group g, for each g. For
+a mean over groups of one document it equals lm-eval's own standard error; it is larger if the
+documents of a group tend to be wrong together. It uses no random numbers. The metrics without a
+group are computed from sums by group, for all groups at once; the metrics themselves come from
+scikit-learn and scipy where these have them.
 """
 
 from __future__ import annotations
@@ -35,28 +34,28 @@ from regreason_plugin.metrics.count_formulas import (
     spearman_of_tables,
 )
 
-# Labels of a task that says nothing else.
+# Default number of labels.
 FIVE = 5
-# These ask for an order of the labels.
+# Metrics that exist only for labels with an order.
 ORDINAL = ("within_1", "mae", "qwk", "spearman", "undefined")
-# lm-eval's own word for a standard error there is none of; its tables know no other.
+# lm-eval's word for an undefined standard error, the only one that its tables accept.
 NO_ERROR = "N/A"
 
 Error: TypeAlias = float | str
 
 
 class Item(tuple[Any, ...]):
-    """What a document contributes to a metric that needs several values of it.
+    """A document's item for a metric that needs several values of each document.
 
-    A class of its own, because lm-eval's W&B logger makes a table of the samples, where
-    a column of plain tuples that mix numbers and text is an error.
+    It is a class because lm-eval's W&B logger makes a table of the samples, and a column of plain
+    tuples with both numbers and text is an error there.
     """
 
 
 class ByLayer(tuple[Any, ...]):
-    """A value a layer, None where undefined; short where lm-eval prints it in a table.
+    """One value for each layer, None where undefined, with a short text for lm-eval's tables.
 
-    A list would be printed number by number, whatever its text; in JSON it is one.
+    It is a tuple because lm-eval prints every number of a list. In JSON it is a list.
     """
 
     def __repr__(self) -> str:
@@ -68,12 +67,13 @@ class ByLayer(tuple[Any, ...]):
 def comparable(
     scores: Sequence[float] | Array, labels: Sequence[str], normalise: Normalise
 ) -> Array:
-    """The labels' log-likelihoods as a task compares them.
+    """The labels' scores in the form in which a task compares them, ``[..., K]``.
 
     Args:
-        scores: One a label, ``[..., K]``.
-        labels: As the model writes them, without the space before (as lm-eval's acc_norm has it).
-        normalise: ``characters`` divides each score by the label's length.
+        scores: Log-likelihood of each label, ``[..., K]``.
+        labels: Labels as the model writes them, without the space before them (as in lm-eval's
+            acc_norm).
+        normalise: ``characters`` divides each score by the label's length in characters.
     """
     logits = np.asarray(scores, dtype=np.float64)
     return logits if normalise == "none" else logits / [len(label) for label in labels]
@@ -87,14 +87,14 @@ def document_metrics(
     *,
     ordinal: bool = True,
 ) -> dict[str, Any]:
-    """What one document contributes to each metric, the keys as lm-eval reports them.
+    """The items of one document, by the keys under which lm-eval reports the metrics.
 
     Args:
-        label: The right label, from 1.
-        scores: The log-likelihoods of the labels.
-        group: The document's group.
-        prefix: Goes before every key.
-        ordinal: Whether the labels have an order; without one there are no `ORDINAL` metrics.
+        label: True label, counted from 1.
+        scores: Log-likelihoods of the labels.
+        group: Group of the document.
+        prefix: Prefix of every key.
+        ordinal: Whether the labels have an order; if not, the `ORDINAL` metrics are left out.
 
     Raises:
         UserError: A score is not finite.
@@ -102,8 +102,8 @@ def document_metrics(
     logits = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(logits).all():
         raise UserError(
-            f"the model scores the labels with {[float(s) for s in scores]}, which is not "
-            "finite; load it with dtype=float32 or dtype=bfloat16 in --model_args"
+            f"the model's scores of the labels are not finite: {[float(s) for s in scores]}; load "
+            "it with dtype=float32 or dtype=bfloat16 in --model_args"
         )
     logs = log_probabilities(logits)
     probabilities = np.exp(logs)
@@ -138,7 +138,7 @@ def document_metrics(
     }
 
 
-# --- Aggregations: from a metric's items to its value -------------------------------
+# --- Aggregations: a metric's value from its items ----------------------------------
 
 
 def mean(items: Sequence[float]) -> float:
@@ -147,11 +147,11 @@ def mean(items: Sequence[float]) -> float:
 
 
 def macro_f1(items: Sequence[tuple[int, int, str]], count: int = FIVE) -> float:
-    """Unweighted mean of the labels' F1; a label nobody gives or has counts 0.
+    """Unweighted mean of the labels' F1; a label that is neither true nor predicted has F1 0.
 
     Args:
         items: Label, prediction and group of each document.
-        count: How many labels there are.
+        count: Number of labels of the task.
     """
     from sklearn.metrics import f1_score
 
@@ -161,7 +161,7 @@ def macro_f1(items: Sequence[tuple[int, int, str]], count: int = FIVE) -> float:
 
 
 def qwk(items: Sequence[tuple[int, int, str]]) -> float | None:
-    """Cohen's kappa with quadratic weights; None where all labels are the same."""
+    """Cohen's kappa with quadratic weights; None if all labels are the same."""
     from sklearn.metrics import cohen_kappa_score
 
     labels, predictions, _ = _columns(items)
@@ -172,7 +172,7 @@ def qwk(items: Sequence[tuple[int, int, str]]) -> float | None:
 
 
 def spearman(items: Sequence[tuple[int, int, str]]) -> float | None:
-    """Rank correlation of prediction and label; None where one of them is constant."""
+    """Rank correlation of prediction and label; None if one of them is constant."""
     from scipy.stats import spearmanr
 
     labels, predictions, _ = _columns(items)
@@ -187,7 +187,7 @@ def ece(items: Sequence[tuple[float, float, str]]) -> float:
 
 
 def auroc(items: Sequence[tuple[int, float, str]]) -> float | None:
-    """Area under the ROC curve, label 2 the positive one; None where one of the two is absent."""
+    """Area under the ROC curve with label 2 as the positive one; None if a label is absent."""
     from sklearn.metrics import roc_auc_score
 
     labels, scores, _ = _columns(items)
@@ -197,23 +197,23 @@ def auroc(items: Sequence[tuple[int, float, str]]) -> float | None:
 
 
 def majority_acc(items: Sequence[tuple[int, str]]) -> float:
-    """Accuracy of always giving the most frequent label of these documents."""
+    """Accuracy of a classifier that always predicts the most frequent label of these documents."""
     return float(majority_of_counts(_label_counts(items).sum(axis=0)))
 
 
 def undefined(items: Sequence[tuple[int, int, str]]) -> int:
-    """How many of the metrics that can be undefined are, and stand as null."""
+    """The number of undefined metrics among `qwk` and `spearman`, which results hold as null."""
     return sum(metric(items) is None for metric in (qwk, spearman))
 
 
 def defined_mean(items: Sequence[float | None]) -> float | None:
-    """The mean over the documents that have a value; None where none has."""
+    """The mean over the documents that have a value; None if none has one."""
     values = [value for value in items if value is not None]
     return mean(values) if values else None
 
 
 def by_layer_mean(items: Sequence[Sequence[float] | None]) -> ByLayer | None:
-    """The mean of each layer over the documents that have values; None where none has."""
+    """The mean of each layer over the documents that have values; None if none has any."""
     values = [value for value in items if value is not None]
     return ByLayer(np.mean(values, axis=0).tolist()) if values else None
 
@@ -232,7 +232,7 @@ def mean_stderr(items: Sequence[tuple[float | None, str]]) -> Error:
 
 
 def by_layer_se(items: Sequence[tuple[Sequence[float] | None, str]]) -> ByLayer | None:
-    """Standard errors of `by_layer_mean`, None for a layer that has none."""
+    """Standard errors of `by_layer_mean`; None for a layer whose error is undefined."""
     if all(values is None for values, _ in items):
         return None
     errors = _jackknife_errors(*_values_and_ones(items), _mean_of_sums)
@@ -255,7 +255,7 @@ def spearman_stderr(items: Sequence[tuple[int, int, str]]) -> Error:
 
 
 def auroc_stderr(items: Sequence[tuple[int, float, str]]) -> Error:
-    """Standard error of `auroc`: the same jackknife, without computing it anew for each group."""
+    """Standard error of `auroc`, by the same jackknife but with fast areas without each group."""
     labels, scores, groups = (np.array(column) for column in _columns(items))
     names, member = np.unique(groups, return_inverse=True)
     if len(names) < 2:
@@ -275,10 +275,10 @@ def majority_acc_stderr(items: Sequence[tuple[int, str]]) -> Error:
 
 
 def _jackknife(documents: Array, groups: Sequence[str], metric: Callable[[Array], Array]) -> Error:
-    """The standard error of `_jackknife_errors` for a metric of one value.
+    """The standard error by `_jackknife_errors` of a metric with one value.
 
     Returns:
-        The error; `NO_ERROR` where it is undefined.
+        The error; `NO_ERROR` if it is undefined.
     """
     error = _jackknife_errors(documents, groups, metric)
     return float(error) if np.isfinite(error) else NO_ERROR
@@ -290,13 +290,14 @@ def _jackknife_errors(
     """Delete-one-group jackknife of a metric that is a function of sums over documents.
 
     Args:
-        documents: One row of summands a document.
-        groups: The group of each.
-        metric: From summed rows (on the last axes) to values, NaN where undefined.
+        documents: One row of summands for each document.
+        groups: Group of each document.
+        metric: Function of sums of rows (on the last axes), which returns the metric's values,
+            NaN where undefined.
 
     Returns:
-        A standard error for each of the metric's values; NaN with a single group, or
-        where leaving out some group leaves that value undefined.
+        Standard error of each value; NaN with a single group, or if a value is undefined without
+        one of the groups.
     """
     names, member_of = np.unique(np.asarray(groups), return_inverse=True)
     by_group = np.zeros((len(names), *documents.shape[1:]))
@@ -309,13 +310,13 @@ def _jackknife_errors(
 
 
 def _spread(without: Array) -> Array:
-    """The jackknife's standard error, of values without each group ``[groups, ...]``."""
+    """The jackknife's standard error from the values without each group, ``[groups, ...]``."""
     squares = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
     return np.sqrt((len(without) - 1) / len(without) * squares)  # type: ignore[no-any-return]
 
 
 def _values_and_ones(items: Sequence[tuple[Any, str]]) -> tuple[Array, list[str]]:
-    """Summands of a mean over the documents that have a value, and their groups."""
+    """The documents that have a value: rows of the value and 1, and their groups."""
     known = [(value, group) for value, group in items if value is not None]
     values = np.array([value for value, _ in known], dtype=np.float64)
     return np.stack([values, np.ones_like(values)], axis=-1), [group for _, group in known]
@@ -335,7 +336,7 @@ def _columns(items: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
 
 
 def _tables(items: Sequence[tuple[int, int, str]], count: int | None = None) -> Array:
-    """A table a document with one 1, at (label, prediction)."""
+    """One table for each document, with a 1 at (label, prediction) and 0 elsewhere."""
     labels, predictions, _ = _columns(items)
     size = count or max(*labels, *predictions)
     tables = np.zeros((len(items), size, size))
@@ -344,7 +345,7 @@ def _tables(items: Sequence[tuple[int, int, str]], count: int | None = None) -> 
 
 
 def _bin_sums(items: Sequence[tuple[float, float, str]]) -> Array:
-    """A document's row: in its confidence's bin, 1, the confidence, and whether it is right."""
+    """One table for each document: 1, confidence and correctness in its bin, 0 in the others."""
     bins = bins_of(np.array([confidence for confidence, _, _ in items]))
     sums = np.zeros((len(items), ECE_BINS, 3))
     sums[np.arange(len(items)), bins] = [

@@ -1,4 +1,4 @@
-"""The metrics and probes that results are compared by: names, titles, and which way is better."""
+"""Names, titles, units and directions of the metrics and probes in a comparison."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple
 
 
 class Metric(NamedTuple):
-    """How a metric is printed and read.
+    """The title, direction and unit of a metric.
 
     Attributes:
-        title: For a heading.
-        better: ``higher`` or ``lower``; None where neither is better in itself.
-        unit: What a value of 1 is; empty where it has none.
+        title: Title for headings.
+        better: ``higher`` or ``lower``; None if neither direction is better.
+        unit: Unit of the values; empty without one.
     """
 
     title: str
@@ -19,17 +19,17 @@ class Metric(NamedTuple):
     unit: str = ""
 
 
-# Of a probe that reads a model which explains first where the label is forced at once.
+# Prefix of a probe of a model that explains first, read at a label without an explanation.
 FORCED = "forced_"
 _AT_ONCE = ", label forced at once"
 
-# The primary definition of the activation entropy, which a verdict speaks of. It was fixed on an
-# untrained model, by numbers (docs/explanation/probes.md).
+# The primary definition of the activation entropy, on which verdicts are based. It was chosen by
+# measurements on an untrained model (docs/explanation/probes.md).
 PRIMARY_ACTIVATION = "activation_entropy"
-# The other definitions, which stand beside it.
+# The other definitions, which results report in addition.
 OTHER_ACTIVATIONS = ("activation_entropy_square",)
-# The weights of the primary definition, as results name them under `ACTIVATION_DEFINITION`.
-# (Results without this mark have the entropy of softmax(h) under the primary's name.)
+# Results hold the weights of the primary definition under the key `ACTIVATION_DEFINITION`. Older
+# results lack this key; under the primary's name they have the entropy of softmax(h).
 ACTIVATION_DEFINITION = "activation_entropy_definition"
 ACTIVATION_WEIGHTS = "absolute values"
 
@@ -40,34 +40,34 @@ _PROBES = {
     "logit_lens_entropy_mid": Metric("logit lens entropy, middle blocks", None, "nats"),
     "matrix_entropy_mid": Metric("matrix entropy, middle blocks", None),
 }
-# One number a document, of a model with probes.
+# Probes with one number for each document.
 PROBES = tuple(_PROBES)
-# One number a document and layer.
+# Probes with one number for each document and layer.
 LAYERS = tuple(name.replace("_mid", "_by_layer") for name in PROBES[1:])
 
-# Accuracy first: those that every result has, with kappa and the absolute error of ordered labels
-# alone and the area of two labels alone; then what a probing model adds.
+# First the metrics of every result (kappa and absolute error only for ordered labels, the area only
+# for two labels), beginning with accuracy; then the probes.
 METRICS = {
     "acc": Metric("accuracy", "higher"),
     "macro_f1": Metric("macro-F1", "higher"),
     "qwk": Metric("quadratic weighted kappa", "higher"),
     "mae": Metric("mean absolute error", "lower", "labels"),
     "auroc": Metric("area under the ROC curve", "higher"),
-    # (In percent, as a gap of three points is 0.0009 otherwise.)
+    # In percent, because the square of a gap of three points is only 0.0009.
     "miscalibration": Metric("miscalibration, debiased", "lower", "squared gap, %"),
     "ece": Metric("expected calibration error", "lower"),
     "nll": Metric("negative log-likelihood", "lower", "nats"),
-    # Confidence minus accuracy: below zero is as wrong as above.
+    # Confidence minus accuracy, so no direction is better: both signs are miscalibration.
     "overconfidence": Metric("overconfidence", None),
     "label_entropy": Metric("entropy over the labels", None, "nats"),
     **_PROBES,
     **{FORCED + name: Metric(one.title + _AT_ONCE, *one[1:]) for name, one in _PROBES.items()},
 }
-# Those of a table by setting.
+# Metrics in the table of settings.
 TABLED = ("acc", "macro_f1", "qwk", "mae", "auroc", "miscalibration", "nll", "overconfidence")
-# Described, never tested: it is above zero for a calibrated model, too.
+# Metrics that are reported but not tested; the calibration error of a calibrated model is not zero.
 DESCRIBED = ("ece",)
-# Those that a gate can be of: it can be said which way is better, and they need no probes.
+# Metrics that `regreason gate` accepts: they have a better direction and need no probes.
 GATED = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "miscalibration")
 
 _CURVES = {
@@ -76,7 +76,7 @@ _CURVES = {
     "logit_lens_entropy": ("Logit lens entropy", "entropy (nats)"),
     "matrix_entropy": ("Matrix entropy", "entropy / log min(N, D)"),
 }
-# Title and unit of an entropy by layer.
+# Title and axis label of each entropy by layer.
 LAYER_CURVES = _CURVES | {
     FORCED + name: (title + _AT_ONCE, unit) for name, (title, unit) in _CURVES.items()
 }

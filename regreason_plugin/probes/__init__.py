@@ -1,4 +1,4 @@
-"""Entropies inside a causal language model, where it decides: pure torch."""
+"""Probes: entropies inside a causal language model at the position where it decides."""
 
 from regreason_plugin.probes.measure import measure
 from regreason_plugin.probes.names import PROBES, parse_probes

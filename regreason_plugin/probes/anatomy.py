@@ -1,4 +1,4 @@
-"""Where a causal language model of transformers keeps what the probes read."""
+"""The parts of a causal language model of transformers that the probes read."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from regreason_plugin.core.errors import UserError
 
 
 class ProbeError(UserError):
-    """This model's layers are not where, or not what, the probes expect."""
+    """The model's layers are not found, or do not have the form that the probes expect."""
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of a model.
+    """The parts of a model that the probes read.
 
     Attributes:
-        layers: The decoder blocks, in order.
-        beside: What stands beside them in their parent, such as the final norm; which
-            of it comes after the blocks shows when the model runs.
-        head: From the last hidden state to logits.
-        finish: What the model does to its head's logits.
-        vocabulary: How many of them there are.
+        layers: Decoder blocks, in their order.
+        beside: Other children of the blocks' parent module, such as the final norm. The forward
+            pass shows which of them run after the blocks.
+        head: Module that turns the last hidden state into logits.
+        finish: Function that the model applies to the head's logits.
+        vocabulary: Number of logits.
     """
 
     layers: nn.ModuleList
@@ -37,10 +37,10 @@ class Anatomy:
 
 
 def dissect(model: nn.Module) -> Anatomy:
-    """Find the parts by their place in the model, whatever the family calls them.
+    """Find the parts of a model by its structure, because families name them differently.
 
     Raises:
-        ProbeError: There is no list of as many blocks as the config says, or no head.
+        ProbeError: The model has no head, or no list with as many blocks as its config says.
     """
     config = text_config(model)
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None  # type: ignore[operator]
@@ -58,22 +58,22 @@ def dissect(model: nn.Module) -> Anatomy:
 
 
 def text_config(model: nn.Module) -> PretrainedConfig:
-    """The config of the language model, also within a model of several modalities."""
+    """The config of the language model, which may be part of a multimodal model."""
     config: PretrainedConfig = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
     return config
 
 
 def output_head(model: nn.Module) -> nn.Module | None:
-    """The module that makes logits of hidden states, if the model names one."""
+    """The module that turns hidden states into logits; None if the model names none."""
     head = model.get_output_embeddings()  # type: ignore[operator]
     return head if isinstance(head, nn.Module) else None
 
 
 def _finish(config: PretrainedConfig) -> Callable[[Tensor], Tensor]:
-    """Soft-capping and scales by the names that transformers' configs have for them.
+    """The model's soft-capping and scaling of logits, by the names of transformers' configs.
 
-    A model that does something else is noticed: the logit lens of its last layer then
-    is not its output.
+    A model that transforms its logits in another way is detected later, because the logit lens of
+    its last layer then differs from its output.
     """
     cap = getattr(config, "final_logit_softcapping", None)  # Gemma
     factor = 1.0

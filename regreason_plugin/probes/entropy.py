@@ -1,7 +1,7 @@
-"""The entropies, as formulas on tensors; natural logarithms throughout.
+"""The formulas of the entropies, on tensors and with natural logarithms.
 
-Everything is computed in float32 at least, whatever the model's own precision. Nothing
-here hides a NaN: what goes in comes out, and the caller checks.
+All computations use at least float32, whatever the model's precision. A NaN in the input is a NaN
+in the result; the caller has to check for it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-# Rows that differ from the mean by less than this, relative to their own length, are the
-# mean and rounding.
+# A row equals the mean up to rounding if its distance from the mean is at most this many machine
+# epsilons of its own length.
 _ROUNDING = 32.0
 
 
@@ -28,7 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _in_full_precision(function: Function) -> Function:
-    """Autocast, in which a model may run, would take some of the products in half precision."""
+    """Run a function without autocast, which would compute some products in half precision."""
 
     @wraps(function)
     def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -43,52 +43,51 @@ def distribution_entropy(logits: Tensor) -> Tensor:
     """Shannon entropy of the softmax, in nats.
 
     Args:
-        logits: ``[..., V]``; minus infinity for what is impossible.
+        logits: ``[..., V]``; minus infinity for impossible tokens.
 
     Returns:
         ``[...]``, between 0 and log V.
     """
-    # With z the logits minus the largest, s the sum of exp(z) over the others and t that of
-    # -z exp(z), the entropy is log(1 + s) + t / (1 + s): nothing cancels, so a distribution
-    # that is nearly certain keeps its digits.
+    # Let z be the logits minus the largest logit, s the sum of exp(z) over the other logits, and t
+    # the sum of -z exp(z). The entropy is log(1 + s) + t / (1 + s). No terms cancel, so even a
+    # nearly certain distribution keeps its digits.
     largest, index = _at_least_float32(logits).max(dim=-1, keepdim=True)
-    # (Beyond the bound exp is 0; an infinity would make 0 times infinity of it.)
+    # At the bound, exp(z) is already 0; without it, an infinity would give 0 times infinity.
     below = (largest - logits).clamp_(max=1e4)
     weights = below.neg().exp_().scatter_(-1, index, 0.0)
     s = weights.sum(dim=-1)
     t = torch.linalg.vecdot(weights, below)
-    # (0, or NaN if there is an infinity, which then must not pass for certainty.)
+    # The last term is 0, but NaN if the largest logit is infinite; this must not count as certain.
     entropy: Tensor = s.log1p() + t / (1 + s) + (largest - largest).squeeze(-1)
     return entropy
 
 
 @_in_full_precision
 def activation_entropies(hidden: Tensor) -> dict[str, Tensor]:
-    """How evenly a hidden state is spread over its D units, by two definitions.
+    """The evenness of a hidden state over its D units, by two definitions of an entropy.
 
-    The paper (arXiv 2511.02044) reports an activation entropy without a formula. Each
-    definition makes a distribution p over the units of the state h; the value is
-    -sum p log p / log D:
+    The paper (arXiv 2511.02044) reports an activation entropy without a formula. Each definition
+    turns the state h into a distribution p over the units; the value is -sum p log p / log D:
 
-    - ``activation_entropy``, the primary one: p = |h| / sum |h|, as Roy and Vetterli (2007,
-      "The effective rank: a measure of effective dimensionality") have it for singular values;
-    - ``activation_entropy_square``: p = h^2 / sum h^2, as Coifman and Wickerhauser (1992,
-      "Entropy-based algorithms for best basis selection") have it for coefficients.
+    - ``activation_entropy``, the primary definition: p = |h| / sum |h|, which Roy and Vetterli
+      (2007, "The effective rank: a measure of effective dimensionality") use for singular values;
+    - ``activation_entropy_square``: p = h^2 / sum h^2, which Coifman and Wickerhauser (1992,
+      "Entropy-based algorithms for best basis selection") use for coefficients.
 
-    The scale of h does not matter, so both are also those of h over its root mean square. A
-    softmax over the units would be nearly 0 in a real model, even over a normalised state: a
-    few massive units take everything (docs/explanation/probes.md has the numbers).
+    The scale of h does not matter, so normalising h by its root mean square changes nothing. The
+    entropy of a softmax over the units would be nearly 0 in a real model, even over a normalised
+    state, because a few massive units dominate (docs/explanation/probes.md has the numbers).
 
     Args:
         hidden: ``[..., D]``, D at least 2.
 
     Returns:
-        ``[...]`` under each name, between 0 (one unit) and 1 (all alike; a state that is
-        zero everywhere counts as that).
+        ``[...]`` by each name, between 0 (a single active unit) and 1 (all units alike, or all
+        zero).
     """
     hidden = _at_least_float32(hidden)
     scale = math.log(hidden.shape[-1])
-    # Dividing by the largest unit first keeps the squares in range.
+    # Division by the largest unit keeps the squares from overflowing.
     size = hidden.abs()
     size = size / size.amax(dim=-1, keepdim=True).masked_fill(size.amax(-1, keepdim=True) == 0, 1)
     return {
@@ -106,27 +105,28 @@ def _entropy_of_weights(weights: Tensor) -> Tensor:
 
 @_in_full_precision
 def matrix_entropy(states: Tensor, lengths: Tensor | None = None, alpha: float = 1.0) -> Tensor:
-    """Entropy of the spectrum of the Gram matrix of token states (Skean et al. 2025).
+    """Entropy of the eigenvalues of the Gram matrix of token states (Skean et al. 2025).
 
-    The states are centred over tokens and the rows normalised; K is their Gram matrix
-    divided by its trace, with eigenvalues w_i:
+    The states are centred over tokens, and the rows are then normalised. K is their Gram matrix
+    divided by its trace, with eigenvalues w_i. The entropy is
 
         alpha = 1:  -sum w_i log w_i                    (von Neumann)
         else:       log(sum w_i ** alpha) / (1 - alpha) (Renyi)
 
-    over log min(N, D), as in arXiv 2502.02013 but without the elementwise clamp of the
-    code that circulates with it, under which K is not positive semi-definite.
+    divided by log min(N, D), as in arXiv 2502.02013. The code that circulates with the
+    paper also clamps K elementwise, after which K is not positive semi-definite; this function
+    does not.
 
     Args:
-        states: ``[P, N, D]``: of P prompts, the residual stream of their tokens.
-        lengths: ``[P]``: how many of the N rows are tokens, the rest being padding;
-            without it, all.
-        alpha: The order of the entropy, above 0. Within 0.001 of 1 it counts as 1: the
-            other formula would divide rounding by nearly nothing.
+        states: Residual stream of the N tokens of P prompts, ``[P, N, D]``.
+        lengths: Number of tokens of each prompt, ``[P]``; further rows are padding. None if all
+            rows are tokens.
+        alpha: Order of the entropy, above 0. An order within 0.001 of 1 is treated as 1, because
+            Renyi's formula would divide a rounding error by nearly zero.
 
     Returns:
-        ``[P]``. 0 for rows that are all equal, and so for two tokens, which centring
-        makes each other's opposite. NaN for one token: there is nothing to compare.
+        ``[P]``. 0 if all rows are equal, and for two tokens, whose centred rows are opposite. NaN
+        for one token, which cannot be compared with any other.
 
     Raises:
         ValueError: The order is not above 0.
@@ -142,13 +142,13 @@ def matrix_entropy(states: Tensor, lengths: Tensor | None = None, alpha: float =
         is_row = torch.arange(longest, device=states.device) < lengths[:, None]
         states = states.masked_fill(~is_row[..., None], 0.0)
     centred = states - states.sum(dim=1, keepdim=True) / lengths[:, None, None]
-    # A row that differs from the mean by rounding only has no direction. (Comparisons with
-    # NaN are false, so what is not finite stays so.)
+    # A row that equals the mean up to rounding has no direction and is dropped. Comparisons with
+    # NaN are false, so rows that are not finite stay.
     length = centred.norm(dim=-1)
     rounding = _ROUNDING * torch.finfo(states.dtype).eps * states.norm(dim=-1)
     is_row &= ~(length <= rounding)
     scale = torch.where(is_row, 1 / length, 0.0)
-    # The trace is the number of rows left. Both products have the same eigenvalues above 0.
+    # The trace is the number of remaining rows. Both products have the same positive eigenvalues.
     share = scale / is_row.sum(dim=1).clamp_min(1)[:, None].sqrt()
     if longest <= width:
         gram = (centred @ centred.mT) * share[:, :, None] * share[:, None, :]
@@ -163,27 +163,31 @@ def matrix_entropy(states: Tensor, lengths: Tensor | None = None, alpha: float =
             entropy = torch.special.entr(eigenvalues).sum(dim=-1)
         else:
             entropy = eigenvalues.pow(alpha).sum(dim=-1).log() / (1 - alpha)
-    # All rows equal: no direction is left. Two rows: one is left. Both 0 without rounding.
+    # The entropy is exactly 0 if all rows are equal (no direction is left), and for two rows (one
+    # direction is left); this removes the rounding error.
     entropy = torch.where(is_row.any(dim=1) & (lengths > 2), entropy, 0.0)
     largest = lengths.clamp(max=width).to(entropy.dtype).log()
     return torch.where(lengths < 2, math.nan, entropy / largest)
 
 
 def matrix_entropies(prompts: Sequence[Tensor], alpha: float = 1.0) -> Tensor:
-    """`matrix_entropy` of prompts of their own lengths, ``[N_i, D]`` each; ``[P]``.
+    """`matrix_entropy` of prompts of different lengths, ``[N_i, D]`` each.
 
-    A GPU takes them padded, in one call. Eigenvalues of matrices of this size do not
-    get faster with threads, so on a CPU the threads take a prompt each.
+    On a GPU, the prompts are padded and computed in one call. On a CPU, each thread computes one
+    prompt, because several threads do not make a single eigenvalue problem of this size faster.
+
+    Returns:
+        ``[P]``.
     """
     if prompts[0].device.type != "cpu":
         lengths = torch.tensor([len(states) for states in prompts], device=prompts[0].device)
         padded = torch.nn.utils.rnn.pad_sequence(list(prompts), batch_first=True)
         return matrix_entropy(padded, lengths, alpha)
 
-    def one(states: Tensor) -> Tensor:
-        torch.set_num_threads(1)  # of this worker thread alone
+    def entropy_of_prompt(states: Tensor) -> Tensor:
+        torch.set_num_threads(1)  # affects this worker thread only
         with torch.no_grad():
             return matrix_entropy(states[None], alpha=alpha)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return torch.cat(list(pool.map(one, prompts)))
+        return torch.cat(list(pool.map(entropy_of_prompt, prompts)))

@@ -1,8 +1,8 @@
-"""One forward pass that returns the logits asked for, and the probes, and keeps no more.
+"""One forward pass that returns logits at chosen positions and the probes.
 
-The model's own head computes the logits, at the positions asked for only: ``hf`` makes
-logits of every position to read one. The residual stream is read by hooks and reduced
-at once: of each layer, the states of the decisions remain (n x D), never a prompt's.
+The model's own head computes logits at these positions only, whereas lm-eval's ``hf`` computes
+them at every position to read one. Hooks read the residual stream and reduce it at once: of each
+layer, only the states at the n decisions are kept (n x D), never the states of a whole prompt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from regreason_plugin.probes.entropy import (
 from regreason_plugin.probes.names import BY_LAYER
 
 ProbeValues = dict[str, Any]
-# Logits of the lens that are in memory at once.
+# Largest number of the logit lens's logits in memory at a time.
 _LENS_LOGITS = 2**23
 
 
@@ -34,9 +34,9 @@ class Decision:
     """A position whose next-token distribution decides between answers.
 
     Attributes:
-        position: Its index among the positions that logits are asked for.
-        prompt: The columns of its prompt's tokens in the batch; the last is the position.
-        choices: The next tokens between which it decides.
+        position: Index of the position among those whose logits are wanted.
+        prompt: Columns of the prompt's tokens in the batch; the last one is the position itself.
+        choices: Token ids between which the position decides.
     """
 
     position: int
@@ -53,28 +53,28 @@ def logits_at(
     probes: frozenset[str] = frozenset(),
     alpha: float = 1.0,
 ) -> tuple[Tensor, list[ProbeValues]]:
-    """Run a causal LM once.
+    """Run a causal language model once and return logits and probes.
 
     Args:
-        model: Of transformers, or one wrapped by peft.
-        inputs: Its keyword arguments; ``input_ids`` is ``[B, T]``, padded on the right.
-        rows: Of the n positions whose logits are wanted.
-        columns: Likewise.
-        decisions: Where to probe.
-        probes: What to probe there; see `regreason_plugin.probes.PROBES`.
-        alpha: The order of the matrix entropy.
+        model: A causal language model of transformers, which peft may have wrapped.
+        inputs: The model's keyword arguments; ``input_ids`` is ``[B, T]``, padded on the right.
+        rows: Rows of the n positions whose logits are wanted.
+        columns: Columns of these positions.
+        decisions: Positions to probe.
+        probes: Names of the probes (`regreason_plugin.probes.PROBES`).
+        alpha: Order of the matrix entropy.
 
     Returns:
-        ``[n, V]`` logits in the model's precision, and a dict a decision:
-        ``output_entropy`` and ``label_entropy`` in nats, and lists of L + 1 floats, the
-        embeddings first, then the residual stream after each block:
+        Logits ``[n, V]`` in the model's precision, and a dict for each decision. It has
+        ``output_entropy`` and ``label_entropy`` in nats, and lists of L + 1 floats, of which the
+        first is of the embeddings and the others of the residual stream after each block:
         ``activation_entropy_by_layer`` and ``activation_entropy_square_by_layer`` (0 to 1),
         ``matrix_entropy_by_layer`` (None for a prompt of one token) and
         ``logit_lens_entropy_by_layer`` (nats).
 
     Raises:
-        ProbeError: The model's layers cannot be found or are of another kind.
-        UserError: Something probed is not finite.
+        ProbeError: The model's layers cannot be found or do not have the expected form.
+        UserError: A probe's value is not finite.
     """
     device = inputs["input_ids"].device
     shape = inputs["input_ids"].shape
@@ -100,16 +100,16 @@ def logits_at(
 def _head_at(
     model: nn.Module, shape: torch.Size, where: tuple[Tensor, Tensor]
 ) -> Iterator[list[torch.dtype]]:
-    """Let the head see the wanted positions only, as ``[1, n, D]``, if it is given ``[B, T, D]``.
+    """Pass only the wanted positions ``[1, n, D]`` to the head if its input is ``[B, T, D]``.
 
     Yields:
-        A list that is empty until that has happened, and then holds their precision.
+        A list that is empty until the head's input was narrowed, and then holds the input's dtype.
     """
     narrowed: list[torch.dtype] = []
 
     def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, *others = args
-        # (Where the head is the embedding layer, it first reads tokens.)
+        # A head that is also the embedding layer is first called with token ids.
         if narrowed or not hidden.is_floating_point() or hidden.shape[:-1] != shape:
             return args
         narrowed.append(hidden.dtype)
@@ -126,12 +126,12 @@ def _head_at(
 
 
 class _Record:
-    """What is kept of the layers during one forward pass.
+    """The values that are kept of the layers during one forward pass.
 
     Attributes:
-        states: Of the embeddings and each layer, ``[n, D]`` at the decisions.
-        matrix: Likewise, the matrix entropies, ``[n]``.
-        after: The modules that ran after the last layer and before the head, in order.
+        states: Hidden states ``[n, D]`` at the decisions, of the embeddings and of each block.
+        matrix: Matrix entropies ``[n]`` of the decisions, of the embeddings and of each block.
+        after: Modules that ran after the last block and before the head, in their order.
     """
 
     def __init__(
@@ -156,10 +156,14 @@ class _Record:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Listen to the model while it runs."""
+        """Read the model's layers by hooks; the ``with`` block has to run the model once.
+
+        Raises:
+            ProbeError: The outputs of the blocks do not have the expected form or number.
+        """
 
         def embeddings(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not self.states:  # a block may be used more than once
+            if not self.states:  # the first block may run more than once
                 self._keep(args[0] if args else kwargs["hidden_states"])
 
         def layer(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
@@ -180,15 +184,15 @@ class _Record:
                 handle.remove()
         if len(self.states) != len(layers) + 1:
             raise ProbeError(
-                f"{len(self.states) - 1} outputs of blocks were seen where the model has "
-                f"{len(layers)} blocks, so its layers cannot be told apart; use probe=none or "
+                f"the model has {len(layers)} blocks, but {len(self.states) - 1} outputs of blocks "
+                "were seen, so its layers cannot be told apart; use probe=none or "
                 "probe=output+label"
             )
 
     def _keep(self, hidden: Any) -> None:
         if not isinstance(hidden, Tensor) or hidden.shape[:-1] != self.shape:
             raise ProbeError(
-                "this model's blocks do not pass on a state a token, so its layers cannot be "
+                "this model's blocks do not pass on one state per token, so its layers cannot be "
                 "probed; use probe=none or probe=output+label"
             )
         rows, columns = self.rows.to(hidden.device), self.columns.to(hidden.device)
@@ -207,9 +211,9 @@ class _Record:
         """The probes by layer, ``[n, L + 1]`` each.
 
         Args:
-            logits: The model's own, at all positions that were asked for.
-            output_entropy: At the decisions, if it is known already.
-            head_dtype: In what precision the model gives its head the last states.
+            logits: The model's logits at all wanted positions.
+            output_entropy: Output entropy at the decisions; None if it was not computed.
+            head_dtype: Precision of the states that the model passes to its head.
         """
         values = {}
         if "activation" in self.probes:
@@ -227,10 +231,10 @@ class _Record:
         return values
 
     def _lens(self, head_dtype: torch.dtype) -> Tensor:
-        """Entropies of what the model would answer if a layer were its last, ``[n, L + 1]``.
+        """Entropies of the model's answers if each layer were its last, ``[n, L + 1]``.
 
-        Layers go through the head together, as many as a number of logits allows: with few
-        rows, reading the head's weights is what costs.
+        Several layers go through the head together, up to `_LENS_LOGITS` logits: with few rows,
+        the time goes into reading the head's weights.
         """
         anatomy, device = self.anatomy, self.states[-1].device
         rows = len(self.states[0])
@@ -255,13 +259,16 @@ def _of_logits(
         values["output_entropy"] = distribution_entropy(logits[at])
     if "label" in probes and all(decision.choices for decision in decisions):
         values["label_entropy"] = torch.stack(
-            [distribution_entropy(logits[one.position, list(one.choices)]) for one in decisions]
+            [
+                distribution_entropy(logits[decision.position, list(decision.choices)])
+                for decision in decisions
+            ]
         )
     return values
 
 
 def _stack(layers: list[Tensor]) -> Tensor:
-    """``[n, L + 1]``, on one device: a model may lie on several."""
+    """Values of the layers as ``[n, L + 1]``, moved to one device; a model may use several."""
     return torch.stack([layer.to(layers[-1].device) for layer in layers], dim=1)
 
 
@@ -274,19 +281,27 @@ def _check_finite(hidden: Tensor, layer: int) -> None:
 
 
 def _check_lens(last: Tensor, output_entropy: Tensor, logits: Tensor) -> None:
-    """The lens at the last layer is the model's output, or the model was not understood."""
+    """Check that the logit lens at the last layer gives the model's own output.
+
+    Raises:
+        ProbeError: It does not, so the model computes its logits in an unknown way.
+    """
     tolerance = 1e-3 if logits.dtype in (torch.float32, torch.float64) else 5e-2
-    # (False for NaN, which is reported as such later.)
+    # The comparison is False for NaN, which `_by_decision` reports later.
     if ((last - output_entropy).abs() > tolerance * (1 + output_entropy)).any():
         raise ProbeError(
-            "the logit lens at the last layer does not give this model's own output, so its way "
-            "from the last layer to the logits is not one that is known here; leave logit_lens "
-            "out of probe="
+            "the logit lens at the last layer does not give this model's own output, so the model "
+            "computes its logits from the last layer in a way that RegReason does not know; leave "
+            "logit_lens out of probe="
         )
 
 
 def _by_decision(values: dict[str, Tensor], decisions: Sequence[Decision]) -> list[ProbeValues]:
-    """A dict a decision, of plain numbers, each of them finite or None."""
+    """The probes' values as plain numbers, one dict for each decision.
+
+    Raises:
+        UserError: A value is not finite.
+    """
     by_decision: list[ProbeValues] = [{} for _ in decisions]
     for name, tensor in values.items():
         columns = tensor.cpu()

@@ -1,19 +1,19 @@
-"""The probes by name, as ``--model_args probe=`` takes them."""
+"""The names of the probes, as ``--model_args probe=`` takes them."""
 
 from __future__ import annotations
 
 from regreason_plugin.core.errors import UserError, nearest
 
 PROBES = ("output", "label", "activation", "logit_lens", "matrix")
-# What is read during the forward pass, layer by layer.
+# Probes that read every layer during the forward pass.
 BY_LAYER = frozenset({"activation", "logit_lens", "matrix"})
 
 
 def parse_probes(given: str) -> frozenset[str]:
-    """``all``, ``none``, or names joined by ``+``.
+    """The probes that a value of ``probe=`` names: ``all``, ``none``, or names joined by ``+``.
 
     Raises:
-        UserError: A name is none of `PROBES`.
+        UserError: A name is not one of `PROBES`.
     """
     if given in ("all", "none"):
         return frozenset(PROBES if given == "all" else ())

@@ -1,6 +1,6 @@
-"""What the finished demo in runs/demo must show: the mini benchmark can be learnt.
+"""The results of a finished demo in runs/demo show that the mini benchmark can be learnt.
 
-Run after `make demo`. Nothing here is about one arm against another.
+Run these tests after `make demo`. They do not compare arms.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def samples(arm: str) -> dict[str, list[dict[str, object]]]:
 
 
 def test_most_settings_can_be_learnt() -> None:
-    # Of the baseline, which the hyperparameters were chosen for; what the other arms make of
-    # them is a result. From the samples alone, so that nothing rests on our metrics.
+    # Only for the baseline, for which the hyperparameters were chosen; the accuracy of the other
+    # arms is a result. Computed from the samples, so that the test does not use our metrics.
     learnt = []
     by_task = samples("label_only")
     assert len(by_task) == 18

@@ -164,7 +164,7 @@ GOLDEN_MISTAKES = {
     '{"id": "row 0", "axis": "depth", "label": 2}': "line 2, field axis",
     '{"id": "row 0", "axis": "on_topic"}': "line 2, field label",
     '{"id": "row 0", "axis": "on_topic", "label": 2, "labl": 3}': "line 2, field labl",
-    '{"id": "row 0", "axis": "naturalness", "label": 2}': "line 2, field id.*stands on line 1 too",
+    '{"id": "row 0", "axis": "naturalness", "label": 2}': "line 2, field id.*is also on line 1",
     '{"id": "row 99", "axis": "on_topic", "label": 2}': "line 2, field id.*'row 99' is not in",
     "row 0, on_topic, 2": "line 2: not a JSON object",
 }

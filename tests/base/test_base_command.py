@@ -1,4 +1,4 @@
-"""`regreason base smollm2` from a Hub's cache with a small model, and what it refuses."""
+"""`regreason base smollm2` with a small model in a Hub cache, and the cases that it refuses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ main(["base", "smollm2", "--out", sys.argv[1]])
 
 @pytest.fixture
 def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The pinned revision's folder in the Hub's cache."""
+    """A Hub cache with the pinned revision; returns the revision's folder."""
     cache = tmp_path_factory.mktemp("hub")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     return hub_cache(cache)
@@ -95,7 +95,7 @@ def test_the_hubs_model_with_its_tokens(hub: Path, tmp_path: Path, dtype: str) -
 
 
 def test_text_is_cut_as_the_hubs_file_says(hub: Path, tmp_path: Path) -> None:
-    """Which transformers' own class for it does not do."""
+    """The tokenizer class of transformers for this model splits text differently."""
     base(tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert tokenizer.tokenize("\n\n31") == ["ĊĊ", "3", "1"]
@@ -151,7 +151,7 @@ def test_anything_else_that_is_there_is_refused_and_stays(
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     capsys.readouterr()
     assert base(out) == 2
-    assert f"{out}: is there already" in one_sentence(capsys)
+    assert f"{out}: exists and is not this model" in one_sentence(capsys)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
@@ -261,7 +261,7 @@ def test_a_disk_that_is_too_small_is_said_before_it_starts(
 ) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(300_000_000))
-    monkeypatch.setattr(source, "hf_hub_download", None)  # to call it would be an error
+    monkeypatch.setattr(source, "hf_hub_download", None)  # calling it raises an error
     assert base(tmp_path / "new" / "base") == 2
     assert "takes 546 MB in float32, and 300 MB are free" in one_sentence(capsys)
     assert not list(tmp_path.iterdir())

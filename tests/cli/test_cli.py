@@ -94,7 +94,7 @@ def test_the_mini_benchmark_says_that_it_is_generated(tmp_path: Path) -> None:
         (["annotate", "list.yml"], "list.yml: is no mapping"),
         (["annotate", "typo.yml"], "field converstions"),
         (["annotate", "rater.yml"], "did you mean 'rules-even'?"),
-        (["annotate", "twice.yml"], "stands on line 1 too"),
+        (["annotate", "twice.yml"], "is also on line 1"),
         (["compare", "a", "--baseline", "a", "--out", "DIR"], "'a' is not NAME=RESULTS"),
         (["compare", "a=nowhere", "--baseline", "a", "--out", "DIR"], "no such results folder"),
         (["gate", "a=x", "x", "--baseline", "a"], "'x' is not NAME=RESULTS"),

@@ -1,4 +1,4 @@
-"""What tells one set of weights from another, on small models of transformers."""
+"""The fingerprints of weights, on small models of transformers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_same_weights_however_they_are_kept(tmp_path: Path) -> None:
     one = weights_of(base, tmp_path / "one")
     parts = weights_of(base, tmp_path / "parts", max_shard_size="20KB")
     assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 3
-    # In other files with another order of tensors.
+    # The same tensors in other files and in another order.
     tensors = load_file(tmp_path / "one/model.safetensors")
     reversed_order = dict(sorted(tensors.items(), reverse=True))
     save_file(reversed_order, tmp_path / "one/model.safetensors", metadata={"format": "pt"})
@@ -125,7 +125,7 @@ def test_what_is_not_here_is_not_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"short", b"\x10" + b"\x00" * 7 + b"no JSON of header"])
 def test_a_broken_file_is_told(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match="is no safetensors file"):
+    with pytest.raises(UserError, match="is not a safetensors file"):
         read_base_weights(str(tmp_path))
 
 
@@ -133,5 +133,5 @@ def test_a_part_that_is_missing_is_told(tmp_path: Path) -> None:
     model().save_pretrained(tmp_path, max_shard_size="20KB")
     parts = sorted(tmp_path.glob("model-*.safetensors"))
     parts[1].unlink()
-    with pytest.raises(UserError, match=f"names {parts[1].name}, which is not there"):
+    with pytest.raises(UserError, match=f"names {parts[1].name}, which is missing"):
         read_base_weights(str(tmp_path))

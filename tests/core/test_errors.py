@@ -1,4 +1,4 @@
-"""A user's mistake is one line and exit code 2, whichever process makes it."""
+"""A user's mistake gives one line and exit code 2, whichever process meets it."""
 
 from __future__ import annotations
 

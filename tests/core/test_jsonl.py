@@ -1,4 +1,4 @@
-"""The reader: what is right comes back, what is wrong is named with its place."""
+"""The reader returns valid records, and names file, line and field of a mistake."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, change: dict[str, Any], expected
 def test_a_score_that_is_no_number_is_refused(tmp_path: Path, constant: str) -> None:
     path = tmp_path / "ratings.jsonl"
     path.write_text(json.dumps(GOOD).replace("3.0", constant) + "\n")
-    with pytest.raises(UserError, match="line 1.*not a number of JSON"):
+    with pytest.raises(UserError, match="line 1.*not a number that JSON allows"):
         list(read_records(path, Rating, declaration=EIGHTEEN))
 
 
@@ -143,7 +143,7 @@ def test_a_second_id_is_refused_but_not_on_another_axis(tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, [GOOD, other_axis])) + "\n")
     assert len(list(read_records(path, Rating, declaration=EIGHTEEN))) == 2
     path.write_text("\n".join(map(json.dumps, [GOOD, other_axis, GOOD])) + "\n")
-    with pytest.raises(UserError, match="line 3.*stands on line 1 too"):
+    with pytest.raises(UserError, match="line 3.*is also on line 1"):
         list(read_records(path, Rating, declaration=EIGHTEEN))
 
 

@@ -1,4 +1,4 @@
-"""A tokenizer that normalises text: refused with the cause wherever labels become tokens."""
+"""A tokenizer that normalises text is refused, with the cause, wherever labels become tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPACES = {"type": "Replace", "pattern": {"Regex": " +"}, "content": " "}
 
 
 def tokenizer_of(model: Path, place: Path, normalizer: dict[str, Any]) -> Path:
-    """A model whose tokenizer changes text before it cuts it."""
+    """Write a model whose tokenizer changes text before it splits it."""
     shutil.copytree(model, place)
     file = place / "tokenizer.json"
     values = json.loads(file.read_text(encoding="utf-8"))
@@ -42,9 +42,9 @@ def tokenizer_of(model: Path, place: Path, normalizer: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     ("normalizer", "labels", "said"),
     [
-        (LOWER, ["Good", "good"], "the same tokens of labels 'Good' and 'good', which the model"),
+        (LOWER, ["Good", "good"], "gives labels 'Good' and 'good' the same tokens, so the model"),
         (LOWER, ["good", "Bad"], "changes label 'Bad' to 'bad', so the model can neither"),
-        (NFKC, ["1\u00b2", "12"], "the same tokens of labels '1²' and '12'"),
+        (NFKC, ["1\u00b2", "12"], "gives labels '1²' and '12' the same tokens"),
         (NFKC, ["cafe\u0301", "tea"], "changes label 'cafe\u0301' to 'caf\u00e9'"),
         (SPACES, ["so so", "so  so"], "has nothing where 'so so' has U+0020 SPACE"),
         (SPACES, ["so  so", "bad"], "has U+0020 SPACE where 'so so' has nothing"),
@@ -58,14 +58,14 @@ def test_labels_that_do_not_come_back(
         check_label_tokens(labels, AutoTokenizer.from_pretrained(place))
     assert "under `values`" in str(error.value)
     assert check_label_tokens(labels, AutoTokenizer.from_pretrained(tiny_model)) > 1
-    # As training finds its labels.
+    # The same check with the labels as training encodes them.
     with pytest.raises(UserError, match=re.escape(said)):
         locate_labels([], Counter(), AutoTokenizer.from_pretrained(place), "label_first", labels)
 
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A task with the labels Good and good, its data, and where the commands run."""
+    """The working folder, with a task that has the labels Good and good, and its data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(new_task, "check_is_free", lambda name: None)
     rows = [f"text {n},{label}" for n, label in enumerate(["Good", "good"] * 20)]
@@ -76,7 +76,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-SAME = "makes the same tokens of labels 'Good' and 'good', which the model cannot tell apart"
+SAME = "gives labels 'Good' and 'good' the same tokens, so the model cannot tell them apart"
 
 
 def test_check_says_the_cause(
@@ -84,7 +84,7 @@ def test_check_says_the_cause(
 ) -> None:
     shutil.copytree(tiny_model, made / "model")
     assert main(["check", "mine/mine.lora.yml"]) in (0, 1)
-    assert "tokens of labels" not in capfd.readouterr().err
+    assert "the same tokens" not in capfd.readouterr().err
     shutil.rmtree(made / "model")
     tokenizer_of(tiny_model, made / "model", LOWER)
     assert main(["check", "mine/mine.lora.yml"]) == 2
@@ -102,7 +102,7 @@ def test_scoring_says_the_cause(
 
     def score(place: Path) -> Any:
         arguments = {"pretrained": str(place), "dtype": "float32"}
-        # As the command hands the model's arguments on to the tasks.
+        # The command passes the model's arguments to the tasks in this way.
         manager = TaskManager(include_path="mine", include_defaults=False, metadata=arguments)
         return simple_evaluate(
             model=model, model_args=arguments, tasks=[task], task_manager=manager, device="cpu",

@@ -1,4 +1,4 @@
-"""Labels that look the same: found, shown with what differs, merged or kept apart."""
+"""Labels that look the same are found, shown with their difference, and merged or kept."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from regreason_plugin.data.labelled_table import read_labelled
 from regreason_plugin.data_folder.build import BuildOptions, build_task
 
 TINY = str(Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base")
-# Two labels, and what of the other is named. The letters of other scripts are those that Unicode
-# Technical Standard 39 shows as examples, and those of Russian and Greek keyboards.
+# Two labels, and the character of the second that the message names. The letters of other scripts
+# are examples in Unicode Technical Standard 39, and letters of Russian and Greek keyboards.
 TWINS = [
     ("refund", "Refund", "U+0052 LATIN CAPITAL LETTER R"),
     ("straße", "STRASSE", "U+0053 LATIN CAPITAL LETTER S"),
@@ -68,12 +68,12 @@ def test_twins_are_found_and_what_differs_is_named(one: str, other: str, named: 
         *(["good", "good."], ["и", "й"], ["true", "false"], ["A", "B"], ["+", "-"], ["3", "٣"]),
     ],
 )
-def test_others_are_none(labels: list[str]) -> None:
+def test_labels_that_look_different_are_no_twins(labels: list[str]) -> None:
     assert find_twins(labels) == []
 
 
 def test_twins_of_twins_are_one_group() -> None:
-    # The small ve looks like no b, and both capitals like B.
+    # The small ve does not look like b, but both capitals look like B.
     small, large = "\u0432", "\u0412"
     labels = [small, "x", large, "B", "X", "b"]
     assert find_twins(labels) == [(small, large, "B", "b"), ("x", "X")]
@@ -87,7 +87,7 @@ def test_every_character_of_the_table_is_another_than_it_looks_like() -> None:
     codes = [code for _, text in lines for code in text.split()]
     assert len(codes) == len(set(codes)) > 400
     likes = [like for like, _ in lines]
-    # What one looks like looks like nothing else, or one pass would not do.
+    # No look-alike looks like a third character; otherwise one pass would not suffice.
     assert not {f"{ord(like):04X}" for like in likes} & set(codes)
     assert all(unicodedata.name(chr(int(code, 16))) and int(code, 16) > 127 for code in codes)
 
@@ -97,7 +97,7 @@ def test_every_character_of_the_table_is_another_than_it_looks_like() -> None:
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the commands run."""
+    """The working folder of the commands."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -129,7 +129,7 @@ def test_refused_until_somebody_says_which(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_merged_they_have_the_spelling_of_the_most(capsys: pytest.CaptureFixture[str]) -> None:
-    # One text has both spellings, which is no contradiction then.
+    # One text has both spellings, which is not a contradiction once they are merged.
     table(*LABELS)
     with Path("t.csv").open("a", encoding="utf-8") as stream:
         stream.write("text 0,GOOD\n")

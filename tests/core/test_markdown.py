@@ -1,4 +1,4 @@
-"""Markdown: what comes from outside is text, and what is Markdown already stays so."""
+"""Text from outside is escaped, and text that is already Markdown stays unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regreason_plugin.core.markdown import code, escape, plain_text, sentence, t
 
 
 def cells(text: str) -> list[str]:
-    """What a reader sees of a table."""
+    """The cells of a rendered table as readers see them."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     return [
         "".join(child.content for child in inner.children or [])

@@ -1,7 +1,7 @@
-"""A model that a run uses otherwise than it was trained: refused by every command, in words.
+"""Every command refuses a model that it would use differently than it was trained, with the reason.
 
-The adapters are trained by Axolotl on the tiny base: one plain, one in the chat template, one
-that explains first. The commands run in this process, which saves their imports.
+Axolotl trains the adapters on the tiny base: one plain, one in the chat template, one that
+explains first. The commands run in this process, which saves the time of their imports.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PLAIN, CHAT, FIRST = (f"models/{name}/label_only" for name in ("plain", "chat", 
 
 
 def save(model: Any, folder: Path, **how: Any) -> str:
-    """A copy of the tiny base with other weights, or kept in another way."""
+    """Save a copy of the tiny base with other weights or in another format."""
     model.save_pretrained(folder, **how)
     AutoTokenizer.from_pretrained(BASE).save_pretrained(folder)
     return str(folder)
@@ -41,7 +41,7 @@ def save(model: Any, folder: Path, **how: Any) -> str:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a task, its data in three ways, three adapters and bases beside theirs."""
+    """A folder with a task, its data in three forms, three adapters and several base models."""
     place = tmp_path_factory.mktemp("use")
     (place / "axolotl_configs").symlink_to(ROOT / "axolotl_configs")
     with pytest.MonkeyPatch.context() as patch:
@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         write_answers(place)
         new = "task new answers --data answers.jsonl --text text --label verdict --explanation why"
         assert cli.main([*new.split(), "--group", "book", "--id", "id"]) == 0
-        # (Not before: `task new` remembers which names are lm-eval's.)
+        # Not earlier, because `task new` caches the names of lm-eval's tasks.
         find_our_tasks_only(patch)
         assert cli.main(["build", "answers/task.yml", "--out", "data"]) == 0
         first = ["--order", "explanation_first"]
@@ -108,7 +108,7 @@ def train(place: Path) -> None:
 def use(
     request: pytest.FixtureRequest, place: Path, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:
-    """A command that uses a model; gives its exit code and what it says on standard error."""
+    """A function that runs a command with a model; returns its exit code and standard error."""
     command = str(request.param)
 
     def run(
@@ -140,7 +140,7 @@ def use(
 
 
 def lm_eval(arguments: list[str]) -> int:
-    """The command as lm-eval ships it."""
+    """Run lm-eval's own command."""
     from lm_eval._cli import HarnessCLI
 
     with pytest.MonkeyPatch.context() as patch:
@@ -227,7 +227,7 @@ def test_a_model_that_does_not_fit_is_refused(
     assert code == 2, said[-2000:]
     (line,) = [line for line in said.splitlines() if line.startswith("regreason: ")]
     assert words in line
-    assert "To use it all the same, add " in line
+    assert "To use it anyway, add " in line
     assert not (place / "out").exists()
 
 
@@ -272,7 +272,7 @@ def test_an_override_stands_in_what_is_written(
     run = read_run("candidate", place / "out")
     assert len(run.misfit) == 1
     assert words in run.misfit[0]
-    # Results of before such a check, or of a model that Python code handed to lm-eval.
+    # Results from before this check existed, or of a model that Python code passed to lm-eval.
     results = shutil.copytree(place / "out", tmp_path / "older")
     (file,) = results.rglob("results_*.json")
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -282,7 +282,7 @@ def test_an_override_stands_in_what_is_written(
         read_run("candidate", results)
 
 
-def test_a_record_of_before_is_told_and_used(
+def test_an_older_record_is_reported_and_used(
     place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     older = place / "models/older"
@@ -296,9 +296,10 @@ def test_a_record_of_before_is_told_and_used(
     assert cli.main(arguments) == 0
     said = capfd.readouterr().err
     assert (
-        f"{older} does not say which weights it was trained on; {BASE} is only their name" in said
+        f"{older} was trained on {BASE}, but its record does not identify the weights of that model"
+        in said
     )
-    # What such a record does say is held against the run.
+    # The run is compared with everything that such a record does hold.
     assert cli.main([*arguments[:3], "x.jsonl", *arguments[4:], "--apply_chat_template"]) == 2
 
 

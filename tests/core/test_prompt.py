@@ -1,4 +1,4 @@
-"""The prompt: its form, what it neutralises, and how it is cut."""
+"""The prompt: its form, its neutralised text, and its shortening."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from regreason_plugin.core.prompt import (
 )
 from regreason_plugin.core.records import Conversation, Turn
 
-# What real tokenizers hold among their special and added tokens.
+# Special and added tokens of real tokenizers.
 SPECIAL = [
     *("<s>", "</s>", "<unk>", "<pad>", "<mask>", "<bos>", "<eos>", "<|endoftext|>"),
     *("<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>"),
@@ -93,7 +93,7 @@ def test_every_prompt_has_the_form_that_templates_keep(
         assert prompt == prompt.strip()
         assert prompt.startswith(render_conversation(talk))
         assert prompt.endswith(f"\n\n{QUESTIONS[axis]}\n{CUE}")
-        assert prompt.count(f"\n{CUE}") == 1  # a conversation cannot write a cue of its own
+        assert prompt.count(f"\n{CUE}") == 1  # no text of a conversation can be read as a cue
 
 
 @given(st.integers(1, 5), pieces.map(one_line), st.sampled_from(ORDERS))
@@ -103,7 +103,7 @@ def test_the_label_is_found_again_in_every_target(
     target = render_target(str(label), explanation, order)
     before, found, after = split_target(target, order, LABELS)
     assert (before + found + after, found) == (target, str(label))
-    assert target == target.strip()  # templates strip
+    assert target == target.strip()  # because chat templates strip it
     if order == "label_first":
         assert before == ""
     else:
@@ -143,7 +143,7 @@ def test_cutting_fits_keeps_the_head_of_the_response_and_the_newest_turns(
     elif what == "turns":
         assert kept == talk.conversation[-len(kept) :]
         assert shorter.context == talk.context
-        # One turn more would not have fitted.
+        # One more turn would not have fitted.
         more = talk.model_copy(update={"conversation": talk.conversation[-len(kept) - 1 :]})
         assert max(words(render_prompt(more, axis, EIGHTEEN)) for axis in AXES) > limit
     elif what == "context":

@@ -1,4 +1,4 @@
-"""Stages run in the right order, side by side, and none that finished runs again."""
+"""Stages run in the right order and in parallel, and finished stages do not run again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from regreason_plugin.core.stages import (
 
 pytestmark = pytest.mark.integration
 
-# Notes when it started and ended; waits for a file of another stage if one is named.
+# Records its start and its end, and waits for the file of another stage if one is named.
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -47,7 +47,7 @@ def times(out: Path) -> list[str]:
 
 
 def test_two_at_once_and_none_before_what_it_waits_for(tmp_path: Path) -> None:
-    # `a` ends only when `b` has run: one at a time would never get there.
+    # `a` ends only after `b` has run, so running one at a time would never end.
     stages = [
         stage(tmp_path, "a", wait="b"),
         stage(tmp_path, "a2", "a"),
@@ -114,7 +114,7 @@ def test_nothing_is_started_that_would_not_end_in_time(tmp_path: Path) -> None:
     soon = [replace(stage(tmp_path, name), seconds=1) for name in ("a", "d")]
     stages = [soon[0], long, after, soon[1]]
     assert run_stages(tmp_path, stages, until=time.monotonic() + 60)
-    # What ends in time is done, also where it comes after one that would not.
+    # A stage that ends in time runs even if an earlier one would not end in time.
     assert times(tmp_path) == ["start a", "end a", "start d", "end d"]
     assert unfinished(tmp_path, stages) == [long, after]
     assert run_stages(tmp_path, stages)
@@ -125,7 +125,7 @@ def test_the_time_left_is_that_of_its_kind_over_the_jobs(tmp_path: Path) -> None
     stages = [replace(stage(tmp_path, f"train {n}"), seconds=40) for n in "abcd"]
     assert seconds_left(tmp_path, stages, jobs=2) == 80
     take_for_finished(tmp_path, stages[:1])
-    # It came from elsewhere, so its time says nothing; and its file is not there.
+    # Its result was made elsewhere, so it has no time for estimates; and its file is missing.
     assert unfinished(tmp_path, stages) == stages
     (tmp_path / "train a").touch()
     assert unfinished(tmp_path, stages) == stages[1:]
@@ -134,7 +134,7 @@ def test_the_time_left_is_that_of_its_kind_over_the_jobs(tmp_path: Path) -> None
 
 def test_stages_at_once_have_a_gpu_each(tmp_path: Path) -> None:
     def asking(name: str, other: str) -> Stage:
-        # Both run at once: either waits for the other's file.
+        # Both have to run at once, because each waits for the other's file.
         script = (
             f'echo "$CUDA_VISIBLE_DEVICES" > {tmp_path}/{name}; '
             f"while [ ! -e {tmp_path}/{other} ]; do sleep 0.02; done"

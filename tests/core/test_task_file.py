@@ -1,4 +1,4 @@
-"""``task.yml``: what it says is what is read, and what is wrong with it in one sentence."""
+"""``task.yml`` is read as written, and a mistake in it gives one sentence."""
 
 from __future__ import annotations
 
@@ -65,29 +65,33 @@ def test_declares_one_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("name: tickets", "name: Tickets", r"line 1, field name: 'Tickets' is no name"),
+        (
+            "name: tickets",
+            "name: Tickets",
+            r"line 1, field name: 'Tickets' is not a valid task name",
+        ),
         ("name: tickets", "name: regreason_x", r"line 1, field name: .* built-in"),
-        ("name: tickets", "name: 9x", r"field name: '9x' is no name"),
+        ("name: tickets", "name: 9x", r"field name: '9x' is not a valid task name"),
         ("title: Tickets\n", "", r"line 1, field title: Field required"),
-        ('"no"', "yes", r"line 3, field labels: label 'yes' stands twice"),
+        ('"no"', "yes", r"line 3, field labels: label 'yes' is listed twice"),
         ('"no"', "<|im_end|>", r"line 3, field labels.1: .*special token"),
         ('"no"', '" no"', r"line 3, field labels.1: .*white space"),
         ('"no"', "[no]", r"line 3, field labels.1: "),
         ('[yes, "no", 1.0, null, ~]', "[yes]", r"line 3, field labels: "),
-        ("{text}", "no field", r"line 4, field prompt: has to hold \{text\} once"),
-        ("{text}", "{text} {text}", r"line 4, field prompt: has to hold \{text\} once"),
+        ("{text}", "no field", r"line 4, field prompt: has to contain \{text\} exactly once"),
+        ("{text}", "{text} {text}", r"line 4, field prompt: has to contain \{text\} exactly once"),
         ("{text}", "{{ text }} {text}", r"line 4, field prompt: .*template language would run"),
         ("{text}", "{% if 1 %} {text}", r"line 4, field prompt: .*template language would run"),
         ("{text}", "{text} {name}", r"line 4, field prompt: holds '\{name\}', but only"),
         ("{text}", "{text.__class__} {text}", r"line 4, field prompt: holds '\{text.__class__\}'"),
         ("|-", "|", r"line 4, field prompt: starts or ends with white space.*`\|-`"),
-        ("  Answer:\n", "", r"line 4, field prompt: ends on the line of \{text\}"),
+        ("  Answer:\n", "", r"line 4, field prompt: ends with the line of \{text\}"),
         ("path: tickets.csv", "", r"line 7, field data: needs either path.* or hub"),
         ("path: tickets.csv", "path: a, hub: b/c", r"line 7, field data: needs either path"),
         ("path: tickets.csv", "path: a, url: b", r"line 7, field data.url: Extra inputs"),
         ("text: message", "text: queue", r"line 8, field columns: the label column is the text"),
         ("  text: message\n", "", r"line 8, field columns.text: Field required"),
-        ("  text: message", "  text: m\n  text: n", r"line 10, field text: stands here twice"),
+        ("  text: message", "  text: m\n  text: n", r"line 10, field text: is given twice"),
         ("title:", "ordinal: perhaps\ntitle:", r"line 2, field ordinal: "),
         (
             "title:",
@@ -98,7 +102,7 @@ def test_declares_one_setting(tmp_path: Path) -> None:
         ("title:", "split: {test: nan}\ntitle:", r"line 2, field split.test: "),
         ("title:", "values: {a: b}\ntitle:", r"values: 'a' stands for 'b'"),
         ("title:", "colour: red\ntitle:", r"line 2, field colour: Extra inputs"),
-        ("title:", "title: [\ntitle:", r"line \d+: is no YAML"),
+        ("title:", "title: [\ntitle:", r"line \d+: is not YAML"),
     ],
 )
 def test_says_what_is_wrong_where(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -113,9 +117,9 @@ def test_says_what_is_wrong_where(tmp_path: Path, old: str, new: str, said: str)
     [
         (lambda path: None, "no such file"),
         (lambda path: path.mkdir(), "is a folder; name the task.yml in it"),
-        (lambda path: path.write_bytes(b""), "is no task"),
-        (lambda path: path.write_bytes(b"- a\n"), "is no task"),
-        (lambda path: path.write_bytes(b"name: \xff\n"), "is no YAML"),
+        (lambda path: path.write_bytes(b""), "is not a task file"),
+        (lambda path: path.write_bytes(b"- a\n"), "is not a task file"),
+        (lambda path: path.write_bytes(b"name: \xff\n"), "is not YAML"),
     ],
 )
 def test_says_that_it_is_no_task(tmp_path: Path, make: Any, said: str) -> None:
@@ -137,7 +141,7 @@ def is_label(text: str) -> bool:
     )
 
 
-# What YAML, Markdown, shells and templates have plans for, and any other text.
+# Characters that mean something in YAML, Markdown, shells and templates, and any other text.
 NASTY = st.sampled_from(
     [
         *(*LABELS, "- a", "# a", "a: b", "'", '"', "*a", "&a", "!a", "%a", "@a@", "@dest@", "a #b"),
@@ -170,7 +174,7 @@ def test_labels_and_columns_survive_being_written(
                 "prompt": default_prompt(columns[1], labels, ordinal),
                 "data": {"path": table},
                 "columns": names,
-                # Values of the data, too; and labels that look the same are not the point here.
+                # The data's values are tested too; labels that look the same are not.
                 "values": dict.fromkeys(columns, labels[-1]),
                 "look_alikes": "keep",
             }
@@ -198,5 +202,5 @@ def test_no_label_is_the_beginning_of_another_as_written() -> None:
     assert default_end(["billing", "billing. now"]) == ";"
     with pytest.raises(UserError, match="with every end marker"):
         default_end(["a", *(f"a{mark}x" for mark in ".;|#")])
-    with pytest.raises(ValidationError, match="'a' is the beginning of 'ab'"):
+    with pytest.raises(ValidationError, match="'a' is a prefix of 'ab'"):
         Declaration(labels=("a", "ab"), ordinal=False, datasets={}, axes={})

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and what killed processes leave."""
+"""Files and folders appear whole or not at all; leftovers of killed processes are removed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def started(folder: Path) -> subprocess.Popen[bytes]:
-    """A process that writes ``file`` and ``data`` and does not come to an end."""
+    """Start a process that writes ``file`` and ``data`` and does not end."""
     command = [sys.executable, "-c", SIGKILLED, str(folder / "file"), str(folder / "data")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -61,7 +61,7 @@ def test_leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay(tmp_pat
     try:
         assert len(names(tmp_path)) == 4
         write(tmp_path / "other", b"1")
-        assert len(names(tmp_path)) == 5  # both live
+        assert len(names(tmp_path)) == 5  # both processes are running
         killed.kill()
         assert killed.wait() == -signal.SIGKILL
         left = set(names(tmp_path))
@@ -85,7 +85,7 @@ def test_files_and_folders_with_other_names_stay(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_there_is_put_back_by_whoever_comes_next(tmp_path: Path) -> None:
-    """Killed between the two renames: the old folder lies in the leftover, and no new one."""
+    """After a kill between the two renames, the old folder is in the leftover and none in place."""
     left = tmp_path / ".data.12ab34cd.regreason-partial"
     for part in ("old", "new"):
         (left / part).mkdir(parents=True)
@@ -117,7 +117,7 @@ def test_several_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
         assert not (out / "a").exists()
         assert pending(out / "a").read_bytes() == b"1"
         raise RuntimeError
-    assert names(tmp_path) == []  # nor the folders that were made for them
+    assert names(tmp_path) == []  # the folders that were made for them are gone too
     (tmp_path / "a").write_bytes(b"old")
     with together():
         write(tmp_path / "a", b"1")
@@ -154,7 +154,7 @@ def test_processes_that_write_into_one_folder_do_not_hinder_each_other(tmp_path:
     ("place", "says"),
     [
         ("folder", "it is a folder; name a file"),
-        ("file/out", "a file stands where a folder has to be"),
+        ("file/out", "part of the path is a file and not a folder"),
         ("n" * 254, "the name is too long"),
     ],
 )
@@ -167,8 +167,8 @@ def test_a_place_where_no_file_can_be(tmp_path: Path, place: str, says: str) -> 
     assert names(tmp_path) == ["file", "folder"]
 
 
-# A file may have so many bytes; the system then fails with EFBIG, as it does with ENOSPC on a
-# full disk, which only root can make.
+# Limits the size of files. Beyond it, the system fails with EFBIG as it fails with ENOSPC on a full
+# disk, which only root can simulate.
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
@@ -222,7 +222,7 @@ def test_what_is_too_large_leaves_nothing_and_keeps_what_was_there(
     said = subprocess.run(
         [sys.executable, "-c", LIMITED, str(out), what], capture_output=True, text=True, check=True
     ).stdout
-    assert said.startswith(f"{out}{named}: cannot be written: files may not be that large")
+    assert said.startswith(f"{out}{named}: cannot be written: the file would exceed the size limit")
     left = [path for path in tmp_path.rglob("*") if not path.is_dir()]
     assert left == ([old] if there else [])
     if there:
@@ -266,7 +266,7 @@ def test_input_and_output_are_not_one_file(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="is both read and written; name another --out") as said:
             check_not_input(out, [None, tmp_path / "none", source])
         assert "remove" not in str(said.value)
-    with pytest.raises(UserError, match=r"holds .*rows.jsonl, which is read; name another --to"):
+    with pytest.raises(UserError, match=r"holds the input .*rows.jsonl; name another --to"):
         check_not_input(tmp_path / "in", [source], "--to")
     check_not_input(tmp_path / "in" / "new.jsonl", [source, source.parent])
 
@@ -303,4 +303,4 @@ except UserError as error:
 def test_a_model_that_does_not_fit_is_a_sentence_too(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MODEL, str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said.startswith(f"{tmp_path}: cannot be written: files may not be that large")
+    assert said.startswith(f"{tmp_path}: cannot be written: the file would exceed the size limit")

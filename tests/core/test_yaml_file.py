@@ -1,4 +1,4 @@
-"""A user's YAML file: the line of a field, keys that stand twice, values put in place."""
+"""A user's YAML file: the line of a field, keys that are given twice, replaced values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_field_has_the_line_it_stands_in(tmp_path: Path) -> None:
     assert file.value == {"seed": 1, "empty": None, "data": [{"path": "a/b.jsonl", "split": False}]}
     lines = {("seed",): 2, ("data",): 4, ("data", 0): 5, ("data", 0, "split"): 6}
     assert {field: file.line(field) for field in lines} == lines
-    # What is missing stands where its mapping does.
+    # A missing field has the line of its mapping.
     assert file.line(("data", 0, "type")) == 5
     assert read_yaml(write(tmp_path, "")).line(("a",)) == 1
 
@@ -43,10 +43,10 @@ def test_scalars_as_they_are_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: 1\nb: 2\na: 3\n", r"line 3, field a: stands here twice \(also line 1\)"),
-        ("l:\n  - {a: 1}\n  - {a: 1, a: 2}\n", r"line 3, field a: stands here twice"),
-        ("a: [\n", "line 2: is no YAML: "),
-        ("a: !!python/name:os.system\n", "line 1: is no YAML: "),
+        ("a: 1\nb: 2\na: 3\n", r"line 3, field a: is given twice \(also on line 1\)"),
+        ("l:\n  - {a: 1}\n  - {a: 1, a: 2}\n", r"line 3, field a: is given twice"),
+        ("a: [\n", "line 2: is not YAML: "),
+        ("a: !!python/name:os.system\n", "line 1: is not YAML: "),
     ],
 )
 def test_what_is_wrong_and_where(tmp_path: Path, text: str, said: str) -> None:

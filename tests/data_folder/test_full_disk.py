@@ -163,7 +163,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     said = capsys.readouterr().err.strip().splitlines()
     assert code == 2, said
     assert said[-1].startswith("regreason: out/"), said
-    assert "cannot be written: files may not be that large here" in said[-1]
+    assert "cannot be written: the file would exceed the size limit" in said[-1]
     assert everything() == before
     assert not Path("out").exists()
     # Without the limit the command succeeds. A second, failing run then leaves its files unchanged.

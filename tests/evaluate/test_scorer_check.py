@@ -306,7 +306,7 @@ def test_layers_that_cannot_be_probed(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit) as end:
         ours(model, asked, batch_size=4, probe="activation")
     assert end.value.code == 2
-    assert "do not pass on a state a token" in capsys.readouterr().err
+    assert "do not pass on one state per token" in capsys.readouterr().err
 
 
 def test_a_block_that_is_used_more_than_once() -> None:
@@ -329,5 +329,7 @@ def test_a_block_that_is_left_out() -> None:
     model = random_model("llama")
     model.model.config = copy(model.config)
     model.model.config.num_hidden_layers = 2  # of three
-    with pytest.raises(UserError, match="2 outputs of blocks were seen where the model has 3"):
+    with pytest.raises(
+        UserError, match="the model has 3 blocks, but 2 outputs of blocks were seen"
+    ):
         probes.measure(model, torch.tensor([[1, 5, 6]]), probe="activation")

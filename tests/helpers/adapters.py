@@ -1,4 +1,4 @@
-"""Adapters of every kind on the tiny base."""
+"""Adapters of every kind for the tiny base."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ BASE = Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base"
 
 
 def adapter(folder: Path, *, tokens: list[str] | None = None, seed: int = 1, **config: Any) -> Path:
-    """A random adapter of the tiny base, with its tokenizer, as a training leaves one."""
+    """Write a random adapter of the tiny base with its tokenizer, like a training's output."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     if tokens:
         tokenizer.add_tokens(tokens)
-        # (As Axolotl's resize_token_embeddings_to_32x, beyond what the base has.)
+        # Like Axolotl's resize_token_embeddings_to_32x: more tokens than the base has.
         model.resize_token_embeddings(1312)
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, **config)
     model = get_peft_model(model, lora)
@@ -36,7 +36,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "layers": {"target_modules": ["q_proj", "v_proj", "down_proj"]},
     "head": {"target_modules": ["v_proj"], "modules_to_save": ["lm_head"]},
     "both": {"target_modules": ["v_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
-    # These two have no exact merge: the base's head is its embeddings.
+    # These two cannot be merged exactly, because the base's head is tied to its embeddings.
     "lora of the head": {"target_modules": ["v_proj", "lm_head"]},
     "lora of the embeddings": {"target_modules": ["v_proj", "embed_tokens"]},
 }

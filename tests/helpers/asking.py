@@ -1,4 +1,4 @@
-"""What the tests of `regreason annotate` share: a folder to rate, and processes to kill."""
+"""Helpers for `regreason annotate`: a folder to rate, and processes to kill."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Workplace:
     """A folder with conversations and a config that names a server.
 
     Args:
-        folder: Where it is.
-        url: The server's.
-        conversations: How many.
-        raters: Keys of each rater beside name, model and base_url.
+        folder: The folder.
+        url: Address of the server.
+        conversations: Number of conversations.
+        raters: Keys of each rater in addition to name, model and base_url.
         more: Other keys of the config.
     """
 
@@ -58,36 +58,36 @@ class Workplace:
         self.write()
 
     def write(self, **changed: Any) -> Path:
-        """Write the config again, with some keys changed."""
+        """Write the config again with some keys changed."""
         self.keys.update(changed)
         self.config.write_text(yaml.safe_dump(self.keys), encoding="utf-8")
         return self.config
 
     def files(self) -> list[bytes]:
-        """The two files that it comes to."""
+        """The contents of the two output files."""
         return [(self.folder / name).read_bytes() for name in FILES]
 
     def about(self) -> dict[str, Any]:
-        """What is said of the ratings."""
+        """The content of the file about the ratings."""
         return json.loads((self.folder / FILES[1]).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The ratings."""
+        """The rows of the ratings file."""
         lines = self.ratings.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
     def calls(self, columns: str = "axis, state, attempts") -> list[tuple[Any, ...]]:
-        """Some columns of the store, read as another program would."""
+        """Some columns of the store, read the way another program would."""
         with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True)) as database:
             return database.execute(f"SELECT {columns} FROM calls ORDER BY 1, 2, 3").fetchall()
 
     def leftovers(self) -> list[str]:
-        """Files that should have gone: locks, halves, what SQLite leaves after a crash."""
+        """Files that should be gone: locks, partials, and SQLite's files after a crash."""
         kept = {*FILES, "annotate.yml", "ratings.calls.db", "conversations.jsonl"}
         return sorted(path.name for path in self.folder.iterdir() if path.name not in kept)
 
     def prompts(self) -> dict[tuple[str, ...], str]:
-        """Every call's prompt by the call's key, those of merging too, once all is answered."""
+        """Every call's prompt by the call's key, with those for merging; all must be answered."""
         from regreason_plugin.annotate.config import read_config
         from regreason_plugin.annotate.run import Annotation
         from regreason_plugin.annotate.store import Store
@@ -99,19 +99,19 @@ class Workplace:
 
 
 def dump(store: Path) -> list[str]:
-    """Every row of a store but its time and worker, sorted: for comparing two stores."""
+    """Every row of a store without time and worker, sorted, so that two stores can be compared."""
     columns = (
         "conversation, rater, axis, prompt, prompt_sha256, model, sampling, id, state, score, "
         "explanation, answer, attempts, prompt_tokens, answer_tokens, cost, reserved"
     )
-    # (A read-only connection would leave SQLite's own files behind.)
+    # A read-only connection would leave SQLite's own files behind.
     with closing(sqlite3.connect(store)) as database:
         rows = database.execute(f"SELECT {columns} FROM calls ORDER BY 1, 2, 3, 4, 5, 6, 7")
         return [json.dumps(row) for row in rows]
 
 
 def write_talk(path: Path, request: str = "Is it far?", answer: str = "Not at all.") -> None:
-    """A file of one conversation."""
+    """Write a file with one conversation."""
     from regreason_plugin.core.jsonl import dumps
 
     turns = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
@@ -120,7 +120,7 @@ def write_talk(path: Path, request: str = "Is it far?", answer: str = "Not at al
 
 
 def write_conversations(path: Path, count: int) -> None:
-    """Some conversations of the built-in benchmark, no two with the same text."""
+    """Write conversations of the built-in benchmark, all with different texts."""
     from regreason_plugin.annotate.store import conversation_key
     from regreason_plugin.core.jsonl import write_records
     from regreason_plugin.data.mini import mini_conversations
@@ -139,7 +139,7 @@ def write_conversations(path: Path, count: int) -> None:
 
 @cache
 def forks() -> ForkServer:
-    """The process that has imported what `regreason annotate` does; it ends with this one."""
+    """The fork server with the modules of `regreason annotate`; it ends with this process."""
     modules = ("aiohttp", "openai.resources.chat.completions", "regreason_plugin.annotate.run")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     server = ForkServer(*modules, "regreason_plugin.cli.annotate", environment=environment)
@@ -148,18 +148,18 @@ def forks() -> ForkServer:
 
 
 def start_regreason(*arguments: object, log: Path) -> Forked:
-    """Start `regreason ARGUMENTS`, which adds to a log."""
+    """Start `regreason ARGUMENTS`; its output is appended to a log."""
     with log.open("ab") as stream:
         return forks().start("regreason", *arguments, stdout=stream)
 
 
 def run_regreason(*arguments: object, log: Path) -> int:
-    """Its exit code."""
+    """Run `regreason ARGUMENTS` and return its exit code."""
     return start_regreason(*arguments, log=log).wait()
 
 
 def fresh(folder: Path) -> Path:
-    """An empty folder."""
+    """Empty a folder, or create it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

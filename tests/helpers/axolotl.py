@@ -1,4 +1,4 @@
-"""`axolotl train` as a command: in a fork of a process that has imported it, or really started."""
+"""`axolotl train` as a command: a fork of a process that has imported it, or a new process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers.forked import ForkServer
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "--launcher=python"
-# What `axolotl train` imports up to the trainer, and what scores and compares its models.
+# The modules that `axolotl train` imports up to the trainer, and those that score and compare.
 TRAINING = (
     *("axolotl.cli.main", "axolotl.cli.train", "axolotl.core.builders", "axolotl.train"),
     *("deepspeed", "multiprocess"),
@@ -29,9 +29,10 @@ SCORING = (
 
 
 def environment() -> dict[str, str]:
-    """Axolotl looks for accelerate on the PATH, which an environment need not be on.
+    """Environment variables for Axolotl.
 
-    And the plugins of the tests lie here, not in a package; the package is this checkout's.
+    PATH includes this Python's folder, in which Axolotl looks for accelerate. PYTHONPATH includes
+    this checkout and the folder of the tests' plugins, which are not in a package.
     """
     beside = str(Path(sys.executable).parent)
     path = f"{beside}{os.pathsep}{os.environ['PATH']}"
@@ -40,7 +41,7 @@ def environment() -> dict[str, str]:
 
 @cache
 def forks() -> ForkServer:
-    """The process that has imported Axolotl; it lives until this one ends."""
+    """The fork server that has imported Axolotl; it ends with this process."""
     server = ForkServer(*TRAINING, environment=environment())
     atexit.register(server.close)
     server.offer(server.programs, "axolotl")
@@ -49,16 +50,16 @@ def forks() -> ForkServer:
 
 @cache
 def scorers() -> ForkServer:
-    """The same for `regreason` and `lm_eval`, without Axolotl, which changes how all of it logs."""
+    """The fork server for `regreason` and `lm_eval`; Axolotl would change how they log."""
     server = ForkServer(*SCORING, environment=environment())
     atexit.register(server.close)
     return server
 
 
 def programs() -> Path:
-    """A folder with `axolotl`, `regreason`, `lm_eval` and a `python` for them, all forks.
+    """A folder with `axolotl`, `regreason`, `lm_eval` and a `python` for them, all of them forks.
 
-    What `forks` starts finds them there, too, as a training that scores its model.
+    Commands that `forks` starts find these programs too, such as a training that scores its model.
     """
     folder = forks().programs
     scorers().offer(folder, "regreason", "lm_eval", "python")
@@ -68,7 +69,7 @@ def programs() -> Path:
 def axolotl_train(
     *arguments: str | Path, cwd: Path, timeout: int = 300
 ) -> subprocess.CompletedProcess[str]:
-    """The command. With python's launcher it is a fork; others start it really, and take long."""
+    """Run `axolotl train`: a fork with ``--launcher=python``, otherwise a slow new process."""
     command = ["axolotl", "train", *map(str, arguments)]
     if PYTHON in command:
         return forks().run(*command, cwd=cwd, env=environment(), timeout=timeout)
@@ -84,10 +85,10 @@ def axolotl_train(
 
 
 def train_with_two_processes(config: Path, cwd: Path, timeout: int = 300) -> None:
-    """What torchrun does: the training twice, each told which of the two it is; both in forks.
+    """Start the training in two processes with their ranks, as torchrun does, but as forks.
 
     Raises:
-        AssertionError: One of them failed.
+        AssertionError: One of the processes failed.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The cells of the operating characteristics: what is simulated, how often, under which name."""
+"""The cells of the operating characteristics: their designs, numbers of pages and names."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Cell:
     """One row of a table.
 
     Attributes:
-        name: The table's, a colon, and what tells its row.
-        pages: How many are simulated at full size.
-        work: About how many seconds that takes.
-        run: From a seed and a number of pages to what was counted.
-        design: What is simulated; None of what has no pages.
+        name: Name of the table, a colon, and a description of the row.
+        pages: Number of pages that are simulated at full size.
+        work: Estimated seconds for all pages.
+        run: Function of a seed and a number of pages, which returns the counts.
+        design: The simulated design; None for a cell without pages.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Cell:
 
 # --- pages ------------------------------------------------------------------------------------
 
-# Of these every pair of levels of any two comes together in some cell, as far as it is possible.
+# Each pair of levels of any two factors occurs together in some cell, if such a design exists.
 FACTORS: dict[str, tuple[Any, ...]] = {
     "groups": ("equal", "4x50+100x1", "10x50+300x1", "heavy tail"),
     "seeds": (1, 2, 3, 5, 10),
@@ -54,7 +54,7 @@ FACTORS: dict[str, tuple[Any, ...]] = {
 
 
 def all_pairs() -> list[Design]:
-    """Few designs that hold every possible pair of levels, greedily chosen."""
+    """A small set of designs, chosen greedily, that includes every possible pair of levels."""
     designs = [
         design
         for levels in itertools.product(*FACTORS.values())
@@ -73,7 +73,7 @@ def all_pairs() -> list[Design]:
 
 
 def said(design: Design, *names: str) -> str:
-    """What tells a design, in the order of its fields."""
+    """A description of a design by some of its fields, in their order."""
     shown = names or tuple(FACTORS)
     return ", ".join(
         f"{one.name} {getattr(design, one.name)}" for one in fields(design) if one.name in shown
@@ -93,13 +93,14 @@ def _page_cell(table: str, design: Design, pages: int, *names: str, **options: A
 
 def _page_cells() -> list[Cell]:
     designs = all_pairs()
-    # A true difference that heavy groups carry, of which none may be seen; seldom right or wrong.
+    # True differences that come from a few large groups, which a sample may lack; and models with
+    # high accuracy, whose errors are rare.
     for seeds, alike in itertools.product((1, 3), (0.5, 1.0)):
         heavy = Design("10x50+300x1", seeds, discordance=0.02, alike=alike, effects=(0.0, 0.05))
         designs += [heavy, Design("10x50+300x1", seeds, accuracy=0.9, alike=alike)]
     cells = [_page_cell("coverage", design, 800) for design in dict.fromkeys(designs)]
     shown = (*FACTORS, "settings")
-    # Three axes of a conversation share it; an arm's seeds differ in all settings and in each.
+    # Three axes share each conversation; the seeds' effects are partly common to all settings.
     for groups, seeds, discordance, accuracy, spread, alike in (
         ("equal", 3, 0.1, 0.5, 0.024, 0.5),
         ("4x50+100x1", 5, 0.02, 0.9, 0.005, 0.5),
@@ -143,7 +144,7 @@ def _page_cells() -> list[Cell]:
         design = Design(groups=groups, seeds=seeds, spread=spread, effects=(0.0, effect))
         names = ("groups", "seeds", "spread", "effects")
         cells.append(_page_cell("power", design, 300, *names, claims_only=True))
-    # Sharp against dull, both calibrated; and sharp against a model that is too sure.
+    # A sharp against a dull model, both calibrated; and a sharp against an overconfident model.
     for groups, seeds, sharpness in itertools.product(
         ("equal", "4x50+100x1", "1000x3"), (1, 3), ((1.0, 0.0), (1.0, 2.0))
     ):

@@ -1,4 +1,4 @@
-"""The operating characteristics as tables: what was counted beside the bar that it has to keep."""
+"""The operating characteristics as tables: each count with the bound that it has to satisfy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from helpers.simulated_pages import METRICS, Share
 LEAST, MOST, FEW = 0.93, 0.97, 20
 MOST_DASHES, MOST_FALSE = 0.05, 0.06
 MOST_TAIL, FOUND = 2.0, (0.75, 0.85)
-# A share lies outside of its bar where it does so by more than this many Monte-Carlo errors.
+# A share violates its bound if it exceeds it by more than this many Monte-Carlo errors.
 _ERRORS = 2.0
 Rows = list[tuple[Cell, dict[str, Any]]]
 
@@ -32,7 +32,7 @@ NAMES = {
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """Every table that there are results for, by its title."""
+    """All tables with results, by title."""
     by_title: dict[str, Rows] = {}
     for cell in CELLS:
         if cell.name in results:
@@ -42,7 +42,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
 
 
 def outside(results: dict[str, Any]) -> list[str]:
-    """The cells that lie outside of a bar, a line each."""
+    """The cells that violate a bound, one line each."""
     lines = []
     for title, text in tables(results).items():
         lines += [f"{title} {line}" for line in text.splitlines() if "**" in line]
@@ -50,18 +50,18 @@ def outside(results: dict[str, Any]) -> list[str]:
 
 
 def share(counts: dict[str, Any], name: str) -> Share:
-    """What was counted under a name."""
+    """The counts under a name, as a share."""
     return Share(*counts.get(name, ()))
 
 
 def within(one: Share, least: float = 0.0, most: float = 1.0) -> bool:
-    """Whether a share may be between the two."""
+    """Whether a share is between two bounds, up to Monte-Carlo error."""
     room = _ERRORS * one.error
     return bool(one.value + room >= least and one.value - room <= most)
 
 
 def shown(one: Share, least: float = 0.0, most: float = 1.0) -> str:
-    """A percentage, bold where it lies outside of the bar."""
+    """A share in percent, bold if it violates a bound."""
     if not one.pages:
         return "-"
     text = f"{100 * one.value:.1f}"
@@ -69,16 +69,16 @@ def shown(one: Share, least: float = 0.0, most: float = 1.0) -> str:
 
 
 def expected_count(design: Design, alone: bool = False) -> float:
-    """The least of the counts that an interval rests on.
+    """The smallest of the counts on which an interval is based.
 
     Args:
-        design: What is simulated.
-        alone: Of an arm's own accuracy, not of a difference.
+        design: The simulated design.
+        alone: Whether the interval is of an arm's own accuracy, not of a difference.
 
     Returns:
-        Disagreements (alone: right or wrong answers, the rarer of the two) that are expected over
-        all seeds, as many as say the same in groups of one; the effective groups; and from three
-        seeds on the models.
+        The minimum of: the expected disagreements over all seeds (with ``alone``, the rarer of
+        correct and wrong answers), converted to independent documents; the effective number of
+        groups; and, from three seeds on, the number of models.
     """
     sizes = np.array(GROUPS[design.groups])
     kish = float((sizes**2).sum() / sizes.sum())
@@ -91,7 +91,7 @@ def expected_count(design: Design, alone: bool = False) -> float:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text."""
+    """A Markdown table whose first column is text."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -144,10 +144,10 @@ def _pivot(
     """A table whose columns are levels of a factor.
 
     Args:
-        rows: Cells and what was counted.
-        head: Of the first columns.
-        place: The first columns of a cell's row, and the head of its column.
-        text: What stands there, and its Monte-Carlo error, of which the largest of a row is shown.
+        rows: Cells with their counts.
+        head: Header of the first columns.
+        place: Returns a cell's first columns and the header of its column.
+        text: Returns a cell's text and its Monte-Carlo error; a row shows its largest error.
     """
     columns: list[str] = []
     by_row: dict[tuple[str, ...], dict[str, tuple[str, float]]] = {}
@@ -245,7 +245,7 @@ def _detectable(rows: Rows) -> str:
 def _gate(rows: Rows) -> str:
     lines = []
     for cell, counts in rows:
-        # Looks without a plan are there to be warned of.
+        # Unplanned looks have no bound: the table shows why they are wrong.
         bar = 1.0 if "each at" in cell.name else MOST_FALSE
         rates = []
         for one in (counts["pass"], counts["fail"]):

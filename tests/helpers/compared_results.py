@@ -1,4 +1,4 @@
-"""Result folders of several arms with known answers."""
+"""Result folders of several arms with known accuracies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRST, SECOND, THIRD = list(ALL)[:3]
 
 
 def results(accuracies: dict[str, float], **changes: Any) -> dict[str, Any]:
-    """A results file in lm_eval's own form."""
+    """The content of a results file in lm_eval's format."""
     content = {
         "results": {
             task: {
@@ -53,7 +53,7 @@ def results(accuracies: dict[str, float], **changes: Any) -> dict[str, Any]:
 
 
 def save(folder: Path, content: dict[str, Any], date: str = "2026-01-01") -> None:
-    """Write a results file and the samples it could be made from: the first documents are right."""
+    """Write a results file and matching samples, in which the first documents are correct."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"results_{date}T00-00-00.json").write_text(json.dumps(content))
     for task, values in content["results"].items():
@@ -64,7 +64,7 @@ def save(folder: Path, content: dict[str, Any], date: str = "2026-01-01") -> Non
 
 
 def sample(task: str, number: int, right: bool) -> dict[str, Any]:
-    """A line of a samples file: a document whose label is 1 to 5 in turn."""
+    """A line of a samples file, for a document whose label cycles through 1 to 5."""
     label = number % 5 + 1
     best = label if right else label % 5 + 1
     return {
@@ -82,5 +82,5 @@ def sample(task: str, number: int, right: bool) -> dict[str, Any]:
 
 
 def comparison_of(runs: list[Run], baseline: str, **options: Any) -> Comparison:
-    """Without the documents behind it."""
+    """The comparison of some runs, without the documents behind it."""
     return compare(runs, baseline, **options).comparison

@@ -1,4 +1,4 @@
-"""A comparison with every field filled, its numbers drawn by chance: for whatever renders one."""
+"""A comparison with every field filled with random numbers, for the tests of rendering."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regreason_plugin.core.paper import EIGHTEEN, SETTINGS, task_name
 from regreason_plugin.metrics import metric_names
 
 ARMS = ["explanation", "shuffled", "bag_of_words", "filler"]
-# (The area under the ROC curve is of two labels.)
+# Without the area under the ROC curve, which exists for two labels only.
 METRICS = [name for name in metric_names.METRICS if name != "auroc" and "forced" not in name]
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -27,7 +27,7 @@ HOSTILE = [
 
 
 def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> form.Comparison:
-    """Eighteen settings, an arm's differences around 0.02."""
+    """A comparison over eighteen settings, with differences around 0.02."""
     random = np.random.default_rng(0)
     arms = ARMS if arms is None else arms
     everyone = ["label_only", *arms]
@@ -46,7 +46,7 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
 
     def difference(width: float = 0.05) -> form.Difference:
         value = float(random.normal(0.02, width / 2))
-        # As the value is drawn and whatever the interval is: no word may come from the interval.
+        # Drawn independently of the interval, so that a word derived from the interval is detected.
         finding: form.Finding = "unclear"
         if abs(value) > 0.4 * width:
             finding = "higher" if value > 0 else "lower"
@@ -258,7 +258,7 @@ def example(arms: list[str] | None = None, seeds: int = 3, **changes: Any) -> fo
 
 
 def disagreements(count: int = 40, arms: list[str] | None = None) -> list[Disagreement]:
-    """Conversations with hostile texts among them."""
+    """Disagreements about conversations, some of which have hostile texts."""
     random = np.random.default_rng(1)
     everyone = ["label_only", *(ARMS if arms is None else arms)]
     made = []

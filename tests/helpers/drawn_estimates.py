@@ -1,4 +1,4 @@
-"""Normal figures by seed and group, drawn directly: for tails and for what could be found."""
+"""Normal values by seed and group, drawn directly, to test p-values and detectable differences."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from regreason_plugin.comparison.crossed_variance import Variance, mean, varianc
 from regreason_plugin.comparison.detectable import detectable
 from regreason_plugin.comparison.group_variance import GroupWeights
 
-# The correction over seven arms and eighteen settings: six differences in each.
+# Size of the family for seven arms and eighteen settings: six differences in each setting.
 FAMILY = 108
 _LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a difference is made of, in units of what groups make of its standard error.
+    """The components of a difference's standard error, relative to the component from groups.
 
     Attributes:
-        groups: A key of `GROUPS`; documents of a group are all the same.
-        seeds: How many.
-        of_seeds: The standard error that seeds make.
-        rest: The standard error that is left, of seed and group together.
+        groups: A key of `GROUPS`; all documents of a group are equal.
+        seeds: Number of seeds.
+        of_seeds: Standard error that comes from the seeds.
+        rest: Remaining standard error, from the interaction of seeds and groups.
     """
 
     groups: str = "equal"
@@ -36,10 +36,10 @@ class Drawn:
     def estimate(
         self, random: np.random.Generator, difference: float = 0.0
     ) -> tuple[Array, Variance]:
-        """The figures by seed, and the variance of their mean as the project estimates it."""
+        """The values by seed, and the variance of their mean as the project estimates it."""
         weights = GroupWeights.of_sizes(np.array(GROUPS[self.groups], dtype=np.float64))
         shares = weights.shares
-        # So that the mean over groups has a standard error of 1.
+        # With this scale, the mean over groups has a standard error of 1.
         unit = (shares**2).sum() ** -0.5
         group = unit * random.normal(size=len(shares))
         rest = self.rest * self.seeds**0.5 * unit * random.normal(size=(self.seeds, len(shares)))
@@ -51,7 +51,7 @@ class Drawn:
 
 
 def tail_rate(drawn: Drawn, seed: list[int], draws: int) -> dict[str, float]:
-    """How often p is below 0.05 / 108 without a difference, in units of that."""
+    """Frequency of p < 0.05 / 108 without a true difference, divided by 0.05 / 108."""
     random, level, below = np.random.default_rng(seed), _LEVEL / FAMILY, 0
     for _ in range(draws):
         values, variance = drawn.estimate(random)
@@ -64,11 +64,11 @@ def tail_rate(drawn: Drawn, seed: list[int], draws: int) -> dict[str, float]:
 
 
 def promise(drawn: Drawn, seed: list[int], pairs: int) -> dict[str, list[float]]:
-    """How often the next sample finds the difference that the last one calls detectable.
+    """How often a new sample finds the difference that an earlier sample calls detectable.
 
     Returns:
-        ``found``, and ``range``: how often the interval of the smallest difference holds the
-        one that is truly found with that probability; as a `Share` each.
+        Two `Share` records: ``found``; and ``range``, how often the interval of the smallest
+        detectable difference contains the true one.
     """
     random = np.random.default_rng(seed)
     found, inside, named, least = Share(), Share(), [], []
@@ -78,7 +78,7 @@ def promise(drawn: Drawn, seed: list[int], pairs: int) -> dict[str, list[float]]
         values, variance = drawn.estimate(random, smallest.value)
         found.add(float(mean(values, variance).low > 0))
         named.append(smallest)
-        # How far the mean may lie below a difference that is still found.
+        # How far the mean may be below the true difference such that it is still found.
         values, variance = drawn.estimate(random)
         least.append(variance.critical(1 - _LEVEL) * variance.whole**0.5 - float(values.mean()))
     exact = float(np.quantile(least, 0.8))

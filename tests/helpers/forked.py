@@ -1,9 +1,10 @@
-"""Commands without the seconds of their imports: one process forks a child for each.
+"""Commands that start without the seconds of their imports: a server forks a child for each.
 
-The server has imported a list of modules and never computes, so a child is what a fresh process is
-after its imports: it has the arguments, folder, environment and streams of its caller, and ends as
-a program ends. A test starts commands with `ForkServer.run` and `start`; what starts commands by
-name (bash, a training that scores, a stage of the study) finds those of `ForkServer.offer`.
+The server imports a list of modules and computes nothing. So a child is in the state of a new
+process after its imports. It gets the arguments, folder, environment and streams of its caller, and
+ends like a program. Tests start commands with `ForkServer.run` and `start`. Programs that start
+commands by name (bash, a training that scores, a stage of the study) find those that
+`ForkServer.offer` has written.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from pathlib import Path
 
-# The client is also a program of its own, which must start in milliseconds: what only the server
-# or a test needs is imported there.
+# The client is also a program, which must start in milliseconds. So modules that only the server or
+# a test needs are imported where they are used.
 
-# Modules read these once, when they are imported: the server's own are its children's.
+# Modules read these variables when they are imported, so children have the server's values.
 READ_AT_IMPORT = ("HF_", "AXOLOTL_", "TOKENIZERS_", "TRANSFORMERS_")
-# lm_eval sets these in the process that imports it; they are about downloads, and none is made.
+# lm_eval sets these on import. They concern downloads, which tests do not make.
 OF_DOWNLOADS = ("HF_XET_HIGH_PERFORMANCE", "HF_HUB_ENABLE_HF_TRANSFER")
 ASK = """#!/bin/sh
 exec {python} -SE {file} ask {socket} {name} "$@"
@@ -41,11 +42,11 @@ esac
 
 
 class Forked:
-    """A command that runs: the part of `subprocess.Popen` that tests use.
+    """A running command, with the part of `subprocess.Popen`'s interface that tests use.
 
     Attributes:
-        pid: Its process, the first of a session of its own.
-        returncode: Once it was waited for; minus a signal's number where one has ended it.
+        pid: Id of the command's process, which leads its own session.
+        returncode: Exit code after waiting, or minus the number of the signal that ended it.
     """
 
     def __init__(
@@ -62,10 +63,10 @@ class Forked:
         self.returncode: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end.
+        """Wait until the command ends, and return its exit code.
 
         Raises:
-            TimeoutError: It has not ended after so many seconds.
+            TimeoutError: The command has not ended after ``timeout`` seconds.
         """
         if self.returncode is None:
             self._server.settimeout(timeout)
@@ -73,12 +74,12 @@ class Forked:
         return self.returncode
 
     def poll(self) -> int | None:
-        """Its exit code, None while it runs."""
+        """The exit code; None while the command runs."""
         answered = self.returncode is not None or select.select([self._server], [], [], 0)[0]
         return self.wait() if answered else None
 
     def kill(self) -> int:
-        """Kill it, and wait; 0 where it had ended well before."""
+        """Kill the command and wait; returns 0 if it had already ended successfully."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, 9)
         return self.wait()
@@ -97,21 +98,21 @@ class Forked:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        """Without its caller the server kills it."""
+        """Close the connection, whereupon the server kills the command if it still runs."""
         if kind is None:
             self.wait()
         self._server.close()
 
 
 class ForkServer:
-    """A process that has imported modules, and forks.
+    """A process that has imported modules and forks a child for each command.
 
     Args:
-        modules: What it imports.
-        environment: Its variables; a command may change those that no import reads.
+        modules: Modules to import.
+        environment: Environment variables; a command may change those that no import reads.
 
     Attributes:
-        programs: A folder that is first on the PATH of all that it starts.
+        programs: Folder that is first on the PATH of all commands that it starts.
     """
 
     def __init__(self, *modules: str, environment: dict[str, str]) -> None:
@@ -124,7 +125,7 @@ class ForkServer:
         self._socket = str(Path(self._folder.name, "socket"))
         self.programs.mkdir()
         self.environment = {**environment, "OMP_NUM_THREADS": "1"}
-        # It ends when its input does, that is, with this process at the latest.
+        # The server ends when its input is closed, so at the latest with this process.
         self._process = subprocess.Popen(
             [sys.executable, __file__, "serve", self._socket, str(self.programs), *modules],
             stdin=subprocess.PIPE,
@@ -132,16 +133,16 @@ class ForkServer:
             env=self.environment,
         )
         assert self._process.stdout is not None
-        # (An import may print.)
+        # Imports may print lines before this one.
         if b"ready\n" not in iter(self._process.stdout.readline, b""):
             raise RuntimeError("the fork server did not start")
 
     def offer(self, folder: Path, *names: str) -> None:
-        """Write commands into a folder that this server then runs.
+        """Write programs into a folder that make this server run the commands of these names.
 
         Args:
-            folder: Such as another server's `programs`.
-            names: Console scripts; ``python`` is one that asks for the modules of ours.
+            folder: A folder, such as another server's `programs`.
+            names: Console scripts; ``python`` runs the modules of our package by ``-m``.
         """
         for name in names:
             text = (PYTHON if name == "python" else ASK).format(
@@ -162,10 +163,10 @@ class ForkServer:
 
         Args:
             command: The command line.
-            cwd: The folder it runs in; this one otherwise.
-            stdout: A file; nothing is kept otherwise.
-            stderr: A file; where ``stdout`` goes otherwise.
-            env: Its environment; the server's otherwise.
+            cwd: Working folder; None for the current one.
+            stdout: File for the output; None to discard it.
+            stderr: File for errors; None for the same file as ``stdout``.
+            env: Environment variables; None for the server's.
         """
         from pathlib import Path
 
@@ -177,7 +178,7 @@ class ForkServer:
             return Forked(self._socket, words, str(cwd or Path.cwd()), given, streams)
 
     def run(self, *command: object, cwd: object = None, timeout: float = 300, **how: Any) -> Any:
-        """Start it and wait: a CompletedProcess, as of `subprocess.run` with captured text."""
+        """Start a command and wait; returns what `subprocess.run` with captured text returns."""
         import subprocess
         import tempfile
 
@@ -189,7 +190,7 @@ class ForkServer:
             return subprocess.CompletedProcess(command, code, out.read(), error.read())
 
     def close(self) -> None:
-        """End it and all that it has started."""
+        """End the server and all commands that it has started."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(60)
@@ -200,10 +201,10 @@ class ForkServer:
 
 
 def ask(server: str, command: list[str]) -> int:
-    """Run a command of the server in the place of this process."""
+    """Let the server run a command with this process's streams, and return its exit code."""
     import signal
 
-    # What the caller has closed leads nowhere.
+    # Streams that the caller has closed are replaced by /dev/null.
     while os.open(os.devnull, os.O_RDWR) <= 2:
         pass
     child = Forked(server, command, os.getcwd(), dict(os.environ), [0, 1, 2])  # noqa: PTH109
@@ -217,7 +218,7 @@ def ask(server: str, command: list[str]) -> int:
 
 
 def serve(path: str, programs: str, modules: list[str]) -> Callable[[], object]:
-    """Fork a child for each caller; returns in a child only, with what it is to do."""
+    """Fork a child for each caller; returns only in a child, with the function that it runs."""
     import gc
     import importlib
     import selectors
@@ -228,13 +229,13 @@ def serve(path: str, programs: str, modules: list[str]) -> Callable[[], object]:
     for module in modules:
         importlib.import_module(module)
     if "multiprocess" in sys.modules:
-        # `datasets` saves in a fresh process, which would import it all again; a fork need not.
+        # `datasets` saves in a new process, which would repeat all imports; a fork does not.
         multiprocess = sys.modules["multiprocess"]
         fork = multiprocess.get_context("fork")
         multiprocess.get_context = lambda method=None: fork  # type: ignore[attr-defined]
-    # Axolotl collects garbage five times a training; what stands here by now never is.
+    # Axolotl collects garbage five times per training; this excludes the imported modules.
     gc.freeze()
-    # A fork has one thread. (Arrow's memory has another, which is made again in a fork.)
+    # A fork has only one thread, so there must be no others (Arrow restarts its own in a fork).
     threads = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
     assert len([name for name in threads if name != "jemalloc_bg_thd"]) == 1, threads
 
@@ -244,7 +245,8 @@ def serve(path: str, programs: str, modules: list[str]) -> Callable[[], object]:
     waiting = selectors.DefaultSelector()
     waiting.register(0, selectors.EVENT_READ)
     waiting.register(listener, selectors.EVENT_READ)
-    # By process: a handle that becomes readable when it ends, and who waits for it.
+    # By process id: a descriptor that becomes readable when the process ends, and the caller's
+    # socket.
     callers: dict[int, tuple[int, socket.socket]] = {}
     print("ready", flush=True)
 
@@ -286,7 +288,7 @@ def serve(path: str, programs: str, modules: list[str]) -> Callable[[], object]:
 
 
 def received(caller: socket.socket) -> tuple[Any, list[int]]:
-    """A request and the streams that came with it."""
+    """A caller's request and the streams that it has sent."""
     head, rights, *_ = caller.recvmsg(8, socket.CMSG_SPACE(3 * array.array("i").itemsize))
     streams = array.array("i")
     for _, _, data in rights:
@@ -305,15 +307,15 @@ def child(
     programs: str,
     before: dict[str, str],
 ) -> object:
-    """Run a command as a fresh process would.
+    """Run a command in a child as a new process would.
 
     Args:
-        command: As of `ForkServer.start`.
-        cwd: The folder it runs in.
-        env: Its environment.
-        streams: What becomes its standard input, output and error.
-        programs: A folder of commands that ask this server.
-        before: The server's environment, as it was before the imports.
+        command: The command line (`ForkServer.start`).
+        cwd: Working folder.
+        env: Environment variables.
+        streams: Descriptors that become standard input, output and error.
+        programs: Folder with programs that make this server run commands.
+        before: The server's environment before the imports.
     """
     import gc
     import random
@@ -323,8 +325,8 @@ def child(
     os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    # The server's selector is garbage in a cycle here: found later, it would close files that
-    # have the numbers of its own by then.
+    # The server's selector is garbage in the child. Collected later, it would close files that have
+    # reused its descriptors.
     gc.collect()
     os.closerange(3, 1 << 10)
     os.chdir(cwd)
@@ -334,7 +336,7 @@ def child(
     by_imports = {key: value for key, value in os.environ.items() if before.get(key) != value}
     os.environ.clear()
     os.environ.update({**by_imports, **env})
-    # What it starts by name or with the interpreter is a fork, too, where one is on offer.
+    # Commands that the child starts by name or through the interpreter are forks too, if offered.
     os.environ["PATH"] = f"{programs}{os.pathsep}{env['PATH']}"
     if os.path.exists(f"{programs}/python"):  # noqa: PTH110
         sys.executable = f"{programs}/python"
@@ -354,9 +356,9 @@ def child(
 
 
 def leave(command: Callable[[], object]) -> NoReturn:
-    """End as a program whose last line is ``sys.exit(command())``.
+    """End like a program whose last line is ``sys.exit(command())``.
 
-    But without the second that it takes to tear down what was imported.
+    It skips the second that the interpreter needs to tear down the imported modules.
     """
     import atexit
     import threading
@@ -380,7 +382,7 @@ def leave(command: Callable[[], object]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # (This folder has modules with the names of others.)
+    # This folder has modules with the same names as installed ones.
     del sys.path[0]
     what, path, *rest = sys.argv[1:]
     if what == "ask":

@@ -1,4 +1,4 @@
-"""How often the gate errs in the designs of `gate_designs`, and over several looks."""
+"""Error rates of the gate in the designs of `gate_designs`, and over several looks."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from regreason_plugin.comparison.planned_looks import planned_look
 
 ALPHA = 0.05
 LOOKS = 4
-# The worst of many designs is partly chance: those are drawn again, this many times as often.
+# The worst of many designs are partly the worst by chance. So the `_WORST` worst are simulated
+# again, with `_AGAIN` times as many trials.
 _AGAIN, _WORST = 10, 4
 
 
 def of_accuracy(random: np.random.Generator, design: Design, trials: int) -> Bounded:
-    """The change of accuracy in each trial."""
+    """The bounds for the change in accuracy in each trial."""
     return accuracy_change(*draw(random, design, trials))
 
 
 def of_mean(random: np.random.Generator, design: Design, trials: int) -> Bounded:
-    """The change of a metric that is a mean with a heavy tail, such as nll."""
+    """The bounds for the change in a metric that is a mean with a heavy tail, such as nll."""
     return other_metric(*draw_mean(random, design, trials))
 
 
 def of_rare(random: np.random.Generator, design: Design, trials: int) -> Bounded:
-    """The change of a metric that is a mean of rare events, such as mae."""
+    """The bounds for the change in a metric that is a mean of rare events, such as mae."""
     return other_metric(*draw_rare(random, design, trials))
 
 
@@ -42,7 +43,7 @@ METRICS: dict[str, Callable[[np.random.Generator, Design, int], Bounded]] = {
 def errors(
     metric: str, design: Design, random: np.random.Generator, trials: int
 ) -> tuple[float, float]:
-    """How often the gate passes, and fails, where the true drop is exactly the allowed one."""
+    """How often the gate passes and fails if the true drop equals the allowed drop."""
     low, high = METRICS[metric](random, design, trials).bounds(ALPHA)
     return float((low > -design.drop).mean()), float((high < -design.drop).mean())
 
@@ -50,10 +51,10 @@ def errors(
 def worst(
     metric: str, chosen: Sequence[Design], seed: list[int], trials: int
 ) -> dict[str, dict[str, Any]]:
-    """The designs in which the gate passes, or fails, wrongly most often.
+    """The designs in which the gate wrongly passes, or wrongly fails, most often.
 
     Returns:
-        ``pass`` and ``fail``, each with the design, the rate and its Monte-Carlo error.
+        By ``pass`` and ``fail``: the design, the rate and its Monte-Carlo error.
     """
     random = np.random.default_rng(seed)
     rates = np.array([errors(metric, design, random, trials) for design in chosen])
@@ -76,13 +77,13 @@ def _rate(design: Design, rate: float, trials: int) -> dict[str, Any]:
 def over_looks(
     design: Design, planned: bool, seed: list[int], trials: int
 ) -> dict[str, dict[str, Any]]:
-    """How often the gate passes, and fails, wrongly at any of four looks at data that grow.
+    """How often the gate wrongly passes and fails at any of four looks at growing data.
 
     Args:
-        design: All documents; each look sees a quarter of the groups more.
-        planned: Whether alpha is spent over planned looks, or each look has all of it.
-        seed: Of the random numbers.
-        trials: How many.
+        design: Design of all documents; each look adds a quarter of the groups.
+        planned: Whether the looks share alpha by a spending plan; if not, each look uses all of it.
+        seed: Seed of the random numbers.
+        trials: Number of trials.
     """
     random = np.random.default_rng(seed)
     wins, losses, sizes = draw(random, design, trials)
@@ -92,7 +93,7 @@ def over_looks(
         seen = order[: round(len(sizes) * look / LOOKS)]
         change = accuracy_change(wins[:, seen], losses[:, seen], sizes[seen])
         low, high = change.bounds(planned_look(look, LOOKS, ALPHA).alpha if planned else ALPHA)
-        # The first look that decides is the last.
+        # The first look that decides ends the trial.
         passes, fails = low > -design.drop, high < -design.drop
         passed, failed = passed | (passes & ~failed), failed | (fails & ~passed)
     return {
@@ -102,7 +103,7 @@ def over_looks(
 
 
 def layouts() -> dict[str, list[Design]]:
-    """All designs by how their documents come in groups."""
+    """All designs by the layout of their groups."""
     by_layout: dict[str, list[Design]] = {}
     for design in designs():
         by_layout.setdefault(design.layout, []).append(design)

@@ -1,8 +1,8 @@
-"""Pairs of models whose true change is known, for simulations of the gate and of intervals.
+"""Pairs of models with a known true change, for simulations of the gate and of intervals.
 
-A design says how many documents there are, how they come in groups, how much alike the documents
-of a group are, about how many documents one of the two models alone is right, and by how much the
-accuracy drops. `draw` makes the counts that a comparison of the two would see.
+A design sets the number of documents, their groups, the correlation within a group, the share of
+documents about which exactly one of the two models is correct, and the drop in accuracy. `draw`
+returns the counts that a comparison of the two models would see.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# The probability that a document does as its group does is the square root of the correlation.
+# Correlations within a group. A document follows its group with the square root as probability.
 ALIKE = {"independent": 0.0, "correlated": 0.5, "whole": 1.0}
-# How many groups of each size.
+# Layouts with groups of several sizes, as numbers of groups times their sizes.
 MIXED = ("4x50+100x1", "10x50+300x1", "24x50+800x1")
 SHARES = tuple(
     (discordance, drop)
@@ -32,11 +32,12 @@ class Design:
     """Two models and the documents that both answered.
 
     Attributes:
-        layout: Such as ``4x50+100x1``; ``equal K`` for groups of K documents; ``heavy tail``.
-        documents: How many there are.
-        behaviour: One of `ALIKE`, of the documents of a group.
-        discordance: The share of documents about which exactly one of the two models is right.
-        drop: By how much the candidate's accuracy is below the baseline's, at most that share.
+        layout: Layout of the groups, such as ``4x50+100x1``; ``equal K`` for groups of K documents;
+            or ``heavy tail``.
+        documents: Number of documents.
+        behaviour: A key of `ALIKE`, the correlation of the documents of a group.
+        discordance: Share of documents about which exactly one of the two models is correct.
+        drop: The baseline's accuracy minus the candidate's, at most ``discordance``.
     """
 
     layout: str
@@ -47,22 +48,22 @@ class Design:
 
     @property
     def sizes(self) -> Array:
-        """Documents of each group, ``[groups]``, the largest first."""
+        """Number of documents of each group, ``[groups]``, the largest first."""
         return sizes_of(self.layout, self.documents)
 
 
 def sizes_of(layout: str, documents: int) -> Array:
-    """Documents of each group, ``[groups]``, the largest first.
+    """Number of documents of each group, ``[groups]``, the largest first.
 
     Args:
-        layout: As of a `Design`.
-        documents: How many in all; a layout such as ``4x50+100x1`` has its own number.
+        layout: Layout of a `Design`.
+        documents: Total number; a layout such as ``4x50+100x1`` has its own total.
     """
     if "x" in layout:
         parts = (map(int, part.split("x")) for part in layout.split("+"))
         return np.concatenate([np.full(count, float(size)) for count, size in parts])
     if layout == "heavy tail":
-        # Pareto sizes (index 1), none above a tenth of all documents; always the same ones.
+        # Pareto sizes (index 1), at most a tenth of all documents each, and the same in every call.
         random = np.random.default_rng(documents)
         drawn = np.minimum(np.floor(1 / random.random(documents)), documents // 10)
     else:
@@ -73,7 +74,7 @@ def sizes_of(layout: str, documents: int) -> Array:
 
 
 def designs(documents: tuple[int, ...] = (100, 300, 1000, 5000)) -> list[Design]:
-    """Every layout, behaviour, discordance and drop."""
+    """Designs with every combination of layout, behaviour, discordance and drop."""
     layouts = [(name, int(sizes_of(name, 0).sum())) for name in MIXED]
     layouts += itertools.product(("equal 1", "equal 3", "equal 6", "heavy tail"), documents)
     return [
@@ -90,7 +91,7 @@ def draw(random: np.random.Generator, design: Design, trials: int) -> tuple[Arra
     follows = ALIKE[design.behaviour] ** 0.5
     several = int((sizes > 1).sum())
     luck = random.random((trials, len(sizes)), dtype=np.float32)
-    # The group's own draw, which is also the one of a single document.
+    # Outcomes from the group's draw, which a single document uses too.
     losses, wins = (luck < loss).astype(float), (luck > 1 - win).astype(float)
     whole = random.binomial(sizes[:several].astype(int), follows, (trials, several))
     alone = sizes[:several].astype(int) - whole
@@ -104,14 +105,14 @@ def draw(random: np.random.Generator, design: Design, trials: int) -> tuple[Arra
 def draw_mean(
     random: np.random.Generator, design: Design, trials: int
 ) -> tuple[Array, Array, Array]:
-    """A metric that is a mean with a heavy tail, such as nll, whose documents all change.
+    """A metric that is a mean with a heavy tail, such as nll, which changes for every document.
 
-    A document's change is -``drop`` on the average, with Student's t (4 degrees of freedom) around
-    it of variance ``discordance``, shared within a group as the behaviour says.
+    A document's change has mean -``drop`` and Student's t distribution (4 degrees of freedom) with
+    variance ``discordance``; documents of a group share it as ``behaviour`` says.
 
     Returns:
-        The change of the mean ``[trials]``, what each group adds to it ``[trials, groups]``, and
-        the groups' sizes ``[groups]``.
+        The change of the mean ``[trials]``, the influence of each group on it ``[trials, groups]``,
+        and the groups' sizes ``[groups]``.
     """
     sizes = design.sizes
     alike, shape = ALIKE[design.behaviour], (trials, len(sizes))
@@ -125,10 +126,10 @@ def draw_mean(
 def draw_rare(
     random: np.random.Generator, design: Design, trials: int
 ) -> tuple[Array, Array, Array]:
-    """A metric that is a mean of rare events, such as predictions that are off by one label.
+    """A metric that is a mean of rare events, such as predictions that are wrong by one label.
 
     Returns:
-        As `draw_mean`.
+        The same values as `draw_mean`.
     """
     wins, losses, sizes = draw(random, design, trials)
     return _as_mean(wins - losses, sizes)

@@ -1,4 +1,4 @@
-"""What groups of documents contribute to a plain mean, straight from the documents."""
+"""Influences of groups on a mean, computed directly from the documents."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ Array = NDArray[np.float64]
 
 
 def contributions_of(values: Array, member: NDArray[np.int64]) -> Array:
-    """Sums of the deviations by group, ``[seeds, groups]``, of values ``[seeds, documents]``."""
+    """Sums of deviations by group ``[seeds, groups]`` from values ``[seeds, documents]``."""
     deviations = (values - values.mean(axis=1, keepdims=True)) / len(member)
     return np.stack([np.bincount(member, row) for row in deviations])
 
 
 def allowance(ahead: Array, member: NDArray[np.int64]) -> float:
-    """What a statistic's variance is multiplied by, for events that were not seen.
+    """The factor by which a variance is multiplied to allow for events that were not observed.
 
-    As much as the variance of the accuracy's difference, of one seed: Kish's design effect is the
-    least, and an event is added, as large as the largest.
+    It is the factor for the variance of one seed's difference in accuracy: Kish's design effect is
+    the lower bound, and one event is added that is as large as the largest observed one.
 
     Args:
         ahead: Documents won (1), lost (-1) or neither (0), ``[documents]``.
-        member: The group of each.
+        member: Index of each document's group.
     """
     sizes, count = np.bincount(member).astype(float), len(member)
     away = (ahead - ahead.mean()) / count
@@ -33,7 +33,7 @@ def allowance(ahead: Array, member: NDArray[np.int64]) -> float:
     alike = 1.0
     if several.any():
         size = (sizes[several] ** 2).sum() / sizes[several].sum()
-        # None of these groups has had its event yet, with a document's probability of one.
+        # Probability that none of these groups has had an event, at a document's rate of events.
         groups = sizes[several].sum() ** 2 / (sizes[several] ** 2).sum()
         none_yet = (1 - min(squares.sum() / event / count, 1)) ** groups
         more = (size - 1) * (1 + size / 10 * none_yet) * event
@@ -44,7 +44,7 @@ def allowance(ahead: Array, member: NDArray[np.int64]) -> float:
 
 
 def squares_of(values: Array, member: NDArray[np.int64]) -> Array:
-    """By group, the sums of squares of the documents' own deviations, the mean over seeds."""
+    """Sums of the documents' squared deviations by group, averaged over seeds."""
     of_seeds = values.mean(axis=0)
     squares: Array = np.bincount(member, ((of_seeds - of_seeds.mean()) / len(member)) ** 2)
     return squares

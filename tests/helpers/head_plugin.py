@@ -1,4 +1,4 @@
-"""A plugin beside ours: notes the shapes that the model's head sees."""
+"""A second Axolotl plugin that records the shapes of the inputs of the model's head."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from axolotl.integrations.base import BasePlugin
 
 
 class HeadPlugin(BasePlugin):
-    """Writes ``head.jsonl`` beside the model: a list for each batch, rows and columns."""
+    """Writes ``head.jsonl`` next to the model's folder: rows and columns of each batch."""
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """Listen to the head."""
+        """Add a hook that records the head's inputs."""
         file = (Path(cfg.output_dir).parent / "head.jsonl").open("a", encoding="utf-8")
 
         def note(_module: Any, _args: Any, logits: Any) -> None:

@@ -1,13 +1,14 @@
 """Simulated models whose true accuracies, differences and calibration are known.
 
-A document has a difficulty: the probability that a model is right about it, one of eight equally
-likely ones whose mean is the accuracy. All models share one draw about it, so they are right about
-the same documents, but each draws anew by itself about a share of them; that share makes two
-models disagree as often as is asked for. A model's own shift (its arm's effect and its seed's)
-moves its accuracy. A document does as its group does in every respect, or it does not.
+Each document has a difficulty: the probability that a model is correct about it. It is one of eight
+equally likely values, whose mean is the accuracy. All models share one random draw for a document,
+so they tend to be correct about the same documents. For a share of the documents, each model makes
+its own draw instead; this share sets how often two models disagree. A model's shift (the effect of
+its arm plus that of its seed) changes its accuracy. A document follows its group in every respect
+or in none.
 
-No sample takes part in the truth: it is summed over the eight difficulties and the quantiles of
-what a model's confidence varies by.
+The truth does not depend on any sample. It is a sum over the eight difficulties and over quantiles
+of the noise in a model's confidence.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ Array = NDArray[np.float64]
 LABELS = np.array([0.10, 0.15, 0.20, 0.25, 0.30])
 K = len(LABELS)
 AXES = 3
-# Of confidence, of equal width.
+# Number of bins of confidence, which have equal width.
 BINS = 15
 DATA = "ab" * 32
 _DIFFICULTIES = 8
-# How much difficulties vary: those of a beta distribution of this many pseudo-observations.
+# The difficulties are those of a beta distribution with this many pseudo-observations.
 _SPREAD_OF_DIFFICULTIES = 4.0
 _LEAST_CONFIDENCE, _MOST_CONFIDENCE = 1 / K + 0.005, 1 - 1e-6
-# Shifts beyond this many standard deviations are drawn in to it.
+# Shifts are clipped at this many standard deviations.
 _FARTHEST = 3.0
 
 GROUPS = {
@@ -58,24 +59,23 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Design:
-    """What is simulated.
+    """The parameters of a simulation.
 
     Attributes:
-        groups: A key of `GROUPS`: documents of each group, in one setting.
-        seeds: Of each arm.
-        arms: With the baseline.
-        settings: 1, or datasets times three axes that share conversations.
-        accuracy: Of every model, before its shift.
-        discordance: How often two models disagree, before their shifts.
-        spread: Standard deviation of the seeds' accuracies.
-        common: Which share of that variance is the same in all settings.
-        alike: The correlation of two documents of a group.
-        effects: What each arm adds to the accuracy; 0 for those that are not named. The
-            baseline's comes first.
-        spreads: The standard deviation of each arm's seeds, a factor of ``spread``.
-        sharpness: Of each arm, what its log odds of being right are multiplied by; 0: it states
-            its accuracy for all documents. Where confidence has no noise, 1 and 0 are calibrated.
-        noise: Standard deviation of what is added to these log odds, by document and model.
+        groups: A key of `GROUPS`, which gives the number of documents of each group in one setting.
+        seeds: Number of seeds of each arm.
+        arms: Number of arms, including the baseline.
+        settings: Number of settings: 1, or datasets times three axes that share conversations.
+        accuracy: Accuracy of every model before its shift.
+        discordance: Share of documents about which two models disagree, before their shifts.
+        spread: Standard deviation of the accuracies over seeds.
+        common: Share of the seeds' variance that is the same in all settings.
+        alike: Correlation of two documents of a group.
+        effects: Effect of each arm on the accuracy, the baseline's first; 0 for further arms.
+        spreads: Factors by which the arms' standard deviations over seeds differ from ``spread``.
+        sharpness: Factor of each arm for its log odds of being correct. With 0, a model states its
+            accuracy for all documents. Without noise, 1 and 0 are calibrated.
+        noise: Standard deviation of the noise in these log odds, by document and model.
     """
 
     groups: str = "equal"
@@ -94,30 +94,30 @@ class Design:
 
     @property
     def names(self) -> list[str]:
-        """The arms' names, the baseline first."""
+        """The names of the arms, the baseline's first."""
         return list(ARMS)[: self.arms]
 
     @cached_property
     def difficulties(self) -> Array:
-        """The probabilities of being right, ``[8]``."""
+        """The probabilities of being correct, ``[8]``."""
         middles = (np.arange(_DIFFICULTIES) + 0.5) / _DIFFICULTIES
         a, b = self.accuracy, 1 - self.accuracy
         quantiles: Array = beta.ppf(
             middles, a * _SPREAD_OF_DIFFICULTIES, b * _SPREAD_OF_DIFFICULTIES
         )
         low, high = (quantiles.mean() / self.accuracy, (1 - quantiles).mean() / b)
-        # (Eight points do not have the mean of the whole distribution.)
+        # Eight points do not have exactly the distribution's mean, so they are rescaled.
         return quantiles / low if low >= 1 else 1 - (1 - quantiles) / high
 
     @property
     def alone(self) -> float:
-        """The share of documents about which a model draws anew; above 1: impossible."""
+        """The share of documents for which a model makes its own draw; above 1 if impossible."""
         most = float((2 * self.difficulties * (1 - self.difficulties)).mean())
         return 1 - (1 - self.discordance / most) ** 0.5 if self.discordance <= most else 2.0
 
     @property
     def possible(self) -> bool:
-        """Whether such answers exist."""
+        """Whether answers with these parameters can be simulated."""
         room = min(self.accuracy, 1 - self.accuracy)
         farthest = _FARTHEST * self.spread * max(self.spreads, default=1.0)
         effect = max(map(abs, self.effects), default=0.0)
@@ -125,11 +125,11 @@ class Design:
         return self.alone <= 1 and farthest + effect < room and enough
 
     def of_arm(self, values: tuple[float, ...], default: float) -> Array:
-        """One value an arm, ``[arms]``."""
+        """The value of each arm, ``[arms]``."""
         return np.array([*values, *[default] * (self.arms - len(values))])
 
     def shifts(self, random: np.random.Generator) -> Array:
-        """What each model adds to the accuracy in each setting, ``[arms, seeds, settings]``."""
+        """The shift of each model's accuracy in each setting, ``[arms, seeds, settings]``."""
         model = random.normal(size=(self.arms, self.seeds, 1))
         setting = random.normal(size=(self.arms, self.seeds, self.settings))
         drawn = self.common**0.5 * model + (1 - self.common) ** 0.5 * setting
@@ -138,14 +138,14 @@ class Design:
         return effects + scale * np.clip(drawn, -_FARTHEST, _FARTHEST)
 
     def right(self, difficulty: Array, shift: Array) -> Array:
-        """The probability of being right, of documents of this difficulty, broadcast."""
+        """The probability of being correct about documents of a difficulty, broadcast."""
         room = np.where(
             shift > 0, (1 - difficulty) / (1 - self.accuracy), difficulty / self.accuracy
         )
         return difficulty + shift * room
 
     def confidence(self, difficulty: Array, arm: int, noise: Array) -> Array:
-        """What an arm's model states, broadcast."""
+        """The confidence of an arm's model, broadcast."""
         sharpness = float(self.of_arm(self.sharpness, 1.0)[arm])
         if sharpness == 0:
             stated = np.full(np.broadcast(difficulty, noise).shape, self.accuracy)
@@ -158,10 +158,10 @@ class Design:
 
 
 class Truth:
-    """A design's true figures.
+    """The true values of a design's metrics.
 
     Args:
-        design: What is simulated.
+        design: The parameters of the simulation.
     """
 
     def __init__(self, design: Design) -> None:
@@ -170,15 +170,15 @@ class Truth:
         self._by_arm: dict[str, Array] = {}
 
     def of_model(self, metric: str, arm: int, shift: Array) -> Array:
-        """The figure of models of one arm with these shifts, elementwise."""
+        """The true values of a metric for models of one arm with these shifts, elementwise."""
         if metric == "acc":
             return self.design.accuracy + shift
-        # It is smooth on either side of a shift of 0, where other documents begin to change.
+        # The function is smooth on either side of 0, where other documents begin to change.
         grid, values = self._grid(metric, arm)
         return np.interp(shift, grid, values)
 
     def of_arm(self, metric: str, arm: int) -> float:
-        """The figure of an arm over new seeds."""
+        """The true value of a metric for an arm, over new seeds."""
         design = self.design
         effect = float(design.of_arm(design.effects, 0.0)[arm])
         spread = design.spread * float(design.of_arm(design.spreads, 1.0)[arm])
@@ -186,9 +186,9 @@ class Truth:
         return float(self.of_model(metric, arm, effect + spread * quantiles).mean())
 
     def of_page(self, metric: str, shifts: Array) -> tuple[Array, Array]:
-        """Of every arm the figures in each setting and pooled, ``[arms, settings]``, ``[arms]``.
+        """The true values of every arm by setting and pooled, ``[arms, settings]``, ``[arms]``.
 
-        With one or two seeds of these models (of their mean), else over new seeds.
+        With one or two seeds, they are the means over these models; otherwise over new seeds.
         """
         design = self.design
         if design.seeds < 3:
@@ -203,7 +203,7 @@ class Truth:
         return by_setting, by_setting.mean(axis=1)
 
     def _grid(self, metric: str, arm: int) -> tuple[Array, Array]:
-        # Arms of the same sharpness are one model.
+        # Arms with the same sharpness share one grid.
         sharpness = self.design.of_arm(self.design.sharpness, 1.0)
         arm = int(np.flatnonzero(sharpness == sharpness[arm])[0])
         if (metric, arm) not in self._known:
@@ -236,7 +236,7 @@ class Truth:
         return self._of_table(metric, float(right.mean()))
 
     def _of_table(self, metric: str, accuracy: float) -> float:
-        """Of the probabilities of every label and prediction."""
+        """The value of a metric from the probabilities of every label and prediction."""
         table = np.outer(LABELS, np.full(K, (1 - accuracy) / (K - 1)))
         table[np.diag_indices(K)] = LABELS * accuracy
         off = np.subtract.outer(np.arange(K), np.arange(K))
@@ -255,12 +255,12 @@ class Truth:
 
 @dataclass(frozen=True)
 class Simulated:
-    """One page's worth of models.
+    """The models of one simulated page.
 
     Attributes:
-        runs: A run a model, arms after each other.
-        answers: By task, what each run answered.
-        shifts: As `Design.shifts`.
+        runs: One run for each model, arm after arm.
+        answers: The answers of each run, by task.
+        shifts: Shifts of the models (`Design.shifts`).
     """
 
     runs: list[Run]
@@ -269,7 +269,7 @@ class Simulated:
 
 
 def simulate(design: Design, random: np.random.Generator) -> Simulated:
-    """Draw models and what they answer."""
+    """Draw models and their answers."""
     shifts = design.shifts(random)
     tasks = tasks_of(design)
     by_task: dict[str, list[Answers]] = {}
@@ -284,14 +284,14 @@ def simulate(design: Design, random: np.random.Generator) -> Simulated:
 def _conversations(
     design: Design, random: np.random.Generator, shifts: Array
 ) -> list[list[Answers]]:
-    """The answers of all models about the axes of the same conversations, an axis each."""
+    """The answers of all models about the same conversations, one list for each axis."""
     sizes = np.array(GROUPS[design.groups])
     member = np.repeat(np.arange(len(sizes)), sizes)
     axes, models, documents = shifts.shape[2], design.arms * design.seeds, len(member)
     follows = random.random((axes, documents)) < design.alike**0.5
 
     def both(draw: Callable[[tuple[int, ...]], NDArray[np.floating]], *leading: int) -> Array:
-        """Of the document itself or of its group, ``[leading..., axes, documents]``."""
+        """A draw of the document or of its group, ``[leading..., axes, documents]``."""
         own = draw((*leading, axes, documents))
         of_group = draw((*leading, len(sizes)))[..., None, member]
         return np.where(follows, of_group, own)
@@ -340,7 +340,7 @@ def _conversations(
 
 @lru_cache(maxsize=1000)
 def tasks_of(design: Design, model: int = 0) -> dict[str, TaskResult]:
-    """The results of one model, as far as a comparison reads more than its answers."""
+    """The results of one model that a comparison reads in addition to its answers."""
     return {
         EIGHTEEN.task_name(*setting): TaskResult(
             task=EIGHTEEN.task_name(*setting),
@@ -350,7 +350,7 @@ def tasks_of(design: Design, model: int = 0) -> dict[str, TaskResult]:
             original=0,
             fewshot=0,
             version="1",
-            # A dataset's conversations are its own.
+            # Each dataset has its own conversations.
             data={"origin": "generated", "sha256": f"{place // AXES:064d}"},
             setting=TaskSetting(setting=setting, labels=tuple("12345"), ordinal=True, place=place),
             source=Path(str(model), "results.json"),

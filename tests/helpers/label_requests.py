@@ -1,4 +1,4 @@
-"""Label requests as lm-eval makes them, and their scores."""
+"""Requests for label scores as lm-eval makes them, and their scores."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lm_eval.models.huggingface import HFLM
 
 
 def requests(seed: int = 0) -> list[Any]:
-    """Conversations with three questions and five labels each, some labels of several
-    tokens, and contexts that share nothing; lengths around and above the short window."""
+    """Requests for conversations with three questions and five labels each, and for contexts that
+    share nothing. Some labels have several tokens; lengths are near and above the short window."""
     rng = random.Random(seed)
 
     def ids(count: int) -> list[int]:
@@ -36,7 +36,7 @@ def score(lm: HFLM, asked: list[Any]) -> list[Any]:
 
 
 def labels(asked: list[Any], expected: list[Any], found: list[Any]) -> Any:
-    """The scores of the one-token labels of each question, hf's and ours."""
+    """The scores of each question's labels of one token: hf's and ours."""
     by_question: dict[str, list[tuple[float, float]]] = {}
     for (text, _), theirs, ours in zip([(a[0], a[2]) for a in asked], expected, found, strict=True):
         by_question.setdefault(text[0], []).append((theirs[0], ours[0]))

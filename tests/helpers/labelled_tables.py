@@ -1,8 +1,8 @@
-"""Three labelled tables as a practitioner may have them; every text is invented.
+"""Three labelled tables such as practitioners have; every text is invented.
 
-tickets.csv    12 queues with no order: several tokens, one the beginning of another, commas,
-               quotes, upper case, an emoji, other scripts; no explanations
-scale.parquet  a scale of 7 points, integers, with explanations
+tickets.csv    12 queues without an order: of several tokens, one a prefix of another, with commas,
+               quotes, upper case, an emoji and other scripts; no explanations
+scale.parquet  a scale of 7 points as integers, with explanations
 answers.jsonl  right or wrong, with an explanation and a group for each
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-# A queue and what is written to it.
+# Messages by their queue.
 QUEUES = {
     "Billing": ("the invoice of {month}", "there are two lines I do not know"),
     "Billing dispute": ("a charge in {month} that I refuse", "I want it looked into"),
@@ -34,7 +34,7 @@ MONTHS = ("January", "March", "May", "July", "October", "December")
 
 
 def write_tickets(folder: Path, rows: int = 300) -> Path:
-    """``tickets.csv`` with the columns ticket, message and queue."""
+    """Write ``tickets.csv`` with the columns ticket, message and queue."""
     random = Random(1)
     path = folder / "tickets.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
@@ -54,7 +54,7 @@ def write_tickets(folder: Path, rows: int = 300) -> Path:
 
 
 def write_scale(folder: Path, rows: int = 210) -> Path:
-    """``scale.parquet`` with the columns answer, points (1 to 7) and reason."""
+    """Write ``scale.parquet`` with the columns answer, points (1 to 7) and reason."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -74,7 +74,7 @@ def write_scale(folder: Path, rows: int = 210) -> Path:
 
 
 def write_answers(folder: Path, rows: int = 120) -> Path:
-    """``answers.jsonl`` with the keys id, text, verdict (right, wrong), why and book."""
+    """Write ``answers.jsonl`` with the keys id, text, verdict (right, wrong), why and book."""
     random = Random(3)
     path = folder / "answers.jsonl"
     with path.open("w", encoding="utf-8") as stream:

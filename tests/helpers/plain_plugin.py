@@ -1,4 +1,4 @@
-"""Our plugin with Axolotl's own trainer, to hold ours against."""
+"""Our plugin with Axolotl's trainer in place of ours, for comparison."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from regreason_plugin.train.cost_meter import Meter
 
 
 class RegReasonPlugin(Ours):
-    """Everything of ours but the trainer."""
+    """Our plugin without our trainer."""
 
     def get_trainer_cls(self, cfg: Any) -> None:
-        """Let Axolotl choose."""
+        """Let Axolotl choose its own trainer."""
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
-        """Check as ours does; Axolotl's trainer has nothing to prepare, and counts nothing."""
+        """Run our checks only; Axolotl's trainer needs no preparation and counts no tokens."""
         trainer.prepare = lambda *_: None
         super().post_trainer_create(cfg, trainer)
         trainer.tally, trainer.meter = _NoTally(), Meter()

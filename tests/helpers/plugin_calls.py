@@ -1,4 +1,4 @@
-"""The plugin called as Axolotl calls it."""
+"""Calls of the plugin in the order in which Axolotl makes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def register(values: dict[str, Any], file: Path) -> Any:
-    """Register the plugin as Axolotl's `load_cfg` does; returns the config it left."""
+    """Register the plugin as Axolotl's `load_cfg` does, and return the resulting config."""
     from axolotl.integrations.base import PluginManager
     from axolotl.utils.dict import DictDefault
 
@@ -27,7 +27,7 @@ def register(values: dict[str, Any], file: Path) -> Any:
 
 
 def refused(values: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> str:
-    """The line that a config ends with; checks that it is all that happens."""
+    """The line with which the plugin refuses a config; checks the exit code, and for new files."""
     file = tmp_path / "config.yml"
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as stop:

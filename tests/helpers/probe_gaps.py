@@ -1,4 +1,4 @@
-"""A model whose probes lack some documents."""
+"""A model whose probes are missing for some documents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = [
 
 
 def random_probe(context: str) -> dict[str, Any]:
-    """Some probe that is the same whenever the context is."""
+    """Probe values that depend on the context alone."""
     rng = np.random.default_rng(zlib.crc32(context.encode()))
     by_layer = {f"{name}_by_layer": rng.random(LAYERS + 1).tolist() for name in NAMES}
     entropy = float(rng.random())
@@ -35,14 +35,14 @@ def random_probe(context: str) -> dict[str, Any]:
 
 
 class Probing(Scripted):
-    """Attaches a probe to each answer; `probes` says which, by context."""
+    """A model that attaches a probe to each answer and keeps it in `probes`, by context."""
 
     def __init__(self, text: str = " Well.\nRating: 2") -> None:
         super().__init__(text)
         self.probes: dict[str, dict[str, Any] | None] = {}
 
     def change(self, place: int, probe: dict[str, Any]) -> dict[str, Any] | None:
-        """The probe of the context that is scored at this place."""
+        """The probe of the context at this index; subclasses change it."""
         return probe
 
     def loglikelihood(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
@@ -56,7 +56,7 @@ class Probing(Scripted):
 
 
 class WithGaps(Probing):
-    """The first context has no probe, the third no matrix entropy and another token."""
+    """The first context has no probe; the third has no matrix entropy and another token."""
 
     def change(self, place: int, probe: dict[str, Any]) -> dict[str, Any] | None:
         gap = {"matrix_entropy_by_layer": None, "deciding_token": "\n"}
@@ -64,7 +64,7 @@ class WithGaps(Probing):
 
 
 def probe_keys(keys: Any) -> list[str]:
-    """Those that a probe made."""
+    """The keys that come from a probe."""
     return [
         key
         for key in keys

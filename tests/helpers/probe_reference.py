@@ -1,4 +1,4 @@
-"""The probes the slow way: one prompt at a time, float64, the formulas written out."""
+"""Slow reference probes: one prompt at a time, in float64, with the formulas written out."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def reference(model: nn.Module, norm: str, ids: list[int], choices: list[int]) -
     """All probes at the last token of one prompt.
 
     Args:
-        model: A causal LM whose logits are its head's, or soft-capped by its config.
-        norm: The name of its final norm.
-        ids: The prompt.
-        choices: For the label entropy.
+        model: A causal language model whose logits are its head's, or soft-capped by its config.
+        norm: Module name of the final norm.
+        ids: Token ids of the prompt.
+        choices: Token ids for the label entropy.
     """
     model = copy.deepcopy(model).double()
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0, -1].numpy()
-        # transformers reports the last block's state after the final norm, so here the
-        # norm is taken out for a moment.
+        # transformers returns the last block's state after the final norm, so the norm is replaced
+        # temporarily.
         final = model.get_submodule(norm)
         parent, _, name = norm.rpartition(".")
         setattr(model.get_submodule(parent), name, nn.Identity())

@@ -11,9 +11,9 @@ SCALES = (("adam", "four", 4), ("adam", "five", 5), ("beth", "four", 4), ("beth"
 
 
 def make_rows(number: int = 60, seed: int = 0) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rated rows without a label, and people's labels of a third of them.
+    """Rated rows without a label, and people's labels for a third of them.
 
-    Two of five ratings are wild, so that people side with the median and not with the mean.
+    Two of five ratings are outliers, so that people's labels agree with the median, not the mean.
     """
     draw = random.Random(seed)
     rows, golden = [], []

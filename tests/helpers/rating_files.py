@@ -1,4 +1,4 @@
-"""Ratings files, and what is built from them."""
+"""Ratings files, and data folders built from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOSTILE = "see </s> and <|im_end|> or [INST] {{ 7*7 }} {% raw %} \x00 \u202e \U0
 
 
 def ratings(number: int = 60) -> list[dict[str, Any]]:
-    """Ratings of two datasets, groups of two, every text different."""
+    """Ratings of two datasets in groups of two documents, all with different texts."""
     draw = random.Random(7)
     words = [f"word{i}" for i in range(40)]
     rows = []

@@ -1,4 +1,4 @@
-"""The six datasets in their formats, with invented content, and how to import them."""
+"""The six datasets in their original formats with invented content, and their import."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUBJECTS = ("bread", "rain", "chess", "paint", "bees", "sleep", "knots", "salt",
 def imported(
     dataset: str, path: Path, out: Path | None = None, **options: Any
 ) -> tuple[list[Conversation], Imported]:
-    """What an import of a local file wrote, and what it said."""
+    """The conversations that an import of a local file wrote, and its output."""
     out = out or path.parent / f"{dataset}-out.jsonl"
     done = import_dataset(dataset, open_source(dataset, path=path), out, **options)
     conversations = list(read_records(out, Conversation, declaration=EIGHTEEN))
@@ -36,7 +36,7 @@ def texts(conversation: Conversation) -> list[tuple[str, str]]:
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> Path:
-    """Objects as lines of JSON, texts as they are; gzipped if the name says so."""
+    """Write objects as JSON lines and texts unchanged, gzipped if the name ends in ``.gz``."""
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     raw = "".join(f"{line}\n" for line in lines).encode()
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
@@ -95,7 +95,7 @@ def qar_row(ask: str, *answers: tuple[str, list[int]], **more: Any) -> dict[str,
 
 
 def coqa_story(story: str, *pairs: tuple[str, str], **more: Any) -> dict[str, Any]:
-    """A story of the original file."""
+    """A story in the format of the original file."""
     return {
         "source": "mctest",
         "id": "3dr23u6we5exclen4th8uq9rb42tel",
@@ -121,7 +121,7 @@ def coqa_story(story: str, *pairs: tuple[str, str], **more: Any) -> dict[str, An
 
 
 def coqa_hub(story: str, *pairs: tuple[str, str]) -> dict[str, Any]:
-    """The same as a row on the Hub."""
+    """A story in the format of the Hub's rows."""
     return {
         "source": "mctest",
         "story": story,
@@ -134,11 +134,11 @@ def coqa_hub(story: str, *pairs: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-Spoken = tuple[str, str]  # a character and what it says
+Spoken = tuple[str, str]  # a character and their line
 
 
 def write_cornell(folder: Path, exchanges: Sequence[tuple[str, Sequence[Spoken]]]) -> Path:
-    """The original two files: film and lines of each conversation."""
+    """Write the two original files from the film and the lines of each conversation."""
     folder.mkdir(exist_ok=True)
     lines, conversations, number = [], [], 100
     for film, spoken in exchanges:
@@ -150,7 +150,7 @@ def write_cornell(folder: Path, exchanges: Sequence[tuple[str, Sequence[Spoken]]
         speakers = sorted({speaker for speaker, _ in spoken})
         two = (speakers * 2)[:2]
         conversations.append(f"{two[0]} +++$+++ {two[1]} +++$+++ {film} +++$+++ {names!r}")
-    # The real file has the last line first.
+    # In the real file, the last line comes first.
     (folder / "movie_lines.txt").write_bytes("\n".join([*lines[::-1], ""]).encode("latin-1"))
     (folder / "movie_conversations.txt").write_bytes("\n".join([*conversations, ""]).encode())
     return folder
@@ -159,7 +159,7 @@ def write_cornell(folder: Path, exchanges: Sequence[tuple[str, Sequence[Spoken]]
 def convokit(
     film: str, start: int, spoken: Sequence[Spoken], *, old: bool = False
 ) -> list[dict[str, Any]]:
-    """A conversation as ConvoKit's utterances, in the names of now or of before."""
+    """A conversation as ConvoKit's utterances, with its current or its former key names."""
     speaker, conversation = ("user", "root") if old else ("speaker", "conversation_id")
     return [
         {
@@ -190,7 +190,7 @@ def _tell(number: int) -> str:
 
 
 def write_all(folder: Path, count: int) -> dict[str, Path]:
-    """A source of each dataset with ``count`` conversations or more, every format once."""
+    """Write a source of each dataset with at least ``count`` conversations, each format once."""
 
     def rows(make: Callable[[int], Any]) -> list[Any]:
         return [make(number) for number in range(count)]

@@ -1,4 +1,4 @@
-"""A training as in a worker of Ray Train, which itself is not needed."""
+"""A training like in a worker of Ray Train, without Ray."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 
 
 def train() -> None:
-    """What Axolotl does in the process that starts Ray, and then in a worker, which is fresh.
+    """Do what Axolotl does in the process that starts Ray, and then in a worker, a new process.
 
-    The arguments are a config, loaded as where Ray is started, and keys for it as JSON.
+    The command line has a config file, which is loaded as in the starting process, and further keys
+    of the config as JSON.
     """
     from axolotl.cli.args import TrainerCliArgs
     from axolotl.cli.config import load_cfg

@@ -1,7 +1,7 @@
-"""SmolLM2-135M-Instruct, and real or made-up texts for it to read.
+"""SmolLM2-135M-Instruct, and real or invented texts for it.
 
 The texts are sentence pairs with a label and an explanation (e-SNLI's, or our own), and
-conversations that are rated on three axes (HH-RLHF's, or our own; the ratings are made up).
+conversations with ratings on three axes (HH-RLHF's, or our own; the ratings are invented).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from regreason_plugin.data_folder.folder import DataFolder
 
 Source = Literal["own", "real"]
 
-# "entailment" is two of its tokens.
+# "entailment" has two of the model's tokens.
 NLI = Declaration(
     labels=("contradiction", "entailment", "neutral"),
     ordinal=False,
@@ -48,7 +48,7 @@ _PLACES = ("in the garden", "at the station", "on a roof")
 
 
 def package_installed() -> bool:
-    """Whether `regreason base` can do without the Hub."""
+    """Whether the package is installed from which `regreason base` works without the Hub."""
     try:
         distribution(PACKAGE)
     except PackageNotFoundError:
@@ -57,9 +57,9 @@ def package_installed() -> bool:
 
 
 def smollm2_folder() -> Path:
-    """The model's folder in float32: the one that is named, or one that is made once a machine.
+    """The model's folder in float32: the one in REGREASON_TEST_SMOLLM2, or one in the cache.
 
-    Skips the test where there is neither.
+    The folder in the cache is written once per machine. The test is skipped without either.
     """
     if named := os.environ.get("REGREASON_TEST_SMOLLM2"):
         folder = Path(named)
@@ -67,14 +67,14 @@ def smollm2_folder() -> Path:
         return folder
     if not package_installed():
         pytest.skip(
-            "no SmolLM2: `make real-model` installs it, or name its folder in "
+            "SmolLM2 is not here: run `make real-model`, or name its folder in "
             "REGREASON_TEST_SMOLLM2"
         )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "regreason-tests"
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / "smollm2-float32"
     command = [sys.executable, "-m", "regreason_plugin", "base", "smollm2", "--out", str(folder)]
-    # Of two workers one waits. (A process of its own, whose memory is given back.)
+    # One of several workers writes it and the others wait. A separate process frees its memory.
     with FileLock(cache / "smollm2.lock"):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -82,13 +82,13 @@ def smollm2_folder() -> Path:
 
 
 def require(source: Source, *names: str) -> None:
-    """Skip the test where real texts are asked for and are not there."""
+    """Skip the test if it needs real texts and they are not here."""
     if source == "real" and not all(FILES[name].is_file() for name in names):
-        pytest.skip("no real texts: name their folder in REGREASON_TEST_DATA")
+        pytest.skip("the real texts are not here: name their folder in REGREASON_TEST_DATA")
 
 
 def best_source(*names: str) -> Source:
-    """Real texts where they are there."""
+    """Real texts if they are here, otherwise our own."""
     return "real" if all(FILES[name].is_file() for name in names) else "own"
 
 
@@ -100,13 +100,13 @@ def nli_pairs(source: Source) -> list[dict[str, Any]]:
 def nli_data(
     folder: Path, source: Source, order: Order = "label_first", explanation: str | None = None
 ) -> DataFolder:
-    """A data folder of 24 sentence pairs, six of them to train on.
+    """Build a data folder of 24 sentence pairs, six of them for training.
 
     Args:
-        folder: Where to.
-        source: Of the texts.
-        order: Whether label or explanation comes first.
-        explanation: Of every row; None for its own.
+        folder: The folder to write.
+        source: Source of the texts.
+        order: Whether the label or the explanation comes first.
+        explanation: Explanation of every row; None for the rows' own explanations.
     """
     ratings = [
         Rating.model_validate(
@@ -132,7 +132,7 @@ def nli_data(
 
 
 def rated_data(folder: Path, source: Source, order: Order = "label_first") -> DataFolder:
-    """A data folder of eighteen conversations, each on three axes; a third to test on."""
+    """Build a data folder of eighteen conversations on three axes, a third of them for testing."""
     conversations = _hh() if source == "real" else _own_conversations()
     ratings = [
         Rating(
@@ -173,7 +173,7 @@ def _own_pairs() -> list[dict[str, Any]]:
 
 
 def _esnli() -> list[dict[str, Any]]:
-    """The shortest pairs of the first premises that have all three labels."""
+    """The shortest pairs for the first premises that occur with all three labels."""
     with gzip.open(FILES["esnli"], "rt", encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if len(row["text"].split()) <= 22]
     groups: dict[str, dict[str, Any]] = {}
@@ -204,7 +204,7 @@ def _own_conversations() -> list[list[Turn]]:
 
 
 def _hh() -> list[list[Turn]]:
-    """The first short ones."""
+    """The first short conversations of HH-RLHF."""
     found: list[list[Turn]] = []
     with gzip.open(FILES["hh"], "rt", encoding="utf-8") as stream:
         for line in stream:

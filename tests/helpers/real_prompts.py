@@ -1,7 +1,7 @@
 """Prompts of real text: chats of HH-RLHF, sentence pairs of e-SNLI, dialogues of Topical-Chat.
 
-The files are public and not part of the repository; docs/explanation/probes.md says where they
-come from.
+The files are public, but not part of the repository; docs/explanation/probes.md names their
+sources.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NLI = Declaration.model_validate(
 
 
 def real_prompts(each: int) -> list[str]:
-    """That many prompts of each file, always the same ones; the axes take turns."""
+    """``each`` prompts of every file, the same in every call, with the axes in turn."""
     axes = list(AXES)
     prompts = []
     for name, (read, prompt) in _SOURCES.items():
@@ -63,7 +63,7 @@ def _hh(row: dict[str, Any], axis: str) -> str:
 def _topical(row: dict[str, Any], axis: str) -> str:
     said = [line.strip() for line in row["source"].split("\n") if line.strip()]
     said.append(row["system_output"].strip())
-    # The system speaks last.
+    # The dialogue's last turn is the assistant's.
     roles = ("assistant", "user")
     turns = [
         Turn(role=roles[(len(said) - 1 - number) % 2], content=text)

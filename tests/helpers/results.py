@@ -1,4 +1,4 @@
-"""lm_eval's result folders with samples, of models that were never run: answers drawn by chance."""
+"""lm_eval's result folders with samples of models that were never run: random answers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SETTING_OF = dict(zip(ALL, SETTINGS, strict=True))
 
 @dataclass(frozen=True)
 class Task:
-    """A task of one's own, as the metadata of its results say what it is.
+    """A user's task, as the metadata in its results describe it.
 
     Attributes:
-        name: Its name, which is its dataset's.
-        labels: Their texts.
-        ordinal: Whether they have an order.
+        name: Name of the task and of its dataset.
+        labels: Texts of the labels.
+        ordinal: Whether the labels have an order.
         normalise: ``none`` or ``characters``.
-        title: Of the dataset.
-        twin: Whether it is the one for models that explain first.
+        title: Title of the dataset.
+        twin: Whether it is the task for models that explain first.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Task:
 
     @property
     def task(self) -> str:
-        """What lm_eval calls it."""
+        """The task's name in lm_eval."""
         return self.name + "-gen" * self.twin
 
     @property
     def data(self) -> dict[str, Any]:
-        """``metadata.data`` of its results."""
+        """``metadata.data`` of the task's results."""
         return {
             "sha256": _sha(self.name),
             "origin": "own",
@@ -69,7 +69,7 @@ def documents(
     texts: list[str] | None = None,
     split: str = "test",
 ) -> list[dict[str, Any]]:
-    """A task's documents, the same at each call; axes of a dataset share ids and groups."""
+    """A task's documents, the same in every call; a dataset's axes share ids and groups."""
     if isinstance(task, Task):
         dataset, axis, labels = task.name, "label", len(task.labels)
     else:
@@ -112,23 +112,24 @@ def write_results(
     """Write one model's results as lm_eval does.
 
     Args:
-        folder: What --output_path named.
-        scores: By task, the labels' log-likelihoods ``[documents, labels]``.
-        group_size: Documents a group.
-        texts: Put into the documents in turn.
-        probes: By name such as ``output_entropy``, one a document for every task alike.
-        model: ``pretrained`` of the model arguments.
-        adapter: Its ``peft``, if any.
-        changes: To the results file, the path to a key with ``/`` between.
-        samples: The tasks whose samples are written; all if None.
-        chosen: The documents that ``--samples`` chose, in any order; all if None.
-        version: 0.4.11, which counts all documents of a task whatever was chosen, or 0.4.13,
-            which counts those that it scored.
-        split: Whose documents they are.
-        date: In the files' names.
+        folder: Folder of --output_path.
+        scores: Log-likelihoods of the labels ``[documents, labels]``, by task.
+        group_size: Number of documents per group.
+        texts: Texts of the documents, used in turn.
+        probes: Probe values by a name such as ``output_entropy``, one for each document; the
+            same for every task.
+        model: ``pretrained`` in the model arguments.
+        adapter: ``peft`` in the model arguments, if any.
+        changes: Changes of the results file, by the path to a key with ``/`` as separator.
+        samples: Tasks whose samples are written; None for all.
+        chosen: Documents that ``--samples`` chose, in any order; None for all.
+        version: Version of lm-eval: 0.4.11 counts all documents of a task even if some were
+            chosen; 0.4.13 counts those that it scored.
+        split: Split of the documents.
+        date: Date in the files' names.
 
     Returns:
-        The results file.
+        Path of the results file.
     """
     place = folder / model.replace("/", "__")
     place.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ def write_results(
             if given.normalise == "characters":
                 compared = logits / [len(label) for label in given.labels]
         right = compared.argmax(axis=1) + 1 == [row["label"] for row in rows]
-        # (Whatever the order of the choice, lm_eval keeps that of the documents.)
+        # lm_eval keeps the order of the documents, whatever the order in `chosen`.
         places = [n for n in range(len(rows)) if chosen is None or n in set(chosen)]
         accuracies[task] = float(right[places].mean())
         scored[task] = len(places)
@@ -157,7 +158,7 @@ def write_results(
             lines = [json.dumps(row, ensure_ascii=False) for row in written]
             file = place / f"samples_{task}_{date}.jsonl"
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    # How the activation entropies of the samples are defined.
+    # Marks of the definition of the activation entropy.
     marks = {
         f"{prefix}activation_entropy_definition,none": "absolute values"
         for prefix in ("", "forced_")
@@ -245,9 +246,10 @@ def _random(task: str | Task, seed: int) -> np.random.Generator:
 def draw_scores(
     task: str | Task, count: int, accuracy: float, seed: int, *, sharpness: float = 1.0
 ) -> NDArray[np.float64]:
-    """Label log-likelihoods ``[count, labels]`` of a model that is right about that often.
+    """Log-likelihoods of the labels ``[count, labels]`` of a model with about this accuracy.
 
-    Models of one ``seed`` are right about the same documents, as far as accuracy lets them.
+    Models with the same ``seed`` are correct about the same documents, as far as their accuracies
+    allow.
     """
     random, size = _random(task, seed), len(task.labels) if isinstance(task, Task) else 5
     labels = np.array([row["label"] for row in documents(task, count)])

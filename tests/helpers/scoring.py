@@ -1,4 +1,4 @@
-"""Running lm-eval on the task files, and scoring the same prompts without it."""
+"""Scoring of the task files by lm-eval, and of the same prompts without it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.data_folder.folder import DataFolder
 from regreason_plugin.predict.predictions import Prediction
 
-# It asks the machine's programs for most of a second, and lm-eval has it anew for each evaluation.
+# This call takes most of a second, and lm-eval repeats it for every evaluation.
 collect_env.get_pretty_env_info = cache(collect_env.get_pretty_env_info)
 TASKS = Path(__file__).parents[2] / "lm_eval_tasks"
 
 
 def task_manager(data_dir: Path | None = None, **metadata: Any) -> TaskManager:
-    """Our tasks alone, which load in milliseconds."""
+    """A task manager with our tasks only, which load in milliseconds."""
     if data_dir is not None:
         metadata["data_dir"] = str(data_dir)
     return TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
 
 
 def find_our_tasks_only(patch: pytest.MonkeyPatch) -> None:
-    """Whatever makes a TaskManager takes lm-eval's own 14,000 tasks for none, which saves 3 s."""
+    """Let every TaskManager skip lm-eval's own 14,000 tasks, which saves 3 s."""
     made = TaskManager.__init__
 
     def make(self: TaskManager, *arguments: Any, include_path: Any = None, **others: Any) -> None:
@@ -50,7 +50,7 @@ def find_our_tasks_only(patch: pytest.MonkeyPatch) -> None:
 def evaluate(
     lm: Any, tasks: list[str], data_dir: Path, split: str = "test", **arguments: Any
 ) -> dict[str, Any]:
-    """What `lm_eval` does after its command line is read."""
+    """Do what `lm_eval` does after reading its command line."""
     metadata = {} if split == "test" else {"split": split}
     results = simple_evaluate(
         model=lm, tasks=tasks, task_manager=task_manager(data_dir, **metadata), **arguments
@@ -60,7 +60,7 @@ def evaluate(
 
 
 def write_task(folder: DataFolder, out: Path, kind: str, name: str = "mine") -> None:
-    """The lm-eval task of a data folder."""
+    """Write the lm-eval task of a data folder."""
     out.mkdir()
     dataset, axis = folder.settings()[0]
     (out / "task.yaml").write_text(
@@ -72,7 +72,7 @@ def write_task(folder: DataFolder, out: Path, kind: str, name: str = "mine") -> 
 def lm_eval_samples(
     lm: Any, folder: DataFolder, out: Path, kind: str = "_label_first.yml", **arguments: Any
 ) -> dict[str, dict[str, Any]]:
-    """What a model answers to the task of a data folder, by document."""
+    """A model's logged samples for the task of a data folder, by document."""
     write_task(folder, out, kind)
     manager = TaskManager(
         include_path=str(out), include_defaults=False, metadata={"data_dir": str(folder.path)}
@@ -87,10 +87,10 @@ def check_same(
     declaration: Declaration,
     within: float = 1e-5,
 ) -> None:
-    """Labels the same, log-probabilities as far as float32 goes; from what lm-eval logged."""
+    """Check that two models' samples agree: equal labels, and log-probabilities up to float32."""
     for prediction, sample in zip(found, samples, strict=True):
         resps = [one[0] for one in sample["resps"]]
-        if isinstance(resps[0], str):  # a text that was generated, then the labels
+        if isinstance(resps[0], str):  # a generated text, followed by the labels' scores
             resps = resps[1 : 1 + len(declaration.labels)]
         scores = [float(score) for score, _ in resps]
         if declaration.normalise == "characters":
@@ -107,7 +107,7 @@ def check_same(
 def lm_eval_command(
     *arguments: str, cwd: Path, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The real command, as a user types it, with the tasks of this checkout."""
+    """Run the real `lm_eval` command as users type it, with the tasks of this checkout."""
     return subprocess.run(
         [sys.executable, "-m", "lm_eval", *arguments, "--include_path", str(TASKS)],
         cwd=cwd,
@@ -120,7 +120,7 @@ def lm_eval_command(
 
 
 class PlainScorer:
-    """Scores continuations with transformers alone, one at a time, nothing padded."""
+    """Scores continuations with transformers alone, one at a time and without padding."""
 
     def __init__(
         self, folder: Path, adapter: Path | None = None, dtype: torch.dtype = torch.float32
@@ -134,13 +134,13 @@ class PlainScorer:
         self.model.eval()
 
     def chat(self, messages: list[dict[str, str]]) -> str:
-        """The model's template, ready for the answer."""
+        """Messages in the model's chat template, up to the beginning of the answer."""
         return str(
             self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         )
 
     def score(self, context: str, continuation: str) -> float:
-        """Log-likelihood of the continuation."""
+        """The log-likelihood of a continuation."""
         ids = self.tokenizer(context + continuation).input_ids
         start = len(self.tokenizer(context).input_ids)
         with torch.no_grad():
@@ -149,11 +149,11 @@ class PlainScorer:
         return float(sum(log_probabilities[at - 1, ids[at]] for at in range(start, len(ids))))
 
     def labels(self, context: str) -> list[float]:
-        """The five labels' log-likelihoods."""
+        """The log-likelihoods of the five labels."""
         return [self.score(context, f" {label}") for label in range(1, 6)]
 
     def generate(self, context: str, tokens: int) -> str:
-        """Greedy text after a context, up to an empty line."""
+        """The text that greedy decoding writes after a context, up to an empty line."""
         ids = self.tokenizer(context, return_tensors="pt").input_ids
         with torch.no_grad():
             out = self.model.generate(ids, do_sample=False, max_new_tokens=tokens)

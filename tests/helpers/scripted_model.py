@@ -1,4 +1,4 @@
-"""A model whose answers a test writes."""
+"""A model whose answers a test determines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LIKES_3 = [-5.0, -4.0, -1.0, -4.0, -5.0]
 
 
 class Scripted(LM):  # type: ignore[misc]
-    """Writes the same text for every prompt and keeps what it was asked."""
+    """A model that writes the same text for every prompt and records its requests."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

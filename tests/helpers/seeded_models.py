@@ -1,4 +1,4 @@
-"""A model of a seed, as a folder of results."""
+"""Folders of models that were trained with different seeds, with their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def model(
     changes: dict[str, Any] | None = None,
     **trained: Any,
 ) -> Path:
-    """A trained model's folder with its record, and results of it in ``eval``."""
+    """Write a trained model's folder with its record, and the model's results in ``eval``."""
     name = "-".join(map(str, [arm, *trained.values(), seed])).replace("/", "_")
     folder = grid / name
     record = {

@@ -1,7 +1,8 @@
-"""What a comparison says of simulated models, held against the truth.
+"""Comparisons of simulated models, checked against the truth.
 
-`page` makes the Comparison of simulated models by the project's own code, from their answers to
-the words. `tally` adds up what many pages of a design got right and wrong.
+`page` makes the `Comparison` of simulated models with the project's own code, from their answers
+to the words of the verdict. `tally` counts the correct and wrong statements on many pages of a
+design.
 """
 
 from __future__ import annotations
@@ -49,11 +50,12 @@ def page(
     """The comparison of simulated models.
 
     Args:
-        models: What they answered; the primary question is of the first arm beside the baseline.
-        detectable: Whether to tell which difference could have been found, which takes long.
-        claims_only: Leave out figures that make no claim: arms alone, and in single settings
-            every metric but accuracy.
-        margin: Differences within it count as the same.
+        models: The simulated models; the primary question is about the first arm that is not the
+            baseline.
+        detectable: Whether to compute the smallest detectable difference, which takes long.
+        claims_only: Whether to leave out figures that make no claim: those of arms alone, and in
+            single settings those of every metric but accuracy.
+        margin: Margin within which a difference counts as the same.
     """
 
     def answered(result: Any) -> Answers:
@@ -67,7 +69,7 @@ def page(
 
         replace(task_scores, "read_answers", answered)
         replace(task_scores, "samples_file", lambda _: Path("nowhere"))
-        # What takes long and decides nothing here: versions of libraries, rounding.
+        # These steps take long and do not affect the result: versions of libraries, rounding.
         replace(task_scores, "check_same_answers", lambda *_: None)
         replace(comparing.importlib.metadata, "version", lambda _: "0")
         replace(comparing.form, "rounded", lambda comparison: comparison)
@@ -94,7 +96,7 @@ def _of_claims(estimate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Tested(NamedTuple):
-    """A difference of a comparison, and what it truly is."""
+    """A difference in a comparison, and its true value."""
 
     kind: str
     metric: str
@@ -104,14 +106,14 @@ class Tested(NamedTuple):
 
 @dataclass
 class Share:
-    """How often something is so: the mean over pages of the share of a page."""
+    """The frequency of an event: the mean over pages of its share on a page."""
 
     pages: int = 0
     total: float = 0.0
     squares: float = 0.0
 
     def add(self, part: float, of: float = 1.0) -> None:
-        """Count a page on which it is so in ``part`` of ``of`` cases; none is no page."""
+        """Add a page with the event in ``part`` of ``of`` cases, unless it has no cases."""
         if of:
             self.pages += 1
             self.total += part / of
@@ -119,12 +121,12 @@ class Share:
 
     @property
     def value(self) -> float:
-        """The share; NaN of no page."""
+        """The share; NaN without any page."""
         return self.total / self.pages if self.pages else float("nan")
 
     @property
     def error(self) -> float:
-        """Its Monte-Carlo standard error, from how pages vary; never 0, as rule of one event."""
+        """The Monte-Carlo standard error over pages; at least that of a single event."""
         if not self.pages:
             return float("nan")
         least = (1 - 1 / self.pages) / self.pages
@@ -134,18 +136,18 @@ class Share:
 
 @dataclass
 class Tally:
-    """What the pages of one design say.
+    """The counts over the pages of one design.
 
     Attributes:
-        shares: By what is counted: ``cover`` and ``dash`` of a kind of figure and a metric;
-            ``false claim`` and ``any claim`` of a page; ``primary`` with what is found of the
-            primary question.
+        shares: Shares by event: ``cover`` and ``dash`` for each kind of figure and metric; ``false
+            claim`` and ``any claim`` on a page; ``primary`` with the finding about the primary
+            question.
     """
 
     shares: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
 
     def add(self, comparison: Comparison, design: Design, truth: Truth, shifts: Array) -> None:
-        """Count one page."""
+        """Add the events of one page."""
         covered: dict[str, list[bool | None]] = defaultdict(list)
         false = claim = False
         for kind, metric, one, true in tested(comparison, truth, shifts):
@@ -153,7 +155,7 @@ class Tally:
                 covered[f"{kind} {metric}"].append(_covers(one, true))
             false |= is_false(one, true)
             claim |= (one.finding or "unclear") != "unclear"
-        # What the words say has to be a finding.
+        # Words that claim something without a finding behind them are a false claim.
         false |= speaks(comparison) and not claim
         if comparison.primary:
             primary = comparison.pooled[comparison.primary.arm][comparison.primary.metric]
@@ -172,7 +174,7 @@ class Tally:
 
 
 def tested(comparison: Comparison, truth: Truth, shifts: Array) -> Iterator[Tested]:
-    """Every difference of a page that can make a claim or has an interval."""
+    """All differences on a page that can make a claim or have an interval."""
     arms = [comparison.baseline, *comparison.arms]
     tasks = [setting.task for setting in comparison.settings]
     spreads = truth.design.of_arm(truth.design.spreads, 1.0)
@@ -187,7 +189,7 @@ def tested(comparison: Comparison, truth: Truth, shifts: Array) -> Iterator[Test
                 for at, task in enumerate(tasks):
                     one = comparison.differences[arm][task][metric]
                     yield Tested("setting", metric, one, float(gain[at]))
-            # Seeds that vary more than others' are a row of their own.
+            # Arms whose seeds vary more than those of others get a separate row.
             kind = "pooled" if spreads[place] <= 1 else "pooled wide"
             one = comparison.pooled[arm][metric]
             yield Tested(kind, metric, one, float(pooled[place] - pooled[0]))
@@ -200,7 +202,7 @@ def tested(comparison: Comparison, truth: Truth, shifts: Array) -> Iterator[Test
 def _alone(
     comparison: Comparison, design: Design, truth: Truth, shifts: Array
 ) -> Iterator[tuple[str, Interval, float]]:
-    """Every arm's own accuracy."""
+    """The accuracy of each arm."""
     if not comparison.pooled_scores[comparison.baseline]:
         return
     by_setting, pooled = truth.of_page("acc", shifts)
@@ -219,7 +221,7 @@ def _covers(interval: Interval, true: float) -> bool | None:
 
 
 def is_false(one: Difference, true: float) -> bool:
-    """Whether what is said of a difference is not so."""
+    """Whether the finding about a difference is false."""
     words = one.finding or "unclear"
     return (
         ("higher" in words and true <= _ROUNDING)
@@ -240,7 +242,7 @@ def tally(
     seed: list[int],
     **options: Any,
 ) -> Tally:
-    """Simulate pages of one design and count."""
+    """Simulate pages of one design and count their events."""
     truth, counts = Truth(design), Tally()
     random = np.random.default_rng(seed)
     for _ in range(pages):

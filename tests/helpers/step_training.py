@@ -1,4 +1,4 @@
-"""The training that is done in many ways: three steps, each of all rows."""
+"""A training of three steps over all rows, which tests run in many ways."""
 
 from __future__ import annotations
 
@@ -30,40 +30,40 @@ LOGGED = (*LEARNT, "label_tokens_seen", "target_tokens_seen")
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training left."""
+    """The output folder of a training."""
 
     folder: Path
 
     def log(self, step: int = STEPS) -> list[dict[str, float]]:
-        """The lines of the log up to a step, one a step, with all their digits."""
+        """The lines of the log up to a step, one for each step, with all their digits."""
         file = self.folder / f"checkpoint-{step}" / "trainer_state.json"
         history = json.loads(file.read_text())["log_history"]
         return [line for line in history if "loss" in line]
 
     def adapter(self, step: int | None = None) -> dict[str, torch.Tensor]:
-        """Its weights, at the end or after a step."""
+        """The adapter's weights at the end, or after a step."""
         folder = self.folder / f"checkpoint-{step}" if step else self.folder
         return load_file(folder / "adapter_model.safetensors")
 
     @property
     def record(self) -> dict[str, Any]:
-        """What stands for a finished training."""
+        """The record of a finished training."""
         found: dict[str, Any] = json.loads((self.folder / "regreason.json").read_text())
         return found
 
     def rows(self, rank: int) -> list[list[list[int]]]:
-        """The rows that a process read, batch by batch; of trainings with `PLUGINS`."""
+        """The rows that a process read, batch by batch; for trainings with `PLUGINS`."""
         lines = self.folder.with_name(f"rows-{rank}.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
 
 class Trainings:
-    """Trains by name, each name once; every training goes over all rows three times.
+    """Trainings by name, each of which runs once and reads all rows three times.
 
     Args:
-        model: The base.
-        folder: Where the data and the models go.
-        texts: What the conversations are about, of which the explanations are as long.
+        model: The base model.
+        folder: Folder for the data and the models.
+        texts: Texts of the conversations; the explanations have the same lengths.
     """
 
     def __init__(self, model: Path, folder: Path, texts: list[str] | None = None) -> None:
@@ -75,7 +75,7 @@ class Trainings:
         assert self.rows % 4 == 0
 
     def config(self, name: str, batch: int, **changes: Any) -> Path:
-        """Write a config, whose model goes to ``model`` beside it."""
+        """Write a config whose model is written to the folder ``model`` next to it."""
         folder = self._folder / name
         values = config(
             self.model,
@@ -90,8 +90,8 @@ class Trainings:
             logging_steps=1,
             save_strategy="steps",
             save_steps=1,
-            # The first step of gradient descent is the gradient; momentum and a falling
-            # rate are what a resumed training has to remember.
+            # The first step of gradient descent shows the gradient. A resumed training has to
+            # restore momentum and the falling learning rate.
             optimizer="sgd",
             optim_args={"momentum": 0.9},
             learning_rate=LEARNING_RATE,
@@ -108,18 +108,18 @@ class Trainings:
         batch: int | None = None,
         **changes: Any,
     ) -> Trained:
-        """Train; a step is a batch of all rows unless told otherwise.
+        """Run a training; by default, a step is one batch of all rows.
 
         Args:
-            name: Of the training.
-            launcher: One that is really started, as `TORCHRUN`; forks otherwise.
-            processes: One or two, without a launcher.
-            batch: How many rows.
-            changes: Keys of the config.
+            name: Name of the training.
+            launcher: Launcher to start as a process, such as `TORCHRUN`; None for forks.
+            processes: Number of processes without a launcher, one or two.
+            batch: Number of rows in a batch.
+            changes: Changed keys of the config.
         """
         if name not in self._done:
             file = self.config(name, batch or self.rows, **changes)
-            # (DeepSpeed's first run with several processes compiles a library.)
+            # DeepSpeed's first run with several processes compiles a library, which takes long.
             if processes == 2:
                 train_with_two_processes(file, cwd=self._folder, timeout=800)
             else:
@@ -131,7 +131,7 @@ class Trainings:
 
 @contextmanager
 def launched(command: list[str], output: Path, **variables: str) -> Iterator[Popen[bytes]]:
-    """Run a command that writes to a file; whatever is left of it ends with the block."""
+    """Run a command with its output in a file; its remaining processes end with the block."""
     with (
         output.open("w") as stream,
         Popen(
@@ -147,12 +147,12 @@ def launched(command: list[str], output: Path, **variables: str) -> Iterator[Pop
             yield process
         finally:
             if process.poll() is None:
-                # (torchrun hands on to its workers what it can catch.)
+                # torchrun passes this signal on to its workers.
                 os.killpg(process.pid, signal.SIGTERM)
 
 
 def waits(config: Path, rank: int, running: Sequence[Popen[bytes]]) -> int:
-    """The process that stopped where ``WAIT`` told it to, once it has."""
+    """Wait until a process has stopped at the step in ``WAIT``, and return its process id."""
     file = config.with_name(f"waits-{rank}")
     until = time.monotonic() + 300
     while not (file.exists() and file.read_text()):
@@ -163,9 +163,9 @@ def waits(config: Path, rank: int, running: Sequence[Popen[bytes]]) -> int:
 
 
 def same_training(found: Trained, expected: Trained, step: int = STEPS) -> None:
-    """Assert that two trainings took the same steps up to this one."""
+    """Assert that two trainings made the same steps up to a step."""
     same_log(found, expected, step)
-    # Gradient descent from zero: what the first step changed is the gradient.
+    # With gradient descent from zero, the weights after the first step show the gradient.
     same_adapter(found.adapter(1), expected.adapter(1), 1e-5 * LEARNING_RATE)
     same_adapter(found.adapter(step), expected.adapter(step))
 
@@ -173,7 +173,7 @@ def same_training(found: Trained, expected: Trained, step: int = STEPS) -> None:
 def same_log(
     found: Trained, expected: Trained, step: int = STEPS, names: Sequence[str] = LOGGED
 ) -> None:
-    """Assert that two logs say the same up to a step."""
+    """Assert that two logs agree up to a step."""
     ours, theirs = found.log(step), expected.log(step)
     assert len(ours) == len(theirs) == step
     for one, other in zip(ours, theirs, strict=True):
@@ -185,7 +185,7 @@ def same_log(
 def same_adapter(
     found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], within: float = 1e-5
 ) -> None:
-    """Assert that two adapters are the same within what float32 adds up to."""
+    """Assert that two adapters are equal up to the rounding errors of float32."""
     assert found.keys() == expected.keys()
     for name, values in found.items():
         assert torch.allclose(values, expected[name], rtol=0, atol=within), name

@@ -1,4 +1,4 @@
-"""The script that makes the tiny base, which is in no package."""
+"""The script that makes the tiny base, loaded from its file because it is in no package."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Tiny random models with the architecture and the chat template's structure of real families.
+"""Tiny random models with the architectures and chat templates of real families.
 
-The templates are written here, not the vendors': they have what matters for tokens, such as
-Qwen3's empty thought and Llama-3's header with its date.
+The templates are our own, not the vendors', but they have the parts that affect tokens, such as
+Qwen3's empty thought and Llama-3's header with a date.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def save_family(family: str, tiny_model: Path, folder: Path) -> Path:
 
     Args:
         family: ``mistral``, ``qwen3`` or ``llama3``.
-        tiny_model: Whose vocabulary it takes.
-        folder: Where to.
+        tiny_model: Model whose vocabulary is used.
+        folder: The folder to write.
     """
     import torch
     import transformers as hf
@@ -78,7 +78,7 @@ def _tokenizer(family: str, tiny_model: Path) -> Any:
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     template = None
     if family == "qwen3":
-        # No beginning of text, and marks of a thought that are ordinary tokens.
+        # No beginning-of-text token, and the marks of a thought are ordinary tokens.
         bpe.post_processor = processors.ByteLevel(trim_offsets=False)
         bpe.add_special_tokens(["<|endoftext|>"])
         bpe.add_tokens([AddedToken("<think>"), AddedToken("</think>")])

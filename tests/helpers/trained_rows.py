@@ -1,4 +1,4 @@
-"""The tokens that are trained, as Axolotl loads them, and those that lm-eval's `hf` scores."""
+"""The tokens that Axolotl trains on, and those that lm-eval's `hf` scores."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ Trained = Callable[..., list[dict[str, Any]]]
 
 @contextmanager
 def trained_rows(file: Path) -> Iterator[Trained]:
-    """A function that loads a config's training rows as `axolotl train` does, in the file's order.
+    """Yield a function that loads a config's training rows as `axolotl train` does.
+
+    The rows keep the order of the file.
 
     Args:
-        file: Where the config is written.
+        file: File to which the config is written.
     """
     from axolotl.cli.config import load_cfg
     from axolotl.common.datasets import load_datasets
@@ -50,7 +52,7 @@ def hf_scorer(model: Path, **arguments: Any) -> Any:
 
 
 def special_ids(model: Path) -> set[int]:
-    """All that its tokenizer does not take for text."""
+    """The ids of all tokens of a model's tokenizer that are not text."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -64,12 +66,12 @@ def label_requests(
     manager: Callable[[Path], TaskManager] = task_manager,
     **chat: Any,
 ) -> dict[str, tuple[str, str]]:
-    """What the real tasks ask for the label of each train row, by row.
+    """The requests of the real tasks for the true label of each train row.
 
-    The rows stand in for the test file, so that the same rows are trained and scored.
+    The train rows replace the test file, so that the same rows are trained and scored.
 
     Returns:
-        Row id to (context, continuation) of its own label.
+        The pair (context, continuation) of a row's label, by row id.
     """
     shutil.copytree(data.path, place)
     questions = [{**row, "messages": row["messages"][:1]} for row in rows]
@@ -78,7 +80,7 @@ def label_requests(
     manifest = json.loads((place / "manifest.json").read_text())
     manifest["files"]["test.jsonl"] = file_sha256(file)
     (place / "manifest.json").write_text(json.dumps(manifest))
-    # (Of several tasks, the one of these rows.)
+    # The folder may have several tasks; this is the one of these rows.
     setting = rows[0]["dataset"], rows[0]["axis"]
     declared = data.declaration
     naming = declared.task_name if data.order == "label_first" else declared.twin_name
@@ -90,7 +92,7 @@ def label_requests(
     for request in task.instances:
         row = written[request.doc["id"]]
         if request.request_type == "generate_until":
-            # A model that writes exactly what it was trained on.
+            # The answer of a model that writes exactly its training target.
             request.resps = [" " + row["messages"][1]["content"]]
         elif request.idx == row["label"] - (data.order == "label_first"):
             asked[row["id"]] = request.args
@@ -98,7 +100,7 @@ def label_requests(
 
 
 def with_chat_template(values: dict[str, Any], **more: str) -> dict[str, Any]:
-    """The config with Axolotl's own strategy for chat models."""
+    """A config with Axolotl's strategy for chat models."""
     for name in ("datasets", "test_datasets"):
         for entry in values.get(name, []):
             entry |= {"type": "chat_template", "field_messages": "messages", **more}

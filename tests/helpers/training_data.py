@@ -1,4 +1,4 @@
-"""A data folder small enough to train on in a test, and a config that does."""
+"""A data folder small enough for training in a test, and a config for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def build_data(
     first_label: int = 0,
     group_size: int = 1,
 ) -> DataFolder:
-    """A real data folder whose labels can be read from one word of the response."""
+    """Build a data folder whose labels follow from one word of the response."""
     ratings = folder.with_name(f"{folder.name}.ratings.jsonl")
     write_records(
         ratings,
@@ -64,7 +64,7 @@ def _rating(number: int, texts: list[str] | None, first_label: int, group_size: 
 
 
 def config(model: Path, data: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    """An Axolotl config that trains in seconds; a change to None leaves the key out."""
+    """An Axolotl config that trains in seconds; a key that is changed to None is left out."""
     entry = {"ds_type": "json", "type": "regreason_plugin.train.strategy", "split": "train"}
     values = {
         "base_model": str(model),
@@ -96,14 +96,14 @@ def config(model: Path, data: Path, output: Path, **changes: Any) -> dict[str, A
         "attn_implementation": "sdpa",
         "seed": 1,
         "save_strategy": "no",
-        "dataset_num_proc": 0,  # in this process: a pool takes a second
+        "dataset_num_proc": 0,  # in this process, because starting a pool takes a second
     }
     values |= changes
     return {key: value for key, value in values.items() if value is not None}
 
 
 def write_config(path: Path, values: dict[str, Any]) -> Path:
-    """Save a config as a user would."""
+    """Write a config as a YAML file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""A plugin beside ours: notes which rows a process reads, and lets a test kill it at a step."""
+"""A second plugin that records the rows that a process reads and can stop it at a step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from transformers import TrainerCallback
 
 
 class WatchingPlugin(BasePlugin):
-    """Writes ``rows-RANK.jsonl`` beside the model, a line a batch: its rows, without padding.
+    """Writes ``rows-RANK.jsonl`` next to the model's folder: one line per batch, without padding.
 
-    ``WAIT="STEPS RANK ..."`` in the environment has these ranks wait once they have made so
-    many steps, after they wrote their process id to ``waits-RANK``.
+    With ``WAIT="STEPS RANK ..."`` in the environment, these ranks write their process id to
+    ``waits-RANK`` after this many steps and then wait, so that a test can kill them.
     """
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """Listen to the model, and wait if asked to."""
+        """Add callbacks that record the model's inputs and wait if ``WAIT`` says so."""
         folder, rank = Path(cfg.output_dir).parent, os.environ.get("RANK", "0")
         rows = (folder / f"rows-{rank}.jsonl").open("a", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The area under the ROC curve: its value and jackknife against scikit-learn's."""
+"""The area under the ROC curve and its jackknife, compared with scikit-learn."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Array = NDArray[np.float64]
 
 
 def area(labels: Array, scores: Array) -> float:
-    """scikit-learn's; NaN where a label is missing."""
+    """scikit-learn's area; NaN if a label is missing."""
     if len({*labels.tolist()}) < 2:
         return np.nan
     return float(roc_auc_score(labels == 2, scores))
 
 
 documents = st.lists(
-    # Few scores, so that many are equal.
+    # Only few different scores, so that many are equal.
     st.tuples(st.integers(1, 2), st.integers(-3, 3), st.integers(0, 4)),
     min_size=1,
     max_size=30,

@@ -1,4 +1,4 @@
-"""Calibration against other formulas, pair by pair, and on models whose truth is known."""
+"""Calibration compared with other formulas, pair by pair, and on models with known truth."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ HEAVY = np.repeat(np.arange(104), [50] * 4 + [1] * 100)
 
 
 def of_documents(confidences: Array, correct: Array, member: Integers) -> Statistic:
-    """Not in percent."""
+    """`miscalibration` without the factor for percent."""
     place = np.unique(member, return_inverse=True)[1]
     values, influence = miscalibration(confidences, correct.astype(float), place)
     return Statistic(values / 100, influence / 100)
 
 
 def by_pairs(confidences: Array, correct: Array, member: Integers) -> float:
-    """A double loop over the documents of each bin; NaN where no pair is of different groups."""
+    """The same value by a double loop over each bin; NaN if no pair has different groups."""
     count, value, any_pair = len(confidences), 0.0, False
     bins = [max(math.ceil(one * 15), 1) for one in confidences]
     for which in set(bins):
@@ -63,7 +63,7 @@ documents = st.lists(
 )
 
 
-# (Nine of 25 are right at a confidence of a third, or all at one of 0.97: influences are raised.)
+# Nine of 25 correct at a confidence of a third, or all at 0.97: the influences are scaled up.
 @example([(0.32, place % 11 in (0, 3, 4, 6), place // 2) for place in range(25)])
 @example([(0.96 + 0.01 * (place % 3), True, place // 2) for place in range(25)])
 @given(documents)
@@ -87,7 +87,7 @@ def test_value_and_jackknife_are_those_of_pairs_of_documents(
 
 
 def raised(confidences: Array, correct: Array, member: Integers, influence: Array) -> float:
-    """By how much the error of a calibrated model, summed over pairs of documents, is above it."""
+    """The factor by which influences are scaled up, from a sum over pairs of documents."""
     names, count = np.unique(member), len(member)
     variance = (influence**2).sum() / max(len(names) * (len(names) - 1), 1)
     bins, least = bins_of(confidences), 0.0
@@ -103,8 +103,8 @@ def raised(confidences: Array, correct: Array, member: Integers, influence: Arra
 
 
 def test_groups_of_one_give_the_debiased_estimate_of_the_literature() -> None:
-    # Kumar, Liang and Ma (2019), definition 4.3, and Ferro and Fricker (2012), equation 9: one
-    # confidence a bin; the variance of each bin's accuracy is taken off its squared gap.
+    # Kumar, Liang and Ma (2019), definition 4.3, and Ferro and Fricker (2012), equation 9, with
+    # one confidence per bin: the squared gap of each bin minus the variance of its accuracy.
     random = np.random.default_rng(0)
     confidences = random.choice([0.3, 0.5, 0.7, 0.9], 200)
     correct = (random.random(200) < confidences - 0.1).astype(float)
@@ -119,7 +119,7 @@ def test_groups_of_one_give_the_debiased_estimate_of_the_literature() -> None:
 
 def test_ten_points_everywhere_are_one_percent() -> None:
     confidences, correct = np.array([0.35] * 4 + [0.6] * 4), np.array([0, 0, 0, 1, 0, 0, 1, 1])
-    # Groups that hold every bin's accuracy, so that no chance is to be taken off.
+    # Each group has every bin's accuracy, so there is no variance to subtract.
     member = np.repeat([0, 1, 2], 8)
     found = miscalibration(np.tile(confidences, 3), np.tile(correct, 3).astype(float), member)
     assert found.values == pytest.approx(np.ones(1))
@@ -128,7 +128,7 @@ def test_ten_points_everywhere_are_one_percent() -> None:
 def test_undefined_where_no_bin_holds_two_groups() -> None:
     found = of_documents(np.array([0.3, 0.31, 0.9]), np.array([0.0, 1.0, 1.0]), np.array([0, 0, 1]))
     assert np.isnan(found.values).all()
-    # Of two groups in one bin neither can be left out.
+    # With two groups in one bin, neither can be left out.
     found = of_documents(np.array([0.3, 0.31]), np.array([0.0, 1.0]), np.array([0, 1]))
     assert found.values == pytest.approx(np.array([0.3 * (0.31 - 1)]))
     assert np.isnan(found.influence).all()
@@ -137,9 +137,9 @@ def test_undefined_where_no_bin_holds_two_groups() -> None:
 def answers(
     random: np.random.Generator, kind: str, member: Integers, over: float, alike: bool
 ) -> tuple[Array, Array]:
-    """Confidences, and what is right with a probability of so much less than them.
+    """Confidences, and answers whose probability of being correct is lower by ``over``.
 
-    Documents of a group depend on each other; where they are alike, they are all the same.
+    Documents of a group are correlated; with ``alike`` they are all equal.
     """
     of_group = random.normal(size=(2, member.max() + 1))[:, member]
     own = random.normal(size=(2, len(member)))
@@ -170,7 +170,7 @@ def test_it_is_unbiased(member: Integers, kind: str, over: float) -> None:
         for _ in range(1000)
     ]
     error = np.std(values) / len(values) ** 0.5
-    # Of a bin with a single group nothing is known: its gap is taken for none.
+    # A bin with a single group gives no information, so its gap counts as zero.
     assert abs(np.mean(values) - over**2) < 4 * error + 0.02 * over**2
 
 
@@ -220,14 +220,14 @@ def sums_by_bin(confidences: Array, correct: Array) -> Array:
 
 
 def test_expected_ece_is_the_mean_over_all_outcomes() -> None:
-    # Ten documents in two bins: each of the 1024 outcomes, by its probability.
+    # Ten documents in two bins: the sum over all 1024 outcomes, weighted by their probabilities.
     confidences = np.array([0.47, 0.48, 0.5, 0.51, 0.52, 0.53, 0.94, 0.96, 0.98, 0.99])
     outcomes = np.array(list(itertools.product([0.0, 1.0], repeat=10)))
     chance = np.where(outcomes == 1, confidences, 1 - confidences).prod(axis=1)
     errors = [ece_of_sums(sums_by_bin(confidences, outcome)) for outcome in outcomes]
     found = expected_ece(sums_by_bin(confidences, outcomes[0])[None], np.ones(1))
     assert found[0] == pytest.approx(chance @ errors, rel=0.005)
-    # With one confidence a bin it is exact.
+    # With one confidence per bin, the formula is exact.
     confidences = np.array([0.5] * 7 + [0.95] * 3)
     chance = np.where(outcomes == 1, confidences, 1 - confidences).prod(axis=1)
     errors = [ece_of_sums(sums_by_bin(confidences, outcome)) for outcome in outcomes]
@@ -260,7 +260,7 @@ def test_design_effect_of_copies_and_of_independent_documents() -> None:
     random = np.random.default_rng(6)
     gaps, bins = random.normal(size=90), np.zeros(90, dtype=np.int64)
     assert design_effect(gaps, bins, np.arange(90)) == pytest.approx(1)
-    # Four copies of each: (4 x 90 - 1) / (90 - 1), from the two sums of squares.
+    # With four copies of each document, the sums of squares give (4 x 90 - 1) / (90 - 1).
     copies = design_effect(np.repeat(gaps, 4), np.repeat(bins, 4), np.repeat(np.arange(90), 4))
     assert copies == pytest.approx(359 / 89)
     assert design_effect(gaps, bins, np.zeros(90, dtype=np.int64)) == 1
@@ -268,7 +268,7 @@ def test_design_effect_of_copies_and_of_independent_documents() -> None:
 
 
 def test_design_effect_is_that_of_the_intraclass_correlation() -> None:
-    # 1 + (5 - 1) x 0.3 = 2.2, for groups of five that lie in one bin each.
+    # 1 + (5 - 1) x 0.3 = 2.2, for groups of five documents, each group in one bin.
     random = np.random.default_rng(7)
     member = np.repeat(np.arange(4000), 5)
     shared = random.normal(size=4000)[member]

@@ -1,4 +1,4 @@
-"""The metrics against hand-made figures, other libraries and other formulas."""
+"""The metrics compared with figures by hand, other libraries and other formulas."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ERRORS = {
 
 
 def aggregate(documents: list[tuple[int, list[float], str]], name: str) -> object:
-    """A metric over documents as lm-eval would compute it."""
+    """Compute a metric over documents as lm-eval does."""
     items = [label_metrics.document_metrics(*document)[name] for document in documents]
     return (VALUES | {f"{key}_stderr": error for key, error in ERRORS.items()})[name](items)
 
@@ -66,7 +66,7 @@ def test_keys_are_those_of_the_design() -> None:
 
 
 def test_one_document_by_hand() -> None:
-    # Probabilities 1/2, 1/4, 1/8, 1/16, 1/16 after normalising; the right label is 2.
+    # Probabilities 1/2, 1/4, 1/8, 1/16, 1/16 after normalising; the true label is 2.
     scores = [math.log(p) for p in (0.4, 0.2, 0.1, 0.05, 0.05)]
     found = label_metrics.document_metrics(2, scores, "g")
     assert found["acc"] == 0.0
@@ -82,10 +82,10 @@ def test_one_document_by_hand() -> None:
 
 
 def test_ece_by_hand() -> None:
-    # Two documents in the bin (0.6, 0.667], one right; one in the last bin, right.
+    # Two documents in the bin (0.6, 0.667], one of them correct; one correct in the last bin.
     items = [(0.62, 1.0, "a"), (0.66, 0.0, "b"), (1.0, 1.0, "c")]
     assert label_metrics.ece(items) == pytest.approx(2 / 3 * abs(0.64 - 0.5) + 0.0)
-    # A bin's right edge belongs to it.
+    # The upper edge of a bin belongs to it.
     assert label_metrics.ece([(3 / 15, 0.0, "a"), (3 / 15 + 1e-9, 1.0, "b")]) == pytest.approx(
         (3 / 15 + 1 - 3 / 15) / 2
     )
@@ -116,8 +116,8 @@ def test_values_against_scikit_learn_and_scipy() -> None:
 
 @pytest.mark.parametrize("name", sorted(ERRORS))
 def test_errors_equal_a_jackknife_of_the_metric_itself(name: str) -> None:
-    # 200 documents in 60 groups: the vectorised formulas must give what computing the
-    # metric 60 times, without one group each, gives.
+    # With 200 documents in 60 groups, the vectorised formulas must equal computing the metric 60
+    # times, each time without one group.
     documents = random_documents(1)
     groups = sorted({group for _, _, group in documents})
     without = np.array(
@@ -144,7 +144,7 @@ def test_error_of_a_mean_with_groups_of_one_is_the_usual_one() -> None:
 def test_documents_that_fail_together_widen_the_error() -> None:
     documents = random_documents(3, documents=100)
     alone = [(label, scores, f"{n}") for n, (label, scores, _) in enumerate(documents)]
-    # Every document four times, in its group: no more is known than before.
+    # Four copies of every document in its group add no information.
     fourfold = [document for document in alone for _ in range(4)]
     for name in ("acc", "nll", "qwk", "macro_f1", "spearman", "ece"):
         once = aggregate(alone, f"{name}_stderr")
@@ -152,7 +152,7 @@ def test_documents_that_fail_together_widen_the_error() -> None:
 
 
 def test_error_covers_the_truth() -> None:
-    # The true accuracy of groups that are right or wrong as a whole is 0.6.
+    # Each group is correct or wrong as a whole; the true accuracy is 0.6.
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(400):
@@ -192,7 +192,7 @@ def test_undefined_is_none_and_counted() -> None:
 
 def test_no_error_from_one_group_or_where_a_group_decides() -> None:
     assert label_metrics.mean_stderr([(1.0, "a"), (0.0, "a")]) == "N/A"
-    # Without group 2 all labels are the same.
+    # Without group 2, all labels are the same.
     assert label_metrics.qwk_stderr(pairs([3, 3, 3, 4], [1, 3, 5, 4])) == "N/A"
 
 

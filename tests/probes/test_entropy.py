@@ -1,4 +1,4 @@
-"""The entropies against scipy and against cases that can be worked out by hand."""
+"""The entropies compared with scipy and with cases that are solved by hand."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_activation_entropies_know_no_scale(width: int, seed: int, scale: float)
 
 
 def test_massive_units_leave_the_primary_activation_entropy_alive() -> None:
-    """One unit is 1000 times the others, as in a real model's residual stream."""
+    """One unit is 1000 times as large as the others, as in a real model's residual stream."""
     hidden = normal(20, 576)
     hidden[:, 507] = 1000.0
     size = hidden.double().abs().numpy()
@@ -103,7 +103,7 @@ def test_massive_units_leave_the_primary_activation_entropy_alive() -> None:
     found = activation_entropies(hidden)[PRIMARY_ACTIVATION].numpy()
     assert found == pytest.approx(expected, rel=1e-5)
     assert 0.3 < found.min() < found.max() < 0.5
-    # A softmax is dead, whether over the state or over the state divided by its root mean square.
+    # The entropy of a softmax is nearly 0, with or without division by the root mean square.
     root_mean_square = np.sqrt((size**2).mean(axis=-1, keepdims=True))
     for state in (hidden.double().numpy(), hidden.double().numpy() / root_mean_square):
         assert entropy(softmax(state, axis=-1), axis=-1).max() / math.log(576) < 1e-6
@@ -139,7 +139,7 @@ def test_renyi_entropies(seed: int, alpha: float) -> None:
     x = states.double().numpy()
     x = x - x.mean(axis=0)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
-    # The last of the nine eigenvalues is 0 by centring.
+    # Centring makes the smallest of the nine eigenvalues 0.
     w = np.linalg.eigvalsh(x @ x.T / 9)[1:]
     expected = np.log((w**alpha).sum()) / (1 - alpha) / math.log(9)
     assert float(matrix_entropy(states[None], alpha=alpha)) == pytest.approx(expected, rel=1e-3)

@@ -1,4 +1,4 @@
-"""The probes against the slow reference: one prompt at a time, float64, formulas written out."""
+"""The probes compared with a slow reference: prompt by prompt, in float64, formulas written out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from regreason_plugin.evaluate.model import RegReasonHF
 pytestmark = pytest.mark.integration
 
 CHOICES = [10, 11, 12, 13, 14]
-LENGTHS = [37, 2, 9, 1, 50, 3, 20]  # shorter and longer than D = 32 and the window of 16
+LENGTHS = [37, 2, 9, 1, 50, 3, 20]  # below and above D = 32 and the window of 16
 
 
 def prompts() -> list[list[int]]:
@@ -42,7 +42,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
         if value is None:
             assert found[name] is None, name
         else:
-            # Entropies that are 0 are so up to rounding.
+            # Entropies of 0 are 0 up to rounding.
             assert found[name] == pytest.approx(value, rel=1e-5, abs=2e-6), name
 
 
@@ -67,7 +67,7 @@ def test_packed_in_any_company_is_the_reference(family: str) -> None:
     for number in range(4):
         conversation = [1, *(rng.randrange(5, VOCABULARY) for _ in range(10 + 7 * number))]
         for question in range(3):
-            # Labels of two tokens that part at the second: it is decided after the first.
+            # Labels of two tokens that differ in the second, so the decision is after the first.
             context = [*conversation, 30 + question, 31]
             asked += [((f"{number}{question}", str(c)), context, [9, c]) for c in CHOICES]
     lm = RegReasonHF(model, tokenizer=tokenizer(), batch_size=3, probe="all")
@@ -104,7 +104,7 @@ def test_uniform_and_certain_outputs() -> None:
 
 
 def test_the_same_prompt_of_one_token_over_and_over() -> None:
-    # Embeddings that are all equal have no directions; one token has nothing to compare.
+    # Embeddings that are all equal have no direction; one token cannot be compared.
     model = random_model("llama")
     found = probes.measure(model, torch.tensor([[5] * 12]), probe="matrix")
     assert found[0]["matrix_entropy_by_layer"][0] == 0.0

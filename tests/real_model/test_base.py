@@ -1,4 +1,4 @@
-"""SmolLM2 out of its package: the Hub's tokens, text that ends, weights that are the file's."""
+"""SmolLM2 from its package: the Hub's tokens, text that ends, and the weights of the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from regreason_plugin.base.tokenizer import gguf_tokenizer
 from regreason_plugin.cli import main
 from regreason_plugin.data_folder.folder import DataFolder
 
-# Of the Hub's tokenizer.json, as its page shows it.
+# sha256 of the Hub's tokenizer.json, as shown on its page.
 HUB_TOKENIZER = "9ca9acddb6525a194ec8ac7a87f24fbba7232a9a15ffa1af0c1224fcd888e47c"
 
 pytestmark = [
@@ -27,14 +27,14 @@ pytestmark = [
     pytest.mark.real_model,
     pytest.mark.slow,
     pytest.mark.skipif(
-        not package_installed(), reason="no package with SmolLM2: `make real-model` installs it"
+        not package_installed(), reason="the package with SmolLM2 is missing: run `make real-model`"
     ),
 ]
 
 
 @pytest.fixture(scope="module")
 def folders(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folder that the command writes, by type of the weights."""
+    """The folders that the command writes, by the type of the weights."""
     if json.loads((smollm2 / "origin.json").read_text())["source"] != "package":
         pytest.skip("the folder that REGREASON_TEST_SMOLLM2 names is not from the package")
     place = tmp_path_factory.mktemp("models")
@@ -70,7 +70,7 @@ def test_tokens_are_the_same_everywhere(folders: dict[str, Path], dtype: str) ->
         *("<|endoftext|>", "<|im_start|>", "<|im_end|>")
     ]
     assert tokenizer.model_max_length == 8192
-    # Nothing is put before a text, each digit is a token, and so are two line ends.
+    # No token is put before a text; each digit is one token, and two line ends are one token.
     assert tokenizer("\n\n31").input_ids == [1116, 35, 33]
     assert len(tokenizer) == AutoConfig.from_pretrained(folder).vocab_size == 49152
 
@@ -94,7 +94,7 @@ def test_it_answers_and_ends_by_itself(folders: dict[str, Path], dtype: str) -> 
 
 
 def test_the_weights_are_those_of_the_file(folders: dict[str, Path], gguf_file: Path) -> None:
-    """As the gguf package takes them apart; bfloat16 is float32, rounded."""
+    """The weights equal those that the gguf package dequantises; bfloat16 is rounded float32."""
     from gguf import GGUFReader, dequantize
 
     full, rounded = (load_file(folders[x] / "model.safetensors") for x in ("float32", "bfloat16"))
@@ -118,7 +118,7 @@ def test_the_card_says_that_these_are_not_the_hubs_weights(folders: dict[str, Pa
         card = (folder / "README.md").read_text()
         origin = json.loads((folder / "origin.json").read_text())
         assert origin["gguf_sha256"] in card
-        assert f"4-bit ones, taken apart into {dtype}" in card
+        assert f"4-bit weights, dequantised to {dtype}" in card
         assert "license: apache-2.0\n" in card
 
 

@@ -1,4 +1,4 @@
-"""The probes on a real model: the formulas over `output_hidden_states`, alive in every block."""
+"""On a real model, probes equal formulas over `output_hidden_states` and vary in every block."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CHOICES = (33, 34, 35)
 
 
 class Measured(NamedTuple):
-    """One prompt: hidden states ``[L, T, D]`` of blocks 0 to L - 1, after the last block ``[T, D]``
-    and the final norm, logits ``[L + 1, V]`` at the last token, and what is measured there."""
+    """One prompt: hidden states ``[L, T, D]`` of blocks 0 to L - 1, those after the last block and
+    the final norm ``[T, D]``, and at the last token the logits ``[L + 1, V]`` and the probes."""
 
     states: Any
     normed: Any
@@ -52,7 +52,7 @@ def measured(request: pytest.FixtureRequest, smollm2: Path) -> list[Measured]:
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         with torch.no_grad():
             out = model(ids, output_hidden_states=True, logits_to_keep=1)
-            # (The last of them is after the final norm.)
+            # The last of them is after the final norm.
             *states, normed = (layer[0] for layer in out.hidden_states)
             lens = [head(norm(layer[-1])) for layer in states]
             logits = torch.stack([*lens, out.logits[0, -1]])
@@ -95,7 +95,7 @@ def test_matrix_entropies_are_those_of_all_tokens(measured: list[Measured]) -> N
 
 
 def test_every_definition_is_alive_in_every_block(measured: list[Measured]) -> None:
-    # (Seen through head and norm, some early blocks are nearly sure of one token.)
+    # Through norm and head, some early blocks are nearly certain of one token.
     for name, least, most in (
         ("activation_entropy", 0.01, 1.0),
         ("activation_entropy_square", 0.01, 1.0),
@@ -106,7 +106,7 @@ def test_every_definition_is_alive_in_every_block(measured: list[Measured]) -> N
         by_block = by_layer[:, 1:] / most
         assert by_block.shape == (len(measured), BLOCKS)
         assert least < by_block.min() <= by_block.max() < 0.99, name
-        # Prompts differ by more than rounding in each block, and so do blocks.
+        # Prompts differ by more than rounding errors in each block, and so do blocks.
         assert by_block.std(axis=0).min() > 1e-4, name
         assert by_block.mean(axis=0).std() > 1e-3, name
 
@@ -118,13 +118,13 @@ def test_the_primary_definition_keeps_its_rule_in_every_middle_block(
     middle = by_layer[:, middle_blocks(BLOCKS)]
     assert middle.shape == (len(measured), 11)
     assert 0.01 < middle.min() < middle.max() < 0.99
-    # It says something: documents differ by more than rounding, and so do blocks.
+    # Documents and blocks differ by more than rounding errors, so the probe carries information.
     assert middle.mean(axis=1).std() > 1e-3
     assert middle.mean(axis=0).std() > 1e-3
 
 
 def test_a_softmax_over_the_state_is_dead(measured: list[Measured]) -> None:
-    """Why it is no definition any more, with and without the division by the root mean square."""
+    """The reason why this is no longer a definition, with or without the root mean square."""
     states = np.stack([one.states[10:21, -1] for one in measured])
     for state, most in (
         (states, 1e-6),

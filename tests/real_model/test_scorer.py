@@ -1,4 +1,4 @@
-"""`regreason-hf` and `predict` against `hf` on a real model, in float32."""
+"""`regreason-hf` and `predict` compared with `hf` on a real model, in float32."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def hf(smollm2: Path) -> HFLM:
 
 
 def ours(hf: HFLM) -> RegReasonHF:
-    """On the same weights, which are read once."""
+    """`regreason-hf` on the weights that `hf` has loaded."""
     return RegReasonHF(hf.model, tokenizer=hf.tokenizer, device="cpu", batch_size=2)
 
 
 def scores(sample: dict[str, Any]) -> list[float]:
-    """The labels' log-likelihoods."""
+    """The log-likelihoods of the labels."""
     return [float(one[0][0]) for one in sample["resps"]]
 
 
 def check_scores(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> None:
     theirs, mine = (np.array([scores(one) for one in samples]) for samples in (expected, found))
     assert np.abs(theirs - mine).max() < 1e-4
-    # Documents and labels differ by far more, or this would say little.
+    # Documents and labels differ by far more, so the comparison is meaningful.
     assert theirs.std(axis=0).min() > 1e-2
     assert theirs.std(axis=1).min() > 1e-2
 
@@ -83,7 +83,7 @@ def test_three_axes_of_a_conversation_are_scored_in_one_row(
 
 
 def check_packed(lm: RegReasonHF, data: DataFolder) -> None:
-    """What prompts share (a conversation, a premise) is read once, and so is what labels share."""
+    """Check that shared prefixes (a conversation, a premise, a label's start) are read once."""
     assert lm.scorer.packs
     prompts = [row.messages[0].content for row in data.rows(TEST)]
     alone = sum(len(lm.tokenizer(prompt).input_ids) for prompt in prompts)

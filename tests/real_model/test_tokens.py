@@ -1,4 +1,4 @@
-"""What is trained is what is scored, for a byte-level BPE and a ChatML template of a real model."""
+"""Trained tokens equal scored tokens, with a real model's byte-level BPE and ChatML template."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from regreason_plugin.data_folder.folder import DataFolder
 pytestmark = pytest.mark.integration
 
 END = 2
-# What its template puts before a user's message that has no system line.
+# The template puts this before a user's message if there is no system message.
 SYSTEM = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
     "<|im_end|>\n<|im_start|>user\n"
@@ -38,7 +38,7 @@ SYSTEM = (
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trained]:
     monkeypatch.setenv("AXOLOTL_TEE_STDOUT", "0")
-    # Nobody reads them again; `datasets` saves in a fresh process, which takes seconds.
+    # No test reads the saved rows, and `datasets` saves in a new process, which takes seconds.
     from axolotl.utils.data import sft
 
     monkeypatch.setattr(sft, "save_preprocessed_dataset", lambda *_: None)
@@ -52,7 +52,7 @@ def scorer(smollm2: Path) -> Any:
 
 
 def own_tasks(data: DataFolder, folder: Path, place: Path) -> TaskManager:
-    """Of the sentence pairs, which are no task of ours."""
+    """A task manager with the task of the sentence pairs, which is not a built-in task."""
     kind = "_label_first.yml" if data.order == "label_first" else "_explanation_first.yml"
     name = "nli" if data.order == "label_first" else "nli-gen"
     write_task(data, folder, kind, name)
@@ -108,13 +108,13 @@ def test_trained_tokens_are_the_scored_tokens(
 
 
 def check(row: Any, ids: Any, asked: tuple[str, str], scorer: Any, *, chat: bool) -> None:
-    """One row, as it is trained, against the request that is made of it."""
+    """Compare a row's trained tokens with the request for the row."""
     tokenizer = scorer.tokenizer
     special = set(tokenizer.added_tokens_decoder)
     scored = list(chain(*scorer._encode_pair(*asked)))
     assert ids["input_ids"][: len(scored)] == scored
     prompt, target = (message["content"] for message in row["messages"])
-    # The loss begins where the prompt ends, and covers all the rest up to the end of text.
+    # The loss covers everything after the prompt, up to and including the end of text.
     if chat:
         start = len(scorer.tok_encode(scorer.apply_chat_template([row["messages"][0]])))
         whole = scorer.apply_chat_template([row["messages"][0]]) + target
@@ -128,7 +128,7 @@ def check(row: Any, ids: Any, asked: tuple[str, str], scorer: Any, *, chat: bool
     end = ids["input_ids"].index(END, start)
     assert ids["input_ids"][:end] == tokenizer.encode(whole, add_special_tokens=False)
     assert ids["labels"][start : end + 1] == ids["input_ids"][start : end + 1]
-    # After its end a template writes a line's end, on which there is no loss.
+    # The template writes a line end after the end of text, which is not in the loss.
     rest = len(ids["input_ids"]) - end - 1
     assert tokenizer.decode(ids["input_ids"][end + 1 :]) == ("\n" if chat else "")
     assert ids["labels"][end + 1 :] == [-100] * rest

@@ -1,4 +1,4 @@
-"""A few steps of training a real model, its adapter merged, and text that ends by itself."""
+"""A real model: a few training steps, the merged adapter, and generated text that ends."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ SOURCE = best_source("esnli")
 END = 2
 STEPS, ROWS = 2, 6
 SHARE = 0.3
-# The same two steps of all rows, however they are cut.
+# The same two steps over all rows, divided into micro-batches in different ways.
 CUTS: dict[str, dict[str, Any]] = {
     "whole": {"micro_batch_size": ROWS},
     "accumulated": {"micro_batch_size": 1, "gradient_accumulation_steps": ROWS},
     "packed": {"micro_batch_size": 1, "sample_packing": True, "sequence_len": 400},
 }
-# Short enough to be learnt by heart in a few steps.
+# Short enough to be memorised in a few steps.
 EXPLANATION = "It says so."
 
 
 def texts(data: DataFolder, count: int) -> list[str]:
-    """The first test texts."""
+    """The texts of the first test documents."""
     pairs = {f"pair-{number}": pair["text"] for number, pair in enumerate(nli_pairs(SOURCE))}
     return [pairs[row.id] for row in data.rows(TEST)][:count]
 
 
-# --- a step, however it is cut; and merged ------------------------------------------------
+# --- a step in any division; and merged ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def values(model: Path, data: DataFolder, place: Path, **changes: Any) -> dict[s
         logging_steps=1,
         save_strategy="steps",
         save_steps=1,
-        # The first step of gradient descent is the gradient.
+        # The first step of gradient descent shows the gradient.
         optimizer="sgd",
         learning_rate=0.02,
         max_grad_norm=1e6,
@@ -131,19 +131,19 @@ def test_the_merged_model_scores_as_the_adapter_does(
 
 
 def probabilities(model: str, data: DataFolder) -> Any:
-    """Of the labels of three texts."""
+    """The label probabilities of three texts."""
     found = Classifier(model, data.path, device="cpu")(texts(data, 3))
     return np.array([list(one.probabilities.values()) for one in found])
 
 
-# --- text that ends by itself -------------------------------------------------------------
+# --- generated text that ends -------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=ORDERS)
 def learnt(
     request: pytest.FixtureRequest, smollm2: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[DataFolder, Path]:
-    """A model that has learnt one explanation by heart, and the data it was trained on."""
+    """A model that has memorised one explanation, and its training data."""
     place = tmp_path_factory.mktemp("learnt")
     order: Order = request.param
     data = nli_data(place / "data", SOURCE, order, EXPLANATION)
@@ -187,6 +187,6 @@ def test_it_writes_its_end_and_predict_stops_there(
     command = ["predict", str(table), "--out", str(out), "--model_args", arguments]
     assert main([*command, "--data", str(data.path), "--explain", "--device", "cpu"]) == 0
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    # Neither loops nor goes on to the limit of 256 tokens.
+    # The text neither loops nor goes on to the limit of 256 tokens.
     assert [row["explanation"] for row in rows] == [EXPLANATION] * len(asked)
     assert {row["label"] for row in rows} <= set(data.declaration.labels)

@@ -243,7 +243,7 @@ def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("Scale --data scale.parquet --text answer --label points", "is no name for a task"),
+        ("Scale --data scale.parquet --text answer --label points", "is not a valid task name"),
         ("regreason_a --data scale.parquet --text answer --label points", "built-in tasks'"),
         ("boolq --data scale.parquet --text answer --label points", "task or group of lm-eval"),
         ("mmlu --data scale.parquet --text answer --label points", "task or group of lm-eval"),

@@ -176,10 +176,10 @@ def test_a_config_that_is_no_yaml(
     monkeypatch.chdir(tmp_path)
     Path("config.yml").write_text("seed: 1\nbase_model: [\n")
     assert main(["check", "config.yml"]) == 2
-    assert "regreason: config.yml, line 3: is no YAML" in capfd.readouterr().err
+    assert "regreason: config.yml, line 3: is not YAML" in capfd.readouterr().err
     Path("config.yml").write_text("seed: 1\nadapter: lora\nseed: 2\n")
     assert main(["check", "config.yml"]) == 2
-    assert "config.yml, line 3, field seed: stands here twice (also line 1)" in (
+    assert "config.yml, line 3, field seed: is given twice (also on line 1)" in (
         capfd.readouterr().err
     )
     Path("config.yml").write_text("- seed\n")
