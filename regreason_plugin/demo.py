@@ -1,4 +1,7 @@
-"""`regreason demo`: the whole way on the mini benchmark, each station by its own command."""
+"""`regreason demo`: builds, trains, scores and compares on the mini benchmark.
+
+Each stage is a command that a reader could type.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,24 @@ CONFIGS = Path("axolotl_configs")
 TASKS = Path("lm_eval_tasks")
 LORA = CONFIGS / "cpu" / "lora.yml"
 BASE = CONFIGS / "cpu" / "tiny-base"
-# The folder that the shipped config names; another --out gets a copy of it.
+# The folder that the shipped config names; for another --out the demo writes a changed copy.
 SHIPPED_OUT = "runs/demo"
 
 
 def run_demo(out: Path, arms: tuple[str, ...], seed: int = 0) -> int:
-    """Run or finish the demo.
+    """Run the demo, or continue one that was stopped.
 
     Args:
-        out: Everything is written below it.
-        arms: Which arms to train; ``label_only`` is what they are compared with.
-        seed: Of the data and of the training.
+        out: Folder for all files of the demo.
+        arms: Arms to train, among them ``label_only``, the baseline.
+        seed: Seed of the data and of the training.
 
     Returns:
-        0, or 1 when a command failed.
+        0, or 1 if a command failed.
 
     Raises:
-        UserError: Not in a checkout, or Axolotl is not installed.
+        UserError: The current folder is not a checkout, Axolotl or lm_eval is not installed, or
+            ``arms`` lacks the baseline or another arm.
     """
     check_surroundings("demo")
     if "label_only" not in arms or len(arms) < 2:
@@ -43,30 +47,35 @@ def run_demo(out: Path, arms: tuple[str, ...], seed: int = 0) -> int:
 
 
 def check_surroundings(command: str) -> None:
-    """Refuse to start where configs, tasks or programs are missing.
+    """Check that the configs, task files and programs are there.
+
+    Args:
+        command: Name of the command for the message.
 
     Raises:
-        UserError: Not in a checkout, or Axolotl or lm_eval is not installed.
+        UserError: The current folder is not a checkout, or Axolotl or lm_eval is not installed.
     """
     if not (LORA.is_file() and TASKS.is_dir()):
         raise UserError(
-            f"the {command} runs in a checkout of RegReason: change into the folder that holds "
-            f"{CONFIGS}/ and {TASKS}/"
+            f"the {command} needs a checkout of RegReason as the current folder: change into the "
+            f"folder that holds {CONFIGS}/ and {TASKS}/"
         )
     for name in ("axolotl", "lm_eval"):
         if program(name) is None:
-            raise UserError(f"{name} is not installed here; `make setup` installs it")
+            raise UserError(f"{name} is not installed; `make setup` installs it")
 
 
 def default_jobs() -> int:
-    """How many stages run at once: one thread each, since a model this small gains by no more."""
+    """Number of parallel stages: one thread each, as more do not speed up so small a model."""
     return max(1, min(os.cpu_count() or 1, 4))
 
 
 def eval_command(model: Path, data: Path, results: Path, tasks: str, probe: str) -> list[str]:
-    """lm_eval's own flags; `lm_eval --model hf` without `probe` gives the same label probabilities.
+    """The command that scores an adapter of the demo.
 
-    (The labels have one token each, so that the rows that `hf` cuts off the head do not matter.)
+    It takes lm_eval's own flags. `lm_eval --model hf` without `probe` gives the same label
+    probabilities: `hf` cuts rows off the output head, which shifts the scores of all labels
+    equally, since each label is one token.
     """
     model_args = {
         "pretrained": str(BASE),
@@ -80,12 +89,12 @@ def eval_command(model: Path, data: Path, results: Path, tasks: str, probe: str)
 
 
 def base_hash() -> str:
-    """Of the tiny base model and its tokenizer."""
+    """Hash of the tiny base model and its tokenizer."""
     return hash_of(*(file_sha256(path) for path in sorted(BASE.iterdir()) if path.is_file()))
 
 
 def tasks_hash() -> str:
-    """Of the task files."""
+    """Hash of all task files."""
     files = sorted(path for path in TASKS.rglob("*.*") if path.is_file())
     return hash_of(*map(file_sha256, files))
 
@@ -166,7 +175,7 @@ def _show_result(out: Path, arms: tuple[str, ...]) -> None:
 
     console.print()
     print_comparison(load_comparison(out / "comparison.json"), console)
-    places = {
+    paths = {
         "page": out / "report.html",
         "table": out / "comparison.md",
         "numbers": out / "comparison.json",
@@ -176,11 +185,11 @@ def _show_result(out: Path, arms: tuple[str, ...]) -> None:
         "lm_eval results": out / "results",
         "logs": out / "logs",
     }
-    for what, place in places.items():
-        console.print(f"  {what:<16} {place}", highlight=False)
+    for content, path in paths.items():
+        console.print(f"  {content:<16} {path}", highlight=False)
     console.print(
-        f"\nOne seed, {len(arms)} arms, a 1M-weight model on generated text: differences this "
-        "small a study makes say little about a 7B model. Next: the README's steps by hand, "
-        "on your own text and base model.",
+        f"\nOne seed, {len(arms)} arms, a model of 1M weights, generated text: differences in so "
+        "small an experiment say little about a 7B model. Next: follow the README's steps with "
+        "your own text and base model.",
         highlight=False,
     )

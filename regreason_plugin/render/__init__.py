@@ -1,1 +1,1 @@
-"""Tables from lm-eval result folders; reads results only."""
+"""Renders a comparison as pages, figures and tables, and computes no statistic."""

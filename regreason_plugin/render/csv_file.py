@@ -1,4 +1,4 @@
-"""Lines of CSV, and a comparison as a long table for pandas, R or a spreadsheet."""
+"""Writes lines of CSV, and a comparison as a long table for pandas, R or a spreadsheet."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from regreason_plugin.comparison.finding_words import is_primary
 from regreason_plugin.render.tables import printable
 
 UNDEFINED = Difference(value=None)
-# Task, dataset, axis, documents, groups and what they are worth.
+# Task, dataset, axis, number of documents, number of groups, number of effective groups.
 Names = tuple[str, str, str, int, int | None, float]
-# A spreadsheet runs a cell that begins so, also in its full-width form. One that takes another
-# character than the comma for a separator sees cells begin where we have none.
+# A spreadsheet runs a cell that begins with one of these signs (or their full-width forms) as a
+# formula. A spreadsheet that splits at ; or | or " sees a cell begin after each of them, too.
 _FORMULA = re.compile(r"(?:^|(?<=[;,|\"]))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def csv_line(values: Iterable[str | float | None], *, spreadsheet_safe: bool = False) -> str:
     """One line of CSV, which ends with LF; None is an empty cell.
 
-    Text is written as it is, so that it can be joined and compared with where it came from.
+    Text is written unchanged by default, so that it can be joined with the table it came from.
 
     Args:
         values: The cells.
         spreadsheet_safe: Put an apostrophe before text that a spreadsheet would run as a formula,
-            and U+FFFD in place of control characters.
+            and replace control characters by U+FFFD.
     """
     safe = _for_spreadsheets if spreadsheet_safe else str
     line = io.StringIO(newline="")
-    # Python below 3.13 quotes only those ends of a line that are in its terminator, and a reader
-    # takes a carriage return without quotes for one.
+    # Python below 3.13 quotes a carriage return in a cell only if the line terminator holds one,
+    # and readers treat an unquoted carriage return as the end of the line.
     csv.writer(line, lineterminator="\r\n").writerow(
         safe(value) if isinstance(value, str) else value for value in values
     )
@@ -45,18 +45,20 @@ def _for_spreadsheets(text: str) -> str:
 
 
 def to_csv(comparison: Comparison, *, spreadsheet_safe: bool = False) -> str:
-    """A row a setting, arm and metric; the baseline among the arms, the pooled figures last.
+    """Write a comparison as CSV: one row for each setting, arm (baseline included) and metric.
 
-    Numbers have all their digits; what is undefined is empty. ``difference`` to ``role`` are of
-    the difference to the arm ``minus``, and empty for the baseline itself; ``seeds`` counts the
-    arm's. A ``role`` is ``primary``, ``family`` (corrected with the others) or ``exploratory``.
-    ``documents`` of the pooled figures is a sum; their ``groups`` are empty, as settings share
-    groups. Two arms of which neither is the baseline have a row a metric, without a score. An
-    entropy by layer has a row a ``layer``, 0 the embeddings, without a difference.
+    The pooled figures come last. Numbers have all their digits; undefined values are empty cells.
+    The columns from ``difference`` to ``role`` describe the arm's difference to the arm in the
+    column ``minus``; they are empty for the baseline itself. ``seeds`` is the arm's number of
+    seeds. ``role`` is ``primary``, ``family`` (corrected together with the other tests) or
+    ``exploratory``. In pooled rows ``documents`` is the sum over the settings, and ``groups`` is
+    empty because settings share groups. A contrast of two arms of which neither is the baseline
+    has one row for each metric, without a score. An entropy by layer has one row for each
+    ``layer`` (0 is the embeddings), without a difference.
 
     Args:
-        comparison: Whose figures.
-        spreadsheet_safe: As of `csv_line`.
+        comparison: The comparison to write.
+        spreadsheet_safe: See `csv_line`.
     """
     rows = list(_rows(comparison))
     lines = [list(rows[0]), *([*row.values()] for row in rows)]
@@ -89,7 +91,7 @@ def _of(
     scores: dict[str, dict[str, Score]],
     differences: dict[str, dict[str, Difference]],
 ) -> Iterator[dict[str, Any]]:
-    # Those compared, then those that are only described.
+    # The compared metrics first, then the metrics for which only scores exist.
     names = list(dict.fromkeys([*comparison.metrics, *scores[comparison.baseline]]))
     for arm in (comparison.baseline, *comparison.arms):
         for metric in names:

@@ -1,4 +1,4 @@
-"""The figures of a comparison that are curves: entropies by layer, and learning curves."""
+"""The curve figures of a comparison: entropies by layer, and learning curves."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from regreason_plugin.render.style import MIDDLE, SHADE, floats, legend, line_st
 
 
 def entropy_by_layer(comparison: Comparison) -> Figure | None:
-    """A panel a metric, a curve an arm."""
+    """Draw one panel for each entropy, with one curve for each arm; None without entropies."""
     if not comparison.layers:
         return None
-    # One more, for the legend.
+    # The additional panel holds the legend.
     rows, columns = rows_and_columns(len(comparison.layers) + 1, across=3)
     figure = new_figure(3.7 * columns, 1.4 + 2.75 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -43,22 +43,23 @@ def entropy_by_layer(comparison: Comparison) -> Figure | None:
     set_caption(
         figure,
         comparison,
-        "Unweighted means over the settings. h: the hidden state of D units at the deciding "
-        "position; N: tokens of the prompt.",
+        "Unweighted means over the settings. h: hidden state (D units) at the position that "
+        "decides the label; N: number of prompt tokens.",
         _middle_blocks(comparison),
     )
     return figure
 
 
 def entropy_title(metric: str) -> str:
-    """What an entropy is called above its panel."""
+    """The title of an entropy's panel."""
     return LAYER_CURVES.get(metric, (metric, ""))[0]
 
 
 def draw_entropy(axes: Axes, comparison: Comparison, metric: str) -> None:
-    """Draw one entropy by layer, a curve with its band an arm; the middle blocks are shaded.
+    """Draw one entropy by layer: a curve and its interval band for each arm.
 
-    In an SVG a curve has the id ``curve-<metric>-<number of the arm>``, its band ``band-...``.
+    The middle blocks are shaded. In an SVG a curve has the id
+    ``curve-<metric>-<number of the arm>`` and its band the id ``band-<metric>-<number>``.
     """
     axes.set_title(wrapped(entropy_title(metric), 36))
     axes.set_xlabel("depth (0 embeddings, 1 last block)")
@@ -69,7 +70,7 @@ def draw_entropy(axes: Axes, comparison: Comparison, metric: str) -> None:
     curves = [by_arm[arm] for arm in (comparison.baseline, *comparison.arms)]
     for blocks in {len(curve) - 1 for curve in curves}:
         if middle := middle_blocks(blocks):
-            # Half a block to either side, so that a single block is seen, too.
+            # The shade extends half a block to either side, so that a single block is visible.
             ends = (middle[0] - 0.5) / blocks, (middle[-1] + 0.5) / blocks
             axes.axvspan(*ends, color=SHADE, linewidth=0, zorder=0)
     for number, curve in enumerate(curves):
@@ -80,14 +81,14 @@ def draw_entropy(axes: Axes, comparison: Comparison, metric: str) -> None:
         drawn = line_style(number)
         band = axes.fill_between(depth, lower, upper, color=drawn["color"], alpha=0.18, linewidth=0)
         band.set_gid(f"band-{metric}-{number}")
-        # About eight markers a curve, not at the same layers as the next curve's.
+        # About eight markers for each curve; adjacent curves have theirs at different layers.
         step = max(1, blocks // 8)
         (line,) = axes.plot(depth, means, markevery=(number % step, step), **drawn)
         line.set_gid(f"curve-{metric}-{number}")
 
 
 def draw_entropy_legend(axes: Axes, comparison: Comparison) -> None:
-    """Draw what the curves and shades of the entropies are."""
+    """Draw the legend of the entropy panels: arms, interval band and middle blocks."""
     bands: dict[str, Artist] = {
         f"{100 * comparison.level:g} % interval": Patch(color=MIDDLE, alpha=0.35),
         "middle blocks": Patch(color=SHADE),
@@ -96,7 +97,7 @@ def draw_entropy_legend(axes: Axes, comparison: Comparison) -> None:
 
 
 def _middle_blocks(comparison: Comparison) -> str:
-    """Which blocks are shaded, by the models' depth; empty where they have no middle."""
+    """The shaded blocks for each model depth; empty where no model has middle blocks."""
     depths = {len(one) - 1 for by_arm in comparison.layers.values() for one in by_arm.values()}
     middles = [
         f"{'-'.join(map(str, sorted({middle[0], middle[-1]})))} of {blocks}"
@@ -107,28 +108,28 @@ def _middle_blocks(comparison: Comparison) -> str:
 
 
 def learning_curves(comparison: Comparison) -> Figure | None:
-    """How well the validation labels are predicted, by what was trained on."""
+    """Draw validation accuracy by target tokens trained on; None without training records."""
     if not any(comparison.curves.values()):
         return None
     figure = new_figure(9.0, 4.6)
-    axes, beside = figure.subplots(1, 2, width_ratios=[3, 1])
+    axes, legend_axes = figure.subplots(1, 2, width_ratios=[3, 1])
     draw_learning(axes, comparison)
-    draw_learning_legend(beside, comparison)
+    draw_learning_legend(legend_axes, comparison)
     set_title(figure, comparison, "Learning curves")
     set_caption(
         figure,
         comparison,
-        "Strong: the mean over the seeds of an arm where they were measured at the same tokens; "
-        "else every seed.",
+        "Thick line: the mean over an arm's seeds, where all were evaluated at the same token "
+        "counts; otherwise each seed has a thick line.",
     )
     return figure
 
 
 def draw_learning(axes: Axes, comparison: Comparison) -> None:
-    """Draw every model's curve, and the mean of an arm's where they have the same tokens."""
-    for place, arm in enumerate((comparison.baseline, *comparison.arms)):
+    """Draw each model's curve, and an arm's mean if its models have the same token counts."""
+    for number, arm in enumerate((comparison.baseline, *comparison.arms)):
         curves = comparison.curves.get(arm, [])
-        drawn = line_style(place)
+        drawn = line_style(number)
         same = len({tuple(curve.tokens) for curve in curves}) == 1 and len(curves) > 1
         for curve in curves:
             thin = {"color": drawn["color"], "linewidth": 0.8, "alpha": 0.45}
@@ -142,6 +143,6 @@ def draw_learning(axes: Axes, comparison: Comparison) -> None:
 
 
 def draw_learning_legend(axes: Axes, comparison: Comparison) -> None:
-    """Draw what the learning curves are."""
+    """Draw the legend of the learning curves."""
     thin: dict[str, Artist] = {"one seed": Line2D([], [], color=MIDDLE, linewidth=0.8, alpha=0.6)}
     legend(axes, map(one_line, (comparison.baseline, *comparison.arms)), thin)

@@ -1,4 +1,4 @@
-"""What the figures of a comparison share: their size, panels, titles and captions."""
+"""Shared parts of a comparison's figures: size, panels, titles and captions."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import signed
 from regreason_plugin.render import tables
 
-# Panels side by side, and how many inches of them.
+# The most panels in a row, and the most inches that a row is wide.
 ACROSS = 4
 MOST_WIDE = 14
-# Characters of a label that are drawn.
+# The most characters of a label that are drawn.
 LONGEST = 24
 
 
 def new_figure(width: float, height: float, least: float = 6.5) -> Figure:
-    """An empty one, in inches, not narrower than the least width."""
+    """An empty figure of this width and height in inches, at least ``least`` inches wide."""
     return Figure(
         (max(width, least), height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     )
 
 
 def rows_and_columns(panels: int, across: int = ACROSS) -> tuple[int, int]:
-    """Rows and columns, with as few empty places as that many rows can have."""
+    """Rows and columns for this many panels: as few rows as possible, then as few columns."""
     rows = math.ceil(panels / across)
     return rows, math.ceil(panels / rows)
 
@@ -38,12 +38,15 @@ def rows_and_columns(panels: int, across: int = ACROSS) -> tuple[int, int]:
 def arm_panels(
     comparison: Comparison, width: float, heights: dict[str, float]
 ) -> tuple[Figure, dict[tuple[str, str], Axes]]:
-    """A panel a key and arm, the baseline first; each key has rows of its own.
+    """A figure with one panel for each key and arm, the baseline first; a key begins a new row.
 
     Args:
-        comparison: Whose arms.
-        width: Of a panel, in inches.
-        heights: Of the panels, by key.
+        comparison: The comparison, which gives the arms.
+        width: Width of a panel, in inches.
+        heights: Height of the panels in inches, by key.
+
+    Returns:
+        The figure, and its panels by (key, arm).
     """
     everyone = [comparison.baseline, *comparison.arms]
     across = max(1, min(ACROSS, int(MOST_WIDE / width)))
@@ -61,35 +64,35 @@ def arm_panels(
 
 
 def shortened(name: str) -> str:
-    """On one line, and not longer than there is room for."""
+    """The name on one line, cut to `LONGEST` characters."""
     text = one_line(name)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def wrapped(name: str, width: int) -> str:
-    """In lines of so many characters."""
+    """The name in lines of at most ``width`` characters."""
     return textwrap.fill(one_line(name), width) or " "
 
 
 def setting_names(comparison: Comparison) -> list[str]:
-    """Dataset and axis of each."""
+    """Dataset and axis of each setting, such as ``coqa, naturalness``."""
     return [wrapped(f"{one.dataset}, {one.axis_title}", 44) for one in comparison.settings]
 
 
 def short_difference(difference: Difference) -> str:
-    """Without its interval."""
+    """The difference with its mark, without its interval."""
     return f"{signed(difference.value)}{mark(difference) if difference.value is not None else ''}"
 
 
 def set_title(figure: Figure, comparison: Comparison, text: str) -> None:
-    """Put it on top; it says where the data were generated."""
+    """Set the figure's title, followed by "(GENERATED data)" where the data are generated."""
     generated = " (GENERATED data)" if "generated" in str(comparison.data.get("origin")) else ""
     width = int(figure.get_figwidth() * 11)
     figure.suptitle(wrapped(text + generated, width), fontsize=12)
 
 
 def set_caption(figure: Figure, comparison: Comparison, *lines: str) -> None:
-    """Put lines below, and then what was compared."""
+    """Set the lines below the figure, the last of which names data, settings and seeds."""
     captions = [*filter(None, lines), f"{tables.caption(comparison)}."]
     width = int(figure.get_figwidth() * 17)
     text = "\n".join(wrapped(line, width) for line in captions)

@@ -1,4 +1,4 @@
-"""A comparison as figures, each as PNG and SVG."""
+"""Draws a comparison as figures, and writes each as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -50,15 +50,17 @@ from regreason_plugin.render.style import (
 
 FORMATS: dict[str, dict[str, Any]] = {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}
 NOTHING = Difference(value=None)
-# As many labels' cells have their number in them.
+# The cells of a confusion matrix hold numbers if there are at most this many labels.
 NUMBERED = 20
 
 
 def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
     """Write every figure that the comparison has numbers for.
 
+    The same comparison gives the same bytes.
+
     Returns:
-        The paths. The same comparison gives the same bytes.
+        The paths of the files.
     """
     paths = []
     with style():
@@ -66,7 +68,7 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
             figure = draw(comparison)
             if figure is None:
                 continue
-            # Placed once for both files.
+            # The layout is computed once, so that both files have the same.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
             for suffix, options in FORMATS.items():
@@ -80,7 +82,7 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def accuracy_heatmap(comparison: Comparison) -> Figure:
-    """The main metric, a row a setting and a column an arm, coloured where a finding says so."""
+    """Draw the main metric by setting and arm; only differences that are found have a colour."""
     c, arms, metric = comparison, comparison.arms, main_metric(comparison)
     everyone = (c.baseline, *arms)
     rows = [setting.task for setting in c.settings]
@@ -88,11 +90,11 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
     by_row.append([c.pooled[arm].get(metric, NOTHING) for arm in arms])
     scores = [[c.scores[arm][task].get(metric) for arm in everyone] for task in rows]
     scores.append([c.pooled_scores[arm].get(metric) for arm in everyone])
-    # A colour is a claim: what is not found to differ has none.
+    # A colour is a claim, so a cell without a finding gets none.
     values = np.array(
         [[one.value if is_found(one) else math.nan for one in row] for row in by_row], dtype=float
     )
-    # The pooled row stands apart.
+    # A gap sets the pooled row apart.
     tops = [*range(len(rows)), len(rows) + 0.35]
     figure = new_figure(3.2 + 1.05 * (1 + len(arms)), 2.2 + 0.34 * len(tops))
     axes = figure.subplots()
@@ -128,7 +130,7 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
     axes.spines[:].set_visible(False)
     shrink, aspect = (0.9, 10) if len(rows) < 9 else (0.5, 25)
     bar = figure.colorbar(ScalarMappable(norm, "RdBu"), ax=axes, shrink=shrink, aspect=aspect)
-    bar.set_label(wrapped(f"difference to {comparison.baseline}, where found", 40))
+    bar.set_label(wrapped(f"difference to {comparison.baseline}, where one is found", 40))
     bar.outline.set_visible(False)
     title = tables.title_of(metric)
     set_title(figure, comparison, f"{title[0].upper()}{title[1:]} by setting")
@@ -136,14 +138,14 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
         figure,
         comparison,
         primary_line(comparison, str),
-        f"Below a score: its difference to that of {comparison.baseline}. Coloured where a "
+        f"Below each score: its difference to {comparison.baseline}. A cell is coloured where a "
         f"difference is found. {' '.join(tables.mark_legend(comparison))}",
     )
     return figure
 
 
 def differences(comparison: Comparison) -> Figure:
-    """A forest plot: a panel an arm, a line a setting, the pooled difference below."""
+    """Draw a forest plot: a panel for each arm, a line for each setting, the pooled one last."""
     panels, metric = len(comparison.arms), main_metric(comparison)
     rows, columns = rows_and_columns(panels)
     figure = new_figure(
@@ -157,7 +159,7 @@ def differences(comparison: Comparison) -> Figure:
         axes.set_title(f"{wrapped(arm, 31)}\n{pooled}{wins}", loc="left", fontsize=8.5)
     for axes in grid.flat[panels:]:
         axes.set_axis_off()
-    # What stands above an empty place has the bottom's numbers.
+    # A panel above an empty place shows the numbers of its x-axis.
     for axes in grid.flat[max(0, panels - columns) : panels]:
         axes.tick_params(labelbottom=True)
     title, scope = tables.title_of(metric), tables.interval_scope(comparison)
@@ -171,14 +173,14 @@ def differences(comparison: Comparison) -> Figure:
         comparison,
         primary_line(comparison, str),
         f"Lines: {scope}." if scope else "",
-        f"Filled: {tables.STAR}. Shaded: within ±{margin}. {wins}",
+        f"Filled: {tables.STAR}. Shaded: differences within ±{margin}. {wins}",
         " ".join(tables.mark_legend(comparison)),
     )
     return figure
 
 
 def draw_differences(axes: Axes, comparison: Comparison, arm: str) -> None:
-    """Draw one arm's panel of the forest plot."""
+    """Draw the panel of one arm in the forest plot."""
     count, metric = len(comparison.settings), main_metric(comparison)
     by_task = comparison.differences[arm]
     by_setting = [by_task[one.task].get(metric, NOTHING) for one in comparison.settings]
@@ -192,16 +194,16 @@ def draw_differences(axes: Axes, comparison: Comparison, arm: str) -> None:
 
 
 def draw_pooled_differences(axes: Axes, comparison: Comparison) -> None:
-    """Draw a line an arm, its pooled difference."""
-    for place, arm in enumerate(comparison.arms):
+    """Draw one line for each arm: its pooled difference."""
+    for row, arm in enumerate(comparison.arms):
         pooled = comparison.pooled[arm].get(main_metric(comparison), NOTHING)
-        _forest(axes, [pooled], [place], _arm_colour(comparison, arm), "D", 7)
+        _forest(axes, [pooled], [row], _arm_colour(comparison, arm), "D", 7)
     names = [wrapped(arm, 31) for arm in comparison.arms]
     _forest_scales(axes, comparison, list(range(len(names))), names)
 
 
 def draw_primary(axes: Axes, comparison: Comparison) -> None:
-    """Draw the difference that the primary question asks for; the arm's colour says nothing."""
+    """Draw the difference of the primary question, in black instead of the arm's colour."""
     if comparison.primary is None:
         return
     arm, metric = comparison.primary.arm, comparison.primary.metric
@@ -216,7 +218,7 @@ def _arm_colour(comparison: Comparison, arm: str) -> str:
 
 
 def _forest_scales(axes: Axes, comparison: Comparison, rows: list[int], names: list[str]) -> None:
-    """The line of no difference, the margin around it, and the names of the rows."""
+    """Draw the line of no difference, the margin around it, and the names of the rows."""
     margin = comparison.margin
     axes.axvspan(-margin, margin, color=SHADE, linewidth=0, zorder=0)
     axes.axvline(0, color=MIDDLE, linewidth=0.9, zorder=1)
@@ -250,40 +252,40 @@ def _forest(
 
 
 def confusion(comparison: Comparison) -> Figure:
-    """What is predicted for each right label: a panel an arm, and a task where labels differ."""
+    """Draw a confusion matrix for each arm, and for each task where tasks differ in labels."""
     names = {one.task: one.label_names for one in comparison.settings}
     titles = {
-        one.task: place
-        for one, place in zip(comparison.settings, setting_names(comparison), strict=True)
+        one.task: title
+        for one, title in zip(comparison.settings, setting_names(comparison), strict=True)
     }
     names[ALL] = comparison.settings[0].label_names
     keys = list(comparison.confusion[comparison.baseline])
     sizes = {key: len(names[key]) * _cell_size(names[key]) for key in keys}
-    beside = max(len(head) for key in keys for head in tables.label_heads(names[key])[0])
-    size = max(2.45, 0.9 + max(sizes.values())) + 0.055 * (min(beside, LONGEST) - 1)
+    longest_head = max(len(head) for key in keys for head in tables.label_heads(names[key])[0])
+    size = max(2.45, 0.9 + max(sizes.values())) + 0.055 * (min(longest_head, LONGEST) - 1)
     heights = {key: max(2.65, 1.1 + side) for key, side in sizes.items()}
     figure, panels = arm_panels(comparison, size, heights)
     for (key, arm), axes in panels.items():
         _shares(axes, np.array(comparison.confusion[arm][key], dtype=float), names[key])
         title = wrapped(arm, 31)
         axes.set_title(title if key == ALL else f"{titles[key]}\n{title}")
-    set_title(figure, comparison, "What is predicted for each right label")
+    set_title(figure, comparison, "Predicted labels for each right label")
     over = "settings and seeds" if keys == [ALL] else "seeds"
     set_caption(
         figure,
         comparison,
-        f"Share of the documents with a right label, over all {over}: rows add to 1.",
+        f"Shares of the documents with the same right label, over all {over}; each row sums to 1.",
     )
     return figure
 
 
 def _cell_size(labels: list[str]) -> float:
-    """In inches; many labels leave no room for numbers."""
+    """Side of a cell in inches; with many labels the cells are too small for numbers."""
     return 0.34 if len(labels) <= NUMBERED else 0.15
 
 
 def _shares(axes: Axes, counts: NDArray[np.float64], labels: list[str]) -> None:
-    """Draw one table, coloured by each row's shares."""
+    """Draw one confusion matrix, coloured by the shares within each row."""
     few = len(labels) <= NUMBERED
     of = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, of, out=np.full_like(counts, math.nan), where=of > 0)

@@ -1,4 +1,4 @@
-"""What the gate says: for a terminal, as a step summary of GitHub, for JUnit readers, as JSON."""
+"""The gate's decision for a terminal, as a GitHub step summary, as JUnit XML and as JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHANGE: dict[Verdict, str] = {
 
 
 def headline(decision: Decision) -> str:
-    """The verdict in one line, with what decides it."""
+    """The verdict in one line, with the requirement that decides it."""
     row, requirement = decision.deciding
     text = f"{_WORDS[decision.verdict][0]}: {_finding(decision, row, requirement)}"
     if decision.requirements == 1:
@@ -46,7 +46,7 @@ def headline(decision: Decision) -> str:
 
 
 def print_decision(decision: Decision) -> None:
-    """Print verdict, table and what to do next; the table as wide as it needs to be."""
+    """Print the verdict, the table (never cut) and the next step."""
     console = Console()
     style = _WORDS[decision.verdict][1]
     console.print(Text(headline(decision), style=style), soft_wrap=True, highlight=False)
@@ -56,19 +56,19 @@ def print_decision(decision: Decision) -> None:
 
 
 def advice(decision: Decision) -> list[str]:
-    """What the numbers hide, and what to do next, in sentences."""
-    return [*_beside(decision), *_next(decision)]
+    """Notes on the numbers, then the next step, one sentence each."""
+    return [*_notes(decision), *_next(decision)]
 
 
-def _beside(decision: Decision) -> list[str]:
-    """The look, and what the way the models were scored does to the numbers."""
+def _notes(decision: Decision) -> list[str]:
+    """Notes on the planned look, and on effects of how the models were scored."""
     misfits = [*decision.baseline.misfit_notes, *decision.candidate.misfit_notes]
     notes = [*misfits, *(printable(note.replace("`", "")) for note in decision.notes)]
     if look := decision.rule.look:
         notes.insert(
             0,
             f"Look {look.number} of {look.planned} planned, at {look.number}/{look.planned} of all "
-            f"effective groups: a bound errs with a probability of {look.alpha:.2g} at this look "
+            f"effective groups: the error probability of a bound is {look.alpha:.2g} at this look "
             f"alone; {look.spent:.2g} of alpha {decision.rule.alpha:g} is spent so far.",
         )
     return notes
@@ -78,25 +78,25 @@ def _next(decision: Decision) -> list[str]:
     look = decision.rule.look
     if decision.verdict == "pass":
         return [
-            "Keep the baseline: a new one after every pass would let small drops add up unseen."
+            "Keep this baseline: with a new one after every pass, small drops add up unnoticed."
         ]
     if decision.verdict == "fail":
-        return ["Next: see where, setting by setting and document by document:"]
+        return ["Next: this command shows where, by setting and by document:"]
     if look and look.number < look.planned:
         return [
-            f"Undecided is no pass. The next look is planned at {look.number + 1}/{look.planned} "
-            "of all effective groups."
+            "Undecided is not a pass. "
+            f"The next look is planned at {look.number + 1}/{look.planned} of all effective groups."
         ]
     if look:
-        return ["Undecided is no pass, and this was the last look planned."]
+        return ["Undecided is not a pass, and this was the last look planned."]
     return [
-        "Undecided is no pass. Do not add documents and test again until it passes: that lets "
-        "worse models through. Plan several looks before the first with --looks."
+        "Undecided is not a pass. Do not add documents and test again until it passes: that lets "
+        "worse models through. To test more than once, plan the looks with --looks beforehand."
     ]
 
 
 def commands(decision: Decision) -> list[str]:
-    """The command that shows more, where there is something to see."""
+    """The command that shows where the candidate is worse; none unless the gate fails."""
     if decision.verdict != "fail":
         return []
     runs = {"baseline": decision.baseline, "candidate": decision.candidate}
@@ -105,7 +105,7 @@ def commands(decision: Decision) -> list[str]:
 
 
 def to_markdown(decision: Decision) -> str:
-    """The decision for a step summary."""
+    """The decision as Markdown, for a GitHub step summary."""
     word = _WORDS[decision.verdict][0]
     shown = commands(decision)
     cells = _cells(decision)
@@ -124,16 +124,16 @@ def to_markdown(decision: Decision) -> str:
 def write(
     decision: Decision, *, junit: Path | None, summary: Path | None, json: Path | None
 ) -> None:
-    """Write the pages that are asked for, all or none.
+    """Write the files for which a path is given, all or none.
 
     Args:
-        decision: What they say.
-        junit: Where JUnit's XML goes.
-        summary: Where Markdown is appended, since other steps may write there too.
-        json: Where all numbers go.
+        decision: The decision to write.
+        junit: File for the JUnit XML; None for none.
+        summary: File that the Markdown is appended to, since other CI steps may write to it, too.
+        json: File for all numbers; None for none.
 
     Raises:
-        UserError: One cannot be written.
+        UserError: A file cannot be written.
     """
     with together():
         for path, content in ((junit, to_junit), (json, to_json)):
@@ -145,7 +145,7 @@ def write(
 
 
 def to_json(decision: Decision) -> bytes:
-    """The decision with every number; changes and limits are turned round where lower is better."""
+    """The decision with every number; if lower is better, changes and limits are negated."""
     runs = {"baseline": decision.baseline, "candidate": decision.candidate}
 
     def row(one: Row) -> dict[str, Any]:
@@ -166,9 +166,10 @@ def to_json(decision: Decision) -> bytes:
 
 
 def to_junit(decision: Decision) -> bytes:
-    """JUnit's XML: a case for the verdict, and one a part, which fails only where parts decide.
+    """The decision as JUnit XML: one test case for the verdict, and one for each part.
 
-    A failure's type is ``worse`` or ``undecided``.
+    A part's case fails only if the gate decides by parts (``per``). The type of a failure is
+    ``worse`` or ``undecided``.
     """
     parts = decision.parts
     failing = [row.verdict != "pass" for row in parts] if decision.rule.per else []
@@ -177,31 +178,36 @@ def to_junit(decision: Decision) -> bytes:
     counts |= {"errors": "0", "skipped": "0", "time": "0"}
     suites = ElementTree.Element("testsuites", {"name": "regreason gate", **counts})
     suite = ElementTree.SubElement(suites, "testsuite", {"name": "regreason gate", **counts})
-    told = [*advice(decision), *commands(decision)] if failed else _beside(decision)
+    details = [*advice(decision), *commands(decision)] if failed else _notes(decision)
     verdict: Verdict = decision.verdict
-    _case(suite, "verdict", "regreason.gate", verdict, headline(decision), told)
+    _case(suite, "verdict", "regreason.gate", verdict, headline(decision), details)
     for row in parts:
         verdict = row.verdict if decision.rule.per else "pass"
-        said, *more = [_finding(decision, row, one) for one in row.requirements]
+        finding, *others = [_finding(decision, row, one) for one in row.requirements]
         where = f"regreason.gate.{decision.rule.per or 'settings'}"
-        _case(suite, row.key, where, verdict, said, [*more, _in_a_line(decision, row)])
+        _case(suite, row.key, where, verdict, finding, [*others, _in_a_line(decision, row)])
     ElementTree.indent(suites)
     text = ElementTree.tostring(suites, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'.encode()
 
 
 def _case(
-    suite: ElementTree.Element, name: str, place: str, verdict: Verdict, said: str, more: list[str]
+    suite: ElementTree.Element,
+    name: str,
+    classname: str,
+    verdict: Verdict,
+    finding: str,
+    details: list[str],
 ) -> None:
     case = ElementTree.SubElement(
-        suite, "testcase", {"classname": printable(place), "name": printable(name), "time": "0"}
+        suite, "testcase", {"classname": printable(classname), "name": printable(name), "time": "0"}
     )
     if verdict == "pass":
-        ElementTree.SubElement(case, "system-out").text = "\n".join([said, *more])
+        ElementTree.SubElement(case, "system-out").text = "\n".join([finding, *details])
         return
     kind = "worse" if verdict == "fail" else "undecided"
-    failure = ElementTree.SubElement(case, "failure", {"message": said, "type": kind})
-    failure.text = "\n".join(more)
+    failure = ElementTree.SubElement(case, "failure", {"message": finding, "type": kind})
+    failure.text = "\n".join(details)
 
 
 def _in_a_line(decision: Decision, row: Row) -> str:
@@ -212,13 +218,13 @@ def _in_a_line(decision: Decision, row: Row) -> str:
 
 
 def _finding(decision: Decision, row: Row, one: Requirement) -> str:
-    """What was seen of a requirement, how sure it is, and how it lies to its limit."""
+    """A requirement in words: value, bounds, and whether it is above or below its limit."""
     metric = METRICS[decision.rule.metric].title
     place = _place(decision, row)
     if row.documents == 0:
         return f"no document is in {place}"
     if one.low is None or one.high is None:
-        return f"{place or 'the results'} {_too_few(row)}"
+        return f"{place or 'the test set'} {_too_few(row)}"
     inside = f" in {place}" if place else ""
     if one is row.level:
         limit = number(decision.rule.limit, 4)
@@ -230,8 +236,8 @@ def _finding(decision: Decision, row: Row, one: Requirement) -> str:
         }
         seen = f"the candidate's {metric}{inside} is {number(row.candidate, 4)}"
         return f"{seen} {_sureness(decision, row, one)}, {position[one.verdict]} {limit}"
-    turned_round = " (turned round: below zero is worse)" if _is_turned(decision) else ""
-    seen = f"{metric}{inside}{turned_round} changed by {_signed(one.value)}"
+    direction = " (negated: below zero is worse)" if _is_turned(decision) else ""
+    seen = f"{metric}{inside}{direction} changed by {_signed(one.value)}"
     position_of_change = f"{_CHANGE[one.verdict]} {-decision.rule.max_drop:.4f}"
     return f"{seen} {_sureness(decision, row, one)}, {position_of_change}"
 
@@ -239,8 +245,8 @@ def _finding(decision: Decision, row: Row, one: Requirement) -> str:
 def _too_few(row: Row) -> str:
     count = f"{row.documents:,} document{'s' * (row.documents > 1)}"
     return (
-        f"has {count} in {row.groups:,} group{'s' * (row.groups > 1)}, and how sure a change is "
-        "shows only between groups"
+        f"has {count} in {row.groups:,} group{'s' * (row.groups > 1)}; bounds need differences "
+        "between groups"
     )
 
 
@@ -255,7 +261,7 @@ def _sureness(decision: Decision, row: Row, one: Requirement) -> str:
 
 
 def _ends(decision: Decision, row: Row, one: Requirement) -> tuple[str, str]:
-    """The bounds as text; a level's are turned back to the metric's own direction."""
+    """The bounds as text; those of a level are in the metric's original direction."""
     if one is not row.level:
         return _signed(one.low), _signed(one.high)
     if _is_turned(decision):
@@ -266,7 +272,7 @@ def _ends(decision: Decision, row: Row, one: Requirement) -> tuple[str, str]:
 
 
 def _place(decision: Decision, row: Row) -> str:
-    """A part in a sentence; empty for all documents."""
+    """The name of a part in a sentence; empty for all documents."""
     if row is decision.overall:
         return ""
     name = printable(", ".join(filter(None, row.name)))
@@ -276,16 +282,16 @@ def _place(decision: Decision, row: Row) -> str:
 
 def _title(decision: Decision) -> str:
     rule = decision.rule
-    what = METRICS[rule.metric].title
+    metric = METRICS[rule.metric].title
     if rule.per:
-        title = f"{_capital(what)} by {rule.per}: every row has to pass"
+        title = f"{_capital(metric)} by {rule.per}: every row must pass"
     else:
-        title = f"{_capital(what)} by setting, for information: all documents together decide"
-    return title + ("; change turned round, below zero is worse" * _is_turned(decision))
+        title = f"{_capital(metric)} by setting, for information: all documents together decide"
+    return title + ("; changes are negated, so below zero is worse" * _is_turned(decision))
 
 
 def _words(decision: Decision) -> int:
-    """How many columns name a part."""
+    """The number of columns that name a part."""
     return 2 if decision.rule.per in (None, "setting") else 1
 
 
@@ -302,7 +308,7 @@ def _header(decision: Decision) -> list[str]:
 
 
 def _cells(decision: Decision) -> Cells:
-    """A row a part, all documents last."""
+    """A row for each part, then one for all documents."""
     header = _header(decision)
     body = [_row_cells(decision, row) for row in decision.parts]
     footer = [_row_cells(decision, decision.overall)]
@@ -327,7 +333,7 @@ def _row_cells(decision: Decision, row: Row) -> list[str]:
 
 
 def _effective(row: Row) -> str:
-    """The number of effective groups; few are no whole number."""
+    """The number of effective groups, with one decimal below 100."""
     if not row.groups:
         return NONE
     return (
@@ -346,7 +352,7 @@ def _signed(value: float | None) -> str:
 
 
 def _levels(decision: Decision) -> tuple[str, str]:
-    """Of the lower bounds, and of the upper ones, which are of all requirements together."""
+    """Levels of lower and of upper bounds; the latter is corrected for all requirements."""
     alpha = decision.rule.alpha_now
     lower, upper = (f"{100 * (1 - one):.5g} %" for one in (alpha, alpha / decision.requirements))
     return lower, upper

@@ -1,4 +1,4 @@
-"""A comparison's settings as a table for a paper, with booktabs."""
+"""Writes a comparison by setting as a LaTeX table with booktabs, for a paper."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import number, signed
 from regreason_plugin.render import tables
 
-# TeX's own characters; a quotation mark, which babel makes active; brackets and a star, which a
-# line's end takes for its argument.
+# TeX's special characters; the quotation mark, which babel makes active; brackets and the star,
+# which a preceding \\ would read as its argument.
 _SPECIALS = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -37,7 +37,7 @@ _SPECIALS = {
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
-    # Between two that would draw together: --, '', ,,, ``, ?` and !`.
+    # Separates two characters that TeX would join into one: --, '', ,,, ``, ?` and !`.
     "": "{}",
 }
 _SPECIAL = re.compile(
@@ -46,18 +46,18 @@ _SPECIAL = re.compile(
 
 
 def escape(name: object) -> str:
-    """As plain text on one line, in every font encoding."""
+    """The name as LaTeX for plain text on one line, right in every font encoding."""
     return _SPECIAL.sub(lambda match: _SPECIALS[match[0]], one_line(name))
 
 
 def _in_math(sentence: str) -> str:
-    """A sentence of ours, escaped, its signs as formulas."""
+    """A sentence of this package, escaped, with its signs as formulas."""
     text = escape(sentence).replace("±", r"$\pm$")
     return text.replace(SAME, r"$\approx$").replace(EXPLORATORY, r"$^{\circ}$")
 
 
 def to_latex(comparison: Comparison) -> str:
-    r"""A ``table*`` to ``\input``: a row a setting, differences to the baseline."""
+    r"""A ``table*`` to ``\input``: a row for each setting, with differences to the baseline."""
     c, arms, metric = comparison, comparison.arms, main_metric(comparison)
     symmetric = _all_symmetric(c)
     # (Room for a star between a difference and its interval.)
@@ -72,8 +72,8 @@ def to_latex(comparison: Comparison) -> str:
         previous = setting.dataset
         score = c.scores[c.baseline][setting.task].get(metric)
         cells = [name, escape(setting.axis_title), number(score.value if score else None)]
-        found = [c.differences[arm][setting.task].get(metric) for arm in arms]
-        body.append(_row([*cells, *(_cell(one, symmetric) for one in found)]))
+        differences = [c.differences[arm][setting.task].get(metric) for arm in arms]
+        body.append(_row([*cells, *(_cell(one, symmetric) for one in differences)]))
     score = c.pooled_scores[c.baseline].get(metric)
     pooled = [_cell(c.pooled[arm].get(metric), symmetric) for arm in arms]
     below = [_row(["pooled", "", number(score.value if score else None), *pooled])]
@@ -107,12 +107,12 @@ def _row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-# By mark: what stands behind a number.
+# By mark: the superscript behind a number.
 _RAISED = {"*": "*", SAME: r"\approx", EXPLORATORY: r"\circ"}
 
 
 def _cell(difference: Difference | None, symmetric: bool) -> str:
-    """The difference, and its interval in a column of its own."""
+    """Two cells: the difference, and its interval."""
     if difference is None or difference.value is None:
         return _over_two("--")
     value = signed(difference.value)
@@ -128,13 +128,13 @@ def _cell(difference: Difference | None, symmetric: bool) -> str:
 
 
 def _all_symmetric(comparison: Comparison) -> bool:
-    """Whether every interval is a half width to either side, as t intervals are."""
+    """Whether every interval is symmetric around its difference, as t intervals are."""
     metric = main_metric(comparison)
     by_metric = [one for by_task in comparison.differences.values() for one in by_task.values()]
-    found = [one.get(metric) for one in (*by_metric, *comparison.pooled.values())]
+    differences = [one.get(metric) for one in (*by_metric, *comparison.pooled.values())]
     return all(
         abs(one.low + one.high - 2 * one.value) < 1e-6
-        for one in found
+        for one in differences
         if one and one.value is not None and one.low is not None and one.high is not None
     )
 
@@ -142,15 +142,15 @@ def _all_symmetric(comparison: Comparison) -> bool:
 def _caption(comparison: Comparison, symmetric: bool) -> str:
     spread = tables.interval_scope(comparison)
     if spread and symmetric:
-        spread = rf"$\pm$: half of the {_in_math(spread)}. "
+        spread = rf"$\pm$: half the width of the {_in_math(spread)}. "
     elif spread:
         spread = f"In brackets: {_in_math(spread)}. "
     title = tables.title_of(main_metric(comparison))
     marks = " ".join(map(_in_math, tables.mark_legend(comparison)))
     return (
         f"{_in_math(primary_line(comparison, str))} "
-        f"{escape(title[0].upper() + title[1:])} of {escape(comparison.baseline)}, and differences "
-        f"to it. {spread}{marks} {escape(tables.caption(comparison))}."
+        f"{escape(title[0].upper() + title[1:])} of {escape(comparison.baseline)}, and each arm's "
+        f"difference to it. {spread}{marks} {escape(tables.caption(comparison))}."
     )
 
 
@@ -158,13 +158,13 @@ def _comment(comparison: Comparison) -> list[str]:
     lines = [
         f"Made by: {one_line(comparison.command)}",
         f"regreason {comparison.regreason}; data: sha256 {one_line(comparison.data['sha256'])}",
-        r"Needs \usepackage{booktabs} in the preamble; \input this file. With many arms, put it "
-        r"on a page of its own (package rotating, sidewaystable).",
+        r"Put \usepackage{booktabs} into the preamble, and \input this file. If many arms make the "
+        r"table too wide, use sidewaystable of the package rotating.",
     ]
     names = [comparison.baseline, *comparison.arms, tables.caption(comparison)]
     names += [name for one in comparison.settings for name in (one.dataset, one.axis_title)]
     if not all(map(str.isascii, names)):
         lines.append(
-            "Has letters outside ASCII: take LuaLaTeX and a font with them if pdfLaTeX stops."
+            "Has letters outside ASCII: if pdfLaTeX stops, use LuaLaTeX and a font that has them."
         )
     return [f"% {line}" for line in lines]

@@ -1,4 +1,4 @@
-"""A comparison as a page of GitHub's Markdown, which is also a CI job's summary."""
+"""Writes a comparison as GitHub Markdown, for a file or as the summary of a CI job."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from regreason_plugin.render.tables import Cells
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The verdict, the tables, and what was run."""
+    """The page: verdict, tables, and the models that were run."""
     c = comparison
     contrasts = tables.contrasts(c)
-    # Where a name has backticks of its own, which are a pair cannot be told.
+    # If a name contains a backtick, the backticks of the sentences cannot be paired reliably.
     ticks = any("`" in name for name in (c.baseline, *c.arms))
     return render(
         "render/comparison.md.j2",
@@ -55,16 +55,16 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def _table(cells: Cells) -> Markdown:
-    # The last fixed column is the baseline's.
+    # The last fixed column holds the baseline.
     words = cells.fixed - 1
     header = [*map(plain_text, cells.header[:words]), *map(code, cells.header[words:])]
-    # (Only the names of the rows below are bold: a bold number would be a claim.)
+    # (In the footer only the names are bold: a bold number would be a claim.)
     below = [[Markdown(f"**{escape(row[0])}**"), *row[1:]] for row in cells.footer]
     return table([*cells.body, *below], header, "l" * cells.words + "r")
 
 
 def _named(cells: Cells, sides: str, *, arms: bool = False) -> Markdown:
-    """A table whose rows, and columns with ``arms``, are named by arms."""
+    """A table whose rows are named by arms; with ``arms``, the columns are, too."""
     header = [cells.header[0], *(map(code, cells.header[1:]) if arms else cells.header[1:])]
     return table([[code(row[0]), *row[1:]] for row in cells.body], header, sides)
 
@@ -77,7 +77,7 @@ def _needed(comparison: Comparison, arm: str) -> list[str]:
         "no number is enough" if count is None else f"{count:,}"
         for count in (needed.groups, needed.seeds)
     )
-    # Of fewer than three seeds nothing is known about how they vary.
+    # The variance over seeds is unknown with fewer than three seeds.
     few = comparison.pooled[arm]["acc"].over != "seeds and groups"
     return [number(needed.difference), groups, NONE if few else seeds]
 

@@ -1,4 +1,4 @@
-"""Accuracy by confidence, beside what chance makes of a calibrated model."""
+"""Reliability diagrams: accuracy by confidence, with the range of a calibrated model."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _EQUAL: dict[str, Any] = {"color": MIDDLE, "linestyle": ":", "linewidth": 1.0}
 
 
 def reliability(comparison: Comparison) -> Figure:
-    """Accuracy by confidence, a panel an arm."""
+    """Draw accuracy by confidence, a panel for each arm."""
     figure, panels = arm_panels(comparison, 2.6, {ALL: 2.75})
     for (_, arm), axes in panels.items():
         draw_reliability(axes, comparison, arm)
         axes.set_title(f"{wrapped(arm, 31)}\n{plain_error(comparison, arm)}".rstrip())
-    set_title(figure, comparison, "Is a prediction as often right as it is confident?")
+    set_title(figure, comparison, "Reliability: accuracy by confidence")
     set_caption(
         figure,
         comparison,
-        "Confidence: probability of the predicted label. On the dotted line accuracy equals it; "
-        "below it the model is overconfident. Shaded: where the accuracy lies 95 % of the time if "
-        "the model is calibrated. Grey, on the same scale: share of the predictions. All settings "
-        "and seeds together; the ECE is the mean of the settings' own, beside the mean that "
-        "calibrated models of the same confidences would have.",
+        "Confidence: probability of the predicted label. On the dotted line accuracy equals "
+        "confidence; below it the model is overconfident. Shaded: the range in which the accuracy "
+        "of a calibrated model lies 95 % of the time. Grey bars, on the same scale: share of the "
+        "predictions. All settings and seeds together. ECE: mean over the settings; in brackets, "
+        "the ECE expected of calibrated models with the same confidences.",
     )
     return figure
 
 
 def plain_error(comparison: Comparison, arm: str) -> str:
-    """An arm's plain calibration error and a calibrated model's; empty where it has none."""
+    """The arm's ECE, and the ECE expected of a calibrated model; empty without an ECE."""
     ece = comparison.pooled_scores[arm].get("ece")
     if ece is None:
         return ""
@@ -50,7 +50,7 @@ def plain_error(comparison: Comparison, arm: str) -> str:
 
 
 def draw_reliability(axes: Axes, comparison: Comparison, arm: str) -> None:
-    """Draw one arm's accuracy by confidence, a calibrated model's, and the bins' shares."""
+    """Draw an arm's accuracy by confidence, the range of a calibrated model, and bin shares."""
     bins = comparison.reliability[arm]
     total = sum(one.count for one in bins)
     shares = [one.count / total if total else 0 for one in bins]
@@ -60,7 +60,7 @@ def draw_reliability(axes: Axes, comparison: Comparison, arm: str) -> None:
     axes.plot([0, 1], [0, 1], **_EQUAL)
     known = [one for one in bins if one.count]
     drawn = {**line_style([comparison.baseline, *comparison.arms].index(arm)), "linestyle": "-"}
-    # From edge to edge of each bin, and then a gap.
+    # The band spans each bin from edge to edge, with a gap (None) before the next bin.
     axes.fill_between(
         floats(edge for one in known for edge in (one.low, one.high, None)),
         floats(end for one in known for end in (one.band_low, one.band_low, None)),
@@ -76,13 +76,11 @@ def draw_reliability(axes: Axes, comparison: Comparison, arm: str) -> None:
 
 
 def draw_reliability_legend(axes: Axes, _: Comparison) -> None:
-    """Say in a panel of its own what one arm's shows; line and shade are in the arm's colour."""
+    """Draw the legend of the reliability diagrams, which has a separate panel."""
     drawn = {**line_style(0), "linestyle": "-"}
     shown: dict[str, Artist] = {
         "accuracy at this confidence": Line2D([], [], **drawn),
-        "where it lies 95 % of the time\nif the model is calibrated": Patch(
-            **_band(drawn["color"])
-        ),
+        "range of a calibrated model\n(95 % of the time)": Patch(**_band(drawn["color"])),
         "accuracy equal to confidence": Line2D([], [], **_EQUAL),
         "share of the predictions": Patch(color=BAR),
     }

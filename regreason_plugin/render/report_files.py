@@ -1,4 +1,4 @@
-"""The files of a comparison: one for a program, the others for readers."""
+"""Writes the files of a comparison: one for programs, the others for readers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from regreason_plugin.render.page import write_page
 
 
 def write(compared: Compared, out: Path, *, spreadsheet_safe: bool = False) -> list[Path]:
-    """Write all files, or none.
+    """Write all files of a comparison, or none.
 
     Args:
-        compared: What they say.
-        out: The folder.
-        spreadsheet_safe: As of `csv_line`, for the CSV file.
+        compared: The comparison, and the documents on which its arms disagree.
+        out: The folder that the files are written to.
+        spreadsheet_safe: For the CSV file, see `csv_line`.
 
     Returns:
-        Their paths, the page first.
+        The paths of the files, ``report.html`` first.
     """
     comparison = compared.comparison
     page = out / "report.html"
@@ -38,6 +38,6 @@ def write(compared: Compared, out: Path, *, spreadsheet_safe: bool = False) -> l
         save(comparison, numbers)
         for path, text in texts.items():
             with atomic_writer(path) as stream:
-                # (A name on the command line may hold bytes that are no UTF-8.)
+                # (A name from the command line may hold bytes that are not UTF-8.)
                 stream.write(text.encode("utf-8", "backslashreplace"))
         return [page, numbers, *texts, *write_figures(comparison, out / "figures")]

@@ -1,4 +1,4 @@
-"""The tables of a comparison as plain text, which the terminal and Markdown show alike."""
+"""The tables of a comparison as plain text, which terminal and Markdown show identically."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from regreason_plugin.comparison.finding_words import (
 from regreason_plugin.core.numbers import NONE, ends, number, signed
 from regreason_plugin.metrics.metric_names import METRICS
 
-# Characters of a label that is a column's head, and where there are few labels.
+# Labels head columns if each has at most `SHORT` characters, or at most `SHORT_OF_FEW` characters
+# with at most `FEW` labels. Otherwise the labels' numbers head the columns.
 SHORT = 3
 SHORT_OF_FEW = 9
 FEW = 3
-# What a star says.
-STAR = "a difference is found, all tests counted"
-# What an interval speaks of.
+# The meaning of a star.
+STAR = "a difference is found, corrected for multiple comparisons"
+# By scope of an interval: the scope in words.
 OVER = {
     "seeds and groups": "over seeds and groups of documents",
     "groups": "over groups of documents, of these trained models only",
@@ -43,14 +44,14 @@ OVER = {
 
 @dataclass(frozen=True)
 class Cells:
-    """A table as text that is not escaped for anything.
+    """A table of plain text, not escaped for any format.
 
     Attributes:
         header: Names of the columns.
         body: The rows.
-        footer: Rows below a line.
-        words: How many columns, from the first, hold words; the others hold numbers.
-        fixed: How many stand before those that a narrow terminal shows in parts.
+        footer: Rows below a separating line, such as pooled figures.
+        words: Number of leading columns that hold words; the others hold numbers.
+        fixed: Number of leading columns that a narrow terminal repeats in every part of the table.
     """
 
     header: list[str]
@@ -60,31 +61,34 @@ class Cells:
     fixed: int
 
     def of(self, columns: Iterable[int]) -> Cells:
-        """The fixed columns, and of the others these."""
-        places = [*range(self.fixed), *columns]
+        """The table with its fixed columns and, of the others, only ``columns``."""
+        numbers = [*range(self.fixed), *columns]
 
         def chosen(row: list[str]) -> list[str]:
-            return [row[place] for place in places]
+            return [row[number] for number in numbers]
 
         body, footer = ([chosen(row) for row in rows] for rows in (self.body, self.footer))
         return Cells(chosen(self.header), body, footer, self.words, self.fixed)
 
 
 def printable(text: str) -> str:
-    """Without what moves a cursor, ends a line, or changes colours or the writing's direction."""
+    """The text with U+FFFD for each unprintable character.
+
+    Such characters could move the cursor, end the line, or change colours or the writing direction.
+    """
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def label_heads(labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Heads of a table's rows and columns, a label each.
+    """The headings of rows and of columns for a table with a row and a column for each label.
 
-    Short labels stand as they are; with longer ones the columns have their numbers alone, which
-    the rows explain.
+    Short labels head both. If a label is longer, columns are headed by the labels' numbers, and
+    rows by number and label.
     """
     rows = [printable(label) for label in labels]
     if max(map(len, rows)) <= (SHORT_OF_FEW if len(rows) <= FEW else SHORT):
         return rows, rows
-    numbers = [str(place) for place in range(1, len(rows) + 1)]
+    numbers = [str(number) for number in range(1, len(rows) + 1)]
     return [f"{number}. {row}" for number, row in zip(numbers, rows, strict=True)], numbers
 
 
@@ -92,14 +96,14 @@ def label_heads(labels: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def interval(estimate: Interval, *, sign: bool = False) -> str:
-    """Such as ``0.512 (0.480 to 0.544)``; without the ends where there are none."""
+    """A figure with its interval, if it has one, such as ``0.512 (0.480 to 0.544)``."""
     value = signed(estimate.value) if sign else number(estimate.value)
     bracket = ends(estimate.low, estimate.high, sign=sign)
     return f"{value} ({bracket})" if bracket and estimate.value is not None else value
 
 
 def difference(estimate: Difference | None) -> str:
-    """Such as ``+0.020* (+0.002 to +0.038)``; behind the figure its `mark`, or a space for it."""
+    """A difference with its `mark` and interval, such as ``+0.020* (+0.002 to +0.038)``."""
     if estimate is None or estimate.value is None:
         return NONE
     value, bracket, rest = interval(estimate, sign=True).partition(" (")
@@ -108,7 +112,7 @@ def difference(estimate: Difference | None) -> str:
 
 
 def score(figure: Score | None) -> str:
-    """Such as ``0.554, seeds ±0.012, n=5``: the mean of so many seeds, and their spread."""
+    """Mean over n seeds and their standard deviation, such as ``0.554, seeds ±0.012, n=5``."""
     if figure is None or figure.value is None:
         return NONE
     spread = f", seeds ±{figure.seed_sd:.3f}" if figure.seed_sd is not None else ""
@@ -116,7 +120,7 @@ def score(figure: Score | None) -> str:
 
 
 def gap(share: Gap) -> str:
-    """The set of a Fieller interval in words."""
+    """The Fieller confidence set of a ratio in words, such as ``0.20 to 1.30``."""
     if share.kind == "everything" or share.low is None or share.high is None:
         return "no value is excluded"
     if share.kind == "outside":
@@ -128,23 +132,23 @@ def gap(share: Gap) -> str:
 
 
 def caption(comparison: Comparison) -> str:
-    """Data, settings and seeds in one line."""
+    """The data, the settings and the seeds in one line."""
     return f"{describe_data(comparison.data)}, {settings_of(comparison)}, {_seeds(comparison)}"
 
 
 def settings_of(comparison: Comparison) -> str:
-    """How many there are: of the paper's, or how many tasks."""
+    """The number of settings, such as ``3 of 18 settings``, or of tasks, such as ``2 tasks``."""
     return some_settings(len(comparison.settings), comparison.settings_in_paper)
 
 
 def _seeds(comparison: Comparison) -> str:
     counts = sorted({len(seeds) for seeds in comparison.seeds.values()})
     several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"{several} seed{'s' if counts[-1] > 1 else ''} an arm"
+    return f"{several} seed{'s' if counts[-1] > 1 else ''} per arm"
 
 
 def interval_scope(comparison: Comparison) -> str:
-    """What the intervals of the differences speak of; empty where there are none."""
+    """Level and scope of the differences' intervals; empty where there are no intervals."""
     arms: dict[str, list[str]] = {}
     for arm, pooled in comparison.pooled.items():
         if scope := next((one.over for one in pooled.values() if one.over), None):
@@ -157,29 +161,30 @@ def interval_scope(comparison: Comparison) -> str:
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """What the intervals, the marks and the footer say, a sentence each."""
+    """The meaning of the intervals, the marks and the footer, one sentence each."""
     intervals = interval_scope(comparison)
     return [
         *([f"In brackets: {intervals}."] if intervals else []),
         *mark_legend(comparison),
-        "wins: settings with a positive difference in accuracy, however small.",
-        f"detectable: the true difference in {title_of(main_metric(comparison))}, pooled, that so "
-        f"many documents and seeds find with a probability of {comparison.power:g}; in brackets, "
-        "as far as this sample shows.",
+        "n: number of test documents; majority: accuracy of predicting the most frequent label.",
+        "wins: number of settings with a positive difference in accuracy, however small.",
+        f"detectable: smallest true pooled difference in {title_of(main_metric(comparison))} that "
+        "this number of documents and seeds would show with a probability of "
+        f"{comparison.power:g}; in brackets its interval, as it is estimated from this sample.",
     ]
 
 
 def mark_legend(comparison: Comparison) -> list[str]:
-    """What the marks behind a difference say."""
+    """The meaning of the marks behind a difference, one sentence each."""
     return [
         f"{FOUND}: {STAR}.",
-        f"{SAME}: found to be within ±{margin_text(comparison)}.",
-        f"{EXPLORATORY}: exploratory, no claim. No mark: not enough to tell.",
+        f"{SAME}: the difference is found to be within ±{margin_text(comparison)}.",
+        f"{EXPLORATORY}: exploratory, makes no claim. No mark: not enough to tell.",
     ]
 
 
 def title_of(metric: str) -> str:
-    """What a metric is called."""
+    """The title of a metric, such as ``accuracy`` for ``acc``."""
     return METRICS[metric].title
 
 
@@ -187,7 +192,7 @@ def title_of(metric: str) -> str:
 
 
 def arms(comparison: Comparison) -> Cells:
-    """A row an arm, the primary question's first: score, difference, finding in words."""
+    """A row for each arm: score, difference and finding; the primary question's arm is first."""
     c, metric = comparison, main_metric(comparison)
     base = c.pooled_scores[c.baseline].get(metric)
     body = []
@@ -209,7 +214,7 @@ def arms(comparison: Comparison) -> Cells:
 
 
 def by_setting(comparison: Comparison) -> Cells:
-    """A row a setting: the baseline's score in the main metric, of every arm its difference."""
+    """A row for each setting: the baseline's score in the main metric, and all differences."""
     c, metric = comparison, main_metric(comparison)
     about_accuracy = metric == "acc"
     body = []
@@ -243,20 +248,20 @@ def by_setting(comparison: Comparison) -> Cells:
 
 
 def wins(comparison: Comparison, arm: str) -> str:
-    """Such as ``12 of 18 (2 tied)``."""
+    """Settings in which the arm's accuracy is above the baseline's, as ``12 of 18 (2 tied)``."""
     tally = comparison.wins[arm]
     ties = f" ({tally.ties} tied)" if tally.ties else ""
     return f"{tally.wins} of {tally.of}{ties}"
 
 
 def detectable(comparison: Comparison, arm: str) -> str:
-    """The smallest pooled difference of the main metric that is found, with its range."""
+    """The smallest detectable pooled difference in the main metric, with its interval."""
     known = comparison.detectable.get(arm)
     return interval(known) if known else NONE
 
 
 def contrasts(comparison: Comparison) -> Cells | None:
-    """The arms against one another in the main metric: the row's minus the column's."""
+    """Differences between arms in the main metric: the row's arm minus the column's arm."""
     metric = main_metric(comparison)
     by_pair = {(one.arm, one.minus): one.differences.get(metric) for one in comparison.contrasts}
     columns = [arm for arm in comparison.arms if any(minus == arm for _, minus in by_pair)]
@@ -271,7 +276,7 @@ def contrasts(comparison: Comparison) -> Cells | None:
 
 
 def pooled(comparison: Comparison) -> Cells:
-    """A row a metric, unweighted means over the settings."""
+    """A row for each metric: the baseline's mean over the settings, and all differences."""
     body = []
     for name in comparison.metrics:
         metric = METRICS[name]
@@ -285,22 +290,22 @@ def pooled(comparison: Comparison) -> Cells:
                 *(difference(comparison.pooled[arm].get(name)) for arm in comparison.arms),
             ]
         )
-    header = ["pooled", "better", comparison.baseline, *comparison.arms]
+    header = ["pooled metric", "better", comparison.baseline, *comparison.arms]
     return Cells(header, body, [], words=2, fixed=3)
 
 
-# By field of a `Cost`: what a row is called, and how many of the field's unit are one of the row's.
+# By field of `Cost`: the title of its row, and the divisor from the field's unit to the row's.
 _COSTS = {
     "training_seconds": ("training (seconds)", 1),
     "training_tokens": ("tokens read in training", 1),
-    "scoring_ms": ("scoring (ms a document)", 1),
-    "peak_memory_mib": ("memory (GiB)", 1024),
-    "peak_gpu_mib": ("GPU memory (GiB)", 1024),
+    "scoring_ms": ("scoring (ms per document)", 1),
+    "peak_memory_mib": ("peak main memory (GiB)", 1024),
+    "peak_gpu_mib": ("peak GPU memory (GiB)", 1024),
 }
 
 
 def costs(comparison: Comparison) -> Cells:
-    """A row a kind of cost that any arm's records have; without rows where there are none."""
+    """A row for each kind of cost that at least one arm has recorded; possibly no rows."""
     everyone = [comparison.baseline, *comparison.arms]
     by_title = {
         title: [getattr(comparison.costs[arm], field) for arm in everyone]
@@ -312,11 +317,11 @@ def costs(comparison: Comparison) -> Cells:
         for title, values in by_title.items()
         if any(value is not None for value in values)
     ]
-    return Cells(["of one model", *everyone], body, [], words=1, fixed=2)
+    return Cells(["per model", *everyone], body, [], words=1, fixed=2)
 
 
 def _amount(value: float | None, unit: int) -> str:
-    """To three digits, whole from a hundred on."""
+    """The value in the row's unit, with three significant digits; from 100 on, rounded to ones."""
     if value is None:
         return NONE
     value /= unit
@@ -324,16 +329,17 @@ def _amount(value: float | None, unit: int) -> str:
 
 
 def about_costs(comparison: Comparison) -> str:
-    """How the costs were measured."""
+    """A sentence on how and where the costs were measured."""
     machines = sorted({one for cost in comparison.costs.values() for one in cost.machines})
     return (
         "Costs are means over an arm's models, measured once, on "
-        f"{' and '.join(machines)}; what ran side by side on one machine was slower for it."
+        f"{' and '.join(machines)}. Processes that ran side by side on one machine slowed each "
+        "other down."
     )
 
 
 def generalisation(comparison: Comparison) -> Cells:
-    """A row an arm: its label loss on train rows and on test rows, and the gap between them."""
+    """A row for each arm: label loss on train rows and on test rows, and the gap between them."""
     c = comparison
     body = [
         [
@@ -350,12 +356,12 @@ def generalisation(comparison: Comparison) -> Cells:
 
 
 def _explored(figure: Interval) -> str:
-    """A figure that makes no claim whatever its interval is, with the mark that says it."""
+    """The figure with the mark for exploratory: it makes no claim, whatever its interval is."""
     return difference(Difference(value=figure.value, low=figure.low, high=figure.high))
 
 
 def about_generalisation(comparison: Comparison) -> str:
-    """What is in `generalisation`, and what a gap means."""
+    """The caption of `generalisation`: what was measured, and the meaning of the gap."""
     first, *_ = comparison.generalisation.values()
     scopes = dict.fromkeys(OVER[one.over] for one in comparison.generalisation.values() if one.over)
     intervals = f", with {100 * comparison.level:g} % intervals {' or '.join(scopes)}"
@@ -368,12 +374,12 @@ def about_generalisation(comparison: Comparison) -> str:
 
 
 def own_settings(comparison: Comparison) -> list[Setting]:
-    """The settings whose labels are shown one by one: none where all are the paper's."""
+    """The settings that get a table by label: none if all settings are the paper's."""
     return comparison.settings if comparison.settings_in_paper is None else []
 
 
 def by_label(comparison: Comparison, setting: Setting) -> Cells:
-    """A row a label, of each arm its precision and recall, such as ``0.56 / 0.62``."""
+    """A row for each label: each arm's precision and recall, such as ``0.56 / 0.62``."""
     everyone = [comparison.baseline, *comparison.arms]
     by_arm = [comparison.classes[arm][setting.task] for arm in everyone]
     body = [

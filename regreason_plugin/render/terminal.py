@@ -1,4 +1,4 @@
-"""A comparison in a terminal: the verdict first, then the tables."""
+"""Prints a comparison in a terminal: the verdict first, then the tables."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from regreason_plugin.comparison.finding_words import main_metric
 from regreason_plugin.render import tables
 from regreason_plugin.render.tables import Cells, printable
 
-# Characters of a name before it is broken: as many as a difference has with its interval.
+# Names in headings are wrapped at this many characters: the width of a difference and interval.
 NAME = 26
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print it; a name from outside is neither markup nor moves the cursor.
+    """Print a comparison; names from outside are never markup and cannot move the cursor.
 
-    The tables are as wide as they need: a cut one hides numbers. Where the terminal is too
-    narrow, they come in parts of as many arms as it has room for.
+    No table is cut, because that would hide numbers. If the terminal is too narrow for a table, it
+    is printed in parts, each with as many arms as fit.
     """
     for answer in comparison.answers:
         verdict = (printable(answer.question), "bold"), "  ", (printable(answer.short), "cyan")
@@ -32,12 +32,13 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             console.print(Padding(Text(printable(sentence)), (0, 0, 0, 2), expand=False))
         console.print()
     baseline, metric = comparison.baseline, tables.title_of(main_metric(comparison))
-    print_table(console, tables.arms(comparison), f"Arms: {metric}, means over the settings.")
-    title = f"By setting: {metric} of {baseline}, and differences to it."
+    print_table(console, tables.arms(comparison), f"Arms: mean {metric} over the settings.")
+    title = f"By setting: {metric} of {baseline}, and each arm's difference to it."
     print_table(console, tables.by_setting(comparison), f"{title} {tables.caption(comparison)}")
     if contrasts := tables.contrasts(comparison):
-        print_table(console, contrasts, f"Arm of the row minus that of the column: {metric}.")
-    title = f"Means over the settings of {baseline}, and differences to them."
+        title = f"Differences between arms: {metric} of the row's arm minus the column's arm."
+        print_table(console, contrasts, title)
+    title = f"All metrics: means of {baseline} over the settings, and each arm's differences."
     print_table(console, tables.pooled(comparison), title)
     costs = tables.costs(comparison)
     if costs.body:
@@ -53,19 +54,19 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def print_table(console: Console, cells: Cells, title: str) -> None:
-    """Print a table under its title, in parts where the terminal is too narrow for it."""
-    # A file or a pipe has no width, and its reader scrolls.
+    """Print a table below its title, in parts if the terminal is too narrow."""
+    # A file or a pipe has no width limit, so its tables are never split.
     room = console.width if console.is_terminal else _width(cells)
     for part in _parts(cells, room):
         console.print(Text(printable(title), style="italic"))
-        # (A console prints no wider than itself, but for what is rendered already.)
+        # (A console cuts at its own width, except for segments that are rendered already.)
         lines = console.render_lines(_table(part), console.options.update_width(_width(part)))
         console.print(SegmentLines(lines, new_lines=True), crop=False)
         console.print()
 
 
 def _parts(cells: Cells, room: int) -> list[Cells]:
-    """The arms' columns in as few parts as fit, each with all the columns before them."""
+    """The table in as few parts as fit into ``room`` characters, each with all fixed columns."""
     arms = range(cells.fixed, len(cells.header))
     parts = [cells]
     for count in range(len(arms), 0, -1):
@@ -81,21 +82,21 @@ def _width(cells: Cells) -> int:
 
 def _table(cells: Cells) -> Table:
     table = Table()
-    for place, name in enumerate(cells.header):
-        right = place >= cells.words
-        # (As Text: a name with brackets is no markup.)
+    for number, name in enumerate(cells.header):
+        right = number >= cells.words
+        # (As Text, so that brackets in a name are not parsed as markup.)
         heading = Text(textwrap.fill(printable(name), NAME))
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     previous = cells.body[0][0] if cells.body else ""
     for row in cells.body:
-        # Between datasets, which have a row an axis.
+        # A line separates datasets, each of which has a row for each axis.
         if row[0] != previous and cells.footer and cells.words > 1:
             table.add_section()
         previous = row[0]
         table.add_row(*_texts(row))
     table.add_section()
     for row in cells.footer:
-        # (Only the row's name: a bold number would be a claim.)
+        # (Only the row's name is bold: a bold number would be a claim.)
         first, *others = _texts(row)
         first.stylize("bold")
         table.add_row(first, *others)

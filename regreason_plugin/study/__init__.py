@@ -1,8 +1,8 @@
-"""`regreason study`: conditions x seeds on data of one's own, from one file to a report.
+"""`regreason study`: trains conditions x seeds on your data, from one file to a report.
 
-The data are built, a few steps are measured, keys are chosen on validation, every condition is
-trained with every seed and scored, and the label-first ones are held against the first by
-`regreason compare`. Every part is a stage that is never done twice.
+A study builds the data, measures a few training steps, chooses hyperparameters on validation rows,
+trains and scores every condition with every seed, and compares all label-first conditions with the
+first one as `regreason compare` does. A finished stage is never run again.
 """
 
 from __future__ import annotations
@@ -40,25 +40,28 @@ OUT_OF_TIME = 3
 def run_study(
     file: Path, *, jobs: int | None = None, minutes: float | None = None, dry_run: bool = False
 ) -> int:
-    """Run or finish a study.
+    """Run a study, or continue one that was stopped.
 
     Args:
-        file: The study's file.
-        jobs: Stages at once; default as many as cores, GPUs and memory allow, at most four.
-        minutes: Nothing is started that would not end by then; default the file's own limit.
-        dry_run: Show what would be run and what it takes, from a few measured steps, and end.
+        file: The study file.
+        jobs: Number of parallel stages; by default one per GPU, without GPUs one per core up to
+            four, and fewer if memory is short.
+        minutes: Time limit: no stage is started that is expected to end later. By default the
+            limit of the study file.
+        dry_run: Only measure a few steps and print an estimate of the remaining time.
 
     Returns:
-        0; 1 when a command failed; 3 when time ran out before all was done.
+        0 if the study is complete, 1 if a command failed, 3 if the time limit ended it early.
 
     Raises:
-        UserError: The file, or what it names, is wrong; or the machine has not the memory.
+        UserError: The study file, or a file that it names, is wrong; or memory is too small for
+            one training, or for ``jobs`` trainings in parallel.
     """
     began = time.monotonic()
     study = read_study(file)
     for name in ("axolotl", "lm_eval"):
         if program(name) is None:
-            raise UserError(f"{name} is not installed here; `make setup` installs it")
+            raise UserError(f"{name} is not installed; `make setup` installs it")
     _check_base(study.base)
     plan = Plan(study)
     console.print(_describe(study), highlight=False)
@@ -66,7 +69,7 @@ def run_study(
         return 1
     chosen = kept_choice(plan)
     if chosen is not None and (kept := restore(plan, chosen)):
-        console.print(f"{kept} finished runs taken from {study.kept}", highlight=False)
+        console.print(f"Reused {kept} finished runs from {study.kept}", highlight=False)
     gpus = _gpus()
     wanted = jobs or len(gpus) or default_jobs()
     minutes = minutes or study.limits.minutes
@@ -97,7 +100,7 @@ def _run(
     stages = plan.comparing(chosen.keys)
     try:
         finished = run_stages(plan.out, stages, jobs, gpus=gpus, until=until)
-    finally:  # also where it is interrupted
+    finally:  # also if the study is interrupted
         for path in keep_finished(plan, chosen):
             console.print(f"Kept: {path}", highlight=False, markup=False)
     if not finished:
@@ -108,7 +111,7 @@ def _run(
 
 
 def _report(plan: Plan, chosen: Chosen) -> None:
-    """Write what is known: of the seeds with which every condition is finished."""
+    """Write the report on those seeds with which every condition is finished."""
     seeds = tuple(
         seed
         for seed in plan.study.seeds
@@ -131,18 +134,18 @@ def _report(plan: Plan, chosen: Chosen) -> None:
 
 def _out_of_time(left: list[Stage]) -> int:
     console.print(
-        f"Stopped by the limit of time: {len(left)} stages are left, the first of them "
-        f"{left[0].name}. The same command goes on from there.",
+        f"The time limit ended the study: {len(left)} stages are left, beginning with "
+        f"{left[0].name}. The same command continues from there.",
         highlight=False,
     )
     return OUT_OF_TIME
 
 
 def _check_base(base: str) -> None:
-    """Refuse a model that is not here, which every stage would look for in vain.
+    """Check that the base model is available before any stage needs it.
 
     Raises:
-        UserError: It is no folder, and not in the Hub's cache.
+        UserError: It is neither a model folder nor in the Hub's cache.
     """
     from transformers import AutoConfig
 
@@ -150,9 +153,9 @@ def _check_base(base: str) -> None:
         AutoConfig.from_pretrained(base, local_files_only=True)
     except (OSError, ValueError):
         raise UserError(
-            f"there is no model {base!r}, neither a folder as seen from where you stand nor in the "
-            f"Hub's cache; `regreason base smollm2 --out {base}` writes a small one, and "
-            f"`hf download {base}` fetches one of the Hub",
+            f"there is no model {base!r}, neither as a folder (relative to the current one) nor in "
+            f"the Hub's cache; `regreason base smollm2 --out {base}` writes a small model, and "
+            f"`hf download {base}` fetches a model from the Hub",
             field="base",
         ) from None
 
@@ -164,16 +167,18 @@ def _gpus() -> tuple[int, ...]:
 
 
 def _left(plan: Plan, chosen: Chosen | None) -> bool:
-    """Whether anything is still to be trained."""
+    """Whether the study still has trainings to run."""
     stages = plan.choosing() if chosen is None else plan.comparing(chosen.keys)
     return any(stage.kind in ("choose", "train") for stage in unfinished(plan.out, stages))
 
 
 def _describe(study: StudyFile) -> str:
-    """What is going to happen, in a sentence."""
+    """The size of the study in a sentence."""
     conditions, seeds = len(study.conditions), len(study.seeds)
-    first = f", after {len(study.choose.candidates())} to choose from" if study.choose else ""
+    first = (
+        f", after {len(study.choose.candidates())} trainings to choose keys" if study.choose else ""
+    )
     return (
         f"{study.title}: {conditions} conditions x {seeds} seeds = {conditions * seeds} "
-        f"trainings{first}; in {study.out}"
+        f"trainings{first}; files go to {study.out}"
     )

@@ -1,6 +1,6 @@
-"""What the study found: every condition's scores, and the label-first ones held against the first.
+"""Scores of every condition, and the comparison of the label-first conditions with the first.
 
-Differences, their intervals and the verdict are those of `regreason compare`.
+`regreason compare` computes the differences, their intervals and the verdict.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from regreason_plugin.study.study_file import Condition
 
 ENOUGH_SEEDS = 3
 LEVEL = 0.95
-# (A generative twin's figure of the label forced at once, without an explanation before it.)
+# Prefix of a generative twin's metrics for the label forced at once, without an explanation.
 FORCED = "forced_"
 SCORES = ("acc", "macro_f1", "qwk", "nll", "ece")
-# Those of which conditions are held against each other, where the task has them.
+# Metrics of the comparison between conditions, as far as the task has them.
 COMPARED = ("acc", "macro_f1", "qwk", "nll", "miscalibration")
 ENTROPIES = (
     "output_entropy",
@@ -36,8 +36,8 @@ class Mean:
 
     Attributes:
         value: The mean.
-        half_width: Half of its 95 % t interval over seeds, for these test documents only; None
-            with fewer than three seeds.
+        half_width: Half the width of its 95 % t interval over seeds, which holds for these test
+            documents only; None with fewer than three seeds.
     """
 
     value: float
@@ -45,18 +45,18 @@ class Mean:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
-        """Of a value a seed."""
+        """The mean of ``values``, one for each seed."""
         return cls(statistics.fmean(values), half_width(values))
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one condition.
+    """The figures of one condition.
 
     Attributes:
-        condition: Which.
-        runs: Its results, a run a seed.
-        values: By metric, a value a seed: the mean over the settings.
+        condition: The condition.
+        runs: Its results, one run for each seed.
+        values: By metric, one value for each seed: the mean over the settings.
     """
 
     condition: Condition
@@ -64,22 +64,19 @@ class Figures:
     values: dict[str, list[float]]
 
     def mean(self, metric: str) -> Mean:
-        """Of a metric, over seeds."""
+        """The mean of a metric over the seeds."""
         return Mean.of(self.values[metric])
 
 
 def read_figures(plan: Plan) -> dict[str, Figures]:
-    """Every condition's, by its name."""
+    """Read the figures of every condition, by its name."""
     return {condition.name: _read(plan, condition) for condition in plan.study.conditions}
 
 
 def compare_label_first(plan: Plan, figures: dict[str, Figures]) -> Compared:
-    """All label-first conditions against the first one."""
+    """Compare all label-first conditions with the first condition, the baseline."""
     runs = [
-        run
-        for found in figures.values()
-        if found.condition.order == "label_first"
-        for run in found.runs
+        run for one in figures.values() if one.condition.order == "label_first" for run in one.runs
     ]
     return compare(
         runs,
@@ -96,7 +93,7 @@ def _read(plan: Plan, condition: Condition) -> Figures:
     )
     names = [*SCORES, *ENTROPIES]
     if condition.order == "explanation_first":
-        # Of the probes, only the forced ones have the same text before them in every model.
+        # All models read the same text only before a forced label, so its probes are compared.
         names = [*SCORES, *(f"{FORCED}{name}" for name in (*SCORES, *ENTROPIES))]
     values = {name: [_over_settings(run, name) for run in runs] for name in names}
     return Figures(condition, runs, values)
@@ -109,10 +106,14 @@ def _over_settings(run: Run, metric: str) -> float:
 
 
 def half_width(values: Sequence[float]) -> float | None:
-    """Half of Student's t interval of a mean, at `LEVEL`; None of fewer than three values.
+    """Half the width of Student's t interval of a mean, at level `LEVEL`.
 
     Args:
-        values: One a seed. The test documents are the same, so it holds for these only.
+        values: One value for each seed, all on the same test documents. The interval therefore
+            holds for these documents only.
+
+    Returns:
+        Half the width; None with fewer than three values.
     """
     if len(values) < ENOUGH_SEEDS:
         return None

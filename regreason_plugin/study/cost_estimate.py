@@ -1,7 +1,7 @@
-"""What a study takes on this machine, from a few real steps of training and a few documents.
+"""Estimates the time and memory of a study from a few training steps and scored documents.
 
-Both are measured by the commands that the study runs, so loading, tokenizing and the machine's
-own speed are in it. What is measured once is kept in ``measured.json``.
+The measurement runs the study's own commands, so it includes loading, tokenizing and the speed of
+this machine. ``measured.json`` keeps the result, so that it is measured only once.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from regreason_plugin.study.plan import Plan, Seconds, base_hash
 from regreason_plugin.study.study_file import AxolotlKeys, StudyFile
 
 _STEPS, _DOCUMENTS = 5, 16
-# A validation row is read once, forwards; a training row is read forwards and backwards.
+# Time of a validation row (forward pass) relative to a training row (forward and backward pass).
 _FORWARD = 0.35
-# Memory that is left to the rest of the machine.
+# Memory that the study leaves to other programs.
 _SPARE_GIB = 0.5
 _LABEL, _MINUTES = "measure", 60
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a few steps and documents took.
+    """Measured time and memory of a few training steps and scored documents.
 
     Attributes:
-        inputs: Hash of the model and the config that were measured.
-        starting: Seconds until the first step, and after the last one.
-        step: Seconds of an optimizer step.
-        loading: Seconds until the first document is scored.
-        document: Seconds of a document.
-        peak_gib: Main memory of the training, at most.
+        inputs: Hash of the measured model and config.
+        starting: Seconds of a training before its first and after its last step.
+        step: Seconds per optimizer step.
+        loading: Seconds of a scoring besides its documents, such as those for loading.
+        document: Seconds per scored document.
+        peak_gib: Peak main memory of the training, in GiB.
     """
 
     inputs: str
@@ -57,56 +57,56 @@ class Measured:
 
 
 def measure(plan: Plan, jobs: int) -> Measured:
-    """Train a few steps of a condition with long rows, and score a few documents.
+    """Train a few steps of a condition with long targets, and score a few documents.
 
     Args:
-        plan: The study.
-        jobs: How many stages may run at once: what is measured has the threads of one of them.
+        plan: The plan of the study.
+        jobs: Number of parallel stages of the study; the measurement gets the threads of one.
 
     Raises:
-        UserError: A command failed; it has been said why.
+        UserError: A command failed; its own output, printed before, says why.
     """
-    study, place = plan.study, plan.out / _LABEL
+    study, folder = plan.study, plan.out / _LABEL
     condition = study.conditions[-1]
     for one in study.conditions:
         if one.order == "label_first" and one.arm not in ("label_only", "filler"):
             condition = one
             break
-    keys = plan.config(condition, _first_candidate(study), study.seeds[0], place / "model")
-    # Steps, each of them logged, and no evaluation on the way.
+    keys = plan.config(condition, _first_candidate(study), study.seeds[0], folder / "model")
+    # A few steps, all of them logged, without evaluations.
     keys |= {"regreason_budget": "steps", "max_steps": _STEPS, "logging_steps": 1}
     left_out = ("eval_strategy", "eval_steps", "regreason_target_tokens", "warmup_ratio")
     keys = {key: value for key, value in keys.items() if key not in left_out}
     inputs = hash_of(base_hash(study.base), json.dumps(keys, sort_keys=True))
     if (known := _read(plan)) is not None and known.inputs == inputs:
         return known
-    config = place / "config.yml"
+    config = folder / "config.yml"
     with atomic_writer(config) as stream:
         stream.write(dump_yaml(keys).encode())
     train = Stage(
         f"{_LABEL} training",
         ["axolotl", "train", str(config), "--launcher", "python"],
         inputs,
-        (place / "model" / RECORD).is_file,
-        clears=place / "model",
+        (folder / "model" / RECORD).is_file,
+        clears=folder / "model",
     )
     score = Stage(
         f"{_LABEL} scoring",
-        plan.scoring(condition, place / "model", "test", place / "results", _DOCUMENTS),
+        plan.scoring(condition, folder / "model", "test", folder / "results", _DOCUMENTS),
         inputs,
-        lambda: any((place / "results").rglob("results_*.json")),
-        clears=place / "results",
+        lambda: any((folder / "results").rglob("results_*.json")),
+        clears=folder / "results",
     )
     walls = []
     for stage in (train, score):
         began = time.monotonic()
-        if not run_stages(place, [stage], jobs):
-            raise UserError(f"the measurement failed; its whole output is in {place / 'logs'}")
+        if not run_stages(folder, [stage], jobs):
+            raise UserError(f"the measurement failed; {folder / 'logs'} holds its whole output")
         walls.append(time.monotonic() - began)
-    measured = _measured(inputs, place, walls)
-    # (Neither is of any use; only the logs are kept.)
+    measured = _measured(inputs, folder, walls)
+    # (The study needs neither; only the logs are kept.)
     for name in ("model", "results"):
-        shutil.rmtree(place / name, ignore_errors=True)
+        shutil.rmtree(folder / name, ignore_errors=True)
     with atomic_writer(plan.out / "measured.json") as stream:
         stream.write(json.dumps(asdict(measured), indent=1).encode() + b"\n")
     return measured
@@ -121,15 +121,15 @@ def _read(plan: Plan) -> Measured | None:
     return Measured(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 
-def _measured(inputs: str, place: Path, walls: list[float]) -> Measured:
-    record = json.loads((place / "model" / RECORD).read_text(encoding="utf-8"))
+def _measured(inputs: str, folder: Path, walls: list[float]) -> Measured:
+    record = json.loads((folder / "model" / RECORD).read_text(encoding="utf-8"))
     cost = record["cost"]
-    (results,) = (place / "results").rglob("results_*.json")
+    (results,) = (folder / "results").rglob("results_*.json")
     scored = json.loads(results.read_text(encoding="utf-8"))["config"][SCORING]
     return Measured(
         inputs=inputs,
         starting=max(walls[0] - cost["seconds"], 0.0),
-        step=_step_seconds(place / "model"),
+        step=_step_seconds(folder / "model"),
         loading=max(walls[1] - scored["seconds"], 0.0),
         document=scored["seconds"] / scored["documents"],
         peak_gib=cost["peak_memory_mib"] / 1024,
@@ -137,13 +137,13 @@ def _measured(inputs: str, place: Path, walls: list[float]) -> Measured:
 
 
 def _step_seconds(model: Path) -> float:
-    """Of one optimizer step, without the first ones, which load what the others find loaded."""
+    """Seconds per optimizer step, without the first step, which also loads code and data."""
     times: list[float] = [line["seconds"] for line in read_log(model) if "loss" in line]
     return statistics.fmean(later - earlier for earlier, later in pairwise(times))
 
 
 def seconds_of(plan: Plan, measured: Measured) -> Seconds:
-    """What each stage takes; the data must be there."""
+    """The expected seconds of each stage; the data folders must exist."""
     rows = {order: plan.open_data(order).manifest.counts for order in plan.study.orders}
 
     def train(keys: AxolotlKeys, order: Order) -> float:
@@ -160,7 +160,7 @@ def seconds_of(plan: Plan, measured: Measured) -> Seconds:
         )
 
     def score(documents: int, order: Order) -> float:
-        # A model that explains first writes tens of tokens one by one.
+        # A model that explains first generates tens of tokens one by one, so it takes longer.
         return measured.loading + documents * measured.document * (5 if order[0] == "e" else 1)
 
     return Seconds(train, score)
@@ -176,46 +176,52 @@ def _evaluations(keys: AxolotlKeys, steps: float, epochs: float) -> float:
 
 
 def jobs_that_fit(study: StudyFile, measured: Measured, wanted: int, *, asked: bool) -> int:
-    """How many of the stages that are wanted at once the memory allows.
+    """The number of parallel trainings that fit into memory, at most ``wanted``.
 
     Args:
-        study: The study.
-        measured: What a training takes.
-        wanted: At once.
-        asked: Whether the command line asks for so many; then fewer are a mistake.
+        study: The study, which may limit the memory.
+        measured: The measurement, with the peak memory of a training.
+        wanted: The wanted number of parallel trainings.
+        asked: Whether the command line sets this number, so that fewer are an error.
 
     Raises:
-        UserError: The machine has not the memory, for one or for so many as were asked for.
+        UserError: Memory is too small for one training, or for the number that the command line
+            sets.
     """
     free = available_memory()
     room = study.limits.memory_gib or (math.inf if free is None else free / 2**30 - _SPARE_GIB)
     fitting = room / measured.peak_gib
-    where = "limits.memory_gib allows" if study.limits.memory_gib else "are free"
+    limit = (
+        f"limits.memory_gib allows only {room:.1f} GiB"
+        if study.limits.memory_gib
+        else f"only {room:.1f} GiB are free"
+    )
     if fitting < 1:
         raise UserError(
-            f"a training takes about {measured.peak_gib:.1f} GiB of memory, and {room:.1f} GiB "
-            f"{where}; use a smaller micro_batch_size or base, or another machine"
+            f"a training takes about {measured.peak_gib:.1f} GiB of memory, but {limit}; use a "
+            "smaller micro_batch_size or base, or another machine"
         )
     if asked and fitting < wanted:
         raise UserError(
-            f"--jobs {wanted} trainings at once take about {wanted * measured.peak_gib:.1f} GiB of "
-            f"memory, and {room:.1f} GiB {where}; name at most --jobs {int(fitting)}"
+            f"--jobs {wanted}: {wanted} trainings in parallel take about "
+            f"{wanted * measured.peak_gib:.1f} GiB of memory, but {limit}; use at most "
+            f"--jobs {int(fitting)}"
         )
     return int(min(fitting, wanted))
 
 
 def show_estimate(measured: Measured, jobs: int, left: float, minutes: float | None) -> None:
-    """Say what the study will take, before it starts."""
+    """Print the measurement and the expected time of the study."""
     console.print(
-        f"Measured here: {measured.step:.1f} s a step, {measured.document:.2f} s a scored text, "
-        f"{measured.peak_gib:.1f} GiB of memory a training; {jobs} at once.\n"
-        f"All that is left takes about {_duration(left)}.",
+        f"Measured on this machine: {measured.step:.1f} s per step, {measured.document:.2f} s per "
+        f"scored text, {measured.peak_gib:.1f} GiB of memory per training; {jobs} in parallel.\n"
+        f"The remaining stages take about {_duration(left)}.",
         highlight=False,
     )
     if minutes is not None and left > minutes * _MINUTES:
         console.print(
-            f"That is more than the {minutes:g} minutes that it may take: it stops before the "
-            "first stage that would not end in time, and the same command goes on from there.",
+            f"That is more than the limit of {minutes:g} minutes: the study stops before the "
+            "first stage that would not end in time, and the same command continues from there.",
             highlight=False,
         )
 

@@ -1,4 +1,4 @@
-"""Learning curves: how well the labels of the validation rows are predicted on the way."""
+"""Draws a study's learning curves: accuracy on validation labels during training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from regreason_plugin.render.style import COLOURS, DASHES, MARKERS, style
 from regreason_plugin.study.plan import Plan
 from regreason_plugin.study.study_file import Condition
 
-# Characters of a line beside an axis.
+# Characters per line of an axis label.
 WIDTH = 36
 AXES = {
     "label_tokens_seen": "label tokens trained on",
@@ -26,15 +26,16 @@ AXES = {
 
 _TITLES = {
     "label_first": "label first",
-    # The true explanation stands before the label here; a model that writes its own does worse.
+    # The true explanation precedes the label here; after its own explanation a model does worse.
     "explanation_first": "explanation first, after the true explanation",
 }
 
 
 def draw(plan: Plan) -> bytes:
-    """A PNG: a panel an x-axis and an order, a curve a condition, its mean over the seeds.
+    """The learning curves as a PNG, with a panel for each order and each kind of x-axis.
 
-    An arm has one colour in all its conditions; a condition's changes have a dash of their own.
+    Each condition has one curve, its mean over the seeds. The arm sets the colour and the marker;
+    conditions of the same arm differ in their dashes.
     """
     with style():
         orders = plan.study.orders
@@ -52,7 +53,7 @@ def draw(plan: Plan) -> bytes:
             panels[row][0].set_ylabel(fill(ACCURACIES.get(measured, ""), WIDTH))
             right = panels[row][1]
             right.set_xscale("log")
-            # Plain numbers: the style takes no text for mathematics, not even a power of ten.
+            # Plain numbers, because the style renders no mathematical text such as 10^3.
             right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             right.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             right.xaxis.set_minor_formatter(NullFormatter())
@@ -66,12 +67,12 @@ def draw(plan: Plan) -> bytes:
 
 
 def _curve(axes: Axes, plan: Plan, condition: Condition, key: str, dash: int) -> str:
-    """Draw one curve; what it shows, as of `ACCURACIES`."""
+    """Draw the curve of one condition, and return its metric, a key of `ACCURACIES` or ``""``."""
     measured = ""
     by_step: dict[float, list[tuple[float, float]]] = {}
     for seed in plan.study.seeds:
         for line in read_log(plan.model(condition, seed)):
-            # (Before the first step nothing was trained on, and a logarithm has no zero.)
+            # (The evaluation before the first step is at zero tokens, which a log axis lacks.)
             accuracy = evaluated_accuracy(line)
             if accuracy is not None and line["step"]:
                 measured = accuracy[0]

@@ -1,4 +1,4 @@
-"""What was chosen: the keys with which one condition predicts the validation labels best."""
+"""Chooses hyperparameters: the keys with the lowest validation loss of one condition."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from regreason_plugin.study.study_file import AxolotlKeys
 
 @dataclass(frozen=True)
 class Chosen:
-    """Keys, and from what they were chosen.
+    """The chosen keys, and the candidates' losses.
 
     Attributes:
-        keys: Those that all conditions get; none where a study chooses nothing.
-        losses: Of each candidate the loss on the labels of the validation rows at the end of its
-            training, in nats a token.
+        keys: The keys that all conditions get; empty if the study chooses nothing.
+        losses: For each candidate: its keys, and the loss on the labels of the validation rows at
+            the end of its training, in nats per token.
     """
 
     keys: AxolotlKeys
     losses: tuple[tuple[AxolotlKeys, float], ...] = ()
 
     def describe(self, condition: str) -> str:
-        """In a sentence."""
+        """The choice in a sentence."""
         keys = ", ".join(f"{key} {value}" for key, value in self.keys.items())
         return f"\nChosen on validation, for {condition}: {keys}"
 
 
 def choose(plan: Plan) -> Chosen:
-    """Read the validation losses that the choosing stages left, and take the lowest."""
+    """Choose the candidate with the lowest validation loss in the logs of the choosing stages."""
     if plan.study.choose is None:
         return Chosen({})
     losses = tuple(
@@ -42,5 +42,5 @@ def choose(plan: Plan) -> Chosen:
 
 
 def last_evaluation(model: Path) -> dict[str, float]:
-    """The last line with a validation loss."""
+    """The last line with a validation loss in a model's training log."""
     return [line for line in read_log(model) if "eval_label_loss" in line][-1]

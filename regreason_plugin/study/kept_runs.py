@@ -1,9 +1,9 @@
-"""Finished runs kept compactly: the record and the log of a training, and its scores.
+"""Keeps finished runs compactly: the record and log of a training, and its scores.
 
-A kept run holds ids and numbers and no text of a data set, so it can lie in a repository, and a
-study goes on from it on another machine without its adapter. One gzipped JSON file a run, and one
-for what all runs share: the ids, labels and hashes of the scored documents, in their order.
-Single scores are rounded to six decimals, entropies by layer to four.
+A kept run holds ids and numbers but no text of the data, so it can be committed to a repository.
+With it, a study continues on another machine without the adapter. Each run is a gzipped JSON file;
+the ids, labels and hashes of the scored documents, in their order, are in one more file that runs
+share. Scores are rounded to six decimals, entropies by layer to four.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from regreason_plugin.study.study_file import Condition
 
 FORMAT = 1
 CHOICE = "choice.json"
-# Of a sample: what a probe has measured, rounded to so many decimals.
+# By name of a probe's value in a sample: the number of decimals that is kept.
 _DIGITS = {
     prefix + name: digits
     for names, digits in ((PROBES, 6), (LAYERS, 4))
@@ -37,8 +37,8 @@ _DIGITS = {
     for prefix in ("", FORCED)
 }
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
-# Of a results file: what `compare` and a reader want of it. The rest describes the machine, or
-# is lm-eval's own source text.
+# Keys of a results file that are kept, for `compare` and for readers. The other keys describe the
+# machine or hold lm-eval's source text.
 _OF_RESULTS = (
     *("results", "versions", "n-shot", "n-samples", "config", "date", "task_hashes"),
     *("lm_eval_version", "transformers_version", "chat_template_sha", "system_instruction_sha"),
@@ -47,7 +47,7 @@ _OF_RESULTS = (
 
 
 def keep_choice(plan: Plan, chosen: Chosen) -> None:
-    """Remember what was chosen, and from what."""
+    """Save the chosen keys, the candidates' losses and the hash of the choosing stages' inputs."""
     content = {
         "inputs": hash_of(*(stage.inputs for stage in plan.choosing())),
         "keys": chosen.keys,
@@ -59,7 +59,7 @@ def keep_choice(plan: Plan, chosen: Chosen) -> None:
 
 
 def kept_choice(plan: Plan) -> Chosen | None:
-    """What an earlier run has chosen; None where it is still to be chosen."""
+    """The choice of an earlier run with the same inputs; None if there is none."""
     stages = plan.choosing()
     if not stages:
         return Chosen({})
@@ -72,10 +72,10 @@ def kept_choice(plan: Plan) -> Chosen | None:
 
 
 def keep_finished(plan: Plan, chosen: Chosen) -> list[Path]:
-    """Keep every run of a study that is finished and not kept yet.
+    """Keep every finished run of a study that is not kept yet.
 
     Returns:
-        The files that were written.
+        The paths of the written files.
     """
     if plan.study.kept is None:
         return []
@@ -91,10 +91,10 @@ def keep_finished(plan: Plan, chosen: Chosen) -> list[Path]:
 
 
 def restore(plan: Plan, chosen: Chosen) -> int:
-    """Put the kept runs whose inputs are still the study's where their stages leave them.
+    """Restore the kept runs whose inputs equal the study's, as if their stages had run.
 
     Returns:
-        How many.
+        The number of restored runs.
 
     Raises:
         UserError: A file is broken.
@@ -132,14 +132,14 @@ def _kept(plan: Plan, condition: Condition, seed: int, key: str) -> dict[str, An
     for results in sorted(plan.results(condition, seed).rglob("results_*.json")):
         content = json.loads(results.read_text(encoding="utf-8"))
         kept = {name: content[name] for name in _OF_RESULTS if name in content}
-        # (Of a task's config only what our own reader asks for.)
+        # (Of a task's config, only the metadata, which this package reads.)
         kept["configs"] = {
             task: {"metadata": config.get("metadata")}
             for task, config in content["configs"].items()
         }
         date = results.stem.removeprefix("results_")
-        place = results.relative_to(plan.results(condition, seed))
-        files[str(place)] = {
+        relative = results.relative_to(plan.results(condition, seed))
+        files[str(relative)] = {
             "content": kept,
             "samples": {
                 task: _keep_samples(plan, results.with_name(f"samples_{task}_{date}.jsonl"))
@@ -158,7 +158,7 @@ def _kept(plan: Plan, condition: Condition, seed: int, key: str) -> dict[str, An
 
 
 def _keep_samples(plan: Plan, file: Path) -> dict[str, Any]:
-    """Numbers a document, and the name of the file with what all runs share."""
+    """The numbers of all documents, and the name of the shared file with their ids and labels."""
     documents: list[list[Any]] = []
     columns: dict[str, Any] = {}
     rows = [row for _, row in read_objects(file)]
@@ -170,7 +170,7 @@ def _keep_samples(plan: Plan, file: Path) -> dict[str, Any]:
                 *(row[name] for name in _HASHES),
             ]
         )
-    # (Of a model that explains first, not what it wrote: only pairs are scores.)
+    # (A string is the text that an explanation-first model wrote, which is not kept.)
     columns["scores"] = [
         [round(float(one[0]), 6) for one in row["filtered_resps"] if not isinstance(one, str)]
         for row in rows
@@ -195,16 +195,16 @@ def _rounded(value: Any, digits: int) -> Any:
 def _put_back(plan: Plan, condition: Condition, seed: int, kept: dict[str, Any]) -> None:
     model, results = plan.model(condition, seed), plan.results(condition, seed)
     folder = plan.open_data(condition.order)
-    # The same rows, by the stages' inputs; the manifest may be another version's.
-    same = (kept["data_sha256"], folder.sha256)
-    _write_text(model / RECORD, json.dumps(kept["record"], indent=2).replace(*same) + "\n")
+    # The inputs guarantee the same rows, but a manifest of another version has another hash.
+    data_hashes = (kept["data_sha256"], folder.sha256)
+    _write_text(model / RECORD, json.dumps(kept["record"], indent=2).replace(*data_hashes) + "\n")
     _write_text(model / LOG, "".join(dumps(line) + "\n" for line in kept["log"]))
     rows = _rows_of(folder)
-    for place, one in kept["files"].items():
-        file = results / place
+    for relative, one in kept["files"].items():
+        file = results / relative
         if not file.resolve().is_relative_to(results.resolve()):
-            raise UserError(f"names a place outside of its folder: {place}", path=model)
-        _write_text(file, json.dumps(one["content"]).replace(*same))
+            raise UserError(f"holds a path outside of its folder: {relative}", path=model)
+        _write_text(file, json.dumps(one["content"]).replace(*data_hashes))
         date = file.stem.removeprefix("results_")
         for task, samples in one["samples"].items():
             lines = _sample_lines(plan, samples, rows)
@@ -212,7 +212,7 @@ def _put_back(plan: Plan, condition: Condition, seed: int, kept: dict[str, Any])
 
 
 def _rows_of(folder: DataFolder) -> dict[tuple[str, str], dict[str, Any]]:
-    """The rows that were scored, with their texts and groups, by id and axis."""
+    """The rows that may have been scored, with their texts and groups, by (id, axis)."""
     return {
         (row["id"], row["axis"]): row
         for name in ("train/label_only.jsonl", "test.jsonl")
@@ -250,7 +250,7 @@ def _sample_lines(
 
 
 def _write(file: Path, content: Any) -> None:
-    # (No time in it: the same content is the same file.)
+    # (Without a modification time, the same content gives the same bytes.)
     with atomic_writer(file) as stream:
         stream.write(gzip.compress(_compact(content), compresslevel=9, mtime=0))
 
@@ -269,11 +269,12 @@ def _read(file: Path) -> Any:
         content = json.loads(gzip.decompress(file.read_bytes()))
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
-            f"is no kept run ({error}); take it away, and the run is made again", path=file
+            f"is not a kept run ({error}); delete it, and the study repeats the run", path=file
         ) from None
     if isinstance(content, dict) and content.get("format") != FORMAT:
         raise UserError(
-            f"is a kept run of format {content.get('format')}, and this version reads {FORMAT}",
+            f"is a kept run of format {content.get('format')}, but this version reads only format "
+            f"{FORMAT}; delete it, and the study repeats the run",
             path=file,
         )
     return content

@@ -1,4 +1,4 @@
-"""What a study runs: conditions x seeds, each a config, an adapter and its scores."""
+"""The stages of a study: for each condition and seed a config, an adapter and its scores."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from regreason_plugin.data_folder.split import Split
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.study.study_file import AxolotlKeys, Condition, StudyFile
 
-# What a config says of places, which change nothing in what is trained.
+# Keys of a config that name places. They are not part of a training's inputs.
 _PLACES = ("base_model", "datasets", "test_datasets", "dataset_prepared_path", "output_dir")
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """What stages take, from a few measured steps (`cost_estimate`); guesses until then.
+    """Expected seconds of stages: guesses until `cost_estimate` has measured a few steps.
 
     Attributes:
-        train: Of a training with these keys on these rows.
-        score: Of scoring so many documents.
+        train: Seconds of a training, by its keys and the order of its rows.
+        score: Seconds of a scoring, by number of documents and their order.
     """
 
     train: Callable[[AxolotlKeys, Order], float] = lambda keys, order: 300.0
@@ -40,11 +40,11 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything of a study is, and the stages that make it.
+    """The paths of a study's files, and the stages that make them.
 
     Attributes:
-        study: Its file.
-        seconds: What its stages take.
+        study: The study file.
+        seconds: Expected seconds of the stages.
     """
 
     study: StudyFile
@@ -52,54 +52,54 @@ class Plan:
 
     @property
     def out(self) -> Path:
-        """The folder of it all."""
+        """The folder of all files of the study."""
         return self.study.out
 
     def data(self, order: Order) -> Path:
-        """The data folder of an order; both have the same rows."""
+        """The data folder for an order; the folders of both orders have the same rows."""
         return self.out / "data" / order
 
     def open_data(self, order: Order) -> DataFolder:
-        """That folder, once its stage has run."""
+        """Open the data folder for an order, which its stage must have written."""
         return open_data_folder(self.data(order))
 
     def candidate(self, keys: AxolotlKeys) -> Path:
-        """The adapter that a choice of keys is judged by."""
+        """Folder of the adapter that is trained with candidate keys."""
         return self.out / "choice" / "-".join(_text(value) for value in keys.values())
 
     def model(self, condition: Condition, seed: int) -> Path:
-        """The adapter of a condition and a seed."""
+        """Folder of the adapter of a condition and a seed."""
         return self.out / "models" / condition.name / str(seed)
 
     def results(self, condition: Condition, seed: int) -> Path:
-        """Its scores: a folder a split."""
+        """Folder of the scores of a condition and a seed, with a subfolder for each split."""
         return self.out / "results" / condition.name / str(seed)
 
     @property
     def baselines(self) -> Path:
-        """The results of the methods of `regreason baselines`."""
+        """Folder of the results of `regreason baselines`, with a subfolder for each method."""
         return self.out / "results" / "baselines"
 
     # --- stages -----------------------------------------------------------------------------
 
     def building(self) -> list[Stage]:
-        """The data, once an order."""
+        """The stages that build the data, one for each order."""
         return [self._build(order) for order in self.study.orders]
 
     def choosing(self) -> list[Stage]:
-        """The chosen-for condition with every candidate; the data must be there."""
+        """The trainings that the keys are chosen from; the data folders must exist."""
         choose = self.study.choose
         if choose is None:
             return []
         (condition,) = (one for one in self.study.conditions if one.name == choose.condition)
         candidates = [(keys, self.candidate(keys)) for keys in choose.candidates()]
         return [
-            self._train(f"choose {place.name}", condition, keys, choose.seed, place)
-            for keys, place in candidates
+            self._train(f"choose {model.name}", condition, keys, choose.seed, model)
+            for keys, model in candidates
         ]
 
     def comparing(self, chosen: AxolotlKeys) -> list[Stage]:
-        """Every condition with every seed, trained and scored, seed by seed; then the baselines."""
+        """Train and score every condition with every seed, seed by seed; then the baselines."""
         stages = [
             stage
             for seed in self.study.seeds
@@ -109,23 +109,23 @@ class Plan:
         return [*stages, *self._baselines()]
 
     def run_stages(self, condition: Condition, seed: int, chosen: AxolotlKeys) -> list[Stage]:
-        """One model trained, and scored on the test rows and on train rows."""
+        """Train one model, and score it on the test rows and on train rows."""
         name = f"{condition.name} {seed}"
         train = self._train(f"train {name}", condition, chosen, seed, self.model(condition, seed))
         return [train, *self._score(name, condition, seed, train)]
 
     def _build(self, order: Order) -> Stage:
         study, folder = self.study, self.data(order)
-        asked = study.data
-        source = asked.task or asked.ratings or "mini"
+        data = study.data
+        source = data.task or data.ratings or "mini"
         command = ["regreason", "build", str(source), "--out", str(folder)]
-        if asked.mini:
-            command += ["--per-dataset", str(asked.mini)]
-        if asked.at_most:
-            sizes = ",".join(f"{split}={rows}" for split, rows in asked.at_most.items())
+        if data.mini:
+            command += ["--per-dataset", str(data.mini)]
+        if data.at_most:
+            sizes = ",".join(f"{split}={rows}" for split, rows in data.at_most.items())
             command += ["--at-most", sizes]
-        command += ["--arms", ",".join(study.arms), "--order", order, "--leaks", asked.leaks]
-        command += ["--seed", str(asked.seed)]
+        command += ["--arms", ",".join(study.arms), "--order", order, "--leaks", data.leaks]
+        command += ["--seed", str(data.seed)]
         return Stage(
             f"data {order}",
             command,
@@ -210,33 +210,33 @@ class Plan:
     def config(
         self, condition: Condition, chosen: AxolotlKeys, seed: int, model: Path
     ) -> dict[str, Any]:
-        """The whole config of a training."""
+        """The complete Axolotl config of a training."""
         keys = read_yaml(self.study.config).value
         for name, split in (("datasets", "train"), ("test_datasets", "validation")):
             (entry,) = keys[name]
             entry["path"] = str(self.data(condition.order) / split / "{arm}.jsonl")
-        given = {**self.study.training, **chosen, **condition.keys}
-        taken_out = {key for key, value in given.items() if value is None}
+        changes = {**self.study.training, **chosen, **condition.keys}
+        removed = {key for key, value in changes.items() if value is None}
         config = {
-            # Points of a learning curve: before the first step, on the way, and at the end.
+            # These evaluations are the points of the learning curve.
             "eval_strategy": "steps",
             "eval_steps": 0.2,
             **keys,
-            **given,
+            **changes,
             "regreason_arm": condition.arm,
             "base_model": self.study.base,
             "seed": seed,
             "output_dir": str(model),
             "dataset_prepared_path": str(self.out / "prepared"),
         }
-        return {key: value for key, value in config.items() if key not in taken_out}
+        return {key: value for key, value in config.items() if key not in removed}
 
     def scoring(
         self, condition: Condition, model: Path, split: Split, results: Path, limit: int | None
     ) -> Callable[[], list[str]]:
-        """What scores a model as it was trained.
+        """A function that makes the command that scores a model the way it was trained.
 
-        Its record, which says how, is read when the command is due.
+        The function reads the model's record, so it can be called only after the training.
         """
 
         def words() -> list[str]:
@@ -265,7 +265,7 @@ class Plan:
         return words
 
     def _task_folder(self, generative: bool) -> Path | None:
-        """The lm-eval task files of a task of one's own; None where the package has them."""
+        """Folder of the lm-eval task files of a user's own task; None for the package's tasks."""
         if self.study.data.task is None:
             return None
         folder = self.study.data.task.parent
@@ -273,7 +273,7 @@ class Plan:
 
 
 def base_hash(base: str) -> str:
-    """Of a model's weights and, of a folder, its tokenizer."""
+    """Hash of a base model's weights and, if it is a folder, of its tokenizer."""
     weights = read_base_weights(base)
     tokenizer = Path(base) / "tokenizer.json"
     return hash_of(
@@ -283,7 +283,7 @@ def base_hash(base: str) -> str:
 
 
 def _sources(study: StudyFile) -> Iterator[str]:
-    """Hashes of what the data are built from."""
+    """Hashes of the files that the data are built from."""
     from regreason_plugin.core.task_file import read_task
     from regreason_plugin.data_folder.mini import mini_fingerprint
 
@@ -297,7 +297,8 @@ def _sources(study: StudyFile) -> Iterator[str]:
         if table is not None:
             if not table.is_file():
                 raise UserError(
-                    "there is no such table; the comments in the study's file say how to get it",
+                    "this table of the task does not exist; the comments in the study file may say "
+                    "how to get it",
                     path=table,
                 )
             yield file_sha256(table)

@@ -1,4 +1,4 @@
-"""The study's tables and figure, as they came out."""
+"""Writes the report of a study: tables, learning curves and the comparison."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def write_report(
     """Write ``study.md``, ``study.json``, ``curves.png`` and all files of a comparison.
 
     Args:
-        plan: The study, with the seeds that are finished.
-        chosen: The keys of all conditions.
-        figures: Of every condition.
-        compared: The label-first conditions against the first.
-        missing: Seeds that are not finished.
+        plan: The plan of the study, with only the finished seeds.
+        chosen: The chosen keys.
+        figures: The figures of every condition, by name.
+        compared: The comparison of the label-first conditions with the first one.
+        missing: The seeds that are not finished.
 
     Returns:
-        Their paths.
+        The paths of the files.
     """
     contents = {
         plan.out / "study.md": _markdown(plan, chosen, figures, compared.comparison, missing),
@@ -67,14 +67,16 @@ def write_report(
 
 
 def print_report(comparison: Comparison) -> None:
-    """The main table, for a terminal."""
-    title = f"Means over all settings. {tables.caption(comparison)}"
+    """Print the main table in the terminal."""
+    title = (
+        f"Means over all settings, and differences to the first row. {tables.caption(comparison)}"
+    )
     console.print()
     print_table(console, _against_baseline(comparison, COMPARED), title)
 
 
 def _against_baseline(comparison: Comparison, metrics: Sequence[str]) -> Cells:
-    """A row a condition: the baseline's means, of the others the differences to it."""
+    """A row for each condition: the baseline's means, then the others' differences to it."""
     base = comparison.pooled_scores[comparison.baseline]
     known = [name for name in metrics if name in base]
     rows = [[f"{comparison.baseline} (mean)", *(tables.interval(base[name]) for name in known)]]
@@ -84,8 +86,8 @@ def _against_baseline(comparison: Comparison, metrics: Sequence[str]) -> Cells:
     return Cells(["condition", *known], rows, [], words=1, fixed=1)
 
 
-def _beside(plan: Plan) -> Cells | None:
-    """The methods that people would pick instead; means over settings and seeds."""
+def _baseline_methods(plan: Plan) -> Cells | None:
+    """A row for each method of `regreason baselines`: its means over settings and seeds."""
     methods = [name for name in plan.study.baselines if (plan.baselines / name).is_dir()]
     if not methods:
         return None
@@ -102,7 +104,7 @@ def _explanation_first(figures: dict[str, Figures]) -> Cells | None:
     later = {n: one for n, one in figures.items() if one.condition.order == "explanation_first"}
     if not later:
         return None
-    # (A task without an order of its labels has no kappa.)
+    # (Kappa is undefined for labels without an order.)
     shown = [
         metric
         for metric in (*SCORES, *(FORCED + name for name in SCORES))
@@ -151,7 +153,7 @@ def _markdown(
         ),
         costs=tables.costs(comparison),
         about_costs=tables.about_costs(comparison),
-        beside=_beside(plan),
+        baseline_methods=_baseline_methods(plan),
     )
     return text.encode("utf-8")
 

@@ -1,6 +1,6 @@
-"""A study's file: which models are trained on what, how they are scored, and what is asked of them.
+"""Reads a study file: which models are trained on which data, how they are scored and compared.
 
-``studies/`` holds three, with every key explained in ``studies/esnli.yml``.
+``studies/`` holds examples; ``studies/esnli.yml`` explains every key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from regreason_plugin.data_folder.arms import ARMS
 from regreason_plugin.data_folder.folder import Leaks
 from regreason_plugin.data_folder.split import Split
 
-# Keys of a config that the study writes itself.
+# Keys of an Axolotl config that only the study sets.
 _OWN_KEYS = frozenset(
     {
         *("base_model", "datasets", "test_datasets", "dataset_prepared_path", "output_dir"),
@@ -34,12 +34,12 @@ AxolotlKeys = dict[str, Any]
 def _check_keys(keys: AxolotlKeys) -> AxolotlKeys:
     for key, value in keys.items():
         if key in _OWN_KEYS:
-            raise ValueError(f"{key} is set by the study itself; take it out")
-        # YAML reads 2e-4 as a text, and so would Axolotl.
+            raise ValueError(f"{key} is set by the study itself; remove it here")
+        # YAML reads 2e-4 as text, and Axolotl would get that text.
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, str) and _is_number(one):
                 raise ValueError(
-                    f"{key}: YAML reads {one} as a text, not as a number; write {float(one):f}"
+                    f"{key}: YAML reads {one} as text, not as a number; write {float(one):f}"
                 )
     return keys
 
@@ -57,15 +57,15 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """What the study is about; one of `task`, `ratings` and `mini`.
+    """The data of the study: exactly one of `task`, `ratings` and `mini`, and how they are built.
 
     Attributes:
-        task: The ``task.yml`` of a table of one's own.
+        task: The ``task.yml`` of a user's own table.
         ratings: A ratings file, for any of the eighteen settings.
-        mini: The mini benchmark (GENERATED), with so many conversations a dataset.
-        at_most: The most texts (or conversations) that a split holds; all without it.
-        seed: Of the split and of every draw of an arm; training seeds are others.
-        leaks: What happens to the sentences of an explanation that name a label.
+        mini: Number of conversations per dataset of the mini benchmark (GENERATED data).
+        at_most: Maximum number of texts (or conversations) by split; by default all.
+        seed: Seed of the split and of all random draws of the arms. Training seeds are separate.
+        leaks: Whether to keep or remove sentences of an explanation that name a label.
     """
 
     task: Path | None = None
@@ -78,18 +78,18 @@ class Data(_Part):
     @model_validator(mode="after")
     def _is_one(self) -> Data:
         if sum(one is not None for one in (self.task, self.ratings, self.mini)) != 1:
-            raise ValueError("needs one of task, ratings and mini")
+            raise ValueError("needs exactly one of task, ratings and mini")
         return self
 
 
 class Condition(_Part):
-    """An arm under one regime.
+    """A condition: an arm, an order and changed keys of the training config.
 
     Attributes:
-        name: Of its folders, and of the arm in the comparison.
-        arm: What follows the label.
-        order: Whether label or explanation comes first.
-        keys: Keys of Axolotl's config in which it differs from the others.
+        name: Name of the condition's folders, and of its arm in the comparison.
+        arm: The arm, which sets the text beside the label.
+        order: Whether the label or the explanation comes first.
+        keys: Keys of the Axolotl config that this condition changes.
     """
 
     name: str
@@ -99,12 +99,13 @@ class Condition(_Part):
 
 
 class Choice(_Part):
-    """How keys are chosen: by the label loss on the validation rows, for one condition.
+    """The choice of keys by the label loss on the validation rows, with one condition.
 
     Attributes:
-        condition: Which; what is chosen then holds for all.
-        seed: Of these trainings; none of the study's own.
-        grid: The values of each key; every combination is trained.
+        condition: The condition that is trained with every candidate; all conditions get the
+            chosen keys.
+        seed: Seed of these trainings, different from all seeds of the study.
+        grid: The candidate values by key; every combination is trained.
     """
 
     condition: str = "label_only"
@@ -114,7 +115,7 @@ class Choice(_Part):
     _keys = field_validator("grid")(_check_keys)
 
     def candidates(self) -> list[AxolotlKeys]:
-        """Every combination, in the order of the file."""
+        """Every combination of the grid, in the order of the file."""
         return [
             dict(zip(self.grid, values, strict=True))
             for values in itertools.product(*self.grid.values())
@@ -122,12 +123,12 @@ class Choice(_Part):
 
 
 class Scoring(_Part):
-    """How the trained models are scored.
+    """The scoring of the trained models.
 
     Attributes:
-        probe: The entropies that are measured, as `regreason eval` takes them.
-        train_rows: How many train rows of each task are scored too, for the gap between train
-            and test loss; 0 for none.
+        probe: The entropies to measure, as in ``probe=`` of `regreason eval`.
+        train_rows: Number of train rows of each task that are also scored, for the gap between
+            train and test loss; 0 for none.
     """
 
     probe: str = "output+label+activation"
@@ -135,11 +136,12 @@ class Scoring(_Part):
 
 
 class Limits(_Part):
-    """Where a run of the study stops.
+    """Limits of a run of the study.
 
     Attributes:
-        minutes: Nothing is started that would not end within them; None for no limit.
-        memory_gib: Main memory that trainings at once may take; None for what is free.
+        minutes: Minutes within which every started stage is expected to end; None for no limit.
+        memory_gib: Main memory in GiB for all trainings that run in parallel; None for all free
+            memory.
     """
 
     minutes: Annotated[float, Field(gt=0)] | None = None
@@ -147,25 +149,25 @@ class Limits(_Part):
 
 
 class StudyFile(_Part):
-    """A study.
+    """The content of a study file.
 
     Attributes:
-        title: For a reader.
-        out: Everything is written below it.
-        data: What the models are trained and scored on.
-        base: The model that is trained: a folder or a Hub name.
-        config: The Axolotl config from which all other keys are taken.
-        training: Keys of it that are another in this study, in every condition. Here as in a
-            condition a key without a value is taken out.
-        choose: How keys are chosen; None where nothing is.
-        conditions: What is trained, by name. The first is the baseline of the comparison.
-        seeds: Of the trainings. The data have one seed, so that only the training varies.
-        scoring: How the models are scored.
-        baselines: Methods of `regreason baselines` whose scores stand beside the table.
+        title: Title of the report.
+        out: Folder for all files of the study.
+        data: The data that the models are trained and scored on.
+        base: The base model: a folder or a Hub name.
+        config: The Axolotl config, which supplies all keys that the study does not set.
+        training: Keys of the Axolotl config that the study changes in every condition. Here and in
+            a condition, a key without a value is removed from the config.
+        choose: The choice of keys; None if no keys are chosen.
+        conditions: The conditions. The first one is the baseline of the comparison.
+        seeds: Seeds of the trainings. The data have a single seed, so that only training varies.
+        scoring: The scoring of the models.
+        baselines: Methods of `regreason baselines` that the report lists after its tables.
         primary: The primary question of the comparison, ``ARM[:METRIC]``.
-        margin: Differences within it count as the same.
-        limits: Of time and memory.
-        kept: A folder in which finished runs are kept compactly, without texts; None for none.
+        margin: Two arms count as the same if they differ by no more than this.
+        limits: Limits of time and memory.
+        kept: Folder that keeps finished runs compactly, without texts; None to keep none.
     """
 
     title: Annotated[str, Field(min_length=1)]
@@ -188,19 +190,21 @@ class StudyFile(_Part):
 
     @field_validator("conditions", mode="before")
     @classmethod
-    def _by_name(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            raise ValueError("is a mapping: a name, and below it what is trained")
-        return tuple(_condition(str(name), value) for name, value in given.items())
+    def _by_name(cls, conditions: Any) -> Any:
+        if not isinstance(conditions, dict):
+            raise ValueError("must be a mapping from the name of each condition to its keys")
+        return tuple(_condition(str(name), value) for name, value in conditions.items())
 
     @model_validator(mode="after")
     def _fits(self) -> StudyFile:
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: one stands twice")
+            raise ValueError("seeds: a seed is listed twice")
         if self.conditions[0].order != "label_first":
-            raise ValueError("conditions: the first one is the baseline, which is label_first")
+            raise ValueError(
+                "conditions: the first one is the baseline, so its order must be label_first"
+            )
         if sum(one.order == "label_first" for one in self.conditions) < 2:
-            raise ValueError("conditions: two of them at least have to be label_first")
+            raise ValueError("conditions: at least two of them must have the order label_first")
         if self.choose is None:
             return self
         names = [one.name for one in self.conditions]
@@ -209,27 +213,29 @@ class StudyFile(_Part):
             raise ValueError(f"choose: there is no condition {self.choose.condition!r}; {near}")
         if self.choose.seed in self.seeds:
             raise ValueError(
-                f"choose: seed {self.choose.seed} is one of the study's seeds, whose models would "
-                "be judged by what they were chosen for; take another"
+                f"choose: seed {self.choose.seed} is one of the study's seeds, so the models with "
+                "which keys are chosen would also be compared; use another seed"
             )
         return self
 
     @cached_property
     def orders(self) -> tuple[Order, ...]:
-        """The orders that its data are built in."""
+        """The orders for which the data are built."""
         return tuple(dict.fromkeys(one.order for one in self.conditions))
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The arms that its data are built with: all, where any is made of explanations."""
+        """The arms for which the data are built: all, unless every condition is label-only."""
         plain = all(one.arm == "label_only" for one in self.conditions)
         return ("label_only",) if plain else ARMS
 
 
-def _condition(name: str, given: Any) -> Condition:
-    keys = dict(given or {})
+def _condition(name: str, value: Any) -> Condition:
+    keys = dict(value or {})
     if not name.replace("-", "").replace("_", "").isalnum():
-        raise ValueError(f"{name!r} is no name of a folder: letters, digits, - and _ only")
+        raise ValueError(
+            f"{name!r} cannot name a folder: a condition's name has only letters, digits, - and _"
+        )
     arm = keys.pop("arm", name)
     if arm not in ARMS:
         raise ValueError(f"{name}: there is no arm {arm!r}; {nearest(str(arm), list(ARMS))}")
@@ -241,24 +247,25 @@ def _condition(name: str, given: Any) -> Condition:
 
 
 def read_study(path: Path) -> StudyFile:
-    """Read and check a study's file; paths in it are as seen from where one stands.
+    """Read and check a study file; paths in it are relative to the current folder.
 
     Raises:
-        UserError: With file, line and field; or a file that it names is not there.
+        UserError: A value is wrong (the message names file, line and field), or a file that the
+            study names does not exist.
     """
-    file = read_yaml(path, folder_advice="name the study's file in it")
+    file = read_yaml(path, folder_advice="name the study file in it")
     if not isinstance(file.value, dict):
-        raise UserError("is no study; studies/esnli.yml explains every key of one", path=path)
+        raise UserError("is not a study file; studies/esnli.yml explains every key", path=path)
     study = validate(StudyFile, file.value, path, file.line)
-    named = {
+    files = {
         "config": study.config,
         "data.task": study.data.task,
         "data.ratings": study.data.ratings,
     }
-    for field, there in named.items():
-        if there is not None and not there.is_file():
+    for field, named in files.items():
+        if named is not None and not named.is_file():
             raise UserError(
-                f"there is no file {there}, as seen from where you stand",
+                f"there is no file {named} (relative to the current folder)",
                 path=path,
                 line=file.line(field.split(".")),
                 field=field,

@@ -101,13 +101,13 @@ def test_the_table_has_what_any_arm_says() -> None:
     nothing = type(gpu)(**{**dict.fromkeys(none), "machines": []})
     some = one.model_copy(update={"costs": {"label_only": nothing, "a": gpu}})
     table = costs(some)
-    assert table.header == ["of one model", "label_only", "a"]
+    assert table.header == ["per model", "label_only", "a"]
     assert table.body == [
         ["training (seconds)", "-", "101"],
         ["tokens read in training", "-", "2,000,000"],
-        ["scoring (ms a document)", "-", "1.25"],
-        ["memory (GiB)", "-", "1.5"],
-        ["GPU memory (GiB)", "-", "2"],
+        ["scoring (ms per document)", "-", "1.25"],
+        ["peak main memory (GiB)", "-", "1.5"],
+        ["peak GPU memory (GiB)", "-", "2"],
     ]
-    assert "on NVIDIA H100;" in about_costs(some)
+    assert "on NVIDIA H100. " in about_costs(some)
     assert costs(one.model_copy(update={"costs": {"label_only": nothing, "a": nothing}})).body == []

@@ -81,7 +81,7 @@ def test_the_verdicts(
     if code == 3:
         # It invites nobody to look again: that is planned beforehand.
         assert "as many documents" not in printed
-        assert "Plan several looks before the first with --looks" in printed
+        assert "plan the looks with --looks beforehand" in printed
 
 
 def _accuracy(folder: Path) -> float:

@@ -1,4 +1,4 @@
-"""Whatever intervals and p-values are, what is said and marked is what the findings say."""
+"""Words and marks follow the findings alone, whatever the intervals and p-values are."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from regreason_plugin.render.style import style
 from regreason_plugin.render.terminal import print_comparison
 
 ARMS = ["explanation", "shuffled"]
-# One of each kind: higher is better, lower is, neither; and those that sentences are about.
+# Metrics of each kind (higher is better, lower is better, neither), and those of the verdict.
 METRICS = [
     *("acc", "macro_f1", "mae", "nll", "label_entropy", "output_entropy"),
     *("activation_entropy_mid", "activation_entropy_square_mid"),
 ]
 FINDINGS: list[Finding | None] = [*get_args(Finding), None]
-# What only a finding may say.
+# Words that only a finding may use.
 CLAIMS = re.compile(
     r"\b(higher|lower|better|worse|sharper|keeps|gains|loses|above|below|clearly|significant\w*)\b"
     r"|\bthe same\b|by less than",
@@ -54,7 +54,7 @@ MARKS = re.compile(r"(?<=\d)[*≈◆]")
 
 @cache
 def blank(seeds: int) -> Comparison:
-    """Two arms and two settings."""
+    """The example comparison with two arms and two settings."""
     one = example(ARMS, seeds=seeds, metrics=METRICS, layers={}, curves={}, runs=[])
     kept = one.settings[:2]
     tasks = [setting.task for setting in kept]
@@ -75,13 +75,13 @@ def blank(seeds: int) -> Comparison:
 def drawn(
     random: np.random.Generator, find: Callable[[], Finding | None], seeds: int = 3
 ) -> Comparison:
-    """Differences of any size, with any interval and p, and the findings that are asked for."""
+    """Random differences, intervals and p-values, with findings that ``find`` supplies."""
     one = blank(seeds)
     over = "seeds and groups" if seeds >= 3 else "groups"
 
     def difference() -> Difference:
         value = float(random.normal(0, 0.3)) or 0.01
-        # As often as not without zero.
+        # About half of the intervals exclude zero.
         low, high = value - random.uniform(0.001, 0.1), value + random.uniform(0.001, 0.1)
         p, same = (float(10 ** random.uniform(-9, 0)) for _ in range(2))
         finding = find()
@@ -137,12 +137,12 @@ def drawn(
 
 
 def seen(random: np.random.Generator) -> Callable[[], Finding | None]:
-    """Findings by chance, the same for the same generator."""
+    """Random findings; generators with the same seed give the same findings."""
     return lambda: FINDINGS[int(random.integers(len(FINDINGS)))]
 
 
 class _Text(HTMLParser):
-    """What a reader of a page sees or points at."""
+    """Collects the text and the tooltips of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ def text_of(html: str) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
-    """As it is read."""
+    """The Markdown page without escapes of marks."""
     return re.sub(r"\\([*|.])", r"\1", to_markdown(comparison))
 
 
@@ -190,8 +190,8 @@ def said(comparison: Comparison) -> str:
 
 
 def without_numbers(text: str) -> str:
-    """Every number a sign, and nothing of how wide a table was."""
-    # (A p below 0.001 is no other word than a p of 0.2.)
+    """The text with # for every number, and without the rules of tables."""
+    # ("< 0.001" and "= 0.2" are both just a number.)
     text = re.sub(r"(\\?<|\\textless\{\}|=) (?=\d)", "", text)
     text = re.sub(r"[+\-\N{MINUS SIGN}]?\d[\d.,]*", "#", text)
     return " ".join(re.sub(r"[─━┏┓┳┡┩╇└┘┴├┤┼│┃]+", " ", text).split())
@@ -223,14 +223,14 @@ def test_the_page_says_the_same_for_other_intervals(seed: int, tmp_path: Path) -
         )
         for n in (1, 2)
     )
-    # (The numbers at the charts' axes are as many as they need.)
+    # (Charts may differ in how many numbers stand at their axes.)
     one, two = (re.sub(r"(# )+", "# ", without_numbers(text)) for text in (one, two))
     assert one == two
 
 
 # --- where nothing is found, nothing is said --------------------------------------------------
 
-# What is there whatever is found: questions, headings, and what the signs stand for.
+# Fixed text, which may hold such words whatever is found: questions and explanations.
 ALWAYS = (
     "Is the entropy of the middle layers higher, and the output sharper?",
     "How much of what explanation gains does each other arm keep?",
@@ -262,7 +262,7 @@ def test_nothing_is_claimed_where_nothing_is_found(
         words = text
         for fixed in (*ALWAYS, *tables.legend(one)):
             words = words.replace(fixed, "")
-        # Which way a metric is better stands in a column of the table of metrics.
+        # A column of the table of metrics holds the better direction.
         words = re.sub(r"[|│┃] (higher|lower|better) +(?=[|│┃])", "", words)
         for sentence in tables.mark_legend(one):
             words = words.replace(latex_of(sentence), "")
@@ -271,7 +271,7 @@ def test_nothing_is_claimed_where_nothing_is_found(
 
 
 def latex_of(sentence: str) -> str:
-    """As `to_latex` writes a sentence of the legend."""
+    """A sentence of the legend as `to_latex` writes it."""
     signs = {"±": r"$\pm$", "≈": r"$\approx$", "°": r"$^{\circ}$", "*": "{*}"}
     return "".join(signs.get(character, character) for character in sentence)
 
@@ -355,7 +355,7 @@ def test_each_finding_has_exactly_its_words_everywhere(
     assert one.answers[1].short == f"Accuracy: {words}"
     assert one.answers[1].sentences[0].endswith(f"): {words}.")
     assert one.answers[1].sentences[1] == f"By setting, its accuracy is: {words} in 2."
-    # A share of the gain is no test of the family: a figure, whatever is found.
+    # A share of the gain is not tested, so it is exploratory whatever is found.
     shares = [sentence for sentence in one.answers[2].sentences if " of it, " in sentence]
     assert shares
     assert all(" of it, exploratory, " in sentence for sentence in shares)
@@ -395,7 +395,7 @@ def test_the_primary_question_comes_first_everywhere(tmp_path: Path) -> None:
     for text in (markdown(one), printed(one), to_latex(one)):
         plain = text.replace("`", "").replace("\\_", "_")
         at = plain.index(question.replace("`", ""))
-        # Before any other figure.
+        # No figure comes before the question.
         assert not re.search(r"[+-]\d\.\d{3}", plain[:at])
     html = page(one, tmp_path / "report.html")
     shown = text_of(html)

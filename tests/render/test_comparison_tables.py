@@ -1,4 +1,4 @@
-"""A comparison as text: the numbers are the comparison's, and no name is anything but a name."""
+"""A comparison as text: its numbers are shown exactly, and names are never markup."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from regreason_plugin.render.latex import to_latex
 from regreason_plugin.render.markdown_page import to_markdown
 from regreason_plugin.render.terminal import print_comparison
 
-# Every shape a difference can have: undefined, exploratory, found above although its interval
-# holds zero, rounded to zero and the same, not told although its interval and p look so, and found
-# below by less than the margin.
+# Every shape of a difference: undefined; exploratory; found higher although its interval holds
+# zero; rounded to zero and found the same; unclear although its interval excludes zero and p is
+# small; found lower by less than the margin.
 SHAPES = [
     Difference(value=None),
     Difference(value=0.0123456),
@@ -80,7 +80,7 @@ def hostile() -> Comparison:
 
 @cache
 def small() -> Comparison:
-    """One arm, as many settings as a difference has shapes, one metric."""
+    """A comparison with one arm, one metric, and a setting for each shape of a difference."""
     whole = example(["x"])
     tasks = [setting.task for setting in whole.settings][: len(SHAPES)]
     differences = {task: {"acc": shape} for task, shape in zip(tasks, SHAPES, strict=True)}
@@ -95,7 +95,7 @@ def small() -> Comparison:
 
 
 def renamed(name: str) -> Comparison:
-    """The small one with another name for its arm."""
+    """The small comparison with another name for its arm."""
     one = small()
 
     def new(by_arm: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def plain(text: str) -> str:
 SPECIALS = "=+-@;,|\"'\t\r\n aé1_$\\{}[]*`<>#%&~^?!.:/w\uff1d\uff20"
 ANY = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 NAMES = st.text(st.sampled_from(SPECIALS), min_size=1) | st.text(ANY, min_size=1)
-# A name that stands for the baseline's, or for nothing, is refused before.
+# (`compare` refuses the baseline's name and empty names before anything is rendered.)
 NAMES = NAMES.filter(lambda name: name != "label_only" and plain(name) != "")
 
 
@@ -145,7 +145,7 @@ def test_terminal_says_the_verdict_first_and_then_every_setting() -> None:
     arms, *rows = [cells(line) for line in text.splitlines() if "│" in line]
     assert arms[0] == "x"
     assert arms[3] == "higher (primary)"
-    # (The baseline's row of the table of arms.)
+    # (The first of these rows is the baseline's in the table of arms.)
     rows = rows[1:]
     for row, setting, shape in zip(rows, one.settings, AS_TEXT, strict=False):
         base = one.scores["label_only"][setting.task]["acc"].value
@@ -169,7 +169,7 @@ def test_a_file_gets_whole_tables_and_a_narrow_terminal_parts_that_fit() -> None
     both = printed(one, 130, terminal=True)
     assert max(map(len, both.splitlines())) <= 130
     assert sum("┃ dataset" in line for line in both.splitlines()) == 2
-    # Nothing is lost on the way.
+    # The parts hold the same numbers as the whole table.
     numbers = re.compile(r"[+-]\d\.\d{3}[*≈]* *\([^)]*\)")
     assert sorted(numbers.findall(wide)) == sorted(numbers.findall(narrow))
     assert len(numbers.findall(wide)) > 18 * len(ARMS)
@@ -192,7 +192,7 @@ def parse(text: str) -> list[Token]:
 
 
 def shown(token: Token) -> str:
-    """What a reader sees of a line."""
+    """The text of a line as a reader sees it."""
     return "".join(
         " " if child.type in {"softbreak", "hardbreak"} else child.content
         for child in token.children or []
@@ -232,7 +232,7 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
     arms, accuracy, contrasts, pooled, needed, gaps, costs, runs = tables_of(tokens)
     names = [plain(name) for name in HOSTILE]
     assert accuracy[0] == ["dataset", "axis", "n", "majority", "label_only", *names]
-    assert pooled[0] == ["pooled", "better", "label_only", *names]
+    assert pooled[0] == ["pooled metric", "better", "label_only", *names]
     for row, setting in zip(accuracy[1:], one.settings, strict=False):
         found = [one.differences[arm][setting.task]["acc"] for arm in HOSTILE]
         values = [-0.0 if abs(one.value or 0) < 0.0005 else one.value or 0 for one in found]
@@ -246,17 +246,17 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
     assert [row[0] for row in contrasts[1:]] == names[1:]
     assert [row[0] for row in needed[1:]] == names
     assert needed[1][1:] == ["0.020", "900", "no number is enough"]
-    # (Losses on train rows become smaller from arm to arm, by 0.1 each; all gaps are exploratory.)
+    # (In the example each arm's loss on train rows is 0.1 below that of the arm before it.)
     assert gaps[0] == ["arm", "train rows", "test rows", "gap", "gap minus that of label_only"]
     assert gaps[1] == ["label_only", *_of(0.6), *_of(1.1), *_of(0.5, "°"), "-"]
     assert gaps[2] == [names[0], *_of(0.5), *_of(1.1), *_of(0.6, "°"), *_of(0.1, "°")]
     assert [row[0] for row in gaps[3:]] == names[1:]
-    assert costs[0] == ["of one model", "label_only", *names]
+    assert costs[0] == ["per model", "label_only", *names]
     tokens_read = [f"{place},000,000" for place in range(1, len(names) + 2)]
     assert costs[2] == ["tokens read in training", *tokens_read]
     assert len(runs) == 1 + 3 * (1 + len(HOSTILE))
     assert runs[-1][0] == names[-1]
-    # Of one table, all lines have as many cells.
+    # All lines of a table have equally many cells.
     lines = [line for line in text.splitlines() if line.startswith("|")]
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines if "chatbot" in line}
     assert widths == {6 + len(HOSTILE)}
@@ -264,7 +264,7 @@ def test_markdown_tables_hold_the_numbers_beside_hostile_names() -> None:
 
 
 def _of(value: float, mark: str = "") -> list[str]:
-    """A figure of the example, 0.05 to either side of which its interval ends."""
+    """A figure of the example as text; its interval ends 0.05 below and above it."""
     sign = "+" * bool(mark)
     low, high = (f"{end:{sign}.3f}" for end in (value - 0.05, value + 0.05))
     return [f"{value:{sign}.3f}{mark} ({low} to {high})"]
@@ -307,7 +307,7 @@ def test_a_name_in_markdown_is_text(name: str) -> None:
 
 
 def test_an_address_in_a_sentence_is_no_link() -> None:
-    """GitHub makes links of bare addresses; a backslash in them prevents it."""
+    """GitHub turns bare addresses into links, unless they contain a backslash."""
     one = small().model_copy(update={"notes": ["see https://x.example/a and WWW.x.example"]})
     text = to_markdown(one)
     assert "://" not in text
@@ -424,7 +424,7 @@ def test_csv_leaves_what_is_undefined_empty_and_negative_numbers_numbers() -> No
 @given(NAMES)
 def test_no_cell_of_a_csv_for_spreadsheets_runs_in_one(name: str) -> None:
     text = to_csv(renamed(name), spreadsheet_safe=True)
-    # Whatever character the spreadsheet takes for a separator.
+    # Check every character that a spreadsheet may use as the separator.
     for delimiter in ",;\t|":
         for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
             for cell in row:
@@ -470,7 +470,7 @@ WORDS = {
 
 
 def typeset(source: str) -> str:
-    """What TeX prints of text without formulas, by TeX's own rules; fails where TeX would."""
+    """The text that TeX typesets from a source without formulas; fails where TeX would fail."""
     out, place, depth = "", 0, 0
     while place < len(source):
         character = source[place]
@@ -481,7 +481,7 @@ def typeset(source: str) -> str:
             out += WORDS[word] if len(word) > 1 else word
             assert len(word) > 1 or word in "{}$&#_%"
             place = found.end()
-            # A word takes up the spaces after it, and a number as a space after it.
+            # TeX skips spaces after a control word, so a brace must end the word.
             assert len(word) == 1 or source[place] in "{}"
             continue
         assert character not in '$&#_%~^|<>"', character
@@ -499,13 +499,13 @@ def typeset(source: str) -> str:
 def test_a_name_in_latex_is_typeset_as_it_is(name: str) -> None:
     source = latex.escape(name)
     assert typeset(source) == plain(name)
-    # A line's end takes these for its argument; the others draw together into one sign.
+    # A preceding line end would read [ or * as its argument; the other pairs would become one sign.
     assert not source.startswith(("[", "*"))
     assert not re.search(r"--|''|,,|``|\?`|!`", source)
 
 
 def rows_of(source: str) -> list[list[str]]:
-    """The cells of the tabular, those of an arm in one."""
+    """The cells of the tabular, with the two cells of an arm joined."""
     inside = source.split(r"\toprule")[1].split(r"\bottomrule")[0]
     rows = []
     for line in inside.splitlines():
@@ -551,7 +551,7 @@ def test_latex_writes_half_widths_where_every_interval_is_symmetric() -> None:
     rows = rows_of(to_latex(one))
     assert all(row[3].endswith(r" $\pm$0.050") for row in rows[1:19])
     assert rows[19][3].endswith(r" $\pm$0.023")
-    assert r"$\pm$: half of the 95 \% intervals over seeds and groups" in to_latex(one)
+    assert r"$\pm$: half the width of the 95 \% intervals over seeds and groups" in to_latex(one)
 
 
 def test_latex_with_hostile_names_has_as_many_cells_in_every_row() -> None:

@@ -1,4 +1,4 @@
-"""A comparison's pictures: what is drawn are its numbers, and a name is text."""
+"""A comparison's figures: they draw its numbers, and names are text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def our_style() -> Iterator[None]:
 
 @cache
 def whole() -> Comparison:
-    """With other numbers for each arm's bins, labels and curves, as the example has not."""
+    """The example, with bins, confusion matrices and curves that differ between arms."""
     one = example()
     place = {arm: number for number, arm in enumerate(EVERYONE)}
 
@@ -85,7 +85,7 @@ def texts(figure: Figure) -> str:
 
 
 def coloured(difference: Difference) -> float:
-    """Its value where a finding says that it is higher or lower, else nothing."""
+    """The value if a finding says that it is higher or lower, else NaN."""
     told = difference.finding in ("higher", "lower", "higher and same", "lower and same")
     return difference.value if told and difference.value is not None else math.nan
 
@@ -106,7 +106,7 @@ def test_the_heat_map_is_coloured_by_what_is_found_and_says_the_accuracies() -> 
         for arm in ARMS
     ]
     np.testing.assert_array_equal(np.ma.filled(drawn, math.nan), np.array(expected).T)
-    # White is no difference.
+    # The scale is symmetric, so white stands for no difference.
     assert all(mesh.norm.vmin == -mesh.norm.vmax for mesh in meshes)
     assert meshes[0].norm.vmax == np.nanmax(np.abs(expected))
     cells = {
@@ -128,7 +128,7 @@ def test_the_heat_map_is_coloured_by_what_is_found_and_says_the_accuracies() -> 
 
 def test_the_forest_has_an_interval_a_setting_and_the_pooled_one() -> None:
     one = whole()
-    # What is found is filled, whatever its interval and p are.
+    # Marks are filled by the finding, whatever the interval and p are.
     told = Difference(value=0.2, low=-0.1, high=0.5, p=0.9, finding="higher")
     open_ = Difference(value=0.2, low=0.1, high=0.3, p=1e-9, p_corrected=1e-7)
     first, last = one.settings[0].task, one.settings[-1].task
@@ -150,7 +150,7 @@ def test_the_forest_has_an_interval_a_setting_and_the_pooled_one() -> None:
         )
         filled = [point.get_markerfacecolor() != "white" for point in points]
         assert filled == [each.finding in ("higher", "lower") for each in found]
-        # An arm has the colour that it has in the pictures with the baseline, too.
+        # An arm has the same colour as in the figures that show the baseline.
         assert points[0].get_color() == COLOURS[number + 1]
         assert axes.get_title(loc="left").startswith(arm)
         assert "wins: 12 of 18 (2 tied)" in axes.get_title(loc="left")
@@ -209,7 +209,7 @@ def test_confusion_is_a_share_of_each_right_label() -> None:
             expected = counts[row] / total if total else [math.nan] * 5
             np.testing.assert_allclose(drawn[row], expected)
         shown = {text.get_position(): text.get_text() for text in axes.texts}
-        # A column a prediction: x; a row a right label: y, downwards.
+        # Columns (x) are predictions, rows (y, downwards) are right labels.
         assert shown[1, 5] == f"{counts[4][0] / counts[4].sum():.2f}"
         assert axes.get_ylim() == (5.5, 0.5)
     assert {shown[label, 1] for label in range(1, 6)} == {"-"}
@@ -250,7 +250,7 @@ def test_entropies_that_are_undefined_stay_gaps_and_models_may_differ_in_depth()
     assert list(base.get_xdata()) == [0, 0.5, 1]
     assert list(deep.get_xdata()) == [0, 0.25, 0.5, 0.75, 1]
     assert [None if math.isnan(y) else y for y in deep.get_ydata()] == values
-    # Only what has an interval has a band, 0.2 high, on both sides of the gap.
+    # Only values with an interval have a band, 0.2 high, on both sides of the gap.
     none, band = axes.collections
     assert [path for path in none.get_paths() if len(path.vertices)] == []
     first, second = band.get_paths()
@@ -344,7 +344,7 @@ def test_every_picture_says_what_its_numbers_are(name: str) -> None:
     assert title.endswith("(GENERATED data)")
     caption = " ".join(figure.get_supxlabel().split())
     assert caption.endswith(
-        "GENERATED data (mini benchmark), sha256 abababababab, 18 of 18 settings, 3 seeds an arm."
+        "GENERATED data (mini benchmark), sha256 abababababab, 18 of 18 settings, 3 seeds per arm."
     )
     real = whole().model_copy(update={"data": {"origin": "rated", "sha256": "cd" * 32}})
     other = figures.FIGURES[name](real)
@@ -353,7 +353,7 @@ def test_every_picture_says_what_its_numbers_are(name: str) -> None:
 
 
 def test_the_files_show_something_and_are_the_same_twice(tmp_path: Path) -> None:
-    """With names that are markup, formulas, or in letters that the font lacks."""
+    """The names are markup, formulas, or have letters that the font lacks."""
     names = ["$x_1$ & <b>&amp;</b>", "_private", HOSTILE[-1]]
     kept = example(["filler"]).settings[:4]
     one = example(names, settings=kept)
@@ -389,7 +389,7 @@ def test_the_files_show_something_and_are_the_same_twice(tmp_path: Path) -> None
 
 
 def nothing(one: Comparison) -> Comparison:
-    """All undefined."""
+    """A comparison in which every figure is undefined."""
     score, difference = Score(value=None, by_seed=[]), Difference(value=None)
     tasks = [setting.task for setting in one.settings]
     layer = Interval(value=None)
@@ -471,7 +471,7 @@ def test_confusion_of_long_labels_and_of_several_tasks() -> None:
     assert two.get_title() == f"{second.dataset}, {second.axis_title}\nfiller"
     shown = {text.get_position(): text.get_text() for text in twelve.texts}
     assert shown[3, 2] == f"{counts[1, 2] / counts[1].sum():.2f}"
-    # Nothing stands on its neighbour.
+    # Texts do not overlap.
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in twelve.get_yticklabels()]
     assert all(high.y0 >= low.y1 for high, low in pairwise(sorted(boxes, key=lambda b: -b.y0)))

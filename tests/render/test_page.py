@@ -1,4 +1,4 @@
-"""The page, opened in a real browser that must stay silent and ask for nothing."""
+"""The page in a real browser, which must log no errors and request no other resource."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from regreason_plugin.render.page import write_page
 pytestmark = pytest.mark.integration
 
 EVERYONE = ["label_only", *ARMS]
-# What stands behind a difference in a heat map.
+# By finding: the mark behind a difference in a heat map.
 SIGNS = {
     "higher": "*",
     "lower": "*",
@@ -51,7 +51,7 @@ SECTIONS = [
     "All scores",
     "What was run",
 ]
-# Everything that is folded or not chosen, for what has to hold of it as well.
+# Opens all folds and shows all panels, so that checks cover them, too.
 UNFOLD = """
 for (const fold of document.querySelectorAll("details")) fold.open = true;
 document.styleSheets[0].insertRule(".tabs > .panel { display: block !important }");
@@ -60,7 +60,7 @@ WIDE = """
 const { scrollWidth, clientWidth } = document.documentElement;
 return [scrollWidth, clientWidth];
 """
-# Text that is hard to read: its contrast with what is behind it, by WCAG 2.2.
+# Finds text whose contrast with its background is below 4.5 (WCAG 2.2).
 FAINT = """
 const rgb = (css) => (css.match(/[0-9.]+/g) ?? []).map(Number);
 const light = (colour) => {
@@ -96,7 +96,7 @@ def _program(*names: str) -> str:
             return found
     reason = f"none of {', '.join(names)} is installed"
     if os.environ.get("CI"):
-        pytest.fail(f"{reason}, and the page is not tested without")
+        pytest.fail(f"{reason}, and the tests of the page need one")
     pytest.skip(reason)
 
 
@@ -108,7 +108,7 @@ def browser() -> Iterator[webdriver.Chrome]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # The program is named, so nothing is looked for or loaded.
+    # (With a named driver selenium neither searches for one nor downloads it.)
     chrome = webdriver.Chrome(options=options, service=Service(driver))
     yield chrome
     chrome.quit()
@@ -116,7 +116,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 def show(browser: webdriver.Chrome, tmp_path: Path) -> Iterator[Callable[..., webdriver.Chrome]]:
-    """Write and open a page; afterwards, what the browser has to say about it."""
+    """Write and open a page; afterwards check the browser's log and requests."""
     path = tmp_path / "report.html"
 
     def opened(
@@ -174,7 +174,7 @@ def test_the_verdict_comes_first_and_the_rest_in_order(show: Any) -> None:
     assert _text(chrome, "#verdict article p:not(.short)") == [s.replace("`", "") for s in said]
     assert _text(chrome, "#verdict .notes p") == comparison.notes
     assert "GENERATED data" in _text(chrome, ".facts li")
-    # In the first screen, before anything is scrolled or clicked.
+    # The verdict fits into the first screen.
     lowest = chrome.execute_script(
         "return document.querySelector('.answers').getBoundingClientRect().bottom"
     )
@@ -200,7 +200,7 @@ def test_the_primary_question_is_the_first_and_the_largest(show: Any) -> None:
 
 
 def _with_findings(comparison: form.Comparison) -> form.Comparison:
-    """Every finding somewhere, against what the interval says; the kappa is exploratory."""
+    """A comparison with every kind of finding, independent of intervals; kappa is exploratory."""
     wanted: dict[tuple[str, int], form.Finding | None] = {
         ("explanation", 0): "higher and same",
         ("shuffled", 3): "same",
@@ -239,7 +239,7 @@ def test_heat_maps_hold_the_numbers_marks_and_colours_of_the_comparison(show: An
         for row, differences in zip(rows, expected, strict=True):
             for (text, shade, sign), d in zip(row, differences, strict=True):
                 assert _number(text) == pytest.approx(d.value, abs=0.000501)
-                # (Where all is exploratory, that is said once.)
+                # (If all figures are exploratory, the page says so once, without marks.)
                 assert sign == (SIGNS[d.finding] if name != "qwk" else None)
                 found = d.finding not in (None, "same", "unclear")
                 side = {"p": 1, "n": -1, "z": 0, "s": 0}[shade[0]]
@@ -288,8 +288,8 @@ def test_reliability_stands_beside_what_a_calibrated_model_shows(show: Any) -> N
         for arm in EVERYONE
     ]
     legend = _text(chrome, "#calibration .grid > svg text")
-    assert "where it lies 95 % of the time" in legend
-    # The shade of each arm is in the colour of its line.
+    assert "range of a calibrated model" in legend
+    # Each arm's band has the colour of its line.
     drawn = chrome.execute_script(
         """return [...document.querySelectorAll("#calibration figure svg")].map((svg) => {
           const line = svg.querySelector("[stroke-width='1.6']");
@@ -431,7 +431,7 @@ RATES = ["no", "yes"]
 
 
 def two_tasks() -> tuple[form.Comparison, list[Disagreement]]:
-    """One with twelve labels, one with two; a table each, its diagonal 50."""
+    """A task with twelve labels and one with two; each confusion matrix has 50 on its diagonal."""
     whole = example()
     names = {"tickets": QUEUES, "answers": RATES}
 
@@ -541,7 +541,7 @@ def test_labels_have_their_names_whatever_task_they_are_of(show: Any, tmp_path: 
         assert len(bars) == len(names)
         picks = [bar.get_attribute("class") for bar in bars]
         assert picks.index("pick") == row.predictions["label_only"] - 1
-    # The script makes them as the template does.
+    # The script renders the same rows as the template.
     script = """
     const still = new DOMParser().parseFromString(arguments[0], "text/html");
     const rows = (root) => [...root.querySelectorAll("#conversations-table tbody")].map(
@@ -595,12 +595,12 @@ def test_nothing_is_wider_than_the_window(show: Any, width: int) -> None:
     chrome = show(comparison, disagreements(20, arms), width=width)
     chrome.execute_script(UNFOLD)
     wide, room = chrome.execute_script(WIDE)
-    # A scroll bar takes some of a wide window.
+    # A scroll bar makes the usable width of a wide window smaller.
     assert width - 20 <= wide == room <= width
 
 
 def test_paper_has_no_controls_and_light_colours(show: Any) -> None:
-    # As wide as the text on a page of A4 or Letter, the narrower of the two.
+    # 718 pixels is the text width on A4 paper, which is narrower than Letter.
     chrome = show(example(), disagreements(60), width=718, prefers_color_scheme="dark")
     assert all(n.is_displayed() for n in chrome.find_elements(By.CLASS_NAME, "control"))
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
@@ -667,7 +667,7 @@ def test_hostile_text_is_text_wherever_it_comes_from(show: Any) -> None:
     assert _text(chrome, "#verdict article p:not(.short)") == HOSTILE
     assert _text(chrome, "#verdict .notes p") == HOSTILE
     assert _text(chrome, "#scores th[scope=rowgroup] span:first-child")[0] == f"{bad}: {bad}"
-    # (What is not printed stands as a sign for it.)
+    # (Unprintable characters are replaced by U+FFFD.)
     heads = _text(chrome, "#confusion .confusion")
     assert all("5. 4 <script>alert(1)</script>" in head for head in heads)
     assert {row.split(" ")[0] for row in _text(chrome, ".chosen")} <= {"0", "1", "2", "3", "4"}

@@ -1,4 +1,4 @@
-"""What the page is put together from: numbers, charts, and text that is no markup."""
+"""Parts of the page: numbers, charts, and text that never becomes markup."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_every_chart_is_a_part_of_the_page_and_says_what_it_shows() -> None:
         for chart in (section.values() if isinstance(section, dict) else [section])
     ]
     assert len(drawn) == 3 + len(names) + (1 + len(names)) + 1 + 1 + 2
-    # One document of them all, which fails where a name was taken as markup.
+    # Parsing all charts as one document fails if a name became markup.
     page = ElementTree.fromstring(f"<page>{''.join(drawn)}</page>")
     elements = list(page.iter())
     assert {e.tag for e in elements} <= {
         *("page", "svg", "title", "desc", "defs", "clipPath", "g", "path", "rect", "use", "text"),
     }
-    # The page's policy lets no element have a style, or load anything.
+    # The page's policy forbids inline styles and loading anything.
     attributes = [item for e in elements for item in e.items()]
     assert not [key for key, _ in attributes if key == "style" or key.startswith(("on", "{"))]
     ids = [value for key, value in attributes if key == "id"]
@@ -71,7 +71,7 @@ def test_every_chart_is_a_part_of_the_page_and_says_what_it_shows() -> None:
     clips = [value for key, value in attributes if key == "clip-path"]
     assert {link.removeprefix("#") for link in links} <= set(ids)
     assert {clip[5:-1] for clip in clips} <= set(ids)
-    # Of both themes, whatever is drawn has a colour of the page.
+    # Everything is drawn in the page's colours, which both themes define.
     colours = {value for key, value in attributes if key in {"fill", "stroke"}}
     assert colours <= {"none", *THEME.values()}
     said = [(svg[0].text, svg[1].text) for svg in page]

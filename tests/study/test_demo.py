@@ -1,4 +1,4 @@
-"""A demo that is killed outright goes on where it stopped, and runs what it prints."""
+"""A killed demo continues where it stopped, and runs the commands that it prints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMMAND = "import sys; from regreason_plugin.cli import main; sys.exit(main())"
 
 
 class Demo:
-    """`regreason demo` in a process group of its own, its output read as it comes."""
+    """`regreason demo` in a separate process group, with its output read line by line."""
 
     def __init__(self, out: Path) -> None:
         self.process = subprocess.Popen(
@@ -62,7 +62,7 @@ def test_a_killed_demo_goes_on_where_it_stopped(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     book = out / "stages.json"
     first = Demo(out)
-    # In the middle of the first training: its log exists, its adapter does not.
+    # Kill it during the first training, when its log exists but its adapter does not.
     log = out / "logs" / "train-label_only.log"
     first.wait_for(lambda: log.is_file() and log.stat().st_size > 0)
     first.kill()
@@ -79,7 +79,7 @@ def test_a_killed_demo_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert "done before" in head
     assert "done before" not in tail
     assert (out / "data" / "manifest.json").stat().st_mtime_ns == manifest.st_mtime_ns
-    # The printed command is one a reader can type: the config it names is there.
+    # A reader can type the printed command: the files that it names exist.
     typed = next(line for line in second.lines if "$ axolotl train" in line)
     words = shlex.split(typed.split("$", 1)[1])
     assert (CHECKOUT / words[2]).is_file()

@@ -1,4 +1,4 @@
-"""A study from its file to its report: every number from what was trained, nothing done twice."""
+"""A study from its file to its report: the numbers are the models', and no stage runs twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STUDY: dict[str, Any] = {
     "base": str(ROOT / "axolotl_configs/cpu/tiny-base"),
     "config": str(ROOT / "axolotl_configs/cpu/lora.yml"),
     "training": {"micro_batch_size": 4, "logging_steps": 4},
-    # (A step of 1e-9 learns nothing.)
+    # (With a learning rate of 1e-9 a model learns nothing.)
     "choose": {"grid": {"learning_rate": [0.001, 0.000000001]}},
     "conditions": {
         "label_only": None,
@@ -54,11 +54,11 @@ STUDY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study was run.
+    """A finished study.
 
     Attributes:
-        folder: The working folder.
-        plan: Of its study, as seen from there.
+        folder: The current folder in which it ran.
+        plan: Its plan, with paths relative to ``folder``.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Place:
 
     @property
     def out(self) -> Path:
-        """What it wrote."""
+        """The folder of the study's files."""
         return self.folder / self.plan.out
 
 
@@ -84,10 +84,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         patch.chdir(folder)
         write_answers(folder)
         columns = ["--explanation", "why", "--id", "id", "--group", "book"]
-        # (In this process it would load Axolotl, which changes the environment.)
+        # (A separate process, because the command loads Axolotl, which changes the environment.)
         command = [sys.executable, "-m", "regreason_plugin", *TASK, *columns]
         subprocess.run(command, check=True, env=environment())
-        # Its commands are those beside the interpreter.
+        # The study runs the commands that lie beside the interpreter.
         patch.setattr(sys, "executable", str(programs() / "python"))
         assert main(["study", str(write_study(folder)), "--jobs", "2"]) == 0
         return Place(folder, Plan(read_study(folder / "study.yml")))
@@ -111,7 +111,7 @@ def test_the_lowest_validation_loss_is_chosen_and_used(place: Place) -> None:
         record = json.loads((place.plan.model(condition, 2) / "regreason.json").read_text())
         assert (record["arm"], record["order"]) == (condition.arm, condition.order)
         assert (record["seed"], record["learning_rate"]) == (2, 0.001)
-        # 48 rows at most, in whole groups, four a step.
+        # At most 48 rows, in whole groups; a step takes four.
         assert record["rows"] <= 48
         assert record["steps"] == -(-record["rows"] // 4)
 
@@ -175,8 +175,8 @@ def test_the_report_says_what_it_is(place: Place) -> None:
     before, after = text.split("## Explanation first")
     assert "explanation-later" in after
     assert "explanation-later" not in before
-    assert "| TF-IDF and logistic regression |" in before.split("## Beside them")[1]
-    # Two seeds have no interval over seeds.
+    assert "| TF-IDF and logistic regression |" in before.split("## Baseline methods")[1]
+    # Two seeds are too few for an interval over seeds.
     assert "±" not in after.split("| condition")[1]
     assert (place.out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -187,7 +187,7 @@ def test_a_finished_study_runs_nothing_again(
     before = (place.out / "study.json").read_bytes()
     assert main(["study", "study.yml"]) == 0
     out = capsys.readouterr().out
-    assert "Measured here" not in out
+    assert "Measured on this machine" not in out
     assert out.count("done before") == out.count("  $ axolotl") + out.count("  $ regreason")
     assert (place.out / "study.json").read_bytes() == before
 
@@ -204,7 +204,7 @@ def test_kept_runs_hold_no_text_and_a_study_goes_on_from_them(
             assert row["text"] not in content
             assert row["why"] not in content
             assert f'"{row["book"]}"' not in content
-    # Another machine: the same files, and nothing that was trained.
+    # Another machine has the same files, but no trained models.
     write_study(place.folder, out="runs/again")
     (place.folder / "runs/again").mkdir()
     try:
@@ -212,9 +212,9 @@ def test_kept_runs_hold_no_text_and_a_study_goes_on_from_them(
     finally:
         write_study(place.folder)
     out = capsys.readouterr().out
-    assert "6 finished runs taken from kept" in out
+    assert "Reused 6 finished runs from kept" in out
     assert out.count("$ axolotl train runs/again/configs") == 6
-    # Of what is left, the baseline alone runs.
+    # Only the stage of the baseline methods runs.
     assert out.count("done before") == 6 + 6 + 4
     outs = [place.folder / "runs" / name for name in ("study", "again")]
     one, other = (load_comparison(out / "comparison.json") for out in outs)
@@ -223,7 +223,7 @@ def test_kept_runs_hold_no_text_and_a_study_goes_on_from_them(
         again = other.pooled["explanation"][metric]
         assert again.value == pytest.approx(score.value, abs=1e-4), metric
         assert again.low == pytest.approx(score.low, abs=1e-3), metric
-    # The scored rows have their texts again, from the data that were built anew.
+    # The restored samples have their texts from the data, which were built again.
     documents = []
     for out in outs:
         (file,) = (out / "results/explanation/2/test").rglob("samples_*.jsonl")
@@ -245,9 +245,10 @@ def test_a_kept_run_of_other_inputs_is_not_taken(
     finally:
         write_study(place.folder)
     out = capsys.readouterr().out
-    assert "finished runs taken" not in out
-    assert re.search(r"Measured here: [\d.]+ s a step, [\d.]+ s a scored text, [\d.]+ GiB", out)
-    assert "All that is left takes about" in out
+    assert "finished runs" not in out
+    measured = r"Measured on this machine: [\d.]+ s per step, [\d.]+ s per scored text, [\d.]+ GiB"
+    assert re.search(measured, " ".join(out.split()))
+    assert "The remaining stages take about" in out
     other = place.folder / "runs/other"
     assert not list(other.glob("models/*"))
     assert not list(other.glob("choice/*"))
@@ -261,13 +262,14 @@ def test_time_and_memory_are_told_before_it_starts(
     try:
         assert main(["study", "study.yml", "--minutes", "0.05"]) == 3
         out = " ".join(capsys.readouterr().out.split())
-        assert "That is more than the 0.05 minutes that it may take" in out
-        assert "2 stages are left, the first of them choose 0.001" in out
+        assert "That is more than the limit of 0.05 minutes" in out
+        assert "2 stages are left, beginning with choose 0.001" in out
         assert not list((place.folder / "runs/short").glob("choice/*"))
         write_study(place.folder, out="runs/short", kept=None, limits={"memory_gib": 0.05})
         assert main(["study", "study.yml"]) == 2
         said = capsys.readouterr().err
-        assert re.search(r"takes about [\d.]+ GiB of memory, and 0\.1 GiB limits\.memory_gib", said)
+        room = r"takes about [\d.]+ GiB of memory, but limits\.memory_gib allows only 0\.1 GiB"
+        assert re.search(room, said)
         assert main(["study", "study.yml", "--jobs", "3000"]) == 2
     finally:
         write_study(place.folder)

@@ -1,4 +1,4 @@
-"""A study's file: those that are shipped, and the sentence for each mistake."""
+"""Study files: the shipped ones, and the message for each mistake."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def test_the_esnli_studies_ask_the_papers_question() -> None:
     ]
     assert len(study.seeds) == len(low.seeds) == 3
     assert (study.data.at_most["train"], low.data.at_most["train"]) == (900, 300)
-    # The same rows to predict in both.
+    # Both studies have the same validation and test rows.
     for split in ("validation", "test"):
         assert study.data.at_most[split] == low.data.at_most[split]
     assert low.training["num_epochs"] == 6
-    # Its config is the shipped one but for the size of a step.
+    # The config differs from the shipped one only in data, batch, learning rate and logging.
     ours, shipped = (
         yaml.safe_load((ROOT / name).read_text())
         for name in ("studies/esnli/lora.yml", "axolotl_configs/cpu/lora.yml")
@@ -73,7 +73,7 @@ def test_the_esnli_studies_ask_the_papers_question() -> None:
     assert all(value in defaults for key, value in left_out.items() if key not in places), left_out
 
 
-def test_the_papers_study_is_one_of_eighteen_settings(tmp_path: Path) -> None:
+def test_the_papers_study_reads_a_ratings_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"line 8, field data\.ratings: there is no file ratings"):
         read_study(ROOT / "studies/paper.yml")
     values = yaml.safe_load((ROOT / "studies/paper.yml").read_text())
@@ -127,7 +127,7 @@ def test_a_key_without_a_value_is_taken_out_of_the_config(tmp_path: Path) -> Non
     assert "num_epochs" not in budget
     assert budget["regreason_target_tokens"] == 900
     assert "weight_decay" not in {*plain, *budget}
-    # What the config itself leaves without a value stays as it is.
+    # Keys that the config itself leaves without a value stay in it.
     assert plain["regreason_scope"] is None
 
 
@@ -137,7 +137,7 @@ def test_a_base_that_is_not_here_is_told_before_anything_is_run(
     read(tmp_path, base="models/none", out=str(tmp_path / "out"))
     assert main(["study", str(tmp_path / "study.yml")]) == 2
     said = capsys.readouterr().err
-    assert "field base: there is no model 'models/none', neither a folder" in said
+    assert "field base: there is no model 'models/none', neither as a folder" in said
     assert "regreason base smollm2 --out models/none" in said
     assert not (tmp_path / "out").exists()
 
@@ -145,11 +145,11 @@ def test_a_base_that_is_not_here_is_told_before_anything_is_run(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"seeds": [1, 1]}, "seeds: one stands twice"),
+        ({"seeds": [1, 1]}, "seeds: a seed is listed twice"),
         ({"seeds": [0, 1]}, "seed 0 is one of the study's seeds"),
         ({"conditions": {"label_only": None}}, "at least 2"),
         ({"conditions": {"label_only": None, "explanations": None}}, "there is no arm"),
-        ({"conditions": {"label_only": None, "../x": {"arm": "shuffled"}}}, "no name of a folder"),
+        ({"conditions": {"label_only": None, "../x": {"arm": "shuffled"}}}, "cannot name a folder"),
         (
             {"conditions": {"label_only": None, "b": {"arm": "shuffled", "seed": 3}}},
             "seed is set by the study itself",
@@ -163,16 +163,19 @@ def test_a_base_that_is_not_here_is_told_before_anything_is_run(
             },
             "the first one is the baseline",
         ),
-        ({"training": {"learning_rate": "2e-4"}}, "YAML reads 2e-4 as a text"),
+        ({"training": {"learning_rate": "2e-4"}}, "YAML reads 2e-4 as text, not as a number"),
         ({"choose": {"grid": {}}}, "at least 1"),
         ({"choose": {"condition": "x", "grid": {"num_epochs": [1]}}}, "there is no condition 'x'"),
-        ({"data": {"mini": 30, "ratings": "r.jsonl"}}, "needs one of task, ratings and mini"),
+        (
+            {"data": {"mini": 30, "ratings": "r.jsonl"}},
+            "needs exactly one of task, ratings and mini",
+        ),
         ({"config": "nowhere.yml"}, "there is no file nowhere.yml"),
         ({"limits": {"minutes": 0}}, "greater than 0"),
         ({"epochs": 3}, "not permitted"),
     ],
 )
-def test_a_mistake_is_one_sentence(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_the_message_for_each_mistake(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as raised:
         read(tmp_path, **changes)
     assert said in str(raised.value)

@@ -1,7 +1,7 @@
-"""``report.html``: a comparison as one page that asks nothing of any other place.
+"""``report.html``: a comparison as one self-contained page, which loads nothing from elsewhere.
 
-What comes from outside (texts, names, paths) is escaped by jinja2 or kept as JSON that the
-script reads; it is never markup. The page's policy lets no other script run.
+Text from outside (documents, names, paths) is never markup: jinja2 escapes it, or it is embedded as
+JSON that the script reads. The page's content security policy lets no other script run.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from regreason_plugin.render.page.view import share_kept, typeset, view
 def write_page(
     comparison: Comparison, disagreements: list[Disagreement], disagreeing: int, path: Path
 ) -> None:
-    """Write the page, whole or not at all; the same bytes for the same input.
+    """Write the page, whole or not at all; the same input gives the same bytes.
 
     Args:
-        comparison: What it shows.
-        disagreements: Single conversations, for reading.
-        disagreeing: How many documents the arms disagree about in all.
-        path: The HTML file.
+        comparison: The comparison to show.
+        disagreements: Documents on which the arms disagree, shown with their texts.
+        disagreeing: Number of all documents on which the arms disagree.
+        path: The HTML file to write.
     """
     style, script = _own("page.css"), _own("page.js")
     text = (
@@ -59,12 +59,12 @@ def write_page(
         )
     )
     with atomic_writer(path) as stream:
-        # Half of a surrogate pair has no bytes.
+        # (A lone half of a surrogate pair cannot be encoded.)
         stream.write(text.encode("utf-8", "replace"))
 
 
 def _own(name: str) -> Markup:
-    """A file of this package, its line ends those that a browser hashes."""
+    """A file of this package, with LF line ends: those are what a browser hashes."""
     text = files(__name__).joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
     return Markup(text)  # noqa: S704 - our own style sheet and script
 
@@ -102,7 +102,7 @@ def _typeset(form: Callable[..., str]) -> Callable[..., str]:
 
 
 def code_spans(text: str) -> list[tuple[bool, str]]:
-    """Cut a sentence at its backticks: the parts in order, and whether each is code."""
+    """Split a sentence at its backticks into (whether it is code, text), in order."""
     parts = re.split(r"(`+)(.+?)(?<!`)\1(?!`)", text)
     plain = [(False, part) for part in parts[::3]]
     code = [(True, part.strip()) for part in parts[2::3]]
@@ -111,7 +111,7 @@ def code_spans(text: str) -> list[tuple[bool, str]]:
 
 
 def embedded(value: Any) -> Markup:
-    """JSON that ends no element and starts none."""
+    """A value as JSON without any character that could end or begin an HTML element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

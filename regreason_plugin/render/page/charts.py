@@ -1,4 +1,4 @@
-"""The figures on the page: each panel an SVG of its own, in the colours of the page's theme."""
+"""The page's charts: each panel is an inline SVG in the colours of the page's theme."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from regreason_plugin.render import curve_figures, figures, reliability_figure
 from regreason_plugin.render.figure_panels import new_figure
 from regreason_plugin.render.style import BAR, COLOURS, FAINT, GRID, MIDDLE, SHADE, style
 
-# Inches of a panel; a phone shows it at three quarters of its size.
+# Width of a panel in inches; a phone shows it at three quarters of its size.
 WIDTH = 4.5
-# What the page's style sheet calls a figure's colours.
+# By colour of a figure: its CSS value on the page, which depends on the theme.
 THEME = {
     **{colour.lower(): f"var(--c{number})" for number, colour in enumerate(COLOURS)},
     "#000000": "currentColor",
@@ -35,7 +35,7 @@ Draw = Callable[..., None]
 
 
 def charts(comparison: Comparison) -> dict[str, Any]:
-    """The page's charts: one a section, or by arm or metric; none where there are no numbers."""
+    """The page's charts by section: one, or a dictionary by arm or metric; None without data."""
     c = comparison
     everyone = [c.baseline, *c.arms]
     names = ", ".join(everyone)
@@ -68,44 +68,44 @@ def charts(comparison: Comparison) -> dict[str, Any]:
                 figures.draw_pooled_differences,
                 0.7 + 0.3 * len(c.arms),
                 f"Pooled differences in {metric}",
-                f"The difference to {c.baseline} and its interval, a line an arm: {names}.",
+                f"The difference to {c.baseline} and its interval, a line for each arm: {names}.",
             ),
             "forests": each(
                 figures.draw_differences,
                 c.arms,
                 0.7 + 0.22 * (len(c.settings) + 2),
                 f"Differences in {metric} of ",
-                f"The difference to {c.baseline} and its interval, a line a setting, the pooled "
-                "one last.",
+                f"The difference to {c.baseline} and its interval, a line for each setting, the "
+                "pooled one last.",
             ),
             "reliability": each(
                 reliability_figure.draw_reliability,
                 answered,
                 4.2,
                 "Reliability of ",
-                "Accuracy by confidence as a line; on the diagonal the two are equal. Shaded, "
-                "where the accuracy of a calibrated model would lie. In bars, the share of the "
-                "answers at each confidence.",
+                "Line: accuracy by confidence; on the diagonal the two are equal. Shaded: the "
+                "range in which the accuracy of a calibrated model lies 95 % of the time. Bars: "
+                "share of the predictions at each confidence.",
             ),
             "reliability_legend": single(
                 reliability_figure.draw_reliability_legend,
                 1.2,
                 "Legend",
-                "Of the reliability diagrams.",
+                "Legend of the reliability diagrams.",
             ),
             "layers": each(
                 curve_figures.draw_entropy,
                 list(c.layers),
                 3.3,
                 "By depth: ",
-                f"A curve and its interval an arm: {names}; the middle blocks are shaded.",
+                f"A curve with its interval for each arm: {names}; the middle blocks are shaded.",
             ),
             "layers_legend": single(curve_figures.draw_entropy_legend, lines, "Legend", names),
             "learning": single(
                 curve_figures.draw_learning,
                 3.3,
                 "Learning curves",
-                f"{what_is_drawn(c.curves)} by target tokens seen, a curve a model: {names}.",
+                f"{what_is_drawn(c.curves)} by target tokens seen, a curve per model: {names}.",
             )
             if any(c.curves.values())
             else None,
@@ -116,15 +116,15 @@ def charts(comparison: Comparison) -> dict[str, Any]:
 def chart(
     draw: Draw, arguments: tuple[Any, ...], number: str, height: float, title: str, text: str
 ) -> Markup:
-    """A figure of one panel as inline SVG, without its title, which the page sets.
+    """A figure of one panel as inline SVG, without its title, which stands in the page's HTML.
 
     Args:
-        draw: What draws the panel: a function of the figures' modules.
-        arguments: Its arguments after the axes.
-        number: Which of its panels this is.
-        height: In inches.
-        title: What the chart shows, for who cannot see it.
-        text: The same at length.
+        draw: A function of the figures' modules that draws the panel.
+        arguments: Arguments of ``draw`` after the axes.
+        number: Suffix that makes the chart's ids unique among the charts of ``draw``.
+        height: Height in inches.
+        title: Title for screen readers.
+        text: Description for screen readers.
     """
     figure = new_figure(WIDTH, height, least=WIDTH)
     axes: Axes = figure.subplots()
@@ -136,13 +136,13 @@ def chart(
 
 
 def inline_svg(svg: bytes, name: str, title: str, text: str) -> Markup:
-    """Matplotlib's SVG as a part of a page whose policy lets no element have a style of its own.
+    """Matplotlib's SVG as an element of a page whose policy forbids inline styles.
 
     Args:
-        svg: The file.
-        name: The beginning of its ids, which no other chart of the page has.
-        title: What it shows.
-        text: The same at length.
+        svg: Content of the SVG file.
+        name: Prefix of its ids, different from that of every other chart on the page.
+        title: Title for screen readers.
+        text: Description for screen readers.
     """
     root = ElementTree.fromstring(svg)  # noqa: S314 - our own figure
     for element in list(root.iter()):
@@ -157,24 +157,24 @@ def inline_svg(svg: bytes, name: str, title: str, text: str) -> Markup:
         element.tail = None
     del root.attrib["height"], root.attrib["version"]
     root.attrib |= {"class": "chart", "role": "img", "stroke-linejoin": "round"}
-    for place, (tag, words) in enumerate((("title", title), ("desc", text))):
+    for position, (tag, words) in enumerate((("title", title), ("desc", text))):
         child = ElementTree.Element(tag)
         child.text = words
-        root.insert(place, child)
+        root.insert(position, child)
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - all text escaped
 
 
 def _attributes(attributes: Iterable[tuple[str, str]], name: str) -> Iterator[tuple[str, str]]:
-    """What an element keeps: its style as attributes, and ids that are referred to."""
+    """An element's attributes for the page: styles as attributes, and ids that are referred to."""
     for key, value in attributes:
         if key == "style":
             for part in value.split("; "):
-                what, _, how = part.partition(": ")
-                # The letters are the page's.
-                if what != "font-family":
-                    yield what, THEME.get(how, how)
+                style_name, _, style_value = part.partition(": ")
+                # Text has the page's font.
+                if style_name != "font-family":
+                    yield style_name, THEME.get(style_value, style_value)
         elif key == "id":
-            # (Others than those of clips and markers only name groups.)
+            # (Only ids of clip paths and markers are referred to; the others just name groups.)
             if re.fullmatch(r"[a-z][0-9a-f]{10}", value):
                 yield key, f"{name}-{value}"
         elif "#" in value:

@@ -9,7 +9,7 @@
     root.dataset.theme = now === "dark" ? "light" : "dark";
   });
 
-  // Paper cannot be clicked.
+  // Open folded parts for printing, since nobody can open them on paper.
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details.fold:not([open])")];
@@ -29,10 +29,10 @@ if (document.getElementById("conversations-data")) {
   const text = (node, selector, value) => {
     node.querySelector(selector).textContent = value;
   };
-  let found = data.rows;
+  let matching = data.rows;
   let page = 0;
 
-  // A text that is searched once is searched again.
+  // Lower-cased texts are kept, since each input in the search field searches them again.
   const lowered = new Map();
   const words = (row) => {
     if (!lowered.has(row)) lowered.set(row, `${row[1]}\n${row[3]}\n${row[4]}`.toLowerCase());
@@ -73,12 +73,12 @@ if (document.getElementById("conversations-data")) {
   };
 
   const show = () => {
-    const pages = Math.max(1, Math.ceil(found.length / data.page));
-    const shown = found.slice(page * data.page, (page + 1) * data.page);
+    const pages = Math.max(1, Math.ceil(matching.length / data.page));
+    const shown = matching.slice(page * data.page, (page + 1) * data.page);
     table.querySelectorAll("tbody").forEach((body) => body.remove());
     table.append(...shown.map(drawn));
     $("filter-count").textContent =
-      `${number.format(found.length)} of ${number.format(data.rows.length)} ${data.noun}`;
+      `${number.format(matching.length)} of ${number.format(data.rows.length)} ${data.noun}`;
     $("place").textContent = `Page ${number.format(page + 1)} of ${number.format(pages)}`;
     $("previous").disabled = page === 0;
     $("next").disabled = page + 1 >= pages;
@@ -91,12 +91,12 @@ if (document.getElementById("conversations-data")) {
     const arm = $("filter-arm").value;
     const kind = $("filter-kind").value;
     const asked = arm === "" ? data.arms.map((_, i) => i).slice(1) : [Number(arm)];
-    found = data.rows.filter((row) => {
+    matching = data.rows.filter((row) => {
       const [, , label, , , predictions] = row;
       if (setting !== "" && row[0] !== Number(setting)) return false;
       const base = predictions[0] === label;
       const differs = (i) => (predictions[i] === label) !== base;
-      // An arm alone: where it predicts another label than the baseline.
+      // With an arm and no kind: rows in which the arm and the baseline predict different labels.
       if (kind === "" && arm !== "" && predictions[Number(arm)] === predictions[0]) return false;
       if (kind !== "" && (base !== (kind === "wrong") || !asked.some(differs))) return false;
       return wanted === "" || words(row).includes(wanted);

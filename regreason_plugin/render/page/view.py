@@ -1,4 +1,4 @@
-"""What the page's template prints: a comparison put in the order in which it is read."""
+"""Prepares a comparison for the page's template, in reading order."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ from regreason_plugin.render.tables import (
     title_of,
 )
 
-# Steps of colour to either side of zero.
+# Number of colours on each side of zero.
 STEPS = 5
-# Conversations that are there without a script, too.
+# Documents per page of the list. The HTML holds the first page, for readers without scripts.
 PAGE = 50
 
 
 def typeset(text: str) -> str:
-    """A number as it is printed: a hyphen is shorter than a plus, and columns would not align."""
+    """A number with a minus sign for a hyphen, so that signs are equally wide in a column."""
     return "\N{EN DASH}" if text == NONE else text.replace("-", "\N{MINUS SIGN}")
 
 
 class Cell(NamedTuple):
-    """A coloured cell.
+    """A coloured cell of the heat map.
 
     Attributes:
-        text: What it says.
-        shade: Its colour: of what is found, ``n5`` (worse, or lower) to ``p5``; ``same`` of what
-            is found to be the same; ``z`` of all else.
-        mark: A sign of the finding.
-        more: The finding, the interval and p, for who points at it.
+        text: The difference.
+        shade: CSS class of the colour: ``n5`` (worse, or lower) to ``p5`` (better, or higher) if a
+            difference is found; ``same`` if the arms are found to be the same; else ``z``.
+        mark: Sign of the finding.
+        more: Tooltip with the finding, the interval and p.
     """
 
     text: str
@@ -70,7 +70,7 @@ class Cell(NamedTuple):
 def view(
     comparison: Comparison, disagreements: list[Disagreement], disagreeing: int
 ) -> dict[str, Any]:
-    """The template's variables."""
+    """The variables of the template."""
     c, metric = comparison, main_metric(comparison)
 
     def asked_first(arm: str) -> bool:
@@ -109,7 +109,7 @@ def view(
 
 
 def _tone(c: Comparison) -> str:
-    """The colour of the primary question: of its finding."""
+    """CSS class that colours the primary question by its finding."""
     if c.primary is None:
         return "open"
     difference = c.pooled[c.primary.arm][c.primary.metric]
@@ -120,12 +120,12 @@ def _tone(c: Comparison) -> str:
 
 
 def _title(setting: Setting) -> str:
-    # A task of one's own has no other axis.
+    # A user's own task has only the axis "label", which is not worth naming.
     return setting.title if setting.axis == "label" else f"{setting.title}: {setting.axis_title}"
 
 
 def share_kept(gap: Gap) -> tuple[str, str]:
-    """The share of a gain that is kept, and what can be said of it, in words."""
+    """An arm's share of the gain of `explanation`, and its Fieller set in words."""
     value, low, high = (typeset(number(one, 2)) for one in (gap.value, gap.low, gap.high))
     if gap.kind == "everything":
         return value, "unbounded: any share is possible"
@@ -163,7 +163,7 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
             shade = _shade(difference.value, bound, flip)
         elif difference.finding == "same":
             shade = "same"
-        # (Where all is exploratory, that is said above.)
+        # (If all figures are exploratory, a sentence above the map says so.)
         sign = mark(difference) if difference.value is not None and not exploratory else ""
         return Cell(typeset(signed(difference.value)), shade, sign, "; ".join(more))
 
@@ -199,25 +199,26 @@ def _shade(value: float | None, bound: float, flip: int) -> str:
 
 
 def _round_up(value: float) -> float:
-    """The least of 1, 2 or 5 times a power of ten that is not below a positive value."""
+    """The smallest of 1, 2 and 5 times a power of ten that is at least the positive value."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(m * power for m in (1, 2, 5, 10) if m * power >= value * (1 - 1e-9))
 
 
 def _scale_end(value: float) -> str:
-    """As short as it can be: ``+0.05``."""
+    """An end of the colour scale, without trailing zeros: ``+0.05``."""
     return typeset(f"{value:+g}")
 
 
-# --- the arms against one another -----------------------------------------------------------
+# --- differences between arms ---------------------------------------------------------------
 
 
 class Matrix(NamedTuple):
-    """The arms against one another in the main metric.
+    """Differences between arms in the main metric: the row's arm minus the column's arm.
 
     Attributes:
-        columns: The arms that are taken away.
-        rows: By arm, a difference and its finding a column; None where there is none.
+        columns: The arms of the columns.
+        rows: For each arm of a row, a cell for each column: the difference and its finding in
+            words, or None for a pair that is not compared.
     """
 
     columns: list[str]
@@ -242,7 +243,7 @@ def _contrasts(c: Comparison) -> Matrix | None:
 
 
 def _confusions(c: Comparison) -> list[Any]:
-    """By what is counted together: its title, heads of rows and columns, and tables by arm."""
+    """For each set of counts: its title, row and column headings, and a matrix for each arm."""
     arms = [arm for arm in (c.baseline, *c.arms) if arm in c.confusion]
     titles_and_labels = {s.task: (_title(s), s.label_names) for s in c.settings}
     if c.settings:
@@ -258,7 +259,7 @@ def _confusions(c: Comparison) -> list[Any]:
 
 
 def _confusion(rows: list[list[int]]) -> list[list[tuple[int, str, str]]]:
-    """By right label and prediction: the count, its shade and its share of the right label."""
+    """By right label and prediction: the count, its shade, and its share of the row in words."""
     table = []
     for row in rows:
         total = sum(row) or 1
@@ -274,18 +275,18 @@ def _confusion(rows: list[list[int]]) -> list[list[tuple[int, str, str]]]:
 def _conversations(
     c: Comparison, disagreements: list[Disagreement], disagreeing: int
 ) -> dict[str, Any]:
-    """The rows that the script shows, and the first of them for who has none.
+    """The variables of the list of documents on which the arms disagree.
 
-    A row is: number of its setting, id, right label, prompt, explanation, and by arm the
-    predictions and the probabilities in thousandths.
+    A row holds: index of the setting, id, right label (from 1), prompt, explanation, then the
+    predictions and the probabilities in thousandths, each in the order of the arms.
     """
     arms = [c.baseline, *c.arms]
-    there = {d.task for d in disagreements}
-    settings = [s for s in c.settings if s.task in there]
-    places = {s.task: place for place, s in enumerate(settings)}
+    tasks = {d.task for d in disagreements}
+    settings = [s for s in c.settings if s.task in tasks]
+    indices = {s.task: index for index, s in enumerate(settings)}
     rows = [
         (
-            places[d.task],
+            indices[d.task],
             d.id,
             d.label,
             d.prompt,
@@ -315,10 +316,10 @@ _PARTS = ("environment", "evaluation", "training")
 
 
 def _runs(c: Comparison) -> dict[str, Any]:
-    """What all models have alike, once, and of each model only the rest."""
+    """The models' records: values that all models share once, and each model's other values."""
     records = [
-        # (The declaration is as long as its prompt, and the data's hash holds it; costs have a
-        # table of their own.)
+        # (The task declaration is left out because it is long and part of the data's hash, and
+        # costs because they have their own table.)
         {
             part: {
                 key: value
@@ -342,7 +343,7 @@ def _runs(c: Comparison) -> dict[str, Any]:
             key: value
             for part in _PARTS
             for key, value in one[part].items()
-            # Columns of their own.
+            # The arm and the seed have columns in the table.
             if key not in alike[part] and key not in ("arm", "seed")
         }
         for one in records
@@ -359,7 +360,7 @@ def _runs(c: Comparison) -> dict[str, Any]:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested fields as ``data.sha256``, their values as text."""
+    """Nested fields as one level of keys such as ``data.sha256``, with values as text."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, dict):
