@@ -1,1 +1,1 @@
-"""The lm-eval side: what the task files call, the metrics, the model."""
+"""Evaluation with lm-eval: the tasks, the scoring model, the readers of results, the baselines."""

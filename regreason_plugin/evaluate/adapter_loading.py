@@ -1,8 +1,9 @@
-"""Loading an adapter on its base without changing the base's vocabulary.
+"""Loads an adapter on its base model without changing the size of the base's vocabulary.
 
-lm-eval's ``hf`` resizes the embeddings to the tokenizer's length before it loads an adapter. Many
-bases have more rows than their tokenizer has tokens: the rows that it cuts leave the softmax, and
-an adapter scores otherwise than its exact merge. Here only what the adapter saved decides.
+lm-eval's ``hf`` resizes the embeddings to the tokenizer's length before it loads an adapter. The
+embeddings of many base models have more rows than the tokenizer has tokens. If ``hf`` cuts these
+rows, they are missing from the softmax, and an adapter's scores differ from those of its exact
+merge. Here only the embeddings that the adapter saved determine the size.
 """
 
 from __future__ import annotations
@@ -23,21 +24,24 @@ if TYPE_CHECKING:
 def load_adapter(
     model: Any, adapter: str, tokenizer: Any, revision: str | None = None
 ) -> PeftModel:
-    """A base with its adapter.
+    """Load an adapter on its base model.
 
-    The embeddings get as many rows as the adapter has saved of them. Of an adapter that saved
-    none they stay as they are, unless the tokenizer has more tokens than they have rows.
+    The embeddings get as many rows as the adapter saved. If the adapter saved no embeddings,
+    their size stays the same, unless the tokenizer has more tokens than they have rows.
 
     Args:
-        model: The base, a model of transformers.
-        adapter: Its folder or its name on the Hub.
-        tokenizer: The one in use.
-        revision: Of the adapter on the Hub.
+        model: The base model, of transformers.
+        adapter: The adapter's folder, or its name on the Hub.
+        tokenizer: The tokenizer in use.
+        revision: The adapter's revision on the Hub.
+
+    Returns:
+        The base model with the adapter.
 
     Raises:
         UserError: The adapter was trained with tokens that the tokenizer lacks.
     """
-    # Models without an adapter are scored without peft, as with `hf`.
+    # Imported here because models without an adapter are scored without peft, as with `hf`.
     from peft import PeftConfig, PeftModel
     from peft.utils import load_peft_weights
 
@@ -51,15 +55,15 @@ def load_adapter(
     if wanted != rows:
         model.resize_token_embeddings(wanted)
     adapted = PeftModel.from_pretrained(model, adapter, revision=revision)
-    # hf ties the head to the embeddings once more, which fails on one that the adapter replaced.
+    # hf ties the head to the embeddings again, which fails if the adapter replaced the head.
     adapted.tie_weights = lambda: None
     return adapted
 
 
 def _saved_rows(weights: Mapping[str, Tensor], model: Any) -> int | None:
-    """How many rows the embeddings or the head had in training, where the adapter saved any."""
+    """Rows of the embeddings or the head in training; None if the adapter saved neither."""
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
-    # By their last name: what stands before it differs between versions of transformers.
+    # Only the last part of a module's name: the others differ between versions of transformers.
     names = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
@@ -76,15 +80,17 @@ def _saved_rows(weights: Mapping[str, Tensor], model: Any) -> int | None:
 
 
 def _check_tokenizer(adapter: str, tokenizer: Any) -> None:
-    """Refuse a tokenizer that would cut the tokens that were added for training into others.
+    """Refuse a tokenizer that lacks tokens which were added for the training.
+
+    Such a tokenizer would split these tokens into others. A padding token may be missing.
 
     Raises:
-        UserError: The one beside the adapter has more tokens than its padding.
+        UserError: The tokenizer beside the adapter has more tokens.
     """
     if not (Path(adapter) / "tokenizer_config.json").is_file():
         return
-    own = AutoTokenizer.from_pretrained(adapter)
-    missing = own.get_vocab().keys() - tokenizer.get_vocab().keys() - {own.pad_token}
+    trained = AutoTokenizer.from_pretrained(adapter)
+    missing = trained.get_vocab().keys() - tokenizer.get_vocab().keys() - {trained.pad_token}
     if missing:
         raise UserError(
             f"the adapter was trained with {len(missing)} tokens that the tokenizer in use lacks "

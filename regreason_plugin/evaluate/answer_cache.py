@@ -1,4 +1,7 @@
-"""Keeping models apart in lm-eval's ``--use_cache``, whose own keys hold a request's text alone."""
+"""Cache keys that separate models in lm-eval's ``--use_cache``.
+
+lm-eval's own keys hold only the text of a request, so one model would get another's answers.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from typing import Any
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.version import __version__
 
-# What a model's files are called; beside them lie logs and results, which change later.
+# Endings of a model's files. Its folder may also hold logs and results, which change later.
 _ENDINGS = ("json", "safetensors", "bin", "pt", "gguf", "model", "txt", "jinja", "py")
-# Of a file that is larger, as many pieces are read, spread over all of it.
+# Of a file above 64 MiB, the digest reads 64 pieces of 1 MiB, evenly spread over the file.
 _PIECES = 64
 _PIECE = 1 << 20
-# On the Hub, where they are not folders.
+# Arguments that name a repository on the Hub if they name no folder.
 _ON_HUB = ("pretrained", "peft", "tokenizer", "delta")
-# How answers are computed, not which: another batch or device changes the last digits.
+# Arguments that decide how answers are computed; they change at most an answer's last digits.
 HOW = frozenset(
     {
         "batch_size",
@@ -36,9 +39,9 @@ HOW = frozenset(
 
 
 def folder_digest(folder: Path) -> str:
-    """A digest of a model's files, so that one trained anew does not pass for the same.
+    """A digest of a model's files, which changes if the model is trained again.
 
-    Of a file above 64 MiB, 64 pieces of 1 MiB are read.
+    Of a file above 64 MiB, it reads 64 pieces of 1 MiB.
     """
     digest = hashlib.sha256()
     for path in sorted(path for end in _ENDINGS for path in folder.glob(f"*.{end}")):
@@ -55,15 +58,14 @@ def folder_digest(folder: Path) -> str:
 
 
 def answers_digest(model: str, arguments: Mapping[str, Any]) -> str:
-    """A digest of all that decides what a model answers to a text.
+    """A digest of everything that determines a model's answers, as part of a cache key.
 
     Args:
-        model: Its kind, as ``--model`` has it.
-        arguments: ``--model_args``.
+        model: The kind of model, from ``--model``.
+        arguments: The model's arguments, from ``--model_args``.
 
     Raises:
-        UserError: A model or a tokenizer is given as an object, of which nothing tells whether
-            it is the same.
+        UserError: A model or a tokenizer is a Python object, which has no name to key by.
     """
     facts: dict[str, Any] = {"regreason": __version__, "model": model}
     for name, value in sorted(arguments.items()):
@@ -71,16 +73,16 @@ def answers_digest(model: str, arguments: Mapping[str, Any]) -> str:
             continue
         if name in _ON_HUB and not isinstance(value, str):
             raise UserError(
-                f"--use_cache needs {name}= as a name or a folder, and it is an object; "
-                "leave out use_cache"
+                f"--use_cache needs {name}= as a name or a folder, but it is a Python object; "
+                "leave use_cache out"
             )
         facts[name] = [str(value), _content(name, str(value), arguments)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _content(name: str, value: str, arguments: Mapping[str, Any]) -> str | None:
-    """What a folder or a file holds, or which commit a name on the Hub stands for."""
-    # (Path's own methods raise where a text is too long for a path.)
+    """A digest of a folder or a file, or the commit of a repository on the Hub; else None."""
+    # (The methods of Path raise an error if the text is too long for a path.)
     if os.path.isdir(value):  # noqa: PTH112
         inner = Path(value, str(arguments.get("subfolder") or ""))
         return folder_digest(inner if inner.is_dir() else Path(value))
@@ -92,12 +94,12 @@ def _content(name: str, value: str, arguments: Mapping[str, Any]) -> str | None:
 
     revision = arguments.get("revision")
     try:
-        # A folder named by the commit, with a small file.
+        # Downloads only small files; the folder's name is the commit.
         folder = snapshot_download(
             value,
             revision=None if revision is None else str(revision),
             allow_patterns="*config.json",
         )
     except (OSError, ValueError):
-        return None  # loading it says why
+        return None  # loading the model will report the reason
     return Path(folder).name

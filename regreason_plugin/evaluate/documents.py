@@ -1,6 +1,6 @@
-"""What the task files call: a data folder's rows as lm-eval documents.
+"""The rows of a data folder as lm-eval documents, and the functions that task files name.
 
-Nothing of a document is rendered as a template: every ``doc_to_...`` is a function.
+Every ``doc_to_...`` is a function, so no text of a document is ever rendered as a template.
 """
 
 from __future__ import annotations
@@ -33,50 +33,51 @@ from regreason_plugin.metrics.label_metrics import comparable, document_metrics
 Document = dict[str, Any]
 
 ENVIRONMENT = "REGREASON_DATA"
-# Few-shot examples come from the train file that has what they show.
+# Few-shot examples come from a train file whose rows have what the examples show.
 FEWSHOT_FILES: dict[Order, str] = {
     "label_first": "train/label_only.jsonl",
     "explanation_first": "train/explanation.jsonl",
 }
-# Metadata keys that someone may have typed for data_dir; its near misspellings are
-# found by likeness. Model arguments arrive among the same keys and must pass.
+# Metadata keys that a user may have typed instead of data_dir; misspellings of data_dir are
+# recognised by similarity. Model arguments arrive among the same keys and must pass.
 _MISNAMED = {"data", "dataset", "datadirectory", "datafolder", "datapath", "folder", "dir"}
 
 
 @dataclass(frozen=True)
 class TrainDocuments:
-    """Where few-shot examples are, read when the first one is asked for."""
+    """The source of a setting's few-shot examples; it is read only when examples are drawn."""
 
     folder: DataFolder
     order: Order
     setting: Setting
 
     def read(self) -> list[Document]:
-        """The examples of this setting."""
+        """All train documents of the setting."""
         return _documents(self.folder, FEWSHOT_FILES[self.order]).get(self.setting, [])
 
 
 class TrainSampler(ContextSampler):  # type: ignore[misc]
-    """lm-eval's default sampler, on a train file that a zero-shot run never reads.
+    """lm-eval's default sampler, except that a zero-shot run never reads the train file.
 
     Attributes:
-        scored_group: The group of a train document that is scored, of which no example may be; None
-            for a document of another split, which shares no group with the train rows.
+        scored_group: The group of the scored document, if that is a train document; no example is
+            drawn from this group. None for a document of another split, which shares no group
+            with the train rows.
     """
 
     scored_group: str | None = None
 
     @stop_on_user_error()
     def sample(self, n: int, eval_doc: Document | None = None, **_: Any) -> list[Document]:
-        """Draw n examples with the seed of --seed."""
+        """Draw n examples, with the seed that --seed sets."""
         (source,) = self.df
         documents = source.read()
         if self.scored_group is not None:
             documents = [one for one in documents if one["group"] != self.scored_group]
         if n > len(documents):
             raise UserError(
-                f"--num_fewshot {n} asks for more examples than the {len(documents)} of "
-                f"{' '.join(source.setting)} in {FEWSHOT_FILES[source.order]}",
+                f"--num_fewshot {n} asks for more examples than the {len(documents)} that "
+                f"{FEWSHOT_FILES[source.order]} has for {' '.join(source.setting)}",
                 path=source.folder.path,
             )
         return list(self.rnd.sample(documents, n))
@@ -104,32 +105,34 @@ def _load(
     split: object = "test",
     **others: Any,
 ) -> dict[str, Any]:
-    """The documents of one setting.
+    """Load the documents of one setting, and describe the task in its metadata.
 
-    The data's own order is not asked about: the prompts of a test file are the same
-    in both, and which protocol suits the model only its user knows. It is recorded.
+    The data folder's own order of label and explanation is recorded but not checked: the test
+    prompts are the same in both orders, and only the user knows which order suits the model.
 
     Args:
-        order: The protocol of the task.
+        order: Whether the model writes the label or the explanation first.
         setting: Dataset and axis, from the task file.
-        data: The dict of that name in the task's metadata. lm-eval writes the metadata
-            into the results, so what is put into it here goes with every number.
+        data: The dict under the key ``data`` in the task's metadata. lm-eval writes the metadata
+            into the results, so the description put in here accompanies every number.
         data_dir: The data folder, from --metadata.
-        default_data_dir: The one that the task file of another task names.
-        split: Which rows are scored, from --metadata.
+        default_data_dir: The data folder that a user's own task file names.
+        split: The split whose rows are scored, from --metadata.
         others: The rest of the metadata and all model arguments.
 
     Raises:
-        UserError: The folder is missing, broken, misnamed, or lacks the setting; there is no such
-            split, or the twins are asked for another one than the test rows.
+        UserError: The folder is missing, broken, misnamed, or lacks the setting; the split is
+            unknown; or a generative twin is to score another split than the test rows.
     """
     scored = _split(split, order)
     if data != {}:
-        raise UserError(f"metadata has no key 'data'; name the data folder {data_dir_example()}")
+        raise UserError(
+            f"the tasks know no key 'data' in --metadata; name the data folder {data_dir_example()}"
+        )
     for key in others:
         _check_key(key)
     if others.get("truncation") in (True, "True"):
-        raise UserError("truncation=True in --model_args cuts prompts without a word; leave it out")
+        raise UserError("truncation=True in --model_args cuts prompts silently; leave it out")
     folder = _folder(default_data_dir if data_dir is None else data_dir)
     dataset, axis = setting
     if (dataset, axis) not in folder.settings():
@@ -137,7 +140,7 @@ def _load(
             folder.settings(), generative=order == "explanation_first"
         )
         raise UserError(
-            f"has no test rows for {dataset} {axis}; the tasks it has are --tasks {','.join(has)}",
+            f"has no test rows for {dataset} {axis}; it has test rows for --tasks {','.join(has)}",
             path=folder.path,
         )
     data.update(
@@ -160,15 +163,16 @@ def _split(split: object, order: Order) -> Split:
     """The split whose rows are scored.
 
     Raises:
-        UserError: There is no such split, or the task is a twin and it is not the test split.
+        UserError: There is no such split, or a generative twin is to score another split than
+            the test rows.
     """
     scored = next((name for name in SPLITS if name == split), None)
     if scored is None:
-        raise UserError(f"metadata split is {split!r}; write one of {', '.join(SPLITS)}")
+        raise UserError(f"split in --metadata is {split!r}; write one of {', '.join(SPLITS)}")
     if scored != "test" and order == "explanation_first":
         raise UserError(
-            f"metadata split is {scored!r}, and the tasks for models that explain first score "
-            "test rows only; leave split out"
+            f"split in --metadata is {scored!r}, but the tasks for models that explain first "
+            "score test rows only; leave split out"
         )
     return scored
 
@@ -176,10 +180,10 @@ def _split(split: object, order: Order) -> Split:
 def _scored_documents(folder: DataFolder, split: Split, setting: Setting) -> list[Document]:
     """The rows of a setting that are scored.
 
-    Test rows stand in the order of their file, by id. Rows of another split stand group by group
-    in an order that only the groups' names and the seed of the data decide, so that the first N
-    (``--limit``) are a random choice of whole groups, the last of which may be cut. Prompt and
-    label of a row are the same in the files of all arms.
+    Test rows keep the order of their file: by id. Rows of another split are sorted group by
+    group, in an order that depends only on the groups' names and the data folder's seed. So
+    ``--limit N`` takes whole groups at random, of which the last may be cut. A row has the same
+    prompt and label in the files of all arms, so any arm's file will do.
 
     Raises:
         UserError: The split has no row of the setting.
@@ -191,12 +195,12 @@ def _scored_documents(folder: DataFolder, split: Split, setting: Setting) -> lis
     documents = _documents(folder, name).get(setting)
     if not documents:
         raise UserError(f"has no {split} rows for {' '.join(setting)}", path=folder.path / name)
-    # (The sort is stable, so that rows of a group stay in their order.)
+    # (The sort is stable: rows of one group keep their order.)
     return sorted(documents, key=lambda row: order_of(row["group"], folder.manifest.seed))
 
 
 def _about(declared: Declaration, dataset: str, axis: str) -> dict[str, Any]:
-    """What a reader of the results has to know of the task."""
+    """The description of a task that goes into its results."""
     return {
         "setting": [dataset, axis],
         "title": declared.datasets[dataset].title,
@@ -210,29 +214,32 @@ def _about(declared: Declaration, dataset: str, axis: str) -> dict[str, Any]:
 
 
 def data_dir_example() -> str:
-    """How to name a data folder, for messages."""
+    """The flag that names a data folder, for messages."""
     return """with --metadata '{"data_dir": "DATA"}'"""
 
 
 def _check_key(key: str) -> None:
     plain = "".join(filter(str.isalnum, key.lower()))
     if plain in _MISNAMED or SequenceMatcher(None, plain, "datadir").ratio() >= 0.75:
-        raise UserError(f"metadata has no key {key!r}; name the data folder {data_dir_example()}")
+        raise UserError(
+            f"the tasks know no key {key!r} in --metadata; name the data folder "
+            f"{data_dir_example()}"
+        )
 
 
 def _folder(data_dir: object) -> DataFolder:
     source = data_dir if data_dir is not None else os.environ.get(ENVIRONMENT)
     if source is None:
         say_once(
-            f"no data folder is named ({data_dir_example()}), so these are numbers from the "
-            "built-in mini benchmark: generated conversations"
+            f"no data folder is named ({data_dir_example()}), so these numbers come from the "
+            "built-in mini benchmark of generated conversations"
         )
         return mini_data_folder()
-    # An empty name is a variable that a script forgot to set, not a wish for the mini
-    # benchmark. (lm-eval makes a number of a folder named 3, hence str.)
+    # An empty name comes from a variable that a script forgot to set; it does not ask for the
+    # mini benchmark. (lm-eval turns a folder name such as 3 into a number, hence str.)
     if not str(source).strip():
         where = ENVIRONMENT if data_dir is None else "data_dir"
-        raise UserError(f"{where} is {source!r}, which names no folder")
+        raise UserError(f"{where} is {source!r}; write the name of a data folder")
     folder = open_data_folder(Path(str(source)))
     if folder.origin == "generated":
         say_once(f"the conversations in {folder.path} are generated")
@@ -247,13 +254,17 @@ def _documents(folder: DataFolder, name: str) -> dict[Setting, list[Document]]:
 def documents_by_setting(path: Path, sha256: str, name: str) -> dict[Setting, list[Document]]:
     """A file's documents by setting, parsed once for all tasks of a run.
 
-    The sha256 is the folder's: built anew in the same place, it is read anew.
+    Args:
+        path: The data folder.
+        sha256: The data folder's hash. It is part of the cache key, so a folder that was rebuilt
+            at the same path is read again.
+        name: The file's path inside the data folder.
     """
     documents = defaultdict(list)
     folder = open_data_folder(path)
     declared = folder.declaration
-    # The labels to choose from, and how they are scored.
-    of_task: Document = {
+    # The labels to choose from and how to score them: the same in every document.
+    label_fields: Document = {
         "labels": list(declared.written),
         "ordinal": declared.ordinal,
         "normalise": declared.normalise,
@@ -269,41 +280,47 @@ def documents_by_setting(path: Path, sha256: str, name: str) -> dict[Setting, li
                 "score": row.score,
                 "explanation": row.explanation,
                 "prompt": row.messages[0].content,
-                **of_task,
+                **label_fields,
             }
         )
     return dict(documents)
 
 
 def prompt(document: Document) -> str:
-    """``doc_to_text``."""
+    """``doc_to_text``: the prompt."""
     return str(document["prompt"])
 
 
 def label_index(document: Document) -> int:
-    """``doc_to_target`` of the 18 tasks: the place of the label among the choices."""
+    """``doc_to_target`` of the 18 tasks: the label's index among the choices, from 0."""
     return int(document["label"]) - 1
 
 
 def labels(document: Document) -> list[str]:
-    """``doc_to_choice``."""
+    """``doc_to_choice``: the labels' texts."""
     return list(document["labels"])
 
 
 def explanation_then_label(document: Document) -> str:
-    """``doc_to_target`` of the twins: what a few-shot example shows."""
+    """``doc_to_target`` of the twins: explanation and label, as a few-shot example shows them."""
     label = labels(document)[document["label"] - 1]
     return render_target(label, document["explanation"], "explanation_first")
 
 
 @stop_on_user_error(of_one_rank=True)
 def score_labels(document: Document, results: list[tuple[float, bool]]) -> dict[str, Any]:
-    """``process_results`` of the 18 tasks."""
+    """``process_results`` of the 18 tasks: a document's item for each metric."""
     return label_metrics(document, [score for score, _ in results])
 
 
 def label_metrics(document: Document, scores: list[float], prefix: str = "") -> dict[str, Any]:
-    """What the labels' log-likelihoods of a document contribute to each metric."""
+    """A document's item for each metric.
+
+    Args:
+        document: The document.
+        scores: The labels' log-likelihoods, label 1 first.
+        prefix: The beginning of every metric's name.
+    """
     return document_metrics(
         document["label"],
         comparable(scores, labels(document), document["normalise"]),

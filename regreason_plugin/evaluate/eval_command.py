@@ -1,4 +1,4 @@
-"""``regreason eval``: lm-eval's own command, with our model and our tasks known to it."""
+"""``regreason eval``: lm-eval's own command, with RegReason's model and tasks registered."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from regreason_plugin.data_folder.folder import DataFolder
 
 
 def main(argv: list[str]) -> int:
-    """Run lm-eval with these arguments, all of which are its own.
+    """Run lm-eval.
+
+    Args:
+        argv: The arguments, as lm-eval's own command takes them.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: As `_parsed`.
+        UserError: An argument such as ``--model_args`` cannot be parsed, or the model has
+            another base model or tokenizer than it was trained with.
     """
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
@@ -27,7 +31,7 @@ def main(argv: list[str]) -> int:
 
     setup_logging()
     register()
-    # It reads the command line itself.
+    # lm-eval reads sys.argv itself.
     sys.argv = ["lm_eval", *argv]
     try:
         cli = HarnessCLI()
@@ -45,10 +49,10 @@ def main(argv: list[str]) -> int:
 
 
 def _leave_together() -> None:
-    """End the process group of `accelerate launch` once every process is done.
+    """Destroy the process group of `accelerate launch` once every process has finished.
 
-    A process that ends while the group's threads run may abort, and the launcher then kills the
-    others, of which the first may still be writing the results.
+    A process that exits while the group's threads still run may abort. The launcher then kills
+    the other processes, and the first of them may still be writing the results.
     """
     from torch import distributed
 
@@ -58,7 +62,7 @@ def _leave_together() -> None:
 
 
 def _settings(args: Any) -> dict[str, Any]:
-    """What lm-eval will go by: the command line, which goes before a file of ``--config``."""
+    """The effective settings: the command line, which overrides the file of ``--config``."""
     from lm_eval.config.evaluate_config import EvaluatorConfig
     from lm_eval.utils import simple_parse_args_string
 
@@ -71,9 +75,12 @@ def _settings(args: Any) -> dict[str, Any]:
 
 
 def _check_model(settings: dict[str, Any]) -> None:
-    """Refuse an adapter on another base or tokenizer than its own, whatever the tasks.
+    """Refuse an adapter whose base model or tokenizer differs from its training's, for any task.
 
-    (What only our tasks prescribe, such as the prompt, they check themselves.)
+    (Our tasks check what only they determine, such as the prompt.)
+
+    Raises:
+        UserError: They differ, and ``allow_misfit`` is not set.
     """
     from regreason_plugin.core.model_use import ALLOW, ModelUse, check_use
 
@@ -83,10 +90,11 @@ def _check_model(settings: dict[str, Any]) -> None:
 
 
 def _parsed(cli: Any, argv: list[str]) -> Any:
-    """The arguments as lm-eval reads them.
+    """Parse the command line with lm-eval's parser.
 
     Raises:
-        UserError: Pairs of names and values are none; lm-eval 0.4.11 ends in a traceback.
+        UserError: An argument is no list of name=value pairs; lm-eval 0.4.11 would print a
+            traceback.
     """
     try:
         return cli.parse_args()
@@ -94,16 +102,16 @@ def _parsed(cli: Any, argv: list[str]) -> Any:
         parts = [part for word in argv if "=" in word for part in word.split(",")]
         wrong = next((f"{part!r} is no name=value" for part in parts if "=" not in part), error)
         raise UserError(
-            f"{wrong}: pairs as in --model_args pretrained=BASE,peft=ADAPTER have commas between "
-            "them, so a value holds none; one that does goes into a JSON object, as in "
+            f"{wrong}: commas separate the pairs, as in --model_args pretrained=BASE,peft=ADAPTER; "
+            "if a value contains a comma, write a JSON object, as in "
             '--model_args \'{"pretrained": "BASE", "peft": "a,b"}\''
         ) from None
 
 
 def _own_cache(settings: dict[str, Any]) -> str | None:
-    """A path of ``--use_cache`` for this model alone; lm-eval's keys do not hold the model.
+    """The path of ``--use_cache`` with a digest of the model, as lm-eval's keys lack the model.
 
-    ``regreason-hf`` keeps models apart itself, also where another command calls it.
+    For ``regreason-hf`` the path stays the same: it separates models itself, under any command.
     """
     from regreason_plugin.evaluate.answer_cache import answers_digest
     from regreason_plugin.evaluate.model import NAME
@@ -116,40 +124,42 @@ def _own_cache(settings: dict[str, Any]) -> str | None:
 
 
 def checkout_tasks() -> Path | None:
-    """The task files of a checkout; None once installed, where lm-eval finds them itself."""
+    """The folder of the task files in a checkout; None if installed, where lm-eval finds them."""
     tasks = Path(__file__).parents[2] / "lm_eval_tasks"
     return tasks if tasks.is_dir() else None
 
 
 def task_folder(folder: DataFolder, named: str | Path | None = None) -> Path | None:
-    """The folder with the task files of some data; None where lm-eval finds them by itself.
+    """The folder with the task files for a data folder; None if lm-eval finds them itself.
 
     Args:
-        folder: The data that was built from the task.
-        named: By the user; None for where `regreason task new` puts them.
+        folder: The data folder that was built from the task.
+        named: The folder that the user named; None for the folder that `regreason task new`
+            writes.
 
     Raises:
-        UserError: They are not there.
+        UserError: The folder has no task file.
     """
     if folder.declaration.group is not None:
         return None if named is None else Path(named)
     tasks = Path(named or next(iter(folder.declaration.datasets)))
     if not any(tasks.rglob("*.yaml")):
         raise UserError(
-            f"the data is of a task of its own, and {tasks}/ has no task file here; name its "
-            "folder with --include_path",
+            f"holds data of the user's own task, but there is no task file in {tasks}/; name the "
+            "folder of the task with --include_path",
             path=folder.path,
         )
     return tasks
 
 
 def _include_paths(named: Any) -> Any:
-    """The checkout's tasks before the user's own, in the form that lm-eval takes."""
+    """The value of ``--include_path``: the checkout's task files, then the user's."""
     ours = checkout_tasks()
     if ours is None:
         return named
-    # An editable install leaves a copy below lm-eval, which may be older. The later
-    # path wins on both versions; 0.4.13 says so once a task, and no argument of it stops that.
+    # An editable install leaves a copy of the task files, perhaps an older one, in lm-eval's own
+    # folder. In both versions of lm-eval the later path wins. Version 0.4.13 logs a line per
+    # overridden task, which no argument turns off.
     logging.getLogger("lm_eval.tasks._index").addFilter(
         lambda record: "overrides existing task" not in record.getMessage()
     )

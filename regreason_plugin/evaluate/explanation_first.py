@@ -1,10 +1,10 @@
-"""The generative twins: the model writes its explanation, then the labels are scored.
+"""The generative twins: the model writes an explanation, then the labels are scored after it.
 
-One document makes eleven requests: a generation; the five labels after the explanation
-that was generated (the protocol's figures); the five labels after no explanation at all
-(``forced_...``). lm-eval runs the kinds of requests in the order in which they first
-appear, so the generation is done when the labels are asked for, and a request that
-makes its context only then can hold it.
+A document with five labels makes eleven requests: one generation; the five labels after the
+generated explanation (the task's main metrics); and the five labels without an explanation
+(``forced_...``). lm-eval runs the types of requests in the order of their first occurrence, so
+the generation is finished before any label is scored. A label's request builds its context only
+at that time, and so can include the explanation.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from regreason_plugin.metrics.label_metrics import Item
 
 
 def split_generation(generated: str) -> tuple[str, bool]:
-    """The explanation in what a model wrote, and whether it came to the label's cue.
+    """Split the explanation off a generated text.
 
-    Without the cue the explanation is the first line: what follows is no part of it.
+    Returns:
+        The explanation, in one line, and whether the text reached the cue for the label. Without
+        the cue, the explanation is the first line.
     """
-    # Leading white space depends on the tokenizer's decoder; a cue that comes first
-    # still begins a line.
+    # Leading white space depends on the tokenizer's decoder, so it is stripped. The new line put
+    # in front lets the cue be recognised at the very beginning, too.
     text = "\n" + generated.strip()
     before, cue, _ = text.partition(LABEL_CUE)
     explanation = before if cue else text.strip().partition("\n")[0]
@@ -35,15 +37,15 @@ def split_generation(generated: str) -> tuple[str, bool]:
 
 
 def before_label(explanation: str) -> str:
-    """A target up to its label, the delimiter before the label left out."""
+    """A target text up to its label, without the delimiter before the label."""
     return render_target("1", explanation, "explanation_first")[: -len(TARGET_DELIMITER + "1")]
 
 
 class LabelAfterExplanation(Instance):  # type: ignore[misc]
-    """A label to score after an explanation that another request will have generated.
+    """A request to score a label after an explanation that another request generates.
 
     Attributes:
-        generation: That request.
+        generation: The request that generates the explanation.
     """
 
     generation: Instance
@@ -51,11 +53,15 @@ class LabelAfterExplanation(Instance):  # type: ignore[misc]
     @property
     @stop_on_user_error(of_one_rank=True)
     def args(self) -> tuple[str, str]:
-        """Context and continuation, made when the model asks for them."""
+        """Context and continuation, built when the model reads them.
+
+        Raises:
+            UserError: The explanation has not been generated yet.
+        """
         if not self.generation.resps:
             raise UserError(
-                "the regreason-gen_ tasks score labels after explanations that are not "
-                "written yet: run them without other tasks and without --write_out"
+                "the regreason-gen_ tasks must generate explanations before they score labels; "
+                "run them without other tasks and without --write_out"
             )
         explanation, _ = split_generation(self.generation.resps[0])
         context, continuation = self.arguments
@@ -63,19 +69,19 @@ class LabelAfterExplanation(Instance):  # type: ignore[misc]
 
 
 class ExplanationFirstTask(RegReasonTask):
-    """A task of the explanation_first protocol on any model that lm-eval has."""
+    """A task in which the model explains first; it works with any model of lm-eval."""
 
     order = "explanation_first"
 
     def label_answers(self, results: list[Any]) -> dict[str, list[tuple[float, bool]]]:
-        """After the model's own explanation, and forced at once."""
+        """The label answers after the model's explanation, and those without (``forced_``)."""
         count = (len(results) - 1) // 2
         return {"": results[1 : 1 + count], "forced_": results[1 + count :]}
 
     def construct_requests(self, doc: Document, ctx: str, **kwargs: Any) -> list[Instance]:
-        """The generation first, then its labels, then the forced ones."""
-        # A chat template ends where the answer starts; a plain prompt needs the space
-        # that training puts there.
+        """The generation, then the labels after the explanation, then the forced labels."""
+        # A chat template ends where the answer starts; a plain prompt needs the delimiter that
+        # training puts there.
         start = ctx if kwargs.pop("apply_chat_template", False) else ctx + TARGET_DELIMITER
         kwargs.pop("chat_template", None)
         generation = Instance(
@@ -111,7 +117,7 @@ class ExplanationFirstTask(RegReasonTask):
 
 @stop_on_user_error(of_one_rank=True)
 def score_both(document: Document, results: list[Any]) -> dict[str, Any]:
-    """``process_results``: after the model's own explanation, and forced at once."""
+    """``process_results`` of the twins: metrics after the model's explanation, and forced."""
     generated, scored = results[0], [score for score, _ in results[1:]]
     group, count = document["group"], len(scored) // 2
     reached = float(split_generation(generated)[1])

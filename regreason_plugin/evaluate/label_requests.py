@@ -1,4 +1,4 @@
-"""What a model is asked, sequence by sequence, and what it has answered."""
+"""The continuations to score, grouped by context and by input sequence, and their results."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class Continuation:
     """A continuation to score.
 
     Attributes:
-        sequence: What the model reads: the context and the continuation without its last
-            token, cut from the left to the model's window.
-        tokens: Those that follow the sequence's last positions.
+        sequence: The model's input: the context and the continuation without its last token,
+            cut from the left to the model's window.
+        tokens: The continuation's tokens. The last ``len(tokens)`` positions of the sequence
+            predict them.
     """
 
     sequence: Tokens
@@ -26,16 +27,15 @@ class Continuation:
 
 @dataclass(eq=False)
 class Context:
-    """The continuations of one context, and where it is decided between them.
+    """The continuations of one context, and the position that decides between them.
 
     Attributes:
-        continuations: What may follow it.
-        decides: The sequence and the place in it after which they part; None where no
-            probe is wanted.
-        choices: The tokens that can follow there.
-        answers: Of each continuation, its log-likelihood and whether greedy decoding
-            gives it.
-        probe: What was measured where it is decided.
+        continuations: The continuations to score.
+        decides: The deciding position, as a sequence and an index in it: the continuations
+            differ in the token after it. None if no probe is measured.
+        choices: The tokens with which the continuations go on after the deciding position.
+        answers: For each continuation, its log-likelihood and whether greedy decoding gives it.
+        probe: The probes' values at the deciding position.
     """
 
     continuations: list[Continuation]
@@ -46,21 +46,31 @@ class Context:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it is answered."""
+        """Whether all continuations are scored, and the probes measured if there are any."""
         answered = len(self.answers) == len(set(self.continuations))
         return answered and (self.decides is None or self.probe is not None)
 
 
 @dataclass
 class Reading:
-    """What one batch gave."""
+    """The results of one batch.
+
+    Attributes:
+        answers: For each continuation, its log-likelihood and whether greedy decoding gives it.
+        probes: Contexts with the probes' values at their deciding positions.
+    """
 
     answers: dict[Continuation, tuple[float, bool]]
     probes: list[tuple[Context, ProbeValues]]
 
 
 class RequestsBySequence:
-    """Everything that is asked, by sequence."""
+    """All continuations and deciding positions, by input sequence.
+
+    Attributes:
+        continuations: For each sequence, its continuations, each with the contexts that have it.
+        deciding: For each sequence, the deciding positions in it, each with its context.
+    """
 
     def __init__(self, contexts: Iterable[Context]) -> None:
         self.continuations: dict[Tokens, dict[Continuation, list[Context]]] = defaultdict(dict)
@@ -71,17 +81,21 @@ class RequestsBySequence:
                     context
                 )
             if context.decides is not None:
-                sequence, place = context.decides
-                self.deciding[sequence].append((place, context))
+                sequence, position = context.decides
+                self.deciding[sequence].append((position, context))
 
     def positions(self, row: PrefixRow) -> int:
-        """At most how many positions of a row need logits."""
+        """An upper bound on the number of positions of a row that need logits."""
         return sum(
             max(len(one.tokens) for one in self.continuations[sequence]) for sequence in row.paths
         )
 
     def answer(self, reading: Reading) -> Iterator[Context]:
-        """Hand out what a batch gave; yields the contexts that it completes."""
+        """Store a batch's results in their contexts.
+
+        Yields:
+            The contexts that the batch completes.
+        """
         touched: dict[Context, None] = {}
         for context, probe in reading.probes:
             context.probe = probe

@@ -1,7 +1,8 @@
-"""The one builder of the command that scores a model: lm-eval's flags, as words or as a line.
+"""Builds the command that scores a model with lm-eval, as a list of words or as a shell line.
 
-The demo, the study and the end of a training run it, baselines run it in their own process, and
-`regreason check`, a model's card and the README of a new task print it.
+All commands come from here: those that the demo, the study and the end of a training run, the
+flags that the baselines use inside their own process, and those that `regreason check`, a model
+card and the README of a new task print.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ class LmEvalCommand:
     """A command that scores one model on some tasks.
 
     Attributes:
-        model_args: What ``--model_args`` says of the model, by name, such as ``pretrained``,
-            ``peft``, ``dtype`` or ``load_in_4bit``.
-        tasks: Tasks, groups and globs.
-        data_dir: The data folder; None where the task files name one.
-        split: Which rows of the data are scored.
-        program: What is typed before the flags.
-        model: lm-eval's kind of model.
-        batch_size: Rows a batch, or ``auto``.
-        device: Such as ``cpu``; None for lm-eval's own choice.
-        shots: Examples before each prompt.
-        limit: Documents a task; None for all.
-        include_path: A folder of more task files; None for none.
-        chat_template: Put prompts in the model's chat template.
-        output_path: Where results and samples go; None for nowhere.
+        model_args: The values of ``--model_args`` by name, such as ``pretrained``, ``peft``,
+            ``dtype`` or ``load_in_4bit``.
+        tasks: Names of tasks and groups, and globs.
+        data_dir: The data folder; None if the task files name one.
+        split: The split whose rows are scored.
+        program: The words before the flags.
+        model: lm-eval's name of the kind of model.
+        batch_size: Rows per batch, or ``auto``.
+        device: The device, such as ``cpu``; None for lm-eval's choice.
+        shots: Number of examples before each prompt.
+        limit: Documents per task; None for all.
+        include_path: A folder of further task files; None for none.
+        chat_template: Put prompts into the model's chat template.
+        output_path: The path of results and samples; None to write none.
     """
 
     model_args: Mapping[str, Any]
@@ -53,7 +54,7 @@ class LmEvalCommand:
     output_path: Path | str | None = None
 
     def flags(self) -> list[str]:
-        """What follows the program."""
+        """The arguments after the program."""
         flags = ["--model", self.model, "--model_args", _model_args_text(self.model_args)]
         flags += ["--apply_chat_template"] * self.chat_template
         metadata = {} if self.data_dir is None else {"data_dir": str(self.data_dir)}
@@ -75,15 +76,16 @@ class LmEvalCommand:
         return flags
 
     def words(self) -> list[str]:
-        """Program and flags."""
+        """The program and the flags, one list item per word."""
         return [*self.program, *self.flags()]
 
     def line(self, *, variable: str | None = None, width: int | None = None) -> str:
-        """The command as one types it in a shell.
+        """The command as typed in a shell.
 
         Args:
-            variable: A shell variable that the words hold as ``$NAME``; all else is literal.
-            width: Break before a flag, where a line would have more characters; None for one line.
+            variable: The name of a shell variable that words contain as ``$NAME``, and that the
+                shell is to expand; everything else is quoted.
+            width: Characters per line; longer lines are broken before a flag. None for one line.
         """
         lines = [""]
         for word in self.words():
@@ -102,7 +104,7 @@ class LmEvalCommand:
 
 
 def _model_args_text(arguments: Mapping[str, Any]) -> str:
-    """Pairs where lm-eval reads the same values back from them, else JSON."""
+    """``name=value`` pairs if lm-eval parses them to the same values, else a JSON object."""
     from lm_eval.utils import simple_parse_args_string
 
     pairs = ",".join(f"{name}={value}" for name, value in arguments.items())

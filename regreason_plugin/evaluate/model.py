@@ -1,9 +1,9 @@
-"""``regreason-hf``: lm-eval's ``hf``, with another way to score and with probes.
+"""``regreason-hf``: a drop-in for lm-eval's ``hf`` that scores faster and measures probes.
 
-It takes the arguments of ``hf`` and two of its own, and gives the same numbers, but for
-adapters, whose base it does not resize (`adapter_loading`). What ``hf`` computes three times it
-computes once (`scorer`), and where a document's answer is decided it can measure entropies
-(`regreason_plugin.probes`).
+It takes the arguments of ``hf`` and two more, and gives the same numbers, except for adapters,
+whose base model it does not resize (`adapter_loading`). It computes a prefix that several
+prompts share only once, where ``hf`` computes it for each prompt (`scorer`). At the position
+that decides a document's answer it can measure entropies (`regreason_plugin.probes`).
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from regreason_plugin.probes import parse_probes
 from regreason_plugin.probes.names import BY_LAYER
 
 NAME = "regreason-hf"
-# The matrix entropy, which costs most, is asked for by name or by `all`.
+# The matrix entropy is the slowest probe, so users turn it on by name or with `all`.
 DEFAULT_PROBES = "output+label+activation+logit_lens"
 
-# Prompts that are continued together with ``batch_size=auto`` where it cannot be tried out.
+# Prompts per batch in generation with ``batch_size=auto`` on a CPU.
 _CPU_BATCH = 16
 _BITSANDBYTES = ("load_in_4bit", "load_in_8bit", "bnb_4bit_", "llm_int8_")
 
@@ -52,11 +52,11 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
 
     Args:
         pretrained: As in ``hf``, like every argument that is not named here.
-        probe: What to measure: ``all``, ``none``, or names joined by ``+``; without it,
-            `DEFAULT_PROBES`, as far as this kind of model has them.
-        renyi_alpha: The order of the matrix entropy; 1 is von Neumann's.
-        others: See lm-eval's ``hf``. ``batch_size`` counts rows, of which each holds all
-            prompts that share a conversation; ``auto`` goes by a number of tokens.
+        probe: The probes to measure: ``all``, ``none``, or names joined by ``+``. Without it,
+            those of `DEFAULT_PROBES` that this kind of model supports.
+        renyi_alpha: The order of the matrix entropy; 1 is the von Neumann entropy.
+        others: See lm-eval's ``hf``. ``batch_size`` counts rows; a row holds all prompts that
+            share a conversation. ``auto`` limits the number of tokens per batch instead.
     """
 
     @stop_on_user_error()
@@ -70,9 +70,9 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         self.probes = parse_probes(DEFAULT_PROBES if probe is None else str(probe))
         self.alpha = _number_above_0("renyi_alpha", renyi_alpha)
         if several_on_a_cpu():
-            # Or accelerate finds no backend, and every process takes itself for the only one.
+            # Otherwise accelerate finds no backend, and every process runs as if it were alone.
             os.environ["ACCELERATE_USE_CPU"] = "true"
-        # All that decides an answer, for a cache.
+        # Everything that determines an answer, for the cache key.
         self._answer_settings = {
             "pretrained": pretrained,
             "probes": sorted(self.probes),
@@ -83,7 +83,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         }
         super().__init__(pretrained, **others)
         if hasattr(self, "accelerator"):
-            # hf shares the work among processes only where it sees several GPUs.
+            # hf shares the work among processes only if it finds several GPUs.
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
         self.clock = ScoringClock()
@@ -106,13 +106,14 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         peft: str | None = None,
         **others: Any,
     ) -> None:
-        """Load the model.
+        """Load the model as hf does, except for quantization and the adapter.
 
-        hf hands ``load_in_4bit`` and its like on as they are; transformers 5 takes them
-        in a config only. And it fits the base to the tokenizer before it loads an adapter.
+        hf passes ``load_in_4bit`` and similar arguments on unchanged, but transformers 5 accepts
+        them only in a config. And hf resizes the base model's embeddings to the tokenizer before
+        it loads an adapter.
         """
         if peft and others.get("delta"):
-            raise UserError("--model_args has both peft= and delta=; leave one out")
+            raise UserError("--model_args has both peft= and delta=; leave out one of them")
         bits = {name: others.pop(name) for name in list(others) if name.startswith(_BITSANDBYTES)}
         if bits.get("load_in_4bit") or bits.get("load_in_8bit"):
             quantization_config = BitsAndBytesConfig(**bits)  # type: ignore[no-untyped-call]
@@ -121,10 +122,10 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
             self._model = load_adapter(self.model, peft, self.tokenizer, others.get("revision"))
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
-        """What ``auto`` stands for where text is generated.
+        """The batch size that ``auto`` means in generation.
 
-        hf tries batches until one fits. On a CPU one that does not is no error to go on from:
-        it ends the process.
+        hf tries smaller and smaller batches until one fits into memory. On a CPU, a batch that
+        does not fit ends the process, so nothing is tried there.
         """
         if self.device.type == "cpu":
             return int(min(_CPU_BATCH, self.max_batch_size or _CPU_BATCH))
@@ -132,24 +133,25 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         return rows
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
-        """As hf, timed."""
+        """As in hf, and measure the time."""
         with self.clock.on(requests):
             return super().loglikelihood(requests, disable_tqdm)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
-        """As hf, timed."""
+        """As in hf, and measure the time."""
         with self.clock.on(requests):
             return super().generate_until(requests, disable_tqdm)
 
     def get_model_info(self) -> dict[str, Any]:
-        """What hf says of the model, and what it took to score with it."""
+        """The model information of hf, plus the time and memory that scoring took."""
         return {**super().get_model_info(), SCORING: self.clock.cost().model_dump()}
 
     @stop_on_user_error()
     def set_cache_hook(self, cache_hook: Any) -> None:
-        """As hf, with a table of the cache's file for this model alone.
+        """As in hf, but use a separate table in the cache file for this model.
 
-        Its keys hold the text that is asked, so another model would answer for this one.
+        lm-eval's cache keys hold only the request's text. In a shared table, one model would get
+        the cached answers of another.
         """
         if (answers := cache_hook.dbdict) is not None:
             table = answers_digest(NAME, self._answer_settings)
@@ -167,7 +169,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         if not self._packable():
             answers = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
-            # hf reads no probes: with `None` the documents are counted as without.
+            # hf measures no probes; `None` counts these documents as documents without probe.
             return [
                 Scored(score, greedy, None) if self.probes else (score, greedy)
                 for score, greedy in answers
@@ -175,7 +177,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
 
         by_context: dict[Any, list[int]] = defaultdict(list)
         for number, (texts, tokens, _) in enumerate(requests):
-            # The windows of a rolling likelihood, which have no texts, decide nothing.
+            # Windows of a rolling likelihood have no texts; each is a context by itself.
             by_context[number if texts is None else tuple(tokens)].append(number)
         contexts = {
             self.context_of([requests[number] for number in numbers]): numbers
@@ -192,41 +194,42 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
                 ):
                     scored[number] = self._answer(context, continuation)
                     texts = requests[number][0]
-                    if texts is not None:  # hf keeps rolling windows out of its cache, too
+                    if texts is not None:  # hf does not cache rolling windows either
                         self.cache_hook.add_partial("loglikelihood", texts, scored[number])
                     progress.update(1)
         if not quiet and self.scorer.packs and requests and requests[0][0] is not None:
-            alone = {one.sequence for context in contexts for one in context.continuations}
+            sequences = {one.sequence for context in contexts for one in context.continuations}
             say(
-                f"{self.scorer.tokens_read - read_before:,} tokens read for prompts that hold "
-                f"{sum(map(len, alone)):,}: what they share is read once"
+                f"the model read {self.scorer.tokens_read - read_before:,} tokens instead of "
+                f"{sum(map(len, sequences)):,}, because it reads a shared prefix only once"
             )
         return scored
 
     def _packable(self) -> bool:
-        """Whether our scorer knows this kind of model at all."""
-        prompts_of_peft = any(
+        """Whether `Scorer` supports this kind of model."""
+        prompt_learning = any(
             config.is_prompt_learning for config in getattr(self.model, "peft_config", {}).values()
         )
-        # Under FSDP all processes have to make the same number of forward passes.
+        # Under FSDP all processes must make the same number of forward passes.
         sharded = (
             hasattr(self, "accelerator")
             and self.accelerator.distributed_type == DistributedType.FSDP
         )
-        return self.backend == "causal" and not prompts_of_peft and not sharded
+        return self.backend == "causal" and not prompt_learning and not sharded
 
     def context_of(self, requests: Sequence[Request]) -> Context:
-        """Requests with one context as the scorer takes them."""
+        """Make a `Context` of requests that have the same context."""
         context = requests[0][1]
         texts = [tuple(continuation) for _, _, continuation in requests]
         continuations = [self._continuation(context, tokens) for tokens in texts]
-        # Labels of one token leave one sequence, which is kept once.
+        # Labels of one token all have the same input sequence; keep one copy of it.
         sequences = {one.sequence: one.sequence for one in continuations}
         continuations = [Continuation(sequences[one.sequence], one.tokens) for one in continuations]
         if not self.probes or requests[0][0] is None:
             return Context(continuations)
-        # They part after what all of them begin with; a single one is decided at its
-        # first token. Where one is the beginning of another, only the longer goes on.
+        # The deciding position follows the prefix that all continuations share; with a single
+        # continuation it precedes the first token. If a continuation is a prefix of another, it
+        # ends at the deciding position, so only the longer one has a token there.
         longest = max(range(len(texts)), key=lambda number: len(texts[number]))
         common = shared_prefix(min(texts), max(texts)) if len(set(texts)) > 1 else 0
         sequence = continuations[longest].sequence
@@ -239,7 +242,7 @@ class RegReasonHF(HFLM):  # type: ignore[misc]
         assert 0 < len(tokens) <= self.max_length
         length = len(context) + len(tokens)
         if length > self.max_length + 1:
-            # In hf's words and under its name: whoever listens for it hears it here, too.
+            # The same words and logger as in hf, so a filter on hf's warning catches this one.
             eval_logger.warning(
                 f"Combined length of context ({len(context)}) and continuation "
                 f"({len(tokens)}) exceeds model's maximum length ({self.max_length}). "
@@ -271,10 +274,10 @@ def _number_above_0(name: str, value: Any) -> float:
 
 
 def register() -> None:
-    """Make ``--model regreason-hf`` known to lm-eval in this process.
+    """Register ``--model regreason-hf`` with lm-eval in this process.
 
-    The released lm-eval reads no entry points. Its own models must be registered
-    first: it does so only once, on import.
+    The released lm-eval reads no entry points. lm-eval registers its own models once, on
+    import, and this import must come first.
     """
     import lm_eval.models  # noqa: F401
     from lm_eval.api.registry import model_registry

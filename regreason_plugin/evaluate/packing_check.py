@@ -1,4 +1,4 @@
-"""Whether a model can read several prompts in one row: packed rows against plain ones."""
+"""Checks whether a model can read several prompts in one row: packed rows against single rows."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from torch import Tensor
 from regreason_plugin.evaluate.prefix_tree import PrefixRow, Tokens, single_rows
 from regreason_plugin.evaluate.row_batch import OutOfMemoryError, noticing_memory
 
-# By how much a packed pass may differ from a plain one before it counts as wrong: root mean
-# square over the vocabulary, of log-probabilities. Plain passes of different shapes differ
-# too, more so in low precision: where the difference is larger, theirs is measured, and so
-# many times as much is allowed.
+# Largest allowed difference between a packed and a plain forward pass: the root mean square,
+# over the vocabulary, of the differences in log-probability. Plain passes of different shapes
+# differ too, especially in low precision. If the difference exceeds the tolerance, the check
+# measures how much plain passes differ and allows `_NOISE_FACTOR` times that.
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 2e-5}
 _LOW_PRECISION_TOLERANCE = 5e-3
 _NOISE_FACTOR = 5.0
 
-# Of a batch, some of its sequences, and the length to pad to: the log-probabilities of each,
-# ``[n, V]`` at the n positions that are asked for.
+# A function of a batch, some of its sequences, and the length to pad to. It returns each
+# sequence's log-probabilities, ``[n, V]`` at the n positions whose next token is scored.
 Read = Callable[[Sequence[PrefixRow], set[Tokens], int], dict[Tokens, Tensor]]
 
 
 class PackingCheck:
-    """Remembers what was found right, so that nothing is held against plain rows twice."""
+    """Chooses the packed rows to check, and remembers which rows need no further check."""
 
     def __init__(self) -> None:
         self._shift = self._length = 0
 
     def doubtful(self, rows: Sequence[PrefixRow]) -> list[PrefixRow]:
-        """The rows to hold against plain ones before any is trusted.
+        """The rows to check against single rows before any packed row is trusted.
 
-        A model may not take such a mask, or take it and not heed it, or go by places
-        instead of positions: that shows most where the two are furthest apart, in the
-        longest texts, and behind padding.
+        A model may refuse the tree-shaped mask, ignore it, or use a token's index in the row
+        instead of its position. Such errors are largest where index and position are furthest
+        apart, in the longest texts, and in rows with padding.
 
         Args:
-            rows: All of them, the longest first.
+            rows: All rows, the longest first.
         """
         shared = [row for row in rows if len(row.paths) > 1]
         shifts = [max(map(row.shift, row.paths)) for row in shared]
@@ -50,7 +50,7 @@ class PackingCheck:
         return [shared[number] for number in sorted(chosen)]
 
     def trust(self, rows: Iterable[PrefixRow]) -> None:
-        """Rows like these were found right."""
+        """Remember that rows up to this shift and length need no further check."""
         for row in rows:
             self._shift = max(self._shift, *map(row.shift, row.paths))
             self._length = max(self._length, *map(len, row.paths))
@@ -62,22 +62,22 @@ def difference(
     read: Read,
     dtype: torch.dtype,
 ) -> str | None:
-    """How packed rows differ from their sequences alone.
+    """Compare the model's output on packed rows with its output on single rows.
 
     Args:
-        rows: Which share a prefix, the longest first.
-        batches: The same, as they are read.
+        rows: Rows of several sequences that share a prefix, the longest first.
+        batches: The same rows, in the batches in which they are read.
         read: Runs the model.
-        dtype: The precision that it runs in.
+        dtype: The dtype that the model runs in.
 
     Returns:
-        What to tell the user; None if they do not differ.
+        The reason why the model cannot read packed rows, for a message; None if it can.
 
     Raises:
-        Exception: Whatever the model raises on plain rows: packing is not to blame.
+        Exception: Any error that the model raises on single rows, which packing does not cause.
     """
-    # Of each row the sequence that is furthest from its position, which has most before it
-    # that it must not see, and the first, which has most after it.
+    # From each row, take the sequence with the largest shift, which has the most tokens before
+    # it that it must not see, and the first sequence, which has the most tokens after it.
     chosen = {max(row.paths, key=row.shift) for row in rows}
     chosen |= {next(iter(row.paths)) for row in rows}
     plain: dict[Tokens, Tensor] = {}
@@ -90,12 +90,12 @@ def difference(
         off = _distance(packed, plain)
         if off <= _TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE):
             return None
-        # The same sequences in as long rows, with nothing to confuse.
-        other: dict[Tokens, Tensor] = {}
+        # The same sequences in single rows, padded to the length of the longest packed row.
+        padded: dict[Tokens, Tensor] = {}
         with noticing_memory(rows[:1]):
             for row in single_rows(chosen):
-                other |= read([row], chosen, len(rows[0].tokens))
-        noise = _distance(other, plain)
+                padded |= read([row], chosen, len(rows[0].tokens))
+        noise = _distance(padded, plain)
     except OutOfMemoryError:
         raise
     except Exception as error:
@@ -104,9 +104,10 @@ def difference(
 
 
 def _distance(one: dict[Tokens, Tensor], other: dict[Tokens, Tensor]) -> float:
-    """The largest root mean square, over the vocabulary, of the differences at a position.
+    """The largest root mean square difference, over the vocabulary, at any position.
 
-    What is equal, infinities too, differs by 0; a NaN on one side only by infinity.
+    Equal values differ by 0, infinities and pairs of NaN included. A NaN on one side only
+    differs by infinity.
     """
     largest = 0.0
     for sequence, ours in one.items():

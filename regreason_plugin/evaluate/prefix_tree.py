@@ -1,15 +1,16 @@
-"""What shares a prefix is computed once: token sequences as rows that branch.
+"""Packs token sequences that share a prefix into one row, so that it is computed only once.
 
-A row is a prefix tree in depth-first order: the tokens that its sequences share, then
-where they part. The three axes of a conversation make one row of the conversation and
-three questions:
+A row is a prefix tree in depth-first order: first the tokens that its sequences share, then
+the branches. The prompts of a conversation's three axes make one row, the conversation followed
+by three questions:
 
     conversation   question 1   question 2   question 3
-    0 ........ 9   10 .... 14   15 .... 19   20 .... 24      place in the row
+    0 ........ 9   10 .... 14   15 .... 19   20 .... 24      index in the row
     0 ........ 9   10 .... 14   10 .... 14   10 .... 14      position in its sequence
 
-A token sees those before it in the row in whose subtree it is. In depth-first order a
-subtree is a range of places, so one number a token (``end``) says all of it.
+A token attends to the earlier tokens whose subtrees it belongs to. In depth-first order a
+subtree is a range of indices that begins at its root, so one number per token, the ``end`` of
+its subtree, determines the attention mask.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ Tokens = tuple[int, ...]
 
 @dataclass
 class PrefixRow:
-    """Sequences that share a prefix, as one sequence of T tokens.
+    """Sequences that share a prefix, packed into one row of T tokens.
 
     Attributes:
-        tokens: Every shared one once.
-        positions: Each one's position in its own sequences.
-        ends: One past the last place of each one's subtree.
-        paths: Of each sequence, the places of its tokens.
+        tokens: The T tokens; a token that several sequences share occurs once.
+        positions: Each token's position in the sequences that it belongs to.
+        ends: One past the last index of each token's subtree.
+        paths: For each sequence, the indices of its tokens in the row.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -39,22 +40,22 @@ class PrefixRow:
 
     @cached_property
     def trunk(self) -> int:
-        """How many tokens come before the first parting; all of them if there is none."""
-        whole = len(self.tokens)
-        return next((place for place, end in enumerate(self.ends) if end < whole), whole)
+        """The number of tokens before the first branch; T if the row does not branch."""
+        length = len(self.tokens)
+        return next((index for index, end in enumerate(self.ends) if end < length), length)
 
     @property
     def branches(self) -> bool:
-        """Whether two of its sequences part."""
+        """Whether the row branches."""
         return self.trunk < len(self.tokens)
 
     def shift(self, sequence: Tokens) -> int:
-        """How much further into the row than into the sequence its last token is."""
+        """The index of a sequence's last token in the row minus its position in the sequence."""
         return self.paths[sequence][-1] + 1 - len(sequence)
 
 
 def single_rows(sequences: Iterable[Tokens]) -> list[PrefixRow]:
-    """A row for each sequence."""
+    """One row per sequence."""
     rows = []
     for sequence in sorted(set(sequences)):
         rows.append(PrefixRow())
@@ -63,31 +64,32 @@ def single_rows(sequences: Iterable[Tokens]) -> list[PrefixRow]:
 
 
 def packed_rows(sequences: Iterable[Tokens], linear: float, longest: int) -> list[PrefixRow]:
-    """Rows of sequences that are cheaper together than apart.
+    """Pack sequences into rows, as far as packing makes them cheaper to compute.
 
-    Together, a shared prefix is computed once, but every token of the ends is held
-    against every token of the row: with a short prefix and long ends that costs more
-    than it saves.
+    A packed row computes a shared prefix once, but attention compares every token of the branches
+    with every token of the row. With a short prefix and long branches, that costs more than
+    packing saves.
 
     Args:
-        sequences: In any order; the same ones give the same rows.
-        linear: Against how many tokens a token is held for what the rest of the model
-            costs on it (about 6 D for a transformer of width D).
-        longest: No row that branches gets longer.
+        sequences: The sequences; their order does not matter.
+        linear: The cost of the rest of the model for one token, as the number of tokens that
+            attention could compare it with at the same cost (about 6 D for a transformer of
+            width D).
+        longest: The largest number of tokens in a row that branches.
     """
     rows: list[PrefixRow] = []
     last: Tokens = ()
-    # Sorted, sequences that share a prefix are neighbours, in depth-first order.
+    # Sorting makes sequences that share a prefix neighbours, in depth-first order.
     for sequence in sorted(set(sequences)):
         shared = shared_prefix(last, sequence)
         row = len(rows[-1].tokens) if rows else 0
         added, length = len(sequence) - shared, len(sequence)
         alone = length * (1 + length / 2 / linear)
         together = (
-            # Beyond four times a sequence hardly more is saved, and the mask is a square.
+            # Rows longer than four times a sequence save little more, and need a large mask.
             row + added <= min(longest, 4 * length) and added * (1 + (row + added) / linear) < alone
         )
-        # (What goes on where a row without branches ends costs nothing extra.)
+        # (A sequence that continues an unbranched row costs nothing extra.)
         if not rows or not (shared == row or together):
             rows.append(PrefixRow())
             last, shared = (), 0
@@ -97,21 +99,28 @@ def packed_rows(sequences: Iterable[Tokens], linear: float, longest: int) -> lis
 
 
 def _add(row: PrefixRow, last: Tokens, sequence: Tokens, shared: int) -> None:
-    """Put a sequence behind the one that was added last, with which it shares a prefix."""
+    """Append a sequence to a row.
+
+    Args:
+        row: The row.
+        last: The sequence that was added last.
+        sequence: The sequence to add.
+        shared: Length of the prefix that the two share.
+    """
     path = row.paths[last][:shared] if shared else []
     start = len(row.tokens)
     added = range(start, start + len(sequence) - shared)
     row.tokens += sequence[shared:]
     row.positions += range(shared, len(sequence))
     row.ends += [added.stop] * len(added)
-    for place in path:
-        row.ends[place] = added.stop
+    for index in path:
+        row.ends[index] = added.stop
     row.paths[sequence] = [*path, *added]
 
 
 def shared_prefix(one: Tokens, other: Tokens) -> int:
-    """How many tokens both begin with."""
+    """The length of the longest prefix that two sequences share."""
     length = min(len(one), len(other))
     if one[:length] == other[:length]:
         return length
-    return next(place for place in range(length) if one[place] != other[place])
+    return next(index for index in range(length) if one[index] != other[index])

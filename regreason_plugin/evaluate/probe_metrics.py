@@ -1,8 +1,8 @@
-"""From the probes on a model's answers to metric items, and from those to results.
+"""Turns the probes attached to a model's answers into metrics of lm-eval.
 
-A metric in a task's ``metric_list`` has to be in every result (lm-eval's W&B logger looks
-it up in each sample), and a model without probes has none of these. So they are not
-listed there: `RegReasonTask` adds them, and their aggregations.
+A metric in a task's ``metric_list`` must be in every result, because lm-eval's W&B logger looks
+it up in each sample. Models without probes have no probe metrics. So the list leaves them out,
+and `RegReasonTask` adds them and their aggregation functions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from regreason_plugin.metrics.label_metrics import (
 from regreason_plugin.metrics.metric_names import ACTIVATION_DEFINITION, LAYERS
 
 BY_LAYER = "_by_layer"
-# What is text, the same in every document as a rule.
+# Values that are texts, usually the same in every document.
 _TEXTS = (ACTIVATION_DEFINITION, "deciding_token")
 PROBES = ("output_entropy", *LAYERS, *_TEXTS)
 
@@ -32,18 +32,18 @@ PROBES = ("output_entropy", *LAYERS, *_TEXTS)
 class Scored(tuple[float, bool]):
     """A pair (log-likelihood, is greedy) with the probes of its document as an attribute.
 
-    To lm-eval and in JSON it is the plain pair that every model returns. The probes stay
-    with it through pickling (``--use_cache``, gathering from other processes) and copying.
+    For lm-eval and in JSON it is the plain pair that every model returns. The attribute survives
+    copying and pickling (``--use_cache``, gathering from other processes).
 
     Attributes:
-        probe: Values by probe name, as `probe_metrics` reads them; None where the document
-            has no probe.
+        probe: Values by probe name, as `document_probes` reads them; None if the document has no
+            probe.
     """
 
     probe: dict[str, Any] | None
 
     def __new__(cls, score: float, is_greedy: bool, probe: dict[str, Any] | None) -> Scored:
-        """The pair; the class says what the probe is."""
+        """Make a pair with its probe; see the class for the arguments."""
         scored = super().__new__(cls, (score, is_greedy))
         scored.probe = probe
         return scored
@@ -53,13 +53,14 @@ class Scored(tuple[float, bool]):
 
 
 def probe_names(answers: Iterable[tuple[float, bool]]) -> list[str] | None:
-    """Which probes the model attached to its answers; None of a model without probes.
+    """Names of the probes that a model attached to its answers; None for a model without probes.
 
-    Every document then has an item of each: lm-eval reads the number of documents off
-    whichever metric comes last, and gathers processes metric by metric.
+    Every document must then have an item for each of these, even an empty one: lm-eval takes the
+    number of documents from whichever metric comes last, and gathers the processes' items metric
+    by metric.
 
     Raises:
-        UserError: The answers do not have the same probes, so they are not of one run.
+        UserError: Answers have different probes, so they do not come from one run.
     """
     probe_sets = {
         frozenset(answer.probe or ()) if isinstance(answer, Scored) else None
@@ -68,10 +69,10 @@ def probe_names(answers: Iterable[tuple[float, bool]]) -> list[str] | None:
     }
     if len(probe_sets) > 1:
         raise UserError(
-            "the model's answers do not all have the same entropy probes, as happens with the "
-            "--use_cache path of another model; name a new one"
+            "the model's answers do not all have the same entropy probes, as happens if "
+            "--use_cache names the path of another model; name a new path"
         )
-    # Nothing is there where answers could have probes and none of them does.
+    # The set is empty if the model measures probes, but no answer has one.
     names = probe_sets.pop() if probe_sets else frozenset[str]()
     return None if names is None else [name for name in PROBES if name in names]
 
@@ -79,23 +80,23 @@ def probe_names(answers: Iterable[tuple[float, bool]]) -> list[str] | None:
 def document_probes(
     answers: Sequence[tuple[float, bool]], names: Sequence[str], group: str, prefix: str = ""
 ) -> dict[str, Any]:
-    """What one document contributes to each metric, the keys as lm-eval reports them.
+    """One document's item for each probe metric, by the name of the metric.
 
     Args:
         answers: The model's answers for the labels; their probes are the document's.
-        names: The probes of this run.
+        names: Names of the probes of this run.
         group: The document's group.
-        prefix: Goes before every key.
+        prefix: The beginning of every metric's name.
 
     Raises:
-        UserError: A value is not finite, or the answers were decided at different places.
+        UserError: A value is not finite, or the answers have different deciding positions.
     """
     probe = getattr(answers[0], "probe", None)
-    places = {(getattr(answer, "probe", None) or {}).get("deciding_token") for answer in answers}
-    if len(places) > 1:
+    tokens = {(getattr(answer, "probe", None) or {}).get("deciding_token") for answer in answers}
+    if len(tokens) > 1:
         raise UserError(
-            "the labels of a document were decided after different tokens, as happens with a "
-            "--use_cache path that holds a part of them only; name a new one"
+            "the labels of a document were decided after different tokens, as happens if the "
+            "--use_cache path holds only some of the labels' answers; name a new path"
         )
     items: dict[str, Any] = {}
     for name in names:
@@ -115,7 +116,7 @@ def document_probes(
 
 
 def distinct_texts(items: Sequence[str | None]) -> str | list[str] | None:
-    """One text if it is the same in all documents that have one, else all of them."""
+    """The text, if all documents that have one have the same; else the sorted list of texts."""
     texts = sorted({item for item in items if item is not None})
     return texts[0] if len(texts) == 1 else texts or None
 

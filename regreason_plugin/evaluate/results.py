@@ -1,4 +1,4 @@
-"""Reading lm_eval's result folders."""
+"""Reads lm_eval's result folders: one `Run` for each model."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.core.base_weights import read_base_weights
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.model_use import RECORD, ModelUse, differences
+from regreason_plugin.core.model_use import ALLOW, RECORD, ModelUse, differences
 from regreason_plugin.data_folder.split import Split
 from regreason_plugin.evaluate.task_results import TaskResult, task_results
 
-# How lm_eval ends the names of its files: a date as in 2026-01-31T10-20-30.123456.
+# The date at the end of lm_eval's file names, such as 2026-01-31T10-20-30.123456.
 _DATE = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?)$")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One model's results: a task each, from one or several lm_eval runs.
+    """One model's results, a `TaskResult` for each task, from one or several lm_eval runs.
 
     Attributes:
-        name: As given on the command line.
-        folder: Where its results lie.
+        name: The model's name, from the command line.
+        folder: The folder of the results.
         tasks: Results on test rows, by task name.
-        config: lm_eval's own record of how it was called, of the newest file.
-        environment: Versions and the chat template's hash, of the newest file.
-        training: What `axolotl train` with our plugin left beside the adapter: arm, seed,
-            data and more; empty for a model that it did not train.
-        trained_in: The folder of that record; None of a model that it did not train.
-        superseded: Older results of the same tasks, which were left out.
-        misfit: What the model was used for otherwise than it was trained, where whoever scored
-            it allowed that.
-        inputs: What else decides which tokens a model reads, of the newest file and as far
-            as lm_eval says: the tokenizer's tokens for the beginning and the end of a text,
-            and the system instruction's hash.
-        train: The same model's results on train rows, as a run of their own; None without any.
+        config: lm_eval's record of its arguments, from the newest file.
+        environment: Versions and the chat template's hash, from the newest file.
+        training: The training record that our Axolotl plugin wrote next to the adapter: arm,
+            seed, data and more. Empty for a model that was not trained with the plugin.
+        trained_in: The folder of that record; None for a model that was not trained with the
+            plugin.
+        superseded: Older result files of the same tasks, which are not used.
+        misfit: Clauses that say how this use of the model differs from its training, if the
+            user who scored the model allowed that.
+        inputs: Everything else that determines which tokens a model reads, from the newest file
+            and as far as lm_eval records it: the tokenizer's tokens for the beginning and the end
+            of a text, and the system instruction's hash.
+        train: The same model's results on train rows, as a separate run; None without any.
     """
 
     name: str
@@ -55,20 +56,20 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The adapter that was scored, or the model without one, as lm_eval was told."""
+        """The adapter that was scored, else the base model, as named in lm_eval's arguments."""
         return _model(self.config)
 
     @property
     def misfit_notes(self) -> list[str]:
-        """What a reader of its numbers has to know of `misfit`, a sentence each."""
+        """A sentence for each clause of `misfit`, for a reader of the model's numbers."""
         return [
-            f"{self.name}: {self.model} {clause}; it was scored all the same, as was asked for."
+            f"{self.name}: {self.model} {clause}; it was scored all the same, with {ALLOW} set."
             for clause in self.misfit
         ]
 
     @property
     def seed(self) -> Any:
-        """Of its training; None where unknown."""
+        """The training seed; None if unknown."""
         return self.training.get("seed")
 
 
@@ -76,7 +77,7 @@ def read_run(name: str, folder: Path) -> Run:
     """Read the results of one model.
 
     Raises:
-        UserError: As `read_models`, or the folder holds results of several models.
+        UserError: As in `read_models`, or the folder holds results of several models.
     """
     runs = read_models(name, folder)
     if len(runs) > 1:
@@ -89,27 +90,27 @@ def read_run(name: str, folder: Path) -> Run:
 
 
 def read_models(name: str, folder: Path) -> list[Run]:
-    """Read the results of all models that a folder has results of, in the order of their names.
+    """Read the results of all models that have results in a folder, sorted by model.
 
-    Where several files hold the same task of a model, the newest counts and the others are
-    named in ``superseded``. Results on train rows never stand for those on test rows: they are
-    in ``train``, and those on validation rows are passed over.
+    If several files hold the same task of a model, the newest file counts and the others are
+    listed in ``superseded``. Results on train rows never replace those on test rows: they are in
+    ``train``. Results on validation rows are ignored.
 
     Raises:
-        UserError: The folder holds no results of our tasks, or of a model none on test rows; or a
-            file is broken.
+        UserError: The folder holds no results of our tasks, a model has no results on test rows,
+            or a file is broken.
     """
     files = _files(folder)
     if not files and not folder.exists():
         raise UserError(f"no such results folder for {name!r}", path=folder)
-    # lm_eval puts the date into the file's name; the folder is the model's.
+    # lm_eval writes one folder per model and puts the date into the file's name.
     files.sort(key=lambda file: (date_of(file), file.name))
     by_model: dict[tuple[str, ...], dict[Split, list[_File]]] = {}
-    # (A file of another program may have such a date in its name.)
+    # (Another program's file may have such a date in its name, too.)
     contents = [(file, _load(file)) for file in files if _is_results(file, folder)]
     if not contents:
         raise UserError(
-            "holds no results_*.json; name the folder that lm_eval's --output_path named",
+            "holds no results_*.json; name the folder that you gave to lm_eval as --output_path",
             path=folder,
         )
     for file, content in contents:
@@ -132,20 +133,20 @@ def read_models(name: str, folder: Path) -> list[Run]:
 
 
 def names_results(path: Path) -> bool:
-    """Whether a path is a folder or file that is there, or what ``--output_path`` was given."""
+    """Whether a path exists, or was given to lm_eval as ``--output_path`` and has results."""
     return path.exists() or bool(_files(path))
 
 
 def date_of(file: Path) -> str:
-    """The date in the name of a file of lm_eval's, which results and their samples share."""
+    """The date in the name of a results or samples file; the files of one run share it."""
     match = _DATE.search(file.stem)
     return match[1] if match else file.stem.removeprefix("results_")
 
 
 def _files(path: Path) -> list[Path]:
-    """The files that may be results.
+    """The files at a path that may hold results.
 
-    With ``--output_path out.json`` lm_eval writes ``out_<date>.json`` beside it.
+    With ``--output_path out.json`` lm_eval writes ``out_<date>.json`` into the same folder.
     """
     if path.is_dir():
         every = set(path.rglob("*.json"))
@@ -154,12 +155,13 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if path.suffix != ".json" or not path.parent.is_dir():
         return []
-    beside = [file for file in path.parent.iterdir() if file.suffix == ".json"]
-    return sorted(file for file in beside if _DATE.sub("", file.stem) == path.stem)
+    candidates = [file for file in path.parent.iterdir() if file.suffix == ".json"]
+    return sorted(file for file in candidates if _DATE.sub("", file.stem) == path.stem)
 
 
-def _is_results(file: Path, named: Path) -> bool:
-    if not named.is_dir() or file.match("results_*.json"):
+def _is_results(file: Path, source: Path) -> bool:
+    """Whether a file under the path ``source``, which the user named, is one of lm_eval's."""
+    if not source.is_dir() or file.match("results_*.json"):
         return True
     try:
         content = _load_json(file)
@@ -169,7 +171,7 @@ def _is_results(file: Path, named: Path) -> bool:
 
 
 class _File(NamedTuple):
-    """A results file, with those of its tasks that are of one model and split."""
+    """A results file, with its tasks of one model and split."""
 
     path: Path
     content: dict[str, Any]
@@ -177,21 +179,21 @@ class _File(NamedTuple):
 
 
 def _of_model(name: str, folder: Path | None, by_split: dict[Split, list[_File]]) -> Run:
-    """A model's results on test rows, and beside them those on train rows.
+    """A model's results on test rows, with those on train rows in ``train``.
 
     Args:
-        name: As `Run`.
-        folder: As `Run`; None for that of its newest file.
-        by_split: Its files, the oldest first.
+        name: As in `Run`.
+        folder: As in `Run`; None for the folder of the newest file.
+        by_split: The model's files, the oldest first.
 
     Raises:
-        UserError: None is of test rows.
+        UserError: The model has no results on test rows.
     """
     if "test" not in by_split:
         first, *_ = by_split.values()
         raise UserError(
             f"holds results of {_model(first[-1].content.get('config', {}))} on "
-            f"{' and '.join(by_split)} rows only; score its test rows too, without split in "
+            f"{' and '.join(by_split)} rows only; score its test rows too: leave split out of "
             "--metadata",
             path=folder or first[-1].path,
         )
@@ -202,7 +204,7 @@ def _of_model(name: str, folder: Path | None, by_split: dict[Split, list[_File]]
 
 
 def _merge(name: str, folder: Path, files: list[_File]) -> Run:
-    """What the files of one model and split say, the oldest first."""
+    """Merge the files of one model and split, given the oldest first, into a `Run`."""
     tasks: dict[str, TaskResult] = {}
     superseded: list[Path] = []
     for one in files:
@@ -223,7 +225,7 @@ def _merge(name: str, folder: Path, files: list[_File]) -> Run:
         training=_load_json(trained_in / RECORD) if trained_in else {},
         trained_in=trained_in,
         superseded=superseded,
-        # Not the padding token: training may set one, and padding is never read.
+        # The padding token is left out: training may set one, and no model attends to it.
         inputs={
             key: content[key]
             for key in ("tokenizer_bos_token", "tokenizer_eos_token", "system_instruction_sha")
@@ -235,12 +237,13 @@ def _merge(name: str, folder: Path, files: list[_File]) -> Run:
 
 
 def _misfit(run: Run, result: TaskResult) -> list[str]:
-    """What was otherwise than in the model's training, where that was allowed.
+    """Clauses that say how the model's use differs from its training, if that was allowed.
 
-    A task says it of a model that lm-eval was told by name; of others the results do.
+    If lm-eval loaded the model by name, the task has recorded the differences. Otherwise they
+    are derived from the results here.
 
     Raises:
-        UserError: Something was, and nobody allowed it.
+        UserError: The use differs from the training, and nobody allowed that.
     """
     if "misfit" in result.data or not run.training:
         return list(result.data.get("misfit", []))
@@ -260,14 +263,15 @@ def _misfit(run: Run, result: TaskResult) -> list[str]:
     wrong = differences(run.training, use, arguments).wrong
     if wrong:
         raise UserError(
-            f"{result.task}: {run.model} {'; it '.join(wrong)}. Score it again as it was trained",
+            f"{result.task}: {run.model} {'; it '.join(wrong)}. Score it again in the way that it "
+            "was trained",
             path=result.source,
         )
     return []
 
 
 def model_arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """lm_eval's ``--model_args``, which its versions write as text or as an object."""
+    """lm_eval's ``--model_args`` by name; some versions record them as text, some as an object."""
     arguments = config.get("model_args") or {}
     if isinstance(arguments, str):
         return dict(pair.split("=", 1) for pair in arguments.split(",") if "=" in pair)
@@ -275,34 +279,34 @@ def model_arguments(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def some_of(names: Iterable[str]) -> str:
-    """The first names of a list that may be long."""
+    """The first four names of a list, for a message."""
     shown = list(names)
     return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")
 
 
 def _identity(config: dict[str, Any], file: Path) -> tuple[str, ...]:
-    """What tells one model from another, however they were scored."""
+    """A key that identifies a model, however it was scored."""
     arguments = model_arguments(config)
-    which = [str(arguments.get(key, "")) for key in ("revision", "subfolder")]
-    place = _record_folder(config, file)
-    return str(place.resolve()) if place else _model(config), *which
+    version = [str(arguments.get(key, "")) for key in ("revision", "subfolder")]
+    folder = _record_folder(config, file)
+    return str(folder.resolve()) if folder else _model(config), *version
 
 
 def _model(config: dict[str, Any]) -> str:
-    """The adapter, or the model without one, as lm_eval was told."""
+    """The adapter, else the base model, as named in lm_eval's arguments."""
     arguments = model_arguments(config)
     return str(arguments.get("peft") or arguments.get("pretrained") or config.get("model_args"))
 
 
 def _record_folder(config: dict[str, Any], file: Path) -> Path | None:
-    """The folder of the model that was scored, where our plugin trained it.
+    """The folder of the scored model, if it has a training record of our plugin; else None.
 
-    Results that lie in it are its own wherever it was moved to; and a relative path may
-    stand for another folder now.
+    A folder that has the model's name and contains the results is tried first: the model may
+    have been moved together with its results, and a relative path may now lead elsewhere.
     """
     model = Path(_model(config))
-    around = [folder for folder in file.absolute().parents if folder.name == model.name]
-    return next((f for f in [*around, model] if (f / RECORD).is_file()), None)
+    enclosing = [folder for folder in file.absolute().parents if folder.name == model.name]
+    return next((f for f in [*enclosing, model] if (f / RECORD).is_file()), None)
 
 
 def _load_json(file: Path) -> dict[str, Any]:
@@ -318,5 +322,5 @@ def _load_json(file: Path) -> dict[str, Any]:
 def _load(file: Path) -> dict[str, Any]:
     content = _load_json(file)
     if not isinstance(content.get("results"), dict):
-        raise UserError("is no results file of lm_eval: it has no 'results'", path=file)
+        raise UserError("is no results file of lm_eval: it has no key 'results'", path=file)
     return content

@@ -1,4 +1,4 @@
-"""Rows that branch as one batch: the mask, the positions, the attention, and too little memory."""
+"""Batches of packed rows: attention mask, position ids, faster attention, out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from regreason_plugin.probes.anatomy import text_config
 def batch_inputs(
     rows: Sequence[PrefixRow], model: nn.Module, device: torch.device, padded_to: int = 0
 ) -> tuple[dict[str, Any], AbstractContextManager[Any]]:
-    """The model's keyword arguments for some rows, padded on the right.
+    """The model's keyword arguments for a batch of rows, padded on the right.
 
-    Rows that do not branch are plain causal text: no mask, as ``hf`` has it.
+    If no row branches, the batch is plain causal text and gets no mask, as in ``hf``.
 
     Args:
-        rows: One or more.
-        model: What reads them.
-        device: Where it wants them.
-        padded_to: Pad to this length at least.
+        rows: One or more rows.
+        model: The model that reads the batch.
+        device: The device of the model's input.
+        padded_to: The smallest length to pad to, in tokens.
 
     Returns:
-        The arguments, and what the model has to run in.
+        The arguments, and the context manager in which the model must run.
     """
     length = max(padded_to, *(len(row.tokens) for row in rows))
     input_ids = _padded([row.tokens for row in rows], length, device)
@@ -39,7 +39,8 @@ def batch_inputs(
 
     positions = _padded([row.positions for row in rows], length, device)
     columns = torch.arange(length, device=device)
-    # A padding token is its own subtree: nothing else sees it, and it sees something.
+    # A padding token is a subtree of one token: no other token attends to it, and it attends to
+    # itself, so that no row of the mask is empty.
     ends = torch.stack(
         [
             torch.cat([torch.tensor(row.ends, device=device), columns[len(row.ends) :] + 1])
@@ -66,23 +67,23 @@ def _padded(lists: Sequence[list[int]], length: int, device: torch.device) -> Te
 
 
 def _additive(seen: Tensor, model: nn.Module) -> Tensor:
-    """``[B, 1, T, T]``: 0 where a query sees a key, the lowest number where it does not."""
+    """The additive mask ``[B, 1, T, T]``: 0 where a query sees a key, else the lowest number."""
     dtype: torch.dtype = model.dtype  # type: ignore[assignment]
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
 class _CausalTrunk(TorchFunctionMode):
-    """Within it, the part of the attention that is plainly causal needs no mask.
+    """A context in which attention is computed without a mask where it is plainly causal.
 
-    The first tokens of all rows of a batch belong to no branch yet. With a mask, torch
-    computes their whole square and throws half of it away; told that they are causal, it
-    does not. The numbers are the same, long texts are faster, and nothing outside of this
-    context is touched.
+    The first tokens of all rows in a batch come before any branch. With a mask, torch computes
+    the whole square of their attention scores and discards half of it; with ``is_causal`` it
+    computes only the half that counts. The results are the same, and long texts are faster.
+    Outside the context nothing changes.
 
     Args:
-        mask: The one that may be split; any other is left as it is.
-        trunk: How many tokens come before the first branch of any row.
+        mask: The mask of the batch; attention with any other mask is not changed.
+        trunk: The number of tokens before the first branch of any row.
     """
 
     def __init__(self, mask: Tensor, trunk: int) -> None:
@@ -97,7 +98,7 @@ class _CausalTrunk(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Split scaled dot-product attention with our mask; pass everything else on."""
+        """Split attention that uses our mask in two calls; leave every other call unchanged."""
         kwargs = kwargs or {}
         mask = kwargs.get("attn_mask")
         if (
@@ -123,7 +124,11 @@ class _CausalTrunk(TorchFunctionMode):
 
 
 class OutOfMemoryError(Exception):
-    """There was too little memory for a batch."""
+    """A batch did not fit into memory.
+
+    Attributes:
+        batch: The rows of the batch.
+    """
 
     def __init__(self, batch: Sequence[PrefixRow]) -> None:
         super().__init__(f"{len(batch)} rows of at most {len(batch[0].tokens)} tokens")
@@ -132,10 +137,10 @@ class OutOfMemoryError(Exception):
 
 @contextmanager
 def noticing_memory(batch: Sequence[PrefixRow]) -> Iterator[None]:
-    """Say which batch was too large.
+    """Turn any library's out-of-memory error into one that names the batch.
 
     Raises:
-        OutOfMemoryError: Whatever the library calls it.
+        OutOfMemoryError: The batch did not fit into memory.
     """
     try:
         yield
@@ -146,9 +151,9 @@ def noticing_memory(batch: Sequence[PrefixRow]) -> Iterator[None]:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether a device, or this machine, had no memory left.
+    """Whether an error means that a device, or this machine, ran out of memory.
 
-    accelerate knows most of the texts that libraries have for it.
+    accelerate recognises most messages that libraries use for this.
     """
     return (
         isinstance(error, MemoryError)

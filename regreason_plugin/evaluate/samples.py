@@ -1,4 +1,4 @@
-"""Reading the documents that lm_eval wrote with --log_samples, one line each."""
+"""Reads the samples that lm_eval writes with --log_samples: one line per document."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from regreason_plugin.metrics.metric_names import FORCED, LAYERS, PROBES
 
 @dataclass(frozen=True)
 class Document:
-    """The text of one document, for a reader."""
+    """The texts of one document, for display."""
 
     id: str
     group: str
@@ -33,26 +33,26 @@ class Document:
 
 
 def samples_file(result: TaskResult) -> Path:
-    """Where lm_eval puts the samples of a task that a results file is of."""
+    """The path of the samples file that belongs to a result."""
     return result.source.with_name(f"samples_{result.task}_{date_of(result.source)}.jsonl")
 
 
 def read_answers(result: TaskResult) -> Answers:
-    """Read the answers that belong to a result.
+    """Read the answers that a result was computed from.
 
     Raises:
-        UserError: There are none, a line is broken, a document stands twice, a score is not
-            finite, or they are not those that the result was made from.
+        UserError: There is no samples file, it is empty, a line is broken, a document occurs
+            twice, a score is not finite, or the result was computed from other samples.
     """
     file = samples_file(result)
     if not file.is_file():
         raise UserError(
-            f"has no {file.name} beside it, and only single documents can be paired; run "
-            "lm_eval with --log_samples, and keep both files together under the names it gave",
+            f"has no {file.name} beside it, and models are compared document by document; run "
+            "lm_eval with --log_samples, and keep both files in one folder under their names",
             path=result.source,
         )
     setting = result.setting
-    # After explanations of their own, models have read different tokens.
+    # With explanations that each model wrote itself, the models have read different tokens.
     prefix = FORCED if setting.generative else ""
     digest = hashlib.sha256()
     rows = sorted(_rows(file, len(setting.labels), prefix, digest), key=lambda row: row[0])
@@ -61,7 +61,7 @@ def read_answers(result: TaskResult) -> Answers:
     ids, hashes, groups, labels, scores, probes, layers = zip(*rows, strict=True)
     for one, next_one in pairwise(ids):
         if one == next_one:
-            raise UserError(f"document {one!r} stands twice", path=file)
+            raise UserError(f"document {one!r} occurs twice", path=file)
     logits = comparable(
         np.array(scores, dtype=np.float64),
         [label + setting.label_end for label in setting.labels],
@@ -86,13 +86,13 @@ def read_answers(result: TaskResult) -> Answers:
 
 
 def scored_ids(result: TaskResult) -> list[str] | None:
-    """The ids of the documents that a result was made from, in their order.
+    """The sorted ids of the documents that a result was computed from.
 
     Returns:
-        None where it has no samples beside it.
+        None if there is no samples file.
 
     Raises:
-        UserError: They are broken, or not those that the result was made from.
+        UserError: The samples file is broken, or the result was computed from other samples.
     """
     file = samples_file(result)
     if not file.is_file():
@@ -110,17 +110,19 @@ def scored_ids(result: TaskResult) -> list[str] | None:
 
 
 def documents_of(result: TaskResult) -> int:
-    """How many documents a result was made from, counted where it has samples beside it.
+    """The number of documents that a result was computed from.
+
+    It is counted in the samples file, if there is one; otherwise it is lm_eval's own number.
 
     Raises:
-        UserError: As `scored_ids`.
+        UserError: As in `scored_ids`.
     """
     ids = scored_ids(result)
     return result.documents if ids is None else len(ids)
 
 
 def read_documents(file: Path, wanted: Iterable[str]) -> dict[str, Document]:
-    """The texts of some documents of a samples file, by id."""
+    """The texts of the documents with the ids ``wanted``, by id, from a samples file."""
     missing = set(wanted)
     documents: dict[str, Document] = {}
     for _, row in _lines(file):
@@ -133,10 +135,10 @@ def read_documents(file: Path, wanted: Iterable[str]) -> dict[str, Document]:
 
 
 def document_field(result: TaskResult, name: str) -> dict[str, str]:
-    """One field of a result's documents as text, by their ids.
+    """The value of one field in each of a result's documents, as text, by document id.
 
     Raises:
-        UserError: A document lacks it.
+        UserError: A document lacks the field.
     """
     file = samples_file(result)
     values = {}
@@ -182,12 +184,12 @@ def _rows(file: Path, count: int, prefix: str, digest: hashlib._Hash) -> Iterato
 
 def _no_sample(error: Exception, file: Path, line: int) -> UserError:
     return UserError(
-        f"is no line of our tasks' samples ({type(error).__name__}: {error})", path=file, line=line
+        f"is no sample of RegReason's tasks ({type(error).__name__}: {error})", path=file, line=line
     )
 
 
 def _hashes(row: dict[str, Any]) -> bytes:
-    """What lm_eval hashes of all samples in their order, for ``task_hashes`` of its results."""
+    """The bytes of one sample that go into lm_eval's hash of all samples (``task_hashes``)."""
     return f"{row['doc_hash']}{row['prompt_hash']}{row.get('target_hash', '')}".encode()
 
 
@@ -196,7 +198,11 @@ def _hash(document: str, prompt: str) -> str:
 
 
 def _scores(responses: list[Any], count: int) -> list[float]:
-    """The log-likelihoods of the labels; of a twin those after its own explanation."""
+    """The labels' log-likelihoods; for a generative twin, those after the model's explanation.
+
+    Raises:
+        ValueError: There are fewer than ``count``, or one is not finite.
+    """
     scores = [float(pair[0]) for pair in responses if not isinstance(pair, str)][:count]
     if len(scores) < count or not np.isfinite(scores).all():
         raise ValueError(f"label scores {scores}, not {count} finite numbers")
@@ -204,10 +210,19 @@ def _scores(responses: list[Any], count: int) -> list[float]:
 
 
 def _columns(names: tuple[str, ...], rows: Any, file: Path) -> dict[str, Array]:
-    """What all documents may have a value of, by name; left out where none has one.
+    """Per-document values as arrays, by name; names without any value are left out.
+
+    Args:
+        names: The names of the values, in the order of each row.
+        rows: For each document, one value per name: a number, a list (one number per layer), or
+            None.
+        file: The samples file, for messages.
+
+    Returns:
+        Arrays ``[N]`` or ``[N, layers]`` for N documents, NaN where a document has no value.
 
     Raises:
-        UserError: Documents have different numbers of layers, or values that are no numbers.
+        UserError: Documents have different numbers of layers, or a value is not a number.
     """
     columns = {}
     for name, values in zip(names, zip(*rows, strict=True), strict=True):
@@ -226,31 +241,32 @@ def _columns(names: tuple[str, ...], rows: Any, file: Path) -> dict[str, Array]:
                 [nothing if value is None else value for value in values], dtype=np.float64
             )
         except (TypeError, ValueError) as error:
-            raise UserError(f"{name} has what is no number: {error}", path=file) from None
+            raise UserError(f"{name} has a value that is no number: {error}", path=file) from None
     return columns
 
 
 def _check_count(count: int, digest: str, result: TaskResult) -> None:
-    """Refuse a file that lacks lines.
+    """Refuse a samples file that lacks lines.
 
-    (With ``--samples`` lm_eval 0.4.11 still says that all documents were scored; the hash tells.)
+    (With ``--samples``, lm_eval 0.4.11 still records that all documents were scored. Then the
+    hash of the samples shows that the file is complete.)
     """
     if count != result.documents and digest != result.samples_hash:
         raise UserError(
-            f"holds {count} documents and {result.source.name} says {result.documents}; "
+            f"holds {count} documents, but {result.source.name} says {result.documents}; "
             "score the task again",
             path=samples_file(result),
         )
 
 
 def _check(answers: Answers, result: TaskResult) -> None:
-    """Refuse samples that the result was not made from."""
+    """Refuse samples that do not belong to the result: a wrong label or another accuracy."""
     if not ((answers.labels >= 1) & (answers.labels <= answers.count)).all():
-        raise UserError(f"has a label that is none of 1 to {answers.count}", path=answers.source)
+        raise UserError(f"has a label outside 1 to {answers.count}", path=answers.source)
     accuracy = float(answers.correct.mean())
     if result.metrics["acc"] is None or abs(accuracy - result.metrics["acc"]) > 1e-9:
         raise UserError(
-            f"has an accuracy of {accuracy:.6g} and {result.source.name} says "
-            f"{result.metrics['acc']}; they are not of one run, score the task again",
+            f"has an accuracy of {accuracy:.6g}, but {result.source.name} says "
+            f"{result.metrics['acc']}; they are not of one run, so score the task again",
             path=answers.source,
         )

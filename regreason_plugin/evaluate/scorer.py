@@ -1,8 +1,8 @@
-"""Log-likelihoods of continuations, and the probes where they part, in one pass.
+"""Scores continuations and measures probes at the deciding position, in one forward pass.
 
-What is asked comes as contexts with their continuations. Sequences that share a prefix
-become rows (`prefix_tree`), rows of about one length become batches, and a batch is one
-forward pass that makes logits of the asked positions only (`probes.forward`).
+The input is a list of contexts with their continuations. Sequences that share a prefix are
+packed into rows (`prefix_tree`), and rows of similar length into batches. Each batch is one
+forward pass that computes logits only at the positions that are needed (`probes.forward`).
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from regreason_plugin.evaluate.row_batch import OutOfMemoryError, batch_inputs, 
 from regreason_plugin.probes.anatomy import ProbeError, text_config
 from regreason_plugin.probes.forward import Decision, ProbeValues, logits_at
 
-# Tokens a batch where no batch size is given. Larger ones are not faster.
+# Tokens per batch if no batch size is given. Larger batches are not faster.
 TOKENS_ON_A_CPU = 4096
 TOKENS_ON_A_GPU = 32768
-# Logits a batch: a rolling likelihood asks for every position.
+# Logits per batch, at most: a rolling likelihood needs them at every position.
 LOGITS = 2**28
-# No row of several sequences is longer: its mask grows with the square.
+# Tokens in a row of several sequences, at most: its mask grows with the square of its length.
 LONGEST_ROW = 8192
 
 
 class Scorer:
-    """A model and how large its batches may be.
+    """Scores contexts with one model, in batches that fit into memory.
 
     Args:
         model: A causal LM, in eval mode.
-        device: Where its input goes.
-        probes: What to measure where it is decided.
-        optional_probes: Those of them to leave out, with a word, if the model's layers cannot
-            be probed; for others that is an error.
+        device: The device of the model's input.
+        probes: The probes to measure at the deciding position.
+        optional_probes: The probes among these to leave out, with a message, if the model's
+            layers cannot be probed. If another probe cannot be measured, that is an error.
         alpha: The order of the matrix entropy.
-        batch_rows: Rows a batch; None for as many as a number of tokens allows.
-        max_rows: Never more rows than this.
-        autocast: The precision to run in, if not the model's own.
-        softmax_dtype: The precision of the softmax, if more than float32.
+        batch_rows: Rows per batch; None for as many as the number of tokens per batch allows.
+        max_rows: Rows per batch, at most; None for no limit.
+        autocast: The dtype of the forward pass, if not the model's own.
+        softmax_dtype: The dtype of the softmax, if more precise than float32.
 
     Attributes:
         packs: Whether sequences that share a prefix are packed into one row.
-        tokens_read: How many tokens went through the model, padding and checks left out.
+        tokens_read: Number of tokens that went through the model, without padding and checks.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class Scorer:
         self._check = PackingCheck()
 
     def score(self, contexts: Iterable[Context]) -> Iterator[Context]:
-        """Answer what is asked, the longest rows first.
+        """Score all continuations, the longest rows first.
 
         Yields:
-            Each context as soon as all of it is answered.
+            Each context, as soon as its scores and probes are complete.
         """
         requests = RequestsBySequence(contexts)
         queue = self._plan_rows(requests.continuations, requests)
@@ -109,7 +109,7 @@ class Scorer:
             except OutOfMemoryError as error:
                 failed = error.batch
             if failed:
-                # (Not before: the error held on to the tensors of the failed pass.)
+                # (Not inside the handler: there the error keeps the failed pass's tensors alive.)
                 self._halve(failed)
             if reading is None:
                 rest = chain.from_iterable(row.paths for row in (*batch, *queue))
@@ -121,7 +121,7 @@ class Scorer:
     def _plan_rows(
         self, sequences: Iterable[Tokens], requests: RequestsBySequence
     ) -> deque[PrefixRow]:
-        """Rows to read, packed if this model can take them so."""
+        """The rows to read, packed if the model reads packed rows correctly."""
         sequences = list(sequences)
         while True:
             rows = self._rows(sequences)
@@ -145,7 +145,7 @@ class Scorer:
                 self._stop_packing(mistake)
 
     def _difference(self, rows: Sequence[PrefixRow], requests: RequestsBySequence) -> str | None:
-        """How packed rows differ from plain ones, as `packing_check.difference`."""
+        """The error of packed rows against single rows, as in `packing_check.difference`."""
 
         def read(
             batch: Sequence[PrefixRow], chosen: set[Tokens], padded_to: int
@@ -164,20 +164,24 @@ class Scorer:
     def _stop_packing(self, why: str) -> None:
         self.packs = False
         say(
-            f"{type(self.model).__name__} cannot read several prompts in one row ({why}); going on "
-            "with one prompt a row, as hf does"
+            f"{type(self.model).__name__} cannot read several prompts in one row ({why}); "
+            "continuing with one prompt per row, as hf does"
         )
 
     def _leave_out_probes(self, error: ProbeError) -> None:
-        """Go on without the probes by layer, unless someone asked for them."""
-        left = self.probes - self.optional_probes
-        if left == self.probes or self.tokens_read:
+        """Continue without the optional probes, which need access to the model's layers.
+
+        Raises:
+            ProbeError: No probe is optional, or some answers already have probes.
+        """
+        remaining = self.probes - self.optional_probes
+        if remaining == self.probes or self.tokens_read:
             raise error
         say(f"no probes by layer: {error}")
-        self.probes = left
+        self.probes = remaining
 
     def _rows(self, sequences: Iterable[Tokens]) -> list[PrefixRow]:
-        """Rows, the longest first."""
+        """The sequences as rows, packed if `packs`, the longest row first."""
         if self.packs:
             linear = 6 * text_config(self.model).hidden_size
             rows = packed_rows(sequences, linear, longest=min(self.batch_tokens, LONGEST_ROW))
@@ -186,7 +190,7 @@ class Scorer:
         return sorted(rows, key=lambda row: -len(row.tokens))
 
     def _take(self, queue: deque[PrefixRow], requests: RequestsBySequence) -> list[PrefixRow]:
-        """The next batch: rows of about one length, as many as the budget allows."""
+        """The next batch: rows of similar length, as many as the limits allow."""
         vocabulary = text_config(self.model).vocab_size
         batch = [queue.popleft()]
         logits = vocabulary * requests.positions(batch[0])
@@ -209,8 +213,12 @@ class Scorer:
         chosen: set[Tokens],
         padded_to: int,
     ) -> dict[Tokens, Tensor]:
-        """Of some sequences of a batch, ``[n, V]`` at the n positions that are asked for."""
-        places, _, _ = self._wanted(batch, requests)
+        """The next-token log-probabilities of some sequences of a batch.
+
+        Returns:
+            By sequence, ``[n, V]`` at the n positions whose next token is scored.
+        """
+        places, _, _ = self._positions(batch, requests)
         by_sequence = {}
         with noticing_memory(batch):
             logits, _ = self._forward(batch, places, padded_to=padded_to)
@@ -226,32 +234,39 @@ class Scorer:
     def _packing_made_nan(
         self, reading: Reading, batch: Sequence[PrefixRow], requests: RequestsBySequence
     ) -> bool:
-        """Whether packed rows gave what is no number and plain rows give one."""
-        bad = {
+        """Whether packed rows gave a NaN where single rows give a number.
+
+        If so, packing stops.
+        """
+        with_nan = {
             continuation.sequence
             for continuation, (score, _) in reading.answers.items()
             if score != score
         }
         shared = chain.from_iterable(row.paths for row in batch if len(row.paths) > 1)
-        suspect = next((sequence for sequence in shared if sequence in bad), None)
+        suspect = next((sequence for sequence in shared if sequence in with_nan), None)
         if suspect is None:
             return False
         plain = self._read(single_rows([suspect]), requests)
         if any(math.isnan(score) for score, _ in plain.answers.values()):
             return False
-        self._stop_packing("log-likelihoods are not numbers")
+        self._stop_packing("log-likelihoods are NaN")
         return True
 
     def _halve(self, batch: Sequence[PrefixRow]) -> None:
-        """Make batches smaller after one was too large for the memory."""
+        """Halve the size of a batch after one did not fit into memory.
+
+        Raises:
+            UserError: A single sequence does not fit.
+        """
         clear_device_cache(garbage_collection=True)
         tokens = len(batch) * len(batch[0].tokens)
         if len(batch) > 1 and self.batch_rows is not None:
             self.batch_rows = len(batch) // 2
-            say(f"out of memory; going on with {self.batch_rows} rows a batch")
+            say(f"out of memory; continuing with {self.batch_rows} rows per batch")
         elif len(batch) > 1 or batch[0].branches:
             self.batch_tokens = tokens // 2
-            say(f"out of memory; going on with {self.batch_tokens} tokens a batch")
+            say(f"out of memory; continuing with {self.batch_tokens} tokens per batch")
         else:
             raise UserError(
                 f"out of memory with a single sequence of {tokens} tokens; use a smaller dtype or "
@@ -264,8 +279,8 @@ class Scorer:
         requests: RequestsBySequence,
         probes: frozenset[str] = frozenset(),
     ) -> Reading:
-        """Run a batch."""
-        places, steps, deciding = self._wanted(batch, requests)
+        """Run a batch through the model."""
+        places, steps, deciding = self._positions(batch, requests)
         contexts = [context for context, _ in deciding] if probes else []
         decisions = [decision for _, decision in deciding] if probes else []
         with noticing_memory(batch):
@@ -275,19 +290,20 @@ class Scorer:
             dict(zip(steps, answers, strict=True)), list(zip(contexts, values, strict=True))
         )
 
-    def _wanted(
+    def _positions(
         self, batch: Sequence[PrefixRow], requests: RequestsBySequence
     ) -> tuple[
         dict[tuple[int, int], int],
         dict[Continuation, list[tuple[int, int]]],
         list[tuple[Context, Decision]],
     ]:
-        """What is asked of a batch.
+        """The positions of a batch at which logits are needed.
 
         Returns:
-            The places whose logits are wanted, a row and a place in it each, numbered; of
-            each continuation, such a number and the token that follows there, in turn; where
-            it is decided.
+            places: Each position, as (row, column), and its index among the logits.
+            steps: For each continuation, one pair per token: the index of the position that
+                predicts the token, and the token.
+            deciding: Each context that is decided in this batch, with its decision.
         """
         places: dict[tuple[int, int], int] = {}
         steps: dict[Continuation, list[tuple[int, int]]] = {}
@@ -303,7 +319,7 @@ class Scorer:
         for number, row in enumerate(batch):
             for sequence, path in row.paths.items():
                 for place, context in requests.deciding[sequence]:
-                    # One of the continuations goes on there, so its logits are asked for.
+                    # A continuation has a token after this position, so `places` holds it.
                     index = places[number, path[place]]
                     decision = Decision(index, path[: place + 1], context.choices)
                     deciding.append((context, decision))
@@ -329,14 +345,14 @@ class Scorer:
 def _answers(
     logits: Tensor, steps: Sequence[Sequence[tuple[int, int]]], dtype: torch.dtype
 ) -> list[tuple[float, bool]]:
-    """Of each continuation, its log-likelihood and whether each of its tokens is the likeliest.
+    """Each continuation's log-likelihood, and whether greedy decoding gives the continuation.
 
     Args:
         logits: ``[n, V]``.
-        steps: Of each continuation, pairs of an index into n and the token that follows.
-        dtype: The precision of the softmax.
+        steps: For each continuation, pairs of an index into n and the token that follows.
+        dtype: The dtype of the softmax.
     """
-    # A few positions at a time: there is never a second copy of all logits.
+    # A few positions at a time, so that no second copy of all logits is in memory.
     parts = torch.split(logits, max(1, 2**24 // logits.shape[-1]))
     norms = torch.cat([part.to(dtype).logsumexp(dim=-1) for part in parts])
     likeliest = logits.argmax(dim=-1)
@@ -353,5 +369,5 @@ def _answers(
 
 
 def say(text: str) -> None:
-    """A line to the user, beside what lm-eval prints."""
+    """Print a message to the user on standard error."""
     print(f"regreason: {text}", file=sys.stderr)

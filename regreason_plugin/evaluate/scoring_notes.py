@@ -1,4 +1,4 @@
-"""What the way models were scored does to their numbers, in sentences for a reader of results."""
+"""Notes for a reader of results: how the scoring of models may have distorted their numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from regreason_plugin.evaluate.results import Run, model_arguments
 
-# What lm-eval calls its model that fits a base to the tokenizer before it loads an adapter.
+# lm-eval's names of the model that resizes a base model's embeddings before it loads an adapter.
 _HF = ("hf", "hf-auto", "huggingface")
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """What each run is called in a sentence: its arm, with the seed where the arm has several."""
+    """The name of each run in a sentence: its arm, plus the seed if the arm has several runs."""
     arms = [run.name for run in runs]
     return [
         f"`{run.name}` (seed {run.seed})" if arms.count(run.name) > 1 else f"`{run.name}`"
@@ -30,11 +30,11 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 def scoring_notes(
     runs: Sequence[Run], scores: Iterable[Sequence[NDArray[np.floating[Any]]]]
 ) -> list[str]:
-    """A sentence on each doubt.
+    """A sentence for each reason to doubt the numbers.
 
     Args:
         runs: The models.
-        scores: By task, of each model what it made of each document's labels.
+        scores: For each task, one array per model: its scores of each document's labels.
     """
     return [*_equal_models(names_of(runs), scores), *_cut_vocabularies(runs)]
 
@@ -42,25 +42,28 @@ def scoring_notes(
 def _equal_models(
     names: Sequence[str], scores: Iterable[Sequence[NDArray[np.floating[Any]]]]
 ) -> list[str]:
-    """Models that gave every label of every document the same score."""
+    """A sentence for each set of models with the same score for every label of every document."""
     digests = [hashlib.sha256() for _ in names]
     for task in scores:
         for digest, model in zip(digests, task, strict=True):
             digest.update(np.ascontiguousarray(model).tobytes())
-    alike: dict[bytes, list[str]] = defaultdict(list)
+    by_digest: dict[bytes, list[str]] = defaultdict(list)
     for name, digest in zip(names, digests, strict=True):
-        alike[digest.digest()].append(name)
+        by_digest[digest.digest()].append(name)
     return [
-        f"{' and '.join(same)} have the same score for every label of every document: they are "
-        "names of one model, or of several that shared a --use_cache path, whose keys in plain "
-        "lm_eval do not hold the model."
-        for same in alike.values()
-        if len(same) > 1
+        f"{' and '.join(equal)} have the same score for every label of every document: either "
+        "they are names of one model, or they shared a --use_cache path, which plain lm_eval keys "
+        "by the request's text alone."
+        for equal in by_digest.values()
+        if len(equal) > 1
     ]
 
 
 def _cut_vocabularies(runs: Sequence[Run]) -> list[str]:
-    """Adapters that `hf` loaded on a base of which it cut the embeddings, beside other models."""
+    """A sentence on adapters whose base model's embeddings `hf` resized.
+
+    There is none if `hf` loaded an adapter for every model, because then it treated all alike.
+    """
     names = names_of(runs)
     cut: dict[tuple[int, int], list[str]] = defaultdict(list)
     others = False
@@ -73,23 +76,27 @@ def _cut_vocabularies(runs: Sequence[Run]) -> list[str]:
     if not others:
         return []
     return [
-        f"hf resized the embeddings of the base of {' and '.join(loaded)} from {rows:,} rows to "
-        f"the tokenizer's {tokens:,} before it loaded the adapter, which changes label "
-        "probabilities a little; to compare with models without peft=, or scored by regreason-hf, "
-        "score all of them with --model regreason-hf."
-        for (rows, tokens), loaded in cut.items()
+        f"hf resized the embeddings of the base model of {' and '.join(adapters)} from {rows:,} "
+        f"rows to the tokenizer's {tokens:,} before it loaded the adapter, which changes label "
+        "probabilities slightly; to compare with a model without peft=, or with one scored by "
+        "regreason-hf, score all models with --model regreason-hf."
+        for (rows, tokens), adapters in cut.items()
     ]
 
 
 def _vocabulary(arguments: dict[str, Any]) -> tuple[int, int] | None:
-    """Of a base, rows of the embeddings and tokens of the tokenizer; None if they are not here."""
+    """Rows of a base model's embeddings and tokens of its tokenizer.
+
+    Returns:
+        None if the files are not on this machine, or have an unknown format.
+    """
     base, revision = str(arguments.get("pretrained")), arguments.get("revision")
     config = _read(base, "config.json", revision)
     tokenizer = _read(str(arguments.get("tokenizer") or base), "tokenizer.json", revision)
     try:
         rows = config.get("text_config", config)["vocab_size"]
         tokens = tokenizer["model"]["vocab"]
-        # A list of pairs in unigram models.
+        # In unigram models, the vocabulary is a list of pairs.
         words = set(tokens) if isinstance(tokens, dict) else {word for word, _ in tokens}
         words.update(token["content"] for token in tokenizer["added_tokens"])
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -97,14 +104,14 @@ def _vocabulary(arguments: dict[str, Any]) -> tuple[int, int] | None:
     return int(rows), len(words)
 
 
-def _read(place: str, name: str, revision: Any) -> Any:
-    """A model's file, from its folder or from what the Hub's library keeps of it."""
-    file: Any = Path(place) / name
+def _read(model: str, name: str, revision: Any) -> Any:
+    """The content of a model's JSON file, from its folder or the Hub's local cache; else {}."""
+    file: Any = Path(model) / name
     if not file.is_file():
         from huggingface_hub import try_to_load_from_cache
 
         try:
-            file = try_to_load_from_cache(place, name, revision=revision and str(revision))
+            file = try_to_load_from_cache(model, name, revision=revision and str(revision))
         except ValueError:
             return {}
     try:

@@ -1,4 +1,4 @@
-"""The lm-eval task class of the 18 tasks, which their generative twins extend."""
+"""The lm-eval task class of the 18 tasks; the class of the generative twins extends it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from regreason_plugin.metrics.label_metrics import macro_f1, macro_f1_stderr
 
 
 class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
-    """A task of YAML that also reports the probes of a model that attaches them.
+    """An lm-eval YAML task that also reports the probes which a model attaches to its answers.
 
     Attributes:
-        order: Which comes first in what a model writes for it, label or explanation.
-        probes: Which probes the answers have; None of a model without probes.
+        order: Whether the model writes the label or the explanation first.
+        probes: Names of the probes attached to the answers; None for a model without probes.
     """
 
     order: Order = "label_first"
@@ -45,32 +45,33 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
         """Check that the model fits the task, then make lm-eval's requests.
 
         Raises:
-            UserError: It was trained for something else, its tokenizer cannot keep the labels
-                apart, or there is ``--cache_requests``, which tells prompts apart by the task's
-                name.
+            UserError: The model was trained for another use, its tokenizer confuses or changes
+                labels, or ``--cache_requests`` is set, which keys prompts by the task's name alone.
         """
         if cache_requests:
             raise UserError(
-                "--cache_requests keeps prompts by the task's name alone and would score those of "
-                "other data; leave it out"
+                "--cache_requests stores prompts under the task's name alone, so it could score "
+                "prompts of another data folder; leave it out"
             )
         self._check_model(how)
         refuse_truncation()
         super().build_all_requests(**how)
 
     def fewshot_context(self, doc: dict[str, Any], *arguments: Any, **how: Any) -> Any:
-        """The prompt with its examples, of which none is of the document's own group.
+        """The prompt with its few-shot examples, none of them from the document's own group.
 
-        lm-eval tells its sampler of the document only where both are of one split by name.
+        lm-eval passes the document to the sampler only if both come from a split of the same
+        name. So the document's group is set on the sampler here.
         """
         if self.config.metadata["data"].get("split") == "train":
             self.sampler.scored_group = doc["group"]
         return super().fewshot_context(doc, *arguments, **how)
 
     def dump_config(self) -> dict[str, Any]:
-        """The config for the results, whose metadata may still be filled.
+        """The config for the results, with the metadata object itself instead of a copy.
 
-        lm-eval asks for it before it tells how the model is used.
+        lm-eval takes the config before it passes on the chat template and the system
+        instruction, so `build_all_requests` must still be able to add to the metadata.
         """
         return {**super().dump_config(), "metadata": self.config.metadata}
 
@@ -78,10 +79,10 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
         metadata = self.config.metadata
         allow = metadata.get(ALLOW, False)
         if not isinstance(allow, bool):
-            raise UserError(f"metadata {ALLOW} is {allow!r}; write true, or leave it out")
+            raise UserError(f"{ALLOW} in --metadata is {allow!r}; write true, or leave it out")
         data = metadata["data"]
         labels = tuple(label + data["label_end"] for label in data["labels"])
-        # (A model that Python code hands to lm-eval leaves no arguments here.)
+        # (The metadata has no model arguments if Python code passed a model object to lm-eval.)
         if (tokenizer := tokenizer_of(metadata)) is not None:
             check_label_tokens(labels, tokenizer)
         differing = check_use(
@@ -102,12 +103,12 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
             data["misfit"] = differing
 
     def label_answers(self, results: list[Any]) -> dict[str, list[tuple[float, bool]]]:
-        """A document's answers for the five labels, by the prefix of their metrics."""
+        """A document's answers for its labels, keyed by the prefix of the metrics' names."""
         return {"": results}
 
     @stop_on_user_error(of_one_rank=True)
     def apply_filters(self) -> list[Instance] | None:
-        """The model has answered; what lm-eval does next, and which probes there are."""
+        """Note which probes the model's answers have, then run lm-eval's filters."""
         self.probes = probe_names(
             answer
             for instance in self.instances
@@ -119,16 +120,16 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
 
     @stop_on_user_error(of_one_rank=True)
     def process_results(self, doc: dict[str, Any], results: list[Any]) -> dict[str, Any]:
-        """What a document contributes to each metric."""
+        """One document's item for each metric."""
         items: dict[str, Any] = super().process_results(doc, results)
-        # --predict_only puts lm-eval's own function in the place of ours.
+        # --predict_only replaces our function by one that computes no metric.
         if self.probes is not None and callable(self.config.process_results):
             for prefix, answers in self.label_answers(results).items():
                 items |= document_probes(answers, self.probes, doc["group"], prefix)
         return items
 
     def aggregation(self) -> dict[str, Any]:
-        """The aggregations of the task file's metrics and of the probes'."""
+        """The aggregation functions of the task file's metrics and of the probe metrics."""
         probes = {
             prefix + name: function
             for prefix in ("", "forced_")
@@ -137,7 +138,7 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
         return {**probes, **super().aggregation(), **self._of_all_labels()}
 
     def _of_all_labels(self) -> dict[str, Any]:
-        """The aggregations that have to know how many labels there are, not only those seen."""
+        """The aggregations that need the number of declared labels; some may occur nowhere."""
         declared = self.config.metadata.get("data", {}).get("labels")
         if not declared:
             return {}
@@ -152,11 +153,11 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
 def _task_manager_metadata() -> dict[str, Any]:
     """The metadata of the TaskManager that is loading a task.
 
-    lm-eval 0.4.11 merges ``--metadata`` into the config of a plain task file, but not into that of
-    a file with a class, whose constructor gets the file's own config and nothing else, and which
-    has to load its documents there. No argument and no hook leads from it to the TaskManager, so
-    the caller is looked for on the stack; without it, a data folder that the user names would be
-    passed over without a word.
+    lm-eval 0.4.11 merges ``--metadata`` into the config of a plain task file. If the file names a
+    class, it does not: the class's constructor gets the config from the file alone, and must
+    load the documents there. Neither an argument nor a hook gives the constructor access to the
+    TaskManager, so this function searches the call stack for it. Otherwise the data folder that
+    the user names would be ignored silently.
     """
     frame = inspect.currentframe()
     while frame is not None:
@@ -168,11 +169,12 @@ def _task_manager_metadata() -> dict[str, Any]:
 
 
 class _NoTruncation(logging.Filter):
-    """Turns hf's warning that it cuts a prompt from the left into the end of the run.
+    """Ends the run when ``hf`` warns that it cuts a prompt from the left.
 
-    lm-eval has no argument that forbids it and no hook there, and hf's warning is the one place
-    that knows the final prompt (with few-shot examples and chat template) in the model's own
-    tokens. hf starts with its longest request, so it comes before the first forward pass.
+    lm-eval has neither an argument that forbids the cut nor a hook at that point. ``hf``'s warning
+    is the only place that knows the length of the final prompt, with few-shot examples and chat
+    template, in the model's own tokens. ``hf`` starts with the longest request, so the run ends
+    before the first forward pass.
     """
 
     @stop_on_user_error(of_one_rank=True)
@@ -182,28 +184,28 @@ class _NoTruncation(logging.Filter):
             context, label, window = re.findall(r"\d+", message)[:3]
             raise UserError(
                 f"a prompt of {context} tokens and its label of {label} do not fit the "
-                f"model's window of {window}, and lm-eval would cut the prompt's head off; "
-                "build the data with --tokenizer and a smaller --max-prompt-tokens, or use "
-                "fewer few-shot examples"
+                f"model's window of {window} tokens, and lm-eval would cut off the prompt's "
+                "beginning; build the data with --tokenizer and a smaller --max-prompt-tokens, "
+                "or use fewer few-shot examples"
             )
         if message.startswith("Left truncation applied"):
             length, room = re.findall(r"\d+", message)[:2]
             raise UserError(
-                f"a prompt of {length} tokens does not fit the {room} that the model's window "
-                "leaves beside the explanation it is to write, and lm-eval would cut the "
-                "prompt's head off; build the data with --tokenizer and a smaller "
-                "--max-prompt-tokens, use fewer few-shot examples, or leave more room with "
-                "--gen_kwargs max_gen_toks=N"
+                f"a prompt of {length} tokens does not fit: with the explanation to write, the "
+                f"model's window leaves {room} tokens for it, and lm-eval would cut off the "
+                "prompt's beginning; build the data with --tokenizer and a smaller "
+                "--max-prompt-tokens, use fewer few-shot examples, or leave more room with a "
+                "smaller N in --gen_kwargs max_gen_toks=N"
             )
-        # The logger's own level is lowered below; what lm-eval was told not to print
-        # still is not printed.
+        # `refuse_truncation` lowers this logger's level. Messages below the level that the user
+        # chose for lm-eval are still not printed.
         return record.levelno >= logging.getLogger("lm_eval").getEffectiveLevel()
 
 
 def refuse_truncation() -> None:
-    """From now on a prompt longer than the window of an ``hf`` model ends the run."""
+    """End the run from now on if a prompt is longer than the window of an ``hf`` model."""
     logger = logging.getLogger("lm_eval.models.huggingface")
     if not any(isinstance(known, _NoTruncation) for known in logger.filters):
-        # With --verbosity ERROR the warning would not even be made.
+        # With --verbosity ERROR the logger would drop the warning before the filter sees it.
         logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
         logger.addFilter(_NoTruncation())

@@ -1,10 +1,10 @@
-"""Write the files that name every declared setting.
+"""Write the task files, group files and sweeps of all declared settings.
 
-``python -m regreason_plugin.evaluate.task_files``, in a checkout.
+Run ``python -m regreason_plugin.evaluate.task_files`` in a checkout.
 
-lm-eval wants a file for every task and every group, and a sweep lists its scopes. These are
-written from ``paper.yml``, so that a dataset or an axis is declared in one place; what the tasks
-have in common stands in the ``_*.yml`` beside them, which are written by hand.
+lm-eval needs a file for every task and every group, and a sweep lists its scopes. All of these
+are written from ``paper.yml``, so that each dataset and axis is declared in one place only. The
+``_*.yml`` files in the tasks' folder hold what the tasks have in common, and are written by hand.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _SCOPE = "\nregreason_scope:"
 
 
 def task_files(declaration: Declaration = EIGHTEEN) -> dict[str, str]:
-    """The text of every task and group, by its place in the folder of the tasks.
+    """The text of every task and group file, by its path inside the tasks' folder.
 
     Raises:
-        UserError: Two of them would have the same place, or two groups the same name.
+        UserError: Two files would have the same path, or two groups the same name.
     """
     files: dict[str, str] = {}
 
     def add(file: str, text: str) -> None:
         if file in files:
             raise UserError(
-                f"two tasks or groups would be {file}; give a dataset or an axis another name"
+                f"two tasks or groups would have the same file, {file}; rename a dataset or an axis"
             )
         files[file] = text
 
@@ -51,7 +51,7 @@ def task_files(declaration: Declaration = EIGHTEEN) -> dict[str, str]:
 
 
 def task_groups(declaration: Declaration) -> list[tuple[str, list[Setting]]]:
-    """Each of lm-eval's groups and its settings: of all, of each dataset, of each axis."""
+    """Every lm-eval group with its settings: one of all settings, one per dataset, one per axis."""
     if declaration.group is None:
         return []
     settings = declaration.settings
@@ -63,7 +63,7 @@ def task_groups(declaration: Declaration) -> list[tuple[str, list[Setting]]]:
 
 
 def _head(file: str, declaration: Declaration) -> str:
-    """How a task's or group's file begins, whether or not it is declared."""
+    """The first lines of a task's or group's file, whether or not the task is declared."""
     folder, stem = file.removesuffix(".yaml").split("/")
     if folder == _GROUPS:
         return f"include: ../_group.yml\ngroup: {stem}\ntask:\n"
@@ -75,7 +75,7 @@ def _head(file: str, declaration: Declaration) -> str:
 
 
 def sweep(text: str, scopes: Sequence[str]) -> str:
-    """A sweep file with its last key's list replaced."""
+    """The text of a sweep file with the list under its last key replaced by ``scopes``."""
     before, key, _ = text.partition(_SCOPE)
     line = f" [{', '.join(scopes)}]\n"
     if len(key + line) > 100:
@@ -86,19 +86,21 @@ def sweep(text: str, scopes: Sequence[str]) -> str:
 def write_task_files(
     root: Path, declaration: Declaration = EIGHTEEN
 ) -> tuple[list[str], list[str]]:
-    """Write what is declared and remove what no longer is.
+    """Write the files of all declared settings, and remove those of settings no longer declared.
 
-    Only a file that begins as one of these is removed; others in the folder stay.
+    A file is removed only if it begins like a generated task or group file; other files in the
+    folder stay.
 
     Args:
         root: A checkout.
-        declaration: Of the settings.
+        declaration: The declaration of the settings.
 
     Returns:
-        What was written because it was missing or different, and what was removed.
+        The files that were written because they were missing or different, and the files that
+        were removed; paths relative to ``root``.
 
     Raises:
-        UserError: It is no checkout; as `task_files`.
+        UserError: ``root`` is no checkout; or as in `task_files`.
     """
     folder, sweeps = root / TASKS, root / SWEEPS
     scopes = {
@@ -130,7 +132,7 @@ def write_task_files(
 
 @stop_on_user_error()
 def main() -> None:
-    """Write the files of the checkout that is named, or of this folder."""
+    """Write the files of the checkout named on the command line, or of the current folder."""
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     written, removed = write_task_files(root)
     for file in written:

@@ -1,4 +1,4 @@
-"""What task files call, by one name each: `!function utils.NAME` finds it beside the file."""
+"""All functions and classes that task files name as ``!function utils.NAME``, in one module."""
 
 # ruff: noqa: F401
 from __future__ import annotations

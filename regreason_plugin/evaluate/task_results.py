@@ -1,4 +1,4 @@
-"""What lm_eval's results file says of each task of ours."""
+"""Reads the results of our tasks from a results file of lm_eval."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.task_setting import TaskSetting, is_ours, setting_of
 from regreason_plugin.metrics.metric_names import ACTIVATION_DEFINITION, FORCED
 
-# Metrics whose values are no single numbers: a list, or a text.
+# Suffixes of metrics whose values are lists or texts, not numbers.
 _NO_NUMBERS = ("_by_layer", "_by_layer_se", "deciding_token", ACTIVATION_DEFINITION)
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What lm_eval wrote of one task.
+    """One model's results on one task, from one results file.
 
     Attributes:
-        task: Its name.
-        metrics: By key, None where undefined.
-        stderrs: The standard errors, likewise.
-        documents: How many were scored, as lm_eval says: 0.4.11 says all of the task's also where
-            ``--samples`` chose some (`samples.scored_ids` counts them).
-        original: How many the task has.
-        fewshot: Examples in the prompt.
-        version: The task's.
-        data: Origin, sha256 and more of the data folder, and what the task asks.
-        setting: The latter, checked.
+        task: The task's name.
+        metrics: Values by metric; None where undefined.
+        stderrs: Standard errors by metric; None where undefined.
+        documents: Number of scored documents according to lm_eval. With ``--samples``, lm_eval
+            0.4.11 gives the number of all documents instead; `samples.scored_ids` counts the
+            scored ones.
+        original: Number of documents of the task.
+        fewshot: Number of examples in the prompt.
+        version: The task's version.
+        data: ``metadata.data``: the data folder's origin, sha256 and more, and the description
+            of the task.
+        setting: The description of the task, validated.
         source: The results file.
-        deciding_token: The input token at which a model with probes decides, several where
-            documents differ; of a generative twin the one where the label is forced,
-            which comes after the same text for every model.
-        activation_definition: The weights whose entropy the activation entropy is, several where
-            documents differ; None without the mark.
-        samples_hash: lm_eval's hash of all samples, None without.
+        deciding_token: The input token at the deciding position, for a model with probes; a list
+            if documents differ. For a generative twin, the token before the forced label, which
+            follows the same text for every model.
+        activation_definition: The weights whose entropy is the activation entropy; a list if
+            documents differ, None for results without this key.
+        samples_hash: lm_eval's hash of all samples; None if the file has none.
     """
 
     task: str
@@ -54,14 +56,14 @@ class TaskResult:
 
 
 def task_results(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
-    """What a results file says of each task of ours that it holds, by the task's name.
+    """The results of our tasks in a results file, by task name.
 
     Args:
-        content: The file, as lm_eval wrote it.
-        file: Where it is.
+        content: The file's content.
+        file: The file's path.
 
     Raises:
-        UserError: A task has no accuracy, or does not say on which data it was scored.
+        UserError: A task has no accuracy, or does not name the data that it was scored on.
     """
     results: dict[str, TaskResult] = {}
     for task, values in content["results"].items():
@@ -72,24 +74,27 @@ def task_results(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
         stderrs: dict[str, float | None] = {}
         for key, value in values.items():
             metric, _, _filter = key.partition(",")
-            # lm_eval looks for an error of our errors too, and finds none.
+            # lm_eval also adds a standard error of each standard error, which is always empty.
             if not _filter or metric.endswith("_stderr_stderr"):
                 continue
-            # Their own standard-error cells are always empty.
+            # The standard errors of lists and texts are always empty, too.
             if metric.removesuffix("_stderr").endswith(_NO_NUMBERS):
                 continue
-            known = value if isinstance(value, int | float) else None
+            number = value if isinstance(value, int | float) else None
             if metric.endswith("_stderr"):
-                stderrs[metric.removesuffix("_stderr")] = known
+                stderrs[metric.removesuffix("_stderr")] = number
             else:
-                metrics[metric] = known
+                metrics[metric] = number
         if "acc" not in metrics:
             raise UserError(
-                f"task {task} has no 'acc' (was it run with --predict_only?)", path=file
+                f"task {task} has no metric 'acc'; if it was scored with --predict_only, score it "
+                "again without",
+                path=file,
             )
         if not data.get("sha256"):
             raise UserError(
-                f"task {task} does not say which data it was scored on; score it again",
+                f"the results of task {task} do not name the data that it was scored on; score "
+                "the task again",
                 path=file,
             )
         counts = content.get("n-samples", {}).get(task, {})
@@ -112,12 +117,12 @@ def task_results(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
 
 
 def _text(values: dict[str, Any], name: str) -> Any:
-    """A text of the probes; of a twin that with the label forced."""
+    """A text value of the probes; for a generative twin, the value with the label forced."""
     return values.get(f"{FORCED}{name},none", values.get(f"{name},none"))
 
 
 def _data(content: dict[str, Any], task: str) -> dict[str, Any]:
-    """What the metadata of a task say of its data; empty of other tasks, whose may be anything."""
+    """``metadata.data`` of a task; empty if it is no dict, as in other people's tasks."""
     inner: Any = content
     for key in ("configs", task, "metadata", "data"):
         inner = inner.get(key) if isinstance(inner, dict) else None

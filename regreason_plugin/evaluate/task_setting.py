@@ -1,8 +1,8 @@
-"""What a scored task asks: its dataset and axis, its labels, and how their scores compare.
+"""The description of a scored task: dataset, axis, labels, and how label scores are compared.
 
-lm-eval writes a task's metadata into its results, and in ``data`` our tasks say there what was
-asked of which data. Results that are older do not; they are of the eighteen settings, which are
-known by the task's name.
+lm-eval copies a task's metadata into its results. Our tasks describe themselves there, under the
+key ``data``. Older results lack this description; all of them come from the eighteen settings,
+which the task's name identifies.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import EIGHTEEN
 from regreason_plugin.data_folder.split import Split
 
-# By the name of the task: its place among them, and whether it is a generative twin.
+# Task name -> its index among the eighteen settings, and whether it is a generative twin.
 _EIGHTEEN = {
     name(*setting): (place, generative)
     for name, generative in ((EIGHTEEN.task_name, False), (EIGHTEEN.twin_name, True))
     for place, setting in enumerate(EIGHTEEN.settings)
 }
-# Keys of ``data`` that speak of the task; the others are of the data folder.
+# Keys of ``data`` that describe the task; the other keys describe the data folder.
 OF_TASK = (
     "setting",
     "labels",
@@ -41,20 +41,20 @@ OF_TASK = (
 
 
 class TaskSetting(BaseModel):
-    """What one task asks, as ``data`` say it.
+    """The description of one task, read from ``metadata.data`` of its results.
 
     Attributes:
-        setting: Names of its dataset and its axis.
-        title: Of the dataset, for a reader.
-        axis_title: Of the axis, likewise.
-        labels: The K labels' texts, label 1 first.
-        label_end: Written after each of them.
-        ordinal: Whether their order means something.
-        normalise: How scores of labels of unequal length are made comparable, as
+        setting: Names of the task's dataset and axis.
+        title: The dataset's title, for display.
+        axis_title: The axis's title, for display.
+        labels: The texts of the K labels, label 1 first.
+        label_end: The end marker that follows every label.
+        ordinal: Whether the labels are an ordered scale.
+        normalise: How scores of labels of unequal length are made comparable, as in
             `regreason_plugin.core.declaration.Declaration.normalise`.
-        split: Which rows of the data were scored; results that do not say it are of test rows.
-        generative: Whether the models explain first.
-        place: Its place among the eighteen settings; None of any other task.
+        split: The split whose rows were scored; ``test`` for results that do not name one.
+        generative: Whether the model writes an explanation before the label is scored.
+        place: The task's index among the eighteen settings; None for any other task.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,49 +72,55 @@ class TaskSetting(BaseModel):
 
     @property
     def dataset(self) -> str:
-        """The name of its dataset."""
+        """The dataset's name."""
         return self.setting[0]
 
     @property
     def axis(self) -> str:
-        """The name of its axis."""
+        """The axis's name."""
         return self.setting[1]
 
 
 def in_paper(settings: Iterable[TaskSetting]) -> int | None:
-    """How many settings the paper has, where these are some of them; else None."""
+    """The number of settings in the paper, if all of these belong to it; else None."""
     return len(EIGHTEEN.settings) if all(one.place is not None for one in settings) else None
 
 
 def declaration_of(data: dict[str, Any]) -> Declaration:
-    """What a training record's ``data`` declare; where they do not, the eighteen settings."""
+    """The declaration in a training record's ``data``; without one, the eighteen settings."""
     declared = data.get("declaration")
     return Declaration.model_validate(declared) if declared else EIGHTEEN
 
 
 def is_ours(task: str, data: dict[str, Any]) -> bool:
-    """Whether a task in lm-eval's results is one of ours."""
+    """Whether a task in lm-eval's results belongs to RegReason.
+
+    Args:
+        task: The task's name.
+        data: ``metadata.data`` of the task's results.
+    """
     return task in _EIGHTEEN or "sha256" in data
 
 
 def setting_of(task: str, data: dict[str, Any], file: Path) -> TaskSetting:
-    """What a task of ours asks.
+    """Read the description of one of our tasks.
 
     Args:
-        task: Its name.
-        data: ``metadata.data`` of its results.
-        file: The results, for messages.
+        task: The task's name.
+        data: ``metadata.data`` of the task's results.
+        file: The results file, for messages.
 
     Raises:
-        UserError: The results do not say it.
+        UserError: The description is missing or invalid.
     """
     place, twin = _EIGHTEEN.get(task, (None, False))
     if "labels" not in data:
         if place is None:
             raise UserError(
-                f"task {task} does not say what its labels are; score it again", path=file
+                f"the results of task {task} do not list its labels; score the task again",
+                path=file,
             )
-        data = {**data, **_before_results_said_it(*EIGHTEEN.settings[place])}
+        data = {**data, **_description_of(*EIGHTEEN.settings[place])}
     try:
         setting = TaskSetting.model_validate({**data, "place": place})
     except ValidationError as error:
@@ -132,8 +138,11 @@ def setting_of(task: str, data: dict[str, Any], file: Path) -> TaskSetting:
     return setting.model_copy(update=values)
 
 
-def _before_results_said_it(dataset: str, axis: str) -> dict[str, Any]:
-    """What ``data`` of one of the eighteen say today; results kept as a gate's baseline do not."""
+def _description_of(dataset: str, axis: str) -> dict[str, Any]:
+    """The description of one of the eighteen tasks, for results written before tasks had one.
+
+    Such results may still be in use as a gate's baseline.
+    """
     return {
         **EIGHTEEN.model_dump(include={"labels", "label_end", "ordinal", "normalise"}),
         "setting": (dataset, axis),

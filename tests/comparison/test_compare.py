@@ -164,7 +164,7 @@ def test_folders_without_our_results(tmp_path: Path) -> None:
         "{}": "no results file of lm_eval",
         '{"results": {"arc_easy": {"acc,none": 1.0}}}': "results of other tasks only",
         json.dumps({"results": {FIRST: {"bypass,none": 1}}}): "predict_only",
-        json.dumps({"results": {FIRST: {"acc,none": 1}}}): "which data",
+        json.dumps({"results": {FIRST: {"acc,none": 1}}}): "do not name the data",
     }.items():
         (tmp_path / "results_2026.json").write_text(content)
         with pytest.raises(UserError, match=expected):

@@ -343,13 +343,13 @@ def test_older_results_of_the_eighteen_say_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"labels": None}, "tickets does not say what its labels are"),
+        ({"labels": None}, "the results of task tickets do not list its labels"),
         ({"labels": ["only"]}, "configs.tickets.metadata.data.labels"),
         ({"labels": ["a", ""]}, "is empty"),
         ({"ordinal": "perhaps"}, "data.ordinal"),
         ({"normalise": "words"}, "data.normalise"),
         ({"setting": ["tickets"]}, "data.setting"),
-        ({"labels": ["a", "b"]}, "a label that is none of 1 to 2"),
+        ({"labels": ["a", "b"]}, "a label outside 1 to 2"),
         ({"labels": [*TICKETS.labels, "more"]}, "not 13 finite numbers"),
     ],
 )

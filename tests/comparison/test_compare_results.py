@@ -208,8 +208,8 @@ def test_what_cannot_be_paired_writes_nothing(
 
     assert "run lm_eval with --log_samples" in refused(None)
     assert "holds no documents" in refused("")
-    assert f"{len(lines) - 1} documents and results_" in refused("\n".join(lines[1:]))
-    assert "stands twice" in refused("\n".join([*lines[:-1], lines[0]]))
+    assert f"{len(lines) - 1} documents, but results_" in refused("\n".join(lines[1:]))
+    assert "occurs twice" in refused("\n".join([*lines[:-1], lines[0]]))
     assert ":4: is not JSON" in refused("\n".join([*lines[:3], "{", *lines[4:]])).replace(
         ", line 4:", ":4:"
     )

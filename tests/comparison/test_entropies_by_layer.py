@@ -412,9 +412,9 @@ def test_entropies_that_only_some_models_have_are_left_out_and_named(tmp_path: P
 def test_values_that_are_no_numbers_are_one_sentence(tmp_path: Path) -> None:
     base = results(tmp_path / "a", 0, probes(0))
     for name, value, says in (
-        ("text", [0.1, "high", 0.1, 0.1, 0.1], "has what is no number"),
+        ("text", [0.1, "high", 0.1, 0.1, 0.1], "has a value that is no number"),
         ("short", [0.1, 0.2], "unequal numbers of layers [2, 5]"),
-        ("number", 0.5, "has what is no number"),
+        ("number", 0.5, "has a value that is no number"),
     ):
         other = results(tmp_path / name, 1, probes(1))
         file = next(other.rglob(f"samples_{TASK}*"))

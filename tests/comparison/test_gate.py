@@ -238,7 +238,7 @@ def _other_prompt(rows: list[dict[str, Any]]) -> None:
     [
         (lambda folder: _samples(folder).unlink(), "run lm_eval with --log_samples"),
         (lambda folder: _samples(folder).write_text(""), "holds no documents"),
-        (_edit(lambda rows: rows.append(rows[0])), "stands twice"),
+        (_edit(lambda rows: rows.append(rows[0])), "occurs twice"),
         (_edit(lambda rows: rows.pop()), "holds 199 documents"),
         (_edit(_nan), "5 finite numbers"),
         (_edit(_other_prompt), "the content or the prompt of 195 of 200 documents"),

@@ -306,7 +306,7 @@ def test_an_older_record_is_reported_and_used(
 def test_baselines_want_the_untrained_model(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["baselines", "data", "--out", "baselines", "--methods", "zero_shot"]
     assert cli.main([*arguments, "--model", f"{PLAIN}/merged"]) == 2
-    assert f"was trained on data; name the model that it was trained from, {BASE}" in (
+    assert f"was trained on data; name the base model that it was trained from, {BASE}" in (
         capfd.readouterr().err
     )
     assert not (place / "baselines").exists()

@@ -1,4 +1,4 @@
-"""An adapter on its base is its exact merge, however many rows the embeddings have."""
+"""An adapter on its base scores as its exact merge, with any number of embedding rows."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from regreason_plugin.evaluate.model import RegReasonHF
 
 pytestmark = pytest.mark.integration
 
-# Several tokens that part at the first: of others the size of the vocabulary cancels out.
+# Labels of several tokens that differ in the first. For other labels, the size of the vocabulary
+# cancels out in label probabilities.
 LABELS = ("not at all", "wrong", "1 of 5")
-# A merge in float32 is a sum in another order, which shows in the seventh digit.
+# float64, because a merge in float32 adds in another order, which changes the seventh digit.
 EXACT = {"dtype": "float64", "softmax_dtype": "float64"}
 PROMPT = "Premise and hypothesis: {text}\n\nDoes it follow:"
 TEXTS = ["A man sleeps. Someone is awake.", "The shop is closed. Nobody buys.", "Rain. Sun."]
@@ -32,7 +33,7 @@ ADDED = ["<|verdict|>", "<|premise|>"]
 
 
 def merge(adapter: Path, folder: Path, rows: int | None = None) -> Path:
-    """The base with the adapter in its weights, by peft alone."""
+    """Merge the adapter into the weights of the base model, with peft alone."""
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
     if rows:
         model.resize_token_embeddings(rows)
@@ -56,7 +57,7 @@ def scores(lm: Any, texts: list[str] = TEXTS) -> np.ndarray[Any, Any]:
 
 
 def plain(model: PlainScorer, texts: list[str] = TEXTS) -> np.ndarray[Any, Any]:
-    """The same, one at a time with transformers and peft alone."""
+    """The same as `scores`, one label at a time, with transformers and peft alone."""
     found = [
         [model.score(PROMPT.format(text=text), f" {label}") for label in LABELS] for text in texts
     ]
@@ -70,7 +71,7 @@ def test_an_adapter_scores_as_peft_has_it(kind: str, tmp_path: Path) -> None:
     lm = RegReasonHF(str(BASE), peft=str(trained), device="cpu", probe="all", **EXACT)
     assert softmax(scores(lm), axis=1) == pytest.approx(expected, abs=1e-6)
     untrained = softmax(plain(PlainScorer(BASE, dtype=torch.float64)), axis=1)
-    assert np.abs(untrained - expected).max() > 1e-3  # the adapter was heeded
+    assert np.abs(untrained - expected).max() > 1e-3  # the adapter has an effect
 
 
 @pytest.mark.parametrize("kind", ["layers", "head", "both"])

@@ -1,4 +1,4 @@
-"""`--use_cache`: several models may name one path, and each gets its own answers."""
+"""`--use_cache`: several models may share one path, and each gets its own answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _own_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two trainings of one config."""
+    """Two adapters of the same config, with different seeds."""
     folder = tmp_path_factory.mktemp("adapters")
     return [adapter(folder / f"seed{seed}", seed=seed, **KINDS["layers"]) for seed in (1, 2)]
 
@@ -51,7 +51,7 @@ def figures(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def command(data: DataFolder, out: Path, *arguments: str) -> dict[str, Any]:
-    """`regreason eval` on a few documents; what it wrote."""
+    """Run `regreason eval` on a few documents, and read the results file."""
     code = main(
         [
             *("--tasks", TASK, "--device", "cpu", "--limit", "5", "--batch_size", "4"),
@@ -73,13 +73,13 @@ def test_regreason_eval_keeps_adapters_apart(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # (At lm-eval's own logger: it may change the handlers of the others.)
+    # (The handler is on lm-eval's own logger, because lm-eval may change those of its parents.)
     kept = logging.handlers.BufferingHandler(capacity=1000)
     logger = logging.getLogger("lm_eval.api.model")
     monkeypatch.setattr(logger, "handlers", [kept])
 
     def answered() -> int:
-        """How often all answers came from the cache, since the last time."""
+        """How often all answers came from the cache, since the last call."""
         count = sum("Requests remaining: 0" in record.getMessage() for record in kept.buffer)
         kept.flush()
         return count
@@ -124,7 +124,7 @@ def test_regreason_hf_keeps_adapters_apart_whoever_calls_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As under plain `lm_eval`, which names the file by itself."""
+    """Also under plain `lm_eval`, which chooses the name of the cache file."""
 
     def run(**arguments: Any) -> tuple[dict[str, Any], int]:
         lm = RegReasonHF(str(BASE), device="cpu", batch_size=4, **arguments)
@@ -142,11 +142,11 @@ def test_regreason_hf_keeps_adapters_apart_whoever_calls_it(
     cache = str(tmp_path / "cache")
     assert [run(**arguments)[0] for arguments in kinds] == expected
     assert [run(**arguments) for arguments in kinds] == [(one, 0) for one in expected]
-    # Other probes are other answers.
+    # The cache key includes the probes,
     found, read = run(peft=str(adapters[0]), probe="none")
     assert found == pytest.approx(expected[1])
     assert read > 0
-    # So are the same probes by another definition.
+    # and their definition.
     monkeypatch.setattr(model, "ACTIVATION_WEIGHTS", "softmax")
     found, read = run(peft=str(adapters[0]))
     assert found == expected[1]
@@ -239,7 +239,7 @@ def test_prompts_that_lm_eval_kept_are_refused(
     explanation_first_folder: DataFolder,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Their key is the task's name: the prompts of an older data folder would be scored."""
+    """lm-eval keys them by the task's name, so it could score prompts of an older data folder."""
     folder = data_folder if task == TASK else explanation_first_folder
     lm = HFLM(str(BASE), device="cpu")
     with pytest.raises(SystemExit) as end:

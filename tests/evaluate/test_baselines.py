@@ -1,4 +1,4 @@
-"""Baselines on the same rows as the arms, held against scikit-learn, transformers and lm-eval."""
+"""Baselines on the arms' rows, checked against scikit-learn, transformers and lm-eval."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ sys.addaudithook(_listen)
 
 @contextmanager
 def opened() -> Iterator[list[str]]:
-    """The files that are opened within it."""
+    """Record the files that are opened inside the context."""
     global _opened
     _opened = []
     try:
@@ -59,7 +59,7 @@ def opened() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def tickets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A task of 12 awkward labels whose texts decide them: its data folder and its task files."""
+    """Data folder and task files of a task with 12 awkward labels, which the texts determine."""
     folder = tmp_path_factory.mktemp("tickets")
     table = write_tickets(folder)
     task, data = folder / "tickets", folder / "data"
@@ -75,7 +75,7 @@ def rows_of(file: Path) -> tuple[list[str], np.ndarray[Any, Any]]:
 
 
 def results_of(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What lm-eval wrote: the results and the samples, by document."""
+    """Read lm-eval's results and samples, the samples sorted by document."""
     (file,) = out.rglob("results_*.json")
     (samples,) = out.rglob("samples_*.jsonl")
     rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
@@ -88,7 +88,7 @@ def probabilities(samples: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def before_scoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The data files that were opened before the test documents were scored."""
+    """The data files that were opened before test documents were scored."""
     score, kept = scoring.score_classifier, []
 
     with opened() as files:
@@ -170,7 +170,7 @@ def test_head_is_transformers_own(
     model = PeftModel.from_pretrained(base, out).eval()
 
     def alone(texts: list[str]) -> np.ndarray[Any, Any]:
-        """Each text in a batch of its own, without padding."""
+        """Probabilities of each text in a separate batch, without padding."""
         with torch.no_grad():
             logits = [model(**tokenizer(text, return_tensors="pt")).logits[0] for text in texts]
         return torch.softmax(torch.stack(logits).double(), dim=-1).numpy()
@@ -189,7 +189,7 @@ def test_head_is_transformers_own(
 
 
 def test_the_epoch_of_the_lowest_validation_loss_is_kept(tiny_model: Path, tmp_path: Path) -> None:
-    """Held-out labels that contradict what is learnt, so that the loss on them rises."""
+    """Validation labels contradict the train labels, so that the validation loss rises."""
     setting = ("coqa", "on_topic")
     texts = [f"{colour} {number}" for colour in ("red", "blue") for number in range(24)]
     train = Examples(texts, [1] * 24 + [2] * 24)
@@ -213,8 +213,8 @@ def test_scored_resumed_and_compared(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The whole command, and its results beside a real run of lm_eval."""
-    # Threads that outnumber the cores they get are slower than one.
+    """Run the whole command twice, and compare its results."""
+    # More threads than cores would be slower than one thread.
     monkeypatch.setattr(stages.os, "cpu_count", lambda: 1)
     out = tmp_path / "results"
     command = ["baselines", str(data_folder.path), "--out", str(out), "--tasks", TASK]
@@ -279,7 +279,7 @@ def test_a_label_without_a_train_row_keeps_a_chance() -> None:
 
 
 def test_validation_rows_choose_the_penalty() -> None:
-    """Held-out labels that contradict what is learnt ask for the strongest one."""
+    """With validation labels that contradict the train labels, the strongest penalty is best."""
     setting = ("coqa", "on_topic")
     texts = ["a red one", "a blue one", "the red", "the blue"]
     train, against = Examples(texts, [1, 2, 1, 2]), Examples(texts, [2, 1, 2, 1])
@@ -326,7 +326,7 @@ def test_a_folder_of_something_else_is_left_alone(
     mine.write_text("mine")
     command = ["baselines", str(data_folder.path), "--out", str(tmp_path), "--methods", "tfidf"]
     assert main(command) == 2
-    assert "tfidf: is there and no baseline" in capsys.readouterr().err
+    assert "tfidf: exists, but does not hold a baseline's results" in capsys.readouterr().err
     assert mine.read_text() == "mine"
 
 
@@ -335,7 +335,7 @@ def test_a_task_of_its_own_needs_its_files(
 ) -> None:
     command = ["baselines", str(tickets[0]), "--out", str(tmp_path), "--methods", "tfidf"]
     assert main(command) == 2
-    assert "name its folder with --include_path" in capsys.readouterr().err
+    assert "name the folder of the task with --include_path" in capsys.readouterr().err
 
 
 def test_what_a_method_is_made_from_decides_whether_it_is_done(
@@ -352,7 +352,7 @@ def test_what_a_method_is_made_from_decides_whether_it_is_done(
     assert inputs(tasks=(TASK,))[0] != first
     work = Work("", data_folder.path, tmp_path)
     (stage,) = run.stages(data_folder, tmp_path, ["tfidf"], [], work)
-    # cost.json comes last: a kill before it leaves what is cleared away.
+    # cost.json is written last, so a killed method is not finished and starts again.
     (tmp_path / "tfidf").mkdir()
     assert not stage.done()
     assert stage.clears == tmp_path / "tfidf"
@@ -376,7 +376,7 @@ def change_manifest(data: DataFolder, tmp_path: Path, change: Callable[[Any], An
 
 
 def one_label(data: DataFolder, tmp_path: Path) -> Path:
-    """The same folder with 3 for every train label of one setting."""
+    """A copy of the folder in which all train rows of one setting have label 3."""
     import hashlib
     import shutil
 
@@ -400,13 +400,17 @@ def one_label(data: DataFolder, tmp_path: Path) -> Path:
         (["--methods", "tfdif"], None, "unknown method 'tfdif'; did you mean 'tfidf'?"),
         (["--methods", "head"], None, "head needs --model BASE"),
         (["--methods", "tfidf", "--tasks", "coqa"], None, "the data has no task 'coqa'"),
-        (["--methods", "tfidf"], without_arm, "has no train/label_only.jsonl"),
+        (["--methods", "tfidf"], without_arm, "lists no train/label_only.jsonl"),
         (
             ["--methods", "tfidf", "--tasks", TASK],
             one_label,
-            "all rows of coqa on_topic have the label '3', and a classifier needs two",
+            "all rows of coqa on_topic have the label '3', but a classifier needs at least two",
         ),
-        (["--methods", "zero_shot", "--model", "./no-such"], None, "cannot be loaded"),
+        (
+            ["--methods", "zero_shot", "--model", "./no-such"],
+            None,
+            "cannot load --model './no-such'",
+        ),
         (["--methods", "tfidf", "--apply_chat_template"], None, "needs --model BASE"),
     ],
 )

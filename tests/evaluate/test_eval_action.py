@@ -1,4 +1,4 @@
-"""The action's own scripts, run in bash against the tiny model and the kept baseline."""
+"""The GitHub action's scripts, run in bash with the tiny model and the stored baseline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASELINE = ROOT / "tests/baseline"
 
 
 def run_step(name: str, workspace: Path, inputs: dict[str, Any], **environment: str) -> Any:
-    """Run a step's script as a runner does, in the root of the repository."""
+    """Run a step's script in the root of the repository, as a GitHub runner does."""
     action = yaml.safe_load(ACTION.read_text(encoding="utf-8"))
     (step,) = [step for step in action["runs"]["steps"] if step["name"] == name]
     values = {key: str(one.get("default", "")) for key, one in action["inputs"].items()} | inputs
@@ -53,7 +53,7 @@ def run_step(name: str, workspace: Path, inputs: dict[str, Any], **environment: 
 
 @pytest.fixture(scope="module")
 def given() -> dict[str, Any]:
-    """What eval-self gives the action."""
+    """The inputs that the workflow eval-self passes to the action."""
     path = ROOT / ".github/workflows/eval-self.yml"
     inputs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]["tiny"]["with"]
     return {key: str(value) for key, value in inputs.items() if key != "job_time_limit"}
@@ -61,7 +61,7 @@ def given() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, given: dict[str, Any]) -> dict[str, Any]:
-    """The inputs, with a folder that the step Score has written its results into."""
+    """The inputs, with an output folder that holds the results of the step Score."""
     workspace = tmp_path_factory.mktemp("action with a blank")
     inputs = {**given, "out": str(workspace / "out")}
     done = run_step("Score", workspace, inputs)
@@ -83,7 +83,7 @@ def test_the_tiny_model_passes_against_the_kept_baseline(
 
 
 def test_a_baseline_that_was_better_fails_the_step(scored: dict[str, Any], tmp_path: Path) -> None:
-    """The kept baseline with every answer right: the candidate is far worse than it."""
+    """With every answer of the stored baseline made right, the candidate is far worse."""
     better = tmp_path / "better"
     shutil.copytree(BASELINE, better)
     for file in better.glob("samples_*.jsonl"):

@@ -1,4 +1,4 @@
-"""`regreason eval`: lm-eval's own command with our model and tasks."""
+"""`regreason eval`: lm-eval's own command with RegReason's model and tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The builder of scoring commands: what a shell and lm-eval read from them."""
+"""Scoring commands from the builder, as a shell and lm-eval's parser read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 
 
 def as_a_shell_reads(line: str, **variables: str) -> list[str]:
-    """The words of a line after bash has put in variables."""
+    """The words of a line after bash has expanded its variables."""
     show = "import sys; print('\\0'.join(sys.argv[1:]), end='')"
     assignments = [f"{name}={value}" for name, value in variables.items()]
     done = subprocess.run(
@@ -37,8 +37,8 @@ def as_a_shell_reads(line: str, **variables: str) -> list[str]:
     "model_args",
     [
         {"pretrained": "a/base", "peft": "runs/x", "dtype": "float32", "load_in_4bit": True},
-        {"pretrained": "a,b", "dtype": "auto"},  # a comma would end the value
-        {"pretrained": "2024", "revision": "1e3"},  # would be numbers
+        {"pretrained": "a,b", "dtype": "auto"},  # in a pair, a comma would end the value
+        {"pretrained": "2024", "revision": "1e3"},  # in pairs, these would be parsed as numbers
         {"pretrained": "true"},
         {"pretrained": "it's $HOME", "probe": "output+label", "renyi_alpha": 2.0},
         {"pretrained": "a", "bnb": {"nested": [1]}},

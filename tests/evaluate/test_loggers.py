@@ -1,4 +1,4 @@
-"""lm-eval's own W&B and Trackio loggers, on our results: really logged, and read back."""
+"""lm-eval's W&B and Trackio loggers, given our results: what they log is read back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that W&B writes all it has to, and asks nobody."""
+    """A folder for all files of W&B, which runs offline."""
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -36,24 +36,24 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "wandb"))
     (tmp_path / "wandb").mkdir()
     yield tmp_path / "wandb"
-    # It reads the environment once a process, unless it is told to begin anew.
+    # W&B reads the environment once per process, unless it is torn down.
     wandb.teardown()
 
 
 def as_json(value: Any) -> Any:
-    """What a reader of the file gets."""
+    """The value after a round trip through JSON."""
     return json.loads(json.dumps(value, default=list))
 
 
 def table(folder: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of a table that was logged."""
+    """The rows of a logged table."""
     (file,) = folder.rglob(f"media/table/**/{name}_[0-9]*.table.json")
     content = json.loads(file.read_text(encoding="utf-8"))
     return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
 
 
 def artifacts(folder: Path) -> list[Any]:
-    """The contents of all JSON artifacts that were logged."""
+    """The contents of all logged JSON artifacts."""
     found = []
     for file in folder.rglob("artifacts/staging/*"):
         try:
@@ -83,9 +83,9 @@ def test_wandb(kind: str, task: str, explanation_first_folder: DataFolder, offli
         for key, value in found.items():
             metric, filtered, _ = key.rpartition(",none")
             if filtered:
-                # W&B's summary leaves out what is null.
+                # W&B's summary leaves out values that are null.
                 assert as_json(summary.get(f"{name}/{metric}")) == as_json(value), key
-        # The samples: every metric of the task file, whatever its items are made of.
+        # The sample tables have every metric of the task file, whatever the type of its items.
         rows = table(offline, f"{name}_eval_results")
         assert [row["nll"] for row in rows] == [s["nll"] for s in samples[name]]
         assert [row["qwk"] for row in rows] == [list(s["qwk"]) for s in samples[name]]
@@ -116,7 +116,7 @@ def test_wandb(kind: str, task: str, explanation_first_folder: DataFolder, offli
 def test_wandb_from_the_command_line(
     tiny_model: Path, data_folder: DataFolder, tmp_path: Path, offline: Path
 ) -> None:
-    # lm-eval catches what its logger raises and says so in one line.
+    # lm-eval catches errors of its logger, and reports them in one line.
     run = lm_eval_command(
         *("--model", "hf", "--model_args", f"pretrained={tiny_model}", "--device", "cpu"),
         *("--tasks", GROUP, "--limit", "3", "--output_path", "out", "--log_samples"),
@@ -145,7 +145,7 @@ def test_trackio(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("lm_eval.loggers.trackio_logger", reason="not in lm_eval 0.4.11")
-    # It reads its folder once, when it is imported.
+    # Trackio reads the name of its folder once, when it is imported.
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
     pytest.importorskip("trackio")
     from lm_eval.loggers import TrackioLogger
@@ -168,7 +168,7 @@ def test_trackio(
         traces = [json.loads(text) for (text,) in database.execute("SELECT metadata FROM traces")]
     for name, shown in samples.items():
         for key, value in results["results"][name].items():
-            # Trackio keeps numbers, and no lists.
+            # Trackio stores numbers, but not lists.
             if key.endswith(",none") and isinstance(value, int | float):
                 assert metrics[f"{name}/{key.removesuffix(',none')}"] == pytest.approx(value)
         found = {trace["doc_id"]: trace for trace in traces if trace["task"] == name}

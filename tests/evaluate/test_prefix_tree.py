@@ -1,4 +1,4 @@
-"""Rows that branch: nothing lost, nothing twice, and each token sees its own prefix."""
+"""Packed rows: no token is lost or repeated, and each token sees exactly its own prefix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from regreason_plugin.evaluate.prefix_tree import (
     single_rows,
 )
 
-# Few different tokens, so that prefixes are shared often and at every depth.
+# Only three different tokens, so that prefixes are shared often and at every depth.
 sequences = st.lists(
     st.lists(st.integers(0, 2), min_size=1, max_size=8).map(tuple), min_size=1, max_size=12
 )
@@ -30,7 +30,7 @@ def check(rows: list[PrefixRow], given: list[Tokens]) -> None:
             assert row.shift(sequence) == path[-1] - row.positions[path[-1]]
             assert tuple(row.tokens[place] for place in path) == sequence
             assert [row.positions[place] for place in path] == list(range(len(sequence)))
-            # What the last token sees, by the rule of the mask, is its own path.
+            # By the rule of the mask, the last token sees exactly its own path.
             seen = [key for key in range(path[-1] + 1) if path[-1] < row.ends[key]]
             assert seen == path
 
@@ -60,7 +60,7 @@ def test_the_order_in_which_they_are_asked_does_not_matter(
 
 
 @given(sequences, st.integers(1, 60))
-@example([(0, 0), (0, 1), (0, 1, 0)], 3)  # the last one goes on where a branch ends
+@example([(0, 0), (0, 1), (0, 1, 0)], 3)  # the last sequence continues where a branch ends
 def test_no_packed_row_is_too_long(given: list[Tokens], longest: int) -> None:
     for row in packed_rows(given, linear=1e9, longest=longest):
         longest_sequence = max(map(len, row.paths))
@@ -77,7 +77,7 @@ def test_three_questions_share_their_conversation() -> None:
 
 
 def test_what_costs_more_together_stays_apart() -> None:
-    # One shared token, and ends so long that holding them against each other costs more.
+    # One shared token, and branches so long that their attention costs more than packing saves.
     long = [(0, number, *range(500)) for number in range(1, 5)]
     assert len(packed_rows(long, linear=100, longest=10_000)) == 4
     assert len(packed_rows(long, linear=1e9, longest=10_000)) == 1

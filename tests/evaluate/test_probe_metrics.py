@@ -1,4 +1,4 @@
-"""Scored answers, and probe metrics against numpy written out."""
+"""Answers with probes, and probe metrics against their formulas written in numpy."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_means_and_errors_by_layer() -> None:
     rng = np.random.default_rng(0)
     values = rng.random((40, 7)).tolist()
     groups = [f"group {n}" for n in rng.integers(12, size=40)]
-    # A document without values changes nothing, not even as a group of its own.
+    # A document without values changes nothing, even if it is the only one of its group.
     items = [*zip(values, groups, strict=True), (None, "alone")]
     found = label_metrics.by_layer_mean([item for item, _ in items])
     assert found is not None

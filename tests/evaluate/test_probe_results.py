@@ -1,4 +1,4 @@
-"""Probes on a model's answers, from lm-eval's evaluation to its results and samples."""
+"""Probes attached to a model's answers, followed through lm-eval to results and samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIDDLE = [2, 3, 4]
 
 
 class Wrong(Probing):
-    """A value that is not finite in one place."""
+    """A model with one probe value that is not finite."""
 
     def change(self, place: int, probe: dict[str, Any]) -> dict[str, Any] | None:
         if place == 2:
@@ -40,7 +40,7 @@ def jackknife(values: Any, groups: list[str]) -> Any:
 
 
 def check(found: dict[str, Any], documents: list[tuple[dict[str, Any], str]], prefix: str) -> None:
-    """Every figure, from (probe, group) of the documents that have a probe."""
+    """Check every probe metric against (probe, group) of the documents that have a probe."""
     entropies, groups = [p["output_entropy"] for p, _ in documents], [g for _, g in documents]
     assert found[f"{prefix}output_entropy,none"] == pytest.approx(np.mean(entropies))
     assert found[f"{prefix}output_entropy_stderr,none"] == pytest.approx(
@@ -73,7 +73,7 @@ def test_figures_of_a_task_with_gaps(data_folder: DataFolder) -> None:
     assert found["probe_values_undefined,none"] == 1
     assert found["deciding_token,none"] == ["\n", ":"]
     assert found["activation_entropy_definition,none"] == "absolute values"
-    # Our own metric of that name stands.
+    # `label_entropy` is still the metric of the task file, not the probe of the same name.
     assert found["label_entropy,none"] < math.log(5)
     assert results["n-samples"][TASK]["effective"] == len(samples)
 
@@ -150,7 +150,7 @@ def test_predict_only_gives_no_figures(data_folder: DataFolder) -> None:
 
 
 def test_each_task_of_a_run_says_what_it_was_scored_on(data_folder: DataFolder) -> None:
-    # Tasks with a class are loaded by another way than those without, also twice.
+    # lm-eval loads tasks with a class in its own way, and some of them twice.
     results = evaluate(
         Probing(), ["regreason-coqa", "regreason_hh_chosen_on_topic"], data_folder.path, limit=1
     )
@@ -186,7 +186,7 @@ def test_a_cache_of_a_run_without_probes_is_refused(
 def test_answers_of_one_document_from_two_runs_are_refused(
     data_folder: DataFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a cache gives them that was filled in part: their probes are of other places."""
+    """A partly filled cache gives such answers: their probes come from different positions."""
 
     class Mixed(Probing):
         def loglikelihood(self, requests: list[Any], **others: Any) -> list[Any]:

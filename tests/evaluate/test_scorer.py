@@ -1,4 +1,4 @@
-"""`regreason-hf` takes what `hf` takes: other tasks, other requests, other batches."""
+"""`regreason-hf` replaces `hf` for any task, any kind of request and any batch size."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_scores_and_probes_know_no_batches(batch_size: Any) -> None:
     found = score(lm, asked)
     assert_close(found, [alone[one[0]] for one in asked])
     for one, answer in zip(asked, found, strict=True):
-        # (Alone, a label of several tokens is decided at its first; among others, too.)
+        # (These labels differ in the first token, so the deciding position is the same alone.)
         for name in ("output_entropy", "matrix_entropy_by_layer"):
             expected = alone[one[0]].probe[name]
             assert answer.probe[name] == pytest.approx(expected, rel=1e-4, abs=1e-5)
@@ -94,19 +94,19 @@ def test_auto_holds_its_budget_of_tokens() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        [("", " natural"), ("", "User: x"), ("", "<s> again")],  # no context
+        [("", " natural"), ("", "User: x"), ("", "<s> again")],  # without context
         [("The last message", " natural"), ("The last message", " natural to me")],  # a prefix
         [("How natural", label) for label in (" very good", " very bad", " good", " bad")],
-        [("a", "b"), ("c", "d"), ("e f g h i j", "k l m")],  # nothing shared
+        [("a", "b"), ("c", "d"), ("e f g h i j", "k l m")],  # no shared prefix
         [("spaces at the end   ", "moved"), ("the same", " the same"), ("the same", " the same")],
         [("x" * 3000, " yes"), ("x" * 3000, " no"), ("y" * 100, " yes")],  # cut from the left
-        [("z" * 2045, "word" * 5), ("z" * 2045, "word" * 3)],  # cut, each in another place
+        [("z" * 2045, "word" * 5), ("z" * 2045, "word" * 3)],  # cut, each at another token
     ],
 )
 def test_loglikelihoods_of_any_request(
     tiny_model: Path, arguments: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Our tasks refuse what would be cut, from when they are loaded; here none is.
+    # Once one of our tasks is loaded, prompts that would be cut are refused. Undo that here.
     monkeypatch.setattr(logging.getLogger("lm_eval.models.huggingface"), "filters", [])
     hf, lm = both(tiny_model)
     expected = hf.loglikelihood(instances("loglikelihood", arguments), disable_tqdm=True)
@@ -222,8 +222,8 @@ def test_our_tasks_have_hfs_figures_and_the_probes(
     assert results["output_entropy,none"] == pytest.approx(
         results["logit_lens_entropy_by_layer,none"][-1], rel=1e-5
     )
-    assert "matrix_entropy_mid,none" not in results  # asked for by name only
-    # The three axes of a conversation were read once.
+    assert "matrix_entropy_mid,none" not in results  # this probe must be requested by name
+    # The model read each conversation only once for its three axes.
     assert lm.scorer.packs
     prompts = [
         len(lm.tok_encode(sample["arguments"][0][0]))
@@ -259,7 +259,7 @@ def test_explanations_first_at_both_protocols(
     for prefix in ("", "forced_"):
         assert ours[f"{prefix}documents_without_probe,none"] == 0
         assert len(ours[f"{prefix}matrix_entropy_by_layer,none"]) == 3
-    # Two positions, so two figures: after an explanation, and without one.
+    # The positions differ, after an explanation and without one, and so do the entropies.
     assert ours["output_entropy,none"] != pytest.approx(
         ours["forced_output_entropy,none"], abs=1e-3
     )
@@ -273,7 +273,7 @@ def test_explanations_first_at_both_protocols(
 
 
 def entropy_before(scorer: PlainScorer, text: str) -> float:
-    """Of the model's next-token distribution before the last token of a text."""
+    """Entropy of the model's next-token distribution before the last token of a text."""
     import torch
     from scipy.stats import entropy
 
@@ -303,7 +303,7 @@ def test_a_cache_keeps_the_probes(
         found.append(
             evaluate(lm, [task], data_folder.path, limit=3, use_cache=str(tmp_path / "cache"))
         )
-    assert lm.scorer.tokens_read == 0  # all of it from the cache
+    assert lm.scorer.tokens_read == 0  # all answers come from the cache
     assert found[0]["results"][task] == found[1]["results"][task]
     assert found[1]["results"][task]["documents_without_probe,none"] == 0
 

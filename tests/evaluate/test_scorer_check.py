@@ -1,4 +1,4 @@
-"""Whether packed rows are right for a model is found out before any of them is trusted."""
+"""The scorer checks that a model reads packed rows correctly before it trusts any of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BATCHES = [1, 4, "auto"]
 
 
 def alone(model: Any, asked: list[Any]) -> list[float]:
-    """Of each request: a forward pass of its own tokens, in float32 after it."""
+    """The log-likelihood of each request, from a separate forward pass, in float32 after it."""
     found = []
     with torch.no_grad():
         for _, context, continuation in asked:
@@ -45,7 +45,7 @@ def ours(model: Any, asked: list[Any], **arguments: Any) -> tuple[list[float], R
 
 
 def texts_of(lengths: list[tuple[int, int]], label: int = 1) -> list[Any]:
-    """Texts of so many tokens with so many questions of 8 each, and a label of some tokens."""
+    """Requests: texts of some tokens, each with questions of 8 tokens and one label."""
     rng = random.Random(0)
 
     def ids(count: int) -> list[int]:
@@ -64,7 +64,7 @@ def texts_of(lengths: list[tuple[int, int]], label: int = 1) -> list[Any]:
 
 @contextmanager
 def ignoring(name: str, model: Any) -> Iterator[None]:
-    """A model that takes an argument and does not heed it."""
+    """A model that accepts an argument but ignores it."""
     handle = model.register_forward_pre_hook(
         lambda _, args, kwargs: (args, {**kwargs, name: None}), with_kwargs=True
     )
@@ -81,7 +81,7 @@ def test_an_argument_that_is_not_heeded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     model = random_model(family, dtype, weights=0.1)
-    # The longest row has labels of two tokens, and places but one from its positions.
+    # The longest row has labels of two tokens, and a shift of only one.
     long = [((f"long {n}", ""), texts_of([(112, 1)])[0][1], [9 + n, 20]) for n in range(2)]
     asked = [*texts_of([(20, 3), (35, 3), (50, 3)]), *long]
     expected = alone(model, asked)
@@ -94,7 +94,7 @@ def test_an_argument_that_is_not_heeded(
 
 @pytest.mark.parametrize("batch_size", BATCHES)
 def test_attention_in_chunks(batch_size: Any) -> None:
-    """Which go by places, and matter to a text that is not in the longest row."""
+    """Chunks go by the index in the row, and change a text that is not in the longest row."""
     config = transformers.Llama4TextConfig(
         vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, intermediate_size=64, intermediate_size_mlp=64,
@@ -114,7 +114,7 @@ def test_attention_in_chunks(batch_size: Any) -> None:
 def test_rows_that_are_not_numbers(
     where: int, probe: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of one row of a batch, with a mask only: nothing of it is handed on."""
+    """If a packed row gives NaN, none of the batch's answers are used."""
     model, asked = random_model("llama"), requests()
     expected = alone(model, asked)
 
@@ -146,7 +146,7 @@ def test_a_prompt_that_is_no_number_by_itself_hides_no_other() -> None:
     def later(_: Any, __: Any, kwargs: dict[str, Any], output: torch.Tensor) -> torch.Tensor:
         if kwargs.get("attention_mask") is not None:
             masked.append(1)
-            if len(masked) > 1:  # not where rows are held against plain ones
+            if len(masked) > 1:  # not in the check against single rows
                 output[:, -8:] = float("nan")
         return output
 
@@ -183,7 +183,7 @@ def test_an_error_that_plain_rows_have_too_is_raised(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("batch_size", [1, 8, "auto"])
 @pytest.mark.parametrize("scale", [3, 10])
 def test_low_precision_with_large_logits_is_packed(scale: int, batch_size: Any) -> None:
-    """Where `hf`'s own numbers change by tenths with the shape of a batch."""
+    """Here `hf`'s own numbers change by tenths with the shape of a batch."""
     config = PACKED["llama"]()
     config.hidden_size, config.intermediate_size, config.head_dim = 128, 256, 32
     config.num_hidden_layers, config.initializer_range = 6, 0.05
@@ -214,7 +214,7 @@ def test_impossible_tokens(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("batch_size", BATCHES)
 def test_a_context_that_is_another_with_its_continuation(batch_size: Any) -> None:
-    """`hf` with its logits_cache takes the first of the cached positions for the last."""
+    """`hf` with its logits_cache reads the first of the cached positions instead of the last."""
     model = random_model("llama")
     asked = [
         (("a", ""), [5, 6, 7], [8, 9]),
@@ -229,7 +229,7 @@ def test_a_context_that_is_another_with_its_continuation(batch_size: Any) -> Non
 
 def test_embeddings_that_are_the_head_too() -> None:
     class Tied(transformers.LlamaForCausalLM):
-        """As some models outside of transformers are written."""
+        """A model written as some models outside of transformers are."""
 
         def get_output_embeddings(self) -> Any:
             return self.model.embed_tokens
@@ -278,7 +278,7 @@ def test_mixed_precision_is_not_that_of_the_entropies(monkeypatch: pytest.Monkey
 
 
 class Streams(transformers.LlamaForCausalLM):
-    """A model whose blocks pass on two states a token, as Gemma 3n's pass on four."""
+    """A model whose blocks pass on two states per token; those of Gemma 3n pass on four."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -297,7 +297,7 @@ def test_layers_that_cannot_be_probed(capsys: pytest.CaptureFixture[str]) -> Non
     model = Streams(PACKED["llama"]()).eval()
     asked = requests()
     expected = alone(model, asked)
-    # What nobody asked for is left out, with a word; what somebody asked for is an error.
+    # Default probes are left out, with a message; probes that the user names are an error.
     found, lm = ours(model, asked, batch_size=4)
     assert found == pytest.approx(expected, abs=1e-4)
     assert lm.scorer.packs
@@ -316,10 +316,10 @@ def test_a_block_that_is_used_more_than_once() -> None:
     states: list[torch.Tensor] = []
     block = model.model.layers[0]
     first = block.register_forward_pre_hook(lambda _, args: states.append(args[0][0, -1]))
-    model(ids, use_cache=False)  # the blocks would share a cache, too
+    model(ids, use_cache=False)  # with a cache, the blocks would share it
     first.remove()
     (values,) = probes.measure(model, ids, probe="activation")
-    # What the block reads each time, and what it gives the last time.
+    # The block's input each time, and its output the last time.
     assert len(values["activation_entropy_by_layer"]) == 4
     expected = probes.entropy.activation_entropies(torch.stack(states))["activation_entropy"]
     assert values["activation_entropy_by_layer"][:3] == pytest.approx(expected.tolist())
@@ -328,7 +328,7 @@ def test_a_block_that_is_used_more_than_once() -> None:
 def test_a_block_that_is_left_out() -> None:
     model = random_model("llama")
     model.model.config = copy(model.config)
-    model.model.config.num_hidden_layers = 2  # of three
+    model.model.config.num_hidden_layers = 2  # of three blocks
     with pytest.raises(
         UserError, match="the model has 3 blocks, but 2 outputs of blocks were seen"
     ):

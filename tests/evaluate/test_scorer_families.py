@@ -1,4 +1,4 @@
-"""`regreason-hf` gives `hf`'s numbers, family by family, and probes each of them."""
+"""`regreason-hf` gives the same numbers as `hf` for every model family, and probes each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_hfs_numbers_in_float32(family: str, capsys: pytest.CaptureFixture[str])
     found = score(lm, asked)
     assert [one[0] for one in found] == pytest.approx([one[0] for one in expected], abs=1e-4)
     assert [one[1] for one in found] == [one[1] for one in expected]
-    # Different answers, or the comparison would say little.
+    # The answers differ from each other; otherwise the comparison would prove little.
     assert len({round(one[0], 3) for one in found}) > 60
 
     assert lm.scorer.packs == (family in PACKED)
@@ -63,7 +63,7 @@ def test_hfs_numbers_in_bfloat16(family: str) -> None:
 
 
 def test_the_numbers_of_hf_stay_its_own() -> None:
-    """Both in one process, one after the other, on one model."""
+    """Both score in one process, one after the other, with the same model object."""
     model, asked = random_model("gemma2, window shorter"), requests()
     hf = HFLM(model, tokenizer=tokenizer(), batch_size=3)
     before = score(hf, asked)

@@ -1,4 +1,4 @@
-"""`regreason-hf` gives `hf`'s numbers however a model is loaded and when memory is short."""
+"""`regreason-hf` gives the same numbers as `hf`, however a model is loaded or memory is short."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def save(model: Any, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama in a folder, as users name one."""
+    """A folder with a random Llama, as a user would name one."""
     return save(random_model("llama"), tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
 def plain(base: Path) -> list[Any]:
-    """The base as it is, with probes: what some ways to load it must not change."""
+    """Answers and probes of the unchanged base model, which some ways to load it must keep."""
     return score(RegReasonHF(str(base), device="cpu", batch_size=4, probe="all"), requests())
 
 
 def check(
     found: list[Any], expected: list[Any], tolerance: float = 1e-4, lens: float = 1e-4
 ) -> None:
-    """The same numbers, and on every answer all probes with the lens true to the output."""
+    """Check the numbers, and that every answer has all probes and a lens equal to the output."""
     assert numbers(found) == pytest.approx(numbers(expected), abs=tolerance)
     for one in found:
         assert one.probe["output_entropy"] > 0
@@ -83,7 +83,7 @@ def apart(one: list[Any], other: list[Any]) -> float:
 
 
 def lora(folder: Path, base: Path, **config: Any) -> Path:
-    """A random adapter on disk, B too, which is zero until one trains."""
+    """Save a random adapter, with a random B as well, which is zero before any training."""
     torch.manual_seed(1)
     model = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base),
@@ -121,8 +121,8 @@ def test_lora_from_a_folder(
     assert isinstance(lm.model, PeftModel)
     assert lm.scorer.packs
     check(found, expected)
-    assert apart(found, plain) > 0.1  # the adapter was heeded
-    # Merged into the weights there is nothing left to look through: the same probes.
+    assert apart(found, plain) > 0.1  # the adapter has an effect
+    # The merged model, in which no adapter hides the layers, gives the same probes.
     merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
     whole = RegReasonHF(merged.merge_and_unload(), tokenizer=tokenizer(), probe="all")
     same_probes(found, score(whole, asked))
@@ -138,7 +138,7 @@ def test_prompt_tuning_is_left_to_hf(base: Path, plain: list[Any], tmp_path: Pat
     lm = RegReasonHF(str(base), **arguments)
     found = score(lm, asked)
     assert [tuple(one) for one in found] == expected
-    # So the documents are counted as without a probe, which is what they are.
+    # `None` makes the documents count as documents without probe.
     assert [one.probe for one in found] == [None] * len(asked)
     assert apart(found, plain) > 0.1
     assert lm.scorer.tokens_read == 0
@@ -162,11 +162,11 @@ BITS = {
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 64 units: bitsandbytes cuts rows into blocks of 64.
+    """A model of 64 units, because bitsandbytes splits rows into blocks of 64.
 
-    Its weights are small: 8 bits leave the inputs above 6 unquantised in the columns that
-    hold one anywhere in a batch, so with large ones hf's own numbers change with the batch
-    (by 0.3 in log-likelihood here, and not at all below).
+    Its weights are small. With 8 bits, bitsandbytes does not quantise columns in which any input
+    of the batch exceeds 6. With large weights, hf's own numbers would therefore depend on the
+    batch (by 0.3 in log-likelihood here); with these weights they do not.
     """
     config = PACKED["llama"]()
     config.hidden_size, config.intermediate_size, config.head_dim = 64, 128, 16
@@ -178,7 +178,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def quantised(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folders with quantised weights, as the Hub has them."""
+    """Folders with quantised weights, as on the Hub."""
     folders: dict[str, Path] = {}
 
     def folder(bits: str) -> Path:
@@ -208,20 +208,20 @@ def test_quantised_weights(
     ).weight
     assert weight.dtype == (torch.int8 if bits == "8" else torch.uint8)
     assert lm.scorer.packs
-    # What a layer gets is rounded to 8 bits first (to int8, or on some CPUs to bfloat16). A
-    # difference in the last digit, which any other shape of a batch makes, can become a step
-    # of that size; it seldom does.
+    # A layer's input is first rounded to 8 bits (to int8, or on some CPUs to bfloat16). Another
+    # shape of the batch changes an input's last digit, which occasionally changes the rounding.
     check(found, expected, tolerance=2e-2)
     assert apart(found, expected) < 1e-5
     whole = score(HFLM(str(wide), batch_size=3, **arguments), asked)
-    assert apart(found, whole) > 1e-3  # and they are not the whole weights
+    assert apart(found, whole) > 1e-3  # the weights really are quantised
 
 
 @pytest.mark.parametrize("bits", BITS)
 def test_quantising_while_loading(bits: str, wide: Path, quantised: Callable[[str], Path]) -> None:
-    """``load_in_4bit=True`` and its like in ``--model_args``.
+    """``load_in_4bit=True`` and similar arguments in ``--model_args``.
 
-    (hf itself fails on them with transformers 5, so it loads weights quantised before.)
+    (With transformers 5, hf fails on these arguments, so it loads weights that are already
+    quantised.)
     """
     arguments = {"device": "cpu", "batch_size": 4, **BITS[bits]}
     lm = RegReasonHF(str(wide), probe="all", **arguments)
@@ -233,8 +233,8 @@ def test_quantising_while_loading(bits: str, wide: Path, quantised: Callable[[st
 
 # --- Several devices ----------------------------------------------------------------------
 
-# Every kind of part away from home once: the first and the last layer, the norm and the
-# head that the logit lens calls on its own.
+# Each kind of module is on disk at least once: the first and the last layer, and the norm and
+# the head, which the logit lens calls separately.
 PLACES = {
     "disk": {
         "model.embed_tokens": "cpu",
@@ -260,7 +260,7 @@ PLACES = {
 @pytest.mark.parametrize("places", PLACES)
 def test_device_map(places: str, base: Path, plain: list[Any], tmp_path: Path) -> None:
     asked = requests()
-    # (Without `parallelize`, lm-eval leaves the map out.)
+    # (Without `parallelize`, lm-eval ignores the device map.)
     arguments = {
         "device": "cpu",
         "parallelize": True,
@@ -271,7 +271,7 @@ def test_device_map(places: str, base: Path, plain: list[Any], tmp_path: Path) -
     lm = RegReasonHF(str(base), batch_size=4, probe="all", **arguments)
     away(lm.model, places)
     found = score(lm, asked)
-    away(lm.model, places)  # still: what the probes called has gone back
+    away(lm.model, places)  # again, after the probes have called the norm and the head
     assert lm.scorer.packs
     check(found, expected)
     assert numbers(found) == pytest.approx(numbers(plain), abs=1e-4)
@@ -287,7 +287,7 @@ def test_a_model_that_is_dispatched_already(family: str, tmp_path: Path) -> None
         name: "cpu" if name.endswith((".0", "rotary_emb", "wte", "embed_tokens")) else "disk"
         for name in parts(model)
     }
-    # A head that is tied to the embeddings stays with them.
+    # A head that is tied to the embeddings must be on the same device.
     if model.config.tie_word_embeddings:
         spread["lm_head"] = "cpu"
     assert {*spread.values()} == {"cpu", "disk"}
@@ -303,7 +303,7 @@ def test_a_model_that_is_dispatched_already(family: str, tmp_path: Path) -> None
 
 
 def parts(model: Any) -> list[str]:
-    """The layers one by one and what stands beside them: all weights, each once."""
+    """Names of each layer and of all other modules, which cover every weight once."""
     names = ["lm_head"]
     for trunk, body in model.named_children():
         for name, child in body.named_children():
@@ -315,7 +315,7 @@ def parts(model: Any) -> list[str]:
 
 
 def away(model: Any, places: str) -> None:
-    """What is on disk is nowhere in memory."""
+    """Check that weights on disk are not in memory."""
     for name, place in PLACES[places].items():
         for parameter in model.get_submodule(name).parameters():
             assert parameter.device.type == ("meta" if place == "disk" else "cpu"), name
@@ -333,10 +333,10 @@ def test_mixed_precision(tmp_path: Path) -> None:
     lm = RegReasonHF(folder, batch_size=4, probe="all", **arguments)
     found = score(lm, asked)
     assert lm.scorer.packs
-    # bfloat16 has 8 bits: hf itself differs by this much between batch sizes.
+    # bfloat16 has 8 significant bits, so hf's own numbers differ this much between batch sizes.
     assert max(noise) < 2e-2
     check(found, expected, tolerance=2e-2, lens=5e-2)
-    # And it was mixed: float32 gives other numbers.
+    # The precision really was mixed: float32 gives other numbers.
     exact = score(RegReasonHF(folder, device="cpu", batch_size=4), asked)
     assert 1e-4 < apart(found, exact) < 2e-2
     assert {parameter.dtype for parameter in lm.model.parameters()} == {torch.float32}
@@ -360,7 +360,7 @@ def test_softmax_precision(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         lm = RegReasonHF(str(base), device="cpu", batch_size=4, probe="all", softmax_dtype=dtype)
         found = score(lm, asked)
         check(found, expected)
-        # One-token labels, each from one of the logits that were seen: by numpy, exactly.
+        # Labels of one token, computed exactly by numpy from the recorded logits.
         logits = np.concatenate(seen)
         top = logits.max(axis=-1, keepdims=True)
         known = logits - top - np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))
@@ -378,7 +378,7 @@ def test_softmax_precision(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Small:
-    """Memory for so many tokens at once; more raise what CUDA raises."""
+    """Memory for a number of tokens per pass; a larger pass raises CUDA's out-of-memory error."""
 
     def __init__(self, model: Any, tokens: int) -> None:
         self.tokens = tokens
@@ -404,13 +404,13 @@ def unlimited(batch_size: int | str) -> list[Any]:
     return score(lm, requests())
 
 
-# Of the requests, the longest sequence has 68 tokens and the longest row of several 81.
+# The longest sequence of the requests has 68 tokens; the longest packed row has 81.
 @pytest.mark.parametrize(
     ("batch_size", "tokens", "said"),
     [
         ("auto", 300, "tokens"),
         (8, 300, "rows"),
-        ("auto", 80, "tokens"),  # the longest rows have to be split
+        ("auto", 80, "tokens"),  # the longest rows must be split
         (8, 80, "rows"),
         (1, 80, "tokens"),
     ],
@@ -433,14 +433,14 @@ def test_smaller_batches_when_memory_is_short(
     ]
     assert len(lines) == len(memory.failed) > 0
     for line in lines:
-        words = line.removeprefix("regreason: out of memory; going on with ").split()
-        assert words[1:] == ["rows", "a", "batch"] or words[1:] == ["tokens", "a", "batch"]
-    # Each time by half of what failed.
+        words = line.removeprefix("regreason: out of memory; continuing with ").split()
+        assert words[1:] in (["rows", "per", "batch"], ["tokens", "per", "batch"])
+    # Each message gives half the size of the batch that failed.
     rows, length = memory.failed[0]
     half = rows // 2 if said == "rows" else rows * length // 2
-    assert lines[0] == f"regreason: out of memory; going on with {half} {said} a batch"
+    assert lines[0] == f"regreason: out of memory; continuing with {half} {said} per batch"
     assert memory.failed[-1] == ((1, 81) if tokens == 80 else (4, 81))
-    # It learns: a second time nothing fails.
+    # The scorer keeps the smaller size, so nothing fails a second time.
     failures = len(memory.failed)
     again = score(lm, asked)
     assert len(memory.failed) == failures
@@ -461,7 +461,7 @@ def test_a_long_row_is_split_no_further_than_it_must(batch_size: int | str) -> N
     lm = RegReasonHF(model, tokenizer=tokenizer(), batch_size=batch_size, probe="all")
     check(score(lm, asked), expected)
     assert memory.failed == [(1, 40 + 12 * 10)]
-    # Rows of 80 at most hold four questions.
+    # A row of at most 80 tokens holds four questions.
     assert lm.scorer.tokens_read == 3 * 40 + 12 * 10
 
 
@@ -481,12 +481,12 @@ def test_a_sequence_that_does_not_fit(
     assert rows == 1
     assert last.startswith(f"regreason: out of memory with a single sequence of {length} tokens; ")
     assert len(halved) == len(memory.failed) - 1
-    assert all("out of memory; going on with" in line for line in halved)
+    assert all("out of memory; continuing with" in line for line in halved)
 
 
-# Little is large in this model but what lies between the two halves of an MLP: 64 kB a
-# token in each of several tensors. Room for 1,200 tokens of one of them is too little for
-# the whole of the requests, in one batch of some 800, and plenty for a sequence.
+# In this model only the inner activations of an MLP are large: 64 kB per token in each of several
+# tensors. Memory for 1,200 tokens of one such tensor is too little for all requests in one batch
+# of about 800 tokens, and enough for a single sequence.
 REALLY_SHORT = """
 import json, resource, sys
 import torch
@@ -538,7 +538,7 @@ def test_a_batch_that_really_cannot_be_allocated() -> None:
     tests = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", REALLY_SHORT, json.dumps([str(tests)])],
-        # One arena, or each thread takes address space that has nothing in it.
+        # One arena; otherwise each thread reserves address space that it does not use.
         env={**os.environ, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -549,10 +549,10 @@ def test_a_batch_that_really_cannot_be_allocated() -> None:
     told = json.loads(done.stdout)
     assert told["messages"]
     assert all("can't allocate memory: you tried to allocate" in one for one in told["messages"])
-    said = [line for line in done.stderr.splitlines() if "out of memory; going on with" in line]
+    said = [line for line in done.stderr.splitlines() if "out of memory; continuing with" in line]
     assert len(said) == len(told["messages"])
     assert said[-1] == (
-        f"regreason: out of memory; going on with {told['batch_tokens']} tokens a batch"
+        f"regreason: out of memory; continuing with {told['batch_tokens']} tokens per batch"
     )
     assert told["found"] == pytest.approx(told["expected"], abs=1e-4)
     for probe in told["probes"]:

@@ -1,6 +1,6 @@
-"""`regreason-hf` under `accelerate launch`: two processes share the work and agree with one.
+"""`regreason-hf` under `accelerate launch`: two processes share the work, and agree with one.
 
-Stock `hf` does not share on a CPU: there each process scores everything, and both write.
+Stock `hf` does not share the work on a CPU: each process scores everything and writes results.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 GROUP = "regreason-coqa"
 TASKS = [task_name("coqa", axis) for axis in AXES]
-# Odd: the ranks get three documents and two.
+# An odd number, so that one rank gets three documents and the other two.
 LIMIT = 5
 
-# What the `regreason` command is, and a note of what the model of this process was asked.
+# The `regreason` command, which also records what this process's model was asked.
 WATCHED = """
 import json, os, sys
 import torch.distributed
@@ -58,13 +58,13 @@ sys.exit(code)
 def launched(
     tiny_model: Path, data_folder: DataFolder, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What two processes wrote, and what each of them noted."""
+    """The results of two processes, and the records of each."""
     folder = tmp_path_factory.mktemp("launched")
     script = folder / "watched.py"
     script.write_text(WATCHED)
     notes = folder / "notes"
     notes.mkdir()
-    # (`--cpu` starts one process, however many are asked for; only mpirun makes it more.)
+    # (With `--cpu`, accelerate starts only one process, whatever the number, unless under mpirun.)
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"),
         *("--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"),
@@ -74,7 +74,7 @@ def launched(
         *("--device", "cpu", "--batch_size", "4", "--limit", str(LIMIT)),
         *("--log_samples", "--output_path", str(folder / "out")),
     ]
-    # A user's shell says nothing of a CPU, and a test before this one must not either.
+    # A user's shell has no ACCELERATE_ variables, but an earlier test may have set some.
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ACCELERATE_")}
     done = subprocess.run(
         command,
@@ -107,7 +107,7 @@ def launched(
 
 @pytest.fixture(scope="module")
 def alone(tiny_model: Path, data_folder: DataFolder) -> dict[str, Any]:
-    """The same in this process."""
+    """The same results, computed in this process alone."""
     lm = RegReasonHF(str(tiny_model), device="cpu", batch_size=4, probe="all")
     assert (lm.rank, lm.world_size) == (0, 1)
     found = evaluate(lm, [GROUP], data_folder.path, limit=LIMIT)
@@ -115,7 +115,7 @@ def alone(tiny_model: Path, data_folder: DataFolder) -> dict[str, Any]:
 
 
 def test_no_rank_ends_within_its_group(launched: dict[str, Any]) -> None:
-    # Its threads may abort the process at its end, and the launcher then kills the others.
+    # The group's threads may abort an exiting process, and the launcher then kills the others.
     assert launched["grouped"] == [False, False]
 
 
@@ -128,8 +128,8 @@ def test_each_rank_scores_its_half(launched: dict[str, Any], alone: dict[str, An
     assert (len(first["contexts"]), len(second["contexts"])) == (9, 6)
     assert {*first["contexts"], *second["contexts"]} == contexts
     assert not {*first["contexts"]} & {*second["contexts"]}
-    # lm-eval lets the shorter rank ask some again, which costs nothing: the model reads as
-    # much as in one process, where the axes of a conversation share a row too.
+    # lm-eval repeats requests on the rank that has fewer. That costs nothing: together the
+    # processes read as many tokens as a single process, which packs a conversation's axes, too.
     assert first["requests"] == second["requests"] == 45
     assert first["tokens_read"] + second["tokens_read"] == alone["tokens_read"]
     assert min(first["tokens_read"], second["tokens_read"]) > 0.2 * alone["tokens_read"]
@@ -172,13 +172,13 @@ def test_samples_of_one_process(launched: dict[str, Any], alone: dict[str, Any])
                 same(sample[key], expected[key], f"{task} {sample['doc_id']} {key}")
             scores = [float(response[0]) for response in sample["filtered_resps"]]
             same(scores, [one[0] for one in expected["filtered_resps"]], task)
-    # Different values, or that would say little.
+    # The values differ from each other; otherwise the comparison would prove little.
     entropies = {round(s["output_entropy"], 5) for task in TASKS for s in launched["samples"][task]}
     assert len(entropies) == LIMIT * len(TASKS)
 
 
 def same(found: Any, expected: Any, what: str) -> None:
-    """Numbers to 1e-5, however deep they lie; a JSON file has lists for tuples."""
+    """Compare nested values, numbers to 1e-5; JSON files have lists instead of tuples."""
     if isinstance(expected, Mapping):
         assert found.keys() == expected.keys(), what
         for key, value in expected.items():

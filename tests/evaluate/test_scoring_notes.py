@@ -1,4 +1,4 @@
-"""`compare` and `gate` say what the way models were scored does to their numbers."""
+"""`compare` and `gate` note how the scoring of models may have distorted their numbers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from regreason_plugin.comparison.compare import compare
 from regreason_plugin.evaluate.results import Run, read_run
 
 TASKS = ALL[:2]
-# 1,280 rows of embeddings; its tokenizer has 1,270 tokens.
+# The embeddings have 1,280 rows, the tokenizer has 1,270 tokens.
 BASE = Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base"
 OURS = {"config/model": "regreason-hf"}
 
 
 def folder_of(folder: Path, seed: int, *, last: float = 0.0, **options: Any) -> Path:
-    """Results of a model; of one seed the same, but for the last document's last label."""
+    """Results of a model. `last` is added to the last document's last label score."""
     scores = {task: draw_scores(task, 60, 0.6, seed) for task in TASKS}
     scores[TASKS[-1]][-1, -1] += last
     write_results(folder, scores, **options)
@@ -75,7 +75,7 @@ def test_the_gate_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ({}, True),  # the base as it is
+        ({}, True),  # the base model without an adapter
         ({"adapter": "ADAPTER", "changes": OURS}, True),
         ({"adapter": "ANOTHER"}, False),
     ],
@@ -89,11 +89,11 @@ def test_an_adapter_whose_base_hf_cut(tmp_path: Path, other: dict[str, Any], tol
     notes = doubts(runs, "resized")
     assert len(notes) == told
     if told:
-        assert "the base of `b` from 1,280 rows to the tokenizer's 1,270" in notes[0]
+        assert "the base model of `b` from 1,280 rows to the tokenizer's 1,270" in notes[0]
 
 
 def test_a_base_that_hf_does_not_cut(tmp_path: Path) -> None:
-    """One row a token, and a base that is not here."""
+    """A base with one row per token, and a base that is not on this machine."""
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text(json.dumps({"text_config": {"vocab_size": 4}}))

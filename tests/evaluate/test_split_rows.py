@@ -1,4 +1,4 @@
-"""Scoring train and validation rows as test rows are scored."""
+"""Train and validation rows are scored in the same way as test rows."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_example_is_never_of_the_scored_rows_group(grouped: DataFolder) -> No
     }
     task = task_manager(grouped.path, split="train").load_task_or_group([TASK])[TASK]
     task.set_fewshot_seed(1)
-    # As many examples as all other groups have rows: a single one of its own would show.
+    # As many examples as the other groups have rows: one more from the own group would show.
     shots = len(group_of) - 3
     for document in task.eval_docs:
         context = task.fewshot_context(document, num_fewshot=shots)

@@ -1,4 +1,4 @@
-"""The task files in the repository are what the declaration says."""
+"""The task files in the repository match the declaration."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def test_a_dataset_and_an_axis_more_come_and_go(checkout: Path) -> None:
     written, removed = write_task_files(checkout, with_more())
     assert not removed
     more = len(with_more().settings) - len(EIGHTEEN.settings)
-    # The twins; the groups of both, of all, and of the old ones, which have one more; two sweeps.
+    # Tasks and twins; two new groups; the group of all; the old groups, which get a task more;
+    # two sweeps.
     old = len(EIGHTEEN.datasets) + len(EIGHTEEN.axes)
     assert len(written) == 2 * more + 2 + 1 + old + 2
     assert {"seventh/gen_fourth.yaml", "groups/regreason-seventh.yaml"} <= set(places(checkout))
@@ -102,7 +103,7 @@ def test_names_that_clash_are_refused(checkout: Path) -> None:
     twin = EIGHTEEN.model_copy(
         update={"axes": {**EIGHTEEN.axes, "gen_on_topic": Axis(title="clash")}}
     )
-    with pytest.raises(UserError, match=r"gen_on_topic\.yaml; give a dataset or an axis another"):
+    with pytest.raises(UserError, match=r"gen_on_topic\.yaml; rename a dataset or an axis"):
         write_task_files(checkout, twin)
     same = EIGHTEEN.model_copy(update={"axes": {**EIGHTEEN.axes, "coqa": Axis(title="clash")}})
     with pytest.raises(UserError, match=r"groups/regreason-coqa\.yaml"):

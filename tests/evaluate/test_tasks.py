@@ -1,4 +1,4 @@
-"""The 18 tasks under the installed lm-eval, whichever it is."""
+"""The 18 tasks, run by the installed version of lm-eval."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def lm(tiny_model: Path) -> Any:
 
 @pytest.fixture(autouse=True)
 def _forget_folders() -> Iterator[None]:
-    """Tests change folders and the environment within one process; users do not."""
+    """Clear the caches: unlike users, tests change folders and environment in one process."""
     yield
     say_once.cache_clear()
     documents.documents_by_setting.cache_clear()
@@ -178,12 +178,12 @@ def test_chat_template_and_adapter(
     scorer = PlainScorer(tiny_model, adapter=tmp_path)
     for sample in results["samples"][TASK]:
         context = scorer.chat([{"role": "user", "content": sample["doc"]["prompt"]}])
-        # After a template the label stands alone: nothing separates it from the turn.
+        # After a chat template, no delimiter precedes the label.
         assert sample["arguments"] == [(context, f"{label}") for label in range(1, 6)]
         expected = [scorer.score(context, f"{label}") for label in range(1, 6)]
         found = [score for score, _ in sample["filtered_resps"]]
-        # lm-eval counts the template's last line break to the label: the same for all
-        # five, so only differences mean something.
+        # lm-eval counts the template's last line break as part of the label. That shifts all
+        # five scores alike, so only their differences are compared.
         assert np.diff(found) == pytest.approx(np.diff(expected), abs=1e-3)
 
 
@@ -201,7 +201,7 @@ def test_samples_hold_what_an_analysis_needs(lm: Any, data_folder: DataFolder) -
 def test_undefined_is_null_in_the_file_that_lm_eval_writes(
     tiny_model: Path, data_folder: DataFolder, tmp_path: Path
 ) -> None:
-    # One document: one class only, no error for anything.
+    # With one document there is only one class, and no standard error.
     run = lm_eval_command(
         *("--model", "hf", "--model_args", f"pretrained={tiny_model}", "--device", "cpu"),
         *("--tasks", "regreason-coqa", "--limit", "1", "--output_path", "out", "--log_samples"),
@@ -218,7 +218,7 @@ def test_undefined_is_null_in_the_file_that_lm_eval_writes(
     assert found["undefined,none"] == 2
     assert found["acc_stderr,none"] == "N/A"
     assert math.isfinite(results["results"]["regreason-coqa"]["acc,none"])
-    # Also through a group and --metadata, each task says what it was scored on.
+    # With a group and --metadata, too, each task's results name the data.
     for dataset, axis in SETTINGS:
         if dataset == "coqa":
             data = results["configs"][task_name(dataset, axis)]["metadata"]["data"]
@@ -244,7 +244,7 @@ def test_few_shot_examples_come_from_train(lm: Any, data_folder: DataFolder) -> 
         shown = [text for text in train if f"{text} {train[text]}\n\n" in context]
         assert len(shown) == 2
         assert sum(text in context for text in test) == 1
-        # Nothing else is in the prompt.
+        # The prompt contains nothing else.
         assert len(context) == sum(len(f"{t} {train[t]}\n\n") for t in shown) + len(
             sample["doc"]["prompt"]
         )
@@ -306,7 +306,7 @@ def test_text_gives_no_special_token(
     assert requests
     for _, context, continuation in requests:
         assert not special & set(continuation)
-        # The beginning-of-text token, and those that the chat template itself writes.
+        # Only the beginning-of-text token and the chat template's own tokens are special.
         assert context[0] == lm.tokenizer.bos_token_id
         assert context.count(start) == 2 * turns
         assert context.count(end) == turns
@@ -364,7 +364,7 @@ def test_a_prompt_that_just_fits_is_scored(
         if task_name(row.dataset, row.axis) == TASK
         for label in range(1, 6)
     )
-    # The last token is predicted, never read.
+    # The model predicts the last token and never reads it.
     fits = HFLM(pretrained=str(tiny_model), device="cpu", max_length=longest - 1, batch_size=4)
     evaluate(fits, [TASK], data_folder.path)
     short = HFLM(pretrained=str(tiny_model), device="cpu", max_length=longest - 2, batch_size=4)
@@ -377,7 +377,7 @@ def test_a_prompt_that_just_fits_is_scored(
 
 
 def lacking(folder: Path, tmp_path: Path) -> Path:
-    """The same folder without any test row of CoQA."""
+    """A copy of the folder without test rows of CoQA."""
     from regreason_plugin.core.jsonl import file_sha256
     from regreason_plugin.data_folder.folder import MANIFEST
 
@@ -397,7 +397,10 @@ def lacking(folder: Path, tmp_path: Path) -> Path:
 MISTAKES: dict[str, tuple[Callable[[Path, Path], dict[str, Any]], str]] = {
     "missing": (lambda data, tmp: {"data_dir": str(tmp / "nowhere")}, "no such data folder"),
     "no folder": (lambda data, tmp: {"data_dir": str(tmp)}, "has no manifest.json"),
-    "empty": (lambda data, tmp: {"data_dir": ""}, "data_dir is '', which names no folder"),
+    "empty": (
+        lambda data, tmp: {"data_dir": ""},
+        "data_dir is ''; write the name of a data folder",
+    ),
     "datadir": (lambda data, tmp: {"datadir": str(data)}, "no key 'datadir'"),
     "data-dir": (lambda data, tmp: {"data-dir": str(data)}, "no key 'data-dir'"),
     "DATA_DIR": (lambda data, tmp: {"DATA_DIR": str(data)}, "no key 'DATA_DIR'"),
@@ -406,16 +409,16 @@ MISTAKES: dict[str, tuple[Callable[[Path, Path], dict[str, Any]], str]] = {
     "data": (lambda data, tmp: {"data": str(data)}, "no key 'data'"),
     "lacking": (
         lambda data, tmp: {"data_dir": str(lacking(data, tmp))},
-        "has no test rows for coqa on_topic; the tasks it has are --tasks "
+        "has no test rows for coqa on_topic; it has test rows for --tasks "
         + ",".join(task_name(*setting) for setting in SETTINGS if setting[0] != "coqa"),
     ),
     "split": (
         lambda data, tmp: {"data_dir": str(data), "split": "dev"},
-        "metadata split is 'dev'; write one of train, validation, test",
+        "split in --metadata is 'dev'; write one of train, validation, test",
     ),
     "no split": (
         lambda data, tmp: {"data_dir": str(data), "split": ""},
-        "metadata split is ''; write one of",
+        "split in --metadata is ''; write one of",
     ),
     "truncation": (
         lambda data, tmp: {"data_dir": str(data), "truncation": True},
@@ -439,7 +442,7 @@ def test_mistakes_stop_with_one_line(
 
 
 def load(known: Any, name: str) -> Any:
-    """The task object, as both versions of lm-eval make it."""
+    """Load a task object, with either version of lm-eval."""
     return known.load_task_or_group([name])[name]
 
 
@@ -449,7 +452,10 @@ def test_data_folder_from_the_environment(
     monkeypatch.setenv("REGREASON_DATA", str(data_folder.path))
     task = load(task_manager(), TASK)
     assert task.config.metadata["data"]["sha256"] == data_folder.sha256
-    for wrong, message in (("", "is '', which names no folder"), ("nowhere", "no such data")):
+    for wrong, message in (
+        ("", "is ''; write the name of a data folder"),
+        ("nowhere", "no such data"),
+    ):
         monkeypatch.setenv("REGREASON_DATA", wrong)
         with pytest.raises(SystemExit):
             load(task_manager(), TASK)
@@ -463,7 +469,7 @@ def test_no_folder_named_is_the_mini_benchmark(
     monkeypatch.setattr(documents, "mini_data_folder", lambda: data_folder)
     task = load(task_manager(), TASK)
     assert task.config.metadata["data"]["sha256"] == data_folder.sha256
-    assert "built-in mini benchmark: generated" in only_line(capsys)
+    assert "built-in mini benchmark of generated conversations" in only_line(capsys)
 
 
 def test_model_arguments_are_no_mistyped_keys(data_folder: DataFolder) -> None:

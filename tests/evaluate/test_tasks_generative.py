@@ -1,4 +1,4 @@
-"""The generative twins: the model's own explanation first, then the labels."""
+"""The generative twins: the model writes an explanation, then the labels are scored."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_chat_template_and_few_shot(explanation_first_folder: DataFolder) -> Non
         f"<user>{row.messages[0].content}<assistant>{row.messages[1].content}<user>"
         for row in explanation_first_folder.rows("train/explanation.jsonl")
     ]
-    # An example shows what training shows, and nothing stands between turn and answer.
+    # A few-shot example equals a training row, with no delimiter between turn and answer.
     assert sum(context.startswith(example) for example in shown) == 1
     assert lm.asked[1] == (f"{context}It drifts away.\nRating:", " 1")
     assert lm.asked[6] == (f"{context}{before_label('')}", " 1")
@@ -150,8 +150,8 @@ def test_predict_only_gives_no_figures(explanation_first_folder: DataFolder) -> 
 def test_labels_asked_before_the_explanations(
     explanation_first_folder: DataFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Which of two tasks goes first differs between versions of lm-eval: one of the
-    # two orders asks for labels first. It is refused, and the other is right.
+    # Which of two tasks runs first depends on the version of lm-eval. In one of the two orders,
+    # the labels come before the explanations, and the task refuses; the other order works.
     refused = 0
     for tasks in (["regreason_coqa_on_topic", TASK], [TASK, "regreason_coqa_on_topic"]):
         lm = Scripted(" Well.\nRating: 1")
@@ -179,7 +179,7 @@ def test_a_prompt_that_leaves_no_room_to_explain(
 def test_missing_folder_named_by_metadata(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # lm-eval 0.4.11 withholds the metadata from tasks with a class.
+    # lm-eval 0.4.11 does not pass the metadata to tasks with a class.
     manager = task_manager(tmp_path / "nowhere")
     with pytest.raises(SystemExit) as end:
         manager.load_task_or_group([TASK])

@@ -1,8 +1,8 @@
-"""What people would pick instead, on the same rows and splits.
+"""Baselines: other classifiers, trained and scored on the same rows and splits as the arms.
 
-``tfidf`` counts words, ``head`` puts a classification head on the base model, ``zero_shot`` and
-``few_shot`` ask the base model as it is. Each works in a process of its own, so that its memory
-is its own, and leaves lm-eval's results and a ``cost.json``.
+``tfidf`` is a bag-of-n-grams classifier, ``head`` puts a classification head on the base model,
+``zero_shot`` and ``few_shot`` prompt the untrained base model. Each runs in a separate process,
+so that its memory can be measured, and writes lm-eval's results and a ``cost.json``.
 """
 
 METHODS: dict[str, str] = {
@@ -11,6 +11,6 @@ METHODS: dict[str, str] = {
     "zero_shot": "base model, zero-shot",
     "few_shot": "base model, 5 examples",
 }
-# These read a base model.
+# The methods that need a base model.
 WITH_MODEL = ("head", "zero_shot", "few_shot")
 SHOTS = 5

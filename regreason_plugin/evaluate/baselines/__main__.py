@@ -1,4 +1,4 @@
-"""``python -m regreason_plugin.evaluate.baselines``: one method in a process of its own."""
+"""``python -m regreason_plugin.evaluate.baselines``: runs one method in a separate process."""
 
 import sys
 

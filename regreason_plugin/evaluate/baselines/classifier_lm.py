@@ -1,4 +1,4 @@
-"""A classifier as lm-eval's model: the log-likelihood of a label is its log-probability."""
+"""Wraps a classifier as an lm-eval model: a label's log-likelihood is its log-probability."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 
 class LabelScorer(Protocol):
-    """What answers."""
+    """A classifier that `ClassifierLM` can wrap."""
 
     def log_probabilities(self, setting: Setting, prompts: Sequence[str]) -> Array:
-        """Of each label, ``[N, labels]``, finite."""
+        """The finite log-probability of each label after each of N prompts, ``[N, labels]``."""
 
 
 class ClassifierLM(LM):  # type: ignore[misc]
-    """Answers the labels of known tasks, and nothing else.
+    """An lm-eval model that scores only the labels of the given tasks.
 
     Args:
-        classifier: What answers.
-        declaration: Of the data.
-        tasks: The settings that are asked, by task.
-        tokenizer: Its chat template is put around prompts where lm-eval asks for one; None
-            where none is asked for.
+        classifier: The classifier that scores the labels.
+        declaration: The declaration of the data folder.
+        tasks: The setting of each task.
+        tokenizer: The tokenizer whose chat template is used if lm-eval asks for one; None if it
+            does not ask.
     """
 
     def __init__(
@@ -44,9 +44,10 @@ class ClassifierLM(LM):  # type: ignore[misc]
         self.clock = ScoringClock()
         self._classifier = classifier
         self._setting = dict(tasks)
-        # Whether a space comes before it is between the task and the chat template.
-        self._place = {label.strip(): at for at, label in enumerate(declaration.written)}
-        # The task divides a score by its label's length, which is none of a classifier's business.
+        # By the stripped label: whether a space precedes the label depends on the chat template.
+        self._index = {label.strip(): at for at, label in enumerate(declaration.written)}
+        # A task with normalised scores divides each by its label's length. Scores are multiplied
+        # by that length, so that the task gets the classifier's own log-probabilities.
         self._length = [
             len(label) if declaration.normalise == "characters" else 1
             for label in declaration.written
@@ -54,7 +55,7 @@ class ClassifierLM(LM):  # type: ignore[misc]
         self._tokenizer = tokenizer
 
     def loglikelihood(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
-        """The log-probability of each label after its prompt, and whether it is the best one."""
+        """Each label's log-probability after its prompt, and whether the label is the best."""
         with self.clock.on(requests):
             return self._answers(requests)
 
@@ -62,44 +63,54 @@ class ClassifierLM(LM):  # type: ignore[misc]
         prompts: dict[Setting, dict[str, None]] = {}
         for request in requests:
             prompts.setdefault(self._setting[request.task_name], {})[request.args[0]] = None
-        known: dict[tuple[Setting, str], Array] = {}
+        by_prompt: dict[tuple[Setting, str], Array] = {}
         for setting, texts in prompts.items():
             scores = self._classifier.log_probabilities(setting, list(texts))
-            known.update(((setting, text), row) for text, row in zip(texts, scores, strict=True))
+            by_prompt.update(
+                ((setting, text), row) for text, row in zip(texts, scores, strict=True)
+            )
         answers = []
         for request in requests:
             context, continuation = request.args
-            scores = known[self._setting[request.task_name], context]
-            label = self._place[continuation.strip()]
+            scores = by_prompt[self._setting[request.task_name], context]
+            label = self._index[continuation.strip()]
             score = float(scores[label]) * self._length[label]
             answers.append((score, label == int(np.argmax(scores))))
         return answers
 
     def loglikelihood_rolling(self, requests: list[Any], **_: Any) -> list[float]:
-        """A classifier has none."""
-        raise NotImplementedError("a classifier has no likelihood of a text")
+        """Not supported: a classifier gives no likelihood of a text.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a classifier gives no likelihood of a text")
 
     def generate_until(self, requests: list[Any], **_: Any) -> list[str]:
-        """A classifier writes nothing."""
-        raise NotImplementedError("a classifier writes no text")
+        """Not supported: a classifier generates no text.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a classifier generates no text")
 
     @property
     def tokenizer_name(self) -> str:
-        """Whose chat template it is."""
+        """The name of the tokenizer whose chat template is used; empty without one."""
         return "" if self._tokenizer is None else str(self._tokenizer.name_or_path)
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The tokenizer's, for lm-eval's record."""
+        """The tokenizer's chat template, which lm-eval records in the results."""
         return None if self._tokenizer is None else str(self._tokenizer.chat_template)
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """A prompt within the template."""
-        assert add_generation_prompt, "a label is never begun for the model"
+        """The prompt in the chat template."""
+        assert add_generation_prompt, "a prompt never contains the beginning of its label"
         return in_template(self._tokenizer, chat_history)
 
 
 def in_template(tokenizer: Any, messages: list[dict[str, str]]) -> str:
-    """Messages as the model of this tokenizer reads them, ready for its answer."""
+    """The text of messages in a tokenizer's chat template, up to where the answer begins."""
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))

@@ -1,7 +1,8 @@
-"""A classification head with LoRA on the base model: transformers' and peft's, unchanged.
+"""A classification head with LoRA on the base model, from transformers and peft unchanged.
 
-One joint model of all settings, as the arms themselves are: the labels are the same in all of
-them, the prompt says which one it is, and a model a setting would see a fraction of the rows.
+One model is trained on all settings together, as the arms are: all settings have the same
+labels, and the prompt identifies the setting. A separate model per setting would be trained on a
+fraction of the rows.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from regreason_plugin.evaluate.baselines.classifier_lm import Array, in_template
 from regreason_plugin.evaluate.baselines.training_rows import Examples, Rows
 
 HISTORY = "history.json"
-# What a record and results call it.
+# The name of this kind of model in training records and results.
 HEAD = "sequence classification"
-# As in the shipped config of the tiny base.
+# The same as in axolotl_configs/cpu/lora.yml.
 RANK = 32
 ALPHA = 64
 _PACKAGES = ("regreason", "torch", "transformers", "peft")
@@ -47,14 +48,14 @@ _PACKAGES = ("regreason", "torch", "transformers", "peft")
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """How a head is trained.
+    """Hyperparameters of a head's training.
 
     Attributes:
-        seed: Of the head's and the adapter's start and of the order of rows.
-        epochs: Passes over the train rows; the one of the lowest validation loss is kept.
-        learning_rate: The highest, after a warmup and before a cosine.
-        batch_size: Rows a step, and rows scored at once.
-        chat: Put prompts in the model's chat template.
+        seed: Determines the initial weights of head and adapter, and the order of rows.
+        epochs: Passes over the train rows; the epoch with the lowest validation loss is kept.
+        learning_rate: The peak learning rate, between a warmup and a cosine decay.
+        batch_size: Rows per optimizer step, and per batch in scoring.
+        chat: Whether prompts are put into the model's chat template.
     """
 
     seed: int
@@ -66,14 +67,14 @@ class HeadOptions:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training was.
+    """A trained head, with what its training took.
 
     Attributes:
         head: The classifier.
-        seconds: That it took, validation and the choice of an epoch included.
-        tokens: Read in training, padding left out, as often as they were read.
-        rows: Likewise.
-        steps: Optimizer steps.
+        seconds: Duration in seconds, including validation and the choice of an epoch.
+        tokens: Tokens read in training, summed over epochs, without padding.
+        rows: Rows read in training, summed over epochs.
+        steps: Number of optimizer steps.
         history: The trainer's log: losses by step and by epoch.
     """
 
@@ -86,13 +87,13 @@ class Trained:
 
 
 class Head:
-    """A base model that gives label scores instead of words.
+    """A base model with a classification head, which scores labels.
 
     Args:
-        model: Of transformers, for sequence classification.
-        tokenizer: Its own.
-        batch_size: Prompts read at once.
-        chat: Prompts come within the chat template.
+        model: A model of transformers for sequence classification.
+        tokenizer: The model's tokenizer.
+        batch_size: Prompts per batch.
+        chat: Whether the prompts are already in the chat template.
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int, chat: bool) -> None:
@@ -102,35 +103,39 @@ class Head:
         self._chat = chat
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a prompt.
+        """The token ids of a prompt.
 
         Raises:
-            UserError: It is longer than the model can read.
+            UserError: The prompt is longer than the model's window.
         """
-        # A template brings its own beginning of text.
+        # A chat template already contains the token for the beginning of a text.
         ids: list[int] = self.tokenizer(text, add_special_tokens=not self._chat).input_ids
         window = getattr(self.model.config, "max_position_embeddings", None)
         if window is not None and len(ids) > window:
             raise UserError(
-                f"a prompt has {len(ids)} tokens and the base model reads {window}; build the "
-                f"data with --max-prompt and --tokenizer ({text[:40]!r}...)"
+                f"a prompt has {len(ids)} tokens, but the base model reads at most {window}; "
+                "build the data with --tokenizer and a smaller --max-prompt-tokens (the prompt "
+                f"begins {text[:40]!r})"
             )
         return ids
 
     def log_probabilities(self, setting: Setting, prompts: Sequence[str]) -> Array:
-        """Of each label, ``[N, labels]``; the prompt says which setting it is."""
+        """The log-probability of each label after each of N prompts, ``[N, labels]``.
+
+        ``setting`` is ignored: the prompt identifies the setting.
+        """
         encoded = [self.encode(prompt) for prompt in prompts]
-        order = sorted(range(len(encoded)), key=lambda place: -len(encoded[place]))
+        order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index]))
         scores: Array = np.zeros((len(encoded), self.model.config.num_labels))
         self.model.eval()
         for start in range(0, len(order), self._batch_size):
-            places = order[start : start + self._batch_size]
+            indices = order[start : start + self._batch_size]
             batch = self.tokenizer.pad(
-                {"input_ids": [encoded[place] for place in places]}, return_tensors="pt"
+                {"input_ids": [encoded[index] for index in indices]}, return_tensors="pt"
             )
             with torch.no_grad():
                 logits = self.model(**batch.to(self.model.device)).logits
-            scores[places] = torch.log_softmax(logits.double(), dim=-1).cpu().numpy()
+            scores[indices] = torch.log_softmax(logits.double(), dim=-1).cpu().numpy()
         return scores
 
 
@@ -138,14 +143,14 @@ def train(base: str, rows: Rows, labels: int, out: Path, options: HeadOptions) -
     """Train a head and save its adapter to ``out``.
 
     Args:
-        base: A folder or a Hub name.
-        rows: Of all settings.
-        labels: How many there are.
-        out: The adapter's folder; the trainer's checkpoints lie in it meanwhile.
-        options: How.
+        base: The base model, a folder or a Hub name.
+        rows: Train and validation rows of all settings.
+        labels: The number of labels.
+        out: The adapter's folder; it also holds the trainer's checkpoints during the training.
+        options: Hyperparameters.
 
     Raises:
-        UserError: The model has no classification head in transformers, or cannot read a row.
+        UserError: A prompt is longer than the model's window, or a file cannot be written.
     """
     set_seed(options.seed)
     head = _untrained(base, labels, options)
@@ -153,8 +158,8 @@ def train(base: str, rows: Rows, labels: int, out: Path, options: HeadOptions) -
     def encoded(examples: dict[Setting, Examples]) -> list[dict[str, Any]]:
         return [
             {"input_ids": head.encode(_within(head, prompt, options.chat)), "labels": label - 1}
-            for of in examples.values()
-            for prompt, label in zip(of.prompts, of.labels, strict=True)
+            for one in examples.values()
+            for prompt, label in zip(one.prompts, one.labels, strict=True)
         ]
 
     train_rows, validation_rows = encoded(rows.train), encoded(rows.validation)
@@ -207,7 +212,7 @@ def train(base: str, rows: Rows, labels: int, out: Path, options: HeadOptions) -
 def write_record(
     trained: Trained, out: Path, folder: DataFolder, base: str, options: HeadOptions
 ) -> None:
-    """Say beside the adapter what it is, so that `regreason compare` knows arm and seed."""
+    """Write the training record next to the adapter, so that `compare` knows arm and seed."""
     record = {
         "arm": "head",
         "order": folder.order,
@@ -235,7 +240,7 @@ def write_record(
 
 
 def load_tokenizer(base: str) -> Any:
-    """The base model's, padding on the right."""
+    """The base model's tokenizer, with padding on the right."""
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side="right")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -252,7 +257,7 @@ def _untrained(base: str, labels: int, options: HeadOptions) -> Head:
     model = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=labels, dtype=torch.bfloat16 if gpu else torch.float32
     )
-    # The head reads the last token that is no padding.
+    # The model needs the padding token's id to find the last real token, which the head reads.
     model.config.pad_token_id = tokenizer.pad_token_id
     model = get_peft_model(
         model,
@@ -265,7 +270,7 @@ def _untrained(base: str, labels: int, options: HeadOptions) -> Head:
         ),
     )
     for parameter in model.parameters():
-        # bfloat16 is too coarse for the steps of what is trained.
+        # Trained weights are float32: in bfloat16, small optimizer steps would be rounded away.
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return Head(model, tokenizer, options.batch_size, options.chat)

@@ -1,4 +1,4 @@
-"""One method in this process: learn, score, say what it took."""
+"""Runs one method in this process: trains it, scores it, and measures its cost."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def do(work: Work) -> MethodCost:
-    """Do it, and leave ``cost.json`` last.
+    """Run one method and, at the end, write its ``cost.json``.
 
     Raises:
-        UserError: The data or the model will not do.
+        UserError: The data or the model cannot be used.
     """
     cost = DO[work.method](work, open_data_folder(work.data))
     cost.write(work.out)
@@ -71,7 +71,7 @@ def _head(work: Work, folder: DataFolder) -> MethodCost:
     options = HeadOptions(
         work.seed, work.epochs, work.learning_rate, work.batch_size, work.apply_chat_template
     )
-    # Of all settings, whichever are scored: the arms learn from all of them too.
+    # Train on all settings, even if only some are scored, because the arms are trained on all.
     rows = read_rows(folder, folder.settings())
     trained = train(base, rows, len(folder.declaration.labels), work.out, options)
     write_record(trained, work.out, folder, base, options)
@@ -96,7 +96,7 @@ def _score(
     model_args: dict[str, Any],
     tokenizer: Any,
 ) -> ScoringClock:
-    """Have lm-eval score a classifier, which has learnt; what it took is in the clock."""
+    """Score a trained classifier with lm-eval; returns the clock that measured the scoring."""
     from regreason_plugin.evaluate.baselines.classifier_lm import ClassifierLM
     from regreason_plugin.evaluate.baselines.scoring import score_classifier
 
@@ -107,6 +107,8 @@ def _score(
 
 
 def _untrained(shots: int) -> Callable[[Work, DataFolder], MethodCost]:
+    """A method that prompts the untrained base model, with ``shots`` examples."""
+
     def score(work: Work, folder: DataFolder) -> MethodCost:
         from regreason_plugin.evaluate.baselines.scoring import score_base
 
@@ -119,8 +121,8 @@ def _untrained(shots: int) -> Callable[[Work, DataFolder], MethodCost]:
             chat_template=work.apply_chat_template,
             output_path=work.out,
         )
-        took = score_base(work.method, command, work.out)
-        return measured(work.method, documents=took.documents, scoring_seconds=took.seconds)
+        cost = score_base(work.method, command, work.out)
+        return measured(work.method, documents=cost.documents, scoring_seconds=cost.seconds)
 
     return score
 

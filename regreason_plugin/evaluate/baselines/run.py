@@ -1,4 +1,4 @@
-"""All methods one after another, each in a process of its own; finished ones are kept."""
+"""Runs the methods one after another, each in a separate process; skips finished ones."""
 
 from __future__ import annotations
 
@@ -21,62 +21,66 @@ from regreason_plugin.evaluate.baselines.work import Work
 from regreason_plugin.evaluate.eval_command import checkout_tasks, task_folder
 
 _OF_A_MODEL = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
-# Rough guesses, until a stage of the kind has run.
+# Rough guesses of each method's seconds, used until it has run once.
 _SECONDS = {"tfidf": 60.0, "head": 300.0, "zero_shot": 60.0, "few_shot": 120.0}
 
 
 def run_baselines(
     folder: DataFolder, out: Path, methods: Sequence[str], seeds: Sequence[int], work: Work
 ) -> bool:
-    """Run what is not done yet.
+    """Run all methods that are not finished yet.
 
     Args:
-        folder: The data.
-        out: Every method gets a folder in it, and every seed of ``head`` one in that.
-        methods: Names, in the order to run them in.
-        seeds: Of ``head``.
-        work: What all share; method, seed and folder are filled in.
+        folder: The data folder.
+        out: The folder for all results: one folder per method, and in that of ``head`` one
+            folder per seed.
+        methods: Names of the methods, in the order in which to run them.
+        seeds: Seeds of ``head``.
+        work: The job that all methods share; method, seed and output folder are filled in.
 
     Returns:
-        False when one failed, which has been said.
+        False if a method failed; its error has been printed.
 
     Raises:
-        UserError: A task, the model, the data or ``out`` will not do; nothing is run.
+        UserError: A task, the model, the data or ``out`` cannot be used; no method has run.
     """
     work = replace(work, include_path=task_folder(folder, work.include_path))
     check(folder, methods, work)
-    # Half-finished work is cleared away, and nothing else may be.
+    # A method starts by emptying its folder, so the folder must not hold other people's files.
     if not (out / LOCK).is_file():
         for results in (out / method for method in methods):
             if results.exists() and (not results.is_dir() or any(results.iterdir())):
-                raise UserError("is there and no baseline; name another --out", path=results)
+                raise UserError(
+                    "exists, but does not hold a baseline's results; name another --out",
+                    path=results,
+                )
     return run_stages(out, stages(folder, out, methods, seeds, work))
 
 
 def check(folder: DataFolder, methods: Sequence[str], work: Work) -> None:
-    """Refuse what would stop a method, before the first one runs.
+    """Refuse any input that would stop a method later, before the first method runs.
 
     Raises:
-        UserError: As `run_baselines`.
+        UserError: As in `run_baselines`.
     """
     tasks = tasks_of(folder, work.tasks)
-    asking = [name for name in methods if name in WITH_MODEL]
-    if work.apply_chat_template and not asking:
-        asking = ["--apply_chat_template"]
-    if asking and work.model is None:
+    needing = [name for name in methods if name in WITH_MODEL]
+    if work.apply_chat_template and not needing:
+        needing = ["--apply_chat_template"]
+    if needing and work.model is None:
         raise UserError(
-            f"{', '.join(asking)} needs --model BASE, the model that the arms were trained from; "
-            "--methods tfidf needs none"
+            f"{', '.join(needing)} needs --model BASE, the base model that the arms were trained "
+            "from; --methods tfidf works without one"
         )
     for method in methods:
-        # Whatever is in it goes before the method begins.
+        # A method deletes the content of its folder before it starts.
         inputs = [folder.path, work.include_path, Path(work.model) if work.model else None]
         check_not_input(work.out / method, inputs)
     if "tfidf" in methods:
         read_rows(folder, list(tasks.values()))
     if "head" in methods:
         read_rows(folder, folder.settings())
-    if asking:
+    if needing:
         _check_untrained(str(work.model), folder)
         _check_model(str(work.model), "head" in methods, work.apply_chat_template)
 
@@ -84,8 +88,8 @@ def check(folder: DataFolder, methods: Sequence[str], work: Work) -> None:
 def stages(
     folder: DataFolder, out: Path, methods: Sequence[str], seeds: Sequence[int], work: Work
 ) -> list[Stage]:
-    """A stage a method, and a seed of ``head``."""
-    made_from = hash_of(
+    """One stage per method, and one per seed of ``head``."""
+    shared_inputs = hash_of(
         folder.sha256, *_state(checkout_tasks()), *_state(work.include_path), *_versions()
     )
     planned = []
@@ -111,7 +115,7 @@ def stages(
                         "regreason_plugin.evaluate.baselines",
                         argument,
                     ],
-                    hash_of(made_from, argument, *model),
+                    hash_of(shared_inputs, argument, *model),
                     (results / COST).is_file,
                     clears=results,
                     seconds=_SECONDS[method],
@@ -125,15 +129,20 @@ def _versions() -> list[str]:
 
 
 def _state(folder: Path | None) -> list[str]:
-    """What tells a folder's content now from another time's; weights by size and time only."""
+    """The state of a folder's content, to detect changes.
+
+    Returns:
+        Name, size and sha256 of each file; for files above 1 MiB, such as weights, the time of
+        modification instead of the sha256.
+    """
     if folder is None or not folder.is_dir():
         return []
     state = []
     for path in sorted(path for path in folder.rglob("*.*") if path.is_file()):
-        about = path.stat()
-        small = about.st_size < 2**20 and path.suffix != ".pyc"
-        state.append(f"{path.name} {about.st_size}")
-        state.append(file_sha256(path) if small else str(about.st_mtime_ns))
+        status = path.stat()
+        small = status.st_size < 2**20 and path.suffix != ".pyc"
+        state.append(f"{path.name} {status.st_size}")
+        state.append(file_sha256(path) if small else str(status.st_mtime_ns))
     return state
 
 
@@ -141,8 +150,8 @@ def _check_untrained(model: str, folder: DataFolder) -> None:
     record = find_record({"pretrained": model})
     if record and record[1].get("data", {}).get("sha256") == folder.sha256:
         raise UserError(
-            f"--model {model} was trained on {folder.path}; name the model that it was trained "
-            f"from, {record[1].get('base_model')}"
+            f"--model {model} was trained on {folder.path}; name the base model that it was "
+            f"trained from, {record[1].get('base_model')}"
         )
 
 
@@ -151,18 +160,18 @@ def _check_model(model: str, head: bool, chat: bool) -> None:
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig, AutoTokenizer
 
     try:
-        # The stages are kept off the Hub, and a download is no cost of theirs.
+        # The stages run offline, and the cost of a method does not include a download.
         if not Path(model).is_dir():
             snapshot_download(model, allow_patterns=_OF_A_MODEL)
         config = AutoConfig.from_pretrained(model)
         tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--model {model!r} cannot be loaded ({reason})") from None
+        raise UserError(f"cannot load --model {model!r}: {reason}") from None
     if head and type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(
             f"transformers has no classification head for {config.model_type} models; leave head "
             "out of --methods"
         )
     if chat and tokenizer.chat_template is None:
-        raise UserError(f"{model!r} has no chat template; leave --apply_chat_template out")
+        raise UserError(f"--model {model!r} has no chat template; leave out --apply_chat_template")

@@ -1,4 +1,4 @@
-"""Scores by lm-eval itself, of a classifier and of the base model as it is."""
+"""Scores a classifier, or the untrained base model, with lm-eval itself."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ from regreason_plugin.evaluate.samples import scored_ids
 def score_classifier(
     lm: ClassifierLM, work: Work, tasks: Sequence[str], model_args: dict[str, Any]
 ) -> None:
-    """What `lm_eval --log_samples --output_path` does, for a model that is at hand.
+    """Do what `lm_eval --log_samples --output_path` does, for a model object.
 
     Args:
         lm: The classifier.
-        work: What it is to do; lm-eval makes a folder in its ``out``.
-        tasks: To score.
-        model_args: What the results say of the classifier; ``pretrained`` or ``peft`` names its
-            folder.
+        work: The method's job; lm-eval makes a folder in its ``out``.
+        tasks: Names of the tasks to score.
+        model_args: The description of the classifier for the results; lm-eval names its folder
+            after ``pretrained`` or ``peft``.
+
+    Raises:
+        UserError: lm-eval could not write all results.
     """
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
@@ -52,24 +55,24 @@ def score_classifier(
 
 
 def _check_written(out: Path) -> None:
-    """Refuse to go on with results that lm-eval could not write: it only logs that.
+    """Check that lm-eval wrote all its results; it only logs an error if it could not.
 
     Raises:
-        UserError: A file is missing or cut off.
+        UserError: A file is missing or incomplete.
     """
     if any(out.rglob("results_*.json")) and not any(
         scored_ids(result) is None for result in read_run(out.name, out).tasks.values()
     ):
         return
     raise UserError(
-        "lm_eval could not write all its results there; see that the disk is not full and that it "
-        "may be written to, and run the command again",
+        "lm_eval could not write all its results to this folder; make sure that the disk has "
+        "space and the folder is writable, and run the command again",
         path=out,
     )
 
 
 def task_manager(data: Path, include: Path | None) -> Any:
-    """lm-eval's, with our tasks and the user's own."""
+    """lm-eval's TaskManager, with our tasks and those in the user's folder ``include``."""
     from lm_eval.tasks import TaskManager
 
     ours = checkout_tasks()
@@ -84,12 +87,16 @@ def score_base(method: str, command: LmEvalCommand, out: Path) -> ScoringCost:
     """Run `regreason eval` in this process.
 
     Args:
-        method: Of which an error speaks.
-        command: Whose flags are taken.
-        out: Where it has the results written.
+        method: The method's name, for error messages.
+        command: The command whose flags are used.
+        out: The folder into which the command writes its results.
+
+    Returns:
+        The cost of the scoring, read from the results.
 
     Raises:
-        UserError: It ended with an error, which it has said.
+        UserError: lm-eval ended with an error, which it has printed, or could not write all
+            results.
     """
     from regreason_plugin.evaluate.eval_command import main
 

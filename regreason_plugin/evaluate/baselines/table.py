@@ -1,4 +1,4 @@
-"""What the methods reached and what they took, side by side."""
+"""Prints a table of all methods: their metrics and their cost."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ METRICS = {"acc": "acc", "macro_f1": "macro-F1", "nll": "NLL", "ece": "ECE"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """One method, the mean of its seeds.
+    """The results of one method, averaged over its seeds.
 
     Attributes:
-        method: Its name.
-        metrics: Means over tasks and seeds, by name.
-        majority: The accuracy of always giving each task's most frequent test label.
-        costs: One a seed.
+        method: The method's name.
+        metrics: Means over tasks and seeds, by metric.
+        majority: The accuracy of a classifier that always gives each task's most frequent test
+            label.
+        costs: One cost per seed.
     """
 
     method: str
@@ -33,26 +34,26 @@ class Outcome:
     costs: list[MethodCost]
 
     def mean(self, key: str) -> float | None:
-        """Of a cost over seeds; None where it has none."""
+        """The mean over seeds of one field of the costs; None if no cost has a value."""
         values = [value for cost in self.costs if (value := getattr(cost, key)) is not None]
         return fmean(values) if values else None
 
 
 def read_outcome(out: Path, method: str, tasks: Sequence[str]) -> Outcome:
-    """What a finished method left."""
-    places = sorted(file.parent for file in (out / method).rglob(COST))
-    scores = [_results(place, tasks) for place in places]
+    """Read the results and costs of a finished method from the folder of all results."""
+    folders = sorted(file.parent for file in (out / method).rglob(COST))
+    scores = [_results(folder, tasks) for folder in folders]
     return Outcome(
         method,
         {name: fmean(score[name] for score in scores) for name in METRICS},
         fmean(score["majority_acc"] for score in scores),
-        [read_cost(place) for place in places],
+        [read_cost(folder) for folder in folders],
     )
 
 
-def _results(place: Path, tasks: Sequence[str]) -> dict[str, float]:
-    """Unweighted means over tasks, as lm-eval reported each."""
-    newest = max(place.rglob("results_*.json"), key=lambda file: file.name)
+def _results(folder: Path, tasks: Sequence[str]) -> dict[str, float]:
+    """Unweighted means over tasks of the metrics that lm-eval reported."""
+    newest = max(folder.rglob("results_*.json"), key=lambda file: file.name)
     results = json.loads(newest.read_text(encoding="utf-8"))["results"]
     return {
         name: fmean(results[task][f"{name},none"] for task in tasks)
@@ -61,7 +62,13 @@ def _results(place: Path, tasks: Sequence[str]) -> dict[str, float]:
 
 
 def print_outcomes(outcomes: Sequence[Outcome], tasks: int, console: Console) -> None:
-    """Print the table and what its numbers are of."""
+    """Print the table, and a note on how its numbers were obtained.
+
+    Args:
+        outcomes: One per method, a row each.
+        tasks: The number of tasks that the means are taken over.
+        console: The console to print to.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     gpu = any(cost.peak_gpu_mib is not None for one in outcomes for cost in one.costs)
     costs = ["train s", "tokens", "ms/doc", "RAM GiB", *(["GPU GiB"] if gpu else [])]
@@ -83,9 +90,9 @@ def print_outcomes(outcomes: Sequence[Outcome], tasks: int, console: Console) ->
     console.print(table)
     machine = outcomes[0].costs[0].machine
     console.print(
-        f"Means over {tasks} task{'s' * (tasks > 1)} and, where there are several, seeds (x). "
-        "Seconds, milliseconds and memory are of this machine "
-        f"({machine.describe()}), measured once.",
+        f"Means over {tasks} task{'s' * (tasks > 1)} and, if there are several, over seeds (x). "
+        "Seconds, milliseconds and memory were measured once, on this machine "
+        f"({machine.describe()}).",
         highlight=False,
     )
 

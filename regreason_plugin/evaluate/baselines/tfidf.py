@@ -1,4 +1,4 @@
-"""TF-IDF and logistic regression, a model a setting: scikit-learn's, without a random draw."""
+"""TF-IDF and logistic regression from scikit-learn: one model per setting, without randomness."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from regreason_plugin.core.declaration import Setting
 from regreason_plugin.evaluate.baselines.classifier_lm import Array
 from regreason_plugin.evaluate.baselines.training_rows import Examples, Rows
 
-# Inverse strengths of the L2 penalty; the smallest of equals is taken.
+# Inverse strengths C of the L2 penalty. If several give the same loss, the smallest is used.
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+# The shortest and the longest n-grams of words, and of characters.
 WORDS = (1, 2)
 CHARACTERS = (3, 5)
-# The most frequent n-grams of each kind, so that memory stays bounded.
+# Only so many of the most frequent n-grams of each kind are used, to bound memory.
 FEATURES = 200_000
-# Signs count as words: a task may be decided by one, and a text may have nothing else.
+# Punctuation marks and symbols count as words: one of them may decide the label, and some texts
+# consist of nothing else.
 _WORD = r"\w+|[^\w\s]"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The classifier of one setting.
+    """The fitted classifier of one setting.
 
     Attributes:
-        features: Texts to TF-IDF weights.
-        regression: On these.
-        rows: How many it was fitted to.
+        features: Turns texts into TF-IDF weights.
+        regression: The logistic regression on these weights.
+        rows: Number of train rows.
     """
 
     features: FeatureUnion
@@ -41,26 +43,35 @@ class Fitted:
     rows: int
 
     def pipeline(self) -> Pipeline:
-        """Both as one estimator of scikit-learn."""
+        """Features and regression as one scikit-learn estimator."""
         return make_pipeline(self.features, self.regression)
 
 
 class Tfidf:
-    """A classifier a setting."""
+    """One fitted classifier per setting.
+
+    Args:
+        fitted: The classifier of each setting.
+        labels: The number of labels.
+    """
 
     def __init__(self, fitted: dict[Setting, Fitted], labels: int) -> None:
         self.fitted = fitted
         self._labels = labels
 
     def log_probabilities(self, setting: Setting, prompts: Sequence[str]) -> Array:
-        """Of each label, ``[N, labels]``."""
+        """The log-probability of each label after each of N prompts, ``[N, labels]``."""
         model = self.fitted[setting]
         return _log_probabilities(
             model.regression, model.features.transform(prompts), self._labels, model.rows
         )
 
     def hyperparameters(self, names: dict[Setting, str]) -> dict[str, Any]:
-        """What was set and what was chosen; ``names`` are the settings' tasks."""
+        """The hyperparameters for the results; C is the one that validation rows chose.
+
+        Args:
+            names: The name of each setting's task.
+        """
         return {
             "word_ngrams": "-".join(map(str, WORDS)),
             "character_ngrams": "-".join(map(str, CHARACTERS)),
@@ -70,13 +81,13 @@ class Tfidf:
 
 
 def fit(rows: Rows, labels: int) -> Tfidf:
-    """Fit every setting to its train rows; validation rows choose the strength of the penalty.
+    """Fit one classifier per setting; validation rows choose the strength of its penalty.
 
     Args:
-        rows: What to learn from.
-        labels: How many there are.
+        rows: Train and validation rows.
+        labels: The number of labels.
     """
-    # Threads wait for each other longer than they work on matrices this small.
+    # On matrices this small, several threads wait for each other longer than they compute.
     with threadpool_limits(1):
         fitted = {
             setting: _fit(examples, rows.validation[setting], labels)
@@ -100,15 +111,15 @@ def _features() -> FeatureUnion:
 
 def _fit(train: Examples, validation: Examples, labels: int) -> Fitted:
     features = _features()
-    seen = features.fit_transform(train.prompts)
-    held_out = features.transform(validation.prompts)
-    right = np.array(validation.labels) - 1
+    train_weights = features.fit_transform(train.prompts)
+    validation_weights = features.transform(validation.prompts)
+    true_labels = np.array(validation.labels) - 1
     best: tuple[float, LogisticRegression] | None = None
     for strength in STRENGTHS:
         regression = LogisticRegression(C=strength, max_iter=2000)
-        regression.fit(seen, train.labels)
-        scores = _log_probabilities(regression, held_out, labels, len(train.labels))
-        loss = float(-scores[np.arange(len(right)), right].mean())
+        regression.fit(train_weights, train.labels)
+        scores = _log_probabilities(regression, validation_weights, labels, len(train.labels))
+        loss = float(-scores[np.arange(len(true_labels)), true_labels].mean())
         if best is None or loss < best[0]:
             best = loss, regression
     assert best is not None
@@ -118,15 +129,16 @@ def _fit(train: Examples, validation: Examples, labels: int) -> Fitted:
 def _log_probabilities(
     regression: LogisticRegression, weights: Any, labels: int, rows: int
 ) -> Array:
-    """scikit-learn's probabilities, with something left for labels without a train row.
+    """The regression's log-probabilities, smoothed for labels that have no train row.
 
-    Such a label gets 1 / (rows + labels), Laplace's rule of succession, and the others share
-    the rest: with 0 the log loss of a single test row would be infinite.
+    Such a label gets the probability 1 / (rows + labels), by Laplace's rule of succession, and
+    the other labels share the rest. With probability 0, a single test row of such a label would
+    make the log loss infinite.
     """
     known = regression.classes_ - 1
     probabilities = np.full((weights.shape[0], labels), 1 / (rows + labels))
-    left = 1 - (labels - len(known)) / (rows + labels)
-    probabilities[:, known] = left * regression.predict_proba(weights)
-    # A hopeless label's probability may underflow.
+    rest = 1 - (labels - len(known)) / (rows + labels)
+    probabilities[:, known] = rest * regression.predict_proba(weights)
+    # The probability of a very unlikely label may underflow to 0.
     logs: Array = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     return logs

@@ -1,4 +1,4 @@
-"""The rows that a baseline learns from: those of the ``label_only`` arm, never the test file."""
+"""The training rows of the baselines: those of the ``label_only`` arm, never test rows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Examples:
     """Rows of one setting.
 
     Attributes:
-        prompts: What a model reads, as the other arms read it.
-        labels: From 1.
+        prompts: The prompts, the same as in the arms.
+        labels: The labels' numbers, from 1.
     """
 
     prompts: list[str] = field(default_factory=list)
@@ -29,21 +29,21 @@ class Examples:
 
 @dataclass(frozen=True)
 class Rows:
-    """What there is to learn from and to choose by, by setting in the declared order."""
+    """Train and validation rows by setting, in the declared order."""
 
     train: dict[Setting, Examples]
     validation: dict[Setting, Examples]
 
 
 def tasks_of(folder: DataFolder, names: Sequence[str] | None) -> dict[str, Setting]:
-    """The settings of some tasks, by task in the declared order.
+    """The settings of some tasks, by task name, in the declared order.
 
     Args:
-        folder: The data.
-        names: Names of tasks; None for all that the data has.
+        folder: The data folder.
+        names: Names of tasks; None for all tasks of the data.
 
     Raises:
-        UserError: A task that the data does not have.
+        UserError: The data has no task of such a name.
     """
     declared = folder.declaration
     settings = folder.settings()
@@ -58,8 +58,8 @@ def read_rows(folder: DataFolder, settings: Sequence[Setting]) -> Rows:
     """Read the train and validation rows of some settings.
 
     Raises:
-        UserError: The folder has no ``label_only`` files, or a setting has no rows in one, or
-            rows of a single label to learn from.
+        UserError: The folder has no ``label_only`` files, a setting has no rows in one of them,
+            or all train rows of a setting have the same label.
     """
     train, validation = (_read(folder, name, settings) for name in (TRAIN, VALIDATION))
     for setting, examples in train.items():
@@ -67,8 +67,8 @@ def read_rows(folder: DataFolder, settings: Sequence[Setting]) -> Rows:
             (label,) = labels
             raise UserError(
                 f"all rows of {' '.join(setting)} have the label "
-                f"{folder.declaration.labels[label - 1]!r}, and a classifier needs two; leave "
-                "its task out with --tasks",
+                f"{folder.declaration.labels[label - 1]!r}, but a classifier needs at least two "
+                "labels; name the other tasks with --tasks",
                 path=folder.path / TRAIN,
             )
     return Rows(train, validation)
@@ -77,7 +77,7 @@ def read_rows(folder: DataFolder, settings: Sequence[Setting]) -> Rows:
 def _read(folder: DataFolder, name: str, settings: Sequence[Setting]) -> dict[Setting, Examples]:
     if name not in folder.manifest.files:
         raise UserError(
-            f"has no {name}, whose rows the baselines read; build the data with label_only "
+            f"lists no {name}, whose rows the baselines need; build the data with label_only "
             "among its --arms",
             path=folder.path / MANIFEST,
         )
@@ -89,7 +89,7 @@ def _read(folder: DataFolder, name: str, settings: Sequence[Setting]) -> dict[Se
     for setting in settings:
         if setting not in by_setting:
             raise UserError(
-                f"has no rows of {' '.join(setting)}; leave its task out with --tasks",
+                f"has no rows of {' '.join(setting)}; name the other tasks with --tasks",
                 path=folder.path / name,
             )
     return {setting: by_setting[setting] for setting in settings}

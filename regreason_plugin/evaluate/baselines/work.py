@@ -1,4 +1,4 @@
-"""What a method of `regreason baselines` is to do, in a process of its own."""
+"""The job of one method of `regreason baselines`, as it is passed to the method's process."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True)
 class Work:
-    """What one method is to do.
+    """The job of one method.
 
     Attributes:
-        method: Its name.
+        method: The method's name.
         data: The data folder.
-        out: Where results and ``cost.json`` go.
-        tasks: To score; None for all that the data has.
-        model: The base model; None of a method without one.
-        seed: Of a method with a random draw.
-        epochs: Of ``head``.
-        learning_rate: Of ``head``.
-        batch_size: Of ``head``.
-        include_path: A folder of more task files.
-        apply_chat_template: Prompts in the base model's chat template.
+        out: The folder for results and ``cost.json``.
+        tasks: Names of the tasks to score; None for all tasks of the data.
+        model: The base model, a folder or a Hub name; None for a method without one.
+        seed: The random seed; None for a method without randomness.
+        epochs: Training epochs of ``head``.
+        learning_rate: Learning rate of ``head``.
+        batch_size: Rows per batch of ``head``.
+        include_path: A folder of further task files.
+        apply_chat_template: Whether prompts are put into the base model's chat template.
     """
 
     method: str
@@ -39,10 +39,11 @@ class Work:
     apply_chat_template: bool = False
 
     def argument(self) -> str:
-        """For ``python -m regreason_plugin.evaluate.baselines``, as JSON."""
-        # (What only `head` goes by is no reason to do another method anew.)
-        of_head = {"epochs", "learning_rate", "batch_size"} if self.seed is None else set()
-        return WORK.dump_json(self, exclude=of_head, exclude_none=True).decode()
+        """The job as JSON: the argument of ``python -m regreason_plugin.evaluate.baselines``."""
+        # (A finished method runs again if its argument changes. Options of `head` must not
+        # cause that for other methods.)
+        head_only = {"epochs", "learning_rate", "batch_size"} if self.seed is None else set()
+        return WORK.dump_json(self, exclude=head_only, exclude_none=True).decode()
 
 
 WORK = TypeAdapter(Work)
