@@ -1,13 +1,13 @@
-"""Raters, their store and prompts; their scores become one label and one explanation.
+"""Raters score conversations; the scores and explanations become one label and one explanation.
 
-What `regreason annotate` goes through, in the order to read it:
+The steps of `regreason annotate`, in reading order:
 
 | step | modules |
 | --- | --- |
-| what is asked of whom | `config`, `prompts`, `questions`; rules: `rules`, `rule_features` |
-| the run: ask, merge, write | `run`; of a table with labels: `explain` |
-| each rater's calls | `lanes` (how many), `ask` (all of them), `client` (one), `answers` |
-| where answers are kept | `store`, `calls.sql`, `locks`, `full_disk` |
-| scores to a label | `scores`, `aggregate`, `dawid_skene`; `ratings_file`, `provenance` |
-| how good they are | `agreement`, `golden`, `label_leaks` |
+| raters and prompts | `config`, `prompts`, `questions`; rule raters: `rules`, `rule_features` |
+| the run: ask, merge, write | `run`; for a table that has labels already: `explain` |
+| calls to a rater | `lanes` (number of calls), `ask` (all calls), `client` (one call), `answers` |
+| the store of answers | `store`, `calls.sql`, `locks`, `full_disk` |
+| from scores to a label | `scores`, `aggregate`, `dawid_skene`; `ratings_file`, `provenance` |
+| quality of the ratings | `agreement`, `golden`, `label_leaks` |
 """

@@ -1,18 +1,18 @@
-"""Many scores and explanations of one conversation and axis become one of each.
+"""Aggregators: they make one score, label and explanation from all ratings of a row.
 
-Scores are first mapped linearly from 1..scale onto 1..5. Then, by name:
+A row is a conversation on one axis. Only usable ratings count (see `scores`). Scores are first
+mapped linearly from 1..scale to 1..5. Then each aggregator computes:
 
 | aggregator | score | label |
 | --- | --- | --- |
 | mean | the mean | the score, rounded half up |
-| median | the middle score, of an even number the mean of the middle two | the same |
-| trimmed_mean | the mean without the lowest and the highest fifth of the scores, each rounded \
-down to whole scores: of twelve 2 + 2, of fewer than five none, and then it is the mean | the same |
-| majority | the label | the label that most scores round to (half up); of equally frequent ones \
-that nearest the mean, of two equally near the higher |
-| dawid_skene | the mean of the label's posterior | its most probable label (`dawid_skene`) |
-
-A rating counts if it is usable (`scores`).
+| median | the middle score; the mean of the middle two if their number is even | the score, \
+rounded half up |
+| trimmed_mean | the mean without the lowest fifth and the highest fifth of the scores. A fifth is \
+rounded down to whole scores: 2 of twelve, none of fewer than five | the score, rounded half up |
+| majority | equal to the label | the label that most scores round to (half up); ties go to the \
+label nearest the mean, then to the higher one |
+| dawid_skene | the posterior mean of the label (see `dawid_skene`) | the most probable label |
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from regreason_plugin.annotate.scores import (
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.records import Rated, Rating
 
-# Cut from each end by trimmed_mean: one score in so many.
+# trimmed_mean removes this fraction of the scores from each end: one in TRIMMED_OF.
 TRIMMED_OF = 5
 
 
@@ -40,23 +40,23 @@ TRIMMED_OF = 5
 
 
 def mean(scores: Sequence[float]) -> float:
-    """The mean, to nine decimals, so that thirds that make a half are a half."""
+    """The mean, rounded to nine decimals so that a half made of thirds is exactly a half."""
     return round(math.fsum(scores) / len(scores), 9)
 
 
 def median(scores: Sequence[float]) -> float:
-    """The middle score; of an even number, the mean of the middle two."""
+    """The middle score; the mean of the middle two if the number of scores is even."""
     return round(statistics.median(scores), 9)
 
 
 def trimmed_mean(scores: Sequence[float]) -> float:
-    """The mean without the lowest and the highest fifth, each rounded down."""
+    """The mean without the lowest fifth and the highest fifth, each rounded down."""
     cut = len(scores) // TRIMMED_OF
     return mean(sorted(scores)[cut : len(scores) - cut])
 
 
 def majority(scores: Sequence[float]) -> float:
-    """The most frequent label; of several that nearest the mean, then the higher."""
+    """The most frequent label; ties go to the label nearest the mean, then to the higher one."""
     counts = Counter(map(round_half_up, scores))
     centre = mean(scores)
     return max(counts, key=lambda label: (counts[label], -round(abs(label - centre), 9), label))
@@ -80,20 +80,21 @@ def aggregate_rows(
     minimum: int = 1,
     dropped: Counter[str] | None = None,
 ) -> Iterator[Rating]:
-    """Give rows their label, their score and their explanation, in their order.
+    """Add label, score and explanation to rows; the rows keep their order.
 
-    The explanation is the merged one where there is one, else the one whose score is nearest
-    the label; of several equally near, that of the rater and prompt whose names come first in the
-    alphabet. A row with fewer than ``minimum`` usable ratings is dropped.
+    The explanation is the merged one if there is one, otherwise the explanation whose score is
+    nearest the label. Ties go to the rater and prompt whose names come first alphabetically. A row
+    with fewer than ``minimum`` usable ratings is dropped.
 
     Args:
-        rows: Gives the rows; called twice for ``dawid_skene``, which needs all scores first.
-        by: One of `AGGREGATORS`.
-        minimum: Usable ratings a row needs, 1 or more.
-        dropped: Counts the dropped rows by reason.
+        rows: Returns a new iterator over the rows; called twice for ``dawid_skene``, which needs
+            all scores first.
+        by: The aggregator, one of `AGGREGATORS`.
+        minimum: Number of usable ratings that a row needs, at least 1.
+        dropped: Receives the number of dropped rows by reason.
 
     Raises:
-        UserError: There is no such aggregator, or it needs a package that is missing.
+        UserError: The aggregator is unknown, or needs a package that is not installed.
     """
     if by not in AGGREGATORS:
         raise UserError(f"unknown aggregator {by!r}; {nearest(by, list(AGGREGATORS))}")
@@ -130,7 +131,7 @@ def _labelled(
 
 
 def too_few(minimum: int) -> str:
-    """Why a row is dropped."""
+    """The reason for dropping a row, as it is counted."""
     return "no usable rating" if minimum <= 1 else f"fewer than {minimum} usable ratings"
 
 

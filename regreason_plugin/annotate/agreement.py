@@ -1,11 +1,11 @@
-"""How far raters agree: Krippendorff's alpha, and each one held against all others.
+"""Agreement among raters: Krippendorff's alpha, and each rater compared with all others.
 
-Alpha is ordinal (K. Krippendorff, Content Analysis, chapter on reliability), over the five
-labels, to which the rescaled scores are rounded half up: a level must mean the same to every
-coder. Of a scale of 1 to 4 the scores are then the levels 1, 2, 4, 5. Left unrounded, such a
-coder could only ever agree with one of a scale of 1 to 5 at the ends, and alpha would measure
-the scales. Yet the level 3 is out of its reach, so mixed scales keep alpha below 1 for the best
-of raters.
+Alpha is ordinal (K. Krippendorff, Content Analysis, chapter on reliability). It is computed over
+the five labels: every score is rescaled to 1 to 5 and rounded half up, so that a level means the
+same to every coder. Scores on a scale of 1 to 4 become the levels 1, 2, 4 and 5. Without
+rounding, a coder on that scale could agree with a coder on a scale of 1 to 5 only at the two
+ends, and alpha would measure the difference between the scales. With rounding, a coder on 1 to 4
+still never gives level 3, so alpha stays below 1 on mixed scales even for perfect raters.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Alpha:
     """Alpha among some coders.
 
     Attributes:
-        among: Which, in words.
-        coders: How many.
-        by_axis: By axis, and under ``all`` over all of them; None where it is not defined: no
-            row with two scores, or all scores the same.
+        among: Description of the coders, in words.
+        coders: Number of coders.
+        by_axis: Alpha by axis, and under ``all`` over all axes together. None where alpha is
+            undefined: no row has two scores, or all scores are equal.
     """
 
     among: str
@@ -49,15 +49,18 @@ class Alpha:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """One rater and prompt against the mean of all other scores of the same row.
+    """One coder's scores compared with the mean of all other scores of the same row.
 
     Attributes:
         coder: The rater and its prompt.
-        rows: With its score and another.
-        bias: Mean of its score less the others' mean; above 0 it is milder than they are.
-        mae: Mean of that difference's size, in labels.
-        exact: Share of rows where both round to the same label.
-        qwk: Cohen's kappa with quadratic weights of the two labels; None where one is constant.
+        rows: Number of rows that have this coder's score and at least one other score.
+        bias: Mean of (this coder's score - the others' mean), in labels; positive if this coder
+            scores higher than the others.
+        mae: Mean absolute difference between this coder's score and the others' mean, in labels.
+        exact: Share of rows in which the coder's score and the others' mean round to the same
+            label.
+        qwk: Cohen's kappa with quadratic weights between the two rounded labels; None where
+            either of them is constant.
     """
 
     coder: Coder
@@ -70,7 +73,13 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Among the raters of a ratings file; rows are conversations x axes."""
+    """Agreement among the raters of a ratings file.
+
+    Attributes:
+        rows: Number of conversations x axes.
+        alphas: Alpha among all coders, among the raters' means, and among each rater's prompts.
+        left_out: One comparison per coder.
+    """
 
     rows: int
     alphas: list[Alpha]
@@ -78,7 +87,7 @@ class Agreement:
 
 
 def agreement(table: ScoreTable) -> Agreement:
-    """Compute all of it; the same numbers in whatever order the rows came."""
+    """Compute the agreement among all coders of a table; the order of its rows does not matter."""
     coders = table.coders
     parts = {
         axis: table.matrix(setting for setting in table.settings if setting[1] == axis)
@@ -110,16 +119,16 @@ def _alpha(among: str, parts: dict[str, Floats]) -> Alpha:
 
 
 def krippendorff_alpha(scores: Floats) -> float | None:
-    """Ordinal alpha over the five labels.
+    """Ordinal alpha over the five labels; None where alpha is undefined.
 
     Args:
-        scores: [rows, coders] on 1 to 5, NaN where there is none.
+        scores: [rows, coders], scores from 1 to 5, NaN where a score is missing.
     """
     counts = (to_labels(scores)[:, :, None] == LEVELS).sum(axis=1)
     counts = counts[counts.sum(axis=1) >= 2]
     if np.count_nonzero(counts.sum(axis=0)) < 2:
         return None
-    # (Data without raters' scores is built without the package.)
+    # Imported here because `build` does not need the package for data without raters' scores.
     from krippendorff import alpha
 
     value = alpha(value_counts=counts, value_domain=LEVELS, level_of_measurement="ordinal")
@@ -127,13 +136,13 @@ def krippendorff_alpha(scores: Floats) -> float | None:
 
 
 def quadratic_kappa(labels: Ints, others: Ints) -> float | None:
-    """Cohen's kappa with quadratic weights; None where either is constant."""
+    """Cohen's kappa with quadratic weights; None where either list of labels is constant."""
     if len(np.unique(labels)) < 2 or len(np.unique(others)) < 2:
         return None
     levels = len(LEVELS)
-    places = (labels - LOWEST) * levels + (others - LOWEST)
-    seen = np.bincount(places, minlength=levels**2).reshape(levels, levels)
-    return float(qwk_of_tables(seen.astype(np.float64)))
+    cells = (labels - LOWEST) * levels + (others - LOWEST)
+    counts = np.bincount(cells, minlength=levels**2).reshape(levels, levels)
+    return float(qwk_of_tables(counts.astype(np.float64)))
 
 
 def _left_out(coder: Coder, number: int, scores: Floats) -> LeftOut | None:
@@ -156,7 +165,7 @@ def _left_out(coder: Coder, number: int, scores: Floats) -> LeftOut | None:
 
 
 def _mean(scores: Floats) -> Floats:
-    """Mean of each row's scores; NaN where it has none."""
+    """Mean of each row's scores; NaN for a row without scores."""
     known = ~np.isnan(scores)
     count = known.sum(axis=1)
     total = np.where(known, scores, 0.0).sum(axis=1)

@@ -1,7 +1,8 @@
-"""Reading a score and an explanation out of what a language model wrote.
+"""Reading a score and an explanation from a language model's answer.
 
-Asked for a JSON object, a server that knows no JSON schema may still wrap it in a code fence or
-in prose, or leave the braces out. What is plain is read; what could mean two things is not.
+A server that does not support JSON schemas may wrap the JSON object in a code fence or in prose, or
+omit the braces. Such answers are read if they have only one meaning; ambiguous answers are
+refused.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ import json
 import re
 from typing import Any, NamedTuple
 
-# A model that runs on is not worth a search through megabytes.
+# In characters. A model that never stops writing gives megabytes, which are not worth a search.
 LONGEST_ANSWER = 100_000
 LONGEST_EXPLANATION = 5_000
 
-# Around all of an answer; one in the middle of prose is found by its braces.
+# A code fence around the whole answer; an object inside prose is found by its braces instead.
 _FENCE = re.compile(r"\A```\w*\s|```\Z")
-# Bounded everywhere: a model that runs on writes a hundred thousand of anything.
+# Every repetition is bounded: a model that never stops writes the same character 100,000 times.
 _STATED = re.compile(
     r"""\b(?:score|rating)\b["'*]{0,4}(?:\s{0,9}(?:is|of|[:=]))?\s{0,9}["'*]{0,4}\s{0,9}"""
     r"(\d{1,9}(?:\.\d{1,9})?)(?:\s{0,9}(?:/|out\s{1,9}of)\s{0,9}(\d{1,9}))?"
-    # Not "3 or 4", not "3-4".
+    # Rejects "3 or 4" and "3-4".
     r"(?![\w.]{0,99}\d|\s{0,9}(?:-|\u2013|to|or|and)\s{0,9}\d)",
     re.IGNORECASE,
 )
@@ -34,27 +35,27 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")
 
 
 class Unreadable(Exception):  # noqa: N818 - an outcome, not an error of ours
-    """An answer that cannot be used; its text is the outcome's name in the store."""
+    """An answer that cannot be used; the exception's text is the call's state in the store."""
 
 
 class Answer(NamedTuple):
-    """What a rater said."""
+    """A rater's score and explanation."""
 
     score: int
     explanation: str
 
 
 def read_rating(text: str, scale: int) -> Answer:
-    """Read a rating.
+    """Read a score and an explanation.
 
     Args:
         text: The model's answer.
-        scale: The highest score that was asked for.
+        scale: The highest score of the scale.
 
     Raises:
-        Unreadable: Named for what is wrong: ``answer_too_long``, ``no_answer``, ``broken_json``,
-            ``score_missing``, ``score_not_a_number``, ``score_out_of_range``,
-            ``explanation_empty`` or ``explanation_too_long``.
+        Unreadable: The answer cannot be used. The exception's text is ``answer_too_long``,
+            ``no_answer``, ``broken_json``, ``score_missing``, ``score_not_a_number``,
+            ``score_out_of_range``, ``explanation_empty`` or ``explanation_too_long``.
     """
     answer = _object(text, "score")
     if answer is None:
@@ -64,10 +65,10 @@ def read_rating(text: str, scale: int) -> Answer:
 
 
 def read_explanation(text: str) -> str:
-    """Read an explanation that comes without a score.
+    """Read an explanation from an answer that has no score.
 
     Raises:
-        Unreadable: As `read_rating`, without the scores' names.
+        Unreadable: The answer cannot be used; see `read_rating`, without the names about scores.
     """
     answer = _object(text, "explanation")
     if answer is None:
@@ -78,7 +79,7 @@ def read_explanation(text: str) -> str:
 
 
 def cut_words(text: str, limit: int) -> tuple[str, bool]:
-    """Cut a text after so many words: behind its last whole sentence, or between words.
+    """Cut a text to at most ``limit`` words, after a whole sentence if there is one.
 
     Returns:
         The text, and whether it was cut.
@@ -92,7 +93,7 @@ def cut_words(text: str, limit: int) -> tuple[str, bool]:
 
 
 def _object(text: str, key: str) -> dict[str, Any] | None:
-    """The one JSON object with the key, wherever it stands."""
+    """The only JSON object with the key anywhere in the text; None if there is none."""
     if len(text) > LONGEST_ANSWER:
         raise Unreadable("answer_too_long")
     if not text.strip():
@@ -126,17 +127,16 @@ def _object(text: str, key: str) -> dict[str, Any] | None:
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise ValueError("a name stands there twice")
+        raise ValueError("the object has a name twice")
     return value
 
 
 def _stated(text: str) -> dict[str, Any]:
-    """``Score: 4`` in prose; the rest is the explanation."""
+    """Read ``Score: 4`` in prose; all lines without a score are the explanation."""
     stated = list(_STATED.finditer(text))
     scores = {match[1] + (f"/{match[2]}" if match[2] else "") for match in stated}
     if len(scores) != 1:
         raise Unreadable("broken_json")
-    # The explanation is what stands outside the line with the score.
     rest = [line for line in text.splitlines() if not _STATED.search(line)]
     return {"score": scores.pop(), "explanation": _LEAD.sub("", " ".join(rest).strip(" {}`"))}
 
@@ -156,7 +156,7 @@ def _score(value: Any, scale: int) -> int:
 
 
 def _explanation(value: Any) -> str:
-    # No store and no file takes a lone surrogate, which JSON can spell.
+    # JSON can spell a lone surrogate, which neither the store nor a UTF-8 file accepts.
     text = _LONE.sub("\ufffd", " ".join(value.split())) if isinstance(value, str) else ""
     if not text:
         raise Unreadable("explanation_empty")

@@ -1,8 +1,8 @@
-"""Asking language models everything that is not in the store yet.
+"""Making all calls to language models whose answers are not in the store yet.
 
-Each rater has a lane of its own, so that a slow server holds up no other: one task goes through
-the conversations and claims what is left of each, as many tasks as the rater's concurrency make
-the calls. Nothing is kept of a call once it is in the store, so memory does not grow with them.
+Each rater has its own lane, so that a slow server does not hold up the others. In a lane, one task
+goes through the conversations and claims the calls that are left; `concurrency` other tasks make
+them. A finished call is kept in the store only, so memory does not grow with the number of calls.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from regreason_plugin.annotate.questions import Question
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store
 from regreason_plugin.core.errors import UserError
 
-# An answer that cannot be read is asked for once more: servers are seldom wholly deterministic.
+# A call whose answer cannot be read is made once more: few servers are wholly deterministic.
 _READINGS = 2
-# A server that fails so often in a row is not there, or is not what the config says it is.
+# After this many failures in a row, the server is down or not the one that the config describes.
 _GIVE_UP_AFTER = 100
+# Seconds until the next check whether another process has finished its calls.
 _LOOK_AGAIN = 1.0
-# Of what a prompt becomes on the server: marks of turns around it.
+# Allowance for the tokens that the server's chat template adds to a prompt.
 _TEMPLATE_TOKENS = 64
 
 
@@ -33,16 +34,16 @@ def ask_all(
     """Make every call that is left.
 
     Args:
-        store: Where the answers go.
-        lanes: One a rater.
-        retry: Also make those again that failed in an earlier run.
-        budget: Make no call that could bring the store's whole cost above it.
+        store: The store for the answers.
+        lanes: One lane per rater.
+        retry: Repeat the calls that failed in an earlier run.
+        budget: Make no call that could raise the cost of the whole store above this amount.
 
     Returns:
-        How many calls the budget did not allow.
+        The number of calls that the budget did not allow.
 
     Raises:
-        UserError: A key is missing or refused, or a server does nothing but fail.
+        UserError: A key is missing or refused, or 100 calls in a row to a server have failed.
     """
     servers = [Server(lane.rater) for lane in lanes]
     return asyncio.run(_ask_all(store, lanes, servers, retry, budget))
@@ -84,11 +85,17 @@ class _LaneRun:
             self._rater.concurrency
         )
         self._failures = 0
-        # What has failed in this run, where failed calls are made again: not once more in it.
+        # The calls that have failed in this run, so that `retry` does not repeat them in it.
         self._failed: set[CallKey] = set()
 
     async def run(self) -> int:
-        """Pass after pass, until nothing is left that is not another process's or too dear."""
+        """Make passes over the questions until no call is left that the budget allows.
+
+        Calls that another process has claimed count as left: the lane waits for them to finish.
+
+        Returns:
+            The number of calls that the budget did not allow.
+        """
         while True:
             before = self._lane.tally.states.total()
             elsewhere, unaffordable = await self._pass()
@@ -96,7 +103,9 @@ class _LaneRun:
             if elsewhere:
                 await asyncio.sleep(_LOOK_AGAIN)
                 self._store.take_over()
-            elif not (unaffordable and made):  # what they could have cost at most may be free now
+            # After a pass that made calls, the budget may allow more: finished calls free the
+            # difference between their highest possible cost and their actual cost.
+            elif not (unaffordable and made):
                 self._lane.tally.ended = True
                 return unaffordable
 
@@ -104,7 +113,7 @@ class _LaneRun:
         workers = [asyncio.create_task(self._work()) for _ in range(self._rater.concurrency)]
         producer = asyncio.create_task(self._produce())
         try:
-            # The first to fail ends all of them.
+            # The first task that raises ends all of them.
             await asyncio.gather(producer, *workers)
         finally:
             await _cancel([producer, *workers])
@@ -124,14 +133,14 @@ class _LaneRun:
             for call in claimed.mine:
                 await self._queue.put((call, calls[call.key]))
             if not claimed.mine:
-                # A long way through what is done already must not hold up the others.
+                # Lets the other lanes run while this one skips many finished conversations.
                 await asyncio.sleep(0)
         for _ in range(self._rater.concurrency):
             await self._queue.put(None)
         return elsewhere, unaffordable
 
     def _worst(self, question: Question) -> float:
-        """The most a call can cost: no tokenizer makes more tokens than bytes of a text."""
+        """The highest possible cost of a call, as no tokenizer makes more tokens than bytes."""
         if self._budget is None or self._rater.price is None:
             return 0.0
         prompt = len(question.prompt().encode("utf-8")) + _TEMPLATE_TOKENS
@@ -180,8 +189,8 @@ class _LaneRun:
     def _check_count(self, outcome: Outcome) -> None:
         if self._budget is not None and outcome.state == OK and not outcome.prompt_tokens:
             raise UserError(
-                f"the server of rater {self._rater.name!r} does not say how many tokens an answer "
-                "took, so that no --budget can be kept; leave it out"
+                f"the server of rater {self._rater.name!r} does not report the number of tokens, "
+                "so the cost is unknown and --budget cannot be kept; run without --budget"
             )
 
     def _give_up_on(self, outcome: Outcome) -> None:
@@ -189,7 +198,7 @@ class _LaneRun:
         if self._failures >= _GIVE_UP_AFTER:
             raise UserError(
                 f"{self._failures} calls in a row to rater {self._rater.name!r} at "
-                f"{self._rater.base_url} came to nothing, the last with {outcome.state}"
-                f"{f' ({outcome.answer[:150]})' if outcome.answer else ''}; mend the server or "
-                "the config and run the same command with --retry-failed"
+                f"{self._rater.base_url} have failed, the last with {outcome.state}"
+                f"{f' ({outcome.answer[:150]})' if outcome.answer else ''}; correct the server or "
+                "the config, then run the same command with --retry-failed"
             )

@@ -1,7 +1,8 @@
-"""One call to a server that speaks the OpenAI protocol, and what can go wrong with it.
+"""One call to a server that speaks the OpenAI protocol, its retries and its faults.
 
-The `openai` client carries it; what is retried, how often, and what every fault is called in the
-store is decided here. The key is read from the environment and goes to the server alone.
+The `openai` client sends the request. This module decides which faults are retried and how often,
+and gives each fault its name in the store. The key is read from the environment and sent to the
+server only.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.core.errors import UserError
 
-# Too many requests are the server's way of saying "later", not a failure of the call.
+# Retries after status 429, counted apart from a rater's `retries`: 429 means "later", not that
+# the call has failed.
 _RATE_LIMITED_AT_MOST = 30
-# Seconds; doubled at every further attempt, up to the second one.
+# Seconds before the first retry, doubled at every retry up to the longest backoff.
 _FIRST_WAIT, _LONGEST_BACKOFF = 1.0, 60.0
+# Seconds that a call waits at most, even if the server asks for more.
 _LONGEST_WAIT = 300.0
-# So much of what a server said beside an answer is kept, in characters.
+# Characters that the store keeps of a server's error text.
 _KEPT = 300
-# Nobody's answer has more; more would not fit into the store.
+# A larger token count is a server's error, and would not fit into the store.
 _MOST_TOKENS = 2**40
 _KINDS = {
     400: "bad_request",
@@ -44,17 +47,20 @@ _KINDS = {
     429: "rate_limited",
     503: "unavailable",
 }
-# Asking the same again gives the same.
+# Not retried: the same request would fail again.
 _FINAL = {"bad_request", "forbidden", "not_found", "request_too_large"}
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server said.
+    """A server's reply.
 
     Attributes:
-        text: The message's content.
-        stop: None, or why it is no whole answer: ``truncated``, ``refused``.
+        text: The content of the message.
+        prompt_tokens: Number of prompt tokens, as the server counts them.
+        answer_tokens: Number of answer tokens, as the server counts them.
+        stop: The reason why the answer is incomplete, ``truncated`` or ``refused``; None for a
+            complete answer.
     """
 
     text: str
@@ -64,13 +70,13 @@ class Reply:
 
 
 class Fault(Exception):  # noqa: N818 - an outcome, not an error of ours
-    """A call without a reply.
+    """A call that got no reply.
 
     Attributes:
-        kind: Its name in the store.
-        server_text: The start of what the server said, without the key.
-        wait: Seconds that the server asked to wait, if it did.
-        attempts: How often it was tried.
+        kind: The fault's name in the store.
+        server_text: The start of the server's error text, with the key removed.
+        wait: Seconds that the server asks the client to wait; None if it names no time.
+        attempts: Number of attempts that were made.
     """
 
     attempts = 1
@@ -83,14 +89,14 @@ class Fault(Exception):  # noqa: N818 - an outcome, not an error of ours
 
 
 class _Transient(Fault):
-    """One that may be gone the next time."""
+    """A fault that may pass, so that the call is made again."""
 
 
 class Pace:
-    """How many calls may run at once: halved when a server asks for less, growing back slowly.
+    """Limits the calls that run at once: halved after status 429, then slowly raised again.
 
     Args:
-        most: The number it starts with and never exceeds.
+        most: The largest number of calls at once, which is also the first limit.
     """
 
     def __init__(self, most: int) -> None:
@@ -118,26 +124,26 @@ class Pace:
         self._freed.set()
 
     def slow_down(self, seconds: float) -> None:
-        """Start nothing for a while, and then half as much at once."""
+        """Start no call for some seconds, then allow half as many calls at once."""
         resume = asyncio.get_running_loop().time() + seconds
-        # Many calls are told at the same time; they are one piece of news.
+        # Many calls get a 429 at the same moment; together they halve the limit only once.
         if resume > self._resume + 0.5 * seconds:
             self._limit = max(1.0, self._limit / 2)
         self._resume = max(self._resume, resume)
 
     def speed_up(self) -> None:
-        """After a call that went well."""
+        """Raise the limit a little; called after a call that succeeded."""
         self._limit = min(float(self._most), self._limit + 1 / self._limit)
 
 
 class Server:
-    """A model behind an address, with a client of its own.
+    """A model behind an address, with its own client.
 
     Args:
-        rater: Its part of the config.
+        rater: The rater's section of the config.
 
     Raises:
-        UserError: The environment variable with the key is not set, or holds what no key can be.
+        UserError: The environment variable for the key is not set, or its value cannot be a key.
     """
 
     def __init__(self, rater: ServerRater) -> None:
@@ -146,46 +152,47 @@ class Server:
         self._key = os.environ.get(variable, "").strip() if variable else ""
         if variable and not self._key:
             raise UserError(
-                f"the environment variable {variable} is not set; it has to hold the key "
-                f"for {rater.base_url}",
+                f"the environment variable {variable} is not set; set it to the key for "
+                f"{rater.base_url}",
                 field="api_key_env",
             )
         if not re.fullmatch(r"[!-~]*", self._key):
             raise UserError(
-                f"the environment variable {variable} holds white space or letters outside "
-                "ASCII, which no key does; set it anew",
+                f"the value of the environment variable {variable} contains white space or "
+                "characters outside ASCII, so it cannot be a key; set it again",
                 field="api_key_env",
             )
         self.pace = Pace(rater.concurrency)
         self._client = openai.AsyncOpenAI(
             base_url=rater.base_url,
-            # Never the key that the client would find in OPENAI_API_KEY by itself: it may be
-            # another server's.
+            # Without a key here, the client would send OPENAI_API_KEY, which may belong to
+            # another server.
             api_key=self._key or "none",
             timeout=rater.timeout,
             max_retries=0,
             http_client=openai.DefaultAioHttpClient(timeout=rater.timeout),
         )
-        # Whatever else it has found in OPENAI_...: names of an account, headers, another key.
+        # The client also reads account names, headers and an admin key from OPENAI_... variables;
+        # they must not reach this server either.
         self._client.organization = self._client.project = self._client.admin_api_key = None
         self._client._custom_headers = {}
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the client's connections."""
         await self._client.close()
 
     async def ask(self, prompt: str, schema: dict[str, Any]) -> tuple[Reply, int]:
-        """Ask, and ask again while that may help.
+        """Send a prompt, and retry after faults that may pass.
 
         Args:
-            prompt: The whole question.
+            prompt: The whole prompt.
             schema: The JSON schema of the answer.
 
         Returns:
             The reply and the number of attempts.
 
         Raises:
-            Fault: With ``attempts`` set, when the last attempt has failed.
+            Fault: The last attempt has failed; ``attempts`` is set.
             UserError: The server refuses the key.
         """
         attempts = 0
@@ -223,7 +230,7 @@ class Server:
         return reply, attempts
 
     async def _once(self, prompt: str, schema: dict[str, Any]) -> Reply:
-        # In the body as they are: servers know more names than the client.
+        # Passed through in the body: servers accept more options than the client has arguments.
         options: dict[str, Any] = {"extra_body": self._rater.request_options()}
         if self._rater.structured == "json_schema":
             described = {"name": "answer", "strict": True, "schema": schema}
@@ -231,18 +238,19 @@ class Server:
         elif self._rater.structured == "json_object":
             options["response_format"] = {"type": "json_object"}
         try:
-            # Raw: a body that is no chat completion is a fault with a name, not a half-made object.
+            # The raw response, because the client would turn a body that is no chat completion
+            # into a half-filled object; `read_reply` names that fault.
             request = self._client.chat.completions.with_raw_response.create(
                 model=self._rater.model, messages=[{"role": "user", "content": prompt}], **options
             )
-            # The client's own limit is from one piece of an answer to the next.
+            # The client's own timeout restarts with every piece of an answer that arrives.
             raw = await asyncio.wait_for(request, self._rater.timeout)
         except openai.AuthenticationError:
             variable = self._rater.api_key_env
-            where = f"in {variable}" if variable else "(none: api_key_env is not set)"
+            where = f"the key in {variable}" if variable else "calls without a key (api_key_env)"
             raise UserError(
-                f"{self._rater.base_url} refuses the key {where} (401); set it and run the same "
-                "command again"
+                f"{self._rater.base_url} refuses {where} with status 401; set the key and run the "
+                "same command again"
             ) from None
         except openai.APIStatusError as error:
             raise self._status_fault(error) from None
@@ -256,7 +264,7 @@ class Server:
         except Fault as fault:
             fault.server_text = self._without_key(fault.server_text)[:_KEPT]
             raise
-        # Words that stand for a key where none is needed may stand in an answer, too.
+        # A shorter "key" is a placeholder for a server without keys; an answer may contain it.
         return reply if len(self._key) < 8 else replace(reply, text=self._without_key(reply.text))
 
     def _without_key(self, text: str) -> str:
@@ -274,8 +282,12 @@ class Server:
 
 
 def read_reply(content_type: str, body: bytes) -> Reply:
-    """What a server's answer holds, or the fault it is."""
-    # Long enough that a key in what is kept of it is whole.
+    """Read the reply out of a response's body.
+
+    Raises:
+        Fault: The body is no chat completion.
+    """
+    # Cut only here, not at `_KEPT`, so that a key inside the kept part is whole and is removed.
     body_text = body[:20_000].decode("utf-8", "replace")
     if "json" not in content_type.lower():
         raise _Transient("wrong_content_type", body_text)
@@ -308,8 +320,8 @@ def _connection_kind(error: openai.APIConnectionError) -> str:
     while cause is not None:
         causes.append(cause)
         cause = cause.__cause__ or cause.__context__
-    # The transports wrap each other's errors, and call some by a wrong name: a refused or a lost
-    # connection comes out as a timeout. aiohttp's own is the one to believe.
+    # The transports wrap each other's errors and rename some of them: a refused or lost connection
+    # is reported as a timeout. The error of aiohttp itself is the reliable one.
     if any(isinstance(one, aiohttp.ClientConnectorError) for one in causes):
         return "unreachable"
     if any(isinstance(one, asyncio.TimeoutError | TimeoutError) for one in causes):
@@ -318,7 +330,7 @@ def _connection_kind(error: openai.APIConnectionError) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds, from a number or a date."""
+    """Seconds to wait, from a Retry-After header that holds a number or a date."""
     if value is None:
         return None
     try:
@@ -328,5 +340,5 @@ def _retry_after(value: str | None) -> float | None:
             seconds = (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds()
         except (ValueError, TypeError):
             return None
-    # Not a number, as "nan" is one to Python, is no wait.
+    # max(0.0, nan) is 0.0, so a header of "nan" means no wait.
     return min(max(0.0, seconds), _LONGEST_WAIT)

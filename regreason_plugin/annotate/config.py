@@ -1,6 +1,6 @@
-"""The files that `regreason annotate` and `regreason explain` read.
+"""The config files of `regreason annotate` and `regreason explain`.
 
-`regreason fetch prompts` copies one of each with every key explained.
+`regreason fetch prompts` copies a template of each, with every key explained.
 """
 
 from __future__ import annotations
@@ -31,13 +31,18 @@ class _Part(BaseModel):
 
 
 class Price(_Part):
-    """Of a million tokens, in any one currency."""
+    """The price of a million tokens, in any currency that is the same for all raters.
+
+    Attributes:
+        prompt: Price of a million prompt tokens.
+        answer: Price of a million answer tokens.
+    """
 
     prompt: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     answer: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
     def of(self, prompt_tokens: int, answer_tokens: int) -> float:
-        """What so many tokens cost."""
+        """The cost of some prompt tokens and answer tokens."""
         return (self.prompt * prompt_tokens + self.answer * answer_tokens) / 1e6
 
 
@@ -45,19 +50,20 @@ class ServerRater(_Part):
     """A language model behind an address.
 
     Attributes:
-        name: Stands in every file beside the score.
-        model: As the server knows it.
-        base_url: Of a server that speaks the OpenAI protocol, up to ``/v1``.
-        api_key_env: The environment variable with its key; none for a server without keys.
-        prompts: Which of the prompts it is asked with; every one is a score of its own.
-        temperature: 0 for the likeliest answer.
-        max_tokens: The longest answer.
-        sampling: What else is passed on with every request, such as ``seed`` or ``top_p``.
-        structured: How the server is told to answer with JSON.
-        concurrency: Calls at once.
-        timeout: Seconds until a call is given up.
-        retries: Further attempts after a fault that may pass.
-        price: Of a million tokens, in any one currency.
+        name: The rater's name in all files.
+        model: The model's name on the server.
+        base_url: Address of a server that speaks the OpenAI protocol, up to ``/v1``.
+        api_key_env: Name of the environment variable that holds the key; None for a server
+            without keys.
+        prompts: The prompt styles to ask with; each style gives one score.
+        temperature: Sampling temperature; 0 takes the most probable answer.
+        max_tokens: Maximum length of an answer, in tokens.
+        sampling: Further options of every request, such as ``seed`` or ``top_p``.
+        structured: How the request asks the server for JSON.
+        concurrency: Maximum number of calls at once.
+        timeout: Seconds after which a call fails.
+        retries: Maximum number of retries after a fault that may pass.
+        price: Price of a million tokens; None if unknown.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -69,7 +75,7 @@ class ServerRater(_Part):
     max_tokens: Annotated[int, Field(ge=1)] = 300
     sampling: dict[str, float | int] = Field(default_factory=dict)
     structured: Structured = "json_schema"
-    # More connections the client does not open.
+    # The client opens at most 1000 connections.
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
     timeout: Annotated[float, Field(gt=0)] = 120.0
     retries: Annotated[int, Field(ge=0)] = 4
@@ -79,14 +85,14 @@ class ServerRater(_Part):
     @classmethod
     def _is_no_rule(cls, name: str) -> str:
         if name.startswith("rules-"):
-            raise ValueError("names that start with rules- are those of the built-in rules")
+            raise ValueError("names that start with rules- are reserved for the built-in rules")
         return name
 
     @field_validator("prompts")
     @classmethod
     def _are_different(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(prompts)) < len(prompts):
-            raise ValueError("has a prompt twice; each is a score of its own")
+            raise ValueError("lists a prompt twice; list each prompt once, as each gives one score")
         return prompts
 
     @field_validator("base_url")
@@ -94,17 +100,20 @@ class ServerRater(_Part):
     def _is_address(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("is no address such as http://localhost:8000/v1")
+            raise ValueError("is not an address such as http://localhost:8000/v1")
         if parts.username or parts.password or parts.query:
-            raise ValueError("holds a user, a password or a query; keys come from api_key_env")
+            raise ValueError(
+                "contains a user name, a password or a query; remove it and name the key's "
+                "environment variable in api_key_env"
+            )
         return url.rstrip("/")
 
     @field_validator("api_key_env")
     @classmethod
     def _is_variable(cls, name: str | None) -> str | None:
-        # Whoever writes the key itself here must not find it in an error message.
+        # The message must not repeat the value: somebody may have written the key itself here.
         if name is not None and not _VARIABLE.fullmatch(name):
-            raise ValueError("is no name of an environment variable, such as OPENAI_API_KEY")
+            raise ValueError("is not the name of an environment variable, such as OPENAI_API_KEY")
         return name
 
     @field_validator("sampling")
@@ -112,25 +121,27 @@ class ServerRater(_Part):
     def _says_nothing_twice(cls, sampling: dict[str, float | int]) -> dict[str, float | int]:
         for key in ("model", "temperature", "max_tokens"):
             if key in sampling:
-                raise ValueError(f"{key} is a key of the rater itself")
+                raise ValueError(f"{key} does not belong here; it is a key of the rater itself")
         for key in ("n", "stream", "messages", "response_format"):
             if key in sampling:
-                raise ValueError(f"{key} is not for samplings: a call has one answer, in one piece")
+                raise ValueError(
+                    f"{key} cannot be set: a call has one message and one answer, in one piece"
+                )
         return sampling
 
     def request_options(self) -> dict[str, float | int]:
-        """What decides an answer beside the prompt, sent with every request."""
+        """The options of every request that determine an answer besides model and prompt."""
         options = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         return dict(sorted({**options, **self.sampling}.items()))
 
 
 class MergeConfig(_Part):
-    """How the explanations of all raters become one.
+    """How a rater merges the explanations of all raters into one.
 
     Attributes:
-        rater: Whose model writes it.
-        max_words: The longest explanation; a longer one is cut, at the end of a sentence if
-            there is one.
+        rater: Name of the rater that writes the merged explanation.
+        max_words: Maximum length of the merged explanation, in words; a longer one is cut, at the
+            end of a sentence if possible.
     """
 
     rater: str
@@ -138,31 +149,35 @@ class MergeConfig(_Part):
 
 
 def _rater(value: Any) -> Any:
-    """A rule's name, or what describes a server; told apart here for one clear error."""
+    """The name of a rule, or the description of a server.
+
+    Pydantic would report an error for each of the two types; here the user gets a single one.
+    """
     if not isinstance(value, str):
         return ServerRater.model_validate(value)
     known = [rater.name for rater in RULE_RATERS]
     if value not in known:
         raise ValueError(
-            f"unknown rater {value!r}; {nearest(value, known)}; a language model needs the keys "
-            "name, model and base_url"
+            f"unknown rater {value!r}; {nearest(value, known)}; a rater that is a language model "
+            "needs the keys name, model and base_url"
         )
     return value
 
 
 class AnnotateConfig(_Part):
-    """What to rate, by whom, and where to write it; paths as seen from where it is run.
+    """The config of `regreason annotate`; its paths are relative to the working folder.
 
     Attributes:
-        conversations: Files of one conversation a line.
-        out: The ratings, one a conversation and axis.
-        raters: Names of built-in rules, or servers.
-        store: The store of calls; by default beside ``out``.
-        prompts: A folder of prompts to use in place of the package's.
-        aggregate: How many scores become one (`aggregate.AGGREGATORS`).
-        minimum: Usable scores that a conversation needs on an axis; by default half of those
-            that were asked for, rounded up.
-        merge: How explanations become one; by default the one nearest the label is taken.
+        conversations: Files with one conversation per line.
+        out: The ratings file to write, one rating per conversation and axis.
+        raters: Names of built-in rules, or descriptions of servers.
+        store: The store of calls; by default a file beside ``out``.
+        prompts: A folder of prompts that replaces the package's.
+        aggregate: The aggregator that makes one score of many, one of `aggregate.AGGREGATORS`.
+        minimum: Number of usable scores that a conversation needs on an axis; by default half of
+            the scores that were asked for, rounded up.
+        merge: How explanations are merged; by default the explanation whose score is nearest the
+            label is taken.
     """
 
     conversations: list[Path] = Field(min_length=1)
@@ -178,12 +193,12 @@ class AnnotateConfig(_Part):
 
     @property
     def servers(self) -> list[ServerRater]:
-        """The raters that are asked over a network."""
+        """The raters that are language models behind servers."""
         return [rater for rater in self.raters if isinstance(rater, ServerRater)]
 
     @property
     def scores_asked(self) -> int:
-        """How many scores a conversation is to get on an axis."""
+        """Number of scores that are asked for, per conversation and axis."""
         return sum(
             len(rater.prompts) if isinstance(rater, ServerRater) else len(PROMPTS)
             for rater in self.raters
@@ -191,33 +206,34 @@ class AnnotateConfig(_Part):
 
     @property
     def scores_needed(self) -> int:
-        """How many of them have to be usable."""
+        """Number of usable scores that a conversation needs on an axis."""
         return self.minimum or math.ceil(self.scores_asked / 2)
 
     @property
     def store_path(self) -> Path:
-        """Where the store is."""
+        """Path of the store."""
         return self.store or _beside(self.out)
 
 
 def _explainer(value: Any) -> Any:
     if isinstance(value, str):
         raise ValueError(
-            f"{value!r} cannot explain a label; a language model needs the keys name, model and "
-            "base_url"
+            f"{value!r} cannot explain a label, only a language model can; describe one with the "
+            "keys name, model and base_url"
         )
     return value
 
 
 class ExplainConfig(_Part):
-    """Who explains the labels of a table; paths as seen from where it is run.
+    """The config of `regreason explain`; its paths are relative to the working folder.
 
     Attributes:
-        raters: Asked in this order: each only for rows that all before it have failed on.
-        store: The store of calls; by default beside the file that is written.
-        prompts: A folder with an ``explain.txt`` to use in place of the package's.
-        max_words: The longest explanation; a longer one is cut, at the end of a sentence if
-            there is one.
+        raters: The raters, in the order in which they are asked: each is asked only about the rows
+            on which all earlier raters have failed.
+        store: The store of calls; by default a file beside the table that is written.
+        prompts: A folder with an ``explain.txt`` that replaces the package's.
+        max_words: Maximum length of an explanation, in words; a longer one is cut, at the end of a
+            sentence if possible.
     """
 
     raters: list[Annotated[ServerRater, BeforeValidator(_explainer)]] = Field(min_length=1)
@@ -226,10 +242,10 @@ class ExplainConfig(_Part):
     max_words: Annotated[int, Field(ge=5)] = 60
 
     def store_path(self, out: Path) -> Path:
-        """Where the store is.
+        """Path of the store.
 
         Args:
-            out: The file that is written.
+            out: The table that `regreason explain` writes.
         """
         return self.store or _beside(out)
 
@@ -242,7 +258,7 @@ def read_config(path: Path) -> AnnotateConfig:
     """Read and check the config of `regreason annotate`.
 
     Raises:
-        UserError: It is not there, no YAML mapping, or a key or rater is unknown.
+        UserError: The file is missing or not a YAML mapping, or a key or its value is wrong.
     """
     config = _read(AnnotateConfig, path, "the keys conversations and out")
     _check(config, path)
@@ -253,7 +269,7 @@ def read_explain_config(path: Path) -> ExplainConfig:
     """Read and check the config of `regreason explain`.
 
     Raises:
-        UserError: As `read_config`.
+        UserError: See `read_config`.
     """
     config = _read(ExplainConfig, path, "the key raters")
     _check_names([rater.name for rater in config.raters], path)
@@ -263,7 +279,7 @@ def read_explain_config(path: Path) -> ExplainConfig:
 def _read(model: type[Model], path: Path, needed: str) -> Model:
     file = read_yaml(path)
     if not isinstance(file.value, dict):
-        raise UserError(f"is no mapping; it needs {needed}", path=path)
+        raise UserError(f"is not a YAML mapping; write a mapping with {needed}", path=path)
     return validate(model, file.value, path, file.line)
 
 
@@ -271,7 +287,7 @@ def _check_names(names: list[str], path: Path) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UserError(
-                f"{name!r} is there twice; raters need names of their own",
+                f"two raters are named {name!r}; give each rater a different name",
                 path=path,
                 field="raters",
             )
@@ -284,8 +300,8 @@ def _check(config: AnnotateConfig, path: Path) -> None:
     unruled = [axis for axis in AXES if axis not in RULED_AXES]
     if unruled and len(config.servers) < len(config.raters):
         raise UserError(
-            f"the built-in rules have no rule for {', '.join(unruled)}; name raters behind a "
-            "server, or write the rule in regreason_plugin/annotate/rules.py",
+            f"the built-in rules cannot rate the axis {', '.join(unruled)}; use only raters behind "
+            "a server, or add a rule to regreason_plugin/annotate/rules.py",
             path=path,
             field="raters",
         )
@@ -299,15 +315,16 @@ def _check(config: AnnotateConfig, path: Path) -> None:
     servers = [server.name for server in config.servers]
     if config.merge and config.merge.rater not in servers:
         raise UserError(
-            f"{config.merge.rater!r} is none of the raters behind a server"
-            f" ({', '.join(servers) or 'there are none'}); rules cannot merge explanations",
+            f"{config.merge.rater!r} is not one of the raters behind a server "
+            f"({', '.join(servers) or 'there are none'}); only those can merge explanations",
             path=path,
             field="merge.rater",
         )
     asked = config.scores_asked
     if config.minimum is not None and config.minimum > asked:
         raise UserError(
-            f"a conversation has {asked} scores on an axis, never {config.minimum}",
+            f"a conversation gets {asked} scores on an axis, so it can never have "
+            f"{config.minimum}; lower minimum",
             path=path,
             field="minimum",
         )

@@ -1,9 +1,9 @@
-"""Labels by Dawid and Skene's model: every coder has its own matrix of errors.
+"""Labels by the model of Dawid and Skene, in which every coder has its own confusion matrix.
 
 A. P. Dawid, A. M. Skene: Maximum likelihood estimation of observer error-rates using the EM
-algorithm, Applied Statistics 28 (1979), as crowd-kit has it. One model a setting (dataset x
-axis), since a rater need not err alike on all of them. The classes are the labels that occur,
-the scores rounded half up to them; a coder is a rater with a prompt.
+algorithm, Applied Statistics 28 (1979); the implementation is crowd-kit's. One model is fitted
+per setting (dataset x axis), because a rater may err differently on each. A coder is a rater with
+a prompt. Scores are rounded half up to labels, and the classes are the labels that occur.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ import numpy as np
 from regreason_plugin.annotate.scores import Floats, ScoreTable, Setting, to_labels
 from regreason_plugin.core.errors import UserError
 
-# EM ends when the evidence per score gains less than this, or after so many rounds.
+# EM ends when the log-likelihood per score gains less than TOLERANCE, or after ROUNDS rounds.
 TOLERANCE, ROUNDS = 1e-7, 500
 
 
 def is_installed() -> bool:
-    """Whether crowd-kit is there."""
+    """Return whether crowd-kit is installed."""
     return find_spec("crowdkit") is not None
 
 
 def check_installed() -> None:
-    """Refuse to begin without crowd-kit.
+    """Refuse to aggregate if crowd-kit is not installed.
 
     Raises:
-        UserError: It is not installed.
+        UserError: crowd-kit is not installed.
     """
     if not is_installed():
         raise UserError(
-            "dawid_skene needs crowd-kit; `pip install 'regreason[annotate]'`, or take another "
-            "aggregator"
+            "the aggregator dawid_skene needs the package crowd-kit; run "
+            "`pip install 'regreason[annotate]'` or choose another aggregator"
         )
 
 
 def dawid_skene(table: ScoreTable) -> dict[Setting, dict[str, tuple[float, int]]]:
-    """The posterior's mean and most probable label of every row.
+    """Score and label of every row: the posterior's mean and its most probable label.
 
-    Of labels equally probable, that nearest the posterior's mean is taken, then the higher.
+    If several labels are equally probable, the label nearest the posterior's mean is chosen; of
+    two that are equally near, the higher one.
 
     Returns:
         (score, label) by setting and id.
@@ -57,11 +58,11 @@ def dawid_skene(table: ScoreTable) -> dict[Setting, dict[str, tuple[float, int]]
 
 
 def _posterior(scores: Floats) -> tuple[Floats, Floats]:
-    """[rows, labels that occur], and those labels."""
+    """The posterior as [rows, labels that occur], and the labels that occur."""
     import pandas as pd
     from crowdkit.aggregation import DawidSkene
 
-    # By row, then by coder: the sums of EM are then taken in one order, to the last bit.
+    # Sorted by row, then by coder: EM adds in this order, so the sums are equal to the last bit.
     rows, coders = np.nonzero(~np.isnan(scores))
     data = pd.DataFrame(
         {"task": rows, "worker": coders, "label": scores[rows, coders].astype(np.int64)}
@@ -69,7 +70,7 @@ def _posterior(scores: Floats) -> tuple[Floats, Floats]:
     model = DawidSkene(n_iter=ROUNDS, tol=TOLERANCE).fit_predict_proba(data)
     posterior = model.sort_index().sort_index(axis=1)
     probabilities = posterior.to_numpy(dtype=float)
-    # crowd-kit lifts each probability to 1e-10 at least, so that a row's sum exceeds 1.
+    # crowd-kit raises each probability to at least 1e-10, so the sum of a row exceeds 1.
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     return probabilities, posterior.columns.to_numpy(dtype=float)
 

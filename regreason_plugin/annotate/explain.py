@@ -1,6 +1,6 @@
-"""Explanations for the rows of a labelled table, written by language models for the given label.
+"""`regreason explain`: language models explain why each row of a table has its label.
 
-The questions, the store and the loop are those of `regreason annotate`; only the prompt differs.
+Questions, store and calls work as in `regreason annotate`; only the prompt differs.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from regreason_plugin.data.labelled_table import TableRow, read_labelled
 
 @dataclass
 class Explained:
-    """What came of it.
+    """The result of `explain`, as numbers of rows.
 
     Attributes:
-        rows: How many were written; none where the budget ended it.
-        given: Rows whose explanation stood in the table already, and stays.
-        by: Rows explained now or before, by the rater whose explanation was taken.
-        failed: Rows without an explanation, by what went wrong with the last rater.
-        cut: Explanations cut to the longest that was asked for.
-        leaking: Explanations that name a label.
-        own_label: Of those, the ones that name their row's.
-        unaffordable: Calls that the budget did not allow.
-        cost: Of all calls in the store; none without prices.
+        rows: Rows written; 0 if the budget ended the run.
+        given: Rows that had an explanation in the table and keep it.
+        by: Rows explained in this run or before, by the rater that wrote the explanation.
+        failed: Rows without an explanation, by the state of the last rater's call.
+        cut: Rows whose explanation was cut to ``max_words``.
+        leaking: Rows whose explanation names a label.
+        own_label: Rows whose explanation names the row's own label.
+        unaffordable: Number of calls that the budget did not allow.
+        cost: Cost of all calls in the store, in the prices' currency; None without prices.
     """
 
     rows: int = 0
@@ -71,24 +71,24 @@ def explain(
     retry: bool = False,
     budget: float | None = None,
 ) -> Explained:
-    """Ask why each row has its label, and write the rows with their explanations.
+    """Ask raters why each row has its label, and write the rows with their explanations.
 
-    It may be stopped in any way at any time and run again: nothing that was answered is asked
-    again, and the file appears whole or not at all. The raters are asked one after the other,
-    each only for rows that all before it have failed on. A row that none could explain is
-    written without an explanation.
+    The run may be stopped at any time, in any way, and run again: no answered call is made again,
+    and the file is written whole or not at all. The raters are asked one after the other, each
+    only about the rows on which all earlier raters have failed. A row that no rater could explain
+    is written without an explanation.
 
     Args:
-        task: As `task_file.read_task` gives it. Rows with an explanation keep theirs.
-        config: Who is asked.
-        out: A ``.jsonl`` file, with the columns id, group, text, label and explanation.
-        watcher: Told of the work as it goes.
-        retry: Ask again what failed in an earlier run.
-        budget: Make no call that could bring the cost of the whole store above it.
+        task: The task, from `task_file.read_task`. Rows that have an explanation keep it.
+        config: The raters, the prompt and the maximum length.
+        out: The ``.jsonl`` file to write, with the columns id, group, text, label and explanation.
+        watcher: Shows the progress.
+        retry: Repeat the calls that failed in an earlier run.
+        budget: Make no call that could raise the cost of the whole store above this amount.
 
     Raises:
-        UserError: The table, the prompt or a key is wrong, a server does nothing but fail, or
-            no row could be explained.
+        UserError: The table, the prompt or a key is wrong; all calls to a server fail; or no row
+            could be explained.
     """
     with store_to_ask_for(config.store_path(out), config.raters, budget) as store:
         explaining = _Explaining(task, config, store)
@@ -99,9 +99,13 @@ def explain(
 
 
 def dry_run(task: Task, config: ExplainConfig, out: Path, *, retry: bool = False) -> list[LanePlan]:
-    """What `explain` would ask, without asking.
+    """Estimate the calls that `explain` would make, without making any.
 
-    A rater after the first is counted for the rows that the ones before it have failed on so far.
+    Every rater after the first is counted for the rows on which all earlier raters have failed so
+    far.
+
+    Returns:
+        One plan per rater.
 
     Raises:
         UserError: The table or the prompt is wrong.
@@ -111,48 +115,53 @@ def dry_run(task: Task, config: ExplainConfig, out: Path, *, retry: bool = False
 
 
 def check_files(task: Task, task_file: Path, out: Path, task_out: Path | None) -> None:
-    """Refuse to write over what is read, or what could not be read back.
+    """Refuse output paths that would overwrite an input, or whose suffix cannot be read back.
 
     Args:
         task: The task.
-        task_file: Where it stands.
-        out: The table to be written.
-        task_out: The task to be written, if one is.
+        task_file: The task's file.
+        out: The table to write.
+        task_out: The copy of the task to write; None for no copy.
 
     Raises:
-        UserError: So it would be.
+        UserError: An output path overwrites an input or has the wrong suffix.
     """
     if out.suffix != ".jsonl":
-        raise UserError("holds an object a line; name it .jsonl", path=out)
+        raise UserError(
+            "the table is written as one JSON object per line; give it a name that ends in .jsonl",
+            path=out,
+        )
     table = task.data.path
     if table and table.exists() and out.exists() and table.samefile(out):
         raise UserError(
-            "is the table that the task reads; name another file, or the task.yml of the table "
-            "as it was before",
+            "is the table that the task reads; write to another file, or start from the task.yml "
+            "that reads the table without these explanations",
             path=out,
         )
     check_not_input(out, [task_file])
     if task_out is None:
         return
     if task_out.suffix not in {".yml", ".yaml"}:
-        raise UserError("is to be a task; name it .yml", path=task_out)
+        raise UserError(
+            "the task is written as YAML; give it a name that ends in .yml", path=task_out
+        )
     check_not_input(task_out, [task_file, table], "--task-out")
 
 
 def authors(task: Task, config: ExplainConfig, done: Explained) -> tuple[str, ...]:
-    """Who wrote explanations of the table that came of it, by name and model."""
+    """The raters that wrote explanations of the new table, each as ``name (model)``."""
     names = [f"{rater.name} ({rater.model})" for rater in config.raters if done.by[rater.name]]
     return tuple(dict.fromkeys([*task.explained_by, *names]))
 
 
 def changes(task: Task, out: Path, there: Path, by: tuple[str, ...]) -> dict[str, Any]:
-    """The keys of a ``task.yml`` that differ once it reads the table with explanations.
+    """The keys of a ``task.yml`` that change when it reads the table with explanations.
 
     Args:
         task: The task.
-        out: That table.
-        there: The folder of the ``task.yml``, from where its path is seen.
-        by: From `authors`.
+        out: The table with explanations.
+        there: The folder of the ``task.yml``; the table's path is relative to it.
+        by: The raters that wrote explanations, from `authors`.
     """
     path = Path(os.path.relpath(out.resolve(), there.resolve())).as_posix()
     names = ("text", "label", "explanation", "id", "group")
@@ -161,13 +170,14 @@ def changes(task: Task, out: Path, there: Path, by: tuple[str, ...]) -> dict[str
         "columns": {name: name for name in names},
         "explained_by": list(by),
     }
-    return {**changed, "values": {}} if task.values else changed  # labels stand there by now
+    # The new table holds the labels themselves, so no value of it has to be mapped to a label.
+    return {**changed, "values": {}} if task.values else changed
 
 
 def write_task(task: Task, out: Path, task_out: Path, by: tuple[str, ...]) -> None:
-    """Write the task that reads the table with explanations, whole or not at all."""
+    """Write a copy of the task that reads the table with explanations, whole or not at all."""
     keys = {**task.model_dump(mode="json"), **changes(task, out, task_out.parent, by)}
-    head = f"# As the task.yml that it comes from, with the explanations of {out.name}.\n"
+    head = f"# A copy of a task.yml that reads the table with explanations, {out.name}.\n"
     with atomic_writer(task_out) as stream:
         stream.write((head + dump_yaml(keys)).encode("utf-8"))
 
@@ -181,17 +191,17 @@ class _Explaining:
         self._template = load_explain_prompt(config.prompts)
 
     def lanes(self) -> list[Lane]:
-        """One a rater, in their order."""
+        """One lane per rater, in the config's order."""
         return [
             Lane(rater, partial(self._questions, number))
             for number, rater in enumerate(self._config.raters)
         ]
 
     def ask(self, watcher: Watcher, retry: bool, budget: float | None) -> int:
-        """Ask one rater after the other; returns the calls that the budget did not allow."""
+        """Ask one rater after the other; return the number of calls that the budget forbade."""
         unaffordable = 0
         for lane in self.lanes():
-            # Reads the whole table, so that what is wrong with it is found before any call.
+            # Counting reads the whole table, so an error in it is found before any call is made.
             count(self._store, [lane], retry=retry)
             what = f"Explaining, {lane.rater.name}"
             unaffordable += ask(self._store, [lane], watcher, what, retry, budget)
@@ -203,7 +213,7 @@ class _Explaining:
         labels = self._declaration.labels
         with watcher.writing() as written, atomic_writer(out) as stream:
             for row in read_labelled(self._task):
-                explanation = row.explanation or self._found(row, done)
+                explanation = row.explanation or self._explanation(row, done)
                 done.rows += 1
                 done.given += row.explanation is not None
                 leaks = find_leaks(explanation or "", labels)
@@ -221,12 +231,13 @@ class _Explaining:
             if done.failed.total() == done.rows:
                 named = ", ".join(f"{number} {kind}" for kind, number in done.failed.most_common())
                 raise UserError(
-                    f"no row could be explained: {named}; mend the server or the config and run "
-                    "the same command with --retry-failed"
+                    f"no row could be explained: {named}; correct the server or the config, then "
+                    "run the same command with --retry-failed"
                 )
         return done
 
-    def _found(self, row: TableRow, done: Explained) -> str | None:
+    def _explanation(self, row: TableRow, done: Explained) -> str | None:
+        """The first rater's explanation that succeeded, counted in ``done``; None if none did."""
         known = self._outcomes(row)
         for rater, outcome in zip(self._config.raters, known, strict=True):
             if outcome is not None and outcome.state == OK and outcome.explanation is not None:
@@ -238,25 +249,26 @@ class _Explaining:
         return None
 
     def _questions(self, number: int) -> Iterator[list[Question]]:
-        """A rater's, a list a row: of rows that no other has explained and all before have not."""
+        """A rater's questions: one list for each row that `_is_for` leaves to this rater."""
         rater = self._config.raters[number]
         for row in read_labelled(self._task):
             if row.explanation is None and self._is_for(number, row):
                 yield [self._question(rater, row)]
 
     def _is_for(self, number: int, row: TableRow) -> bool:
+        """Return whether a rater is asked about a row: all earlier raters have failed on it."""
         if len(self._config.raters) == 1:
             return True
         known = self._outcomes(row)
         if any(one is None or one.state == OK for one in known[:number]):
             return False
-        # What it has failed on and a later one has explained is not asked again.
+        # A row on which this rater has failed and that a later rater has explained is left alone.
         later = any(one is not None and one.state == OK for one in known[number + 1 :])
         mine = known[number]
         return mine is None or mine.state == OK or not later
 
     def _outcomes(self, row: TableRow) -> list[Outcome | None]:
-        """What each rater has said, in their order; None where it was not asked."""
+        """The outcome of each rater's call, in the config's order; None for a call not made."""
         keys = [self._question(rater, row).key for rater in self._config.raters]
         return [self._store.outcomes([key]).get(key) for key in keys]
 

@@ -1,4 +1,4 @@
-"""A store on a full disk: no call whose answer finds no room, and a sentence for the user."""
+"""A store on a full disk: no call is made whose answer could not be saved."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from pathlib import Path
 
 from regreason_plugin.core.errors import UserError
 
-# What SQLite says where the system lets it write nothing. (It has no error codes on Python 3.10.)
+# SQLite's messages for writes that the system refuses. (Python 3.10 has no SQLite error codes.)
 _REFUSALS = ("disk is full", "disk I/O error", "readonly database", "unable to open database file")
-# Bytes: the answers of the calls that are on their way, many times over.
+# Bytes; many times the answers of all calls under way.
 _ROOM = 16 << 20
 _ADVICE = (
-    "free some space, or see that it may be written there, and run the same command again: "
-    "what is in the store is not asked again"
+    "free some space or check the file's permissions, then run the same command again; answers "
+    "that are in the store are not asked for again"
 )
 
 
 def check_room(store: Path) -> None:
-    """Refuse to make calls whose answers, which may cost money, might find no room on the disk.
+    """Refuse to make calls, which may cost money, if the disk may have no room for their answers.
 
     Raises:
-        UserError: So it is.
+        UserError: Less than 16 MiB is free.
     """
     free = shutil.disk_usage(store.parent).free
     if free < _ROOM:
         raise UserError(
-            f"there are {free / 2**20:.1f} MiB left on the disk, too little for the answers to "
+            f"only {free / 2**20:.1f} MiB are free on the disk, too little for the answers to "
             f"come; {_ADVICE}",
             path=store,
         )
 
 
 def store_refusal(error: BaseException | None, store: Path) -> UserError | None:
-    """What the system did not let SQLite write, as one sentence; None for any other error."""
+    """The user's error message for a write that the system refused; None for any other error."""
     if not isinstance(error, sqlite3.OperationalError):
         return None
     if not any(said in str(error) for said in _REFUSALS):
         return None
-    return UserError(f"cannot be written ({error}); {_ADVICE}", path=store)
+    return UserError(f"the store cannot be written ({error}); {_ADVICE}", path=store)

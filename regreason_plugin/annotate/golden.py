@@ -1,7 +1,7 @@
-"""Which aggregator comes nearest to people, on a small golden set of their labels.
+"""Comparison of the aggregators with people's labels, on a small golden set.
 
-The paper chose its aggregator so. All are scored on the same rows, by the label they give,
-which is what a model is trained on.
+The paper chose its aggregator in this way. All aggregators are scored on the same rows, and by
+their labels, because a model is trained on the label.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESAMPLES = 2000
 
 
 class Golden(BaseModel):
-    """A person's label of one conversation on one axis."""
+    """One line of a golden set: a person's label of a conversation on an axis."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,16 +37,17 @@ class Golden(BaseModel):
 
 @dataclass(frozen=True)
 class AggregatorScore:
-    """How far an aggregator's labels are from people's.
+    """The errors of an aggregator's labels, compared with people's labels.
 
     Attributes:
         by: The aggregator.
         mae: Mean absolute error, in labels.
-        mae_interval: 95 %, percentiles of a bootstrap over conversations, whose axes go
-            together; None with a single conversation.
+        mae_interval: 95 % percentile bootstrap interval of `mae`. The bootstrap draws whole
+            conversations with all their axes. None if there is a single conversation.
         mse: Mean squared error, in labels squared.
-        exact: Share of labels that are the same.
-        qwk: Cohen's kappa with quadratic weights; None where one side is constant.
+        exact: Share of rows in which both labels are equal.
+        qwk: Cohen's kappa with quadratic weights; None if the aggregator's or the people's labels
+            are constant.
     """
 
     by: str
@@ -59,14 +60,15 @@ class AggregatorScore:
 
 @dataclass(frozen=True)
 class GoldenScores:
-    """All aggregators on the same golden rows.
+    """The errors of all aggregators on the same golden rows.
 
     Attributes:
-        scores: In the order of `AGGREGATORS`; without dawid_skene where crowd-kit is missing.
-        best: Lowest MAE; of those the lowest MSE; of those the first.
-        rows: That were scored.
-        conversations: They are of.
-        left_out: Golden rows whose ratings are too few to aggregate.
+        scores: One entry per aggregator, in the order of `AGGREGATORS`; without ``dawid_skene`` if
+            crowd-kit is not installed.
+        best: The aggregator with the lowest MAE; ties go to the lowest MSE, then to the first.
+        rows: Number of golden rows that were scored.
+        conversations: Number of conversations of these rows.
+        left_out: Number of golden rows that have too few ratings to aggregate.
     """
 
     scores: list[AggregatorScore]
@@ -82,14 +84,15 @@ def read_golden(
     """Read a golden set.
 
     Args:
-        path: JSON lines of ``id``, ``axis``, ``label``.
-        settings: The setting of each (id, axis) in the ratings.
+        path: A file of JSON lines with ``id``, ``axis`` and ``label``.
+        settings: The setting (dataset, axis) of each (id, axis) in the ratings.
 
     Returns:
         The label by setting and id.
 
     Raises:
-        UserError: With line and field: a line is wrong, stands twice, or is of nothing rated.
+        UserError: A line is not valid, repeats an earlier line's id and axis, or has an id and
+            axis that are not in the ratings; the error names line and field.
     """
     labels: dict[tuple[Setting, str], int] = {}
     seen: dict[tuple[str, str], int] = {}
@@ -102,7 +105,7 @@ def read_golden(
             known = row.id in ids
             what = f"axis {row.axis!r} of id {row.id!r}" if known else f"id {row.id!r}"
             raise UserError(
-                f"{what} is not in the ratings; take the line out, or rate it first",
+                f"{what} is not in the ratings; remove the line, or rate the conversation first",
                 path=path,
                 line=line,
                 field="axis" if known else "id",
@@ -114,20 +117,22 @@ def read_golden(
 def score_golden(
     table: ScoreTable, golden: Mapping[tuple[Setting, str], int], path: Path
 ) -> GoldenScores:
-    """Hold every aggregator against the golden labels.
+    """Compare every aggregator's labels with the golden labels.
 
     Args:
-        table: All scores, of the rows that have enough of them.
-        golden: `read_golden`'s.
-        path: Of the golden set, for the message.
+        table: The scores of all rows that have enough usable ratings.
+        golden: The golden labels, from `read_golden`.
+        path: Path of the golden set, for the error message.
 
     Raises:
-        UserError: None of its rows has enough ratings.
+        UserError: No golden row has enough usable ratings.
     """
     scores_of = {key: table.row(*key) for key in sorted(golden)}
     rows = {key: scores for key, scores in scores_of.items() if scores is not None}
     if not rows:
-        raise UserError("none of its rows has enough ratings; lower --minimum", path=path)
+        raise UserError(
+            "no row of the golden set has enough usable ratings; lower --minimum", path=path
+        )
     truth = np.array([golden[key] for key in rows])
     labels = {
         name: np.array([round_half_up(function(scores)) for scores in rows.values()])

@@ -1,21 +1,24 @@
-r"""Where an explanation names a label instead of giving a reason.
+r"""Label leaks: the places where an explanation names a label instead of giving a reason.
 
-| kind | what is found |
+| kind | text that counts as a leak |
 | --- | --- |
 | score_phrase | ``4/5``, ``four out of five``, ``four stars``; ``rating``, ``rated``, ``score``, \
 ``scored`` and the like with a number (``rated it 4``, ``score of four``, ``Rating: **4**``); \
 ``a four`` where no noun follows (``a four.``, ``a four because``; not ``a four part answer``) |
 | label_word | ``label``, ``labels``, ``labelled``, ``labeled``, ``labelling``, ``labeling`` |
 | digit | a digit of 1 to 5 that stands alone: not in ``14``, ``4.5``, ``4th``, ``2024`` |
-| label_text | of another task: the text of one of its labels as whole words, in any case |
+| label_text | for tasks with other labels than 1 to 5: the text of any label, as whole words, in \
+any case |
 
-Numbers are 1 to 5, as digits (also ``4.5``) or words. Any of them counts, not only the row's own
-label: a score nearby gives the label away as well, and were only a row's own digit taken out, a
-digit that stays would say which label it is not. So harmless ones (``names 3 causes``) count, too.
+The first three kinds apply to the labels 1 to 5, ``label_word`` and ``label_text`` to all others.
+Numbers are 1 to 5, as digits (also ``4.5``) or as words. Every number counts, not only the row's
+own label: a number close to the label gives it away too, and if only the row's own digit were
+removed, a digit that stays would rule one label out. Harmless numbers (``names 3 causes``)
+therefore count as well.
 
-`without_leaks` takes out every sentence that has a leak. A sentence ends with ``.``, ``!`` or
-``?`` before white space, or with the line. If that leaves no word, only the leaking words are
-taken out of the whole text; if that leaves no word either, there is no explanation.
+`without_leaks` removes every sentence that has a leak. A sentence ends with ``.``, ``!`` or ``?``
+before white space, or at the end of a line. If no word is left, only the leaking words are removed
+from the whole text; if that leaves no word either, the explanation is empty.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import NamedTuple
 
 _WORDS = ("one", "two", "three", "four", "five")
 _NUMBER = rf"(?:[1-5](?:\.\d+)?|{'|'.join(_WORDS)})"
-# Neither before it nor after it may the number go on; marks of emphasis may stand around it.
+# The number must not be part of a longer number or word; emphasis marks may surround it.
 _BEFORE, _AFTER = r"(?<![\w.,/])", r"(?!\w)(?![.,/]\d)"
 _BETWEEN = (
     r"(?:[\s:=*_\"'(]+(?:it|this|that|is|was|be|of|as|at|to|a|an|with|would|should|here|therefore"
@@ -60,14 +63,14 @@ _NAMED = re.compile(rf"\b(?:[1-5]|{'|'.join(_WORDS)})\b", re.IGNORECASE)
 
 
 class Leak(NamedTuple):
-    """A place that names a label: its kind, and the words."""
+    """A place that names a label: the kind of leak, and the words found there."""
 
     kind: str
     words: str
 
 
 def kinds_of(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Which kinds of leaks a task with these labels can have."""
+    """The kinds of leaks that are searched for in a task with these labels."""
     return KINDS if labels == _DIGIT_LABELS else OTHER_KINDS
 
 
@@ -75,7 +78,7 @@ def kinds_of(labels: tuple[str, ...]) -> tuple[str, ...]:
 def _leak(labels: tuple[str, ...]) -> re.Pattern[str]:
     if labels == _DIGIT_LABELS:
         return _SCORE_LEAKS
-    # The longest first: of two labels of which one begins the other, the one that stands there.
+    # The longest first: if one label is a prefix of another, the longer one must match.
     texts = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
     return re.compile(
         rf"(?P<label_text>(?<!\w)(?:{texts})(?!\w))|(?P<label_word>\blabel(?:s|l?ed|l?ing)?\b)",
@@ -84,12 +87,12 @@ def _leak(labels: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def find_leaks(text: str, labels: tuple[str, ...] = _DIGIT_LABELS) -> list[Leak]:
-    """All places that name a label, from left to right, none within another."""
+    """All places that name a label, from left to right, without overlaps."""
     return [Leak(match.lastgroup or "", match.group()) for match in _leak(labels).finditer(text)]
 
 
 def names_label(leaks: list[Leak], label: int, labels: tuple[str, ...] = _DIGIT_LABELS) -> bool:
-    """Whether one of the leaks names this label, counted from 1."""
+    """Return whether any of the leaks names this label, where labels are numbered from 1."""
     if labels != _DIGIT_LABELS:
         named = labels[label - 1].casefold()
         return any(leak.words.casefold() == named for leak in leaks)
@@ -101,9 +104,9 @@ def names_label(leaks: list[Leak], label: int, labels: tuple[str, ...] = _DIGIT_
 
 
 def without_leaks(text: str, labels: tuple[str, ...] = _DIGIT_LABELS) -> str:
-    """The text without what names a label; empty if no word is left.
+    """The text with its label leaks removed; empty if no word is left.
 
-    A text without leaks stays as it is. Doing it twice changes nothing more.
+    A text without leaks is returned unchanged. A second call changes nothing.
     """
     leak = _leak(labels)
     if not leak.search(text):
@@ -111,7 +114,7 @@ def without_leaks(text: str, labels: tuple[str, ...] = _DIGIT_LABELS) -> str:
     kept = " ".join(sentence for sentence in _sentences(text) if not leak.search(sentence))
     if leak.search(kept) or not _has_word(kept):
         kept = text
-        while leak.search(kept):  # what is taken out may bring two halves together
+        while leak.search(kept):  # a removal can join two halves into a new leak
             kept = " ".join(leak.sub(" ", kept).split())
     return kept if _has_word(kept) else ""
 

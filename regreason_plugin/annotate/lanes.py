@@ -1,4 +1,4 @@
-"""One rater's work: what there is to ask, what it would cost, and how far it is."""
+"""The lane of a rater: its calls, their estimated cost, and the progress so far."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from regreason_plugin.annotate.questions import AskedRater, Question
 from regreason_plugin.annotate.store import OK, Outcome, Store, conversation_key
 from regreason_plugin.core.records import Conversation
 
-# Of English text, by the usual tokenizers; an estimate, and called one.
+# The usual ratio for English text, for estimates only.
 CHARACTERS_A_TOKEN = 4.0
 _ANSWER_TOKENS = 80
 
 
 @dataclass
 class Tally:
-    """What one rater has done in this run, for who watches.
+    """One rater's progress in this run, for the progress display.
 
     Attributes:
-        name: The rater's.
-        total: Calls that there are, in the store or not.
-        before: Of these, finished before this run.
-        states: Finished in this run, by state.
-        cost: In the prices' currency.
-        priced: Whether its prices are known.
-        ended: No more is asked.
+        name: The rater's name.
+        total: Number of all calls, finished or not.
+        before: Number of calls that were finished before this run.
+        states: Number of calls finished in this run, by state.
+        prompt_tokens: Prompt tokens of this run's calls.
+        answer_tokens: Answer tokens of this run's calls.
+        cost: Cost of this run's calls, in the prices' currency.
+        priced: Whether the rater's prices are known.
+        ended: Whether the rater has made its last call in this run.
     """
 
     name: str
@@ -42,22 +44,22 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Finished well in this run."""
+        """Number of calls that succeeded in this run."""
         return self.states[OK]
 
     @property
     def failed(self) -> int:
-        """Finished otherwise in this run."""
+        """Number of calls that failed in this run."""
         return self.states.total() - self.states[OK]
 
     def failures(self) -> Counter[str]:
-        """Those by what went wrong."""
-        # A copy at once: who watches does so from another thread.
+        """Number of calls that failed in this run, by state."""
+        # Copied in one step, because the progress display calls this from another thread.
         return Counter({kind: count for kind, count in list(self.states.items()) if kind != OK})
 
     @property
     def left(self) -> int:
-        """Not finished yet."""
+        """Number of calls that are not finished yet."""
         return max(0, self.total - self.before - self.states.total())
 
     def add(self, outcome: Outcome) -> None:
@@ -70,12 +72,12 @@ class Tally:
 
 @dataclass
 class Lane:
-    """One rater's work.
+    """One rater with all its questions.
 
     Attributes:
-        rater: Its config.
-        questions: All its questions, anew at every call, a list a conversation.
-        tally: What is told of it.
+        rater: The rater's config.
+        questions: Returns a new iterator over all questions, one list per conversation.
+        tally: The rater's progress.
     """
 
     rater: ServerRater
@@ -88,17 +90,19 @@ class Lane:
 
 @dataclass
 class LanePlan:
-    """What is left of a rater's work.
+    """An estimate of the calls that a rater still has to make.
 
     Attributes:
-        total: All its calls.
-        done: Answered before.
-        failed: Asked before, to no use.
-        left: To be asked now.
-        prompt_tokens: Of those, estimated.
-        answer_tokens: The same.
-        cost: The same, in the prices' currency; none without prices.
-        example: One prompt.
+        name: The rater's name.
+        total: Number of all calls.
+        done: Number of calls that have succeeded before.
+        failed: Number of calls that have failed before.
+        left: Number of calls that a run would make now.
+        prompt_tokens: Estimated prompt tokens of the calls that are left.
+        answer_tokens: Estimated answer tokens of the calls that are left.
+        cost: Estimated cost of the calls that are left, in the prices' currency; None without
+            prices.
+        example: One whole prompt.
     """
 
     name: str
@@ -120,10 +124,17 @@ def count_ratings(
     *,
     retry: bool,
 ) -> None:
-    """Write into each rater's tally how many calls there are, and how many are finished.
+    """Write the number of calls, and of finished calls, into the tallies of all raters.
 
-    Every conversation is read once, and no question is made of it: half a million calls are
-    counted in seconds.
+    Each conversation is read once and no question is made from it, so that counting half a
+    million calls takes seconds.
+
+    Args:
+        store: The store of calls.
+        raters: The raters.
+        tallies: The raters' tallies, in the same order.
+        conversations: All conversations to rate.
+        retry: Count the calls that have failed as not finished.
     """
     number, finished = store.finished(map(conversation_key, conversations))
     for rater, tally in zip(raters, tallies, strict=True):
@@ -137,7 +148,13 @@ def count_ratings(
 
 
 def count(store: Store, lanes: Sequence[Lane], *, retry: bool) -> None:
-    """Write into every lane's tally how many calls there are, and how many are finished."""
+    """Write the number of calls, and of finished calls, into the tallies of all lanes.
+
+    Args:
+        store: The store of calls.
+        lanes: The lanes.
+        retry: Count the calls that have failed as not finished.
+    """
     for lane in lanes:
         for _, outcome in _with_outcomes(store, lane):
             lane.tally.total += 1
@@ -145,10 +162,15 @@ def count(store: Store, lanes: Sequence[Lane], *, retry: bool) -> None:
 
 
 def estimate(store: Store, lanes: Sequence[Lane], *, retry: bool) -> list[LanePlan]:
-    """What each rater would be asked, from the prompts as they would be sent.
+    """Estimate the calls that each rater still has to make, from the rendered prompts.
 
-    A token is taken for four characters, an answer for 80 tokens, or for the mean of the answers
-    in the store where there are some.
+    The estimate counts four characters per prompt token. It takes the mean length of the rater's
+    answers in the store, or 80 tokens if there are none.
+
+    Args:
+        store: The store of calls.
+        lanes: One lane per rater.
+        retry: Include the calls that have failed before.
     """
     plans = []
     for lane in lanes:

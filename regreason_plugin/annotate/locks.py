@@ -1,8 +1,9 @@
-"""Which processes live: each holds a lock that the system frees, however the process ends.
+"""Locks that tell which worker processes are alive.
 
-The lock is on a file of its own beside the store, ``<store>-worker-<name>``. `filelock` takes it
-and makes the file anew where another process has taken it away; it cannot list who lives, so the
-names come from the files.
+Every process that opens a store locks its own file beside the store, ``<store>-worker-<name>``.
+The system frees the lock however the process ends. `filelock` takes the lock, and creates the file
+again if another process has removed it. It cannot list the processes that hold a lock, so the
+workers' names are read from the names of the files.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from regreason_plugin.core.whole_files import writing
 
 
 class WorkerLock:
-    """This process's, held until it is released.
+    """The lock of this process, held until `release`.
 
     Args:
-        store: The file that it stands beside.
+        store: The store's file; the lock file lies beside it.
 
     Attributes:
-        name: The process's, new at every start.
+        name: The worker's name, a new one at every start.
     """
 
     def __init__(self, store: Path) -> None:
@@ -32,17 +33,17 @@ class WorkerLock:
         self._path = _path(store, self.name)
         self._lock = FileLock(self._path)
         with writing(self._path):
-            # It waits while another process looks whether the file is one of a killed process.
+            # Blocks while another process checks whether this file belongs to a killed process.
             self._lock.acquire()
 
     def release(self) -> None:
-        """Take the file away and free the lock."""
+        """Remove the file and free the lock."""
         self._path.unlink(missing_ok=True)
         self._lock.release()
 
 
 def worker_names(store: Path) -> set[str]:
-    """The names of all files there, of processes that live or have been killed."""
+    """The names of all workers that have a lock file, whether they are alive or were killed."""
     start = _path(store, "").name
     return {
         path.name.removeprefix(start)
@@ -53,7 +54,7 @@ def worker_names(store: Path) -> set[str]:
 
 @contextmanager
 def if_ended(store: Path, worker: str) -> Iterator[bool]:
-    """Whether a process has ended; then its file goes away at the end of the block."""
+    """Yield whether a worker has ended; if so, its file is removed at the end of the block."""
     path = _path(store, worker)
     lock = FileLock(path)
     try:

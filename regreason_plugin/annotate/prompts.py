@@ -1,12 +1,14 @@
-"""What a language model is asked: plain files with a place for the conversation.
+"""The prompts for language models: text files with placeholders such as ``{conversation}``.
 
-A prompt's folder holds a file an axis, ``scale-1-5/naturalness.txt``; its name says the scale.
-`regreason fetch prompts` copies them, to be changed and named in the config. A text is put in its
-place, never formatted, so that no brace of a conversation means anything.
+A prompt style is a folder with one file per axis, such as ``scale-1-5/naturalness.txt``; the
+folder's name gives the scale. `regreason fetch prompts` copies the package's prompts so that a
+user can change them and name their folder in the config. Placeholders are replaced as plain text,
+without ``str.format``, so braces in a conversation have no effect.
 
-The conversation stands in a block of its own. Inside it, whatever looks like one of the block's
-marks or like a special token is broken, so that no message can end the block and speak as the
-rubric does: ``<s>`` becomes ``< s>``, and the bracket of a mark, however spaced, another sign.
+The conversation is written as a block between marks. Text inside the block that looks like one of
+the marks or like a special token is changed, so that no message can close the block and pose as
+part of the rubric: ``<s>`` becomes ``< s>``, and the opening bracket of a mark, with or without
+spaces, becomes a different character.
 """
 
 from __future__ import annotations
@@ -35,14 +37,14 @@ TEXT = "{text}"
 LABEL = "{label}"
 
 _STYLE = re.compile(r"scale-1-([1-9]\d?)(?:-[a-z0-9-]+)?")
-# Of any kind: `</conversation>`, `< / Message from="x"`, `<explanations`.
+# The bracket of any mark: `</conversation>`, `< / Message from="x"`, `<explanations`.
 _MARK = re.compile(r"<(?=\s*/?\s*(?:conversation|context|message|explanations?)\b)", re.IGNORECASE)
-# The same, with the marks of the prompt that asks why a text has its label.
+# The bracket of any mark, including the marks of the prompt that asks why a text has its label.
 _EXPLAIN_MARK = re.compile(
     r"<(?=\s*/?\s*(?:conversation|context|message|explanations?|task|text|label)\b)",
     re.IGNORECASE,
 )
-# Part of every prompt's hash: a change of how a block is written asks again.
+# Part of every prompt's hash: if the format of a block changes, all calls are made again.
 _BLOCK_VERSION = "1"
 
 
@@ -51,19 +53,19 @@ class AskingPrompt(RatingPrompt):
     """A prompt for one axis.
 
     Attributes:
-        text: With a place for the conversation.
-        sha256: Of the text and of how conversations are put into it; 16 hexadecimal digits.
+        text: The prompt's text, with the placeholder ``{conversation}``.
+        sha256: Hash of the text and of the block format, as 16 hexadecimal digits.
     """
 
     text: str = ""
 
     @property
     def sha256(self) -> str:
-        """What is asked beside the conversation."""
+        """Hash of everything in the prompt except the conversation."""
         return text_sha256(self.text)
 
     def render(self, conversation: Conversation) -> str:
-        """The whole question about one conversation."""
+        """The whole prompt about one conversation."""
         before, _, after = self.text.partition(CONVERSATION)
         return f"{before}{conversation_block(conversation)}{after}"
 
@@ -72,22 +74,23 @@ def load_prompts(styles: Sequence[str], folder: Path | None) -> dict[tuple[str, 
     """Read the prompts of some styles, for every axis.
 
     Args:
-        styles: Names such as ``scale-1-5-examples``.
-        folder: Where they are; none for those of the package.
+        styles: Names of styles, such as ``scale-1-5-examples``.
+        folder: The folder of the prompts; None for the package's prompts.
 
     Returns:
-        By style and axis.
+        The prompts by style and axis.
 
     Raises:
-        UserError: A file is missing, or has no place for the conversation.
+        UserError: A style's name gives no scale, a file is missing or not UTF-8, or a file does
+            not have ``{conversation}`` exactly once.
     """
     prompts = {}
     for style in styles:
         scale = _STYLE.fullmatch(style)
         if scale is None or int(scale[1]) < 2:
             raise UserError(
-                f"prompt {style!r}: a prompt is named for its scale, as in scale-1-5 or "
-                "scale-1-7-short; those of the package are " + ", ".join(STYLES)
+                f"the name of prompt {style!r} gives no scale; name it like scale-1-5 or "
+                "scale-1-7-short. The package's prompts are " + ", ".join(STYLES)
             )
         for axis in AXES:
             text = _read(f"{style}/{axis}.txt", (CONVERSATION,), folder)
@@ -96,10 +99,10 @@ def load_prompts(styles: Sequence[str], folder: Path | None) -> dict[tuple[str, 
 
 
 def load_merge_prompt(folder: Path | None) -> str:
-    """The text that asks for one explanation out of many.
+    """Read the template of the prompt that asks for one explanation made from many.
 
     Raises:
-        UserError: As `load_prompts`.
+        UserError: The file is missing or not UTF-8, or lacks a placeholder or has it twice.
     """
     return _read(f"{MERGE}.txt", (CONVERSATION, EXPLANATIONS), folder)
 
@@ -107,7 +110,15 @@ def load_merge_prompt(folder: Path | None) -> str:
 def render_merge(
     text: str, conversation: Conversation, axis: str, explanations: Sequence[str], words: int
 ) -> str:
-    """The whole question about some explanations of one conversation."""
+    """The whole prompt that asks to merge the explanations of one conversation.
+
+    Args:
+        text: The template, from `load_merge_prompt`.
+        conversation: The conversation.
+        axis: The axis of the explanations.
+        explanations: The explanations to merge.
+        words: Maximum number of words of the merged explanation.
+    """
     block = "\n".join(f"<explanation>\n{_material(one)}\n</explanation>" for one in explanations)
     return _fill(
         text,
@@ -121,23 +132,23 @@ def render_merge(
 
 
 def load_explain_prompt(folder: Path | None) -> str:
-    """The text that asks why a text has its label.
+    """Read the template of the prompt that asks why a text has its label.
 
     Raises:
-        UserError: As `load_prompts`.
+        UserError: The file is missing or not UTF-8, or lacks a placeholder or has it twice.
     """
     return _read(f"{EXPLAIN}.txt", (TEXT, LABEL), folder)
 
 
 def render_explain(template: str, task: str, text: str, label: str, words: int) -> str:
-    """The whole question why a text has its label.
+    """The whole prompt that asks why a text has its label.
 
     Args:
-        template: As `load_explain_prompt` gives it.
-        task: The prompt of the task, with ``{text}`` in the place of a text.
+        template: The template, from `load_explain_prompt`.
+        task: The task's prompt, with the placeholder ``{text}``.
         text: The text.
-        label: The text of its label.
-        words: The most that the explanation may have.
+        label: The label, in words.
+        words: Maximum number of words of the explanation.
     """
     return _fill(
         template,
@@ -151,13 +162,13 @@ def render_explain(template: str, task: str, text: str, label: str, words: int) 
 
 
 def _fill(template: str, values: dict[str, str]) -> str:
-    """Put values in their places, all at once: no value is searched for another's place."""
-    places = "|".join(map(re.escape, values))
-    return re.sub(places, lambda match: values[match[0]], template)
+    """Replace all placeholders in one pass, so that a placeholder inside a value stays as text."""
+    placeholders = "|".join(map(re.escape, values))
+    return re.sub(placeholders, lambda match: values[match[0]], template)
 
 
 def explain_sha256(template: str, task: str, label: str, words: int) -> str:
-    """What an explanation of a label is determined by beside the text; 16 digits."""
+    """Hash of everything except the text that determines an explanation; 16 hexadecimal digits."""
     return text_sha256(template, task, label, str(words))
 
 
@@ -166,7 +177,7 @@ def _block(name: str, text: str) -> str:
 
 
 def conversation_block(conversation: Conversation) -> str:
-    """A conversation between its marks; nothing inside it can be taken for a mark."""
+    """A conversation as a block between marks; no text inside the block looks like a mark."""
     lines = ["<conversation>"]
     if conversation.context and conversation.context.strip():
         lines += ["<context>", _material(conversation.context), "</context>"]
@@ -176,22 +187,24 @@ def conversation_block(conversation: Conversation) -> str:
 
 
 def copy_prompts(destination: Path) -> list[Path]:
-    """Copy the package's prompts and configs with every key, to be changed.
+    """Copy the package's prompts and its config templates, for a user to change.
 
     Returns:
-        What was written; the `CONFIGS` come last.
+        The paths of all files written; the `CONFIGS` come last.
 
     Raises:
-        UserError: One of the files is there already.
+        UserError: One of the files exists already. Nothing is written then.
     """
     ours = files("regreason_plugin.annotate")
     declared = [f"{style}/{axis}.txt" for style in STYLES for axis in AXES]
-    # An axis may have been declared that nobody has written a prompt for.
+    # A declared axis may have no prompt yet.
     names = [name for name in declared if ours.joinpath("prompts").joinpath(name).is_file()]
     names += [f"{MERGE}.txt", f"{EXPLAIN}.txt"]
     for name in [*names, *CONFIGS]:
         if (destination / name).exists():
-            raise UserError("is there already; name another --out", path=destination / name)
+            raise UserError(
+                "exists already; choose another folder with --out", path=destination / name
+            )
     texts = {name: ours.joinpath("prompts").joinpath(name).read_bytes() for name in names}
     texts.update({name: ours.joinpath(name).read_bytes() for name in CONFIGS})
     with together():
@@ -212,24 +225,24 @@ def _read(name: str, placeholders: Sequence[str], folder: Path | None) -> str:
             text = path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
-                "no such prompt; `regreason fetch prompts` copies those of the package", path=path
+                "no such prompt; `regreason fetch prompts` copies the package's prompts", path=path
             ) from None
         except UnicodeDecodeError:
             raise UserError("is not UTF-8; save the file as UTF-8", path=path) from None
     for placeholder in placeholders:
         if text.count(placeholder) != 1:
             raise UserError(
-                f"needs {placeholder} exactly once, and has it {text.count(placeholder)} times",
+                f"needs {placeholder} exactly once, but has it {text.count(placeholder)} times",
                 path=path,
             )
     return text
 
 
 def text_sha256(*parts: str) -> str:
-    """A prompt by what it says and by how conversations are put into it; 16 digits."""
+    """Hash of a prompt's parts and of the block format; 16 hexadecimal digits."""
     return hashlib.sha256("\0".join((_BLOCK_VERSION, *parts)).encode()).hexdigest()[:16]
 
 
 def merge_sha256(text: str, explanations: Sequence[str], words: int) -> str:
-    """What a merged explanation is determined by beside the conversation; 16 digits."""
+    """Hash of everything except the conversation that determines a merged explanation."""
     return text_sha256(text, str(words), *explanations)

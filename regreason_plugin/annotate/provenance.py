@@ -1,7 +1,8 @@
-"""What is said of a ratings file in a file beside it: who rated, how, and what was lost.
+"""The provenance of a ratings file: the raters, their settings, and the calls that failed.
 
-``ratings.jsonl`` has ``ratings.about.json``. `regreason build` makes the dataset card from it;
-ratings that come from elsewhere have none, and their card then says less.
+The provenance of ``ratings.jsonl`` is written to ``ratings.about.json`` beside it. `regreason
+build` makes the dataset card from it. Ratings from other sources have no such file, so their card
+says less.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ class _Part(BaseModel):
 
 
 class AboutRater(_Part):
-    """Who rates.
+    """The provenance of one rater's scores.
 
     Attributes:
-        model: As the server knows it; none for rules.
-        sampling: Temperature and what else decides an answer beside the prompt.
-        prompts: sha256 of each prompt that it was asked with, by the prompt's name.
+        name: The rater's name.
+        model: The model's name on the server; None for rules.
+        sampling: Temperature and all other settings that determine an answer besides the prompt.
+        prompts: SHA-256 of each of the rater's prompts, by the prompt's name.
     """
 
     name: str
@@ -35,19 +37,22 @@ class AboutRater(_Part):
 
 
 class About(_Part):
-    """A ratings file's history.
+    """The provenance of a ratings file.
 
     Attributes:
-        ratings_sha256: Of the file's bytes, so that this is never read beside another file.
-        merged_by: The rater that merged the explanations, if one did.
-        aggregator: How the scores became one.
-        minimum: Usable scores that a conversation needs on an axis.
-        conversations: How many were rated, by dataset.
-        calls: Number of finished calls by outcome: ``ok`` or an error's name.
+        format: Version of this format.
+        ratings_sha256: SHA-256 of the ratings file's bytes; readers refuse any other file.
+        raters: The raters.
+        merged_by: The rater that merged the explanations; None if they were not merged.
+        aggregator: The aggregator that made one score of many.
+        minimum: Number of usable scores that a conversation needs on an axis.
+        conversations: Number of conversations rated, by dataset.
+        calls: Number of finished calls by outcome: ``ok`` or the name of a fault.
         dropped: Number of conversations x axes without a label, by reason.
-        notes: Counts of what else happened on the way, by what.
-        tokens: ``prompt`` and ``answer``, as the servers counted them.
-        cost: In the currency of the prices in the config; none where no price is known.
+        notes: Number of other events, by description.
+        tokens: Numbers of ``prompt`` and ``answer`` tokens, as the servers counted them.
+        cost: Cost of all calls, in the currency of the config's prices; None if no price is known.
+        versions: Version of each package that made the ratings.
     """
 
     format: int = 1
@@ -66,15 +71,15 @@ class About(_Part):
 
 
 def about_path(ratings: Path) -> Path:
-    """Where a ratings file's `About` is."""
+    """Path of the provenance file of a ratings file."""
     return ratings.with_name(ratings.name.split(".jsonl")[0] + ".about.json")
 
 
 def write_about(ratings: Path, about: About) -> Path:
-    """Write it beside the ratings, whole or not at all.
+    """Write the provenance file beside the ratings, whole or not at all.
 
     Returns:
-        Its path.
+        The path of the provenance file.
     """
     path = about_path(ratings)
     with atomic_writer(path) as stream:
@@ -83,17 +88,17 @@ def write_about(ratings: Path, about: About) -> Path:
 
 
 def read_about(ratings: Path, sha256: str) -> About | None:
-    """Read what is said of a ratings file.
+    """Read the provenance of a ratings file.
 
     Args:
-        ratings: The file.
-        sha256: Of its bytes.
+        ratings: The ratings file.
+        sha256: SHA-256 of the ratings file's bytes.
 
     Returns:
-        None where there is no such file.
+        The provenance; None if there is no provenance file.
 
     Raises:
-        UserError: It is broken, or says it is of other ratings.
+        UserError: The provenance file is not valid, or belongs to other ratings.
     """
     path = about_path(ratings)
     if not path.is_file():
@@ -101,7 +106,8 @@ def read_about(ratings: Path, sha256: str) -> About | None:
     about = validate(About, parse_object(path.read_bytes(), path, 1), path, 1)
     if about.ratings_sha256 != sha256:
         raise UserError(
-            f"is of another version of {ratings.name}; make the ratings again, or remove it",
+            f"describes another version of {ratings.name}; make the ratings again, or remove this "
+            "file",
             path=path,
             field="ratings_sha256",
         )

@@ -1,4 +1,4 @@
-"""What there is to ask: every call of a rater, conversation by conversation."""
+"""The questions for a rater: one per call, grouped by conversation."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from regreason_plugin.core.jsonl import check_unique, read_records
 from regreason_plugin.core.paper import AXES, RATEABLE
 from regreason_plugin.core.records import Conversation, RaterScore
 
-# The explanation comes first: the score then follows from it.
+# The explanation precedes the score, so that the model writes its reasons before it scores.
 _EXPLANATION = {"type": "string"}
 
 
 class Question(NamedTuple):
-    """A call with what it takes to make it.
+    """A call together with its prompt, its answer's schema and its answer's reader.
 
     Attributes:
-        prompt: Makes the whole text; long, so only when it is needed.
+        key: The call's key in the store.
+        id: The conversation's id.
+        prompt: Renders the whole prompt; a function, because prompts are long and most of them
+            are not needed at the same time.
         schema: JSON schema of the answer.
-        read: Turns the answer's text into a score, if one was asked for, and an explanation.
+        read: Reads the score (None if the question asks for none) and the explanation out of the
+            answer's text.
     """
 
     key: CallKey
@@ -36,7 +40,7 @@ class Question(NamedTuple):
     read: Callable[[str], tuple[int | None, str]]
 
     def call(self, worst: float) -> Call:
-        """As the store has it, with the most it can cost."""
+        """The call as the store records it; ``worst`` is the highest cost it can have."""
         return Call(self.key, self.id, worst)
 
 
@@ -44,7 +48,7 @@ def read_conversations(paths: Sequence[Path]) -> Iterator[Conversation]:
     """Stream the conversations of some files.
 
     Raises:
-        UserError: One is wrong, or an id stands in two places.
+        UserError: A line is not a valid conversation, or two conversations have the same id.
     """
     seen: dict[tuple[str, str], int] = {}
     for path in paths:
@@ -56,23 +60,23 @@ def read_conversations(paths: Sequence[Path]) -> Iterator[Conversation]:
 
 
 def distinct(questions: Iterable[list[Question]]) -> Iterator[list[Question]]:
-    """Leave out what stands there twice: a conversation's text decides, whatever its id."""
+    """Drop the lists whose conversation text and axis came before, under whatever id."""
     seen = set()
     for some in questions:
-        mark = some[0].key.conversation, some[0].key.axis
-        if mark not in seen:
-            seen.add(mark)
+        text_and_axis = some[0].key.conversation, some[0].key.axis
+        if text_and_axis not in seen:
+            seen.add(text_and_axis)
             yield some
 
 
 @dataclass(eq=False)
 class AskedRater:
-    """A language model as a rater: its questions, and its answers out of the store.
+    """A language model as a rater: makes its questions, and reads its answers from the store.
 
     Attributes:
-        config: Its part of the config.
-        asking: Its prompts, by style and axis.
-        store: Where the answers are.
+        config: The rater's section of the config.
+        asking: The rater's prompts, by style and axis.
+        store: The store that holds the answers.
     """
 
     config: ServerRater
@@ -80,7 +84,7 @@ class AskedRater:
     store: Store
 
     def __post_init__(self) -> None:
-        # The same for half a million questions.
+        # Computed once here, because they are equal in all of perhaps half a million questions.
         self._sampling = sampling(self.config)
         self._hashes = {key: prompt.sha256 for key, prompt in self.asking.items()}
         self._last: Conversation | None = None
@@ -88,23 +92,23 @@ class AskedRater:
 
     @property
     def name(self) -> str:
-        """As in the config."""
+        """The rater's name in the config."""
         return self.config.name
 
     @property
     def prompts(self) -> tuple[AskingPrompt, ...]:
-        """One a style; which axis's does not matter for its name and scale."""
+        """One prompt per style; name and scale are the same for every axis."""
         return tuple(self.asking[style, next(iter(AXES))] for style in self.config.prompts)
 
     def kinds(self) -> set[tuple[str, ...]]:
-        """The keys of what it is asked about any conversation, without the conversation."""
+        """The keys of this rater's calls without their first column, the conversation."""
         return {
             (self.name, axis, style, sha256, self.config.model, self._sampling)
             for (style, axis), sha256 in self._hashes.items()
         }
 
     def questions(self, conversation: Conversation) -> list[Question]:
-        """All it is asked about one conversation."""
+        """All questions for this rater about one conversation."""
         text = conversation_key(conversation)
         return [
             self._question(text, conversation, axis, style)
@@ -113,8 +117,8 @@ class AskedRater:
         ]
 
     def rate(self, conversation: Conversation, axis: str, prompt: Any) -> RaterScore:
-        """What it has answered, out of the store."""
-        # All it has said of a conversation is read at once, for the axes and prompts to come.
+        """The rater's answer from the store; an entry with ``error`` where there is none."""
+        # The first call for a conversation reads its answers on all axes and prompts at once.
         if self._last is not conversation:
             keys = [question.key for question in self.questions(conversation)]
             outcomes = self.store.outcomes(keys).items()
@@ -155,12 +159,12 @@ def explanation_question(
     """A call whose answer is an explanation without a score.
 
     Args:
-        config: Who is asked.
-        conversation: What is explained.
-        axis: On which axis.
+        config: The rater to ask.
+        conversation: The conversation to explain.
+        axis: The axis to explain it on.
         kind: `prompts.MERGE` or `prompts.EXPLAIN`.
-        prompt_sha256: What the prompt says beside the conversation.
-        prompt: Makes the whole text.
+        prompt_sha256: Hash of everything in the prompt except the conversation.
+        prompt: Renders the whole prompt.
     """
     key = CallKey(
         conversation_key(conversation),
@@ -178,12 +182,12 @@ def explanation_question(
 
 
 def sampling(config: ServerRater) -> str:
-    """What decides an answer beside the prompt, as a key: JSON with sorted names."""
+    """The settings that determine an answer besides the prompt, as JSON with sorted names."""
     return json.dumps({**config.request_options(), "structured": config.structured}, sort_keys=True)
 
 
 def _rating_schema(scale: int) -> dict[str, Any]:
-    # An enum: several servers' grammars know no minimum and maximum.
+    # An enum, because the grammars of several servers do not support minimum and maximum.
     score = {"type": "integer", "enum": list(range(1, scale + 1))}
     return _schema({"explanation": _EXPLANATION, "score": score})
 

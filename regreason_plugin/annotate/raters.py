@@ -1,4 +1,4 @@
-"""What every rater offers, whether rules or a language model give the scores."""
+"""The interface of all raters, rules and language models, and the loop that collects scores."""
 
 from __future__ import annotations
 
@@ -12,29 +12,37 @@ from regreason_plugin.core.records import Conversation, Rated, RaterScore
 
 @dataclass(frozen=True)
 class RatingPrompt:
-    """A way of asking for a score: its name, and the scale it asks for, from 1."""
+    """A prompt for a score.
+
+    Attributes:
+        name: The prompt's name.
+        scale: The highest score of its scale; the lowest is 1.
+    """
 
     name: str
     scale: int
 
 
-# The two scales of the paper. Prompts with examples are for raters that read prompts.
+# The two scales of the paper, for rules. Rules read no text, so they get no prompts with examples.
 PROMPTS = (RatingPrompt("scale-1-4", 4), RatingPrompt("scale-1-5", 5))
 
 
 class Rater(Protocol):
-    """Gives a score and says why: rules at once, a language model out of the store."""
+    """Gives a score and an explanation.
+
+    Rules compute them; for a language model they are read from the store.
+    """
 
     @property
     def name(self) -> str:
-        """Who rates; stands in every file beside the score."""
+        """The rater's name in all files."""
 
     @property
     def prompts(self) -> tuple[RatingPrompt, ...]:
-        """What it is asked with, one score each."""
+        """The rater's prompts; each gives one score."""
 
     def rate(self, conversation: Conversation, axis: str, prompt: RatingPrompt) -> RaterScore:
-        """Rate the last message on one axis; a failure is an entry with ``error``."""
+        """Rate the last message on one axis; a failure gives an entry with ``error``."""
 
 
 def collect(
@@ -42,10 +50,10 @@ def collect(
     raters: Sequence[Rater],
     axes: Sequence[str] = tuple(AXES),
 ) -> Iterator[Rated]:
-    """What every rater says of conversations as they come, with each of its prompts.
+    """Collect the scores of all raters with all their prompts, conversation by conversation.
 
     Yields:
-        One record a conversation and axis.
+        One record per conversation and axis.
     """
     for conversation in conversations:
         fields = dict(conversation)

@@ -1,4 +1,4 @@
-"""A ratings file read for its scores, and written again with another aggregator."""
+"""Reading the scores of a ratings file, and rewriting the file with another aggregator."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ OnRow = Callable[[], object]
 
 
 class Scores(NamedTuple):
-    """What one pass over a ratings file keeps.
+    """The scores of a ratings file, read in one pass.
 
     Attributes:
-        table: Of all rows.
-        enough: Of those with enough usable ratings.
-        settings: The setting of every (id, axis).
-        raters: Names, sorted.
+        table: The scores of all rows.
+        enough: The scores of the rows that have enough usable ratings.
+        settings: The setting (dataset, axis) of every (id, axis).
+        raters: The raters' names, sorted.
     """
 
     table: ScoreTable
@@ -43,10 +43,10 @@ class Scores(NamedTuple):
 
 
 def read_rated(path: Path) -> Iterator[Rated]:
-    """Stream a file's rows, with a label or without one yet.
+    """Stream the rows of a ratings file, whether or not they have a label yet.
 
     Raises:
-        UserError: A line is wrong, or stands twice.
+        UserError: A line is not a valid row, or two lines have the same id and axis.
     """
     seen: dict[tuple[str, str], int] = {}
     for line, value in read_objects(path):
@@ -56,10 +56,15 @@ def read_rated(path: Path) -> Iterator[Rated]:
 
 
 def read_scores(path: Path, minimum: int = 1, on_row: OnRow = lambda: None) -> Scores:
-    """Read a ratings file's numbers.
+    """Read the scores of a ratings file.
+
+    Args:
+        path: The ratings file.
+        minimum: Number of usable ratings with which a row enters `Scores.enough`.
+        on_row: Called after each row.
 
     Raises:
-        UserError: As `read_rated`, or it holds no usable rating.
+        UserError: See `read_rated`; also if the file has no usable rating.
     """
     table, enough = ScoreTable(), ScoreTable()
     settings: dict[tuple[str, str], Setting] = {}
@@ -73,7 +78,7 @@ def read_scores(path: Path, minimum: int = 1, on_row: OnRow = lambda: None) -> S
         on_row()
     if not table.settings:
         raise UserError(
-            "has no rating with a score and an explanation; there is nothing to aggregate",
+            "no rating has both a score and an explanation, so there is nothing to aggregate",
             path=path,
             field="ratings",
         )
@@ -89,28 +94,33 @@ def write_aggregated(
     golden_rows: int = 0,
     on_row: OnRow = lambda: None,
 ) -> tuple[int, Counter[str]]:
-    """Write the rows again, their label and explanation by another aggregator.
+    """Write a ratings file anew, with labels and explanations from another aggregator.
 
-    Beside them goes what is said of the source, if anything is, with the new aggregator.
+    The ``.about.json`` file of the source, if there is one, is copied beside the new file with
+    the new aggregator's name in it; otherwise a new one is written.
 
     Args:
-        ratings: The source.
-        sha256: Of its bytes.
-        out: Where to.
-        by: The aggregator.
-        minimum: Usable ratings a row needs.
-        golden_rows: On so many the aggregator was chosen; 0 where nobody chose by them.
-        on_row: Called for each row written.
+        ratings: The ratings file to read.
+        sha256: SHA-256 of that file's bytes, in hexadecimal digits.
+        out: The ratings file to write.
+        by: The aggregator, one of `aggregate.AGGREGATORS`.
+        minimum: Number of usable ratings that a row needs.
+        golden_rows: Number of golden rows on which the aggregator was chosen; 0 if it was not
+            chosen on a golden set.
+        on_row: Called after each row that is written.
 
     Returns:
-        How many rows there are, and how many were dropped, by reason.
+        The number of rows written, and the number of rows dropped by reason.
 
     Raises:
-        UserError: As `read_rated` and `aggregate_rows`; no row is left; nothing is written.
+        UserError: See `read_rated` and `aggregate_rows`; also if no row is left. Nothing is
+            written then.
     """
     check_not_input(out, [ratings])
     if out.suffix == ".gz":
-        raise UserError("is written as plain text; give it a name that ends on .jsonl", path=out)
+        raise UserError(
+            "ratings are written as plain text; give the file a name that ends in .jsonl", path=out
+        )
     source = read_about(ratings, sha256)
     conversations: dict[str, str] = {}
     raters: set[str] = set()
@@ -124,7 +134,10 @@ def write_aggregated(
             yield rating
             on_row()
         if rating is None:
-            raise UserError(f"no row has {minimum} usable ratings; lower --minimum", path=ratings)
+            raise UserError(
+                f"no row has the {minimum} usable ratings that --minimum asks for; lower it",
+                path=ratings,
+            )
 
     with together():
         count = write_records(out, counted())

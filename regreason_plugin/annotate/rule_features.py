@@ -1,6 +1,7 @@
-"""What a rule can see in a conversation: flaws, answers and strays, by sentence.
+"""The features of a message that rules can see: flaws, answers and strays, by sentence.
 
-Nothing here knows how the mini benchmark is made; the same rules read any text.
+A stray is a word from a sentence that is about something else than the user asked. The features
+do not depend on how the mini benchmark is generated; the rules read any text.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from regreason_plugin.core.records import Turn
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n\s*")
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-# "price, size and colour": what people list when they ask for several things.
-# Bounded, so that a message of nothing but commas is read in linear time.
+# A list such as "price, size and colour", in which people ask for several things at once.
+# Repetitions are bounded, so that a message made of commas is read in linear time.
 _LISTED = re.compile(r"\b\w{1,40}(?:, \w{1,40}){1,9},? (?:and|or) \w{1,40}\b")
 _LIST_SEPARATOR = re.compile(r",? (?:and|or) |, ")
 
@@ -60,12 +61,12 @@ _QUOTED_LENGTH = 24
 
 
 class Flaw(NamedTuple):
-    """Something that a fluent person would not have written.
+    """Something in a message that a fluent person would not have written.
 
     Attributes:
-        sentence: Which sentence it is in.
-        what: What it is, with the words it was seen in.
-        grave: It is wrong, and not just clumsy.
+        sentence: Index of the sentence, from 0.
+        what: Description of the flaw, with the words in which it was found.
+        grave: Whether the flaw is an error, not just clumsy.
     """
 
     sentence: int
@@ -74,17 +75,18 @@ class Flaw(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What was seen in a rated message.
+    """The features of a rated message.
 
     Attributes:
-        sentences: How many it has.
-        flaws: What is wrong with its language.
-        asked: What the user asked about, each by one word.
-        answered: Those of them that the message speaks of.
-        placed: Sentences with a content of their own.
-        stayed: How many of these speak of what was asked about.
-        topic: The word by which they do, most often.
-        strays: Words from the others.
+        sentences: Number of sentences.
+        flaws: The flaws of its language.
+        asked: The things that the user asked about, one word each.
+        answered: The things in `asked` that the message mentions.
+        placed: Number of sentences with at least one content word.
+        stayed: Number of these sentences that are on the topic, or refer back to one that is.
+        topic: The content word of the user's requests or the context that occurs in most
+            sentences; their first content word if none of them occurs.
+        strays: One word from each sentence in `placed` that is off the topic, without repetitions.
     """
 
     sentences: int
@@ -97,9 +99,9 @@ class Reading(NamedTuple):
     strays: tuple[str, ...]
 
 
-@lru_cache(maxsize=16)  # the raters ask for the same message one after the other
+@lru_cache(maxsize=16)  # all raters read the same message one after the other
 def read(turns: tuple[Turn, ...], context: str | None) -> Reading:
-    """Read a conversation's last message against what came before it."""
+    """Read the features of a conversation's last message, given the turns before it."""
     message = turns[-1].content
     sentences = [text for text in _SENTENCE_END.split(message.strip()) if _WORD.search(text)]
     words = [_words(sentence) for sentence in sentences]
@@ -124,7 +126,7 @@ def _words(text: str) -> list[str]:
 
 
 def _stem(word: str) -> str:
-    """A word without its most common endings: enough to find "sizes" in "size"."""
+    """A word without its most common endings, so that "sizes" matches "size"."""
     word = word.removesuffix("'s")
     for ending in ("ing", "ed", "es", "s", "e"):
         if len(word) - len(ending) >= 3 and word.endswith(ending):
@@ -144,7 +146,10 @@ def _content(words: Iterable[str]) -> list[str]:
 
 
 def _asked(requests: Sequence[str]) -> tuple[str, ...]:
-    """What the last request lists, else its content words, else those of earlier ones."""
+    """The things asked about: a list in the last request, or else its content words.
+
+    If the last request has neither, earlier requests are searched, the latest first.
+    """
     for request in reversed(requests):
         listed = _LISTED.search(request)
         things = (
@@ -160,7 +165,11 @@ def _asked(requests: Sequence[str]) -> tuple[str, ...]:
 def _whereabouts(
     sentences: Sequence[Sequence[str]], asked_about: Sequence[str]
 ) -> tuple[int, int, str, tuple[str, ...]]:
-    """Sort sentences into those on what was asked about and strays."""
+    """Sort sentences into those on the topic and those off it.
+
+    Returns:
+        `Reading.placed`, `Reading.stayed`, `Reading.topic` and `Reading.strays`.
+    """
     about = {_stem(word): word for text in asked_about for word in _content(_words(text))}
     shared: dict[str, int] = {}
     strays: list[str] = []
@@ -171,7 +180,7 @@ def _whereabouts(
         if not content:
             continue
         common = {stem for stem in map(_stem, content) if stem in about}
-        # "It has four legs." goes with the sentence before it.
+        # "It has four legs." is on the topic if the sentence before it is.
         on_topic = bool(common) or (on_topic and words[0] in _BACK_REFERENCES)
         placed += 1
         stayed += on_topic
@@ -179,7 +188,7 @@ def _whereabouts(
             shared[stem] = shared.get(stem, 0) + 1
         if not on_topic:
             strays.append(_subject(words, content)[:_QUOTED_LENGTH])
-    # The first of equals is the one met first, as dicts keep their order.
+    # Of equally frequent words, the one that occurs first wins, as dicts keep their order.
     topic = (
         about[max(shared, key=lambda stem: shared[stem])]
         if shared
@@ -189,7 +198,7 @@ def _whereabouts(
 
 
 def _subject(words: Sequence[str], content: Sequence[str]) -> str:
-    """What a sentence speaks of: its first noun with an article, else its longest word."""
+    """The subject of a sentence: its first noun after an article, or else its longest word."""
     for first, second in pairwise(words):
         if first in _BEFORE_NOUN and second in content:
             return second

@@ -1,7 +1,8 @@
-"""Raters made of rules: the embedded default, for trials without a language model.
+"""Raters made of rules: the built-in default, for trials without a language model.
 
-They count what `reading` sees, each with its own leaning and its own noise, and say what
-they counted. They stand in for people or language models and are neither.
+A rule rater counts the features that `rule_features` finds, adds its own bias and noise, and
+explains its score by the counts. Rule raters fill the place of people or language models in a
+trial; they are no substitute for their judgement.
 """
 
 from __future__ import annotations
@@ -22,20 +23,21 @@ RULES_NOTE = (
     "words and sentences; no person and no language model has judged these conversations."
 )
 
-# From this share of sentences on the topic down to none a message is "about something else".
+# The share of sentences on the topic at or below which the quality of a message is 0.
 _ABOUT_SOMETHING_ELSE = 1 / 3
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass(frozen=True)
 class RuleRater:
-    """Counts, leans one way, and wavers.
+    """A rater that counts features and adds a constant bias and random noise.
 
     Attributes:
-        name: Starts with ``rules-``, so that nobody takes it for a judge.
-        leaning: Added to every quality (0 to 1); a strict rater's is negative.
-        wavering: Standard deviation of its noise, on the same scale.
-        minor: How much a clumsy sentence counts beside a wrong one.
+        name: The rater's name; it starts with ``rules-`` so that nobody mistakes the rater for a
+            person or a model.
+        leaning: Bias added to every quality (0 to 1); negative for a strict rater.
+        wavering: Standard deviation of the noise added to every quality.
+        minor: Weight of a clumsy sentence, where a sentence with an error weighs 1.
     """
 
     name: str
@@ -45,11 +47,11 @@ class RuleRater:
 
     @property
     def prompts(self) -> tuple[RatingPrompt, ...]:
-        """The two scales: rules read no examples."""
+        """The two scales, without the prompts that have examples, which rules cannot read."""
         return PROMPTS
 
     def rate(self, conversation: Conversation, axis: str, prompt: RatingPrompt) -> RaterScore:
-        """Score the last message; the same text always gets the same score."""
+        """Score the last message; the same id, text and prompt always get the same score."""
         reading = read(tuple(conversation.conversation), conversation.context)
         quality, say = RULES[axis]
         drawn = hashlib.sha256(
@@ -74,8 +76,8 @@ RULE_RATERS: tuple[Rater, ...] = (
 
 
 def _normal(drawn: bytes) -> float:
-    """About normal, with mean 0 and deviation 1: the sum of twelve bytes."""
-    # Twelve uniform numbers between 0 and 1 have a variance of one twelfth each.
+    """A nearly normal number with mean 0 and standard deviation 1, from twelve bytes."""
+    # The twelve bytes give uniform numbers from 0 to 1, each with mean 1/2 and variance 1/12.
     return sum(drawn) / 255 - 6
 
 
@@ -97,7 +99,7 @@ def _comprehensiveness(reading: Reading, _: float) -> float:
 
 def _on_topic(reading: Reading, _: float) -> float:
     if not reading.placed:
-        return 0.5  # "Yes, of course." is about nothing else and says nothing
+        return 0.5  # "Yes, of course." names no topic, neither the user's nor another
     share = reading.stayed / reading.placed
     return (share - _ABOUT_SOMETHING_ELSE) / (1 - _ABOUT_SOMETHING_ELSE)
 
@@ -180,7 +182,7 @@ def _say_on_topic(reading: Reading, drawn: bytes) -> str:
     )
 
 
-# By axis: how good a message is, from 0 to 1, and what is said of it.
+# By axis: the function for a message's quality, from 0 to 1, and the one for the explanation.
 RULES: dict[str, tuple[Callable[[Reading, float], float], Callable[[Reading, bytes], str]]] = {
     "naturalness": (_naturalness, _say_naturalness),
     "comprehensiveness": (_comprehensiveness, _say_comprehensiveness),
@@ -192,10 +194,10 @@ RULED_AXES = tuple(axis for axis in AXES if axis in RULES)
 def rate(
     conversations: Iterable[Conversation], axes: Sequence[str] = RULED_AXES
 ) -> Iterator[Rating]:
-    """Rate conversations as they come, by the mean of the scores of all rules.
+    """Rate conversations by the mean of all rule raters' scores, one conversation after another.
 
     Yields:
-        A rating a conversation and axis.
+        One rating per conversation and axis.
     """
     return aggregate_rows(lambda: collect(conversations, RULE_RATERS, axes))
 
@@ -205,7 +207,7 @@ def _pick(drawn: bytes, *wordings: str) -> str:
 
 
 def _first(drawn: bytes, things: Sequence[str], count: int) -> list[str]:
-    """Some of them, beginning at a drawn place, each once."""
+    """At most ``count`` different things, in order from a randomly drawn start."""
     start = drawn[1] % len(things)
     return list(dict.fromkeys([*things[start:], *things[:start]]))[:count]
 

@@ -1,4 +1,4 @@
-"""`regreason annotate`: ask what is left, merge the explanations, write the ratings."""
+"""`regreason annotate`: make the calls that are left, merge explanations, write the ratings."""
 
 from __future__ import annotations
 
@@ -46,27 +46,32 @@ from regreason_plugin.core.whole_files import pending, together
 
 
 class Watcher(Protocol):
-    """Who is told of the work as it goes."""
+    """A display of the progress."""
 
     def asking(self, what: str, tallies: Sequence[Tally]) -> AbstractContextManager[None]:
-        """Entered while raters are asked; their tallies change meanwhile."""
+        """A context around the calls to raters, whose tallies change meanwhile.
+
+        Args:
+            what: Name of the step.
+            tallies: One tally per rater.
+        """
 
     def writing(self) -> AbstractContextManager[Callable[[], object]]:
-        """Entered while ratings are written; what it yields is called for every one."""
+        """A context around the writing of ratings; yields a function to call for each rating."""
 
 
 @dataclass
 class Finished:
-    """What an annotation came to.
+    """The result of an annotation.
 
     Attributes:
-        ratings: How many were written; none where the budget ended it.
-        unaffordable: Calls that the budget did not allow.
-        dropped: Conversations x axes without a label, by reason.
-        rated: Conversations x axes that were rated, by dataset.
-        calls: All calls of this config by outcome, in this run or before.
-        cost: Of all calls in the store; none without prices.
-        written: The files.
+        ratings: Number of ratings written; 0 if the budget ended the run.
+        unaffordable: Number of calls that the budget did not allow.
+        dropped: Number of conversations x axes without a label, by reason.
+        rated: Number of conversations x axes that were rated, by dataset.
+        calls: Number of all calls of this config by outcome, in this run and before.
+        cost: Cost of all calls in the store, in the prices' currency; None without prices.
+        written: Paths of the files written.
     """
 
     ratings: int = 0
@@ -83,17 +88,17 @@ def annotate(
 ) -> Finished:
     """Rate every conversation on every axis and write the ratings, whole or not at all.
 
-    What was asked before is not asked again, and what is paid for is in the store at once, so
-    this may be stopped in any way at any time and run again.
+    Every answer is in the store as soon as it arrives, and no answered call is made again. The run
+    may therefore be stopped at any time, in any way, and run again.
 
     Args:
-        config: What to rate and by whom.
-        watcher: Told of the work as it goes.
-        retry: Ask again what failed in an earlier run.
-        budget: Make no call that could bring the cost of the whole store above it.
+        config: The conversations, the raters and the output.
+        watcher: Shows the progress.
+        retry: Repeat the calls that failed in an earlier run.
+        budget: Make no call that could raise the cost of the whole store above this amount.
 
     Raises:
-        UserError: A conversation, a prompt or a key is wrong, or a server does nothing but fail.
+        UserError: A conversation, a prompt or a key is wrong, or all calls to a server fail.
     """
     if not config.servers:
         return Annotation(config, None).write(watcher)
@@ -106,7 +111,12 @@ def annotate(
 
 
 def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
-    """What `annotate` would ask, without asking; merging is not in it, as it needs the answers.
+    """Estimate the calls that `annotate` would make, without making any.
+
+    The calls that merge explanations are not included, because their prompts need the answers.
+
+    Returns:
+        One plan per rater behind a server.
 
     Raises:
         UserError: A conversation or a prompt is wrong.
@@ -121,29 +131,32 @@ def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
 def store_to_ask_for(
     path: Path, raters: Iterable[ServerRater], budget: float | None
 ) -> Iterator[Store]:
-    """The store, once nothing stands against asking.
+    """Open the store for a run that makes calls.
 
     Raises:
-        UserError: A budget is set and a price is unknown, or a package is missing.
+        UserError: A budget is set and the price of a rater is unknown, or a package is missing.
     """
     for rater in raters if budget is not None else ():
         if rater.price is None:
-            raise UserError(f"--budget needs the price of rater {rater.name!r}", field="price")
+            raise UserError(
+                f"--budget needs the price of rater {rater.name!r}; add its price to the config",
+                field="price",
+            )
     for package in ("openai", "tenacity", "aiohttp"):
         if find_spec(package) is None:
             raise UserError(
-                f"asking language models needs the package {package}: "
-                "pip install 'regreason[annotate]'"
+                f"calls to language models need the package {package}; run "
+                "`pip install 'regreason[annotate]'`"
             )
     with Store(path) as store:
-        # Also where nothing is left to ask, for the files of killed processes.
+        # Called even if no call is left, because it removes the lock files of killed processes.
         store.take_over()
         yield store
 
 
 @contextmanager
 def store_to_read(path: Path) -> Iterator[Store]:
-    """The store, or an empty one elsewhere where there is none: nothing is left behind."""
+    """Open the store to read it; if there is none, open an empty temporary store instead."""
     with (
         TemporaryDirectory() as scratch,
         Store(path if path.is_file() else Path(scratch) / "none.db") as store,
@@ -154,17 +167,25 @@ def store_to_read(path: Path) -> Iterator[Store]:
 def ask(
     store: Store, lanes: list[Lane], watcher: Watcher, what: str, retry: bool, budget: float | None
 ) -> int:
-    """Make the calls that are left, shown under the name of what is done.
+    """Make the calls that are left, and show the progress.
+
+    Args:
+        store: The store for the answers.
+        lanes: One lane per rater, with counted tallies.
+        watcher: Shows the progress.
+        what: Name of the step, for the progress display.
+        retry: Repeat the calls that failed in an earlier run.
+        budget: Make no call that could raise the cost of the whole store above this amount.
 
     Returns:
-        How many calls the budget did not allow.
+        The number of calls that the budget did not allow.
 
     Raises:
-        UserError: As `annotate`.
+        UserError: A key is wrong, or all calls to a server fail.
     """
     if not any(lane.tally.left for lane in lanes):
         return 0
-    # Here, because rules need no client.
+    # Imported here because a run with rules only needs no client.
     from regreason_plugin.annotate.ask import ask_all
 
     with watcher.asking(what, [lane.tally for lane in lanes]):
@@ -172,17 +193,17 @@ def ask(
 
 
 def spent(store: Store, raters: Iterable[ServerRater]) -> float | None:
-    """What all calls in the store have cost; None where no rater has a price."""
-    # Rounded: a sum of floats depends on the order in which the answers came.
+    """Cost of all calls in the store; None if no rater has a price."""
+    # Rounded, because a sum of floats depends on the order in which the answers arrive.
     return round(store.spent(), 6) if any(rater.price for rater in raters) else None
 
 
 class Annotation:
-    """The work of one config: its questions, and the ratings out of their answers.
+    """The annotation that a config describes: its questions, calls and ratings.
 
     Args:
-        config: What to rate and by whom.
-        store: Where the answers are; none where all raters are rules.
+        config: The conversations, the raters and the output.
+        store: The store of answers; None if all raters are rules.
 
     Raises:
         UserError: A prompt is missing or wrong.
@@ -209,11 +230,11 @@ class Annotation:
         return self._store
 
     def lanes(self) -> list[Lane]:
-        """One for each rater behind a server."""
+        """One lane per rater behind a server."""
         return [Lane(rater.config, partial(self._questions, rater)) for rater in self._asked]
 
     def counted_lanes(self, retry: bool) -> list[Lane]:
-        """The same, with how much there is to do in their tallies."""
+        """One lane per rater behind a server, with the numbers of calls in their tallies."""
         lanes = self.lanes()
         tallies = [lane.tally for lane in lanes]
         conversations = read_conversations(self._config.conversations)
@@ -221,12 +242,12 @@ class Annotation:
         return lanes
 
     def merge_questions(self) -> Iterator[list[Question]]:
-        """What the merging rater is asked, once the ratings are there."""
+        """The questions for the merging rater; the ratings have to be in the store."""
         questions = map(self._merge_question, self._collected())
         return distinct([question] for question in questions if question is not None)
 
     def ask(self, watcher: Watcher, retry: bool, budget: float | None) -> int:
-        """Make the calls that are left; returns how many the budget did not allow."""
+        """Make the calls that are left; return the number that the budget did not allow."""
         lanes = self.counted_lanes(retry)
         unaffordable = ask(self._answers, lanes, watcher, "Rating", retry, budget)
         if self._merger is None or unaffordable:
@@ -236,13 +257,13 @@ class Annotation:
         return ask(self._answers, [lane], watcher, "Merging explanations", retry, budget)
 
     def write(self, watcher: Watcher) -> Finished:
-        """Write the ratings, and beside them what is said of them."""
+        """Write the ratings, and their provenance in a file beside them."""
         config = self._config
         finished = Finished(cost=spent(self._store, config.servers) if self._store else None)
         notes: Counter[str] = Counter()
 
         def rows() -> Iterator[Rated]:
-            # Read anew as often as the aggregator needs them; counted in the last reading.
+            # Some aggregators read the rows twice; the counts are those of the last reading.
             for counts in (finished.calls, notes, finished.rated):
                 counts.clear()
             for row in self._collected():
@@ -253,7 +274,9 @@ class Annotation:
         ratings = aggregate_rows(rows, config.aggregate, config.scores_needed, finished.dropped)
         first = next(ratings, None)
         if first is None:
-            raise UserError(f"no conversation has a label: {_counted(finished.calls)}")
+            raise UserError(
+                f"no conversation has enough usable scores for a label: {_counted(finished.calls)}"
+            )
         with watcher.writing() as written:
             counted = _counting(chain([first], ratings), written)
             with together():
@@ -269,7 +292,7 @@ class Annotation:
         return distinct(map(rater.questions, read_conversations(self._config.conversations)))
 
     def _merge_question(self, row: Rated) -> Question | None:
-        """None where nothing is merged, or where there will be no label anyway."""
+        """None if the config merges nothing, or if the row has too few scores for a label."""
         merge, usable = self._config.merge, usable_ratings(row.ratings)
         if merge is None or self._merger is None or len(usable) < self._config.scores_needed:
             return None

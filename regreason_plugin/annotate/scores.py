@@ -1,6 +1,6 @@
-"""The scores of a ratings file as numbers: what all aggregation and agreement is computed from.
+"""The scores of a ratings file as numbers, the input of all aggregators and agreement figures.
 
-A rating is usable if it has an explanation and a score on its scale; the others do not count.
+A rating is usable if it has an explanation and a score within its scale. No other rating counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOWEST, HIGHEST = 1, 5
 
 
 class Usable(NamedTuple):
-    """A rating that counts, its score on 1 to 5."""
+    """A usable rating, with its score rescaled to 1 to 5."""
 
     rater: str
     prompt: str
@@ -31,18 +31,18 @@ class Usable(NamedTuple):
 
 
 def rescale(score: float, scale: int) -> float:
-    """Map a score of 1 to ``scale`` linearly onto 1 to 5."""
+    """Map a score from 1..``scale`` linearly to 1..5."""
     return LOWEST + (score - 1) * (HIGHEST - LOWEST) / (scale - 1)
 
 
 def round_half_up(value: float) -> int:
-    """Round to the nearest whole number, and a half upwards (Python rounds it to even)."""
-    # Thirds do not add up exactly: 3.4999999999999996 stands for a half.
+    """Round to the nearest whole number, and halves up (Python rounds halves to even)."""
+    # Sums of thirds are inexact: 3.4999999999999996 counts as a half.
     return math.floor(round(value, 9) + 0.5)
 
 
 def usable_ratings(ratings: Sequence[RaterScore]) -> list[Usable]:
-    """The ratings that count, by rater and prompt, whatever their order."""
+    """The usable ratings, sorted by rater and prompt."""
     return sorted(
         Usable(rating.rater, rating.prompt, rescale(rating.score, rating.scale), rating.explanation)
         for rating in ratings
@@ -54,17 +54,17 @@ def usable_ratings(ratings: Sequence[RaterScore]) -> list[Usable]:
 
 
 class Coder(NamedTuple):
-    """Who gives a score: one rater asked with one prompt."""
+    """The source of a score: one rater with one prompt."""
 
     rater: str
     prompt: str
 
 
 class ScoreTable:
-    """A rescaled score a conversation, axis and coder, and no text.
+    """The rescaled scores by conversation, axis and coder, without any text.
 
-    About 200 bytes a row with twelve coders. Where a row has two ratings of one coder, the
-    first by score counts.
+    A row with twelve coders takes about 200 bytes. If a row has two ratings of one coder, the
+    lower score counts.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class ScoreTable:
         self._rows: dict[Setting, dict[str, array[float]]] = {}
 
     def add(self, row: Rated, minimum: int = 1) -> None:
-        """Take in a row's usable ratings, if there are ``minimum`` of them."""
+        """Add the scores of a row's usable ratings, if there are at least ``minimum``."""
         usable = usable_ratings(row.ratings)
         if not usable or len(usable) < minimum:
             return
@@ -87,7 +87,7 @@ class ScoreTable:
 
     @property
     def coders(self) -> list[Coder]:
-        """Sorted; the columns of `matrix`."""
+        """The coders, sorted; they are the columns of `matrix`."""
         return sorted(self._columns)
 
     @property
@@ -96,22 +96,22 @@ class ScoreTable:
         return sorted(self._rows)
 
     def row(self, setting: Setting, row_id: str) -> list[float] | None:
-        """A row's scores that are not missing; None where it is not here."""
+        """The scores of a row that are not missing; None if the table does not have the row."""
         scores = self._rows.get(setting, {}).get(row_id)
         return None if scores is None else [score for score in scores if score == score]
 
     def ids(self, settings: Iterable[Setting]) -> list[tuple[Setting, str]]:
-        """The rows of some settings, sorted; the rows of `matrix`."""
+        """(setting, id) of the rows of some settings, sorted; they are the rows of `matrix`."""
         return [
             (setting, row) for setting in sorted(settings) for row in sorted(self._rows[setting])
         ]
 
     def matrix(self, settings: Iterable[Setting]) -> Floats:
-        """Scores of some settings.
+        """The scores of some settings.
 
         Returns:
-            [rows, coders], on 1 to 5; NaN where a coder gave none. Both are sorted, so nothing
-            computed from it depends on the file's order.
+            [rows, coders], scores from 1 to 5; NaN where a coder gave no score. Rows and columns
+            are sorted, so that results do not depend on the order of the file.
         """
         columns = [self._columns[coder] for coder in self.coders]
         rows = self.ids(settings)
@@ -123,5 +123,5 @@ class ScoreTable:
 
 
 def to_labels(scores: Floats) -> Floats:
-    """Scores rounded half up to labels, as `round_half_up` does; NaN stays."""
+    """Scores rounded half up to labels, as by `round_half_up`; NaN stays NaN."""
     return np.asarray(np.floor(np.round(scores, 9) + 0.5))

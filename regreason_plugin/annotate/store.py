@@ -1,10 +1,11 @@
-"""The store of calls: SQLite, one row a call, readable with the sqlite3 shell.
+"""The store of calls: an SQLite file with one row per call, readable with the sqlite3 shell.
 
-A row's key is what determines the answer: the conversation's text, rater, model, axis, prompt and
-sampling. A changed prompt is another call; an unchanged one is never made twice, in one run, in
-the next, or by two processes at once: a process claims calls before it makes them, and holds a
-lock that ends with it, so that claims of a killed process are taken over at once.
-WAL needs all processes on one machine, and a local disk.
+A row is keyed by everything that determines the answer: the conversation's text, rater, model,
+axis, prompt and sampling. A changed prompt makes a new call; an unchanged call is never made twice,
+be it in one run, in a later run or by two processes at once. A process claims calls before it makes
+them, and holds a lock that ends with the process, so that other processes take over the claims of a
+killed one at once. SQLite's write-ahead log (WAL) needs a local disk, and all processes on one
+machine.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from regreason_plugin.core.records import Conversation
 
 OK = "ok"
 ASKING = "asking"
-# Claimed by a process that ended before the answer came, after an earlier answer had failed.
+# The state of a call that failed before, and was claimed again by a process that then ended.
 _GIVEN_BACK = "given_back"
 _UNFINISHED = (ASKING, _GIVEN_BACK)
 _BUSY = 60.0  # seconds to wait for another process that writes
-_KEPT = 2_000  # characters of an answer that could not be read
+_KEPT = 2_000  # characters that the store keeps of an answer that could not be used
 _VERSION = 1
-# "RgRs", so that `file` and this program know the file.
+# "RgRs" in ASCII: identifies the file to this program and to the Unix command `file`.
 _APPLICATION = 0x52675273
 
 _SCHEMA = files("regreason_plugin.annotate").joinpath("calls.sql").read_text(encoding="utf-8")
@@ -43,7 +44,7 @@ _IS_KEY = f"({_KEY}) = (?,?,?,?,?,?,?)"
 
 
 class CallKey(NamedTuple):
-    """What determines an answer; the columns of the primary key."""
+    """Everything that determines an answer: the columns of the primary key."""
 
     conversation: str
     rater: str
@@ -54,16 +55,17 @@ class CallKey(NamedTuple):
     sampling: str
 
 
-# All of a key but the conversation, and the state.
+# All columns of a key except the conversation, then the state.
 FinishedCall = tuple[str, str, str, str, str, str, str]
 
 
 class Call(NamedTuple):
-    """A call that may be made.
+    """A call that can be claimed.
 
     Attributes:
-        id: Of the conversation.
-        worst: The most it can cost, in the prices' currency.
+        key: The call's key.
+        id: The conversation's id.
+        worst: The highest possible cost, in the prices' currency.
     """
 
     key: CallKey
@@ -73,12 +75,17 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished call left.
+    """The result of a finished call.
 
     Attributes:
-        state: ``ok``, or the name of what went wrong.
-        answer: What the server said, where it could not be used.
-        cost: Of all attempts, in the prices' currency.
+        state: ``ok``, or the name of a fault.
+        score: The score, on the prompt's scale; None if the call failed or asked for none.
+        explanation: The explanation; None if the call failed.
+        answer: The server's text if it could not be used; None otherwise.
+        attempts: Number of attempts.
+        prompt_tokens: Prompt tokens of all attempts.
+        answer_tokens: Answer tokens of all attempts.
+        cost: Cost of all attempts, in the prices' currency.
     """
 
     state: str
@@ -92,12 +99,12 @@ class Outcome:
 
 
 class Claimed(NamedTuple):
-    """What came of an attempt to claim calls.
+    """The result of an attempt to claim calls.
 
     Attributes:
-        mine: To be made now, by this process.
-        elsewhere: How many another process is making.
-        unaffordable: How many the budget does not allow.
+        mine: The calls that this process has claimed and now has to make.
+        elsewhere: Number of calls that other processes have claimed.
+        unaffordable: Number of calls that the budget does not allow.
     """
 
     mine: list[Call]
@@ -106,20 +113,20 @@ class Claimed(NamedTuple):
 
 
 def conversation_key(conversation: Conversation) -> str:
-    """A conversation by its text: turns and context, not its id."""
+    """Hash of a conversation's turns and context, without its id; 32 hexadecimal digits."""
     turns = [[turn.role, turn.content] for turn in conversation.conversation]
     text = json.dumps([conversation.context, turns])
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
 
 
 class Store:
-    """An open store.
+    """An open store of calls.
 
     Args:
-        path: Its file; made if it is not there.
+        path: The store's file; created if it does not exist.
 
     Raises:
-        UserError: The file is something else, or of another version.
+        UserError: The file is not a store, or a store of another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -128,14 +135,14 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, isolation_level=None, timeout=_BUSY)
         except (OSError, sqlite3.Error) as error:
-            raise UserError(f"cannot be used as a store: {error}", path=path) from None
+            raise UserError(f"cannot be opened as a store of calls: {error}", path=path) from None
         try:
             self._open_in_turn()
         except (sqlite3.DatabaseError, UserError) as error:
             self._database.close()
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"cannot be used as a store: {error}", path=path) from None
+            raise UserError(f"cannot be opened as a store of calls: {error}", path=path) from None
         self._lock = WorkerLock(path)
         self._worker = self._lock.name
 
@@ -148,12 +155,13 @@ class Store:
             raise refusal from error
 
     def close(self) -> None:
-        """Give back what is claimed and not finished, and close."""
+        """Give back the claims of unfinished calls, and close the database."""
         try:
             self._give_back(self._worker)
         except sqlite3.OperationalError as error:
             if not store_refusal(error, self.path):
-                raise  # (on a full disk the next run frees the claims: by then the lock is gone)
+                raise
+            # On a full disk the claims stay; the next run frees them, as this process's lock ends.
         finally:
             self._lock.release()
             self._database.close()
@@ -163,12 +171,15 @@ class Store:
     def claim(
         self, calls: Sequence[Call], *, retry: bool = False, budget: float | None = None
     ) -> Claimed:
-        """Claim those of some calls that are left, so that nobody else makes them.
+        """Claim all calls that are left, so that no other process makes them.
 
         Args:
-            calls: All with the same conversation and rater.
-            retry: Also those that failed before.
-            budget: Claim no call that could bring the whole store's cost above it.
+            calls: Calls that have the conversation and the rater in common.
+            retry: Claim calls that have failed before, too.
+            budget: Claim no call that could raise the cost of the whole store above this amount.
+
+        Raises:
+            UserError: The disk has too little room for the answers.
         """
         known = self._states(calls)
         left = [call for call in calls if _is_left(known.get(call.key), retry)]
@@ -195,7 +206,7 @@ class Store:
         return Claimed(mine, self._elsewhere(known), unaffordable)
 
     def finish(self, call: Call, outcome: Outcome) -> None:
-        """Record what came of a call; it is on disk when this returns."""
+        """Record the outcome of a call; it is in the file when this method returns."""
         done = self._database.execute(
             "UPDATE calls SET state=?, score=?, explanation=?, answer=?, attempts=attempts+?, "
             "prompt_tokens=prompt_tokens+?, answer_tokens=answer_tokens+?, cost=cost+?, "
@@ -213,10 +224,10 @@ class Store:
             ),
         )
         if done.rowcount != 1:
-            raise RuntimeError(f"an answer has no place in {self.path}: {call.key}")
+            raise RuntimeError(f"{self.path} has no row for the answer to {call.key}")
 
     def take_over(self) -> None:
-        """Free the claims of processes that have ended without giving them back."""
+        """Free the claims of processes that ended without giving them back."""
         rows = self._database.execute("SELECT DISTINCT worker FROM calls WHERE worker IS NOT NULL")
         named = {str(worker) for (worker,) in rows} | worker_names(self.path)
         for worker in sorted(named - {self._worker}):
@@ -227,19 +238,23 @@ class Store:
     # --- reading ------------------------------------------------------------------------
 
     def outcomes(self, keys: Sequence[CallKey]) -> dict[CallKey, Outcome]:
-        """What is known of some calls on one conversation by one rater; claimed ones are not."""
+        """The outcomes of those calls that are finished.
+
+        Args:
+            keys: Keys that have the conversation and the rater in common.
+        """
         rows = self._rows(keys, "state, score, explanation")
         return {key: Outcome(*row) for key, row in rows.items() if row[0] not in _UNFINISHED}
 
     def finished(self, conversations: Iterable[str]) -> tuple[int, Counter[FinishedCall]]:
-        """What is finished of all calls on some conversations, counted in one pass.
+        """Count the finished calls on some conversations in one pass.
 
         Args:
-            conversations: By `conversation_key`, in any order; twice is once.
+            conversations: `conversation_key` of each, in any order; a repeated one counts once.
 
         Returns:
-            How many conversations these are, and the number of finished calls on them by all
-            of their key but the conversation, and by state.
+            The number of different conversations, and the number of finished calls on them by
+            `FinishedCall`: all columns of the key except the conversation, then the state.
         """
         query = self._database.execute
         query("CREATE TEMP TABLE wanted (conversation TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -258,11 +273,16 @@ class Store:
             query("DROP TABLE wanted")
 
     def spent(self) -> float:
-        """What all calls have cost, in the prices' currency."""
+        """Cost of all calls, in the prices' currency."""
         return float(self._database.execute("SELECT spent FROM spending").fetchone()[0])
 
     def totals(self, rater: str) -> tuple[Counter[str], int, int, float]:
-        """Finished calls of a rater by state; tokens of prompts and of answers; cost."""
+        """Totals over the finished calls of a rater.
+
+        Returns:
+            The number of calls by state, the prompt tokens, the answer tokens, and the cost in the
+            prices' currency.
+        """
         states: Counter[str] = Counter()
         prompt_tokens = answer_tokens = 0
         cost = 0.0
@@ -280,25 +300,25 @@ class Store:
     # --- inside -------------------------------------------------------------------------
 
     def _open_in_turn(self) -> None:
-        """Open, and wait for a process that opens or closes the store at the same moment."""
+        """Open the database; wait if another process opens or closes it at the same moment."""
         until = time.monotonic() + _BUSY
         while True:
             try:
                 return self._open()
             except sqlite3.OperationalError as error:
-                # SQLite waits by itself, but not for the switch to WAL, which needs it alone.
+                # SQLite's own timeout does not cover the switch to WAL, which needs the file alone.
                 if "locked" not in str(error) or time.monotonic() > until:
                     raise
                 time.sleep(0.02)
 
     def _open(self) -> None:
         query = self._database.execute
-        # Before anything is changed: it may be another program's database.
+        # Checked before any change, because the file may be another program's database.
         if query("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             self._check_kind()
         query("PRAGMA journal_mode=WAL")
-        # What a killed process has written is in the system's hands; only a loss of power
-        # can take the last calls, never the store.
+        # With NORMAL, the rows that a killed process wrote are safe; a loss of power can lose the
+        # last calls, but cannot damage the store.
         query("PRAGMA synchronous=NORMAL")
         with self._transaction():
             if query("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
@@ -312,10 +332,14 @@ class Store:
         application = self._database.execute("PRAGMA application_id").fetchone()[0]
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
         if application != _APPLICATION:
-            raise UserError("is a database, but no store of calls", path=self.path)
+            raise UserError(
+                "is an SQLite database, but not a store of calls; choose another file",
+                path=self.path,
+            )
         if version != _VERSION:
             raise UserError(
-                f"is a store of version {version}, and this program reads {_VERSION}",
+                f"is a store of version {version}, but this program reads version {_VERSION}; "
+                "choose another file",
                 path=self.path,
             )
 
@@ -323,7 +347,7 @@ class Store:
         return self._rows([call.key for call in calls], "state, worker")
 
     def _rows(self, keys: Sequence[CallKey], columns: str) -> dict[CallKey, Any]:
-        """Some columns by key, for keys that have the conversation and the rater in common."""
+        """The given columns by key; the keys have the conversation and the rater in common."""
         if not keys:
             return {}
         wanted = set(keys)
@@ -342,7 +366,7 @@ class Store:
     def _give_back(self, worker: str) -> None:
         with self._transaction():
             self._database.execute(
-                # One that had failed before keeps what it cost.
+                # The row of a call that failed before is kept, because it holds that call's cost.
                 "UPDATE calls SET state=?, reserved=0, worker=NULL WHERE worker=?",
                 (_GIVEN_BACK, worker),
             )
@@ -354,7 +378,7 @@ class Store:
         try:
             yield
         except BaseException:
-            if self._database.in_transaction:  # a full disk has ended it already
+            if self._database.in_transaction:  # SQLite ends the transaction itself on a full disk
                 self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
@@ -368,7 +392,7 @@ def _is_left(known: tuple[str, str | None] | None, retry: bool) -> bool:
 
 
 def _storable(text: str) -> str:
-    # JSON can spell a lone surrogate, UTF-8 cannot.
+    # JSON can spell a lone surrogate, which UTF-8 cannot encode.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

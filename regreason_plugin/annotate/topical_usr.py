@@ -1,10 +1,11 @@
-"""Topical-Chat responses that people have scored: what any rater can be held against.
+"""Topical-Chat responses with people's scores, a golden set for any rater.
 
-Mehri and Eskenazi 2020, "USR: An Unsupervised and Reference Free Evaluation Metric for Dialog
-Generation", let three people score 360 responses, six systems in each of 60 dialogues; UniEval
-publishes their means. Two of those scores have an axis here: "natural" (1 to 3) is naturalness, and
-"maintains context" (1 to 3; UniEval's coherence) is the nearest there is to on-topic. The overall
-score (1 to 5) is of no axis and is the label of a table, for a task of its own.
+In Mehri and Eskenazi 2020, "USR: An Unsupervised and Reference Free Evaluation Metric for Dialog
+Generation", three people scored 360 responses, those of six systems in each of 60 dialogues;
+UniEval publishes the mean scores. Two of these scores match an axis: "natural" (1 to 3) is
+naturalness, and "maintains context" (1 to 3; named coherence by UniEval) is the closest to
+on-topic. The overall score (1 to 5) matches no axis; it becomes the label of a table, for a
+separate task.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ FILE = PublicFile(
 )
 SHA256 = "f6361daa6fe162f636d2071a60322a784acd770be0bf3a6920ac949d751b978a"
 
-# The axes that people's scores have, with their names in the file and their highest.
+# By axis: the name of people's score in the file, and its highest value.
 _SCORES = {"naturalness": ("naturalness", 3), "on_topic": ("coherence", 3)}
 _OVERALL = ("overall", 5)
-# What the file has in place of knowledge.
+# The file's placeholder for a dialogue without background knowledge.
 _NO_KNOWLEDGE = "_nofact"
 
 
 class Files(NamedTuple):
-    """What is written into a folder.
+    """The files that `write_topical_usr` writes.
 
     Attributes:
-        conversations: A dialogue with one response each, to be rated.
-        golden: People's labels of these, for `regreason aggregate --golden`.
+        conversations: The conversations to rate: each is a dialogue with one response.
+        golden: People's labels of the conversations, for `regreason aggregate --golden`.
         table: The same responses with people's labels, for `regreason task new`.
-        config: Lets the built-in rules rate the conversations.
+        config: A config of `regreason annotate` in which the built-in rules rate the conversations.
     """
 
     conversations: Path
@@ -61,11 +62,12 @@ def write_topical_usr(out: Path, source: Path | None) -> Files:
     """Write the conversations, the golden set, the table and a config.
 
     Args:
-        out: A folder.
-        source: A copy of the published file, gzipped or not; None downloads it.
+        out: The folder to write to.
+        source: A copy of the published file, gzipped or not; None to download the file.
 
     Raises:
-        UserError: It cannot be had, or is another file. Nothing is written.
+        UserError: The file cannot be downloaded or read, or is not the published one. Nothing is
+            written then.
     """
     responses = _read(source)
     names = ("conversations.jsonl", "golden.jsonl", "responses.csv", "annotate.yml")
@@ -106,14 +108,14 @@ def _read(source: Path | None) -> list[dict[str, Any]]:
             content = stream.read()
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise UserError(
-            f"is not the file at {FILE.url} (its sha256 has to be {SHA256}); download that one",
+            f"is not the file at {FILE.url}, whose sha256 is {SHA256}; download that file",
             path=source or FILE.url,
         )
     return list(json.loads(content))
 
 
 def _conversation(number: int, response: dict[str, Any]) -> Conversation:
-    """A dialogue with a response; who speaks before the response is the user."""
+    """A dialogue with a response as a conversation; the user speaks last before the response."""
     lines = [line.strip() for line in response["source"].strip().split("\n")]
     roles = ["assistant" if back % 2 else "user" for back in reversed(range(len(lines)))]
     turns = [turn(role, line) for role, line in zip(roles, lines, strict=True)]
@@ -121,15 +123,15 @@ def _conversation(number: int, response: dict[str, Any]) -> Conversation:
     one = conversation(
         TOPICAL_USR,
         [*turns, turn("assistant", response["system_output"])],
-        # Some dialogues are the beginning of another.
+        # Some dialogues are the beginning of another one, so their first line is the group.
         group=text_group(lines[0]),
         context=None if knowledge == _NO_KNOWLEDGE else knowledge,
         meta={"system": response["system_id"]},
     )
-    # Not by content: two systems may have said the same, and people scored both.
+    # The id is numbered, not a hash of the text, because equal responses have separate scores.
     return one.model_copy(update={"id": f"{TOPICAL_USR}-{number}"})
 
 
 def _label(scores: dict[str, float], name: str, highest: int) -> int:
-    """People's mean score as a label of 1 to 5."""
+    """People's mean score as a label from 1 to 5."""
     return round_half_up(rescale(scores[name], highest))

@@ -1,4 +1,4 @@
-"""Aggregators: what each one gives, held against other libraries and simulated raters."""
+"""Aggregators, compared with other libraries and tried on simulated raters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def row(
     dataset: str = "coqa",
     merged: Merged | None = None,
 ) -> Rated:
-    """A row with a rater a score; explanation 0 is the first's."""
+    """A row with one rater per score; the raters' explanations are ``e0``, ``e1``, ..."""
     return Rated(
         id=f"row {number}",
         dataset=dataset,
@@ -109,7 +109,7 @@ def test_majority_is_a_most_frequent_label_and_none_is_nearer_the_mean(
         ([2, 2, 5, 5, 5, 1], 5),
         ([1, 1, 5, 5, 2], 1),  # the mean is 2.8
         ([1, 1, 5, 5, 4], 5),  # 3.2
-        ([2, 4], 4),  # as near: the higher
+        ([2, 4], 4),  # both are equally near the mean, so the higher one
     ],
 )
 def test_majority_by_hand(scores: list[int], label: int) -> None:
@@ -197,7 +197,10 @@ def test_an_unknown_aggregator_and_a_missing_package(monkeypatch: pytest.MonkeyP
 def simulate(
     number: int, upside_down: int, careful: int, seed: int
 ) -> tuple[list[Rated], list[int]]:
-    """Rows and the truth: some raters say 6 less the label, others err 3 times in 10."""
+    """Rows with their true labels.
+
+    Raters in ``upside_down`` give 6 minus the label; all raters err with probability 0.3.
+    """
     draw = random.Random(seed)
     rows, truth = [], []
     for n in range(number):
@@ -212,7 +215,7 @@ def simulate(
     return rows, truth
 
 
-def test_it_finds_who_is_upside_down_where_mean_and_majority_do_not() -> None:
+def test_dawid_skene_finds_upside_down_raters_where_mean_and_majority_do_not() -> None:
     rows, truth = simulate(600, upside_down=2, careful=3, seed=1)
     accuracy = {
         name: np.mean([r.label == t for r, t in zip(by(name, *rows), truth, strict=True)])
@@ -222,13 +225,13 @@ def test_it_finds_who_is_upside_down_where_mean_and_majority_do_not() -> None:
     assert accuracy["dawid_skene"] > max(accuracy[name] for name in ROWWISE) + 0.2
 
 
-def test_its_labels_are_those_of_an_em_written_out() -> None:
+def test_dawid_skene_gives_the_labels_of_an_em_written_out() -> None:
     rows, _ = simulate(150, upside_down=1, careful=4, seed=2)
     votes = np.array([[int(r.score or 0) for r in one.ratings] for one in rows]) - 1
     posterior = np.stack([np.bincount(v, minlength=5) / len(v) for v in votes])
     for _ in range(500):
         prior = posterior.mean(axis=0)
-        errors = np.zeros((5, votes.shape[1], 5))  # true, coder, said
+        errors = np.zeros((5, votes.shape[1], 5))  # [true label, coder, label given]
         for said in range(5):
             errors[:, :, said] = posterior.T @ (votes == said)
         errors = np.maximum(errors, 1e-10)
@@ -245,7 +248,7 @@ def test_its_labels_are_those_of_an_em_written_out() -> None:
     assert [r.score for r in found] == pytest.approx(expected.tolist(), abs=0.05)
 
 
-def test_its_result_does_not_depend_on_the_order_of_rows() -> None:
+def test_dawid_skene_does_not_depend_on_the_order_of_rows() -> None:
     rows, _ = simulate(120, upside_down=1, careful=3, seed=3)
     found = {rating.id: rating for rating in by("dawid_skene", *rows)}
     for seed in range(3):
@@ -255,12 +258,12 @@ def test_its_result_does_not_depend_on_the_order_of_rows() -> None:
         ]
         for rating in by("dawid_skene", *mixed):
             same = found[rating.id]
-            # To the last bit: the sums of EM are taken in one order.
+            # Equal to the last bit, because EM adds in a fixed order.
             assert (rating.score, rating.label) == (same.score, same.label)
             assert rating.explanation == same.explanation
 
 
-def test_it_is_one_model_a_setting() -> None:
+def test_dawid_skene_fits_one_model_per_setting() -> None:
     coqa, _ = simulate(100, upside_down=1, careful=3, seed=4)
     other, _ = simulate(100, upside_down=3, careful=1, seed=5)
     other = [one.model_copy(update={"dataset": "cornell", "id": f"c{one.id}"}) for one in other]

@@ -1,4 +1,4 @@
-"""`regreason aggregate` as a user types it: tables, the golden set, the file, the mistakes."""
+"""`regreason aggregate` on the command line: tables, golden set, output file, user mistakes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_agreement_alone_writes_nothing(ratings: Path, capsys: pytest.CaptureFix
     assert "dora" in printed
     assert "golden" not in printed
     assert "nan" not in printed.lower()
-    # Wherever dora says 1, so does eric: their kappa with the rest is not defined.
+    # dora scores every row 1, so the kappa of dora with the others is undefined.
     assert [line.split()[-1] for line in printed.splitlines() if "dora" in line] == ["-"]
     assert sorted(ratings.parent.iterdir()) == before
 
@@ -125,7 +125,7 @@ def test_the_interval_is_wider_for_fewer_conversations(ratings: Path, tmp_path: 
     assert (alone.conversations, alone.scores[0].mae_interval) == (1, None)
 
 
-def test_what_is_said_of_the_source_goes_on(ratings: Path, tmp_path: Path) -> None:
+def test_the_provenance_of_the_source_is_carried_over(ratings: Path, tmp_path: Path) -> None:
     rows = read(ratings)
     rows[0]["ratings"] = rows[0]["ratings"][:1]
     write(ratings, rows)
@@ -151,7 +151,7 @@ def test_what_is_said_of_the_source_goes_on(ratings: Path, tmp_path: Path) -> No
     assert about.versions["openai"] == "2.0"
     assert about.versions["regreason"] != "0.0.9"
     assert len(read(out)) == 179
-    # A label that was there before is replaced.
+    # Labels that the source already has are replaced.
     again = tmp_path / "again.jsonl"
     assert main(["aggregate", str(out), "--by", "mean", "--out", str(again)]) == 0
     assert [row["label"] for row in read(again)] != [row["label"] for row in read(out)]
@@ -201,10 +201,23 @@ def check_mistake(
     ("arguments", "expected"),
     [
         (["--by", "medain", "--out", "OUT"], "--by: unknown aggregator 'medain'; did you mean"),
+<<<<<<< tests/annotate/test_aggregate_command.py
         (["--by", "median"], "--by chooses the aggregator for --out"),
         (["--out", "OUT.gz"], "is written as plain text"),
         (["--minimum", "9", "--out", "OUT"], "no row has 9 usable ratings; lower --minimum"),
         (["--minimum", "9", "--golden", "GOLDEN"], "none of its rows has enough ratings"),
+=======
+        (["--by", "median"], "--by says how --out is made"),
+        (["--out", "OUT.gz"], "ratings are written as plain text"),
+        (
+            ["--minimum", "9", "--out", "OUT"],
+            "no row has the 9 usable ratings that --minimum asks for; lower it",
+        ),
+        (
+            ["--minimum", "9", "--golden", "GOLDEN"],
+            "no row of the golden set has enough usable ratings",
+        ),
+>>>>>>> /tmp/h/mt
         (["--golden", "nowhere"], "nowhere: no such file"),
     ],
 )
@@ -225,4 +238,4 @@ def test_ratings_without_scores_are_refused(
 ) -> None:
     rows, _ = make_rows(2)
     path = write(tmp_path / "ratings.jsonl", [{**row, "ratings": []} for row in rows])
-    check_mistake(capsys, ["aggregate", str(path)], "has no rating with a score", tmp_path)
+    check_mistake(capsys, ["aggregate", str(path)], "no rating has both a score", tmp_path)

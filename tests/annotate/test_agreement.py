@@ -1,4 +1,4 @@
-"""Agreement among raters, against published figures and other libraries."""
+"""Agreement among raters, compared with published figures and other libraries."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from regreason_plugin.annotate.scores import ScoreTable
 from regreason_plugin.core.records import Rated, RaterScore, Turn
 
 NAN = math.nan
-# Four observers, twelve units: K. Krippendorff, Computing Krippendorff's alpha-reliability
-# (2011), sections C and D; there, alpha is 0.743 nominal and 0.815 ordinal.
+# Four observers and twelve units from K. Krippendorff, Computing Krippendorff's Alpha-Reliability
+# (2011), sections C and D, where alpha is 0.743 (nominal) and 0.815 (ordinal).
 EXAMPLE = [
     [1, 2, 3, 3, 2, 1, 4, 1, 2, NAN, NAN, NAN],
     [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NAN, 3],
@@ -108,7 +108,7 @@ def test_alpha_of_whole_labels_is_the_library_s_or_none(
 
 
 def mixed_rows(number: int = 200, seed: int = 0) -> list[Rated]:
-    """Two raters with two scales each; beth is a label milder than adam."""
+    """Rows of two raters with two scales each; beth scores one label higher than adam."""
     draw = random.Random(seed)
     rows = []
     for n in range(number):
@@ -123,7 +123,7 @@ def mixed_rows(number: int = 200, seed: int = 0) -> list[Rated]:
     return rows
 
 
-def test_each_left_out_is_held_against_the_mean_of_the_others() -> None:
+def test_each_coder_is_compared_with_the_mean_of_the_others() -> None:
     rows = mixed_rows()
     found = agreement(table(rows))
     assert [tuple(one.coder) for one in found.left_out] == [
@@ -162,7 +162,7 @@ def test_who_is_compared_with_whom() -> None:
         ("prompts of beth", 2),
     ]
     assert set(found.alphas[0].by_axis) == {"on_topic", "naturalness", "all"}
-    # A rater agrees with itself better than the two agree, one of whom is milder.
+    # Each rater's prompts agree better than the two raters do, as beth scores higher than adam.
     whole, raters, adam, beth = (alpha.by_axis["all"] or 0 for alpha in found.alphas)
     assert max(whole, raters) < min(adam, beth)
     own = [
@@ -181,7 +181,7 @@ def test_who_is_compared_with_whom() -> None:
 
 
 def test_scales_of_four_and_five_can_agree_in_all_but_the_middle() -> None:
-    pairs = [(1, 1), (2, 2), (3, 4), (4, 5)]  # on 1 to 4, and on 1 to 5
+    pairs = [(1, 1), (2, 2), (3, 4), (4, 5)]  # (score on 1 to 4, score on 1 to 5)
     rows = [
         rated({("a", "four"): (4, four), ("a", "five"): (5, five)}, n)
         for n, (four, five) in enumerate(pairs * 3)

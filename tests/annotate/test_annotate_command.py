@@ -1,4 +1,4 @@
-"""`regreason annotate` as it is used: what it asks again, what it costs, what it says before."""
+"""`regreason annotate` on the command line: requests, repeated calls, dry runs and budgets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 ONE: dict[str, Any] = {"prompts": ["scale-1-5"], "concurrency": 4}
 PRICE = {"prompt": 1000, "answer": 1000}
-# Of one call, as the server counts tokens.
+# The cost of one call, from the token counts that the server reports.
 COST = (100 + 20) * 1000 / 1e6
 
 
@@ -57,7 +57,7 @@ def test_what_is_sent(server: Server, tmp_path: Path) -> None:
         ]
     assert by_model["model-2"][0]["response_format"] == {"type": "json_object"}
     assert "response_format" not in by_model["model-3"][0]
-    # The three explanations are what the raters said.
+    # The prompt for merging has exactly the three explanations of the raters.
     row = place.rows()[0]
     said = [one["explanation"] for one in row["ratings"]]
     prompt = next(
@@ -84,7 +84,7 @@ def test_only_what_has_changed_is_asked(server: Server, tmp_path: Path) -> None:
     assert asked(prompts=str(mine)) == 0
     assert place.files() == files
 
-    # One axis is asked anew, with what is merged of it.
+    # A changed prompt for one axis repeats that axis's 3 calls, and the 3 that merge them.
     path = mine / "scale-1-5/on_topic.txt"
     path.write_text(path.read_text(encoding="utf-8") + "\nBe strict.\n", encoding="utf-8")
     assert asked() == 3 + 3
@@ -99,9 +99,9 @@ def test_only_what_has_changed_is_asked(server: Server, tmp_path: Path) -> None:
     assert asked(raters=[{**rater, "concurrency": 9, "timeout": 60, "retries": 1}]) == 0
     assert asked(raters=[{**rater, "temperature": 0.1}]) == 18
     assert asked(raters=[{**rater, "model": "other"}]) == 18
-    assert asked(raters=[rater, "rules-even"]) == 9  # more to merge
+    assert asked(raters=[rater, "rules-even"]) == 9  # merging again, with the rule's explanations
     assert asked(merge=None) == 0
-    # A conversation that was there already under another name is known by its text.
+    # Calls are keyed by a conversation's text, so a new id makes no new call.
     (file,) = place.keys["conversations"]
     lines = Path(file).read_text(encoding="utf-8").splitlines()
     renamed = [json.dumps({**json.loads(line), "id": f"new-{n}"}) for n, line in enumerate(lines)]
@@ -124,7 +124,7 @@ def test_the_same_text_twice_is_asked_once(server: Server, tmp_path: Path) -> No
 
 
 def numbers(output: str, rater: str) -> list[str]:
-    """Its row of the table."""
+    """The cells of a rater's row in the printed table."""
     (line,) = [line for line in output.splitlines() if f"│ {rater} " in line]
     return [cell.strip() for cell in line.strip("│ ").split("│")][1:]
 
@@ -158,7 +158,7 @@ def test_a_dry_run_says_what_will_be_asked(
     lengths = sum(len(prompt) for key, prompt in prompts.items() if key[1] == "rater-1")
     assert int(tokens.replace(",", "")) == round(lengths / 4)
     assert float(cost.replace(",", "")) == pytest.approx((lengths / 4 + 24 * 80) / 1000, abs=0.01)
-    # One whole prompt, as it will be sent.
+    # The output shows one whole prompt exactly as it will be sent.
     shown = [prompt for prompt in prompts.values() if prompt in said]
     assert len(shown) == 1
 
@@ -174,7 +174,7 @@ def test_a_dry_run_says_what_will_be_asked(
     before = server.total
     assert main(["annotate", str(place.config), "--retry-failed"]) == 0
     assert server.total - before == 12
-    # With twice the conversations, the new ones.
+    # With twice as many conversations, only the calls for the new ones are left.
     capfd.readouterr()
     more = Workplace(tmp_path / "more", server.url, 8, raters, store=str(place.store))
     assert main(["annotate", str(more.config), "--dry-run"]) == 0
@@ -208,7 +208,7 @@ def test_a_budget_is_kept_and_a_higher_one_goes_on(
         spent = server.total * COST
         assert spent <= budget + 1e-9
         assert set(server.requests.values()) <= {1}
-        # As far as it goes: not one more was sure to fit.
+        # The budget is used up: one more call might have exceeded it.
         assert spent + worst > budget
         said = capfd.readouterr().out
         assert left(said) == 60 - server.total
@@ -219,7 +219,7 @@ def test_a_budget_is_kept_and_a_higher_one_goes_on(
     assert server.total == 60
     assert len(place.rows()) == 60
     assert place.about()["cost"] == pytest.approx(60 * COST)
-    # What is there costs nothing more.
+    # All answers are in the store, so a budget of 0 is enough.
     assert main(["annotate", str(place.config), "--budget", "0"]) == 0
     assert server.total == 60
 
@@ -240,7 +240,7 @@ def test_a_budget_holds_for_merging_and_for_retries_too(
     spent = server.total * COST
     capfd.readouterr()
     asked = [prompt for prompt in place.prompts().values() if "how natural" in prompt]
-    # Room for one or two, of five.
+    # The budget allows one or two of the five retries.
     budget = spent + 2 * min(len(prompt.encode()) + 64 + 50 for prompt in asked) / 1000 + COST
     assert main(["annotate", str(place.config), "--retry-failed", "--budget", str(budget)]) == 3
     assert server.total * COST <= budget
@@ -293,7 +293,7 @@ def test_it_shows_what_it_does(
     assert main(["annotate", str(place.config)]) == 0
     said = capfd.readouterr()
     assert "0 calls left" in said.err
-    # Whole words, however narrow the log is taken to be.
+    # The table is not cut, even if the log is not a terminal and has no width.
     for word in ("rater-1", "done", "failed", "calls/s", "tokens in", "time left"):
         assert word in said.err
     cells = numbers(said.err.replace("┃", "│"), "rater-2")
@@ -305,7 +305,7 @@ def test_it_shows_what_it_does(
 def test_rules_need_no_client_and_a_server_without_one_is_told_what_to_install(
     tmp_path: Path,
 ) -> None:
-    """As after an installation without the extra: the packages cannot be found."""
+    """The packages cannot be imported, as after an installation without the annotate extra."""
     write_talk(tmp_path / "talks.jsonl")
     (tmp_path / "rules.yml").write_text("conversations: [talks.jsonl]\nout: rules.jsonl\n")
     (tmp_path / "server.yml").write_text(

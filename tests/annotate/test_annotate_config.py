@@ -1,4 +1,4 @@
-"""The config that ships for `annotate`: every key explained, its defaults true, and it runs."""
+"""The config template of `annotate`: it explains every key, states true defaults, and runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHIPPED = files("regreason_plugin.annotate").joinpath("annotate.yml").read_text(
 
 
 def comments() -> dict[str, str]:
-    """Each key's comment, where the key stands for the first time."""
+    """By key: the comment above the key's first occurrence."""
     found: dict[str, str] = {}
     comment: list[str] = []
     for line in SHIPPED.splitlines():
@@ -70,11 +70,11 @@ def test_the_defaults_are_what_happens(key: str, said: str) -> None:
     default = ServerRater(name="x", model="y", base_url="http://localhost/v1")
     word = said.removeprefix("Default: ").rstrip(".")
     assert str(getattr(default, key)).removesuffix(".0") == word
-    # The file itself says what happens without it, so that it changes nothing by being there.
+    # The template sets the key to its default, so that the line changes nothing.
     assert yaml.safe_load(SHIPPED)["raters"][0][key] == getattr(default, key)
 
 
-def test_it_is_the_papers_size() -> None:
+def test_the_template_has_the_papers_twelve_scores() -> None:
     config = AnnotateConfig.model_validate(yaml.safe_load(SHIPPED))
     assert config.scores_asked == 12
     assert (
@@ -83,7 +83,7 @@ def test_it_is_the_papers_size() -> None:
     )
 
 
-def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_template_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["fetch", "prompts", "--out", "mine"]) == 0
     (tmp_path / "runs/hh").mkdir(parents=True)
@@ -101,7 +101,8 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running() as server:
         text = re.sub(r"http://localhost:\d+/v1", server.url, SHIPPED)
         (tmp_path / "mine" / "annotate.yml").write_text(text)
-        assert main(["annotate", "mine/annotate.yml", "--budget", "1"]) == 2  # two have no price
+        # Two of the raters have no price.
+        assert main(["annotate", "mine/annotate.yml", "--budget", "1"]) == 2
         assert not server.requests
         assert main(["annotate", "mine/annotate.yml"]) == 0
         asked = [(body["model"], body["messages"][0]["content"]) for body in server.bodies]
@@ -119,7 +120,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         stretched = [1 + 4 * (one["score"] - 1) / (one["scale"] - 1) for one in row["ratings"]]
         assert row["score"] == pytest.approx(sum(stretched) / 12, abs=1e-6)
         assert row["explanation"] == row["merged"]["explanation"]
-        # Every explanation that was merged stood in the question, and nothing else did.
+        # The prompt for merging has all twelve explanations and no other.
         (question,) = [
             one
             for one in merges

@@ -1,4 +1,4 @@
-"""Whatever a server does, `regreason annotate` goes on, says what it was, and tells no key."""
+"""Faults of a server: `regreason annotate` goes on, names the fault, and shows no key."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ KEY = "sk-marker-8d1f2a7703"
 NATURAL = "for how natural it is"
 ONE = {"prompts": ["scale-1-5"], "retries": 2, "timeout": 30, "concurrency": 4}
 
-# What is asked three times (once, and two retries) may pass; an answer that cannot be used is
-# asked for once more; what is wrong with the request is asked once.
+# By fault: its state in the store, and the number of requests. A fault that may pass takes three
+# requests (one and two retries), an answer that cannot be used two, an error in the request one.
 STATES = {
     "400": ("bad_request", 1),
     "403": ("forbidden", 1),
@@ -63,7 +63,7 @@ STATES = {
 }
 
 
-# Seconds; long enough for the calls beside it that go well.
+# Seconds; long enough for the two calls that succeed meanwhile.
 TIMEOUTS = {"stall": 1.0, "drip": 1.0}
 
 
@@ -110,7 +110,7 @@ def test_a_fault_is_survived_and_told(
     assert "1 left out" in said.out
     assert "--retry-failed" in said.out
 
-    # Nothing of it is asked again, until that is wanted.
+    # No call is made again without --retry-failed.
     before = server.total
     assert main(["annotate", str(place.config)]) == 0
     assert server.total == before
@@ -175,7 +175,7 @@ def test_a_refused_key_ends_it_at_once(
     assert KEY not in said.err + said.out
     assert 1 <= server.total <= 4
     assert not place.ratings.exists()
-    # Before anything else reads the store, as a reader leaves files of its own there.
+    # Checked before the store is read, because reading it leaves files there.
     assert place.leftovers() == []
     assert place.calls() == []
 
@@ -189,7 +189,7 @@ def test_with_the_right_key_it_goes_on(server: Server, tmp_path: Path) -> None:
     server.fault = no_longer
     assert main(["annotate", str(place.config)]) == 0
     assert len(place.rows()) == 12
-    # The refused one, and those that were on their way with it.
+    # Only the refused call and those under way at the same time are repeated.
     assert server.total - 12 <= 4
 
 
@@ -247,13 +247,13 @@ def test_a_server_that_asks_for_less_gets_less(fault: str, server: Server, tmp_p
     assert len(place.rows()) == 90
     assert server.most_at_once == 16
     refused = server.total - 90
-    # Without slowing down some four of five are refused: hundreds.
+    # Without slowing down, about four of five requests would be refused, which is hundreds.
     assert 0 < refused < 90
     if fault == "429-after":
         times = [when for when, _ in server.arrivals]
         assert times[15] - times[0] < 0.15
         assert times[16] - times[15] > 0.12
-        # Half as many at once after that.
+        # After the pause, at most half as many calls run at once.
         assert max(number for when, number in server.arrivals[16:30]) <= 8
 
 
@@ -283,7 +283,7 @@ def test_too_few_usable_ratings_leave_a_conversation_out(
     place = Workplace(tmp_path / "w", server.url, 4, raters, minimum=2)
     prompts = place.prompts()
     conversations = sorted({key[0] for key in prompts})
-    # None of the first's scores fail, one of the second's, two of the third's, all of the fourth's.
+    # Of each axis's three scores, conversation n (from 0) loses n.
     styles = ["scale-1-4", "scale-1-5", "scale-1-5-examples"]
     for number, conversation in enumerate(conversations):
         for key, prompt in prompts.items():
@@ -335,8 +335,7 @@ def test_a_bug_shows_its_traceback_without_the_key(
     with pytest.raises(ZeroDivisionError) as caught:
         main(["annotate", str(place.config)])
     assert KEY not in "".join(traceback.format_exception(caught.value))
-    # And everything is given back.
-    # Before anything else reads the store, as a reader leaves files of its own there.
+    # All claims are given back. Checked before the store is read, because reading leaves files.
     assert place.leftovers() == []
     assert place.calls() == []
 
@@ -364,7 +363,9 @@ def test_a_key_in_the_config_is_not_repeated(
     assert not place.store.exists()
 
 
-def test_nor_where_the_config_is_no_yaml(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_key_in_a_broken_config_is_not_repeated(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     place = Workplace(tmp_path / "w", "http://localhost/v1", 1, [ONE])
     place.config.write_text(f"raters:\n  - api_key_env: {KEY}: x\n")
     assert main(["annotate", str(place.config)]) == 2

@@ -1,4 +1,4 @@
-"""`regreason annotate` killed at any moment, and two of them at once; real processes."""
+"""`regreason annotate` killed at any moment, and run twice at once, in real processes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from regreason_plugin.annotate.store import OK, CallKey
 pytestmark = pytest.mark.integration
 
 CONCURRENCY = 2
-# No prompt is asked of both, so that the server's counts are of calls.
+# The two raters share no prompt, so each prompt that the server counts is one call.
 RATERS = [
     {"concurrency": CONCURRENCY, "prompts": ["scale-1-4", "scale-1-5"]},
     {"concurrency": CONCURRENCY, "prompts": ["scale-1-5-examples"]},
 ]
 IN_FLIGHT = CONCURRENCY * len(RATERS)
 CONVERSATIONS = 12
-CALLS = CONVERSATIONS * 3 * (3 + 1)  # three prompts, and merging
+CALLS = CONVERSATIONS * 3 * (3 + 1)  # on each of 3 axes: 3 prompts and 1 merging call
 
 
 def workplace(folder: Path, server: Server) -> Workplace:
@@ -55,7 +55,7 @@ def wait_until(there: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def finished_prompts(place: Workplace, prompts: dict[tuple[str, ...], str]) -> list[str]:
-    """Of the calls that a killed process has left as answered."""
+    """The prompts of the calls that a killed process left as answered in the store."""
     if not place.store.exists() or not place.store.stat().st_size:
         return []
     rows = place.calls(", ".join(CallKey._fields) + ", state") if _has_table(place) else []
@@ -63,7 +63,7 @@ def finished_prompts(place: Workplace, prompts: dict[tuple[str, ...], str]) -> l
 
 
 def _has_table(place: Workplace) -> bool:
-    # Whoever reads after a kill may have to roll the journal back first, and so to write.
+    # Opened for writing, because a reader may have to roll back the journal after a kill.
     with closing(sqlite3.connect(f"file:{place.store}?mode=rw", uri=True)) as database:
         return bool(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
@@ -92,7 +92,7 @@ def test_killed_at_twenty_moments(undisturbed: Workplace, tmp_path: Path) -> Non
                 assert code == 0, log.read_text()
             return code == -9
 
-        # While it starts, then after so many more requests, in rating as in merging.
+        # Kills while the process starts, then after a number of requests, in rating and in merging.
         for _ in range(4):
             process = start_regreason("annotate", place.config, log=log)
             time.sleep(draw.uniform(0, 0.1))
@@ -103,7 +103,7 @@ def test_killed_at_twenty_moments(undisturbed: Workplace, tmp_path: Path) -> Non
             time.sleep(draw.uniform(0, 0.04))
             merging = any("<explanations>\n" in prompt for prompt in server.requests)
             assert kill(process, "merge" if merging else "rate")
-        # And while it writes: everything is answered.
+        # Kills while it writes the ratings: all calls are answered.
         assert run_regreason("annotate", place.config, log=log) == 0, log.read_text()
         longest = 0.4
         while kills < 20:
@@ -121,7 +121,7 @@ def test_killed_at_twenty_moments(undisturbed: Workplace, tmp_path: Path) -> Non
     assert during["merge"] > 1
     assert place.files() == undisturbed.files()
     assert dump(place.store) == dump(undisturbed.store)
-    # Halves of files that were being written may be left, nothing else.
+    # Only partial files may be left over.
     assert [name for name in place.leftovers() if not name.endswith(".partial")] == []
 
     assert set(server.requests) == set(prompts.values())
@@ -145,7 +145,7 @@ def test_two_at_once_ask_everything_once(undisturbed: Workplace, tmp_path: Path)
         assert [process.wait() for process in started] == [0, 0]
         assert set(server.requests.values()) == {1}
         assert server.total == CALLS
-    # Each has done a good part of it.
+    # More calls at once than one process makes, so both processes took part.
     assert server.most_at_once > IN_FLIGHT
     assert one.files() == two.files() == undisturbed.files()
     assert dump(one.store) == dump(undisturbed.store)
@@ -174,7 +174,7 @@ def test_of_two_one_is_killed_and_the_other_takes_over(
 
 
 def test_many_may_make_the_same_store_at_once(tmp_path: Path) -> None:
-    """The store and the locks are made while the others make and look at theirs."""
+    """Five processes create the store and their locks while the others create and check theirs."""
     with running() as server:
         for round_ in range(3):
             places = [
@@ -194,7 +194,7 @@ def test_many_may_make_the_same_store_at_once(tmp_path: Path) -> None:
 
 
 def test_a_stopped_process_keeps_its_claims(tmp_path: Path) -> None:
-    """Only an ended one's are taken over: a lock is no time limit."""
+    """Claims are taken over only from a process that has ended, not from one that is slow."""
     with running(Server(delay=0.3)) as server:
         one = Workplace(tmp_path / "one", server.url, 2, [{"concurrency": 3}])
         two = Workplace(tmp_path / "two", server.url, 2, [{"concurrency": 3}], store=str(one.store))
@@ -203,7 +203,7 @@ def test_a_stopped_process_keeps_its_claims(tmp_path: Path) -> None:
         wait_until(lambda: server.total >= 3)
         os.kill(first.pid, signal.SIGSTOP)
         second = start_regreason("annotate", two.config, log=log)
-        # All of the other conversation is asked, and the second waits for the first one's.
+        # The second process makes its own calls, then waits for those that the first has claimed.
         wait_until(lambda: len(server.requests) >= 3 + 12)
         time.sleep(1.5)
         assert second.poll() is None

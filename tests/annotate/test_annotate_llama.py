@@ -1,4 +1,4 @@
-"""A weak language model as a rater: SmolLM2 behind a llama.cpp server, on real conversations."""
+"""A small language model as a rater: SmolLM2 behind a llama.cpp server, on real conversations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PAIRS = 15
 DATASETS = ("hh_chosen", "hh_rejected")
 AXES = ("naturalness", "comprehensiveness", "on_topic")
 STYLE = "scale-1-5-short"
-# Shorter than the package's, which is most of what a call costs here.
+# Shorter than the package's prompts, whose length takes most of the time of a call here.
 PROMPT = """{{conversation}}
 
 How good is the last message in one respect, {axis}, from 1 to 5? Answer with one JSON object: \
@@ -52,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
 
 @pytest.fixture(scope="module")
 def conversations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Both sides of the shortest real pairs; without them, of generated ones."""
+    """Both sides of the shortest real pairs, or of generated pairs if the real file is missing."""
     folder = tmp_path_factory.mktemp("hh")
     paths = [folder / f"{dataset}.jsonl" for dataset in DATASETS]
     if not REAL.is_file():
@@ -60,7 +60,7 @@ def conversations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         for path, dataset in zip(paths, DATASETS, strict=True):
             write_records(path, (one for one in generated if one.dataset == dataset))
         return paths
-    # No text twice: a text that stands there again is not asked again.
+    # Every text once, because a repeated text makes no call of its own.
     seen: set[str] = set()
     shortest: list[str] = []
     for line in sorted(gzip.decompress(REAL.read_bytes()).decode().splitlines(), key=len):
@@ -104,7 +104,7 @@ def write_config(
 
 
 def calls(store: Path) -> list[dict[str, Any]]:
-    """Every finished call, read as another program would."""
+    """Every finished call, read with plain SQLite as another program would read it."""
     with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
         database.row_factory = sqlite3.Row
         found = database.execute("SELECT * FROM calls WHERE state != 'asking'").fetchall()
@@ -114,7 +114,7 @@ def calls(store: Path) -> list[dict[str, Any]]:
 def finished(store: Path) -> list[dict[str, Any]]:
     try:
         return calls(store)
-    except sqlite3.OperationalError:  # not made yet
+    except sqlite3.OperationalError:  # the table does not exist yet
         return []
 
 
@@ -124,8 +124,8 @@ def test_killed_resumed_aggregated_and_built(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # So few tokens that some answers are whole and some are not. Where the model's score is
-    # missing, the rule's prompts alone are too few for a label.
+    # So few tokens that some answers are complete and some are cut. If the model's score is
+    # missing, the rule's scores alone are too few for a label.
     config = write_config(
         tmp_path,
         server,
@@ -155,10 +155,10 @@ def test_killed_resumed_aggregated_and_built(
     said = capsys.readouterr().out
     rows = calls(store)
     assert len(rows) == total
-    # What was answered before is as it was, down to the time: it was not asked again.
+    # The rows answered before the kill are unchanged, even their time: no call was made again.
     after = {row["prompt_sha256"] + row["conversation"]: row for row in rows}
     assert {key: after[key] for key in before} == before
-    # The call under way when the process was killed is the only one that may have been repeated.
+    # Only the call under way when the process was killed may have been repeated.
     asked = sum(row["attempts"] for row in rows)
     assert asked <= server.requests() <= asked + 1
 
@@ -190,7 +190,7 @@ def test_prose_is_told_from_an_answer(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Without a schema, at a high temperature."""
+    """Without a JSON schema and at a high temperature, the model writes prose."""
     three = tmp_path / "three.jsonl"
     three.write_bytes(b"".join(conversations[0].read_bytes().splitlines(keepends=True)[:3]))
     rater = {
@@ -211,7 +211,7 @@ def test_prose_is_told_from_an_answer(
     }
     assert failed
     assert len(rows) == 3 * len(AXES)
-    # What could not be used is kept to be looked at, and each kind is counted in the summary.
+    # The store keeps every answer that could not be used, and the summary counts each state.
     assert all(row["answer"] for row in rows if row["state"] not in {"ok", "no_answer"})
     assert all(row["attempts"] == 2 for row in rows if row["state"] != "ok")
     assert code == (0 if states["ok"] else 2)

@@ -1,4 +1,4 @@
-"""A real server and a real model: `transformers serve` with the tiny base, which talks nonsense."""
+"""`transformers serve` as a real server with a real model: the tiny base, which writes nonsense."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from regreason_plugin.cli import main
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 MODEL = Path(__file__).parents[2] / "axolotl_configs" / "cpu" / "tiny-base"
-# What an answer without sense, or a server that knows no schema, may come to.
+# The states that a meaningless answer can get.
 UNREADABLE = {
     "broken_json",
     "no_answer",
@@ -36,7 +36,7 @@ UNREADABLE = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server's base URL."""
+    """The base URL of a running server."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -85,16 +85,16 @@ def test_nonsense_is_recorded_as_unreadable(
     }
     config = {"conversations": ["talks.jsonl"], "out": "ratings.jsonl", "raters": [rater]}
     Path("annotate.yml").write_text(yaml.safe_dump(config))
-    assert main(["annotate", "annotate.yml"]) == 2  # no label at all, in one sentence
+    assert main(["annotate", "annotate.yml"]) == 2  # no conversation gets a label
     said = capsys.readouterr().err
-    assert "no conversation has a label" in said
+    assert "no conversation has enough usable scores" in said
     assert "Traceback" not in said
     assert not Path("ratings.jsonl").exists()
     with sqlite3.connect("ratings.calls.db") as store:
         rows = store.execute("SELECT state, attempts, answer_tokens, answer FROM calls").fetchall()
     assert len(rows) == 3
     states = Counter(state for state, *_ in rows)
-    # A server that knows no schema may refuse it; else the model has really written something.
+    # A server without JSON schemas may refuse the request; otherwise the model must have answered.
     allowed = UNREADABLE | ({"bad_request"} if structured == "json_schema" else set())
     assert set(states) <= allowed, rows
     if "bad_request" not in states:

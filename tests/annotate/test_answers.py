@@ -1,4 +1,4 @@
-"""What is read out of a model's answer, and what is not."""
+"""Reading a model's answer: which answers are read, and which are refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from regreason_plugin.annotate.answers import (
     read_rating,
 )
 
-# README's and the module's list of what can be wrong with an answer.
+# The names of unreadable answers, as docs/guides/annotate.md and the module list them.
 NAMES = {
     "answer_too_long",
     "no_answer",
@@ -31,7 +31,7 @@ NAMES = {
     "explanation_too_long",
 }
 SCALES = st.sampled_from([4, 5, 7])
-# Words, so that no explanation states a score of its own.
+# Letters and punctuation without digits, so that no explanation states a score.
 EXPLANATIONS = (
     st.lists(st.text("aesré漢',.;:!?-\"", min_size=1, max_size=9), min_size=1, max_size=9)
     .map(" ".join)
@@ -48,7 +48,7 @@ LABELS = [
 
 
 def outcome(read: Callable[..., Any], *arguments: Any) -> Any:
-    """What is read, or the name of what is wrong."""
+    """The result of a reader, or the name of the error that it raises."""
     try:
         return read(*arguments)
     except Unreadable as unreadable:
@@ -128,7 +128,7 @@ def test_a_stated_score_is_read_from_prose(label: str, order: int) -> None:
         ("Fine.\nScore: 3.5", "score_not_a_number"),
         ("Fine.\nScore: 4/10", "score_out_of_range"),
         ("Score: 3\nFine.\nScore: 4", "broken_json"),
-        # Two objects that say different things, in whatever wrapping.
+        # Two different objects, with any text around them.
         ('{"explanation": "x", "score": 3} {"explanation": "x", "score": 4}', "broken_json"),
         (
             '```json\n{"explanation": "x", "score": 3}\n```\nOr:\n'
@@ -208,7 +208,7 @@ def test_any_text_is_read_or_refused_by_name(text: str, scale: int) -> None:
      "score: ", 'score"', "score:1a", "rating is 4 ", "1/", ".0", "\\", "explanation:", ":", "a1"],
 )  # fmt: skip
 @pytest.mark.parametrize("start", ["", "score", "Score: 4", '{"score": "4', "```", "explanation"])
-def test_a_model_that_runs_on_costs_no_time(unit: str, start: str) -> None:
+def test_an_endless_answer_is_read_quickly(unit: str, start: str) -> None:
     text = (start + unit * (LONGEST_ANSWER // len(unit)))[:LONGEST_ANSWER]
     started = time.process_time()
     for whole in (text, text[:-9] + '"}'):

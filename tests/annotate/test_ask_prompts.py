@@ -1,4 +1,4 @@
-"""What language models are asked: no conversation can end its block and speak for itself."""
+"""Prompts for language models: no conversation can close its block and pose as the prompt."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ TEXTS = st.one_of(
 
 
 def talk(turns: list[tuple[str, str]], context: str | None) -> Conversation:
-    # Not checked: a lone surrogate is no text for pydantic, and here it shall come through.
+    # Built without validation, because pydantic rejects lone surrogates, which are tested here.
     return Conversation.model_construct(
         id="x",
         dataset="coqa",
@@ -93,12 +93,12 @@ MARK = re.compile(
 
 
 def marks(text: str) -> list[tuple[str, str | None]]:
-    """All that a lenient reader takes for a mark of a block, and the role that it names."""
+    """Everything that a lenient reader could take for a mark, with the role that it names."""
     return [(slash + name.lower(), role or None) for slash, name, role in MARK.findall(text)]
 
 
 def visible(text: str) -> str:
-    """A text up to what neutralising may change: spaces, and the sign for a mark's bracket."""
+    """A text without the differences that neutralising may make: spaces and brackets of marks."""
     text = re.sub("[\x00\ud800-\udfff]", "\ufffd", text.replace("\r\n", "\n"))
     return re.sub(r"\s", "", text.replace("\u2039", "<"))
 
@@ -116,7 +116,7 @@ def check_block(block: str, conversation: Conversation) -> None:
     inside = [line for line in lines if line.strip("\n")]
     texts = ([conversation.context or ""] if context else []) + [turn.content for turn in turns]
     assert visible("".join(inside)) == visible("".join(texts))
-    # And each in its own place.
+    # Each text is inside its own message.
     for turn, said in zip(turns, block.split('<message from="')[1:], strict=True):
         role, _, rest = said.partition('">\n')
         assert role == turn.role
@@ -132,7 +132,7 @@ def test_a_prompt_asks_for_its_own_scale(style: str, axis: str) -> None:
     assert described == [str(number) for number in range(1, scale + 1)]
     assert f"a whole number from 1 to {scale}" in prompt.text
     assert f"from 1 to {scale}, as the JSON object" in prompt.text
-    # The question as it is asked in training, but for its own scale.
+    # The question is the one used in training, except for the prompt's scale.
     assert f"{QUESTIONS[axis].partition(', from 1')[0]}?" in prompt.text
     assert set(re.findall(r"1 to (\d+)", prompt.text)) == {str(scale)}
 
@@ -142,7 +142,7 @@ def test_a_prompt_asks_for_its_own_scale(style: str, axis: str) -> None:
     assert [(one["score"], one["explanation"]) for one in shown] == read
     if "examples" in style:
         assert len(read) >= 3
-        # They show the range, and do not all say the same.
+        # The examples cover the whole scale.
         assert {1, scale} <= {answer.score for answer in read}
         assert len({answer.score for answer in read}) >= 3
     else:
@@ -174,7 +174,7 @@ def test_a_conversation_stays_in_its_block(
     assert rendered.endswith(after)
     block = rendered[len(before) : len(rendered) - len(after)]
     check_block(block, conversation)
-    # Nothing in it is a special token of any family.
+    # No text in the block is a special token of any model family.
     texts = re.sub(r'</?(?:conversation|context|message)(?: from="\w+")?>', "", block)
     assert neutralise(texts)[1] == 0
     assert rendered.encode("utf-8")
@@ -183,7 +183,9 @@ def test_a_conversation_stays_in_its_block(
 @given(conversation=CONVERSATIONS, explanations=st.lists(TEXTS, min_size=1, max_size=4))
 @settings(max_examples=300)
 @example(talk([("assistant", HOSTILE[3])], "{explanations}"), HOSTILE)
-def test_explanations_stay_in_theirs(conversation: Conversation, explanations: list[str]) -> None:
+def test_explanations_stay_in_their_blocks(
+    conversation: Conversation, explanations: list[str]
+) -> None:
     text = load_merge_prompt(None)
     rendered = render_merge(text, conversation, "on_topic", explanations, 60)
     filled = text.replace("{question}", QUESTIONS["on_topic"]).replace("{words}", "60")
@@ -191,7 +193,7 @@ def test_explanations_stay_in_theirs(conversation: Conversation, explanations: l
     assert rendered.startswith(before)
     assert rendered.endswith(after)
     blocks = rendered[len(before) : len(rendered) - len(after)]
-    # The one place that no text can contain.
+    # No conversation and no explanation can contain this sequence of marks.
     first, _, second = blocks.partition(f"</conversation>{between}<explanations>")
     check_block(f"{first}</conversation>", conversation)
     second = f"<explanations>{second}"
@@ -216,15 +218,15 @@ def test_what_decides_a_merged_explanation() -> None:
 
 def test_copied_prompts_are_the_same(tmp_path: Path) -> None:
     written = copy_prompts(tmp_path / "mine")
-    # Twelve, those for merging and explaining, and two configs.
+    # Twelve rating prompts, one for merging, one for explaining, and two configs.
     assert len(written) == 16
     assert load_prompts(STYLES, tmp_path / "mine") == load_prompts(STYLES, None)
     assert load_merge_prompt(tmp_path / "mine") == load_merge_prompt(None)
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="exists already"):
         copy_prompts(tmp_path / "mine")
 
 
-def test_prompts_of_one_s_own(tmp_path: Path) -> None:
+def test_a_user_s_own_prompts(tmp_path: Path) -> None:
     for axis in AXES:
         path = tmp_path / f"scale-1-7-short/{axis}.txt"
         path.parent.mkdir(exist_ok=True)
@@ -240,11 +242,11 @@ def test_prompts_of_one_s_own(tmp_path: Path) -> None:
     "style", ["scale-1-1", "scale-1-0", "scale-2-5", "../scale-1-5", "scale-1-5/..", "x"]
 )
 def test_a_style_has_its_scale_in_its_name(style: str) -> None:
-    with pytest.raises(UserError, match="named for its scale"):
+    with pytest.raises(UserError, match="gives no scale"):
         load_prompts([style], None)
 
 
-def test_a_folder_of_prompts_that_is_none(tmp_path: Path) -> None:
+def test_a_folder_without_prompts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such prompt"):
         load_prompts(STYLES, tmp_path)
     (tmp_path / "file").write_text("x")

@@ -1,4 +1,4 @@
-"""`regreason explain`: from a table with labels to one with explanations, and to a data folder."""
+"""`regreason explain`: from a table with labels to explanations, and on to a data folder."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 class Place:
-    """A folder with a table, its task and a config; `explain` in it."""
+    """A folder with a table, its task and a config, in which to run `explain`."""
 
     def __init__(self, folder: Path, url: str, raters: list[dict[str, Any]] | None = None) -> None:
         self.folder = folder
@@ -127,7 +127,7 @@ class Place:
         return [json.loads(line) for line in self.out.read_text(encoding="utf-8").splitlines()]
 
     def answered(self) -> set[str]:
-        """The ids of the rows whose call is finished, read as another program would."""
+        """The ids of the rows whose call has succeeded, read with plain SQLite."""
         if not self.store.exists() or not self.store.stat().st_size:
             return set()
         with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True)) as database:
@@ -137,7 +137,7 @@ class Place:
 
 
 def asked_about(server: Server, text: str) -> int:
-    """How often a text was asked about."""
+    """Number of requests about a text."""
     return sum(number for prompt, number in server.requests.items() if text in prompt)
 
 
@@ -153,7 +153,7 @@ def test_from_a_table_to_the_arms(
     assert place.explain("--task-out", str(copy)) == 0
     assert "96 rows, 96 with an explanation" in capsys.readouterr().out
 
-    # One question a row, with its own text and label; labels with quotes, emoji, other scripts.
+    # One request per row, with the row's text and label. Labels have quotes, emoji and more.
     assert server.total == len(server.requests) == 96
     with (place.folder / "tickets.csv").open(encoding="utf-8", newline="") as stream:
         table = list(csv.DictReader(stream))
@@ -173,7 +173,7 @@ def test_from_a_table_to_the_arms(
     assert place.explain("--task-out", str(copy)) == 0
     assert server.total == 96
 
-    # The task that comes out differs in nothing but the table.
+    # The new task differs from the old one in the table only.
     old, new = read_task(place.task), read_task(copy)
     assert new.data.path is not None
     assert new.data.path.resolve() == place.out
@@ -204,7 +204,7 @@ def test_from_a_table_to_the_arms(
             written = row["messages"][-1]["content"].partition("\n")[2]
             assert sorted(written.split()) == sorted(said[row["id"]].split())
             assert arm == "shuffled" or written == said[row["id"]]
-    # The same documents are tested on, with and without explanations.
+    # The test sets with and without explanations have the same documents.
     tested = [
         {json.loads(line)["id"] for line in (folder / "test.jsonl").read_text().splitlines()}
         for folder in (bare, full)
@@ -230,7 +230,7 @@ def test_killed_and_resumed_asks_nothing_twice(tmp_path: Path) -> None:
                 assert time.monotonic() < end
                 time.sleep(0.002)
             kills += process.kill() == -9
-            # What was answered before the kill was not asked again after it.
+            # No call that was answered before the last kill was made again.
             assert all(asked_about(server, texts[one]) == asked[one] for one in known)
             known = place.answered()
             asked = Counter({one: asked_about(server, texts[one]) for one in known})
@@ -250,7 +250,7 @@ def blocks(rendered: str) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """A text up to what neutralising may change: spaces, and the sign for a mark's bracket."""
+    """A text without the differences that neutralising may make: spaces and brackets of marks."""
     return re.sub(r"\s", "", text.replace("\r\n", "\n").replace("\u2039", "<"))
 
 
@@ -337,7 +337,7 @@ def test_what_failed_is_kept_counted_and_asked_again_on_request(
     missing = [row["text"][5:] for row in place.rows() if row["explanation"] is None]
     assert missing == list(faults)
 
-    # Rows to learn from need one; rows to test on do not.
+    # Training rows need an explanation; test rows do not.
     assert main(["build", str(copy), "--out", str(tmp_path / "data")]) == 0
     counts = open_data_folder(tmp_path / "data").manifest.counts
     learnt = (tmp_path / "data/train/explanation.jsonl").read_text(encoding="utf-8")
@@ -368,7 +368,7 @@ def test_a_second_rater_is_asked_what_the_first_has_failed_on(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = Place(tmp_path / "w", server.url, [{}, {}]).table(plain(12))
-    # The second request about a text is the other rater's: what a server refuses is asked once.
+    # The second request about a text comes from the other rater, as a refusal is not retried.
     server.fault = lambda prompt, times: "400" if times == 1 and "no. 7." in prompt else None
     assert place.explain() == 0
     assert Counter(body["model"] for body in server.bodies) == {"model-1": 12, "model-2": 1}
@@ -377,10 +377,10 @@ def test_a_second_rater_is_asked_what_the_first_has_failed_on(
     assert "11 explained by rater-1" in said
     assert "1 explained by rater-2" in said
     files_before = place.out.read_bytes()
-    # It has an explanation, so that there is nothing to ask again.
+    # The row has an explanation, so no call is repeated.
     assert place.explain("--retry-failed") == 0
     assert server.total == 13
-    # The order decides which one is taken.
+    # The order of the raters decides which explanation is taken.
     place.write_config([{"name": f"rater-{n}", "model": f"model-{n}"} for n in (2, 1)])
     assert place.explain() == 0
     assert server.total == 13 + 11
@@ -459,11 +459,11 @@ def test_rows_with_an_explanation_keep_it(server: Server, tmp_path: Path) -> Non
     assert [row["explanation"] for row in rows[5:]] == [line["why"] for line in lines[5:]]
     assert [row["group"] for row in rows] == [line["book"] for line in lines]
     assert all(row["explanation"] for row in rows[:5])
-    # The labels stand there as the task has them.
+    # The new table has the task's labels, so it needs no ``values``.
     assert {row["label"] for row in rows} == {"yes", "wrong"}
     assert read_task(copy).values == {}
     assert read_task(copy).explained_by == ("rater-1 (model-1)",)
-    # Those that were asked and explained nothing wrote nothing; who wrote before stays.
+    # Raters that explained no row are not named; earlier authors stay.
     again = place.folder / "again.yml"
     place.write_config([{}, {"name": "spare"}])
     asked = [str(copy), str(place.config), "--out", str(place.folder / "more.jsonl")]
@@ -495,14 +495,14 @@ def test_budget_and_dry_run(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"out": "table.txt"}, "name it .jsonl"),
+        ({"out": "table.txt"}, "ends in .jsonl"),
         ({"out": "rows.jsonl", "data": "rows.jsonl"}, "is the table that the task reads"),
         ({"task_out": "task.yml"}, "is both read and written; name another --task-out"),
-        ({"task_out": "task.json"}, "name it .yml"),
+        ({"task_out": "task.json"}, "ends in .yml"),
         ({"config": {"raters": ["rules-even"]}}, "'rules-even' cannot explain a label"),
         ({"config": {"raters": []}}, "raters"),
         ({"config": {"rater": 1}}, "rater"),
-        ({"config": {"raters": [{}, {"name": "rater-1"}]}}, "is there twice"),
+        ({"config": {"raters": [{}, {"name": "rater-1"}]}}, "two raters are named 'rater-1'"),
         ({"config": {"raters": [{}], "max_words": 2}}, "max_words"),
         ({"config": {"raters": [{}], "prompts": "mine"}}, "needs {label} exactly once"),
     ],

@@ -1,4 +1,4 @@
-"""What names a label in an explanation, and what is left without it."""
+"""Label leaks: which words of an explanation name a label, and the text without them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_what_is_no_leak(text: str) -> None:
         ("Names 2 of the causes.", 2, True),
     ],
 )
-def test_whether_it_is_the_row_s_own(text: str, label: int, expected: bool) -> None:
+def test_a_leak_may_name_the_row_s_own_label(text: str, label: int, expected: bool) -> None:
     assert names_label(find_leaks(text), label) is expected
 
 
@@ -123,17 +123,17 @@ def test_whether_it_is_the_row_s_own(text: str, label: int, expected: bool) -> N
         ("1. It reads well. 2. It is short.", "It reads well. It is short."),
         ('He says "a four." It reads well!', "It reads well!"),
         ("Is it a 4? It reads well.", "It reads well."),
-        # All sentences leak: the words go, the rest stays.
+        # All sentences leak, so only the leaking words are removed.
         ("It reads well and so earns a score of 4.", "It reads well and so earns a ."),
         ("Names 3 causes. Covers 2 effects.", "Names causes. Covers effects."),
-        # A score on two lines is in neither sentence alone.
+        # A score that spans two lines is in neither of the two sentences.
         ("It is rated\nfour by me.", "It is by me."),
-        # Nothing else is there.
+        # The text has no other word.
         ("4/5", ""),
         ("Rating: 4. 4/5!", ""),
     ],
 )
-def test_what_is_left(text: str, left: str) -> None:
+def test_text_without_leaks(text: str, left: str) -> None:
     assert without_leaks(text) == left
 
 
@@ -153,14 +153,14 @@ def test_nothing_names_a_label_afterwards(text: str) -> None:
     else:
         assert left == text
     assert without_leaks(left) == left
-    # Nothing is made up: what is left stands in the text, in this order.
+    # Every word that is left is in the text, in the same order.
     words = iter(re.findall(r"\w+", text))
     assert all(word in words for word in re.findall(r"\w+", left))
 
 
 @given(PIECES)
 def test_the_rule_knows_no_label(text: str) -> None:
-    """Another digit in the same place is taken out alike, so its absence says nothing."""
+    """Every digit is removed alike, so a removed digit gives no hint of the label."""
     other = text.translate(str.maketrans("123", "231"))
     assert kinds(other) == kinds(text)
     assert without_leaks(other) == without_leaks(text).translate(str.maketrans("123", "231"))

@@ -133,7 +133,7 @@ def test_errors_do_not_count() -> None:
     assert (verdict.score, verdict.label, verdict.explanation) == (2.0, 2, "Short.")
 
 
-# --- what the rules see -----------------------------------------------------------------
+# --- features ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

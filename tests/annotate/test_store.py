@@ -1,4 +1,4 @@
-"""The store of calls: claims, budgets, what a retry keeps; properties in one process."""
+"""The store of calls: claims, budgets, retries and locks."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_is_claimed_is_nobody_else_s(tmp_path: Path) -> None:
         calls = [call(n) for n in range(4)]
         assert one.claim(calls[:2]) == (calls[:2], 0, 0)
         assert two.claim(calls) == (calls[2:], 2, 0)
-        # Its own are not elsewhere, and not claimed again.
+        # A process's own claims do not count as elsewhere, and are not claimed again.
         assert one.claim(calls) == ([], 2, 0)
         one.take_over()
         assert one.claim(calls) == ([], 2, 0)
@@ -75,7 +75,7 @@ def test_what_is_claimed_is_nobody_else_s(tmp_path: Path) -> None:
         assert one.claim(calls) == ([], 1, 0)
         assert two.claim(calls) == ([], 1, 0)
     with Store(tmp_path / "s.db") as three:
-        # Given back by who ended well.
+        # Both stores gave back their claims when they were closed.
         assert three.claim(calls).mine == [calls[1], calls[3]]
     assert [path.name for path in tmp_path.iterdir()] == ["s.db"]
 
@@ -86,7 +86,7 @@ def test_a_retry_adds_to_what_was_paid(tmp_path: Path) -> None:
         store.finish(call(), FAILED)
         assert store.claim([call()]).mine == []
         assert store.claim([call()], retry=True).mine == [call()]
-        # Nobody reads an outcome of what is being asked.
+        # A claimed call has no outcome.
         assert store.outcomes([call().key]) == {}
         store.finish(call(), FINE)
         assert store.claim([call()], retry=True).mine == []
@@ -108,8 +108,11 @@ def test_a_retry_that_is_given_back_keeps_what_was_paid_and_is_left(tmp_path: Pa
         assert store.claim([call(0), call(1)]).mine == [call(0), call(1)]
 
 
-def test_an_answer_without_a_place_is_no_silent_loss(tmp_path: Path) -> None:
-    with Store(tmp_path / "s.db") as store, pytest.raises(RuntimeError, match="no place"):
+def test_an_answer_without_a_row_is_an_error(tmp_path: Path) -> None:
+    with (
+        Store(tmp_path / "s.db") as store,
+        pytest.raises(RuntimeError, match="has no row for the answer"),
+    ):
         store.finish(call(), FINE)
 
 
@@ -174,7 +177,7 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
-    """As a process leaves it that is killed while it makes one."""
+    """A process that is killed while it creates a store leaves an empty file."""
     (tmp_path / "s.db").touch()
     with Store(tmp_path / "s.db") as store:
         assert store.claim([call()]).mine == [call()]
@@ -204,7 +207,7 @@ def test_a_lock_is_held_until_it_is_released(tmp_path: Path) -> None:
 def test_a_lock_that_was_taken_away_before_it_was_held_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As another process does that takes the new file for one of a killed process."""
+    """Another process takes a new lock file for one of a killed process, and removes it."""
     name = "0123456789ab"
     monkeypatch.setattr(uuid, "uuid4", lambda: SimpleNamespace(hex=name))
     path = tmp_path / f"s.db-worker-{name}"
@@ -235,7 +238,7 @@ def test_a_lock_that_was_taken_away_before_it_was_held_is_made_again(
 
 
 def test_finished_calls_are_counted_as_the_rows_say(tmp_path: Path) -> None:
-    """Over some of the conversations, some of them twice; claimed calls are not finished."""
+    """Some conversations are left out and one is repeated; claimed calls are not finished."""
     texts = [f"{number:032x}" for number in range(6)]
     states = (OK, "truncated", None)
     expected: Counter[tuple[str, ...]] = Counter()
@@ -257,7 +260,7 @@ def test_finished_calls_are_counted_as_the_rows_say(tmp_path: Path) -> None:
 
 
 def opened_at_once(path: str, start: Any, failed: Any) -> None:
-    """In a process of its own: open, claim, close; what goes wrong is told."""
+    """Open a store, claim a call and close the store, in a new process; report any error."""
     start.wait()
     try:
         with Store(Path(path)) as store:

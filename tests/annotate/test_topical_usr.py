@@ -1,4 +1,4 @@
-"""People's scores of Topical-Chat responses: as a golden set, and as a task of its own."""
+"""People's scores of Topical-Chat responses, used as a golden set and as a separate task."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def real() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes."""
+    """The folder that the command writes."""
     out = tmp_path_factory.mktemp("topical") / "usr"
     assert main(["fetch", "topical-usr", "--from", str(REAL), "--out", str(out)]) == 0
     return out
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rated(folder: Path) -> Path:
-    """The same with the built-in rules' ratings."""
+    """The same folder with the ratings of the built-in rules."""
     assert main(["annotate", str(folder / "annotate.yml")]) == 0
     return folder
 
@@ -54,7 +54,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def as_label(scores: list[float], highest: int) -> list[int]:
-    """Linearly onto 1 to 5, a half upwards: written anew, and slowly."""
+    """Scores mapped linearly to 1 to 5 and rounded half up, independently of the package."""
     return [int((1 + 4 * (score - 1) / (highest - 1) + 0.5) // 1) for score in scores]
 
 
@@ -62,7 +62,7 @@ def as_label(scores: list[float], highest: int) -> list[int]:
 def test_conversations(folder: Path, real: list[dict[str, Any]]) -> None:
     conversations = lines(folder / "conversations.jsonl")
     assert len({one["id"] for one in conversations}) == len(conversations) == 360
-    # Dialogues that begin alike are one group, and six responses each stay together.
+    # Dialogues with the same first line are one group, which holds all their responses.
     groups: dict[str, set[str]] = {}
     for one, response in zip(conversations, real, strict=True):
         groups.setdefault(one["group"], set()).add(response["source"].split("\n")[0].strip())
@@ -81,7 +81,7 @@ def test_conversations(folder: Path, real: list[dict[str, Any]]) -> None:
 
 @needs_real_file
 def test_labels(folder: Path, real: list[dict[str, Any]]) -> None:
-    # (Means of three people: 1.3333333333 is four thirds.)
+    # The scores are means of three people, so 1.3333333333 stands for four thirds.
     scores = {
         name: [round(response["scores"][name] * 3) / 3 for response in real]
         for name in ("naturalness", "coherence", "overall")
@@ -101,7 +101,7 @@ def test_labels(folder: Path, real: list[dict[str, Any]]) -> None:
         table = list(csv.DictReader(stream))
     for column, labels in expected.items():
         assert [int(row[column]) for row in table] == labels
-    # All of the scale is there.
+    # Every label of the scale occurs.
     assert all(set(labels) == {1, 2, 3, 4, 5} for labels in expected.values())
 
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_built_is_not_offered(
 
 
 @needs_real_file
-def test_as_a_task_of_its_own(
+def test_the_table_as_a_separate_task(
     folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -150,7 +150,7 @@ def test_as_a_task_of_its_own(
     build = ["build", "topical/task.yml", "--out", str(data), "--tokenizer", str(tiny_model)]
     assert main([*build, "--max-prompt-tokens", "200"]) == 0
     manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
-    # One response stands there twice, said by two systems and scored alike.
+    # Two systems gave the same response with the same score; the table has that row once.
     assert sum(count["rows"] for count in manifest["counts"].values()) == 359
     declared = manifest["declaration"]
     assert (declared["labels"], declared["ordinal"]) == (["1", "2", "3", "4", "5"], True)
@@ -193,7 +193,7 @@ def test_the_download(
     assert url.startswith("https://raw.githubusercontent.com/maszhongming/UniEval/")
     printed = capsys.readouterr().out
     assert "https://github.com/maszhongming/UniEval; licence: MIT" in printed
-    # Another file is refused, and what is there stays.
+    # The command refuses another file, and the files written before stay.
     content = content.replace(b"3.0", b"2.0")
     assert main(["fetch", "topical-usr", "--out", str(out)]) == 2
     assert "is not the file at https://raw" in capsys.readouterr().err

@@ -1,11 +1,12 @@
-"""What a call costs `regreason annotate`: CPU, memory, and reopening a large store.
+"""Costs of `regreason annotate`: CPU time per call, peak memory, and reopening a large store.
 
-    python tests/bench/bench_annotate.py                 all of it
-    python tests/bench/bench_annotate.py memory 500000   the peak at so many calls
+    python tests/bench/bench_annotate.py                 all benchmarks
+    python tests/bench/bench_annotate.py memory 500000   peak memory at 500,000 calls
 
-The server (`tests/helpers/openai_server.py`) is a process of its own on the same machine and
-answers at once; CPU is that of the process that asks. "openai alone" sends the same requests with
-the openai client, as many at once, without our store, retries and reading of answers.
+The server (`tests/helpers/openai_server.py`) runs as another process on the same machine and
+answers at once. CPU time is that of the process that makes the calls. "openai alone" sends the same
+requests with the openai client, as many at once, but without our store, retries and reading of
+answers.
 """
 
 from __future__ import annotations
@@ -40,20 +41,20 @@ CONCURRENCY = 32
 
 
 class Quiet:
-    """A watcher that shows nothing."""
+    """A progress display that shows nothing."""
 
     def asking(self, what: str, tallies: Any) -> Any:
-        """Show nothing while raters are asked."""
+        """A context that shows nothing while calls are made."""
         return nullcontext()
 
     def writing(self) -> Any:
-        """Show nothing while ratings are written."""
+        """A context that shows nothing while ratings are written."""
         return nullcontext(lambda: None)
 
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """The server, in a process of its own; its address."""
+    """Run the server in another process; yields its base URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -73,7 +74,7 @@ def serving() -> Iterator[str]:
 
 
 def workplace(folder: Path, url: str, conversations: int, raters: int = 1) -> AnnotateConfig:
-    """Conversations of four turns of about 40 words, and a config with raters of four prompts."""
+    """Write four-turn conversations of about 40 words a turn, and a config of 4-prompt raters."""
     folder.mkdir(parents=True, exist_ok=True)
     first = next(iter(mini_conversations(0, 30)))
     words = " ".join(f"word{n % 7}" for n in range(40))
@@ -104,13 +105,13 @@ def workplace(folder: Path, url: str, conversations: int, raters: int = 1) -> An
 
 
 def ask(config: AnnotateConfig) -> None:
-    """Make all calls, and write nothing."""
+    """Make all calls, and write no ratings."""
     with Store(config.store_path) as store:
         Annotation(config, store).ask(Quiet(), False, None)
 
 
 def openai_alone(config: AnnotateConfig) -> None:
-    """The same requests without anything of ours."""
+    """Send the same requests with the openai client alone."""
     import openai
 
     (rater,) = config.servers
@@ -144,7 +145,15 @@ def openai_alone(config: AnnotateConfig) -> None:
 
 
 def measured(what: str, config: Path) -> dict[str, float]:
-    """In this process: one of the ways to ask, timed."""
+    """Make the calls in this process in one way, and measure it.
+
+    Args:
+        what: ``openai``, ``ask`` or ``annotate``.
+        config: The config file.
+
+    Returns:
+        Seconds of wall-clock time, seconds of CPU time (``cpu``), and peak memory in MiB.
+    """
     parsed = read_config(config)
     import openai.resources.chat.completions  # noqa: F401  # not timed
 
@@ -163,16 +172,16 @@ def measured(what: str, config: Path) -> dict[str, float]:
 
 
 def elsewhere(what: str, config: Path) -> dict[str, float]:
-    """The same in a process of its own."""
+    """Run `measured` in a new process, because a process's peak memory never falls."""
     command = [sys.executable, __file__, "measure", what, str(config)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def cpu(scratch: Path, rounds: int = 2) -> None:
-    """Of a call, beside the openai client alone; the ways take turns."""
+    """Print the CPU time per call, with and without our code; the two ways take turns."""
     print(f"\n{CALLS:,} calls, {CONCURRENCY} at once")
-    print(f"{'way':<22} {'ms of CPU a call':>17} {'calls/s':>8} {'calls/s and core':>17}")
+    print(f"{'way':<22} {'CPU ms per call':>17} {'calls/s':>8} {'calls per CPU s':>17}")
     with serving() as url:
         for round_ in range(rounds):
             for what, name in (("openai", "openai alone"), ("ask", "regreason")):
@@ -187,7 +196,7 @@ def cpu(scratch: Path, rounds: int = 2) -> None:
 
 
 def memory(scratch: Path, sizes: tuple[int, ...]) -> None:
-    """The peak of the whole command, at several numbers of calls."""
+    """Print the peak memory of the whole command, at several numbers of calls."""
     print(f"\n{'calls':>9} {'peak MiB':>9} {'seconds':>8} {'store MiB':>10}")
     with serving() as url:
         for size in sizes:
@@ -201,7 +210,7 @@ def memory(scratch: Path, sizes: tuple[int, ...]) -> None:
 
 
 def reopening(scratch: Path) -> None:
-    """Finding what is left in a store with every call of the paper's size."""
+    """Print the time to count the calls that are left in a finished store of the paper's size."""
     config = workplace(scratch / "large", "http://localhost:9/v1", CONVERSATIONS, RATERS)
     with Store(config.store_path) as store:
         query = store._database.execute
@@ -228,7 +237,7 @@ def reopening(scratch: Path) -> None:
                 lanes = run.counted_lanes(retry=False)
                 calls = sum(lane.tally.total for lane in lanes)
                 assert not any(lane.tally.left for lane in lanes)
-                name = "finding what is left"
+                name = "counting the calls that are left"
             else:
                 run.write(Quiet())
                 name = "writing the ratings"
@@ -240,7 +249,7 @@ def reopening(scratch: Path) -> None:
 
 
 def main() -> None:
-    """Measure what is named, or all of it."""
+    """Run the benchmark that the command line names, or all of them."""
     if sys.argv[1:2] == ["measure"]:
         print(json.dumps(measured(sys.argv[2], Path(sys.argv[3]))))
         return

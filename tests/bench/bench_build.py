@@ -1,7 +1,7 @@
-"""How fast `build` is at the paper's size: 45,000 ratings times seven arms.
+"""Speed and memory of `regreason build` at the paper's size: 45,000 ratings and seven arms.
 
-Prints rows a second and the peak memory, at a fifth of the size and at all of it: the
-memory of the first pass is an index, so it must not grow with the texts.
+Prints rows per second and the peak memory, at a fifth of the size and at the full size. The first
+pass keeps only an index in memory, so memory must not grow with the texts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from pathlib import Path
 from regreason_plugin.data_folder.build import build
 from regreason_plugin.data_folder.mini import write_mini_ratings
 
-SIZES = (500, 2500)  # conversations a dataset; times 6 datasets and 3 axes
+SIZES = (500, 2500)  # conversations per dataset; there are 6 datasets and 3 axes
 
 
 def measure(ratings: Path, out: Path) -> dict[str, float]:
-    """Build once, in this process."""
+    """Build once, in this process.
+
+    Returns:
+        Rows, seconds, peak memory, and memory before the build, both in MiB.
+    """
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     folder = build(ratings, out)
@@ -32,7 +36,7 @@ def measure(ratings: Path, out: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure each size in a process of its own, since a peak never falls again."""
+    """Measure each size in a new process, because a process's peak memory never falls."""
     if len(sys.argv) == 3:
         print(json.dumps(measure(Path(sys.argv[1]), Path(sys.argv[2]))))
         return

@@ -1,9 +1,10 @@
-"""`regreason compare` on 18 settings x 8 arms x 5,000 documents: seconds, memory, size of the page.
+"""Time, memory and page size of `regreason compare` on 18 settings x 8 arms x 5,000 documents.
 
-    python tests/bench/bench_compare.py [--documents N] [--seeds S] [--group-size N]
+    python tests/bench/bench_compare.py [--documents N] [--group-size N]
 
-The results are drawn by chance in lm_eval's own format; writing them is not timed. Memory is the
-largest sum over the command and its processes that was seen at any moment (proportional set size).
+The results are random numbers in lm_eval's format; the time to write them is not measured. Memory
+is the largest sum of the proportional set sizes of the command and all its child processes, sampled
+five times per second.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ WORDS = [
 
 
 def write_arm(folder: Path, documents: int, group_size: int, draw: np.random.Generator) -> None:
-    """One model: the first task by the tests' helper, for its results file; samples by hand."""
+    """Write the results of one model with random scores."""
     scores = {task: np.round(draw.normal(-2, 1, (documents, 5)), 6) for task in ALL}
     text = " ".join(WORDS * 4)
     write_results(folder, scores, group_size=group_size, texts=[text])
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds, and MiB at the worst moment, of a command and what it starts."""
+    """Run a command; return its seconds and the peak memory of all its processes in MiB."""
     begin, worst = time.perf_counter(), 0.0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     watched = psutil.Process(process.pid)
@@ -69,10 +70,10 @@ def measure(command: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Write the results, compare them, print the figures."""
+    """Write random results, compare them, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=int, default=5_000, help="a setting")
-    parser.add_argument("--group-size", type=int, default=1)
+    parser.add_argument("--documents", type=int, default=5_000, help="documents per setting")
+    parser.add_argument("--group-size", type=int, default=1, help="documents per group")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,8 +1,8 @@
-"""How fast `import` is: HH-RLHF pairs, at 10,000 and ten times that.
+"""Speed and memory of `regreason import` on 10,000 and 100,000 HH-RLHF pairs.
 
-The real file's pairs, over and over, with a number behind each first question so that no
-two are the same. Prints rows a second and the peak memory, which must not grow with the
-texts: a stream, plus the hashes by which duplicates are recognised, plus a sample's N.
+The pairs of the real file are repeated; a number after each first question makes them different.
+Prints pairs per second and the peak memory. Memory must not grow with the texts: the import holds
+one row of the stream, the hashes that recognise duplicates, and the rows of a sample.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from regreason_plugin.data.importing import import_dataset, open_source
 
 SIZES = (10_000, 100_000)
 WAYS: dict[str, dict[str, int]] = {"all": {}, "sample of 1,000": {"limit": 1000, "seed": 0}}
-# As for the tests; see CONTRIBUTING.
+# The same folder as for the tests; see CONTRIBUTING.
 DATA = Path(os.environ.get("REGREASON_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 REAL = DATA / "hh-rlhf" / "helpful-base-test.jsonl.gz"
 
 
 def write_pairs(path: Path, count: int) -> None:
-    """The real pairs until there are enough, each with its number."""
+    """Write the real pairs, repeated until there are ``count``, each with its number."""
     with gzip.open(REAL, "rt", encoding="utf-8") as stream:
         pairs = [json.loads(line) for line in stream]
     with path.open("w", encoding="utf-8") as stream:
@@ -40,7 +40,12 @@ def write_pairs(path: Path, count: int) -> None:
 
 
 def measure(pairs: Path, out: Path, way: str) -> dict[str, float]:
-    """Import once, in this process."""
+    """Import once, in this process.
+
+    Returns:
+        Seconds, seconds of CPU time (``core``), conversations written, peak memory in MiB, and the
+        peak above the memory before the import.
+    """
     before = _peak()
     started, worked = time.perf_counter(), time.process_time()
     done = import_dataset("hh_chosen", open_source("hh_chosen", path=pairs), out, **WAYS[way])
@@ -56,18 +61,18 @@ def measure(pairs: Path, out: Path, way: str) -> dict[str, float]:
 
 
 def _peak() -> float:
-    """The peak memory of this process in MiB; ``ru_maxrss`` starts with its parent's."""
+    """Peak memory of this process in MiB; ``ru_maxrss`` would include the parent's peak."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def main() -> None:
-    """Measure each size in a process of its own, since a peak never falls again."""
+    """Measure each size in a new process, because a process's peak memory never falls."""
     if len(sys.argv) == 4:
         print(json.dumps(measure(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))
         return
     print(
-        "| pairs | file, MiB | way | written | seconds | seconds of a core | pairs/s "
+        "| pairs | file, MiB | way | written | seconds | CPU seconds | pairs/s "
         "| peak MiB | above the start |"
     )
     print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -1,10 +1,11 @@
-"""What a row costs `regreason predict`, and that memory does not grow with the rows.
+"""Speed and memory of `regreason predict`; memory must not grow with the number of rows.
 
-    python tests/bench/bench_predict.py               100,000 rows without a model, 20,000 with
-    python tests/bench/bench_predict.py model 100000  so many with one
+    python tests/bench/bench_predict.py               100,000 rows without a model, 20,000 with one
+    python tests/bench/bench_predict.py model 100000  100,000 rows with a model
 
-Memory is what the process holds (RSS) when so many rows are written. The model is a Llama of two
-layers of 64 with random weights: what is measured is all that is around a model.
+Memory is the resident set size (RSS) of the process at that number of rows. The model is a Llama
+with two layers of width 64 and random weights, so small that the benchmark measures the code around
+the model.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from regreason_plugin.predict.predictions import Lines, Prediction
 
 LABELS = ["billing", "delivery", "delivery, late", "something else"]
 WORDS = "the invoice of my parcel is late and nobody knows why it has two lines"
-LOOKS = 10
+LINES = 10  # of each table
 
 
 def write_rows(path: Path, count: int) -> None:
-    """Texts of 5 to 60 words."""
+    """Write rows with texts of 5 to 60 words."""
     draw, words = random.Random(0), WORDS.split()
     with path.open("w", encoding="utf-8") as stream:
         for number in range(count):
@@ -39,19 +40,19 @@ def write_rows(path: Path, count: int) -> None:
 
 
 def resident() -> float:
-    """MiB that this process holds."""
+    """Resident memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
 
 
 def stub(values: Sequence[Any]) -> list[Prediction]:
-    """Without a model."""
+    """A classifier without a model: uniform probabilities."""
     shares = dict.fromkeys(LABELS, 1 / len(LABELS))
     return [Prediction(LABELS[len(value) % len(LABELS)], shares) for value in values]
 
 
 def model(folder: Path) -> Any:
-    """A random one, behind a task of its own."""
+    """A classifier with a random model, for a task with four labels."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -89,7 +90,7 @@ def model(folder: Path) -> Any:
 
 
 def main(kinds: Sequence[str], count: int | None) -> None:
-    """Print a table a kind."""
+    """Print one table per kind of classifier, ``stub`` or ``model``."""
     for kind in kinds:
         rows = count or {"stub": 100_000, "model": 20_000}[kind]
         with tempfile.TemporaryDirectory() as scratch:
@@ -101,13 +102,13 @@ def main(kinds: Sequence[str], count: int | None) -> None:
 
 
 def run(folder: Path, classify: Any, rows: int) -> None:
-    """Print a line at every tenth of the rows."""
+    """Classify all rows, and print a line after every tenth of them."""
     done, started = 0, time.monotonic()
 
     def on_rows(step: int) -> None:
         nonlocal done
         before, done = done, done + step
-        if before * LOOKS // rows != done * LOOKS // rows:
+        if before * LINES // rows != done * LINES // rows:
             speed = done / (time.monotonic() - started)
             print(f"| {done:,} | {resident():.0f} | {speed:,.0f} |", flush=True)
 
@@ -122,5 +123,5 @@ def run(folder: Path, classify: Any, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    main(given[:1] or ("stub", "model"), int(given[1]) if len(given) > 1 else None)
+    arguments = sys.argv[1:]
+    main(arguments[:1] or ("stub", "model"), int(arguments[1]) if len(arguments) > 1 else None)

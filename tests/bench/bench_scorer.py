@@ -1,14 +1,14 @@
-"""`regreason-hf` against `hf` on the 18 tasks: speed, memory, and what the probes cost.
+"""`regreason-hf` compared with `hf` on the 18 tasks: speed, memory, and the cost of the probes.
 
-A random model of a realistic shape reads conversations of 200 to 500 tokens on three
-axes. Times are taken in turns in one process, memory in a process each (a peak never
-falls). Only ratios mean anything.
+A random model of a realistic shape scores conversations of 200 to 500 tokens on three axes. Times
+are measured in one process in which the ways take turns; memory is measured in a new process for
+each way, because a process's peak never falls. Only the ratios are meaningful.
 
-    bench_scorer.py                        two cores, float32, vocabulary 32,000
-    bench_scorer.py --vocabulary 152000
-    bench_scorer.py --lengths              1, 2, 4 and 8 times the length
+    bench_scorer.py                        vocabulary of 32,000, float32, all cores
+    bench_scorer.py --vocabulary 152000    vocabulary of 152,000
+    bench_scorer.py --lengths              conversations of 1, 2, 4 and 8 times the length
 
-On a GPU: tests/bench/gpu.
+For a GPU, see tests/bench/gpu.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ from regreason_plugin.probes.entropy import activation_entropies, distribution_e
 ROOT = Path(__file__).parents[2]
 HF = "hf"
 OURS = "regreason-hf, no probes"
-LIMIT = "the limit: a bare forward"
-CHEAP = "output, label, activation, logit lens"
-ALL = "and matrix entropy"
-HIDDEN = "the same without it, by output_hidden_states"
+LIMIT = "limit: a bare forward pass"
+CHEAP = "with probes output, label, activation, logit lens"
+ALL = "with all probes, including matrix entropy"
+HIDDEN = "probes without matrix, by output_hidden_states"
 NAMES = (HF, OURS, LIMIT, CHEAP, ALL, HIDDEN)
 Batch = tuple[torch.Tensor, Sequence[int], Sequence[int]]
 
 
-# --- what is scored ---------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------
 
 
 class Listening(LM):  # type: ignore[misc]
-    """Keeps the requests that the tasks make."""
+    """A model that records the requests of the tasks and scores nothing."""
 
     requests: list[Any]
 
     def loglikelihood(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
-        """Remember them."""
+        """Record the requests."""
         self.requests = requests
         return [(0.0, False)] * len(requests)
 
@@ -76,10 +76,15 @@ class Listening(LM):  # type: ignore[misc]
 
 
 def requests_of(each: int, times: int) -> list[Any]:
-    """What lm-eval asks of a model for the 18 tasks, ``each`` documents a task."""
+    """lm-eval's requests for the 18 tasks.
+
+    Args:
+        each: Documents per task.
+        times: Factor of the conversations' length.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
-        # A third of them are the test set.
+        # A third of the conversations are the test set.
         build_data(data, 5 * each, times)
         manager = TaskManager(
             include_path=str(ROOT / "lm_eval_tasks"),
@@ -98,7 +103,7 @@ def requests_of(each: int, times: int) -> list[Any]:
 
 
 def model_of(args: argparse.Namespace, times: int) -> Any:
-    """A random model of the shape asked for."""
+    """A random model of the shape that the command line asks for."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=args.vocabulary,
@@ -113,7 +118,13 @@ def model_of(args: argparse.Namespace, times: int) -> Any:
 
 
 def scorer_of(name: str, model: Any, hf_batch: int) -> Callable[[list[Any]], Any]:
-    """A way to score, by name."""
+    """The scoring function of one way.
+
+    Args:
+        name: One of `NAMES`.
+        model: The model.
+        hf_batch: Batch size of `hf`.
+    """
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     if name == HF:
         return HFLM(model, tokenizer=tokenizer, batch_size=hf_batch).loglikelihood
@@ -136,7 +147,7 @@ def scorer_of(name: str, model: Any, hf_batch: int) -> Callable[[list[Any]], Any
 
 @contextmanager
 def passing(function: Any) -> Iterator[None]:
-    """Let the scorer make its forward passes another way."""
+    """Let the scorer make its forward passes with another function in the block."""
     original = scorer.logits_at
     scorer.logits_at = function
     try:
@@ -146,13 +157,13 @@ def passing(function: Any) -> Iterator[None]:
 
 
 def batches_of(lm: RegReasonHF, requests: list[Any], batches: list[Batch]) -> list[Batch]:
-    """The tokens of each batch, and the positions whose logits it asks for."""
+    """Score once, and record the tokens of each batch and the positions that need logits."""
 
     def listening(model: Any, inputs: Any, rows: Any, columns: Any, *others: Any) -> Any:
         batches.append((inputs["input_ids"], rows, columns))
         return forward.logits_at(model, inputs, rows, columns, *others)
 
-    lm.loglikelihood(requests)  # so that the comparison with plain rows is behind it
+    lm.loglikelihood(requests)  # its first call also compares packed rows with plain ones
     with passing(listening):
         lm.loglikelihood(requests)
     return batches
@@ -160,7 +171,7 @@ def batches_of(lm: RegReasonHF, requests: list[Any], batches: list[Batch]) -> li
 
 @torch.no_grad()
 def bare_forward(model: Any, batches: list[Batch]) -> None:
-    """What cannot be done without: the unique tokens, and the head where it is asked for."""
+    """The indispensable work: one pass over the unique tokens, and the head where needed."""
     for ids, rows, columns in batches:
         hidden = model.model(ids, use_cache=False).last_hidden_state
         model.lm_head(hidden[list(rows), list(columns)]).float().logsumexp(-1).sum().item()
@@ -170,7 +181,7 @@ def bare_forward(model: Any, batches: list[Batch]) -> None:
 def through_hidden_states(
     model: Any, inputs: Any, rows: Any, columns: Any, decisions: Any, *_: Any
 ) -> Any:
-    """The probes but matrix, the way that needs no hooks: all hidden states, all logits."""
+    """All probes but matrix, computed without hooks from all hidden states and all logits."""
     out = model(**inputs, use_cache=False, output_hidden_states=True)
     logits = out.logits[list(rows), list(columns)]
     at = [one.position for one in decisions]
@@ -189,7 +200,7 @@ def through_hidden_states(
 
 
 def seconds_of(names: Sequence[str], args: argparse.Namespace, times: int) -> dict[str, float]:
-    """Median seconds of each, taken in turns after one round to warm up."""
+    """Median seconds of each way; the ways take turns, and a first round warms up."""
     requests, model = requests_of(args.documents, times), model_of(args, times)
     runs = {name: scorer_of(name, model, args.hf_batch) for name in names}
     taken: dict[str, list[float]] = {name: [] for name in names}
@@ -204,17 +215,17 @@ def seconds_of(names: Sequence[str], args: argparse.Namespace, times: int) -> di
 
 
 def peak_mib() -> float:
-    """The most main memory that this process has had, since `forget_peak`."""
+    """Peak main memory of this process in MiB since `forget_peak`."""
     return Memory.so_far().peak_memory_mib
 
 
 def forget_peak() -> None:
-    """Begin the peak anew, with what the process has now."""
+    """Reset the peak to the memory that the process has now."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def memory_of(name: str) -> dict[str, float]:
-    """Peak of a process that scores once this way, and what it had before; MiB."""
+    """Peak memory of a process that scores once in this way, and its memory before; in MiB."""
     command = [sys.executable, __file__, "--memory-of", name, *sys.argv[1:]]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -222,7 +233,7 @@ def memory_of(name: str) -> dict[str, float]:
 
 
 def measure_memory(args: argparse.Namespace) -> None:
-    """`memory_of`, in that process."""
+    """Measure for `memory_of`, in the process that it starts."""
     requests, model = requests_of(args.documents, 1), model_of(args, 1)
     run = scorer_of(args.memory_of, model, args.hf_batch)
     forget_peak()
@@ -232,12 +243,12 @@ def measure_memory(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Speed and memory of each way."""
+    """Print the speed and memory of each way."""
     seconds = seconds_of(NAMES, args, 1)
     peaks = {name: memory_of(name) for name in NAMES if name != LIMIT}
     documents = 18 * args.documents
-    row("", "seconds", "docs/s", "speed / hf", "speed / limit", "time / ours",
-        "peak MiB", "/ hf", "/ ours", "above the model, MiB", "/ hf")  # fmt: skip
+    row("", "seconds", "docs/s", "speed / hf", "speed / limit", "time / no probes",
+        "peak MiB", "/ hf", "/ no probes", "above the model, MiB", "/ hf")  # fmt: skip
     row("---", *["---:"] * 10)
     for name, taken in seconds.items():
         cells = [
@@ -261,7 +272,7 @@ def row(*cells: str) -> None:
 
 
 def lengths_table(args: argparse.Namespace) -> None:
-    """How time grows with length."""
+    """Print how the time grows with the length of the conversations."""
     row("length", "hf, seconds", "/ at 1", "regreason-hf, seconds", "/ at 1", "speed / hf")
     row(*["---:"] * 6)
     first: dict[str, float] = {}
@@ -275,12 +286,12 @@ def lengths_table(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Print a table of Markdown."""
+    """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--vocabulary", type=int, default=32_000)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--documents", type=int, default=2, help="a task")
+    parser.add_argument("--documents", type=int, default=2, help="documents per task")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hf-batch", type=int, default=16)
     parser.add_argument("--lengths", action="store_true")
@@ -300,7 +311,7 @@ def main() -> None:
 
 
 def cpu_name() -> str:
-    """As the kernel tells it."""
+    """The CPU's model name, from the kernel."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*:\s*(.*)", info.read_text()) if info.exists() else []
     return names[0] if names else platform.machine()

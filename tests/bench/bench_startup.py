@@ -1,6 +1,6 @@
-"""How long lm_eval takes to list and to load the eighteen tasks, beside its own start.
+"""Time that lm_eval takes to list and load the eighteen tasks, relative to its own start.
 
-Ratios in one run: `lm_eval` importing and indexing its own tasks is the yardstick.
+The printed ratios are relative to `lm_eval` importing and indexing its own tasks in the same run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RUNS = {
 
 
 def main() -> None:
-    """Time each start three times, in turn, on a mini benchmark that is already built."""
+    """Time each start three times, in turns, with a mini benchmark that is already built."""
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         mini = "from regreason_plugin.data_folder.mini import build_mini; from pathlib import Path"

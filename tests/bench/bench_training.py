@@ -1,11 +1,11 @@
-"""What the plugin costs: the time of a training step, and of tokenizing 45,000 rows.
+"""Overhead of the plugin: the time of a training step, and of tokenizing 45,000 rows.
 
-    bench_training.py             both
+    bench_training.py             both benchmarks
     bench_training.py --steps 0   only the tokenizing
 
-Every way to train is a real `axolotl train` in a process of its own, and they take turns step
-by step: while one makes a step, the others wait. So a busy machine is busy for all of them, and
-each step has a ratio of its own. The tokenizing takes turns by rounds.
+Every configuration runs as a real `axolotl train` in another process. The processes take turns step
+by step: while one makes a step, the others wait. Other load on the machine therefore slows all of
+them alike, and each step gives one ratio. The two ways of tokenizing take turns round by round.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
-# Tokenizing is measured by core.
+# One thread, because tokenizing is measured per core.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import mistral_common
@@ -48,15 +48,15 @@ TOKENIZER = ROOT / "axolotl_configs" / "cpu" / "tiny-base"
 WARM_UP = 10
 PROBE_STEPS = 50
 OURS = "regreason_plugin.RegReasonPlugin"
-# Ours with Axolotl's own trainer: the same checks before the first step, and the same rows.
+# Our plugin with Axolotl's own trainer: the same checks before the first step and the same rows.
 PLAIN = "helpers.plain_plugin.RegReasonPlugin"
 AXOLOTL = "Axolotl's trainer"
-PROBED = f"label share, probes every {PROBE_STEPS} steps"
+PROBED = f"label share, and probes every {PROBE_STEPS} steps"
 TRAININGS: dict[str, dict[str, Any]] = {
     AXOLOTL: {"plugins": [PLAIN]},
-    "the same again": {"plugins": [PLAIN]},
-    "the plugin's log": {"plugins": [OURS]},
-    "label share and log": {"plugins": [OURS], "regreason_label_share": 0.5},
+    "Axolotl's trainer again": {"plugins": [PLAIN]},
+    "the plugin": {"plugins": [OURS]},
+    "the plugin with a label share": {"plugins": [OURS], "regreason_label_share": 0.5},
     PROBED: {
         "plugins": [OURS],
         "regreason_label_share": 0.5,
@@ -69,10 +69,10 @@ TRAININGS: dict[str, dict[str, Any]] = {
 
 
 class TurnsPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
-    """Has each step wait for its turn, and says how long it took."""
+    """Makes each step wait for its turn, and reports the step's duration."""
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """Listen to the steps."""
+        """Add the callback that runs at each step."""
         return [_Turns(int(os.environ["BENCH_PORT"]), os.environ["BENCH_NAME"])]
 
 
@@ -83,7 +83,7 @@ class _Turns(TrainerCallback):  # type: ignore[misc]
         print(name, file=self._stream, flush=True)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """From one beginning to the next: the batch, the step, its line in the log."""
+        """Report the time since the last step began, which covers its batch and its log line."""
         if self._started is not None:
             wall, core = time.perf_counter(), time.process_time()
             print(wall - self._started[0], core - self._started[1], file=self._stream, flush=True)
@@ -95,7 +95,7 @@ class _Turns(TrainerCallback):  # type: ignore[misc]
 
 
 def step_seconds(args: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
-    """The seconds of each step of each training, on the clock and of a core."""
+    """The duration of every step of each training: (wall-clock seconds, CPU seconds)."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         build_mini(scratch / "data", per_dataset=args.conversations)
@@ -136,7 +136,7 @@ def step_seconds(args: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]
 def training(
     name: str, scratch: Path, number: int, port: int, args: argparse.Namespace
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`axolotl train` of the shipped config, with a bigger model and these changes."""
+    """Run `axolotl train` with the shipped config, a bigger model and the changes of ``name``."""
     values = yaml.safe_load((ROOT / "axolotl_configs/cpu/lora.yml").read_text(encoding="utf-8"))
     values |= TRAININGS[name]
     values["plugins"] = [*values["plugins"], "bench_training.TurnsPlugin"]
@@ -186,7 +186,7 @@ def training(
 
 
 def write_model(folder: Path, args: argparse.Namespace) -> None:
-    """A random Llama; what the plugin adds is in the logits, so the vocabulary matters."""
+    """Write a random Llama. The plugin's overhead is in the logits, so vocabulary size matters."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -204,10 +204,10 @@ def write_model(folder: Path, args: argparse.Namespace) -> None:
 
 
 def steps_table(args: argparse.Namespace) -> None:
-    """Each training's step against Axolotl's own: median of the ratios of single steps."""
+    """Print each training's step time, and the median of its ratios to Axolotl's own steps."""
     seconds = step_seconds(args)
-    row("", "ms a step", f"/ {AXOLOTL}", "half of the steps between",
-        "ms of a core", f"/ {AXOLOTL}", "half of the steps between")  # fmt: skip
+    row("", "ms per step", f"/ {AXOLOTL}", "middle half of the steps",
+        "CPU ms per step", f"/ {AXOLOTL}", "middle half of the steps")  # fmt: skip
     row("---", *["---:"] * 6)
     probed: list[str] = []
     for name, taken in seconds.items():
@@ -219,20 +219,20 @@ def steps_table(args: argparse.Namespace) -> None:
             cells += [f"{1000 * statistics.median(ours):.0f}", f"{middle:.3f}"]
             cells.append(f"{low:.3f} to {high:.3f}")
             if name == PROBED:
-                # A step's median does not see one in fifty.
+                # The median over steps is blind to the one step in fifty that has a probe.
                 probes = ours[PROBE_STEPS - WARM_UP - 1 :: PROBE_STEPS]
                 extra = statistics.mean(probes) - statistics.median(ours)
                 over = middle + extra / PROBE_STEPS / statistics.median(axolotls)
                 probed += [f"{1000 * statistics.mean(probes):.0f} with a probe", f"{over:.3f}", ""]
         row(name, *cells)
-    row("and over all its steps", *probed)
+    row("label share and probes, mean over all steps", *probed)
 
 
 # --- tokenizing ---------------------------------------------------------------------------
 
 
 def tokenizing(args: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], int]]:
-    """The two ways to tokenize the same rows, as Axolotl calls them; each returns tokens."""
+    """By strategy: a function that tokenizes the same rows and returns the number of tokens."""
     folder = args.tokenizer or str(mistral_tokenizer(scratch / "tokenizer"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     cfg = DictDefault(
@@ -244,13 +244,13 @@ def tokenizing(args: argparse.Namespace, scratch: Path) -> dict[str, Callable[[]
     )
     PluginManager.get_instance().register(OURS)
     data = scratch / "data"
-    build_mini(data, per_dataset=args.rows // 11 + 10)  # a third is not for training
+    build_mini(data, per_dataset=args.rows // 11 + 10)  # a third of the rows is not for training
     path = str(data / "train/explanation.jsonl")
     rows = load_dataset("json", data_files=path, split="train").select(range(args.rows))
 
     def run(type_: str) -> int:
         entry = DictDefault(path=path, type=type_, field_messages="messages")
-        # (Or the second round reads what the first one has written.)
+        # With caching, the second round would read the results of the first one.
         disable_caching()
         done, _ = get_dataset_wrapper(entry, tokenizer, cfg, type_, rows)
         assert len(done) == args.rows
@@ -263,7 +263,7 @@ def tokenizing(args: argparse.Namespace, scratch: Path) -> dict[str, Callable[[]
 
 
 def mistral_tokenizer(folder: Path) -> Path:
-    """The tokenizer of the Mistral 7B v0.1 family, which comes with axolotl."""
+    """Write the tokenizer of the Mistral 7B v0.1 family, a file of which comes with axolotl."""
     folder.mkdir()
     data = Path(mistral_common.__file__).parent / "data"
     shutil.copy(data / "tokenizer.model.v1", folder / "tokenizer.model")
@@ -281,7 +281,7 @@ def mistral_tokenizer(folder: Path) -> Path:
 
 
 def tokenizing_table(args: argparse.Namespace) -> None:
-    """Rows a second of both, on one core."""
+    """Print the rows per second of both ways, on one core."""
     with tempfile.TemporaryDirectory() as scratch:
         ways = tokenizing(args, Path(scratch))
         wall: dict[str, list[float]] = {name: [] for name in ways}
@@ -294,8 +294,8 @@ def tokenizing_table(args: argparse.Namespace) -> None:
                 tokens[name] = run()
                 wall[name].append(time.perf_counter() - started)
                 core[name].append(time.process_time() - used)
-    row("type", "tokens a row", "seconds", "seconds of a core", "rows/s and core",
-        "/ chat_template", "from", "to")  # fmt: skip
+    row("type", "tokens per row", "seconds", "CPU seconds", "rows per CPU second",
+        "speed / chat_template", "lowest", "highest")  # fmt: skip
     row("---", *["---:"] * 7)
     for name, used in core.items():
         ratios = [other / one for one, other in zip(used, core["chat_template"], strict=True)]
@@ -317,28 +317,28 @@ def row(*cells: str) -> None:
 
 
 def main() -> None:
-    """Print tables of Markdown."""
+    """Print the tables as Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--steps", type=int, default=2 * PROBE_STEPS, help="of training, 50 or more; 0 for none"
+        "--steps", type=int, default=2 * PROBE_STEPS, help="training steps, 50 or more; 0 to skip"
     )
     parser.add_argument("--vocabulary", type=int, default=32_000)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--logging-steps", type=int, default=1)
-    parser.add_argument("--conversations", type=int, default=100, help="a dataset")
+    parser.add_argument("--conversations", type=int, default=100, help="per dataset")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rows", type=int, default=45_000, help="to tokenize; 0 for none")
-    parser.add_argument("--rounds", type=int, default=3, help="of tokenizing")
-    parser.add_argument("--tokenizer", help="a folder, for the tokenizing")
+    parser.add_argument("--rows", type=int, default=45_000, help="rows to tokenize; 0 to skip")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of tokenizing")
+    parser.add_argument("--tokenizer", help="folder of the tokenizer to benchmark")
     args = parser.parse_args()
     print(f"{date.today()}, {os.cpu_count()} cores; torch {torch.__version__}; ", end="")
     if args.steps:
         print(
             f"Llama of width {args.width}, {args.layers} layers, vocabulary {args.vocabulary}, "
-            f"LoRA, float32, {args.batch} rows a step, a line of the log every "
-            f"{args.logging_steps}, {args.steps} steps, {args.threads} threads\n"
+            f"LoRA, float32, {args.batch} rows per step, a log line every "
+            f"{args.logging_steps} steps, {args.steps} steps, {args.threads} threads\n"
         )
         steps_table(args)
         print()

@@ -1,4 +1,4 @@
-"""How many documents the gate needs: the table of docs/guides/gate.md, in seconds."""
+"""The number of documents that the gate needs: prints the table of docs/guides/gate.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ POWER = 0.8
 
 
 def passes(documents: int, discordance: float, max_drop: float) -> float:
-    """How often a candidate that is as good passes; groups of one document."""
+    """The share of equally good candidates that pass the gate, with one document per group.
+
+    Args:
+        documents: Number of documents.
+        discordance: Share of the documents on which exactly one of the two models is right.
+        max_drop: The drop in accuracy that the gate allows.
+    """
     random = np.random.default_rng(0)
     half = discordance / 2
     drawn = random.multinomial(documents, [half, half, 1 - discordance], TRIALS).astype(float)
@@ -22,7 +28,7 @@ def passes(documents: int, discordance: float, max_drop: float) -> float:
 
 
 def needed(discordance: float, max_drop: float) -> int:
-    """The least number with which it passes as often as `POWER`, to 1 in 100."""
+    """The smallest number of documents at which the share is at least `POWER`, within 1 %."""
     least, most = 10.0, 1e6
     while most / least > 1.01:
         middle = (least * most) ** 0.5

@@ -1,12 +1,12 @@
-"""What the rule raters say of pairs that people have judged: HH-RLHF, helpful-base, test.
+"""Ratings by the rule raters of pairs that people have judged: HH-RLHF, helpful-base, test.
 
-Both answers of a pair are rated by `regreason_plugin.annotate.rules.rate` as
-`regreason annotate` does by default. Prints by axis in how many pairs the chosen answer
-is rated higher than, as high as and lower than the rejected one, as a Markdown table;
-and the same for the length of the answers, which is no rating at all.
+`regreason_plugin.annotate.rules.rate` rates both answers of a pair, as `regreason annotate` does by
+default. The printed Markdown table has, by axis, the share of pairs in which the chosen answer is
+rated higher than, equal to and lower than the rejected one. A further row compares the lengths of
+the two answers, as a trivial baseline.
 
-Pairs that start with the same request are one group; intervals are 2.5 to 97.5 % of a
-bootstrap that draws groups.
+Pairs that start with the same request are one group. Intervals are the 2.5 and 97.5 percentiles of
+a bootstrap over groups.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ REAL = DATA / "hh-rlhf" / "helpful-base-test.jsonl.gz"
 DRAWS, SEED = 10_000, 0
 _LENGTH = "(words in the answer)"
 
-Measures = dict[str, dict[str, float]]  # by measure, then by pair
+Measures = dict[str, dict[str, float]]  # values by measure, then by pair
 
 
 def conversations(dataset: str, path: Path) -> Iterator[Conversation]:
-    """One side of the pairs, imported as a user would."""
+    """The conversations of one side of the pairs, read by `regreason import`'s code."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.jsonl"
         import_dataset(dataset, open_source(dataset, path=path), out)
@@ -42,7 +42,11 @@ def conversations(dataset: str, path: Path) -> Iterator[Conversation]:
 
 
 def measured(dataset: str, path: Path) -> tuple[Measures, Measures, dict[str, str]]:
-    """Scores and labels of one side by axis and pair, and each pair's group."""
+    """Rate one side of the pairs.
+
+    Returns:
+        The scores and the labels by axis and pair, and the group of each pair.
+    """
     scores: Measures = {axis: {} for axis in (*AXES, _LENGTH)}
     labels: Measures = {axis: {} for axis in AXES}
     groups: dict[str, str] = {}
@@ -57,15 +61,15 @@ def measured(dataset: str, path: Path) -> tuple[Measures, Measures, dict[str, st
 
 
 def table(chosen: Measures, rejected: Measures, groups: dict[str, str]) -> Iterator[str]:
-    """Lines of Markdown: shares of pairs in per cent."""
+    """The lines of a Markdown table with shares of pairs, in per cent."""
     yield "| axis | pairs | groups | at least as high | higher | equal | lower | higher - lower |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for axis in chosen:
         pairs = sorted(chosen[axis].keys() & rejected[axis].keys())
         signs = np.sign([chosen[axis][pair] - rejected[axis][pair] for pair in pairs])
         names = sorted({groups[pair] for pair in pairs})
-        place = {name: number for number, name in enumerate(names)}
-        group = np.array([place[groups[pair]] for pair in pairs])
+        numbers = {name: number for number, name in enumerate(names)}
+        group = np.array([numbers[groups[pair]] for pair in pairs])
         shares = [f"{100 * np.mean(signs == sign):.1f}" for sign in (1, 0, -1)]
         yield (
             f"| {axis} | {len(pairs)} | {len(names)} | {interval(signs >= 0, group)} "
@@ -74,7 +78,7 @@ def table(chosen: Measures, rejected: Measures, groups: dict[str, str]) -> Itera
 
 
 def interval(values: np.ndarray, group: np.ndarray) -> str:
-    """The mean in per cent and its 95 % interval, groups drawn with replacement."""
+    """The mean in per cent with its 95 % bootstrap interval over groups."""
     sums, sizes = np.bincount(group, values.astype(float)), np.bincount(group)
     random = np.random.default_rng(SEED)
     means = np.empty(DRAWS)
@@ -86,7 +90,7 @@ def interval(values: np.ndarray, group: np.ndarray) -> str:
 
 
 def main() -> None:
-    """Rate both sides and print."""
+    """Rate both sides of the pairs and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--path", type=Path, default=REAL, help="a file of HH-RLHF pairs")
     path = parser.parse_args().path

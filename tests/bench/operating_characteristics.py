@@ -1,11 +1,12 @@
-"""How often the comparison and the gate are right: simulated models whose truth is known.
+"""Error rates of the comparison and the gate, on simulated models with known true differences.
 
     python tests/bench/operating_characteristics.py [--quick] [--only NAME] [--out DIR] [--write]
 
-Every cell of the tables draws models of one design, page by page, lets the project's own code
-compare them, from their answers to the words, and counts. A cell's random numbers depend on its
-name alone. What is done lies in DIR/cells_SCALE.jsonl and is not done again. ``--write`` puts the
-tables into docs/explanation/operating_characteristics.md.
+Every cell of the tables simulates one design. For each page (one simulated comparison) it draws the
+models' answers, runs the project's code from the answers to the words of the verdict, and counts
+the errors. The random numbers of a cell depend on its name only. Finished cells are saved in
+DIR/cells_SCALE.jsonl and are not run again. ``--write`` puts the tables into
+docs/explanation/operating_characteristics.md.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ QUICK = 0.04
 
 
 def main() -> None:
-    """Run what is not there yet, print the tables, write them."""
+    """Run the cells that are not finished, then print the tables or write them into the docs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="few pages a cell, to see that all of it runs"
+        "--quick", action="store_true", help="few pages per cell, to check that everything runs"
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="a share of the pages of a cell")
-    parser.add_argument("--only", default="", help="cells whose name holds this")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of each cell's pages")
+    parser.add_argument("--only", default="", help="run only cells whose name contains this")
     parser.add_argument("--out", type=Path, default=Path("runs/operating_characteristics"))
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--no-tables", action="store_true", help="only run")
-    parser.add_argument("--write", action="store_true", help="put the tables into the docs")
+    parser.add_argument("--no-tables", action="store_true", help="run cells, print no tables")
+    parser.add_argument("--write", action="store_true", help="write the tables into the docs page")
     args = parser.parse_args()
     scale = QUICK if args.quick else args.scale
     results = run(args.out / f"cells_{scale:g}.jsonl", args, scale)
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def run(file: Path, args: argparse.Namespace, scale: float) -> dict[str, Any]:
-    """What the chosen cells found, by name; those in the file are not run again."""
+    """The results of the chosen cells by name; cells whose results are in the file are not run."""
     chosen = [cell for cell in CELLS if args.only in cell.name]
     results = {}
     if file.is_file():
@@ -90,7 +91,7 @@ def _run(name: str, scale: float) -> dict[str, Any]:
 
 
 def write(page: Path, by_title: dict[str, str]) -> None:
-    """Replace what stands between a table's two marks."""
+    """Replace the text between the two marks of each table."""
     text = page.read_text()
     for title, table in by_title.items():
         begin, end = f"<!-- {title} -->\n", f"<!-- end of {title} -->\n"

@@ -1,13 +1,17 @@
-"""Which activation entropies are alive in a model: the table of docs/explanation/probes.md.
+"""Candidate definitions of the activation entropy: prints the table of docs/explanation/probes.md.
 
     REGREASON_TEST_DATA=FOLDER python tests/bench/probe_definitions.py MODEL
 
-MODEL is a folder of transformers whose decoder calls its final norm `norm`; FOLDER holds the real
-texts of `tests/helpers/real_prompts.py`, 20 prompts of each. A row holds, of one definition's
-entropy over log D at the last token of a prompt: min, median and max over the prompts and the
-middle blocks; the standard deviation over the prompts of the mean over those blocks; the largest
-unit's share of the weights, the median; whether all values lie between 0.01 and 0.99. `--by-
-block` prints a row a block.
+MODEL is a transformers model folder whose decoder names its final norm `norm`. FOLDER holds the
+real texts that `tests/helpers/real_prompts.py` reads, 20 prompts from each source. Each row is one
+definition; its entropy is divided by log D and read at the last token of a prompt. The columns:
+
+- min, median and max over the prompts and the middle blocks;
+- sd, the standard deviation over the prompts of the mean over the middle blocks;
+- the largest unit's share of the weights (median);
+- alive, whether all values lie between 0.01 and 0.99.
+
+`--by-block` prints a row for each block.
 """
 
 from __future__ import annotations
@@ -27,17 +31,17 @@ from helpers.real_prompts import real_prompts
 
 from regreason_plugin.core.layers import middle_blocks
 
-# Of a source of text.
+# Prompts from each source of text.
 EACH = 20
 
 
 def rms_normalised(h: Tensor) -> Tensor:
-    """The state over its root mean square."""
+    """The state divided by its root mean square."""
     return h / h.square().mean(dim=-1, keepdim=True).sqrt()
 
 
 def definitions(norm: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Weights over the units of a state, by what the table calls them."""
+    """Functions from a state to weights over its units, by their name in the table."""
     return {
         "softmax(h)": lambda h: h.softmax(dim=-1),
         "softmax(h / rms(h))": lambda h: rms_normalised(h).softmax(dim=-1),
@@ -53,7 +57,7 @@ def definitions(norm: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
 def states_of(model: nn.Module, norm: nn.Module, prompts: list[list[int]]) -> Tensor:
     """The last token's residual stream, ``[prompts, L + 1, D]`` in float64."""
     last: list[Tensor] = []
-    # (transformers reports the last block's state after the final norm.)
+    # A hook, because transformers reports the last block's state only after the final norm.
     norm.register_forward_pre_hook(lambda _, args: last.append(args[0][0, -1]))
     states = []
     for ids in prompts:
@@ -67,7 +71,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
-    parser.add_argument("--chat", action="store_true", help="with the model's chat template")
+    parser.add_argument("--chat", action="store_true", help="apply the model's chat template")
     parser.add_argument("--by-block", action="store_true")
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.model)

@@ -91,7 +91,7 @@ def test_the_mini_benchmark_says_that_it_is_generated(tmp_path: Path) -> None:
         ),
         (["build", "broken.jsonl", "--out", "DATA", "--tokenizer", "gone"], "--tokenizer 'gone'"),
         (["annotate", "nowhere.yml"], "nowhere.yml: no such file"),
-        (["annotate", "list.yml"], "list.yml: is no mapping"),
+        (["annotate", "list.yml"], "list.yml: is not a YAML mapping"),
         (["annotate", "typo.yml"], "field converstions"),
         (["annotate", "rater.yml"], "did you mean 'rules-even'?"),
         (["annotate", "twice.yml"], "is also on line 1"),

@@ -129,7 +129,7 @@ def test_the_rules_say_that_they_have_none_for_it(copy: Path) -> None:
     (copy / "annotate.yml").write_text("conversations: [conversations.jsonl]\nout: rated.jsonl\n")
     rated = run(copy, "-m", "regreason_plugin", "annotate", "annotate.yml")
     assert (rated.returncode, rated.stderr.count("\n")) == (2, 1), rated.stderr
-    assert "the built-in rules have no rule for politeness; name raters behind" in rated.stderr
+    assert "the built-in rules cannot rate the axis politeness; use only raters" in rated.stderr
     assert not (copy / "rated.jsonl").exists()
 
 

@@ -237,8 +237,8 @@ def test_a_full_store_is_one_sentence_and_keeps_every_answer() -> None:
         [sys.executable, "-c", STORE, "calls.db"], capture_output=True, text=True, check=False
     )
     assert run.returncode == 2, run.stderr
-    assert run.stderr.startswith("calls.db: cannot be written (")
-    assert "what is in the store is not asked again" in run.stderr
+    assert run.stderr.startswith("calls.db: the store cannot be written (")
+    assert "answers that are in the store are not asked for again" in run.stderr
     answered = len(run.stdout.splitlines())
     assert answered > 5
     keys = [
@@ -262,7 +262,7 @@ def test_no_call_is_made_that_finds_no_room(monkeypatch: pytest.MonkeyPatch) -> 
     key = CallKey("0" * 32, "r", "naturalness", "p", "s", "m", "{}")
     with Store(Path("calls.db")) as store:
         monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1, 1, 1 << 20))
-        with pytest.raises(UserError, match=r"there are 1.0 MiB left on the disk"):
+        with pytest.raises(UserError, match=r"only 1.0 MiB are free on the disk"):
             store.claim([Call(key, "c", 0.0)])
         assert store.finished(["0" * 32])[1].total() == 0
 

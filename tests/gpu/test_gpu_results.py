@@ -1,4 +1,4 @@
-"""The parts of `make gpu`: their result files, their limits, and the page made from them."""
+"""The parts of `make gpu`: result files, time limits, and the page with the figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROW = {"name": "hf", "first_seconds": 2.0, "peak_mib": 512.0}
 
 
 def run(out: Path, measure: Any, shape: str = TINY, seconds: float = 60) -> dict[str, Any]:
-    """The result file of a part that measures in this way."""
+    """The result file of a part that runs a given measurement."""
     run_part("scorer", shape, seconds, out, measure, "cpu")
     return read(out, f"scorer-{shape}")
 
@@ -34,7 +34,7 @@ def read(out: Path, name: str) -> dict[str, Any]:
 
 
 def cells(text: str, first: str) -> dict[str, str]:
-    """The row of a table that begins with a cell, by the names of its columns."""
+    """The row of a table whose first cell is ``first``: its cells by column name."""
     lines = text.splitlines()
     at = next(n for n, line in enumerate(lines) if line.startswith(f"| {first} |"))
     head = max(n for n in range(at) if not lines[n].startswith("|")) + 1
@@ -58,10 +58,10 @@ def test_a_figure_is_in_the_file_as_soon_as_it_is_known(tmp_path: Path) -> None:
     assert (found["state"], found["rows"]) == ("done", seen["rows"])
 
 
-def test_the_limit_ends_a_part_that_keeps_what_it_had(tmp_path: Path) -> None:
+def test_a_part_ends_at_its_time_limit_and_keeps_its_figures(tmp_path: Path) -> None:
     def measure(result: Result) -> None:
         result.put_row(ROW)
-        # As libraries do that try a smaller batch after any error.
+        # Some libraries try a smaller batch after any exception.
         for _ in range(2):
             try:
                 time.sleep(15)
@@ -73,7 +73,7 @@ def test_the_limit_ends_a_part_that_keeps_what_it_had(tmp_path: Path) -> None:
     assert "5 s" in found["reason"]
 
 
-def test_too_little_memory_is_told_from_other_faults(tmp_path: Path) -> None:
+def test_running_out_of_memory_differs_from_other_failures(tmp_path: Path) -> None:
     def on_a_card(result: Result) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
@@ -108,14 +108,14 @@ def test_a_part_without_its_module_names_it(tmp_path: Path) -> None:
 
 
 def test_smollm2_without_its_folder_is_skipped(tmp_path: Path) -> None:
-    with pytest.raises(SkipPart, match="no folder of SmolLM2"):
+    with pytest.raises(SkipPart, match="no SmolLM2 folder"):
         load(SMOLLM2, "cpu", None)
     with pytest.raises(SkipPart, match="holds no model"):
         load(SMOLLM2, "cpu", tmp_path)
 
 
 def program(folder: Path, name: str, script: str) -> Path:
-    """A program that stands for another, and a `python` beside it."""
+    """Write a script under a program's name, and the same script as `python` beside it."""
     for one in ("python", name):
         (folder / one).write_text(f"#!/bin/sh\n{script}\n")
         (folder / one).chmod(0o755)
@@ -151,7 +151,7 @@ def test_the_study_refuses_fails_or_ends(
     if state == "done":
         file = scratch / "esnli.yml"
         assert found["output"] == [f"-m regreason_plugin study {file} --minutes 10", "the end"]
-        # The shipped study, on the base that was given and with none of the kept runs.
+        # The study that ran is the shipped one with the given base and without the kept runs.
         values = yaml.safe_load(file.read_text())
         shipped = yaml.safe_load((ROOT / "studies" / "esnli.yml").read_text())
         changed = {key for key in shipped if values.get(key) != shipped[key]}
@@ -182,7 +182,7 @@ def test_samples_a_second_leave_out_the_warm_up() -> None:
     assert found["steps"] == 8
     assert found["samples_per_second"] == 16 / 4.0
     assert found["peak_mib"] == 190.0
-    # With a training that was stopped early there is nothing else.
+    # A training that stopped during the warm-up has no other steps.
     assert training.summary(lines[:3])["samples_per_second"] == 16 / 80.0
 
 
@@ -213,7 +213,7 @@ def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
     parts = [
         values("qlora", MISTRAL, rows=trained, config="axolotl_configs/gpu/x.yml", steps=50,
                estimate_gib=10.0),
-        values("scorer", SMOLLM2, state="skipped", reason="no folder of SmolLM2 was given"),
+        values("scorer", SMOLLM2, state="skipped", reason="no SmolLM2 folder was given"),
         values("scorer", MISTRAL, rows=rows, dtype="bfloat16", documents=360, requests=1800),
         values("lora", MISTRAL, rows=trained[:1], state="running", config="y.yml", steps=50,
                estimate_gib=20.0),
@@ -239,12 +239,12 @@ def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
     assert (plugin["samples/s"], plugin["speed / Axolotl's trainer"]) == ("6.00", "0.75")
     assert (plugin["peak of the tensors, GiB"], plugin["peak / estimate"]) == ("5.00", "0.50")
     assert plugin["reserved by PyTorch, GiB"] == "12.00"
-    assert "Skipped with SmolLM2-135M-Instruct: no folder of SmolLM2 was given." in text
+    assert "Skipped with SmolLM2-135M-Instruct: no SmolLM2 folder was given." in text
     assert text.count("The part was cut off") == 1
     assert "is a trial" not in text
 
 
-def test_a_page_with_figures_stays_where_no_card_is_at_hand(tmp_path: Path) -> None:
+def test_a_page_with_figures_is_kept_on_a_machine_without_a_gpu(tmp_path: Path) -> None:
     file = tmp_path / "page.md"
     page.write_without_card(file)
     without = file.read_text()
@@ -282,12 +282,12 @@ def command(*options: str, cwd: Path, **variables: str) -> subprocess.CompletedP
 def test_without_a_card_no_part_is_started(tmp_path: Path) -> None:
     done = command("--out", "out", "--page", "page.md", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "No CUDA card is at hand" in done.stdout
+    assert "PyTorch finds no CUDA GPU" in done.stdout
     assert page.NO_CARD in (tmp_path / "page.md").read_text()
     assert not (tmp_path / "out").exists()
     alone = command("qlora", "--out", "out", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
-    assert read(tmp_path / "out", "qlora-mistral-7b")["reason"] == "PyTorch sees no CUDA card"
+    assert read(tmp_path / "out", "qlora-mistral-7b")["reason"] == "PyTorch finds no CUDA GPU"
 
 
 WITHOUT = """\
@@ -317,7 +317,7 @@ def test_the_scorer_needs_no_more_than_lm_eval_and_a_training_names_what_it_lack
     (tmp_path / "sitecustomize.py").write_text(WITHOUT.format(names=absent))
     options = ("--device", "cpu", "--shape", "tiny", "--out", "out", "--rounds", "1")
     options += ("--documents", "1", "--scratch", "scratch")
-    # The whole command: a part that is skipped keeps none after it from running.
+    # All parts at once: a skipped part does not keep the later ones from running.
     done = command(*options, "--seconds", "300", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     scored = read(tmp_path / "out", "scorer-tiny")
@@ -328,9 +328,9 @@ def test_the_scorer_needs_no_more_than_lm_eval_and_a_training_names_what_it_lack
         assert trained["state"] == "skipped"
         assert trained["reason"] == "the module axolotl is not installed"
     for name in ("scorer-smollm2", "study-smollm2"):
-        assert "no folder of SmolLM2" in read(tmp_path / "out", name)["reason"]
+        assert "no SmolLM2 folder" in read(tmp_path / "out", name)["reason"]
     text = (tmp_path / "out" / "gpu.md").read_text()
     assert text.count("the module axolotl is not installed.") == 2
-    # Beside the table that says it, no figure of a trial goes into the documentation.
+    # The page says that it is a trial; it is not written to docs/.
     assert "none: a trial on a CPU" in text
-    assert "A part without a card is a trial" in text
+    assert "A part without a GPU is a trial" in text

@@ -42,11 +42,11 @@ def test_the_largest_difference_is_that_of_the_scores(tmp_path: Path) -> None:
     found = scored(tmp_path, TINY)
     assert found["state"] == "done", found
     assert [row["name"] for row in found["rows"]] == WAYS
-    # 18 tasks with a document each, which asks for five labels.
+    # 18 tasks with one document each; a document has five labels to score.
     assert (found["documents"], found["requests"], found["dtype"]) == (18, 90, "bfloat16")
     model, tokenizer = load(TINY, "cpu", None)
     requests = requests_of(1, 1)
-    # Each by itself, neither in batches nor packed: exact up to the order of bfloat16's sums.
+    # Both scorers once more, outside the part. They differ because bfloat16 sums depend on order.
     theirs = likelihoods(HFLM(model, tokenizer=tokenizer, batch_size="auto"), requests)
     ours = likelihoods(
         RegReasonHF(model, tokenizer=tokenizer, batch_size="auto", probe="none"), requests
@@ -56,7 +56,7 @@ def test_the_largest_difference_is_that_of_the_scores(tmp_path: Path) -> None:
     for row in found["rows"][1:]:
         assert row["largest_difference"] == pytest.approx(expected, rel=1e-6)
         assert row["packed"]
-        # A fraction of what each request has on its own.
+        # Packed rows have fewer tokens than all requests separately.
         assert 0 < row["tokens_read"] < sum(len(tokenizer(r.args[0]).input_ids) for r in requests)
     for row in found["rows"]:
         assert row["documents_per_second"] == pytest.approx(18 / row["seconds"])
@@ -66,7 +66,7 @@ def test_the_largest_difference_is_that_of_the_scores(tmp_path: Path) -> None:
 def test_a_shifted_score_is_the_largest_difference(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float32 the two agree, so what is added to one answer is all that is left."""
+    """In float32 both scorers agree, so the largest difference is what is added to one answer."""
     original = RegReasonHF.loglikelihood
 
     def shifted(lm: Any, requests: list[Any], *others: Any) -> list[Any]:
@@ -89,7 +89,7 @@ def test_the_limit_leaves_the_rounds_before_it(
     def put(result: Result, row: dict[str, Any]) -> None:
         original(result, row)
         if row["name"] == WAYS[0] and row.get("timed_rounds") == 2:
-            # The limit is over in the middle of a round.
+            # The time limit is reached in the middle of a round.
             signal.setitimer(signal.ITIMER_REAL, 0.01)
 
     monkeypatch.setattr(Result, "put_row", put)

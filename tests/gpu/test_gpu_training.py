@@ -27,7 +27,7 @@ STEPS = 7
 
 @pytest.fixture(autouse=True)
 def _commands_are_forks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`axolotl` and `regreason` are looked for beside the interpreter."""
+    """The parts look for `axolotl` and `regreason` beside the interpreter; here those are forks."""
     monkeypatch.setattr(sys, "executable", str(programs() / "python"))
 
 
@@ -70,13 +70,13 @@ def test_both_trainings_make_their_steps(tmp_path: Path) -> None:
         adapters.append(weights)
         seconds = [one["seconds"] for one in lines(tmp_path, "qlora", number)]
         assert len(seconds) == STEPS
-        # The first five are the warm-up.
+        # The first five steps are the warm-up.
         expected = rows / np.median(seconds[5:])
         assert row["samples_per_second"] == pytest.approx(expected)
         assert 100 < row["peak_mib"] < 1e5
-    # The plugin's loss is a mean over the whole step, which Axolotl's is not.
+    # The adapters differ: the plugin's loss is a mean over the whole step, Axolotl's is not.
     assert any(not one.equal(adapters[1][name]) for name, one in adapters[0].items())
-    # Half a GiB for CUDA, and next to nothing for a model this small.
+    # The estimate is half a GiB for CUDA's context, plus a little for this small model.
     assert 0.5 <= found["estimate_gib"] < 0.7
 
 
@@ -90,7 +90,7 @@ def test_the_limit_ends_a_training_that_keeps_its_steps(tmp_path: Path) -> None:
             if time.monotonic() > until:
                 return
             time.sleep(0.1)
-        # The signal of the time limit.
+        # The same signal as at the time limit.
         os.kill(os.getpid(), signal.SIGALRM)
 
     watcher = threading.Thread(target=stop_after_three)
@@ -104,5 +104,5 @@ def test_the_limit_ends_a_training_that_keeps_its_steps(tmp_path: Path) -> None:
     for _ in range(2):
         made.append(len(lines(tmp_path, "lora", 0)))
         time.sleep(3)
-    # Nothing goes on in the background.
+    # The training has ended: no further step is written.
     assert made[0] == made[1]

@@ -1,10 +1,10 @@
-"""What the product does on a GPU: `make gpu`, or one part of it as a command of its own.
+"""The GPU benchmark: all parts (this is `make gpu`), or a single part.
 
-python tests/bench/gpu                         all parts in order, and docs/gpu.md after each
-python tests/bench/gpu scorer --seconds 180    one part, which stops itself at its time limit
-python tests/bench/gpu page                    docs/gpu.md from the result files that are there
+python tests/bench/gpu                         run all parts; write docs/gpu.md after each part
+python tests/bench/gpu scorer --seconds 180    run one part, which stops at its time limit
+python tests/bench/gpu page                    write docs/gpu.md from the existing result files
 
-`--device cpu --shape tiny` tries the parts without a card, with a model of two small blocks.
+With `--device cpu --shape tiny`, the parts run without a GPU on a model of two small blocks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bench.gpu import page, scorer, study, training  # noqa: E402
 from bench.gpu.model_shapes import MISTRAL, RANDOM, SMOLLM2  # noqa: E402
 from bench.gpu.result import Result, run_part  # noqa: E402
 
-# Part, shape, and time limit in seconds; what needs least comes first.
+# Part, shape, and time limit in seconds; the parts with the fewest requirements come first.
 ORDER = (
     ("scorer", SMOLLM2, 120),
     ("scorer", MISTRAL, 180),
@@ -36,12 +36,16 @@ ORDER = (
     ("qlora", MISTRAL, 420),
 )
 PARTS = tuple(dict.fromkeys(part for part, _, _ in ORDER))
-# A part that has not ended this long after its limit is killed.
+# Seconds after its time limit until a part that has not ended is killed.
 GRACE = 60
 
 
 def main() -> int:
-    """Run a part or all of them; 1 if one failed or ran out of memory."""
+    """Run one part or all parts.
+
+    Returns:
+        Exit code 1 if a part failed or ran out of memory, 0 otherwise.
+    """
     args = _parser().parse_args()
     if args.part == "page":
         page.write(args.out, _page(args))
@@ -67,7 +71,7 @@ def main() -> int:
 
 
 def _all_parts(args: argparse.Namespace) -> int:
-    """Each part in a process of its own, so that none takes memory or a fault to the next."""
+    """Run each part in a new process, so that neither memory nor a fault carries over."""
     if args.device == "cuda" and (missing := _no_card()):
         print(missing)
         page.write_without_card(_page(args))
@@ -88,7 +92,7 @@ def _all_parts(args: argparse.Namespace) -> int:
 
 
 def _in_a_process(command: list[str], seconds: float) -> int:
-    """Run it; whatever of it is left after so many seconds is killed. 1 if it failed."""
+    """Run a command; after some seconds, kill it with all its processes. Returns 1 if it failed."""
     with subprocess.Popen(command, start_new_session=True) as process:
         try:
             return int(process.wait(seconds) != 0)
@@ -100,16 +104,19 @@ def _in_a_process(command: list[str], seconds: float) -> int:
 
 
 def _no_card() -> str:
-    """Why there is no card; empty with one. Another process asks, and gives the memory back."""
+    """The reason why no GPU can be used; empty if there is one.
+
+    Another process checks, so that this one takes no GPU memory.
+    """
     code = "import torch; print(torch.cuda.is_available())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
-        return f"{sys.executable} cannot import PyTorch, which every part needs."
-    return "" if done.stdout.endswith("True\n") else "No CUDA card is at hand."
+        return f"{sys.executable} cannot import PyTorch, which every part needs; install it there."
+    return "" if done.stdout.endswith("True\n") else "PyTorch finds no CUDA GPU, so no part is run."
 
 
 def _page(args: argparse.Namespace) -> Path:
-    """Figures of a trial without a card do not go into the documentation."""
+    """The page to write: docs/gpu.md, or a file beside the results for a trial without a GPU."""
     if args.page is not None:
         return Path(args.page)
     return ROOT / "docs" / "gpu.md" if args.device == "cuda" else Path(args.out) / "gpu.md"
@@ -121,19 +128,23 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("part", nargs="?", choices=(*PARTS, "page"), help="default: all parts")
-    parser.add_argument("--seconds", type=float, help="the time limit of the part, or of each")
+    parser.add_argument(
+        "part", nargs="?", choices=(*PARTS, "page"), help="the part to run; default: all parts"
+    )
+    parser.add_argument("--seconds", type=float, help="time limit of each part, in seconds")
     parser.add_argument("--shape", choices=(*RANDOM, SMOLLM2), help="the model")
-    parser.add_argument("--smollm2", type=Path, help="a folder of `regreason base smollm2`")
+    parser.add_argument("--smollm2", type=Path, help="folder from `regreason base smollm2`")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs/gpu", help="of the result files")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/gpu", help="folder of results")
     parser.add_argument("--scratch", type=Path, default=ROOT / "runs/gpu/scratch",
-                        help="of random models and data; a 7B takes 14 GiB")  # fmt: skip
-    parser.add_argument("--page", type=Path, help="default: docs/gpu.md")
-    parser.add_argument("--documents", type=int, default=20, help="a task, for the scorer")
-    parser.add_argument("--rounds", type=int, default=3, help="timed, for the scorer")
-    parser.add_argument("--steps", type=int, default=50, help="of a training")
-    parser.add_argument("--conversations", type=int, default=75, help="a dataset, to train on")
+                        help="folder for random models and data; a 7B takes 14 GiB")  # fmt: skip
+    parser.add_argument("--page", type=Path, help="page to write; default: docs/gpu.md")
+    parser.add_argument("--documents", type=int, default=20, help="scorer: documents per task")
+    parser.add_argument("--rounds", type=int, default=3, help="scorer: timed rounds")
+    parser.add_argument("--steps", type=int, default=50, help="trainings: steps of each")
+    parser.add_argument(
+        "--conversations", type=int, default=75, help="trainings: conversations per dataset"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The card, its driver and the versions that a figure was measured with."""
+"""The GPU, the driver and the package versions with which a figure was measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ _PACKAGES = (
 
 
 def machine() -> dict[str, Any]:
-    """The card (None without one), its memory in GiB, the driver, and versions (None if absent)."""
+    """Describe this machine.
+
+    Returns:
+        ``card``, the GPU's name; ``card_gib``, its memory in GiB; ``driver``, the driver's version
+        (all three None without a GPU); ``versions`` by package, None for a missing package.
+    """
     import torch
 
     card = memory = None

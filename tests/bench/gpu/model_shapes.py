@@ -1,4 +1,4 @@
-"""The models: random weights of a shape, made on the device, or a folder that is given."""
+"""The models of the GPU benchmark: random weights created on the device, or SmolLM2's folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RANDOM = {
         **{"vocab_size": 1280, "hidden_size": 64, "intermediate_size": 128},
         **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
     },
-    # transformers' defaults are Mistral-7B-v0.1's.
+    # The defaults of transformers' MistralConfig are those of Mistral-7B-v0.1.
     MISTRAL: {},
 }
 WORDS = {
@@ -30,13 +30,13 @@ WINDOW = 2048
 
 
 def load(shape: str, device: str, smollm2: Path | None) -> tuple[Any, Any]:
-    """A model in eval mode, and its tokenizer.
+    """Load a model in eval mode, and its tokenizer.
 
-    Random ones are in bfloat16; SmolLM2 is in float32, where a difference between two ways to
-    score is a mistake and not the number format's.
+    Random models are in bfloat16. SmolLM2 is in float32, so that a difference between two ways to
+    score cannot come from the precision.
 
     Raises:
-        SkipPart: SmolLM2 is asked for and its folder is missing.
+        SkipPart: The shape is SmolLM2 and its folder is missing.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -49,22 +49,25 @@ def load(shape: str, device: str, smollm2: Path | None) -> tuple[Any, Any]:
 
 
 def smollm2_folder(folder: Path | None) -> Path:
-    """The folder, if it holds a model.
+    """Check that a folder holds a model, and return it.
 
     Raises:
-        SkipPart: It does not.
+        SkipPart: No folder was given, or it holds no model.
     """
     if folder is None:
-        raise SkipPart("no folder of SmolLM2 was given (`--smollm2 DIR`; `regreason base smollm2`)")
+        raise SkipPart(
+            "no SmolLM2 folder was given (`regreason base smollm2 --out DIR` writes one for "
+            "`--smollm2 DIR`)"
+        )
     if not (folder / "config.json").is_file():
-        raise SkipPart(f"the folder {folder.name} holds no model of SmolLM2")
+        raise SkipPart(f"the folder {folder.name} holds no model, as it has no config.json")
     return folder
 
 
 def random_folder(shape: str, device: str, scratch: Path) -> Path:
-    """A random model with a tokenizer, as a folder that Axolotl takes for a base.
+    """The folder of a random model with a tokenizer, for Axolotl's ``base_model``.
 
-    It is made once for all parts that share a scratch folder.
+    The folder is written once for all parts that share a scratch folder.
     """
     import torch
     from transformers import AutoTokenizer
@@ -76,7 +79,7 @@ def random_folder(shape: str, device: str, scratch: Path) -> Path:
         _random(shape, device).save_pretrained(half)
         AutoTokenizer.from_pretrained(TOKENIZER).save_pretrained(half)
         half.rename(folder)
-        # Or the training, a process of its own, would find the card full.
+        # Frees the GPU memory, which the training needs in another process.
         gc.collect()
         torch.cuda.empty_cache()
     return folder

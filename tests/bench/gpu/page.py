@@ -1,4 +1,4 @@
-"""docs/gpu.md, made anew from the result files."""
+"""Writes docs/gpu.md from the result files."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from regreason_plugin.core.markdown import Markdown, code, sentence, table
 from regreason_plugin.core.whole_files import atomic_writer
 
 UNFINISHED = (FAILED, OUT_OF_MEMORY, RUNNING)
-# Its first line without a card; a page that has it holds no figure.
-NO_CARD = "No CUDA card was at hand where this page was made, so it has no figures."
+# The first line of a page without figures; `write_without_card` replaces only pages that have it.
+NO_CARD = "This page has no figures yet: it was written on a machine without a CUDA GPU."
 TITLE = "# On a GPU"
 _HOW = """\
-`make gpu` measures the parts below on a machine with a CUDA card and writes this page, in about
-half an hour. `make gpu PYTHON=python3` uses an interpreter that you have: the command names and
-skips a part whose modules are missing there, and installs nothing. `make gpu SMOLLM2=DIR` names
-the folder that `regreason base smollm2 --out DIR` wrote; without it, the parts on SmolLM2 are
-skipped. The study also needs e-SNLI: `regreason fetch esnli --out runs/esnli.csv`."""
+`make gpu` runs the parts below on a machine with a CUDA GPU and writes this page. It takes about
+half an hour. With `make gpu PYTHON=python3` it uses your own interpreter and installs nothing; it
+skips a part whose modules are missing there, and names the module. The parts on SmolLM2 need the
+folder that `regreason base smollm2 --out DIR` writes; name it with `make gpu SMOLLM2=DIR`, or these
+parts are skipped. The study also needs e-SNLI: `regreason fetch esnli --out runs/esnli.csv`."""
 _MEASURED = {
-    "scorer": "`regreason-hf` against lm-eval's `hf`, both at batch size `auto`: documents a "
-    "second, memory, the largest difference of a log-likelihood; then the cost of probes. On "
-    "SmolLM2, and on a model of Mistral-7B-v0.1's shape with random weights",
-    "study": "the e-SNLI study on SmolLM2, as far as ten minutes go",
+    "scorer": "`regreason-hf` and lm-eval's `hf`, both at batch size `auto`: documents per second, "
+    "memory, and the largest difference between their log-likelihoods; also the cost of the "
+    "probes. The models are SmolLM2 and a random model of Mistral-7B-v0.1's shape",
+    "study": "the e-SNLI study on SmolLM2, for ten minutes",
     "lora": "`axolotl train` in bfloat16 on the 7B shape, 50 steps, with and without the plugin: "
-    "samples a second, and memory against the estimate of `regreason check`",
-    "qlora": "the same in 4 bits",
+    "samples per second, and memory compared with the estimate of `regreason check`",
+    "qlora": "`axolotl train` in 4 bits, with the same measurements as `lora`",
 }
 _LIMITS = """\
-Each part is a command of its own with a time limit, such as
-`python tests/bench/gpu scorer --seconds 180`. It stops itself at the limit, and keeps what it has
-measured in `runs/gpu/`, from which `python tests/bench/gpu page` makes this page again."""
+A part can also be run alone, such as `python tests/bench/gpu scorer --seconds 180`. Each part stops
+at its time limit. It saves every figure at once in `runs/gpu/`, from which
+`python tests/bench/gpu page` writes this page again."""
 _TRIAL = """\
-A part without a card is a trial: its memory is that of the whole process, and its trainings are in
+A part without a GPU is a trial: its memory is that of the whole process, and its trainings are in
 float32."""
 _TITLES = {
     "scorer": "Scoring and probes",
@@ -48,16 +48,16 @@ _ORDER = tuple(_TITLES)
 
 
 def write(results: Path, file: Path) -> None:
-    """Write the page of the results in a folder."""
+    """Write the page with the results in a folder."""
     parts = [json.loads(one.read_text(encoding="utf-8")) for one in results.glob("*-*.json")]
     parts.sort(key=lambda one: (_ORDER.index(one["part"]), one["shape"] != "smollm2"))
     _save(file, page(parts))
 
 
 def write_without_card(file: Path) -> None:
-    """Write the page that has no figures, unless there is one that has some."""
+    """Write the page without figures, unless the file already has figures."""
     if file.is_file() and NO_CARD not in file.read_text(encoding="utf-8"):
-        print(f"{file.name} has the figures of another machine and is left as it is.")
+        print(f"{file.name} has figures from another machine, so it is not changed.")
         return
     _save(file, "\n\n".join((TITLE, NO_CARD, *_introduction())) + "\n")
 
@@ -75,10 +75,10 @@ def _save(file: Path, text: str) -> None:
 
 
 def page(parts: list[dict[str, Any]]) -> str:
-    """The page.
+    """The text of the page.
 
     Args:
-        parts: The values of each result file, in the order of the page.
+        parts: The values of each result file, in the page's order.
     """
     trial = any((one.get("machine") or {}).get("card") is None for one in parts)
     blocks = [TITLE, *_introduction(), "## Parts and machines", _overview(parts)]
@@ -105,12 +105,12 @@ def _overview(parts: list[dict[str, Any]]) -> Markdown:
                 _state_word(one),
             )
         )
-    header = ("part", "model", "card", "driver", "date", "seconds", "state")
+    header = ("part", "model", "GPU", "driver", "date", "seconds", "state")
     return table(rows, header, "lllllrl")
 
 
 def _versions(parts: list[dict[str, Any]]) -> Markdown:
-    """Each package with its version, or versions, where the parts had different ones."""
+    """A table of all packages with their version, or versions if the parts had different ones."""
     found: dict[str, dict[str, None]] = {}
     for one in parts:
         for name, version in (one.get("machine") or {}).get("versions", {}).items():
@@ -124,11 +124,11 @@ def _state_word(one: dict[str, Any]) -> str:
 
 
 def _state(one: dict[str, Any]) -> Markdown | str:
-    """Why a part has no figures, or not all of them."""
+    """The reason why a part lacks some or all of its figures; empty if it has them all."""
     if one["state"] == DONE:
         return ""
     if one["state"] == RUNNING:
-        return Markdown("The part was cut off; what follows had been measured by then.")
+        return Markdown("The part was cut off. The figures below were measured before that.")
     what = f"{one['state']} with {WORDS[one['shape']]}: {one['reason']}."
     return sentence(what[0].upper() + what[1:])
 
@@ -159,10 +159,10 @@ def _scorer(one: dict[str, Any]) -> list[Markdown | str]:
     packed = [row["packed"] for row in rows if "packed" in row]
     about = (
         f"{one['documents']} documents with {one['requests']} requests, {one['dtype']}, batch size "
-        f"`auto`; documents a second are of the median of {rounds} rounds after the first. In the "
-        "first round `hf` looks for its batch size and `regreason-hf` holds packed rows against "
-        "plain ones; the peak of the memory is of that round. The difference is that of a "
-        "log-likelihood, over all requests. "
+        f"`auto`. Documents per second are those of the median of {rounds} rounds after the first. "
+        "In the first round, `hf` searches for its batch size and `regreason-hf` compares packed "
+        "rows with plain ones; the peak memory is measured in that round. The difference is the "
+        "largest one between log-likelihoods, over all requests. "
         + ("Prompts were packed into shared rows." if all(packed) else "No rows were packed.")
     )
     return [sentence(about), table(cells, header, "lr")]
@@ -175,8 +175,8 @@ def _study(one: dict[str, Any]) -> list[Markdown | str]:
     cells = [(row["name"], _number(row["seconds"], 0)) for row in done]
     blocks: list[Markdown | str] = [
         sentence(
-            f"`regreason study studies/esnli.yml --minutes {one['minutes']}`, without the "
-            f"runs that the repository keeps. Finished trainings: {len(done)}."
+            f"`regreason study studies/esnli.yml --minutes {one['minutes']}`, without the finished "
+            f"runs that the repository keeps. Trainings finished in that time: {len(done)}."
         ),
         table(cells, ("training", "seconds"), "lr") if cells else "",
     ]
@@ -192,9 +192,9 @@ def _training(one: dict[str, Any]) -> list[Markdown | str]:
         blocks.append(
             sentence(
                 f"`{one['config']}` with {one['steps']} steps. "
-                f"{_estimate_words(estimate)} Samples a second are of the median step after the "
-                'first five. "Axolotl\'s trainer" is the same config and the same rows without '
-                "the plugin's trainer and loss."
+                f"{_estimate_words(estimate)} Samples per second are those of the median step "
+                'after the first five steps. "Axolotl\'s trainer" has the same config and the same '
+                "rows, but not the plugin's trainer and loss."
             )
         )
     if rows:
@@ -213,7 +213,7 @@ def _training(one: dict[str, Any]) -> list[Markdown | str]:
             for row in rows
         ]
         header = (
-            *("", "steps made", "rows a step", "samples/s", "speed / Axolotl's trainer"),
+            *("", "steps made", "rows per step", "samples/s", "speed / Axolotl's trainer"),
             *("peak of the tensors, GiB", "reserved by PyTorch, GiB", "peak / estimate"),
         )
         blocks.append(table(cells, header, "lr"))
@@ -222,10 +222,10 @@ def _training(one: dict[str, Any]) -> list[Markdown | str]:
 
 def _estimate_words(estimate: float | None) -> str:
     if estimate is None:
-        return "`regreason check` printed no estimate of the memory."
+        return "`regreason check` printed no memory estimate."
     return (
-        f"`regreason check` estimates {estimate:.1f} GiB, with half a GiB for CUDA's context, "
-        "which the measured peaks leave out."
+        f"`regreason check` estimates {estimate:.1f} GiB of memory. The estimate includes half a "
+        "GiB for CUDA's context; the measured peaks do not."
     )
 
 

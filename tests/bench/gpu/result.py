@@ -1,7 +1,7 @@
-"""The result of a part: a small JSON file that is written anew with every figure.
+"""The result of a part: a small JSON file that is rewritten with every new figure.
 
-A part ends by itself at its time limit, and a machine may go away at any moment: what has been
-measured by then is in the file.
+The file holds every figure measured so far, even if the part reaches its time limit or the machine
+goes away.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.gpu.machine import machine
 
 from regreason_plugin.core.whole_files import atomic_writer
 
-# The states of a part. A file that says RUNNING after its process has ended was cut off.
+# The states of a part. If a file still says RUNNING after its process has ended, it was cut off.
 RUNNING = "running"
 DONE = "done"
 STOPPED = "stopped at its time limit"
@@ -33,20 +33,23 @@ FAILED = "failed"
 _MEMORY_WORDS = ("out of memory", "OutOfMemoryError", "can't allocate memory")
 
 
-class SkipPart(Exception):  # noqa: N818  # it reports no error
+class SkipPart(Exception):  # noqa: N818  # skipping a part is not an error
     """The part cannot run here; the message says why."""
 
 
 class TimeIsUpError(BaseException):
-    """The time limit is over. (No `Exception`: libraries catch those and try again.)"""
+    """The part has reached its time limit.
+
+    Not an `Exception`, because libraries catch those and try again.
+    """
 
 
 class Result:
     """The figures of one part so far.
 
     Args:
-        file: Where they are kept.
-        values: What is known before anything is measured.
+        file: The JSON file that holds the figures.
+        values: Values that are known before the measurement.
     """
 
     def __init__(self, file: Path, **values: Any) -> None:
@@ -54,13 +57,13 @@ class Result:
         self.values: dict[str, Any] = {**values, "rows": []}
 
     def update(self, **values: Any) -> None:
-        """Add figures of the whole part."""
+        """Add values of the whole part, and rewrite the file."""
         self.values |= values
         with atomic_writer(self.file) as stream:
             stream.write(json.dumps(self.values, indent=1).encode("utf-8") + b"\n")
 
     def put_row(self, row: dict[str, Any]) -> None:
-        """Add a line of the part's table, or replace the line of the same name."""
+        """Add a row to the part's table, or replace the row with the same name."""
         others = [one for one in self.values["rows"] if one["name"] != row["name"]]
         self.update(rows=[*others, row])
 
@@ -73,15 +76,18 @@ def run_part(
     measure: Callable[[Result], None],
     device: str,
 ) -> Result:
-    """Measure within a time limit, and keep what came of it.
+    """Measure a part within a time limit, and write its figures and its final state.
 
     Args:
-        part: Its name.
+        part: The part's name.
         shape: The name of the model's shape.
-        seconds: The time limit.
+        seconds: The time limit, in seconds.
         out: The folder of the result files.
-        measure: Takes the figures, and hands each to the result as soon as it has it.
+        measure: Function that measures, and adds each figure to the result at once.
         device: ``cuda`` or ``cpu``.
+
+    Returns:
+        The result, with the part's state and, unless it is done, the reason.
     """
     out.mkdir(parents=True, exist_ok=True)
     started = perf_counter()
@@ -94,10 +100,10 @@ def run_part(
                 raise ModuleNotFoundError("No module named 'torch'", name="torch")
             result.update(machine=machine())
             if device == "cuda" and result.values["machine"]["card"] is None:
-                raise SkipPart("PyTorch sees no CUDA card")
+                raise SkipPart("PyTorch finds no CUDA GPU")
             measure(result)
     except TimeIsUpError:
-        state, reason = STOPPED, f"the limit of {seconds:.0f} s was over"
+        state, reason = STOPPED, f"the part reached its time limit of {seconds:.0f} s"
     except SkipPart as error:
         state, reason = SKIPPED, str(error)
     except ModuleNotFoundError as error:
@@ -112,7 +118,7 @@ def run_part(
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeIsUpError` in the block after so many seconds."""
+    """Raise `TimeIsUpError` in the block after some seconds."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise TimeIsUpError
@@ -127,11 +133,11 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def is_out_of_memory(text: str, error: BaseException | None = None) -> bool:
-    """Whether an error, or what a process printed of one, says that memory did not suffice."""
+    """Return whether an error, or a process's output, reports that memory ran out."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return "OutOfMemoryError" in names or any(words in text for words in _MEMORY_WORDS)
 
 
 def said_lines(text: str) -> list[str]:
-    """The lines that say something."""
+    """The lines of a text that are not blank; one empty line if there are none."""
     return [line.strip() for line in text.splitlines() if line.strip()] or [""]

@@ -1,8 +1,8 @@
-"""Part `scorer`: `regreason-hf` against lm-eval's `hf`, and then with probes.
+"""Part `scorer`: lm-eval's `hf`, `regreason-hf`, and `regreason-hf` with probes.
 
-Both score the requests of the eighteen tasks (tests/bench/bench_scorer.py) at batch size `auto`.
-The first round warms up: `hf` looks for its batch size there, and `regreason-hf` holds packed rows
-against plain ones. The rounds after it are timed, and take turns.
+All three score the requests of the eighteen tasks (tests/bench/bench_scorer.py) at batch size
+`auto`. The first round warms up: `hf` searches for its batch size, and `regreason-hf` compares
+packed rows with plain ones. The rounds after it are timed; in each, the three ways take turns.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ MIB = 2**20
 def measure(
     result: Result, shape: str, device: str, smollm2: Path | None, documents: int, rounds: int
 ) -> None:
-    """Score in each way, again and again, and keep speed, memory and differences.
+    """Score in each way, round after round, and record speed, memory and differences.
 
     Args:
-        result: Where the figures go.
-        shape: Of the model.
-        device: Where it runs.
-        smollm2: Its folder.
-        documents: How many a task.
-        rounds: How many are timed.
+        result: Receives the figures.
+        shape: The model's shape, a key of `model_shapes.WORDS`.
+        device: The model's device, ``cuda`` or ``cpu``.
+        smollm2: Folder of SmolLM2; None if there is none.
+        documents: Number of documents per task.
+        rounds: Number of timed rounds.
     """
     from bench.bench_scorer import requests_of
 
@@ -74,7 +74,7 @@ def measure(
 
 
 def largest_difference(answers: list[Any], others: list[Any]) -> float:
-    """Of the log-likelihoods of the same requests."""
+    """The largest absolute difference between the log-likelihoods of the same requests."""
     return max(abs(one[0] - other[0]) for one, other in zip(answers, others, strict=True))
 
 
@@ -91,7 +91,7 @@ def _scorer(name: str, model: Any, tokenizer: Any) -> Any:
 
 
 class _Peak:
-    """The most memory from now on: of PyTorch's tensors on a card, else of this process."""
+    """Peak memory since creation: of PyTorch's tensors on a GPU, or of this process on a CPU."""
 
     def __init__(self, device: str) -> None:
         import torch
@@ -105,12 +105,12 @@ class _Peak:
             forget_peak()
 
     def wait(self) -> None:
-        """For what the card still has to do."""
+        """Wait until the GPU has finished its work."""
         if self._cuda:
             self._cuda.synchronize()
 
     def mib(self) -> float:
-        """Since it was made."""
+        """The peak since creation, in MiB."""
         from bench.bench_scorer import peak_mib
 
         return self._cuda.max_memory_allocated() / MIB if self._cuda else peak_mib()

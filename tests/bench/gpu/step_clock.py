@@ -1,4 +1,4 @@
-"""An Axolotl plugin that writes a line for each step: its seconds and the memory so far."""
+"""An Axolotl plugin that writes one line per step: the step's seconds and the peak memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from regreason_plugin.core.cost import Memory
 
 
 class StepClockPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
-    """Measures every training step from one beginning to the next."""
+    """Measures every training step from its beginning to the beginning of the next one."""
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """Listen to the steps."""
+        """Add the callback that runs at each step."""
         return [_StepClock()]
 
 
@@ -30,25 +30,25 @@ class _StepClock(TrainerCallback):  # type: ignore[misc]
         self._started: float | None = None
 
     def on_step_begin(self, args: Any, *_: Any, **__: Any) -> None:
-        """From one beginning to the next: the batch, the step, its line in the log."""
+        """Write the time since the last step began, which covers its batch and its log line."""
         now = self._now()
         if self._started is not None:
             self._write(now - self._started, args)
         self._started = now
 
     def on_train_end(self, args: Any, *_: Any, **__: Any) -> None:
-        """The last step."""
+        """Write the time of the last step."""
         if self._started is not None:
             self._write(self._now() - self._started, args)
 
     def _now(self) -> float:
-        """The time, once the card has done what it was given."""
+        """The time after the GPU has finished its work."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return perf_counter()
 
     def _write(self, seconds: float, args: Any) -> None:
-        """Write the line at once: the machine may go away."""
+        """Append the line to the file at once, because the machine may go away."""
         memory = Memory.so_far()
         on_card = torch.cuda.is_available()
         line = {

@@ -1,7 +1,8 @@
-"""Part `study`: the e-SNLI study on SmolLM2, as far as its time goes.
+"""Part `study`: the e-SNLI study on SmolLM2, until its time is up.
 
-It is studies/esnli.yml with the base that is given and a folder of its own: the finished runs that
-the repository keeps were trained on another machine, and taking them would measure nothing.
+The part runs studies/esnli.yml with the given base model in a new output folder. It does not use
+the finished runs that the repository keeps: they were trained on another machine, so nothing would
+be measured.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from bench.gpu.result import Result, SkipPart, is_out_of_memory, said_lines
 
 ROOT = Path(__file__).parents[3]
 STUDY = ROOT / "studies" / "esnli.yml"
-# What is left for the study to write its report before the part's own limit.
+# Seconds that the study has for its report before the part's time limit.
 SPARE_SECONDS = 30
 
 
 def measure(result: Result, seconds: float, smollm2: Path | None, scratch: Path) -> None:
-    """Run `regreason study` with a time limit of its own, and keep what it said and finished.
+    """Run `regreason study` with a time limit, and record its output and its finished trainings.
 
     Args:
-        result: Where the figures go.
-        seconds: The part's time limit.
-        smollm2: The folder of the base.
-        scratch: A folder for the study.
+        result: Receives the figures.
+        seconds: The part's time limit, in seconds.
+        smollm2: Folder of SmolLM2; None if there is none.
+        scratch: Folder for the study.
     """
     base = smollm2_folder(smollm2)
     if not STUDY.is_file():
@@ -53,7 +54,7 @@ def measure(result: Result, seconds: float, smollm2: Path | None, scratch: Path)
         try:
             process.wait()
         finally:
-            # (Its stages end with it, which a kill would not let it see to.)
+            # Terminated, not killed, so that the study ends its stages, too.
             process.terminate()
             said = log.read_text(encoding="utf-8", errors="replace")
             result.update(
@@ -62,7 +63,7 @@ def measure(result: Result, seconds: float, smollm2: Path | None, scratch: Path)
                 output=said_lines(said)[-20:],
             )
     if process.returncode == 2:
-        raise SkipPart(f"`regreason study` refuses: {said_lines(said)[-1]}")
+        raise SkipPart(f"`regreason study` refused to run: {said_lines(said)[-1]}")
     if is_out_of_memory(said):
         raise MemoryError("a stage of the study ran out of memory")
     if process.returncode not in (0, 3):
@@ -80,7 +81,7 @@ def _write_study(out: Path, base: Path) -> Path:
 
 
 def _finished(out: Path) -> list[dict[str, float | str]]:
-    """The trainings that have ended, with their seconds."""
+    """The finished trainings, with their names and seconds."""
     found: list[dict[str, float | str]] = []
     for file in sorted(out.rglob("regreason.json")):
         cost = json.loads(file.read_text(encoding="utf-8"))["cost"]

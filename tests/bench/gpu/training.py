@@ -1,8 +1,9 @@
-"""Parts `lora` and `qlora`: `axolotl train` of a shipped config, with and without our plugin.
+"""Parts `lora` and `qlora`: `axolotl train` with a shipped config, with and without our plugin.
 
-The config is axolotl_configs/gpu/mistral-7b-lora.yml (bfloat16) or mistral-7b-qlora.yml (4 bits),
-with a random model of the same shape as its base. "Without" is the same config and the same rows
-with Axolotl's own trainer and loss (tests/helpers/plain_plugin.py), as in bench_training.py.
+The config is axolotl_configs/gpu/mistral-7b-lora.yml (bfloat16) or mistral-7b-qlora.yml (4 bits).
+Its base model is replaced by a random model of the same shape. The training without our plugin has
+the same config and the same rows, but Axolotl's own trainer and loss
+(tests/helpers/plain_plugin.py), as in bench_training.py.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ PLUGINS = {
     "with the plugin": "regreason_plugin.RegReasonPlugin",
 }
 CLOCK = "bench.gpu.step_clock.StepClockPlugin"
-# The environment variable that names the file of the step clock.
+# The environment variable with the path of the step clock's file.
 STEP_FILE = "BENCH_STEP_FILE"
-# Steps that are left out of the time: kernels are compiled and memory is taken there.
+# Number of first steps that are not timed, because they compile kernels and allocate memory.
 WARM_UP = 5
-# What needs a card (as in tests/train/test_shipped_configs.py).
+# Replacements for the keys that need a GPU (as in tests/train/test_shipped_configs.py).
 ON_A_CPU = {
     **{"bf16": False, "tf32": False, "adapter": "lora", "load_in_4bit": False},
     **{"lora_mlp_kernel": False, "lora_qkv_kernel": False, "lora_o_kernel": False},
@@ -48,15 +49,15 @@ def measure(
     steps: int,
     conversations: int,
 ) -> None:
-    """Train both ways, and keep samples a second, memory, and what `check` estimates.
+    """Train in both ways; record samples per second, memory and the estimate of `check`.
 
     Args:
-        result: Where the figures go; its part names the config.
-        shape: Of the random base.
-        device: Where it trains.
-        scratch: A folder for the base, the data and the models.
-        steps: How many each training makes.
-        conversations: How many a dataset the data has.
+        result: Receives the figures; its ``part`` decides the config.
+        shape: Shape of the random base model, a key of `model_shapes.RANDOM`.
+        device: Device of the training, ``cuda`` or ``cpu``.
+        scratch: Folder for the base model, the data and the trained models.
+        steps: Number of steps of each training.
+        conversations: Number of conversations per dataset.
     """
     part = result.values["part"]
     for module in ("axolotl", "peft", *(["bitsandbytes"] if part == "qlora" else [])):
@@ -95,7 +96,7 @@ def _write_config(
     steps: int,
     device: str,
 ) -> Path:
-    """The shipped config with another base, other data, and an end after so many steps."""
+    """Write the shipped config with another base model, other data and a number of steps."""
     values = values | {
         "plugins": [plugin, CLOCK],
         "base_model": str(base),
@@ -125,7 +126,7 @@ def _at(entries: list[dict[str, Any]], data: Path) -> list[dict[str, Any]]:
 
 
 def _estimate(config: Path) -> float | None:
-    """The GiB that `regreason check` prints for a config; None if it prints none."""
+    """The memory in GiB that `regreason check` estimates for a config; None if it prints none."""
     from helpers.axolotl import environment
 
     done = subprocess.run(
@@ -142,7 +143,7 @@ def _estimate(config: Path) -> float | None:
 
 
 def run_axolotl(config: Path, folder: Path) -> None:
-    """`axolotl train`, which ends with the block that it runs in."""
+    """Run `axolotl train`; the process is killed if this function is interrupted."""
     from helpers.axolotl import environment
 
     log = folder / "train.log"
@@ -171,7 +172,7 @@ def run_axolotl(config: Path, folder: Path) -> None:
 
 @contextmanager
 def _recorded(result: Result, name: str, file: Path) -> Iterator[None]:
-    """Put the steps that were made into the result, however the training ends."""
+    """Record the steps of the training in the block, however it ends."""
     try:
         yield
     finally:
@@ -181,10 +182,10 @@ def _recorded(result: Result, name: str, file: Path) -> Iterator[None]:
 
 
 def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Samples a second of the median step after the warm-up, and the most memory.
+    """Samples per second in the median step after the warm-up, and the peak memory.
 
     Args:
-        steps: As the step clock writes them.
+        steps: The lines that the step clock has written.
     """
     timed = [one["seconds"] for one in steps[WARM_UP:]] or [one["seconds"] for one in steps]
     return {
