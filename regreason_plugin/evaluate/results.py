@@ -63,7 +63,7 @@ class Run:
     def misfit_notes(self) -> list[str]:
         """A sentence for each clause of `misfit`, for a reader of the model's numbers."""
         return [
-            f"{self.name}: {self.model} {clause}; it was scored all the same, with {ALLOW} set."
+            f"{self.name}: {self.model} {clause}; it was scored anyway, with {ALLOW} set."
             for clause in self.misfit
         ]
 

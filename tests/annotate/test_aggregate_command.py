@@ -201,13 +201,7 @@ def check_mistake(
     ("arguments", "expected"),
     [
         (["--by", "medain", "--out", "OUT"], "--by: unknown aggregator 'medain'; did you mean"),
-<<<<<<< tests/annotate/test_aggregate_command.py
         (["--by", "median"], "--by chooses the aggregator for --out"),
-        (["--out", "OUT.gz"], "is written as plain text"),
-        (["--minimum", "9", "--out", "OUT"], "no row has 9 usable ratings; lower --minimum"),
-        (["--minimum", "9", "--golden", "GOLDEN"], "none of its rows has enough ratings"),
-=======
-        (["--by", "median"], "--by says how --out is made"),
         (["--out", "OUT.gz"], "ratings are written as plain text"),
         (
             ["--minimum", "9", "--out", "OUT"],
@@ -217,7 +211,6 @@ def check_mistake(
             ["--minimum", "9", "--golden", "GOLDEN"],
             "no row of the golden set has enough usable ratings",
         ),
->>>>>>> /tmp/h/mt
         (["--golden", "nowhere"], "nowhere: no such file"),
     ],
 )

@@ -241,13 +241,8 @@ def test_a_tokenizer_s_folder_is_nobody_s_business(tmp_path: Path, tiny_model: P
 
 def test_a_word_on_other_ratings_stops_it_and_nothing_is_written(tmp_path: Path) -> None:
     path = write(tmp_path / "ratings.jsonl", rated())
-<<<<<<< tests/data_folder/test_card.py
     record = about(path, ratings_sha256="0" * 64)
-    with pytest.raises(UserError, match=r"ratings.about.json.*is of another version"):
-=======
-    said = about(path, ratings_sha256="0" * 64)
     with pytest.raises(UserError, match=r"ratings.about.json.*describes another version"):
->>>>>>> /tmp/h/mt
         build(path, tmp_path / "data")
     assert sorted(tmp_path.iterdir()) == sorted([path, record])
 
