@@ -1,1 +1,1 @@
-"""Results against each other: what is comparable, estimates, tests, the verdict, the gate."""
+"""Comparisons of results: comparability, estimates, tests, answers in words, and the gate."""

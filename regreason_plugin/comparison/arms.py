@@ -1,4 +1,4 @@
-"""The arms of a comparison: which results are of which, and which models stand in a pair."""
+"""The arms of a comparison: their models, and how the models of two arms are paired."""
 
 from __future__ import annotations
 
@@ -12,31 +12,35 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.data_folder.arms import ARMS
 from regreason_plugin.evaluate.results import Run, names_results, read_models, some_of
 
-# What came of a training, tells its seeds apart, or follows from data, base and template; all
-# else in a record is how it was done.
+# Keys of a training record that are results, identify the seed, or follow from the data, the base
+# model and the template. All other keys are training settings.
 _OUTCOME = {
     *("arm", "seed", "config_sha256", "versions", "rows", "steps", "epochs", "processes"),
     *("label_tokens", "target_tokens", "cost", "use"),
 }
-# What a config without the key stands for; nothing (None, 0) goes without saying.
+# The default value of a training setting that the record may leave out; None and 0 count as absent.
 _DEFAULTS = {"order": "label_first", "budget": "rows", "loss_mean": "micro_batch"}
 
 
 class Models(NamedTuple):
-    """Which models a figure is of: means over ``of``, less those of ``minus`` one by one."""
+    """The models behind a figure, by their numbers.
+
+    The figure is the mean over ``of``. With ``minus``, it is the mean of the differences between
+    the models in the same position of ``of`` and ``minus``.
+    """
 
     of: tuple[int, ...]
     minus: tuple[int, ...] = ()
 
 
 class SeedPairs(NamedTuple):
-    """Pairs of models.
+    """Pairs of models of an arm and of the baseline.
 
     Attributes:
-        places: Places in the arm's seeds and in the baseline's, a pair each.
-        same: Whether the two of a pair share their seed, as far as both have one.
-        left_out: Seeds of either arm that have no partner, as text.
-        repeated: Whether one model without a seed stands in every pair.
+        places: For each pair, the index in the arm's seeds and the index in the baseline's.
+        same: Whether the two models of every pair share their seed, as far as both have one.
+        left_out: Seeds of either arm without a partner, as text.
+        repeated: Whether one model without a seed is part of every pair.
     """
 
     places: list[tuple[int, int]]
@@ -47,11 +51,11 @@ class SeedPairs(NamedTuple):
 
 @dataclass(frozen=True)
 class Arms:
-    """The arms of a comparison, the baseline first; their models are numbered in that order.
+    """The arms of a comparison, the baseline first. Their models are numbered in this order.
 
     Attributes:
-        runs: By arm, a run a seed.
-        baseline: The name of the first.
+        runs: For each arm, one run per seed.
+        baseline: The name of the baseline arm.
     """
 
     runs: dict[str, list[Run]]
@@ -59,57 +63,68 @@ class Arms:
 
     @classmethod
     def of(cls, runs: Iterable[Run], baseline: str) -> Arms:
-        """The baseline, then the paper's arms, then others by name: whatever order they came in.
+        """Group runs into arms: the baseline, then the paper's arms, then others by name.
+
+        The order of ``runs`` does not matter.
 
         Raises:
-            UserError: As `by_name`, or there is no such baseline, or nothing beside it.
+            UserError: There is no such baseline, or no other arm, or `by_name` refuses the runs.
         """
         arms = by_name(runs)
         if baseline not in arms:
-            raise UserError(f"--baseline {baseline!r} is none of {', '.join(arms)}")
+            raise UserError(
+                f"--baseline: {baseline!r} is not an arm; name one of {', '.join(arms)}"
+            )
         if len(arms) < 2:
-            raise UserError("nothing to compare with the baseline; give NAME=RESULTS twice or more")
+            raise UserError(
+                f"{baseline!r} is the only arm; give a second NAME=RESULTS to compare with it"
+            )
         order = sorted(arms, key=lambda name: (name != baseline, _rank(arms[name][0], name), name))
         return cls({name: arms[name] for name in order}, baseline)
 
     @cached_property
     def others(self) -> list[str]:
-        """The arms without the baseline."""
+        """The names of all arms except the baseline."""
         return [name for name in self.runs if name != self.baseline]
 
     @cached_property
     def models(self) -> list[Run]:
-        """All models by their number."""
+        """All models, in the order of their numbers."""
         return [run for arm in self.runs.values() for run in arm]
 
     @cached_property
     def numbers(self) -> dict[str, tuple[int, ...]]:
-        """Each arm's models."""
+        """The numbers of each arm's models."""
         every = iter(range(len(self.models)))
         return {name: tuple(next(every) for _ in arm) for name, arm in self.runs.items()}
 
     @cached_property
     def seeds(self) -> dict[str, list[Any]]:
-        """Each arm's training seeds, None where unknown."""
+        """Each arm's training seeds; None where a seed is unknown."""
         return {name: [run.seed for run in arm] for name, arm in self.runs.items()}
 
     @cached_property
     def pairs(self) -> dict[str, SeedPairs]:
-        """The models of each arm beside those of the baseline."""
+        """The pairs of models of each arm and the baseline."""
         base = self.seeds[self.baseline]
         return {name: pair_seeds(self.seeds[name], base) for name in self.others}
 
     def alone(self, name: str) -> Models:
-        """An arm."""
+        """The models of one arm."""
         return Models(self.numbers[name])
 
     def against(self, name: str, places: Sequence[tuple[int, int]] | None = None) -> Models:
-        """An arm less the baseline, pair by pair; ``places`` as those of its `pairs`."""
+        """An arm minus the baseline, pair by pair.
+
+        Args:
+            name: The arm.
+            places: Pairs as in `SeedPairs.places`; by default all of the arm's `pairs`.
+        """
         places = self.pairs[name].places if places is None else places
         return self._less(name, self.baseline, places)
 
     def between(self, name: str, minus: str) -> Models:
-        """An arm less another, pair by pair."""
+        """An arm minus another arm, pair by pair."""
         return self._less(name, minus, pair_seeds(self.seeds[name], self.seeds[minus]).places)
 
     def _less(self, name: str, minus: str, places: Sequence[tuple[int, int]]) -> Models:
@@ -117,7 +132,7 @@ class Arms:
         return Models(tuple(ours[i] for i, _ in places), tuple(others[j] for _, j in places))
 
     def shared_pairs(self, name: str, whole: str) -> tuple[Models, Models]:
-        """Both arms less the baseline, of the seeds that all three have."""
+        """Both arms minus the baseline, for the seeds that all three arms have."""
         places = {self._seed(whole, i, j): i for i, j in self.pairs[whole].places}
         shared = [
             (i, places[seed], j)
@@ -130,23 +145,23 @@ class Arms:
         )
 
     def _seed(self, name: str, arm: int, base: int) -> Any:
-        """The training seed of a pair; where the baseline has none, the arm's."""
+        """The training seed of a pair; the arm's seed if the baseline has none."""
         seed = self.seeds[self.baseline][base]
         return self.seeds[name][arm] if seed is None else seed
 
 
 def pair_seeds(arm: Sequence[Any], baseline: Sequence[Any]) -> SeedPairs:
-    """Pair models by their seed, or in their order where the arms have no seed in common.
+    """Pair models by their seed, or in order if the arms have no seed in common.
 
-    A single model without a seed, which no training made or no chance had a part in, stands
-    against every model of the other arm.
+    A single model without a seed, such as an untrained or a deterministic one, is paired with every
+    model of the other arm.
 
-    Models of one seed saw the same rows in the same order from the same start, which makes
-    their difference less noisy. Pairs of unequal seeds gain nothing from pairing, and are as
-    valid: the seeds' own spread is then that of both arms.
+    Models with the same seed saw the same rows in the same order from the same initial weights, so
+    their difference varies less. Pairing models with different seeds brings no such gain but is
+    equally valid: the variance over seeds then includes that of both arms.
     """
-    place = {seed: index for index, seed in enumerate(baseline)}
-    shared = [(index, place[seed]) for index, seed in enumerate(arm) if seed in place]
+    index_of = {seed: index for index, seed in enumerate(baseline)}
+    shared = [(index, index_of[seed]) for index, seed in enumerate(arm) if seed in index_of]
     alone = len(arm) == len(baseline) == 1
     if list(arm) == [None]:
         return SeedPairs([(0, i) for i in range(len(baseline))], True, [], not alone)
@@ -164,17 +179,17 @@ def pair_seeds(arm: Sequence[Any], baseline: Sequence[Any]) -> SeedPairs:
 
 
 def read_arms(arguments: list[str]) -> list[Run]:
-    """Read what ``compare`` is to hold side by side.
+    """Read the results that ``compare`` is called with.
 
     Args:
-        arguments: ``NAME=RESULTS`` for the results of one arm, of one or several seeds; or just
-            a folder, which is split into its arms and named by them.
+        arguments: Each is ``NAME=RESULTS``, the results of one arm with one or several seeds, or a
+            folder of results, which is split into its arms and named by them.
 
     Returns:
-        A run a model; those of one name are the seeds of one arm.
+        One run per model; runs with the same name are the seeds of one arm.
 
     Raises:
-        UserError: An argument is neither, or holds what is of no one arm.
+        UserError: An argument is neither, or results under one name do not form one arm.
     """
     named: dict[str, list[Run]] = {}
     unnamed: list[Run] = []
@@ -188,30 +203,30 @@ def read_arms(arguments: list[str]) -> list[Run]:
                 "with the results of several arms"
             )
         elif name in named:
-            raise UserError(f"the name {name!r} stands twice; give each run its own")
+            raise UserError(f"the name {name!r} is given twice; give each arm its own name")
         else:
             named[name] = read_models(name, Path(folder))
     split = _split(unnamed)
     if twice := named.keys() & {run.name for run in split}:
-        raise UserError(f"the name {min(twice)!r} stands twice; give each run its own")
+        raise UserError(f"the name {min(twice)!r} is given twice; give each arm its own name")
     runs = [*(run for runs in named.values() for run in runs), *split]
     by_name(runs)
     return runs
 
 
 def by_name(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The runs of each name, which are the seeds of one arm, in the order of the seeds.
+    """Group runs by name; the runs of a name are the seeds of one arm, in the order of their seeds.
 
     Raises:
-        UserError: Several of a name are not one arm, trained in one way, of several seeds.
+        UserError: The runs of a name are not one arm, trained in one way with different seeds.
     """
     named: dict[str, list[Run]] = {}
     for run in runs:
         named.setdefault(run.name, []).append(run)
-    for name, same in named.items():
-        if len(same) > 1:
-            _check_seeds(name, same)
-            same.sort(key=lambda run: int(run.seed))
+    for name, seeds in named.items():
+        if len(seeds) > 1:
+            _check_seeds(name, seeds)
+            seeds.sort(key=lambda run: int(run.seed))
     return named
 
 
@@ -219,39 +234,39 @@ def _check_seeds(name: str, runs: list[Run]) -> None:
     for run in runs:
         if not isinstance(run.seed, int):
             raise UserError(
-                f"{name!r} stands twice or for several models "
-                f"({some_of(run.model for run in runs)}), and {run.model} has no regreason.json "
-                "that says its seed; give each its own NAME=RESULTS",
+                f"{name!r} is the name of several models ({some_of(run.model for run in runs)}), "
+                f"and {run.model} has no regreason.json that says its seed; give each model its "
+                "own NAME=RESULTS",
             )
     arms = sorted({str(run.training.get("arm")) for run in runs})
     if len(arms) > 1:
         raise UserError(
-            f"{name!r} stands for results of several arms ({', '.join(arms)}); give each a NAME "
-            "of its own, or name the folder alone to have it split into its arms",
+            f"{name!r} is the name of several arms ({', '.join(arms)}); give each arm its own "
+            "NAME=RESULTS, or give the folder without a name to have it split into its arms",
         )
     ways = sorted(set(_names(runs)))
     if len(ways) > 1:
         raise UserError(
-            f"{name!r} stands for models trained in several ways ({'; '.join(ways)});"
-            " give each a NAME of its own, or name the folder alone to have it split",
+            f"{name!r} is the name of models trained in several ways ({'; '.join(ways)}); give "
+            "each its own NAME=RESULTS, or give the folder without a name to have it split",
         )
     seeds: dict[Any, Run] = {}
     for run in runs:
         if run.seed in seeds:
             raise UserError(
-                f"seed {run.seed} of {name!r} stands twice ({seeds[run.seed].model} and "
+                f"{name!r} has two models with seed {run.seed} ({seeds[run.seed].model} and "
                 f"{run.model}); keep one of them, or give each its own NAME=RESULTS",
             )
         seeds[run.seed] = run
 
 
 def _split(runs: list[Run]) -> list[Run]:
-    """Name runs by their arms, and by what differs in how they were trained."""
+    """Name runs by their arms, and by the training settings in which they differ."""
     for run in runs:
         if not run.training.get("arm"):
             raise UserError(
-                f"holds results of {run.model}, which has no regreason.json beside it that says "
-                "its arm; give NAME=RESULTS",
+                f"holds results of {run.model}, whose folder has no regreason.json that says its "
+                "arm; give NAME=RESULTS",
                 path=run.folder,
             )
     named = [replace(run, name=name) for run, name in zip(runs, _names(runs), strict=True)]
@@ -259,13 +274,13 @@ def _split(runs: list[Run]) -> list[Run]:
 
 
 def _rank(run: Run, name: str = "") -> int:
-    """The place of a model's arm among the paper's; ``name`` where its training says none."""
+    """The position of a model's arm among the paper's arms; ``name`` if its record names no arm."""
     arm, order = run.training.get("arm", name), list(ARMS)
     return order.index(arm) if arm in order else len(order)
 
 
 def _names(runs: list[Run]) -> list[str]:
-    """A name for each run: its arm, and what not all of them share."""
+    """A name for each run: its arm, and the training settings that not all runs share."""
     setups = [_setup(run.training) for run in runs]
     keys = sorted({key for setup in setups for key in setup})
     differ = [key for key in keys if len({setup.get(key, "") for setup in setups}) > 1]
@@ -280,7 +295,7 @@ def _names(runs: list[Run]) -> list[str]:
 
 
 def _setup(training: dict[str, Any]) -> dict[str, str]:
-    """How a model was trained, but for arm and seed, as text; defaults left out."""
+    """The training settings of a model as text, without arm, seed and default values."""
     setup = {}
     for key, value in training.items():
         if key == "data":

@@ -1,16 +1,17 @@
-"""The t distribution of a mean whose variance is the sum of two estimates.
+"""The Behrens-Fisher distribution: a mean whose variance is the sum of two estimated variances.
 
-Seeds and groups of documents each give a variance with degrees of freedom of its own, very few of
-the seeds. Satterthwaite's single t takes a seed variance that is small by chance at its word: the
-error shrinks and the degrees of freedom grow at once, so that at p = 0.0005 three seeds err twenty
-times too often. Behrens's and Fisher's distribution does not: the mean's deviation is
+Seeds and groups of documents each contribute an estimated variance with its own degrees of freedom;
+those of the seeds are very few. Satterthwaite's approximation by a single t distribution fails
+here. If the seed variance is small by chance, the standard error shrinks and the degrees of freedom
+grow at the same time: with three seeds, a test at p = 0.0005 rejects twenty times too often. The
+Behrens-Fisher distribution avoids this. In it, the mean's deviation is
 
     sqrt(a) t_seeds + sqrt(b) t_groups
 
-with the two variances a and b and independent t variables (Fisher, Annals of Eugenics 6, 1935).
-It errs on the safe side (Robinson, Annals of Statistics 4, 1976), and is Student's t where one of
-the two variances is zero. Given either variance's chi-square over its degrees of freedom, q and r,
-the deviation is normal with the variance a / q + b / r; what is left is a sum over both.
+with the two variances a and b and independent t variables (Fisher, Annals of Eugenics 6, 1935). The
+test is conservative (Robinson, Annals of Statistics 4, 1976), and it is Student's t test if one of
+the two variances is zero. Given the two chi-squares over their degrees of freedom, q and r, the
+deviation is normal with the variance a / q + b / r; the remaining integral is a sum over q and r.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ import numpy as np
 
 from regreason_plugin.metrics.answers import Array
 
-# Between two points of a chi-square's logarithm, at most: by itself, and by its standard deviation
-# where it varies little. The sums are then right to about six digits.
+# The largest step between two points of a chi-square's logarithm: absolute, and in standard
+# deviations where the logarithm varies little. The sums are then accurate to about six digits.
 _STEP, _STEP_OF_DEVIATION = 0.5, 0.8
-# Of Newton's method; it needs four or five.
+# The most steps of Newton's method, which needs four or five.
 _STEPS = 20
 
 
 def tail(
     statistic: Array | float, share: Array | float, df_seeds: float, df_groups: float
 ) -> Array:
-    """The probability of more than a statistic, one-sided.
+    """The one-sided probability of exceeding a statistic.
 
     Args:
         statistic: The deviation over the square root of the whole variance, ``[...]``.
-        share: The seeds' share of the variance, 0 to 1, ``[...]``.
-        df_seeds: Degrees of freedom of their variance; not looked at where the share is 0.
-        df_groups: Of the groups'.
+        share: The seeds' fraction of the variance, 0 to 1, ``[...]``.
+        df_seeds: Degrees of freedom of the seeds' variance; unused where ``share`` is 0.
+        df_groups: Degrees of freedom of the groups' variance.
 
     Returns:
-        ``[...]``
+        The probability, ``[...]``.
     """
     from scipy.special import ndtr, stdtr
 
@@ -55,10 +56,10 @@ def tail(
 
 
 def critical(level: float, share: float, df_seeds: float, df_groups: float) -> float:
-    """What the statistic stays within, either way, with a probability of ``level``.
+    """The two-sided critical value: the statistic stays within it with probability ``level``.
 
-    Found by Newton's method from Cochran's approximation (Biometrics 20, 1964), the two t quantiles
-    weighted by the shares.
+    Newton's method starts from Cochran's approximation (Biometrics 20, 1964), the mean of the two t
+    quantiles weighted by the variance fractions.
     """
     from scipy.special import ndtr, stdtrit
 
@@ -80,7 +81,7 @@ def critical(level: float, share: float, df_seeds: float, df_groups: float) -> f
 
 @lru_cache(maxsize=256)
 def _chi_squares(df_seeds: float, df_groups: float) -> tuple[Array, Array, Array]:
-    """Every pair of points of two chi-squares, and its probability."""
+    """All pairs of points of the two chi-squares, and the probability of each pair."""
     seeds, weight_of_seeds = _chi_square(df_seeds)
     groups, weight_of_groups = _chi_square(df_groups)
     of_seeds, of_groups = np.meshgrid(seeds, groups, indexing="ij")
@@ -91,8 +92,8 @@ def _chi_squares(df_seeds: float, df_groups: float) -> tuple[Array, Array, Array
 def _chi_square(df: float) -> tuple[Array, Array]:
     """Points of a chi-square over its degrees of freedom, and their probabilities.
 
-    Evenly spaced in the logarithm, where the density is smooth and dies out on both sides, so
-    that the sum converges as fast as any rule.
+    The points are evenly spaced in the logarithm. There the density is smooth and decays at both
+    ends, so the trapezoidal sum converges very fast.
     """
     from scipy.special import gammaincinv
 

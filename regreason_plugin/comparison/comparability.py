@@ -1,4 +1,4 @@
-"""What has to be the same of several models' results before one stands beside another."""
+"""Checks that decide whether several models' results may be compared."""
 
 from __future__ import annotations
 
@@ -15,62 +15,66 @@ from regreason_plugin.evaluate.task_setting import OF_TASK
 from regreason_plugin.metrics.answers import Answers
 from regreason_plugin.metrics.metric_names import ACTIVATION_WEIGHTS, PRIMARY_ACTIVATION, PROBES
 
-# How many ids a message names.
+# The number of ids that a message names.
 _SHOWN = 3
-# The entropies inside a model and of its output, each by layer, in the middle blocks, or both.
+# The entropies inside a model and of its output. Each has values by layer, for the middle blocks,
+# or both.
 ENTROPIES = tuple(name.removesuffix("_mid") for name in PROBES)
 
 
 def tasks_of(run: Run) -> list[str]:
-    """A run's tasks in the order of the eighteen settings, then others by name.
+    """A run's tasks in the order of the eighteen settings, then other tasks by name.
 
     Raises:
-        UserError: Both label-first and generative tasks are among them.
+        UserError: The run has both label-first and generative tasks.
     """
-    tasks = sorted(run.tasks, key=lambda task: _place(run.tasks[task]))
+    tasks = sorted(run.tasks, key=lambda task: _order(run.tasks[task]))
     if len({run.tasks[task].setting.generative for task in tasks}) > 1:
         raise UserError(
-            "holds both label-first and generative tasks, which are never mixed; "
+            "holds both label-first and generative tasks, which cannot be compared; "
             "keep them in two folders",
             path=run.folder,
         )
     return tasks
 
 
-def _place(result: TaskResult) -> tuple[bool, int, str]:
+def _order(result: TaskResult) -> tuple[bool, int, str]:
     place = result.setting.place
     return place is None, place or 0, result.task
 
 
 def is_generative(run: Run) -> bool:
-    """Whether a run's tasks are the twins for models that explain first.
+    """Whether a run's tasks are the generative ones, for models that explain before they answer.
 
     Raises:
-        UserError: As `tasks_of`.
+        UserError: The run has both label-first and generative tasks.
     """
     return run.tasks[tasks_of(run)[0]].setting.generative
 
 
 def describe_data(data: dict[str, Any]) -> str:
-    """Where the documents come from, in a few words; generated ones are called so."""
-    what = "GENERATED data (mini benchmark)" if "generated" in str(data.get("origin")) else "data"
+    """The origin of the documents in a few words; generated documents are called generated."""
+    kind = "GENERATED data (mini benchmark)" if "generated" in str(data.get("origin")) else "data"
     raters = f" rated by {', '.join(data['raters'])}" if data.get("raters") else ""
     folders = " and ".join(sha256[:12] for sha256 in data["sha256"].split(", "))
-    return f"{what}{raters}, sha256 {folders}"
+    return f"{kind}{raters}, sha256 {folders}"
 
 
 def data_of(results: Iterable[TaskResult]) -> dict[str, Any]:
-    """What tasks say of their data folders: once what is alike, else every value, as text."""
+    """Merge what tasks record about their data folders.
+
+    Equal values are kept once. Different lists are joined, other different values become one text.
+    """
     values_of: dict[str, list[Any]] = {}
     for result in results:
         for key, value in result.data.items():
             values = values_of.setdefault(key, [])
             if key not in OF_TASK and value not in values:
                 values.append(value)
-    return {key: _in_one(values) for key, values in values_of.items() if values}
+    return {key: _merged(values) for key, values in values_of.items() if values}
 
 
-def _in_one(values: list[Any]) -> Any:
+def _merged(values: list[Any]) -> Any:
     if len(values) == 1:
         return values[0]
     if all(isinstance(value, list) for value in values):
@@ -82,23 +86,23 @@ def _in_one(values: list[Any]) -> Any:
 
 
 def check_comparable(base: Run, others: Iterable[Run], *, same_tasks: bool = False) -> None:
-    """Refuse results that do not stand beside each other.
+    """Refuse results that are not comparable.
 
     Args:
-        base: A model.
-        others: The models to stand beside it.
-        same_tasks: Whether they may have no task that ``base`` lacks.
+        base: The results of one model.
+        others: The results of the models to compare with it.
+        same_tasks: Whether to refuse other models with tasks that ``base`` lacks.
 
     Raises:
-        UserError: They are of both protocols, or lm_eval was called in different ways, or a task
-            is missing or was not scored on the same data with the same labels and examples.
-            (Which documents were scored, `check_same_answers` checks.)
+        UserError: The results use both protocols, or lm_eval was called in different ways, or a
+            task is missing or was scored on different data, labels or few-shot examples.
+            (`check_same_answers` checks which documents were scored.)
     """
     for run in others:
         if is_generative(run) != is_generative(base):
             raise UserError(
                 f"one of {run.name!r} and {base.name!r} has label-first tasks and the other "
-                "generative ones, which are never mixed; keep them apart",
+                "generative ones, which cannot be compared; compare them separately",
                 path=run.folder,
             )
         _check_same(_SETUP, f"{run.name!r} and {base.name!r}", run, base, run.folder)
@@ -118,7 +122,9 @@ _SETUP: dict[str, Callable[[Run], Any]] = {
 def _check_same_task(base: Run, run: Run, task: str) -> None:
     if task not in run.tasks:
         raise UserError(
-            f"{run.name!r} has no {task}, which {base.name!r} has; score it too", path=run.folder
+            f"{run.name!r} has no results of {task}, but {base.name!r} has; score {run.name!r} on "
+            "it too",
+            path=run.folder,
         )
     ours, theirs = base.tasks[task], run.tasks[task]
     _check_same(_TASK, f"{task} of {run.name!r} and of {base.name!r}", theirs, ours, theirs.source)
@@ -127,13 +133,13 @@ def _check_same_task(base: Run, run: Run, task: str) -> None:
 def _check_same(
     facts: Mapping[str, Callable[[Any], Any]], which: str, one: Any, other: Any, path: Path
 ) -> None:
-    """Refuse two runs, or two results, of which a fact differs."""
-    for what, of in facts.items():
-        if of(one) != of(other):
+    """Refuse two runs, or two results, that differ in one of these facts."""
+    for fact, value_of in facts.items():
+        if value_of(one) != value_of(other):
             on_data = "on the same data " if facts is _TASK else ""
             raise UserError(
-                f"{which} differ in {what} ({of(one)!r} and {of(other)!r}); score both {on_data}"
-                "in the same way",
+                f"{which} differ in {fact} ({value_of(one)!r} and {value_of(other)!r}); score both "
+                f"{on_data}in the same way",
                 path=path,
             )
 
@@ -147,10 +153,10 @@ _TASK: dict[str, Callable[[TaskResult], Any]] = {
 
 
 def check_same_training_data(runs: Iterable[Run]) -> None:
-    """Refuse models that were trained on different data folders; others have none.
+    """Refuse models that were trained on different data folders; untrained models are accepted.
 
     Raises:
-        UserError: It names two of them.
+        UserError: Two models were trained on different data; the message names both.
     """
     trained = [run for run in runs if run.training]
     for run in trained[1:]:
@@ -158,20 +164,21 @@ def check_same_training_data(runs: Iterable[Run]) -> None:
         if ours["sha256"] != theirs["sha256"]:
             raise UserError(
                 f"{run.name!r} and {trained[0].name!r} were trained on different data "
-                f"({theirs['path']} and {ours['path']}); train both on the same folder",
+                f"({theirs['path']} and {ours['path']}); train both on the same data folder",
                 path=run.folder,
             )
 
 
 def check_same_scoring(run: Run, train: Run, tasks: Iterable[str]) -> None:
-    """Refuse a model's results on train rows that do not stand beside those on its test rows.
+    """Refuse a model's results on train rows that are not comparable with those on its test rows.
 
     Raises:
-        UserError: They are of another data folder, or scored in another way (a limit apart), or
-            the model was trained on other rows.
+        UserError: The results are of different data folders, or were scored in different ways
+            (except for --limit), or the model was not trained on these rows.
     """
     which = f"the test rows and the train rows of {run.name!r}"
-    setup = {what: of for what, of in {**_SETUP, **_LOADING}.items() if what != "--limit"}
+    facts = {**_SETUP, **_LOADING}
+    setup = {fact: value_of for fact, value_of in facts.items() if fact != "--limit"}
     _check_same(setup, which, run, train, run.folder)
     for task in tasks:
         ours, theirs = run.tasks[task], train.tasks[task]
@@ -179,7 +186,7 @@ def check_same_scoring(run: Run, train: Run, tasks: Iterable[str]) -> None:
         _check_trained_on(run, theirs)
 
 
-# Which model it is, its results are sorted by; what a probe reads changes no score.
+# Arguments that may differ: results are already sorted by model, and probes change no score.
 _NO_LOADING = HOW | {"pretrained", "peft", "tokenizer", "probe", "renyi_alpha"}
 _LOADING: dict[str, Callable[[Run], Any]] = {
     "how the model was loaded": lambda run: {
@@ -191,23 +198,23 @@ _LOADING: dict[str, Callable[[Run], Any]] = {
 
 
 def _check_trained_on(run: Run, result: TaskResult) -> None:
-    """Refuse train rows that a model was not trained on; one that was never trained may have any.
+    """Refuse train rows that a model was not trained on; an untrained model may have any.
 
     Raises:
-        UserError: The model was trained on another folder, or on other settings.
+        UserError: The model was trained on another data folder, or on other settings.
     """
     trained_on = run.training.get("data", {}).get("sha256")
     if trained_on is not None and trained_on != result.data["sha256"]:
         raise UserError(
-            f"{run.name!r} was trained on other data ({run.training['data'].get('path')}) than the "
-            "train rows that it was scored on; score those of its own folder",
+            f"{run.name!r} was scored on train rows of other data than it was trained on "
+            f"({run.training['data'].get('path')}); score the train rows of that folder",
             path=result.source,
         )
     scope, setting = run.training.get("scope"), result.setting
     if scope and not {setting.axis, setting_scope(*setting.setting)} & {*scope.split("+")}:
         raise UserError(
-            f"{run.name!r} was trained on {scope} alone, so it has not seen the train rows of "
-            f"{result.task}; score those of its own tasks",
+            f"{run.name!r} was trained on {scope} only, not on the train rows of {result.task}; "
+            "score the train rows of its own tasks",
             path=result.source,
         )
 
@@ -216,10 +223,10 @@ def _check_trained_on(run: Run, result: TaskResult) -> None:
 
 
 def incomparable_entropies(runs: Sequence[Run], tasks: Sequence[str]) -> dict[str, str]:
-    """Entropies that these models cannot be compared by, of `ENTROPIES`, each with the reason.
+    """The members of `ENTROPIES` that these models cannot be compared by, each with the reason.
 
-    An entropy depends on the tokens that a model reads and on where it decides, which a label's
-    score may not: models with other tokenizers have comparable accuracies all the same.
+    An entropy depends on the tokens that a model reads and on the position at which it decides. The
+    score of a label need not: models with different tokenizers still have comparable accuracies.
     """
     readings = {
         key: [(run.name, run.inputs[key]) for run in runs if key in run.inputs]
@@ -235,23 +242,23 @@ def incomparable_entropies(runs: Sequence[Run], tasks: Sequence[str]) -> dict[st
             for name, result in results
             if (without := result.metrics.get("documents_without_probe")) is not None
         ]
-    for what, by_model in readings.items():
-        if difference := _difference(what, by_model):
+    for fact, by_model in readings.items():
+        if difference := _difference(fact, by_model):
             return dict.fromkeys(
                 ENTROPIES,
-                f"{difference}, so they do not read the same tokens; only models with the same "
-                "tokenizer and prompts can be compared by them",
+                f"{difference}, so they do not read the same tokens; entropies are comparable only "
+                "between models with the same tokenizer and prompts",
             )
     incomparable = {}
     for run in runs:
         if any(run.tasks[task].activation_definition != ACTIVATION_WEIGHTS for task in tasks):
             incomparable[PRIMARY_ACTIVATION] = (
-                f"the results of `{run.name}` are not marked as by the present definition, the "
+                f"the results of `{run.name}` are not marked with the present definition, the "
                 f"entropy of the units' {ACTIVATION_WEIGHTS}; score it again"
             )
             break
     if alphas := _difference("renyi_alpha", [(run.name, renyi_alpha(run)) for run in runs]):
-        incomparable["matrix_entropy"] = f"{alphas}; score all with the same one"
+        incomparable["matrix_entropy"] = f"{alphas}; score all models with the same value"
     return incomparable
 
 
@@ -260,12 +267,12 @@ def renyi_alpha(run: Run) -> float:
     return float(model_arguments(run.config).get("renyi_alpha", 1.0))
 
 
-def _difference(what: str, by_model: list[tuple[str, Any]]) -> str | None:
-    """In words, that two models differ; None where all are alike."""
+def _difference(fact: str, by_model: list[tuple[str, Any]]) -> str | None:
+    """A phrase that names the first model with a different value; None if all are equal."""
     for name, value in by_model:
         base, ours = by_model[0]
         if value != ours:
-            return f"`{name}` and `{base}` differ in {what} ({value!r} and {ours!r})"
+            return f"`{name}` and `{base}` differ in {fact} ({value!r} and {ours!r})"
     return None
 
 
@@ -273,24 +280,24 @@ def _difference(what: str, by_model: list[tuple[str, Any]]) -> str | None:
 
 
 def check_same_answers(base: Answers, other: Answers, names: tuple[str, str]) -> None:
-    """Refuse to pair answers to different documents, or to the same in another prompt.
+    """Refuse to pair predictions of different documents, or of different prompts.
 
     Args:
-        base: The one model's.
-        other: The other's, of the same task.
-        names: What the two are called in a message, in this order.
+        base: The predictions of the first model.
+        other: The predictions of the second model for the same task.
+        names: The names of the first and the second model in messages.
 
     Raises:
-        UserError: They differ in the documents' ids, contents or prompts, labels or groups;
+        UserError: The documents differ in ids, contents or prompts, labels or groups; the message
             names the first such document.
     """
     _check_same_ids(base.task, base.ids, other.ids, names, other.source)
-    for what, of in _ALIKE.items():
-        ours, theirs = of(base), of(other)
+    for field, values_of in _ALIKE.items():
+        ours, theirs = values_of(base), values_of(other)
         different = [i for i, (one, two) in enumerate(zip(ours, theirs, strict=True)) if one != two]
         if different:
             raise UserError(
-                f"{base.task} of {names[1]!r} and of {names[0]!r} differ in {what} of "
+                f"{base.task} of {names[1]!r} and of {names[0]!r} differ in {field} of "
                 f"{len(different)} of {len(base.ids)} documents, the first "
                 f"{base.ids[different[0]]!r}; score both on the same data with the same prompt",
                 path=other.source,
@@ -301,23 +308,23 @@ def _check_same_ids(
     task: str, base: Sequence[str], other: Sequence[str], names: tuple[str, str], source: Path
 ) -> None:
     alone = ((names[0], {*base} - {*other}), (names[1], {*other} - {*base}))
-    if said := [_in_one_alone(name, sorted(ids)) for name, ids in alone if ids]:
+    if missing := [_only_in(name, sorted(ids)) for name, ids in alone if ids]:
         raise UserError(
-            f"{task} of {names[1]!r} and of {names[0]!r} have other documents: "
-            f"{' and '.join(said)}; score both on the same data with the same --limit, or "
+            f"{task} of {names[1]!r} and of {names[0]!r} have different documents: "
+            f"{' and '.join(missing)}; score both on the same data with the same --limit, or "
             "choose the same documents with --samples",
             path=source,
         )
 
 
-def _in_one_alone(name: str, ids: list[str]) -> str:
+def _only_in(name: str, ids: list[str]) -> str:
     shown = ", ".join(map(repr, ids[:_SHOWN]))
     if len(ids) == 1:
-        return f"{shown} is in {name!r} alone"
-    return f"{len(ids)} are in {name!r} alone ({shown}{', ...' if len(ids) > _SHOWN else ''})"
+        return f"{shown} is in {name!r} only"
+    return f"{len(ids)} are in {name!r} only ({shown}{', ...' if len(ids) > _SHOWN else ''})"
 
 
-# The label before the content, which it is a part of: the message says what it is.
+# The label comes before the content, which contains it: a message then names the label itself.
 _ALIKE: dict[str, Callable[[Answers], Sequence[Any]]] = {
     "the label": lambda answers: answers.labels.tolist(),
     "the group": lambda answers: answers.groups,

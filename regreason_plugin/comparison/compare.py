@@ -1,4 +1,4 @@
-"""Several arms against one: every figure of a `Comparison`, from the folders of results."""
+"""Compare several arms with a baseline: every figure of a `Comparison`, from result folders."""
 
 from __future__ import annotations
 
@@ -51,21 +51,22 @@ from regreason_plugin.evaluate.scoring_notes import scoring_notes
 from regreason_plugin.evaluate.task_setting import in_paper
 from regreason_plugin.metrics.metric_names import DESCRIBED, LAYERS, METRICS
 
-# What the others are a part of.
+# The arm whose gain over the baseline counts as 1; other arms keep a fraction of that gain.
 WHOLE_GAIN = "explanation"
-# A difference of one point of accuracy matters to hardly anybody.
+# The default equivalence margin: one point of accuracy rarely matters in practice.
 MARGIN = 0.01
 _LIBRARIES = ("numpy", "scipy", "statsmodels", "scikit-learn")
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison and the single documents behind it.
+    """A comparison and documents about which its arms disagree.
 
     Attributes:
         comparison: Every figure.
-        disagreements: Some of the documents about which arms disagree.
-        disagreeing: How many there are in all.
+        disagreements: Documents for which the arms predict different labels; at most
+            `disagreements.MOST` of them.
+        disagreeing: The number of all such documents.
     """
 
     comparison: form.Comparison
@@ -83,23 +84,27 @@ def compare(
     command: str = "",
     advance: Callable[[int], object] = lambda _: None,
 ) -> Compared:
-    """Hold every arm against the baseline, document by document.
+    """Compare every arm with the baseline, paired by document.
 
     Args:
-        runs: A run a model; those of one name are the seeds of an arm. Two names or more.
-        baseline: The name of the one to compare with.
-        primary: The one question tested by itself, ``ARM`` or ``ARM:METRIC``. By default the
-            accuracy of `WHOLE_GAIN`, or of the only arm beside the baseline.
-        margin: Differences within it, either way, count as the same; in the primary metric.
-        difference: In pooled accuracy, whose price in documents and seeds is told.
-        command: What was typed, for the record.
-        advance: Told how many settings are done.
+        runs: One run per model. Runs with the same name are the seeds of one arm; two names or
+            more are needed.
+        baseline: The name of the baseline arm.
+        primary: The primary question, ``ARM`` or ``ARM:METRIC``: the one difference that is tested
+            without a correction. By default the accuracy of `WHOLE_GAIN`, or of the only arm
+            besides the baseline.
+        margin: The equivalence margin: differences from -margin to +margin count as the same. In
+            the unit of the primary metric.
+        difference: A difference in pooled accuracy; the comparison says how many groups of
+            documents, or seeds, finding it would take.
+        command: The command as typed, kept as a record.
+        advance: Called with 1 after each setting.
 
     Raises:
-        UserError: The runs have no samples, or were not made on the same documents in the same
+        UserError: The runs have no samples, or were not scored on the same documents in the same
             way.
     """
-    # Which models, and whether they are comparable.
+    # Group the models into arms, and check that their results may be compared.
     arms = Arms.of(runs, baseline)
     question = _question(arms, primary)
     first = arms.models[0]
@@ -107,7 +112,7 @@ def compare(
     check_comparable(first, arms.models[1:])
     check_same_training_data(arms.models)
     incomparable = incomparable_entropies(arms.models, tasks)
-    # What they answered.
+    # Read their predictions.
     scores = read_tasks(arms.models, tasks, frozenset(incomparable), advance)
     comparison = conclude(
         arms,
@@ -133,17 +138,17 @@ def conclude(
     incomparable: Mapping[str, str] = MappingProxyType({}),
     train: TrainScores | None = None,
 ) -> form.Comparison:
-    """Every figure, test and sentence, from what the models answered.
+    """Compute every figure, test and sentence from the models' predictions.
 
     Args:
-        arms: Which models there are.
-        scores: What they answered, by task.
-        question: Arm and metric of the primary question.
-        margin: As `compare`.
-        difference: As `compare`.
-        command: As `compare`.
-        incomparable: Entropies that are left out, and why.
-        train: What some models scored on train rows.
+        arms: The arms and their models.
+        scores: The predictions of all models, one entry per task.
+        question: Arm and metric of the primary question; None without one.
+        margin: As in `compare`.
+        difference: As in `compare`.
+        command: As in `compare`.
+        incomparable: Entropies that are not compared, each with the reason.
+        train: The scores on train rows of the models that have them.
 
     Raises:
         UserError: Not every task has the primary question's metric.
@@ -154,13 +159,13 @@ def conclude(
     estimates = Estimates(scores)
     if question and question[1] not in estimates.metrics:
         raise UserError(
-            f"--primary: not every task has the metric {question[1]!r}; those that all have are "
-            f"{', '.join(estimates.metrics)}"
+            f"--primary: not every task has the metric {question[1]!r}; name one that all tasks "
+            f"have: {', '.join(estimates.metrics)}"
         )
-    found = differences(estimates, arms, question, margin)
+    tested = differences(estimates, arms, question, margin)
     metric = question[1] if question else "acc"
     by_arm = {
-        name: dict(zip(tasks, by_task, strict=True)) for name, by_task in found.by_setting.items()
+        name: dict(zip(tasks, by_task, strict=True)) for name, by_task in tested.by_setting.items()
     }
     comparison = form.rounded(
         form.Comparison(
@@ -174,9 +179,9 @@ def conclude(
             seeds=arms.seeds,
             level=form.LEVEL,
             power=form.POWER,
-            primary=found.primary,
+            primary=tested.primary,
             margin=margin,
-            family=found.family,
+            family=tested.family,
             effective_groups=estimates.weights.effective_groups,
             metrics=estimates.metrics,
             left_out=_left_out(scores, estimates.metrics, incomparable),
@@ -191,8 +196,8 @@ def conclude(
             },
             differences=by_arm,
             pooled_scores={name: estimates.scores(models) for name, models in alone.items()},
-            pooled=found.pooled,
-            contrasts=found.contrasts,
+            pooled=tested.pooled,
+            contrasts=tested.contrasts,
             detectable={
                 name: detectable_of(estimates, models, metric) for name, models in against.items()
             },
@@ -215,7 +220,7 @@ def conclude(
             runs=[_record(name, run, tasks) for name, arm in arms.runs.items() for run in arm],
         )
     )
-    # What follows from the numbers.
+    # The notes and answers are worded from the figures.
     notes = [
         *notes_of(comparison, arms),
         *(note for run in arms.models for note in run.misfit_notes),
@@ -226,7 +231,7 @@ def conclude(
 
 
 def _question(arms: Arms, primary: str | None) -> tuple[str, str] | None:
-    """Arm and metric of the primary question; None where several could be and none is named."""
+    """Arm and metric of the primary question; None if several arms qualify and none is named."""
     if primary is None:
         if WHOLE_GAIN in arms.others:
             return WHOLE_GAIN, "acc"
@@ -235,11 +240,13 @@ def _question(arms: Arms, primary: str | None) -> tuple[str, str] | None:
     if arm not in arms.runs and ":" in primary:
         arm, _, metric = primary.rpartition(":")
     if arm not in arms.others:
-        why = "is the baseline" if arm == arms.baseline else "is no arm"
+        why = "is the baseline" if arm == arms.baseline else "is not an arm"
         raise UserError(f"--primary: {arm!r} {why}; name one of {', '.join(arms.others)}")
     tested = [name for name in METRICS if name not in DESCRIBED]
     if metric not in tested:
-        raise UserError(f"--primary: no metric {metric!r}; name one of {', '.join(tested)}")
+        raise UserError(
+            f"--primary: there is no metric {metric!r} to test; name one of {', '.join(tested)}"
+        )
     return arm, metric
 
 
@@ -257,7 +264,7 @@ def _layers(estimates: Estimates, arms: Arms) -> dict[str, dict[str, list[form.I
 def _left_out(
     scores: Sequence[TaskScores], metrics: Sequence[str], incomparable: Mapping[str, str]
 ) -> dict[str, str]:
-    """Metrics and entropies that some of the models have and that are not compared, and why."""
+    """Metrics and entropies that some models have but that are not compared, with the reason."""
     prefix = scores[0].sums.probes_prefix
     models = [model for one in scores for model in one.entropies]
     left_out = {}
@@ -266,7 +273,7 @@ def _left_out(
             continue
         if prefix:
             left_out[name] = (
-                "each model reads an explanation of its own before it decides, so they do not read "
+                "each model reads its own explanation before it decides, so the models do not read "
                 "the same tokens"
             )
         if not all(name in model for model in models):
@@ -281,7 +288,7 @@ def _left_out(
 
 def _record(name: str, run: Run, tasks: list[str]) -> form.RunRecord:
     arguments = ",".join(f"{key}={value}" for key, value in model_arguments(run.config).items())
-    kept = ("limit", "batch_size", "gen_kwargs", *(k for k in run.config if k.endswith("_seed")))
+    keys = ("limit", "batch_size", "gen_kwargs", *(k for k in run.config if k.endswith("_seed")))
     return form.RunRecord(
         arm=name,
         seed=run.seed if isinstance(run.seed, int) else None,
@@ -289,6 +296,6 @@ def _record(name: str, run: Run, tasks: list[str]) -> form.RunRecord:
         model_args=arguments or str(run.config.get("model_args") or ""),
         results=sorted({run.tasks[task].source.name for task in tasks}),
         environment=run.environment,
-        evaluation={key: run.config.get(key) for key in kept},
+        evaluation={key: run.config.get(key) for key in keys},
         training=run.training,
     )

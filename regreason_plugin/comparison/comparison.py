@@ -1,6 +1,6 @@
 """The contents of ``comparison.json``, from which every page and table is rendered.
 
-``docs/reference/comparison.schema.json`` is its JSON schema. A change of a field's name or meaning
+Its JSON schema is ``docs/reference/comparison.schema.json``. A change of a field's name or meaning
 needs a new `FORMAT`.
 """
 
@@ -17,7 +17,7 @@ from regreason_plugin.core.whole_files import atomic_writer
 
 FORMAT: Literal[8] = 8
 LEVEL = 0.95
-# The key of what is counted over all settings, which share their labels.
+# The key of counts over all settings together, which have the same labels.
 ALL = "all"
 POWER = 0.80
 
@@ -30,7 +30,7 @@ class _Model(BaseModel):
 
 
 class Interval(_Model):
-    """A figure and its 95 % interval; null where undefined."""
+    """A figure and its 95 % confidence interval; null where undefined."""
 
     value: float | None
     low: float | None = None
@@ -40,66 +40,77 @@ class Interval(_Model):
 class Score(Interval):
     """One arm's figure: the mean over its seeds."""
 
-    by_seed: list[float | None] = Field(description="in the order of the arm's seeds")
+    by_seed: list[float | None] = Field(
+        description="one value per seed, in the order of the arm's seeds"
+    )
     seed_sd: float | None = Field(
         default=None, description="standard deviation over the seeds; null with one seed"
     )
     if_calibrated: float | None = Field(
         default=None,
-        description="ece only: its expected value for a perfectly calibrated model with the same "
+        description="ece only: the expected value for a perfectly calibrated model with the same "
         "confidences",
     )
 
 
 class Difference(Interval):
-    """One arm minus another, which is the baseline unless a contrast says otherwise."""
+    """One arm minus the baseline; in a contrast, one arm minus another."""
 
-    se: float | None = None
+    se: float | None = Field(default=None, description="standard error")
     df_seeds: int | None = Field(
-        default=None, description="degrees of freedom of the seeds; null with fewer than three"
+        default=None,
+        description="degrees of freedom of the seeds' variance; null with fewer than three seeds",
     )
-    df_groups: float | None = Field(default=None, description="likewise of the groups")
+    df_groups: float | None = Field(
+        default=None, description="degrees of freedom of the groups' variance"
+    )
     p: float | None = Field(
-        default=None, description="two-sided, groups and seeds taken into account"
+        default=None, description="two-sided p value, which accounts for groups and seeds"
     )
     p_corrected: float | None = Field(
         default=None,
-        description="of p: by Holm's method over the corrected family; of the primary question p "
-        "itself; null of an exploratory figure",
+        description="p corrected for multiple comparisons: by Holm's method over the family; for "
+        "the primary question p itself; null for an exploratory figure",
     )
     p_same: float | None = Field(
         default=None,
-        description="of two one-sided tests against the margin; in the primary metric only",
+        description="p value of the equivalence test: two one-sided tests against the margin; in "
+        "the primary metric only",
     )
-    p_same_corrected: float | None = Field(default=None, description="of p_same, likewise")
+    p_same_corrected: float | None = Field(
+        default=None, description="p_same, corrected in the same way as p_corrected"
+    )
     finding: Finding | None = Field(
         default=None,
-        description="what the corrected tests show; null of an exploratory figure, and of all but "
-        "the primary question where its test does not reject",
+        description="the finding of the corrected tests; null for an exploratory figure, and for "
+        "all but the primary question if the primary test does not reject",
     )
     mcnemar_p: float | None = Field(
-        default=None, description="exact; accuracy of one seed and groups of one document only"
+        default=None,
+        description="McNemar's exact p value; only for accuracy with one seed and one document "
+        "per group",
     )
     effect: float | None = Field(
         default=None,
-        description="accuracy: Cohen's h; another mean: the difference over the standard "
-        "deviation of the documents' differences; null for what is no mean",
+        description="effect size. Accuracy: Cohen's h; another mean: the difference over the "
+        "standard deviation of the documents' differences; null for a metric that is not a mean",
     )
     over: Literal["seeds and groups", "groups"] | None = Field(
         default=None,
-        description="what the interval speaks of; groups: of these trained models only",
+        description="the random effects that the interval accounts for; groups: it is about these "
+        "trained models only",
     )
 
 
 class Detectable(Interval):
-    """The smallest true difference that is found with a probability of 0.8.
+    """The smallest true difference that the test finds with a probability of 0.8.
 
-    Its interval comes from how well this sample shows the variances.
+    Its interval reflects how precisely this sample estimates the variances.
     """
 
 
 class Contrast(_Model):
-    """Two arms of which neither is the baseline, pooled over the settings."""
+    """Two arms, neither of them the baseline, compared over all settings together."""
 
     arm: str
     minus: str
@@ -107,35 +118,39 @@ class Contrast(_Model):
 
 
 class Primary(_Model):
-    """The one question that is tested at 0.05 by itself."""
+    """The primary question: the one difference that is tested at 0.05 without a correction."""
 
     arm: str
     metric: str
     rejects: bool = Field(
-        description="whether its test finds a difference; only then do the others make claims"
+        description="whether its test finds a difference; only then may the other tests make claims"
     )
 
 
 class Needed(_Model):
-    """What finding a difference with a probability of 0.8 would take."""
+    """The sample size that finds a difference with a probability of 0.8."""
 
     difference: float
     groups: int | None = Field(
-        description="with these seeds; null where none is enough or nothing varies"
+        description="groups needed with the present seeds; null if no number is enough or nothing "
+        "varies"
     )
-    seeds: int | None = Field(description="with these groups; null likewise")
+    seeds: int | None = Field(
+        description="seeds needed with the present groups; null if no number is enough, nothing "
+        "varies, or there are fewer than three seeds now"
+    )
 
 
 class Gap(_Model):
-    """The share of the explanation's gain that an arm keeps, with a Fieller interval.
+    """The fraction of the explanation's gain that an arm keeps, with a Fieller confidence set.
 
-    ``low`` and ``high`` are the ends of the set; what lies in it is said by ``kind``.
+    ``low`` and ``high`` are the ends of the set; ``kind`` says on which side of them it lies.
     """
 
     value: float | None
     kind: Literal["between", "outside", "everything"] = Field(
-        description="between low and high; outside of them (low and below, high and above); or "
-        "no value can be excluded"
+        description="the set is: the values between low and high; the values outside of them (low "
+        "and below, high and above); or everything, so that no value is excluded"
     )
     low: float | None
     high: float | None
@@ -144,25 +159,27 @@ class Gap(_Model):
 class GeneralisationGap(_Model):
     """An arm's label loss (``nll``) on the rows that it was trained on and on test rows.
 
-    Means over its seeds, and unweighted means over the settings scored on both. Exploratory.
+    The figures are means over the arm's seeds, and unweighted means over the settings that were
+    scored on both kinds of rows. They are exploratory.
     """
 
     train: Interval
     test: Interval
     gap: Interval = Field(description="test minus train: how far the arm overfits")
     difference: Interval | None = Field(
-        description="the gap minus the baseline's, over the same rows; null for the baseline "
-        "itself, and where it has no results on train rows"
+        description="the gap minus the baseline's gap, on the same rows; null for the baseline "
+        "itself, and if the baseline has no results on train rows"
     )
-    train_documents: int = Field(description="scored, over all settings")
-    test_documents: int = Field(description="likewise")
+    train_documents: int = Field(description="number of train rows scored, over all settings")
+    test_documents: int = Field(description="number of test rows scored, over all settings")
     over: Literal["seeds and groups", "groups"] | None = Field(
-        description="what the gap's interval speaks of; groups: of these trained models only"
+        description="the random effects that the gap's interval accounts for; groups: it is about "
+        "these trained models only"
     )
 
 
 class Wins(_Model):
-    """In how many settings an arm's accuracy is above, as, or below the baseline's."""
+    """In how many settings an arm's accuracy is above, equal to, or below the baseline's."""
 
     wins: int
     ties: int
@@ -171,27 +188,29 @@ class Wins(_Model):
 
 
 class Setting(_Model):
-    """What was scored in one setting, by every model alike."""
+    """One setting: its labels, and the documents that every model scored."""
 
     task: str
     dataset: str
     axis: str
-    title: str = Field(description="of the dataset, for a reader")
-    axis_title: str = Field(description="of the axis, likewise")
+    title: str = Field(description="title of the dataset, for readers")
+    axis_title: str = Field(description="title of the axis, for readers")
     documents: int
     groups: int
     effective_groups: float = Field(
-        description="as many groups of one size say as much (Kish): the squared number of "
-        "documents over the sum of the groups' squared sizes"
+        description="number of groups of equal size that would give the same precision (Kish): "
+        "the squared number of documents over the sum of the groups' squared sizes"
     )
     majority_acc: float
-    labels: list[int] = Field(description="how often each label is right, in their order")
-    label_names: list[str] = Field(description="what the model writes, in the same order")
-    ordinal: bool = Field(description="whether their order means something")
+    labels: list[int] = Field(description="documents per right label, in the order of the labels")
+    label_names: list[str] = Field(
+        description="the labels as the model writes them, in the same order"
+    )
+    ordinal: bool = Field(description="whether the labels are an ordered scale")
 
 
 class Bin(_Model):
-    """A bar of a reliability diagram, over all settings and seeds."""
+    """One bin of a reliability diagram, over all settings and seeds."""
 
     low: float
     high: float
@@ -200,100 +219,116 @@ class Bin(_Model):
     accuracy: float | None
     band_low: float | None = Field(
         default=None,
-        description="lower end of the range in which the accuracy of a calibrated model lies with "
+        description="lower end of the range that contains the accuracy of a calibrated model with "
         "a probability of 0.95",
     )
-    band_high: float | None = Field(default=None, description="its upper end")
+    band_high: float | None = Field(default=None, description="upper end of that range")
 
 
 class Label(_Model):
-    """How one label fares with one arm, counted over its seeds."""
+    """Precision, recall and F1 of one label for one arm, counted over the arm's seeds."""
 
     label: str
-    support: int = Field(description="documents of which it is right, in one seed")
-    precision: float | None = Field(description="null where it is never predicted")
-    recall: float | None = Field(description="null where it is never right")
-    f1: float | None = Field(description="null where both are; macro-F1 takes that as 0")
+    support: int = Field(description="documents with this right label, in one seed")
+    precision: float | None = Field(description="null if the label is never predicted")
+    recall: float | None = Field(description="null if no document has the label")
+    f1: float | None = Field(
+        description="null if precision and recall are both null; macro-F1 counts that as 0"
+    )
 
 
 class Answer(_Model):
-    """One of the questions, answered from the numbers."""
+    """One of the questions, with an answer that is worded from the findings."""
 
     question: str
-    short: str = Field(description="a few words")
+    short: str = Field(description="the answer in a few words")
     sentences: list[str]
 
 
 class Curve(_Model):
-    """How well the validation labels were predicted while one model was trained."""
+    """The accuracy of one model on the validation labels during its training."""
 
     seed: int | None
     metric: str = Field(
         default="label_acc",
-        description="label_acc: as scoring predicts; label_acc_after_explanation: after the true "
-        "explanation; label_token_acc: the label's tokens, each given the true ones before it",
+        description="label_acc: the label predicted as in scoring; label_acc_after_explanation: "
+        "the label predicted after the true explanation; label_token_acc: the label's tokens, each "
+        "predicted from the true tokens before it",
     )
-    tokens: list[int] = Field(description="target tokens seen")
+    tokens: list[int] = Field(description="target tokens seen so far")
     accuracy: list[float]
 
 
 class Cost(_Model):
-    """What an arm took, the mean of its models; null where not all of them say so."""
+    """The cost of an arm, averaged over its models; null if any of them has no figure."""
 
     training_seconds: float | None
     training_tokens: float | None = Field(
-        description="read in training, padding left out, as often as they were read"
+        description="tokens read in training, without padding, counted each time they were read"
     )
-    scoring_ms: float | None = Field(description="a test document, in the model")
+    scoring_ms: float | None = Field(
+        description="milliseconds that the model took for one test document"
+    )
     peak_memory_mib: float | None = Field(
-        description="the most main memory that one of its processes had: training, or scoring"
+        description="the largest main memory of one of its processes in training or scoring, MiB"
     )
-    peak_gpu_mib: float | None = Field(description="likewise of PyTorch's tensors on a GPU")
-    machines: list[str] = Field(description="that all this was measured on")
+    peak_gpu_mib: float | None = Field(
+        description="the largest GPU memory of PyTorch's tensors in one of its processes, MiB"
+    )
+    machines: list[str] = Field(description="the machines that these figures were measured on")
 
 
 class RunRecord(_Model):
-    """What one model is and how it was scored."""
+    """One model, and how it was trained and scored."""
 
     arm: str
     seed: int | None
     model: str
     model_args: str
-    results: list[str] = Field(description="the files' names")
-    environment: dict[str, Any] = Field(description="lm_eval's versions, template, date")
+    results: list[str] = Field(description="names of the results files")
+    environment: dict[str, Any] = Field(description="lm_eval's versions, chat template, date")
     evaluation: dict[str, Any] = Field(description="seeds, limit and batch size of lm_eval")
-    training: dict[str, Any] = Field(description="the model's regreason.json, if it has one")
+    training: dict[str, Any] = Field(description="the model's regreason.json; empty without one")
 
 
 class Comparison(_Model):
-    """Several arms held against one."""
+    """A comparison of several arms with a baseline."""
 
     format: Literal[8] = FORMAT
     regreason: str
-    versions: dict[str, str] = Field(description="of the libraries that computed this")
+    versions: dict[str, str] = Field(
+        description="versions of the libraries that computed the figures"
+    )
     command: str
     data: dict[str, Any] = Field(
-        description="origin, sha256, raters, order of the data folder; of several folders, what "
-        "differs stands as one text"
+        description="origin, sha256, raters, order of the data folder; for several folders, values "
+        "that differ are joined into one text"
     )
     protocol: Literal["label_first", "explanation_first"]
     baseline: str
-    arms: list[str] = Field(description="the others, in their order")
-    seeds: dict[str, list[int | None]] = Field(description="those used, by arm")
+    arms: list[str] = Field(description="all arms except the baseline, in order")
+    seeds: dict[str, list[int | None]] = Field(description="training seeds of each arm's models")
     level: float
     power: float
     primary: Primary | None = Field(
-        description="null where several arms are compared and none was named"
+        description="null if several arms are compared and no primary question was named"
     )
-    margin: float = Field(description="differences within it, either way, count as the same")
-    family: int = Field(description="how many tests the correction is over, the primary left out")
-    effective_groups: float = Field(description="over all settings")
-    metrics: list[str] = Field(description="those that all models have")
+    margin: float = Field(
+        description="equivalence margin: differences from -margin to +margin count as the same"
+    )
+    family: int = Field(
+        description="number of tests that are corrected together, without the primary one"
+    )
+    effective_groups: float = Field(description="effective number of groups over all settings")
+    metrics: list[str] = Field(description="metrics that all models have in every task")
     left_out: dict[str, str] = Field(
-        description="metrics, and entropies whether by layer or not, that are not compared, and why"
+        description="metrics and entropies that are not compared, by layer or not, each with the "
+        "reason"
     )
     settings: list[Setting]
-    settings_in_paper: int | None = Field(description="null where some settings are no part of it")
+    settings_in_paper: int | None = Field(
+        description="number of the paper's settings; null if some settings are not the paper's"
+    )
     scores: dict[str, dict[str, dict[str, Score]]] = Field(description="by arm, task, metric")
     differences: dict[str, dict[str, dict[str, Difference]]] = Field(
         description="by arm (never the baseline), task, metric"
@@ -301,66 +336,72 @@ class Comparison(_Model):
     pooled_scores: dict[str, dict[str, Score]] = Field(
         description="by arm, metric: unweighted means over the settings"
     )
-    pooled: dict[str, dict[str, Difference]] = Field(description="by arm, metric, likewise")
+    pooled: dict[str, dict[str, Difference]] = Field(
+        description="by arm, metric: differences of the unweighted means over the settings"
+    )
     contrasts: list[Contrast]
     detectable: dict[str, Detectable] = Field(
-        description="by arm: the smallest difference of the primary metric, pooled"
+        description="by arm: the smallest detectable pooled difference in the primary metric"
     )
     wins: dict[str, Wins]
     needed: dict[str, Needed] = Field(
-        description="by arm: for the accuracy's difference named with --difference, pooled"
+        description="by arm: for the difference in pooled accuracy that --difference gives"
     )
-    gap_of: str | None = Field(description="the arm whose gain is 1: explanation, if it is there")
-    gap: dict[str, Gap] = Field(description="by arm, of the pooled accuracy")
+    gap_of: str | None = Field(
+        description="the arm whose gain counts as 1: explanation; null if it is not compared"
+    )
+    gap: dict[str, Gap] = Field(description="by arm, for the gain in pooled accuracy")
     generalisation: dict[str, GeneralisationGap] = Field(
         default_factory=dict,
-        description="by arm, the baseline among them: label loss on train rows and on test rows; "
+        description="by arm, including the baseline: label loss on train rows and on test rows; "
         "only arms all of whose models were scored on train rows",
     )
     layers: dict[str, dict[str, list[Interval]]] = Field(
-        description="entropy by layer, by metric and arm; index 0 the embeddings. Of models that "
-        "explain first, with the label forced at once (forced_...)"
+        description="by metric, arm: entropy at each layer; index 0 is the embeddings. For models "
+        "that explain before they answer, the label is forced at once (forced_...)"
     )
-    reliability: dict[str, list[Bin]] = Field(description="by arm, whatever the labels are")
+    reliability: dict[str, list[Bin]] = Field(
+        description="by arm: bins of the reliability diagram, for any number of labels"
+    )
     confusion: dict[str, dict[str, list[list[int]]]] = Field(
-        description="by arm; then all for all settings together where they share their labels, "
-        "else by task: a row a right label, a column a prediction; over seeds"
+        description="by arm; then by task, or under all for all settings together if they have the "
+        "same labels: a row per right label, a column per prediction; summed over seeds"
     )
     classes: dict[str, dict[str, list[Label]]] = Field(
-        description="by arm, task: how each label fares, in the order of the labels"
+        description="by arm, task: figures of each label, in the order of the labels"
     )
-    curves: dict[str, list[Curve]] = Field(description="by arm; empty without training records")
+    curves: dict[str, list[Curve]] = Field(description="by arm; empty without training logs")
     costs: dict[str, Cost] = Field(description="by arm")
     answers: list[Answer]
-    notes: list[str] = Field(description="what has to be known to read the numbers")
+    notes: list[str] = Field(description="what a reader must know about the figures")
     runs: list[RunRecord]
 
 
 def some_settings(count: int, in_paper: int | None) -> str:
-    """Such as ``3 of 18 settings``; ``3 tasks`` where some are no part of the paper."""
+    """A number of settings, such as ``3 of 18 settings``; ``3 tasks`` outside the paper's."""
     if in_paper is None:
         return f"{count} task{'s' * (count > 1)}"
     return f"{count} of {in_paper} settings"
 
 
 def rounded(comparison: Comparison) -> Comparison:
-    """The same with nine significant digits: what lies beyond depends on the machine."""
+    """Round every figure to nine significant digits; further digits depend on the machine."""
     text = comparison.model_dump_json()
     nine = json.loads(text, parse_float=lambda number: float(f"{float(number):.9g}"))
     return Comparison.model_validate(nine)
 
 
 def save(comparison: Comparison, path: Path) -> None:
-    """Write it as JSON, whole or not at all."""
+    """Write a comparison as JSON, whole or not at all."""
     with atomic_writer(path) as stream:
         stream.write((comparison.model_dump_json(indent=1) + "\n").encode("utf-8"))
 
 
 def load_comparison(path: str | Path) -> Comparison:
-    """Read what `save` wrote.
+    """Read a comparison that `save` wrote.
 
     Raises:
-        UserError: It is of another format.
+        UserError: The file has another format.
     """
     path = Path(path)
     try:
@@ -368,5 +409,5 @@ def load_comparison(path: str | Path) -> Comparison:
     except ValueError as error:
         problem = str(error).splitlines()[:3]
         raise UserError(
-            f"is no comparison of format {FORMAT}: {' '.join(problem)}", path=path
+            f"is not a comparison of format {FORMAT}: {' '.join(problem)}", path=path
         ) from None

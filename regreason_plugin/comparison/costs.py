@@ -1,4 +1,4 @@
-"""What each arm took: its trainings, and scoring its models."""
+"""The cost of each arm: training its models and scoring them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from regreason_plugin.evaluate.results import Run
 _Read = TypeVar("_Read", TrainingCost, ScoringCost)
 
 
-# Those of one number.
+# The numeric fields of a `Cost`.
 _FIGURES = (
     *("training_seconds", "training_tokens", "scoring_ms"),
     *("peak_memory_mib", "peak_gpu_mib"),
@@ -24,21 +24,22 @@ _FIGURES = (
 
 
 def cost_of(arm: Sequence[Run]) -> Cost:
-    """Of an arm, the mean of its models.
+    """The mean cost of an arm's models.
 
-    A figure that one of them lacks is None: a mean of the others would be of other seeds.
+    A figure is None if one of the models lacks it: a mean over the other models would be of
+    different seeds.
 
     Raises:
-        UserError: A record of a cost is broken.
+        UserError: A cost record is broken.
     """
     each = [_of_model(run) for run in arm]
     by_figure = {name: [getattr(one, name) for one in each] for name in _FIGURES}
     means = {name: None if None in values else fmean(values) for name, values in by_figure.items()}
-    return Cost(**means, machines=sorted({place for one in each for place in one.machines}))
+    return Cost(**means, machines=sorted({machine for one in each for machine in one.machines}))
 
 
 def _of_model(run: Run) -> Cost:
-    # A method of `regreason baselines` keeps its own beside its results.
+    # `regreason baselines` writes a method's cost next to its results.
     folders = sorted({task.source.parent.parent for task in run.tasks.values()})
     if folder := next((folder for folder in folders if (folder / COST).is_file()), None):
         cost = read_cost(folder)
@@ -69,7 +70,7 @@ def _read(kind: type[_Read], record: Any, run: Run) -> _Read | None:
         (first, *_) = error.errors()
         field = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"has a broken record of what {run.name!r} took ({field}: {first['msg']}); score or "
-            "train it again",
+            f"has a broken cost record of {run.name!r} ({field}: {first['msg']}); score or train "
+            "it again",
             path=run.folder,
         ) from None

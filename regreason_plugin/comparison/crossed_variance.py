@@ -1,29 +1,36 @@
-"""How sure a figure is, when seeds are crossed with documents that come in groups.
+"""Standard errors of a figure when training seeds are crossed with groups of documents.
 
-Two arms are scored on the same documents, with the same seeds. Documents of one group (a
-conversation's axes, answers to one question) are alike, and every seed meets every document, so
-neither the documents of a group nor the seeds are as many independent observations as there are
-numbers. A group's contribution c[s, g] is the part of a seed's figure that it moves: for a mean
-the weighted sum of its documents' deviations, for another statistic what the jackknife finds; the
-contributions of a seed sum to zero. With seeds and groups as random effects (Searle, Casella and
-McCulloch, Variance Components, 1992, chapter 4), three sums estimate what the mean over S seeds
-owes to them:
+Two arms are scored on the same documents and trained with the same seeds. Documents of one group
+(the axes of one conversation, the answers to one question) are correlated, and every seed is scored
+on every document. So scores of the same group, or of the same seed, are not independent
+observations.
 
-    A = variance of the seeds' figures / S                    seeds, and what is left, over S
-    B = CR2 variance of the seeds' mean contributions         groups, and what is left, over S
-    R = the same of each seed's deviations from that mean     what is left, over S
+A group's contribution c[s, g] is the part of seed s's figure that comes from group g: for a mean,
+the weighted sum of the deviations of the group's documents; for another statistic, the influence
+that the jackknife gives. The contributions of one seed sum to zero. Seeds and groups are random
+effects (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4). With the variance
+components V_seed, V_group and V_residual of the figure, three quantities estimate the variance of
+the mean over S seeds:
 
-Its variance is A + (B - R)+, and its distribution is Behrens's and Fisher's, since A has S - 1
-degrees of freedom and B many more. Three seeds thus say little where seeds matter, and nothing is
-lost where they do not. Where all seeds have the same figure, as counts of documents can by chance,
-it is B.
+    A = variance of the seeds' figures / S
+        estimates (V_seed + V_residual) / S
+    B = CR2 variance of the contributions, averaged over seeds
+        estimates V_group + V_residual / S
+    R = sum over seeds of the CR2 variance of the deviations from these averages / (S (S - 1))
+        estimates V_residual / S
 
-Fewer than three seeds say too little of seeds: the variance is then B alone, and what is found
-speaks of these trained models only.
+The variance of the mean is A + (B - R)+. A has S - 1 degrees of freedom and B has many more, so the
+mean's deviation over its standard error has a Behrens-Fisher distribution. With three seeds, the
+interval is therefore wide if the seed variance matters, and about as narrow as an interval over
+groups if it does not. If all seeds have the same figure, which can happen by chance when the figure
+counts documents, the variance is B.
 
-An accuracy is counted in whole documents, and where few documents decide, the normal interval of a
-mean fails. `share` and `difference_of_shares` therefore take score intervals on as many documents
-as would have that variance if they were independent.
+Fewer than three seeds do not give a usable seed variance. The variance is then B alone, and every
+conclusion is about these trained models only.
+
+An accuracy is a count of documents, and the normal interval of a mean fails where few documents
+decide. `share` and `difference_of_shares` therefore use score intervals. Their sample size is the
+number of independent documents that would have the same variance.
 """
 
 from __future__ import annotations
@@ -43,7 +50,7 @@ from regreason_plugin.comparison.score_interval import (
 from regreason_plugin.metrics.answers import Array
 
 ENOUGH_SEEDS = 3
-# A variance this small beside another is one of equal numbers.
+# A variance below this fraction of another is rounding error: all its numbers are equal.
 _ROUNDING = 1e-12
 Over = Literal["seeds and groups", "groups"]
 
@@ -53,11 +60,12 @@ class Variance:
     """The variance of a mean over seeds and groups.
 
     Attributes:
-        seeds: What the seeds make of it; 0 with fewer than three.
-        groups: What groups make of it beside.
-        rest: The part of ``seeds`` that more groups would take away.
-        df_seeds: Degrees of freedom of the first; 0 with fewer than three seeds.
-        df_groups: Of the second.
+        seeds: The part that comes from the training seeds, including the residual; 0 with fewer
+            than three seeds.
+        groups: The additional part that comes from the groups of documents.
+        rest: The residual part of ``seeds``, which more groups of documents reduce.
+        df_seeds: Degrees of freedom of ``seeds``; 0 with fewer than three seeds.
+        df_groups: Degrees of freedom of ``groups``.
     """
 
     seeds: float
@@ -68,45 +76,47 @@ class Variance:
 
     @property
     def whole(self) -> float:
-        """Of the mean."""
+        """The variance of the mean, from seeds and groups together."""
         return self.seeds + self.groups
 
     @property
     def of_seeds(self) -> float:
-        """The seeds' share, 0 to 1."""
+        """The fraction of the variance that comes from the seeds, 0 to 1."""
         return self.seeds / self.whole if self.whole > 0 else 0.0
 
     def at_least(self, whole: float) -> Variance:
-        """The same with what is missing to this variance of the mean added to the groups' part."""
+        """Raise the groups' part until the variance of the mean is at least ``whole``."""
         return replace(self, groups=self.groups + max(whole - self.whole, 0.0))
 
     @property
     def over(self) -> Over:
-        """What is concluded from it speaks of."""
+        """The random effects that a conclusion from this variance generalises over."""
         return "seeds and groups" if self.df_seeds else "groups"
 
     def critical(self, level: float) -> float:
-        """What the deviation over the standard error stays within with this probability."""
+        """The two-sided critical value of the mean's deviation over its standard error."""
         return critical(level, self.of_seeds, self.df_seeds, self.df_groups)
 
     def tail(self, statistic: float) -> float:
-        """The one-sided probability of more than a deviation over the standard error."""
+        """The one-sided probability of a deviation above ``statistic`` standard errors."""
         return float(tail(statistic, self.of_seeds, self.df_seeds, self.df_groups))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure or a difference, the mean over seeds. What is undefined is NaN.
+    """A figure or a difference, averaged over seeds. Undefined values are NaN.
 
     Attributes:
-        value: Itself.
-        se: Its standard error.
-        low: Lower end of the interval.
-        high: Upper end.
-        p: Two-sided, against zero.
-        p_same: Of two one-sided tests against -margin and +margin; NaN without a margin.
-        over: What it speaks of: ``seeds and groups``, or ``groups`` for these trained models only.
-        variance: What its standard error is made from; None where it is undefined.
+        value: The estimate.
+        se: The standard error of ``value``.
+        low: Lower end of the confidence interval.
+        high: Upper end of the confidence interval.
+        p: Two-sided p value against zero.
+        p_same: p value of the equivalence test: two one-sided tests against -margin and +margin;
+            NaN without a margin.
+        over: The random effects that the interval generalises over: ``seeds and groups``, or
+            ``groups`` for these trained models only.
+        variance: The variance behind ``se``; None if it is undefined.
     """
 
     value: float
@@ -120,7 +130,7 @@ class Estimate:
 
 
 def undefined(value: float) -> Estimate:
-    """A figure of which one group, or none, says how it varies."""
+    """A figure without a standard error, because there are fewer than two groups."""
     nan = float("nan")
     return Estimate(value, nan, nan, nan, nan, nan, "groups")
 
@@ -128,12 +138,12 @@ def undefined(value: float) -> Estimate:
 def variance_of(
     values: Array, contributions: Array, weights: GroupWeights, alike: float = 1.0
 ) -> Variance:
-    """What seeds and groups make of the variance of a mean.
+    """The variance of a mean over seeds, from seeds and groups.
 
     Args:
         values: A figure or difference by seed, ``[S]``.
-        contributions: Of the groups, ``[S, G]``; two groups or more.
-        weights: Of the groups.
+        contributions: The groups' contributions, ``[S, G]``; two groups or more.
+        weights: The groups' weights.
         alike: The correlation of two documents of a group, for the degrees of freedom.
     """
     seeds = len(values)
@@ -143,7 +153,8 @@ def variance_of(
         return Variance(0.0, of_groups, 0.0, 0, df)
     of_seeds = float(values.var(ddof=1)) / seeds
     if of_seeds <= _ROUNDING * of_groups:
-        # Counts of documents can be equal by chance, and A says nothing of what is left.
+        # Counts of documents can be equal by chance. A then does not estimate the residual, so no
+        # residual may be subtracted from B.
         return Variance(0.0, of_groups, 0.0, seeds - 1, df)
     left = contributions - contributions.mean(axis=0)
     rest = float(weights.variance(left).sum()) / (seeds * (seeds - 1))
@@ -151,16 +162,17 @@ def variance_of(
 
 
 def variance_of_gap(values: Array, first: Variance, second: Variance) -> Variance:
-    """The variance of one mean minus another, over the same seeds and over groups of their own.
+    """The variance of one mean minus another, over the same seeds but different groups.
 
-    The seeds act on both means, so their part is seen in the differences by seed. The two samples
-    share no group, so the groups' parts add, with the degrees of freedom of a sum of two variances
-    (Satterthwaite, Biometrics Bulletin 2, 1946; Welch, Biometrika 34, 1947).
+    The seeds affect both means, so their part of the variance is estimated from the differences by
+    seed. The two samples share no group, so the groups' parts add up; the degrees of freedom are
+    those of a sum of two variances (Satterthwaite, Biometrics Bulletin 2, 1946; Welch, Biometrika
+    34, 1947).
 
     Args:
         values: The differences by seed, ``[S]``.
-        first: Of the one mean over these seeds.
-        second: Of the other.
+        first: The variance of the first mean over these seeds.
+        second: The variance of the second mean over these seeds.
     """
     seeds, groups = len(values), first.groups + second.groups
     parts = [(one.groups / groups, one.df_groups) for one in (first, second) if one.groups > 0]
@@ -180,18 +192,18 @@ def mean(
     margin: float = float("nan"),
     level: float = 0.95,
 ) -> Estimate:
-    """A figure of any kind, with a symmetric interval.
+    """Estimate a figure of any kind, with a symmetric confidence interval.
 
     Args:
-        values: By seed, ``[S]``.
-        variance: Of their mean.
-        margin: Differences within it, either way, count as the same.
-        level: Of the interval.
+        values: The figure by seed, ``[S]``.
+        variance: The variance of the mean over seeds.
+        margin: The equivalence margin: differences from -margin to +margin count as the same.
+        level: The confidence level.
     """
     value, se = float(values.mean()), variance.whole**0.5
     over = variance.over
     if se == 0:
-        # Every seed and group differs by the same amount, as a model and its copy do by none.
+        # The difference is the same in every seed and group; 0 for a model and its copy.
         same = float("nan") if np.isnan(margin) else float(abs(value) >= margin)
         return Estimate(value, 0.0, value, value, float(value == 0), same, over)
     half = variance.critical(level) * se
@@ -210,15 +222,18 @@ def share(
     *,
     level: float = 0.95,
 ) -> Estimate:
-    """An accuracy, with Wilson's score interval on as many documents as vary like it.
+    """Estimate an accuracy, with Wilson's score interval.
+
+    The sample size of the interval is the number of independent documents that would have the same
+    variance.
 
     Args:
-        values: By seed, ``[S]``.
-        contributions: Of the groups, ``[S, G]``.
-        squares: The sums of the squares of their documents' own contributions to the mean over
-            seeds, ``[G]``.
-        weights: Of the groups.
-        level: Of the interval.
+        values: The accuracy by seed, ``[S]``.
+        contributions: The groups' contributions, ``[S, G]``.
+        squares: For each group, the sum of the squared contributions of its documents to the mean
+            over seeds, ``[G]``.
+        weights: The groups' weights.
+        level: The confidence level.
     """
     value = float(values.mean())
     plain = value * (1 - value)
@@ -239,18 +254,22 @@ def difference_of_shares(
     margin: float = float("nan"),
     level: float = 0.95,
 ) -> Estimate:
-    """A difference of accuracies, with Tango's score interval on as many documents as vary like it.
+    """Estimate a difference of accuracies, with Tango's score interval.
+
+    The sample size of the interval is the number of independent documents that would have the same
+    variance.
 
     Args:
-        losses: The weighted share of documents that the baseline alone is right about, the mean
-            over seeds.
-        wins: The same of the other arm.
-        values: As `share`, of the differences.
-        contributions: As `share`.
-        squares: As `share`.
-        weights: Of the groups.
-        margin: Differences within it, either way, count as the same.
-        level: Of the interval.
+        losses: The weighted fraction of documents that only the baseline classifies correctly,
+            averaged over seeds.
+        wins: The weighted fraction of documents that only the other arm classifies correctly,
+            averaged over seeds.
+        values: The difference by seed, ``[S]``.
+        contributions: As in `share`, of the differences.
+        squares: As in `share`, of the differences.
+        weights: The groups' weights.
+        margin: The equivalence margin: differences from -margin to +margin count as the same.
+        level: The confidence level.
     """
     value = wins - losses
     plain = losses + wins - value**2
@@ -279,17 +298,18 @@ def difference_of_shares(
 def _score_scale(
     plain: float, values: Array, contributions: Array, squares: Array, weights: GroupWeights
 ) -> tuple[Variance, float]:
-    """A variance that is never 0, and of how many independent documents it would be.
+    """A variance that is never 0, and the number of independent documents that would have it.
 
-    The unseen event is a document that only one of two models is right about, as much of it as
-    such documents keep after the mean over seeds.
+    The variance allows for one event that was not observed: one more document that only one of the
+    two models classifies correctly. The event's squared contribution is the average over such
+    documents after the mean over seeds.
 
     Args:
         plain: The variance of one document of one seed.
-        values: As `share`.
-        contributions: As `share`.
-        squares: As `share`.
-        weights: As `share`.
+        values: As in `share`.
+        contributions: As in `share`.
+        squares: As in `share`.
+        weights: As in `share`.
     """
     documents = weights.effective_documents
     event = (float(squares.sum()) + 1 / documents**2) / (plain * documents + 1)
@@ -300,19 +320,20 @@ def _score_scale(
 def with_unseen(
     event: float, values: Array, contributions: Array, squares: Array, weights: GroupWeights
 ) -> Variance:
-    """The variance of a mean, at least as large as if all documents' groups went along with them.
+    """The variance of a mean, with a lower limit and one unobserved event added.
 
-    Where few documents make a difference, or none, they do not tell how groups vary: the groups
-    that weigh most may show none. So it is at least the documents' own variance times Kish's design
-    effect, for documents as alike as they are seen to be; and one event is added, of a document
-    that takes its group along as far.
+    If the models differ on few documents or none, the data do not show how much groups vary: the
+    heaviest groups may contain no such document. The groups' part is therefore at least the
+    documents' own variance times Kish's design effect, with the estimated correlation within
+    groups. One unobserved event is then added: its squared contribution times the same design
+    effect, because the rest of the document's group may change with it.
 
     Args:
-        event: The square of a document's contribution in it.
-        values: As `share`.
-        contributions: As `share`.
-        squares: As `share`.
-        weights: As `share`.
+        event: The squared contribution of a document in the event.
+        values: As in `share`.
+        contributions: As in `share`.
+        squares: As in `share`.
+        weights: As in `share`.
     """
     alike = weights.alikeness(contributions.mean(axis=0), squares, event)
     variance = variance_of(values, contributions, weights, alike)

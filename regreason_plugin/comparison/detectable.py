@@ -1,11 +1,12 @@
-"""What could have been found: the smallest difference, and how much another would take.
+"""The smallest difference that a test can detect, and the groups or seeds that a given one needs.
 
-The probability that the test finds a difference is taken over everything that is not known of
-another sample. It has a mean, which is normal, and variances of seeds and groups of its own, which
-are chi-squares around the true ones and from which its critical value follows. And the true ones
-are known from this sample alone: they are what it estimates over other chi-squares (Fisher's
-fiducial distribution of a variance). So three seeds that happen to vary by little promise little,
-and over many samples the difference that each of them names is found as often as is said.
+Power is the probability that the test finds a difference. It is averaged over everything unknown
+about another sample. The mean of that sample is normal. Its estimated variances of seeds and groups
+are chi-squares around the true variances, and its critical value follows from them. The true
+variances are known only through the present sample: each is its estimate divided by another
+chi-square over its degrees of freedom (Fisher's fiducial distribution of a variance). Three seeds
+that happen to vary little therefore do not promise high power. Averaged over many samples, the
+difference that each sample names is found as often as stated.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ from regreason_plugin.metrics.answers import Array
 
 MOST_GROUPS = 10_000_000
 MOST_SEEDS = 1_000
-# Values that stand for a chi-square: of seeds, whose few make it wide, and of groups.
+# How many values represent a chi-square: for seeds, whose few degrees of freedom make it wide, and
+# for groups.
 _SEEDS, _GROUPS = 24, 6
-# Shares of the seeds at which critical values are computed; in between they are interpolated.
+# The seeds' fractions of the variance at which critical values are computed; between them, critical
+# values are interpolated.
 _SHARES = np.linspace(0, 1, 17)
 
 
 class Smallest(NamedTuple):
-    """The smallest difference that is found with some probability, with a 95 % interval.
+    """The smallest difference that is found with a given power, with its 95 % interval.
 
     Attributes:
-        value: Itself.
-        low: If the true variances are small for what was estimated.
-        high: If they are large for it.
+        value: The smallest difference.
+        low: Lower end of the interval, for true variances below their estimates.
+        high: Upper end of the interval, for true variances above their estimates.
     """
 
     value: float
@@ -43,20 +46,20 @@ class Smallest(NamedTuple):
 
 
 def detectable(variance: Variance, *, level: float = 0.95, power: float = 0.80) -> Smallest:
-    """The smallest true difference that is found with this probability.
+    """The smallest true difference that the test finds with this power.
 
-    Its interval is of the smallest difference for the true variances, whatever is known of them:
-    each variance's interval is carried over by itself, and the two are put together as Zou and
-    Donner do (Statistics in Medicine 27, 2008).
+    The interval covers the smallest difference for the true variances. The confidence limits of
+    each variance are propagated separately, and then combined as in Zou and Donner (Statistics in
+    Medicine 27, 2008).
 
     Args:
-        variance: Of the mean difference.
-        level: One minus the test's error rate; also of the interval.
-        power: The probability.
+        variance: The variance of the mean difference.
+        level: One minus the error rate of the test; also the confidence level of the interval.
+        power: The probability that the test finds the difference.
 
     Returns:
-        A difference above 0; NaN where nothing was seen to vary, so that nothing is known of what
-        could have been found.
+        A difference above 0; NaN if no variation was observed, because the detectable difference is
+        then unknown.
     """
     from scipy.special import gammaincinv
 
@@ -66,7 +69,7 @@ def detectable(variance: Variance, *, level: float = 0.95, power: float = 0.80) 
 
     def smallest(of_seeds: Array, of_groups: Array) -> float:
         dfs = variance.df_seeds, variance.df_groups
-        return _least(lambda d: _found(d, of_seeds, of_groups, *dfs, level), variance, power)
+        return _least(lambda d: _power(d, of_seeds, of_groups, *dfs, level), variance, power)
 
     centre, ends = smallest(seeds, groups), []
     for probability in ((1 + level) / 2, (1 - level) / 2):
@@ -87,19 +90,21 @@ def needed(
     level: float = 0.95,
     power: float = 0.80,
 ) -> tuple[int | None, int | None]:
-    """How many groups, or seeds, it takes to find a difference with this probability.
+    """The number of groups, or of seeds, that finding a difference with this power takes.
 
     Args:
-        variance: Of the mean difference. New groups and seeds are taken to vary as these do.
-        groups: How many it is from.
-        difference: The true difference, either sign.
-        level: One minus the test's error rate.
-        power: The probability.
+        variance: The variance of the mean difference. New groups and seeds are assumed to vary as
+            the present ones do.
+        groups: The number of groups behind ``variance``.
+        difference: The true difference; its sign does not matter.
+        level: One minus the error rate of the test.
+        power: The probability that the test finds the difference.
 
     Returns:
-        The groups needed with these seeds, and the seeds needed with these groups, three or more;
-        None where not even `MOST_GROUPS` or `MOST_SEEDS` are enough, or where nothing varies. With
-        fewer than three seeds the groups needed for these trained models, and None.
+        The number of groups needed with the present seeds, and the number of seeds (three or more)
+        needed with the present groups. Each is None if even `MOST_GROUPS` or `MOST_SEEDS` are too
+        few, and both are None if nothing varies. With fewer than three seeds, the number of groups
+        is for these trained models, and the number of seeds is None.
     """
     if not variance.whole > 0:
         return None, None
@@ -108,7 +113,7 @@ def needed(
 
     def power_with(count_of_seeds: int, count_of_groups: int) -> float:
         more, longer = count_of_seeds / seeds, count_of_groups / groups
-        return _found(
+        return _power(
             abs(difference),
             (alone + np.minimum(variance.rest, of_seeds) / longer) / more,
             of_groups / longer,
@@ -126,14 +131,14 @@ def needed(
 
 
 def _true(variance: Variance) -> tuple[Array, Array]:
-    """What the true variances of seeds and groups may be, each pair as likely as the next."""
+    """Equally probable pairs of true variances of seeds and groups."""
     of_seeds = variance.seeds / _chi_square(variance.df_seeds, _SEEDS)
     of_groups = variance.groups / _chi_square(variance.df_groups, _GROUPS)
     both: tuple[Array, ...] = np.broadcast_arrays(of_seeds[:, None], of_groups)
     return both[0], both[1]
 
 
-def _found(
+def _power(
     difference: float,
     of_seeds: Array,
     of_groups: Array,
@@ -141,28 +146,28 @@ def _found(
     df_groups: float,
     level: float,
 ) -> float:
-    """How likely another sample's interval is above zero, over all true variances ``[...]``."""
+    """The power of a test on another sample, averaged over the true variances ``[...]``."""
     from scipy.special import ndtr
 
     seeds = of_seeds[..., None, None] * _chi_square(df_seeds, _SEEDS)[:, None]
     groups = of_groups[..., None, None] * _chi_square(df_groups, _GROUPS)
-    seen = seeds + groups
-    reach = np.interp(seeds / seen, _SHARES, _critical(level, df_seeds, df_groups))
+    whole = seeds + groups
+    reach = np.interp(seeds / whole, _SHARES, _critical(level, df_seeds, df_groups))
     true = np.sqrt(of_seeds + of_groups)[..., None, None]
-    return float(ndtr((difference - reach * np.sqrt(seen)) / true).mean())
+    return float(ndtr((difference - reach * np.sqrt(whole)) / true).mean())
 
 
 @lru_cache(maxsize=256)
 def _critical(level: float, df_seeds: float, df_groups: float) -> Array:
     """Critical values at `_SHARES`."""
-    # (Without seeds their share is always 0.)
+    # Without a seed variance, the seeds' fraction is always 0.
     shares = _SHARES if df_seeds else np.zeros_like(_SHARES)
     return np.array([critical(level, float(part), df_seeds, df_groups) for part in shares])
 
 
 @lru_cache(maxsize=256)
 def _chi_square(df: float, count: int) -> Array:
-    """Values of a chi-square over its degrees of freedom, each as likely as the next."""
+    """Equally probable values of a chi-square over its degrees of freedom, ``[count]``."""
     from scipy.special import gammaincinv
 
     if not df:
@@ -171,23 +176,24 @@ def _chi_square(df: float, count: int) -> Array:
     return values
 
 
-def _least(found: Callable[[float], float], variance: Variance, power: float) -> float:
-    """The difference that is found with this probability."""
+def _least(power_at: Callable[[float], float], variance: Variance, power: float) -> float:
+    """The difference at which ``power_at`` reaches this power."""
     from scipy.optimize import brentq
 
     enough = variance.whole**0.5
-    while found(enough) < power:
+    while power_at(enough) < power:
         enough *= 2
-    return float(brentq(lambda difference: found(difference) - power, 0.0, enough, rtol=1e-6))
+    return float(brentq(lambda difference: power_at(difference) - power, 0.0, enough, rtol=1e-6))
 
 
 def _fewest(
     power_with: Callable[[int], float], power: float, now: int, least: int, most: int
 ) -> int | None:
-    """The fewest that are enough: below today's number where that is enough, else above it.
+    """The smallest number with enough power, searched downwards or upwards from the present number.
 
-    Power need not grow with the number: where seeds vary, more groups leave fewer degrees of
-    freedom. So today's number decides where to look, and the answer cannot contradict it.
+    If the present number ``now`` has enough power, the search goes down from it, otherwise up.
+    Power need not grow with the number: if seeds vary, more groups leave fewer degrees of freedom.
+    Starting at ``now`` ensures that the answer never contradicts the power of the present sample.
     """
     if power_with(now) >= power:
         low, high = now, now

@@ -1,10 +1,11 @@
-"""The tests of a comparison: every difference between arms, and what may be concluded from it.
+"""The tests of a comparison: every difference between arms, and the finding that it supports.
 
-One question is primary and is tested by itself. Everything else that may lead to a claim is one
-family, corrected together by Holm's method (Scandinavian Journal of Statistics 6, 1979), and it may
-only where the primary test rejects: a gatekeeper, so that without any true difference a page makes
-a claim no more often than the primary test errs (Westfall and Krishen, Journal of Statistical
-Planning and Inference 99, 2001). All other figures are exploratory.
+One question is primary and is tested without a correction. All other tests that may lead to a claim
+form one family, corrected together by Holm's method (Scandinavian Journal of Statistics 6, 1979).
+The primary test is their gatekeeper: the family makes claims only if the primary test rejects. If
+there is no true difference, a page therefore makes a claim no more often than the primary test errs
+(Westfall and Krishen, Journal of Statistical Planning and Inference 99, 2001). All other figures
+are exploratory.
 """
 
 from __future__ import annotations
@@ -41,14 +42,15 @@ _EXPLORATORY = {f"{prefix}{name}_mid" for name in OTHER_ACTIVATIONS for prefix i
 
 @dataclass(frozen=True)
 class Differences:
-    """All differences, with what the corrected tests show.
+    """All differences, with the findings of the corrected tests.
 
     Attributes:
-        by_setting: Of each arm to the baseline, by arm, place of the setting, metric.
-        pooled: The same over all settings, by arm, metric.
-        contrasts: Between arms that are not the baseline, pooled.
-        primary: The question tested by itself, if one is declared.
-        family: How many tests all others are corrected over.
+        by_setting: Differences of each arm to the baseline: by arm, index of the setting, and
+            metric.
+        pooled: Differences of each arm to the baseline pooled over all settings: by arm and metric.
+        contrasts: Pooled differences between two arms of which neither is the baseline.
+        primary: The primary question; None if none is declared.
+        family: The number of tests in the corrected family, without the primary one.
     """
 
     by_setting: dict[str, list[dict[str, Difference]]]
@@ -58,20 +60,21 @@ class Differences:
     family: int
 
 
-# Two arms, the place of a setting or None for all, a metric.
-_Place = tuple[str, str, int | None, str]
+# Arm, the arm subtracted from it, index of the setting (None for all), metric.
+_Key = tuple[str, str, int | None, str]
 
 
 def differences(
     estimates: Estimates, arms: Arms, question: tuple[str, str] | None, margin: float
 ) -> Differences:
-    """Every metric's difference of every arm, tested and corrected.
+    """Estimate and test every arm's difference in every metric, with corrected p values.
 
     Args:
-        estimates: Of all settings.
-        arms: Which models they are of.
-        question: Arm and metric of the primary question.
-        margin: Differences within it, either way, count as the same; in the primary metric.
+        estimates: The estimates of all settings.
+        arms: The arms and their models.
+        question: Arm and metric of the primary question; None without one.
+        margin: The equivalence margin: differences from -margin to +margin count as the same.
+            Applies to the primary metric only.
     """
     metric = question[1] if question else None
     settings = range(len(estimates.tasks)) if len(estimates.tasks) > 1 else ()
@@ -80,25 +83,25 @@ def differences(
         (name, minus): arms.between(name, minus)
         for minus, name in itertools.combinations(arms.others, 2)
     }
-    by_place: dict[_Place, Difference] = {}
+    by_key: dict[_Key, Difference] = {}
     for (name, minus), models in (pairs | between).items():
         for task in (None, *(settings if minus == arms.baseline else ())):
             for one in estimates.metrics:
                 within = margin if one == metric and task is None else math.nan
                 estimate = estimates.estimate(one, models, task, within)
                 difference = _difference(estimates, one, models, task, estimate)
-                by_place[name, minus, task, one] = difference
+                by_key[name, minus, task, one] = difference
     primary, family = None, 0
     if question:
-        by_place, primary, family = _concluded(by_place, arms.baseline, *question)
+        by_key, primary, family = _concluded(by_key, arms.baseline, *question)
 
     def of(name: str, minus: str, task: int | None) -> dict[str, Difference]:
-        return {one: by_place[name, minus, task, one] for one in estimates.metrics}
+        return {one: by_key[name, minus, task, one] for one in estimates.metrics}
 
     pooled = {name: of(name, arms.baseline, None) for name in arms.others}
     return Differences(
         by_setting={
-            # The only setting is all of them.
+            # With a single setting, its differences are the pooled ones.
             name: [of(name, arms.baseline, task) for task in settings] or [pooled[name]]
             for name in arms.others
         },
@@ -113,21 +116,27 @@ def differences(
 
 
 def _concluded(
-    by_place: dict[_Place, Difference], baseline: str, arm: str, metric: str
-) -> tuple[dict[_Place, Difference], Primary, int]:
-    """The same with corrected p values and findings; the primary question; the family's size."""
-    place: _Place = arm, baseline, None, metric
-    primary = by_place[place]
+    by_key: dict[_Key, Difference], baseline: str, arm: str, metric: str
+) -> tuple[dict[_Key, Difference], Primary, int]:
+    """Correct the p values and derive the findings.
+
+    Returns:
+        The differences with corrected p values and findings; the primary question; the number of
+        tests in the family.
+    """
+    primary_key: _Key = arm, baseline, None, metric
+    primary = by_key[primary_key]
     rejects = primary.p is not None and primary.p < ALPHA
     update = {"p_corrected": primary.p, "p_same_corrected": primary.p_same}
     primary = primary.model_copy(update=update)
-    concluded = {place: primary.model_copy(update={"finding": _finding(primary)})}
-    # Pooled, every metric of every arm, and the primary one of two arms and of one setting. (Of
-    # the definitions of the activation entropy one is fixed beforehand; the others explore.)
+    concluded = {primary_key: primary.model_copy(update={"finding": _finding(primary)})}
+    # The family: every metric of every arm, pooled, against the baseline; and the primary metric in
+    # contrasts of two arms and in single settings. (Only one definition of the activation entropy,
+    # fixed beforehand, is in the family; the other definitions are exploratory.)
     family = {
         key: one
-        for key, one in by_place.items()
-        if key != place
+        for key, one in by_key.items()
+        if key != primary_key
         and (
             key[3] == metric
             or (key[1] == baseline and key[2] is None and key[3] not in _EXPLORATORY)
@@ -139,14 +148,14 @@ def _concluded(
         for name, p in (("p", one.p), ("p_same", one.p_same))
         if p is not None
     ]
-    updates: dict[_Place, dict[str, float]] = {}
+    updates: dict[_Key, dict[str, float]] = {}
     for (key, name, _), corrected in zip(tests, _holm([p for *_, p in tests]), strict=True):
         updates.setdefault(key, {})[f"{name}_corrected"] = float(corrected)
     for key, corrected_ps in updates.items():
         one = family[key].model_copy(update=corrected_ps)
         concluded[key] = one.model_copy(update={"finding": _finding(one) if rejects else None})
     return (
-        by_place | concluded,
+        by_key | concluded,
         Primary(arm=arm, metric=metric, rejects=rejects),
         len(tests),
     )
@@ -157,7 +166,7 @@ def _holm(p_values: list[float]) -> Array:
 
     if not p_values:
         return np.array([])
-    # (It collects garbage at every call, which takes long beside so many objects.)
+    # statsmodels collects garbage at every call, which is slow with this many objects in memory.
     gc.freeze()
     corrected: Array = multipletests(p_values, method="holm")[1]
     gc.unfreeze()
@@ -165,7 +174,7 @@ def _holm(p_values: list[float]) -> Array:
 
 
 def _finding(difference: Difference) -> Finding | None:
-    """What the corrected tests show; None of what is undefined."""
+    """The finding of the corrected tests; None if the difference is undefined."""
     p, p_same = difference.p_corrected, difference.p_same_corrected
     if p is None or difference.value is None:
         return None
@@ -180,7 +189,7 @@ def _finding(difference: Difference) -> Finding | None:
 def _difference(
     estimates: Estimates, metric: str, models: Models, task: int | None, estimate: Estimate | None
 ) -> Difference:
-    """All that is said of one difference, but for what depends on the others."""
+    """One difference with its tests, before the correction for multiple comparisons."""
     if estimate is None:
         return Difference(value=None)
     variance = estimate.variance
@@ -198,7 +207,7 @@ def _difference(
 
 
 def _mcnemar(estimates: Estimates, models: Models, task: int | None) -> float | None:
-    """Exact, where it holds: one task, one seed, no two documents of a group."""
+    """McNemar's exact p; None unless it holds: one task, one seed, one document per group."""
     from scipy.stats import binomtest
 
     at = 0 if task is None and len(estimates.tasks) == 1 else task
@@ -214,10 +223,11 @@ def _mcnemar(estimates: Estimates, models: Models, task: int | None) -> float | 
 
 
 def _effect(estimates: Estimates, metric: str, models: Models, task: int | None) -> float | None:
-    """Cohen's h of two accuracies; of other means the documents' mean difference over its spread.
+    """The effect size: Cohen's h for accuracy, the standardised mean difference for other means.
 
-    Cohen, Statistical Power Analysis for the Behavioral Sciences, 2nd edition, 1988: h in
-    section 6.2, the standardised mean of paired differences (his d_z) in section 2.3.5.
+    Cohen, Statistical Power Analysis for the Behavioral Sciences, 2nd edition, 1988: h in section
+    6.2; the standardised mean of paired differences, his d_z, in section 2.3.5. It is the mean of
+    the documents' differences over their standard deviation.
     """
     if metric == "acc":
         ours, base = (
@@ -238,10 +248,10 @@ def _finite(value: float | None) -> float | None:
 
 
 def wins(accuracies: Iterable[Difference]) -> Wins:
-    """In how many settings an arm's accuracy is higher."""
+    """Count the settings in which an arm's accuracy is above, equal to, or below the baseline's."""
     values = [one.value or 0.0 for one in accuracies]
     return Wins(
-        # What cancels out over seeds is a tie, not a win by a rounding error.
+        # Differences that cancel out over seeds are ties; a rounding error is not a win.
         wins=sum(value > 1e-12 for value in values),
         ties=sum(abs(value) <= 1e-12 for value in values),
         losses=sum(value < -1e-12 for value in values),
@@ -250,7 +260,7 @@ def wins(accuracies: Iterable[Difference]) -> Wins:
 
 
 def detectable_of(estimates: Estimates, models: Models, metric: str) -> Detectable:
-    """The smallest difference of two arms that could have been found, pooled."""
+    """The smallest pooled difference of two arms that this sample could detect."""
     estimate = estimates.estimate(metric, models)
     if estimate is None or estimate.variance is None:
         return Detectable(value=None)
@@ -259,7 +269,7 @@ def detectable_of(estimates: Estimates, models: Models, metric: str) -> Detectab
 
 
 def needed_for(estimates: Estimates, models: Models, difference: float) -> Needed:
-    """What finding a difference in pooled accuracy would take."""
+    """The groups, or seeds, that finding a given difference in pooled accuracy takes."""
     estimate = estimates.estimate("acc", models)
     groups = seeds = None
     if estimate is not None and estimate.variance is not None:
@@ -268,13 +278,13 @@ def needed_for(estimates: Estimates, models: Models, difference: float) -> Neede
 
 
 def gaps(estimates: Estimates, arms: Arms, whole: str) -> dict[str, Gap]:
-    """Which share of one arm's gain in pooled accuracy each other arm keeps."""
-    kept = {}
+    """The fraction of the gain in pooled accuracy of ``whole`` that each other arm keeps."""
+    fractions = {}
     for name in arms.others:
         pairs = arms.shared_pairs(name, whole)
         if name == whole or not pairs[0].of or estimates.groups < 2:
             continue
         parts = [estimates.pooled_accuracies(models) for models in pairs]
         values, contributions = (np.stack(each) for each in zip(*parts, strict=True))
-        kept[name] = fieller(values, contributions, estimates.weights)
-    return kept
+        fractions[name] = fieller(values, contributions, estimates.weights)
+    return fractions

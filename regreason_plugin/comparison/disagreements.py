@@ -1,4 +1,4 @@
-"""Single conversations about which the arms disagree, for a reader to look at."""
+"""Single documents about which the arms disagree, for a reader to inspect."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from regreason_plugin.comparison.task_scores import TaskScores
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import read_documents, samples_file
 
-# As many as a page can hold and still open fast.
+# The largest number of documents with which the page still opens fast.
 MOST = 2_000
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """One document, and what each arm makes of it.
+    """One document and the predictions of every arm.
 
     Attributes:
-        task: Its task.
-        id: Its own.
-        label: The right label.
-        prompt: What the models read.
-        explanation: Why the label is right, as rated.
-        predictions: By arm, the baseline first; over several seeds the most likely label of
-            the mean probabilities.
-        probabilities: By arm, of the labels 1 to 5: the mean over the seeds.
+        task: The name of the task.
+        id: The id of the document.
+        label: The number of the right label, from 1.
+        prompt: The text that the models read.
+        explanation: The raters' explanation of the right label.
+        predictions: The number of each arm's predicted label, the baseline first: the most likely
+            label under the probabilities averaged over seeds.
+        probabilities: Each arm's probabilities of the labels, in their order, averaged over seeds.
     """
 
     task: str
@@ -42,23 +42,23 @@ class Disagreement:
 def choose(
     tasks: Sequence[TaskScores], read_from: Run, arms: Mapping[str, Sequence[int]]
 ) -> tuple[list[Disagreement], int]:
-    """The documents about which the arms' predictions differ most.
+    """Choose the documents about which the arms' predictions differ most.
 
-    Those come first whose right label has the most unequal probabilities, as many of each
-    setting as there is room for.
+    Documents are ranked by how much the arms' probabilities of the right label differ. The settings
+    share the available places equally; places that a setting does not need go to the others.
 
     Args:
-        tasks: What was read of each setting.
-        read_from: The model in whose samples the texts are.
-        arms: The places of each arm's models, the baseline first.
+        tasks: The scores of each task.
+        read_from: The model whose samples hold the texts.
+        arms: The numbers of each arm's models, the baseline first.
 
     Returns:
-        At most `MOST` of them, by setting and from the largest difference down; and how many
-        there are in all.
+        At most `MOST` documents, by setting and in descending order of the difference; and the
+        number of all documents about which the arms disagree.
     """
     by_task = [_differing(scores, arms) for scores in tasks]
     room, chosen = MOST, {}
-    # The settings with the fewest first, so that what they leave goes to the others.
+    # The settings with the fewest disagreements come first, so that the others get the free places.
     for turn, place in enumerate(sorted(range(len(tasks)), key=lambda i: len(by_task[i]))):
         chosen[place] = by_task[place][: room // (len(tasks) - turn)]
         room -= len(chosen[place])
@@ -69,7 +69,7 @@ def choose(
 
 
 def _differing(scores: TaskScores, arms: Mapping[str, Sequence[int]]) -> list[int]:
-    """Places of the documents with unequal predictions, the most unequal first."""
+    """Indices of the documents with different predictions, the largest difference first."""
     means = np.stack([scores.probabilities[list(models)].mean(axis=0) for models in arms.values()])
     best = means.argmax(axis=2)
     differ = np.flatnonzero((best != best[0]).any(axis=0))

@@ -1,7 +1,7 @@
-"""Figures with their intervals, of one setting or pooled over all of them.
+"""Estimates with confidence intervals, of one setting or pooled over all settings.
 
-A group of documents (a conversation's axes, answers to one question) can be in several settings,
-so pooled figures count it once: what it contributes to the settings adds up.
+The same group of documents (the axes of one conversation, the answers to one question) can occur in
+several settings. Pooled figures count it once: its contributions to the settings are summed.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from regreason_plugin.metrics.answers import Array
 from regreason_plugin.metrics.influence import Statistic, mean_influence
 from regreason_plugin.metrics.metric_names import FORCED, METRICS, PROBES
 
-# Entropies know no rare events, and are estimated as by layer.
+# Entropies have no rare events, so their variance is estimated without unobserved ones.
 _WITHOUT_EVENTS = ("label_entropy", *PROBES)
 
 
 class Estimates:
-    """All settings of all models.
+    """Estimates of all metrics, for all settings and models.
 
     Attributes:
-        tasks: What was read of each.
-        groups: How many groups of documents there are in all.
-        metrics: Those that every task has.
+        tasks: The scores of each task.
+        groups: The number of different groups of documents in all tasks.
+        metrics: The metrics that every task has.
     """
 
     def __init__(self, tasks: Sequence[TaskScores]) -> None:
@@ -51,16 +51,16 @@ class Estimates:
             for task in tasks
         ]
         self.groups = len(names)
-        # The group of each document, numbered over all tasks.
+        # The index of each document's group among the groups of all tasks.
         self._members = [
             places[np.searchsorted(task.sums.groups, task.groups)]
             for task, places in zip(tasks, self._places, strict=True)
         ]
-        # A mean over fewer settings would be another quantity.
+        # A mean over only some settings would be a different quantity.
         self.metrics = [name for name in METRICS if all(name in task.statistics for task in tasks)]
 
     def scores(self, models: Models, task: int | None = None) -> dict[str, Score]:
-        """An arm's figures by metric, with its seeds' own and their spread."""
+        """An arm's estimate of every metric, with its values by seed and their spread."""
         scores = {}
         for metric in self.metrics:
             by_seed = self._statistic(metric, models, self._at(task)).values
@@ -74,20 +74,23 @@ class Estimates:
     def estimate(
         self, metric: str, models: Models, task: int | None = None, margin: float = math.nan
     ) -> Estimate | None:
-        """A figure of one setting, or the unweighted mean over all; None where undefined.
+        """Estimate a metric in one setting, or its unweighted mean over all settings.
 
         Args:
-            metric: Its key.
-            models: An arm, or two of which one is taken from the other.
-            task: The setting's place; None for all.
-            margin: Differences within it, either way, count as the same.
+            metric: The key of the metric.
+            models: The models of an arm, or of two arms whose difference is estimated.
+            task: The index of the setting; None for all.
+            margin: The equivalence margin: differences from -margin to +margin count as the same.
+
+        Returns:
+            The estimate; None if the metric is undefined.
         """
         tasks = self._at(task)
         values, contributions = self._statistic(metric, models, tasks)
         if not np.isfinite(values).all():
             return None
         weights = self._weights(metric, tasks)
-        # One group says nothing of how groups differ.
+        # The variance between groups needs at least two groups.
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
         if unknown:
             return undefined(float(values.mean()))
@@ -114,9 +117,9 @@ class Estimates:
         )
 
     def _unseen_variance(self, seen: float, models: Models, tasks: Sequence[int]) -> float:
-        """A variance with the events that accuracy allows for: as many times what was seen.
+        """Scale a variance by the factor that unobserved events add to the accuracy's variance.
 
-        Where no prediction differs, it is that of the accuracy.
+        If no prediction differs, return the variance of the accuracy with these events.
         """
         values, contributions = self._statistic("acc", models, tasks)
         weights = self._weights("acc", tasks)
@@ -127,38 +130,39 @@ class Estimates:
         return seen * allowed / of_accuracy if of_accuracy > 0 else allowed
 
     def value(self, metric: str, models: Models, task: int | None = None) -> float:
-        """A figure alone; NaN where undefined."""
+        """The value of a metric without its interval; NaN if undefined."""
         return float(self._statistic(metric, models, self._at(task)).values.mean())
 
     def by_seed(self, metric: str, models: Models) -> Array:
-        """A figure of each seed, or pair of models, over all settings, ``[S]``."""
+        """A metric pooled over all settings for each seed, or pair of models, ``[S]``."""
         return self._statistic(metric, models, self._at(None)).values
 
     def pooled_accuracies(self, models: Models) -> Statistic:
-        """The differences of some pairs of models by pair ``[S]``, and the groups' contributions.
+        """Pooled accuracy differences of pairs of models ``[S]``, with the groups' contributions.
 
-        The latter are ``[S, G]``, and those of a pair sum to zero.
+        The contributions are ``[S, G]``; those of one pair sum to zero.
         """
         return self._statistic("acc", models, self._at(None))
 
     @cached_property
     def weights(self) -> GroupWeights:
-        """Of all groups in the mean over the settings."""
+        """The weights of all groups in the mean over the settings."""
         return self._weights("acc", self._at(None))
 
     def weights_of(self, task: int) -> GroupWeights:
-        """Of the groups in one setting."""
+        """The weights of the groups in one setting."""
         return self._weights("acc", [task])
 
     def layers(self, name: str, models: Models) -> list[Interval]:
-        """An entropy by layer, pooled; empty where not all tasks have it at as many layers.
+        """Estimate an entropy at each layer, pooled over the settings.
 
         Args:
-            name: Such as ``matrix_entropy_by_layer``.
-            models: An arm.
+            name: The metric, such as ``matrix_entropy_by_layer``.
+            models: The models of an arm.
 
         Returns:
-            A layer each, estimated as an entropy of the middle layers.
+            One interval per layer, estimated in the same way as an entropy of the middle layers.
+            Empty unless every task has the entropy, at the same number of layers.
         """
         sums = [task.sums for task in self.tasks]
         if not all(name in one.layers and one.layers_known[name].any() for one in sums):
@@ -185,7 +189,7 @@ class Estimates:
         return intervals
 
     def _plain_calibration_error(self, models: Models, tasks: Sequence[int]) -> Score:
-        """Described, not estimated: chance alone keeps it above zero."""
+        """The plain ECE without an interval: it is biased upwards, so it is not tested."""
         of = list(models.of)
         by_seed = np.mean([self.tasks[at].ece[of] for at in tasks], axis=0)
         calibrated = np.mean([self.tasks[at].ece_if_calibrated[of] for at in tasks])
@@ -197,9 +201,10 @@ class Estimates:
         )
 
     def _chance_variance(self, models: Models, tasks: Sequence[int]) -> float:
-        """Of the mean miscalibration, or difference, if all models were calibrated.
+        """The variance of the mean miscalibration, or of a difference, of calibrated models.
 
-        Three seeds that all lie at the lowest by chance differ little, and their groups seem to.
+        It is a lower limit for the estimated variance: if three seeds all happen to have the lowest
+        miscalibration, both the seeds and their groups seem to vary little.
         """
         of = [*models.of, *models.minus]
         each = sum(float(self.tasks[at].chance_variance[of].sum()) for at in tasks)
@@ -234,9 +239,13 @@ class Estimates:
         return GroupWeights(shares, squares)
 
     def _squares(self, metric: str, models: Models, tasks: Sequence[int]) -> tuple[Array, float]:
-        """By group ``[G]``, the sums of the documents' squared contributions; the largest square.
+        """Squared contributions of the documents to the mean over seeds.
 
-        They are to the mean over seeds, of a metric that is a mean over documents.
+        The metric must be a mean over documents.
+
+        Returns:
+            For each group, the sum over its documents, ``[G]``; and the largest square of one
+            document.
         """
         squares, largest = np.zeros(self.groups), 0.0
         for at in tasks:
@@ -252,7 +261,7 @@ class Estimates:
         return squares, largest
 
     def _losses_and_wins(self, models: Models, tasks: Sequence[int]) -> tuple[float, float]:
-        """The shares of documents that one of two models alone is right about."""
+        """Fractions of documents that only the second, or only the first, model has right."""
         losses = wins = 0.0
         for at in tasks:
             correct = self.tasks[at].values["acc"]
@@ -263,7 +272,7 @@ class Estimates:
 
 
 def interval_of(estimate: Estimate | None) -> Interval:
-    """What is known of a figure; null where it is not finite."""
+    """The value and the interval of an estimate; null where they are not finite."""
     if estimate is None:
         return Interval(value=None)
     low, high = (end if math.isfinite(end) else None for end in (estimate.low, estimate.high))
@@ -271,7 +280,7 @@ def interval_of(estimate: Estimate | None) -> Interval:
 
 
 def _sizes(task: TaskScores, metric: str) -> Array:
-    """Of how many documents of each group a metric is, ``[G]``."""
+    """The number of documents of each group for which a metric is known, ``[G]``."""
     if metric in task.values:
         known = np.isfinite(task.values[metric]).all(axis=0)
         if not known.all():

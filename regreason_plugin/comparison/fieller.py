@@ -1,11 +1,12 @@
-"""The share of one difference that another keeps, with a confidence set that may be unbounded.
+"""The fraction of one difference that another one keeps, with a Fieller confidence set.
 
-Of a numerator and a denominator that are both uncertain, the ratio rho is what a test of
-numerator - rho * denominator = 0 does not reject (Fieller, Journal of the Royal Statistical Society
-B 16, 1954). Where the denominator itself may be zero, that is everything outside of an interval, or
-everything. The test is that of `crossed_variance`. Its variances are quadratic forms in (1, -rho),
-but its critical value and what it truncates depend on rho too, so that the set's ends are looked
-for and not solved for: over the angle of (1, -rho), where infinity is a point like others.
+The numerator and the denominator are both uncertain. The confidence set contains every ratio rho
+for which a test of numerator - rho * denominator = 0 does not reject (Fieller, Journal of the Royal
+Statistical Society B 16, 1954). If the denominator itself may be zero, the set is unbounded:
+everything outside an interval, or every number. The test is the one of `crossed_variance`. Its
+variances are quadratic forms in (1, -rho), but its critical value and the truncation at zero depend
+on rho too. So the ends of the set have no closed form and are searched numerically, over the angle
+of (1, -rho), in which infinity is a point like any other.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from regreason_plugin.comparison.group_variance import GroupWeights
 from regreason_plugin.metrics.answers import Array
 
 _ANGLES = 1024
-# Halves a grid's step to below what doubles can tell apart.
+# Halves the step of the grid to below the precision of a double.
 _HALVINGS = 60
 
 
@@ -30,35 +31,37 @@ def fieller(
     """The ratio of two differences with its confidence set.
 
     Args:
-        values: The numerator's and the denominator's, ``[2, seeds]``.
-        contributions: The groups', ``[2, seeds, groups]``. With fewer than three seeds the set is
-            one over groups, for these trained models only.
-        weights: Of the groups.
-        level: Of the set.
+        values: Numerator and denominator by seed, ``[2, seeds]``.
+        contributions: The groups' contributions to both, ``[2, seeds, groups]``. With fewer than
+            three seeds, the set accounts for groups only and is about these trained models only.
+        weights: The groups' weights.
+        level: The confidence level of the set.
 
     Returns:
-        The ratio of the means (None where the denominator's is exactly 0) and the set. Where what
-        is excluded are several intervals, only the one at infinity or else the largest counts.
+        The ratio of the means (None if the denominator's mean is exactly 0) and the set. If the set
+        excludes several intervals, only the excluded interval that contains infinity is reported,
+        or else the largest one.
 
     Raises:
-        ValueError: There is one group only.
+        ValueError: There is only one group.
     """
     if contributions.shape[2] < 2:
         raise ValueError("an interval needs two groups of documents or more")
     numerator, denominator = (float(mean) for mean in values.mean(axis=1))
     value = numerator / denominator if denominator else None
     if value is not None and np.array_equal(*values) and np.array_equal(*contributions):
-        # The arm is the explanation itself.
+        # The two arms have the same scores, so the ratio is exactly 1.
         return Gap(value=1.0, kind="between", low=1.0, high=1.0)
     test = _Test(values, contributions, weights, level)
-    # From minus infinity to infinity; the estimate is a point of it, and so is where the test
-    # rejects the most, lest a set that leaves out little be taken for everything.
+    # The grid covers rho from minus infinity to infinity. It includes the estimate, and the angle
+    # at which the test rejects most strongly: otherwise a set that excludes only a small interval
+    # could be reported as everything.
     estimate = _angle(denominator, numerator)
     strictest = _angle(*test.strictest())
     angles = np.unique(
         np.concatenate([np.linspace(-np.pi / 2, np.pi / 2, _ANGLES + 1), [estimate, strictest]])
     )
-    # The last angle is the first again.
+    # The last angle is the same line as the first, so it is dropped.
     inside = (test.keeps(angles) | (angles == estimate))[:-1]
     if inside.all():
         return Gap(value=value, kind="everything", low=None, high=None)
@@ -67,19 +70,19 @@ def fieller(
     if not inside[0]:
         low, high = np.tan(ends[[0, -1]])
         return Gap(value=value, kind="between", low=float(low), high=float(high))
-    # From where the set stops to where it goes on.
+    # Each excluded interval runs from where the set stops to where it resumes.
     excluded = ends.reshape(-1, 2)
     low, high = np.tan(excluded[np.argmax(excluded[:, 1] - excluded[:, 0])])
     return Gap(value=value, kind="outside", low=float(low), high=float(high))
 
 
 def _angle(x: float, y: float) -> float:
-    """Of the line through 0 and (x, y), within -pi/2 and pi/2; its tangent is y / x."""
+    """The angle of the line through 0 and (x, y), from -pi/2 to pi/2; its tangent is y / x."""
     return float(np.arctan(np.divide(y, x))) if x else float(-np.pi / 2 if y else 0.0)
 
 
 class _Test:
-    """Whether numerator - rho * denominator = 0 is kept, for any rho = tan(angle)."""
+    """A test of numerator - rho * denominator = 0, for any rho = tan(angle)."""
 
     def __init__(
         self, values: Array, contributions: Array, weights: GroupWeights, level: float
@@ -99,11 +102,11 @@ class _Test:
             self.rest = left @ left.T / (seeds * (seeds - 1))
 
     def keeps(self, angles: Array) -> NDArray[np.bool_]:
-        """Whether the test at 1 - level does not reject, ``[angles]``."""
+        """Whether the test at alpha = 1 - level does not reject, ``[angles]``."""
         c = np.stack([np.cos(angles), -np.sin(angles)])
 
         def form(matrix: Array) -> Array:
-            # Where it is 0, rounding may leave it below.
+            # Rounding may make a form that is 0 slightly negative.
             of_angles: Array = np.maximum(np.einsum("ka,kl,la->a", c, matrix, c), 0.0)
             return of_angles
 
@@ -118,14 +121,14 @@ class _Test:
         return kept
 
     def strictest(self) -> tuple[float, float]:
-        """(1, rho), up to a factor, where mean over standard error is about at its greatest."""
-        # Their sum is never indefinite, as a variance with a component less can be.
+        """(1, rho), up to a factor, where the mean over its standard error is about largest."""
+        # This sum is positive semi-definite; with `rest` subtracted it might be indefinite.
         weights = np.linalg.lstsq(self.of_seeds + self.of_groups, self.mean, rcond=None)[0]
         return float(weights[0]), float(-weights[1])
 
 
 def _ends(test: _Test, left: Array, right: Array, left_inside: NDArray[np.bool_]) -> Array:
-    """The last angles inside of the set, between pairs of which one is inside."""
+    """The last angles inside the set, for pairs of angles with one inside and one outside."""
     within = np.where(left_inside, left, right)
     beyond = np.where(left_inside, right, left)
     for _ in range(_HALVINGS):

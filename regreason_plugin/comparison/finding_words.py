@@ -1,7 +1,7 @@
-"""What a finding is called, in words and as a mark: the only way from a difference to a claim.
+"""Words and marks for findings: the only way from a difference to a claim.
 
-Nothing here looks at an interval or at an uncorrected p: a figure without a `finding` is
-exploratory, and no word and no mark says that it is higher, lower or the same.
+This module reads neither intervals nor uncorrected p values. A figure without a `finding` is
+exploratory, and no word or mark calls it higher, lower or the same.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _MARKS = {
 
 
 def is_found(difference: Difference | None) -> bool:
-    """Whether the corrected tests find it higher or lower."""
+    """Whether the corrected tests find the difference higher or lower."""
     return difference is not None and FOUND in _MARKS[difference.finding]
 
 
 def mark(difference: Difference) -> str:
-    """A star where higher or lower, a sign where the same; a ring beside what is exploratory."""
+    """A star for higher or lower, an almost-equal sign for the same, a ring for exploratory."""
     return _MARKS[difference.finding]
 
 
 def margin_text(comparison: Comparison) -> str:
-    """Such as ``0.010``; with all its digits where it has more than three."""
+    """The margin as text, such as ``0.010``; with all its digits if it has more than three."""
     text = f"{comparison.margin:.3f}"
     return text if float(text) == comparison.margin else f"{comparison.margin:g}"
 
@@ -45,13 +45,13 @@ def margin_text(comparison: Comparison) -> str:
 def claim(comparison: Comparison, difference: Difference, metric: str) -> str:
     """The finding in words.
 
-    Such as ``higher``, ``lower (better), of these trained models``, ``the same within ±0.010``,
-    ``higher, by less than 0.010``, ``not enough to tell`` or ``exploratory``.
+    Examples are ``higher``, ``lower (better), of these trained models``, ``the same within
+    ±0.010``, ``higher, by less than 0.010``, ``not enough to tell`` and ``exploratory``.
 
     Args:
-        comparison: Whose margin it is held against.
-        difference: What is spoken of.
-        metric: Of which lower may be better, which is then said.
+        comparison: The comparison, which holds the equivalence margin.
+        difference: The difference whose finding is worded.
+        metric: The metric of the difference; if lower is better, the words say so.
     """
     if difference.finding is None:
         return "exploratory"
@@ -69,17 +69,17 @@ def claim(comparison: Comparison, difference: Difference, metric: str) -> str:
 
 
 def capital(text: str) -> str:
-    """With a capital to begin a sentence; a name in backticks stays as it is."""
+    """Capitalise the first letter of a sentence; a name in backticks stays unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def listed(items: list[str]) -> str:
-    """Such as ``a, b and c``."""
+    """Join items as in ``a, b and c``."""
     return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
 def with_interval(comparison: Comparison, difference: Difference) -> str:
-    """Such as ``+0.034 (95 % interval +0.011 to +0.057)``."""
+    """A difference with its interval, such as ``+0.034 (95 % interval +0.011 to +0.057)``."""
     if difference.value is None:
         return "undefined"
     interval = ends(difference.low, difference.high, sign=True)
@@ -88,7 +88,7 @@ def with_interval(comparison: Comparison, difference: Difference) -> str:
 
 
 def p_text(p: float | None, name: str = "p") -> str:
-    """Such as ``p = 0.003`` or ``p < 0.001``; empty where there is none."""
+    """A p value, such as ``p = 0.003`` or ``p < 0.001``; an empty string without a p value."""
     text = p_value(p)
     if text == NONE:
         return ""
@@ -99,12 +99,12 @@ def p_text(p: float | None, name: str = "p") -> str:
 
 
 def main_metric(comparison: Comparison) -> str:
-    """The one that the primary question is about; accuracy where none is declared."""
+    """The metric of the primary question; accuracy if none is declared."""
     return comparison.primary.metric if comparison.primary else "acc"
 
 
 def is_primary(comparison: Comparison, arm: str, metric: str) -> bool:
-    """Whether a pooled difference to the baseline is the primary question's."""
+    """Whether a pooled difference to the baseline is the one of the primary question."""
     primary = comparison.primary
     return primary is not None and (primary.arm, primary.metric) == (arm, metric)
 
@@ -114,11 +114,11 @@ def _in_backticks(name: str) -> str:
 
 
 def primary_question(comparison: Comparison, named: Callable[[str], str] = _in_backticks) -> str:
-    """The primary question, or that there is none.
+    """The primary question as a sentence, or a statement that none is declared.
 
     Args:
-        comparison: Whose.
-        named: How the name of an arm is written.
+        comparison: The comparison.
+        named: Formats the name of an arm.
     """
     primary = comparison.primary
     if primary is None:
@@ -130,7 +130,7 @@ def primary_question(comparison: Comparison, named: Callable[[str], str] = _in_b
 
 
 def primary_short(comparison: Comparison) -> str:
-    """Its answer in a few words, such as ``Higher: +0.034``."""
+    """The answer to the primary question in a few words, such as ``Higher: +0.034``."""
     primary = comparison.primary
     if primary is None:
         return "Nothing is claimed"
@@ -141,7 +141,12 @@ def primary_short(comparison: Comparison) -> str:
 
 
 def primary_line(comparison: Comparison, named: Callable[[str], str] = _in_backticks) -> str:
-    """Question and answer in one line, for a caption; as `primary_question`."""
+    """The primary question and its answer in one line, for a caption.
+
+    Args:
+        comparison: The comparison.
+        named: Formats the name of an arm.
+    """
     primary = comparison.primary
     if primary is None:
         return f"{primary_question(comparison)}; all figures are exploratory."
@@ -154,7 +159,7 @@ def primary_line(comparison: Comparison, named: Callable[[str], str] = _in_backt
 
 
 def about_family(comparison: Comparison) -> list[str]:
-    """How many other tests there are, and whether they make claims; a sentence each."""
+    """The number of other tests and whether they may make claims; one sentence each."""
     primary, count = comparison.primary, comparison.family
     if count == 1:
         tests = "1 other test stands behind this page"

@@ -1,13 +1,14 @@
-"""Whether a candidate is not worse than a baseline by more than is allowed.
+"""Decide whether a candidate is worse than a baseline by more than an allowed drop.
 
-This is a test of non-inferiority. "No significant difference" passes whatever was measured badly
-enough; here a pass has to be shown: the lower bound of the change lies above the drop that is
-allowed. Where neither that nor the opposite is shown, the gate does not decide.
+The gate is a non-inferiority test. A rule such as "no significant difference" passes any candidate
+if the test set is small enough. This gate passes a candidate only if the data show it: the lower
+confidence bound of the change lies above minus the allowed drop. If the data show neither a pass
+nor a fail, the gate is undecided.
 
-Several requirements, such as one for each setting or a floor under the candidate's own metric, are
-an intersection-union test (Berger, Technometrics 24, 1982, 295-300): a pass needs each of them
-shown at alpha, and so needs no correction. A fail needs one of them shown to be missed, so that of
-m requirements each is held at alpha / m (Bonferroni).
+Several requirements, such as one per setting or a floor for the candidate's own metric, form an
+intersection-union test (Berger, Technometrics 24, 1982, 295-300): a pass needs every requirement
+shown at alpha, which needs no correction. A fail needs only one requirement shown to be missed, so
+each of m requirements is tested at alpha / m (Bonferroni).
 """
 
 from __future__ import annotations
@@ -44,16 +45,18 @@ EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "undecided": 3}
 
 @dataclass(frozen=True)
 class Rule:
-    """What is asked of a candidate.
+    """The requirements on a candidate.
 
     Attributes:
         metric: One of `metric_names.GATED`.
-        max_drop: What a worsening may be, in the metric's unit, 0 or more.
-        limit: What the candidate's metric has to be above, or below where lower is better; None
-            where its own value is not asked about.
-        per: As `gate_parts.parts_of`; None where all documents together decide.
-        alpha: How often a pass may be wrong, and a fail likewise.
-        look: Which of several planned looks this is; None of a single test.
+        max_drop: The non-inferiority margin: the largest worsening allowed, in the metric's unit,
+            0 or more.
+        limit: The value that the candidate's metric must exceed, or stay below if lower is better;
+            None without such a limit.
+        per: How `gate_parts.parts_of` divides the documents; None if only all documents together
+            decide.
+        alpha: The error rate of a pass, and of a fail.
+        look: The current one of several planned looks; None for a single test.
     """
 
     metric: str = "acc"
@@ -65,19 +68,21 @@ class Rule:
 
     @property
     def alpha_now(self) -> float:
-        """Alpha of a bound at this look."""
+        """The alpha of a confidence bound at this look."""
         return self.look.alpha if self.look else self.alpha
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """Something that has to be above a limit, turned round where lower is better.
+    """A value that must exceed a limit; both change sign if lower is better.
 
     Attributes:
-        value: What was seen; None without documents.
-        low: Its lower one-sided bound at alpha; None where nothing is known of it.
-        high: Its upper one-sided bound at alpha over the number of requirements, likewise.
-        limit: What it has to be above.
+        value: The observed value; None without documents.
+        low: Lower one-sided confidence bound of the value at alpha; None if there are too few
+            groups for a bound.
+        high: Upper one-sided confidence bound of the value at alpha divided by the number of
+            requirements; None if there are too few groups for a bound.
+        limit: The limit that the value must exceed.
     """
 
     value: float | None
@@ -87,31 +92,32 @@ class Requirement:
 
     @property
     def verdict(self) -> Verdict:
-        """pass: the lower bound is above the limit; fail: the upper one is below it."""
+        """pass: the lower bound is above the limit; fail: the upper bound is below the limit."""
         if self.low is not None and self.low > self.limit:
             return "pass"
         return "fail" if self.high is not None and self.high < self.limit else "undecided"
 
     @property
     def margin(self) -> float:
-        """How far the lower bound is above the limit."""
+        """The lower bound minus the limit; minus infinity without a bound."""
         return -np.inf if self.low is None else self.low - self.limit
 
 
 @dataclass(frozen=True)
 class Row:
-    """The metric in a part of the documents, or over all of them.
+    """The metric in one part of the documents, or in all documents.
 
     Attributes:
-        name: Of the part, in words.
-        key: The same as a program names it; "all" for all documents.
-        documents: How many were answered.
-        groups: In how many groups they come.
-        effective_groups: How many groups of one size would say as much.
+        name: The name of the part in words.
+        key: The name of the part for programs; "all" for all documents.
+        documents: The number of documents.
+        groups: The number of their groups.
+        effective_groups: The effective number of groups: groups of equal size that would give the
+            same precision.
         baseline: The baseline's metric; None without documents.
-        candidate: The candidate's.
-        change: The latter minus the former, which has to be above -max_drop.
-        level: The candidate's, which has to be above a limit; None where that is not asked.
+        candidate: The candidate's metric; None without documents.
+        change: The candidate's metric minus the baseline's, which must exceed -max_drop.
+        level: The candidate's metric, which must exceed a limit; None if the rule has no limit.
     """
 
     name: tuple[str, str]
@@ -126,28 +132,28 @@ class Row:
 
     @property
     def requirements(self) -> list[Requirement]:
-        """What is asked of the part."""
+        """The requirements on this part."""
         return [self.change, *([self.level] if self.level else [])]
 
     @property
     def verdict(self) -> Verdict:
-        """Of all that is asked of the part."""
+        """The verdict of all requirements on this part together."""
         return _together([one.verdict for one in self.requirements])
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate found.
+    """The outcome of the gate.
 
     Attributes:
-        rule: What was asked.
-        requirements: How many there are, which a fail is corrected for.
-        overall: Over all documents.
-        parts: One by one; they decide with ``overall`` if the rule has ``per``, and are the
-            settings, for information, if it has not.
-        baseline: Which model it is.
-        candidate: Likewise.
-        notes: What the way they were scored does to the numbers, a sentence each.
+        rule: The rule that was tested.
+        requirements: The number of requirements, by which a fail is corrected.
+        overall: The metric over all documents.
+        parts: The metric in each part. With ``rule.per`` these parts decide together with
+            ``overall``; without it they are the settings, shown for information only.
+        baseline: The results of the baseline.
+        candidate: The results of the candidate.
+        notes: How the scoring of the two models affects the figures; one sentence each.
     """
 
     rule: Rule
@@ -160,19 +166,20 @@ class Decision:
 
     @property
     def gated(self) -> list[Row]:
-        """The rows that decide."""
+        """The rows on which the verdict depends."""
         return [*(self.parts if self.rule.per else []), self.overall]
 
     @property
     def verdict(self) -> Verdict:
-        """pass: all that is asked is shown; fail: something is shown to be missed."""
+        """pass: every requirement is shown to hold; fail: one is shown to be missed."""
         return _together([row.verdict for row in self.gated])
 
     @property
     def deciding(self) -> tuple[Row, Requirement]:
-        """What the verdict hangs on: of the requirements with this verdict the nearest to a miss.
+        """The row and the requirement that decide the verdict.
 
-        All documents come before a part that is as near.
+        This is the requirement with the smallest margin among those with the same verdict as the
+        whole. If a part ties with all documents, the row of all documents is returned.
         """
         candidates = [
             (row, one)
@@ -190,16 +197,16 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def decide(baseline: Run, candidate: Run, rule: Rule) -> Decision:
-    """Hold a candidate's results against a baseline's.
+    """Test a candidate's results against a baseline's.
 
     Args:
-        baseline: With samples.
-        candidate: Likewise, of the same documents.
-        rule: What is asked.
+        baseline: The baseline's results, with samples.
+        candidate: The candidate's results on the same documents, with samples.
+        rule: The requirements to test.
 
     Raises:
-        UserError: The two are the same results, or not of the same documents scored in the same
-            way, or have a single group; or the metric or a part is undefined.
+        UserError: Both are the same results, or were not scored on the same documents in the same
+            way, or the documents form a single group; or the metric or a part is undefined.
     """
     _check_two_models(baseline, candidate)
     check_comparable(baseline, [candidate], same_tasks=True)
@@ -209,27 +216,27 @@ def decide(baseline: Run, candidate: Run, rule: Rule) -> Decision:
     scores = read_tasks((baseline, candidate), tasks)
     _check_defined(scores, rule.metric, baseline, candidate)
     parts = parts_of(scores, rule.per or "setting", baseline, rule.metric)
-    asked = (1 if rule.limit is None else 2) * (1 + len(parts) if rule.per else 1)
+    requirements = (1 if rule.limit is None else 2) * (1 + len(parts) if rule.per else 1)
     return Decision(
         rule=rule,
-        requirements=asked,
-        overall=_row(everything(scores), rule, asked),
-        parts=[_row(part, rule, asked) for part in parts],
+        requirements=requirements,
+        overall=_row(everything(scores), rule, requirements),
+        parts=[_row(part, rule, requirements) for part in parts],
         baseline=baseline,
         candidate=candidate,
         notes=scoring_notes((baseline, candidate), [list(one.probabilities) for one in scores]),
     )
 
 
-def _row(part: Part, rule: Rule, asked: int) -> Row:
+def _row(part: Part, rule: Rule, requirements: int) -> Row:
     measured: Measured = measure(part, rule.metric)
     sign = turned(rule.metric)
     first, second = measured.values or (None, None)
-    seen = None if first is None or second is None else sign * (second - first)
+    change = None if first is None or second is None else sign * (second - first)
     level = None
     if rule.limit is not None:
         own = None if second is None else sign * second
-        level = _required(measured.level, own, sign * rule.limit, rule, asked)
+        level = _required(measured.level, own, sign * rule.limit, rule, requirements)
     return Row(
         name=part.name,
         key=part.key,
@@ -238,23 +245,23 @@ def _row(part: Part, rule: Rule, asked: int) -> Row:
         effective_groups=measured.effective_groups,
         baseline=first,
         candidate=second,
-        change=_required(measured.change, seen, -rule.max_drop, rule, asked),
+        change=_required(measured.change, change, -rule.max_drop, rule, requirements),
         level=level,
     )
 
 
 def _required(
-    bounded: Bounded | None, value: float | None, limit: float, rule: Rule, asked: int
+    bounded: Bounded | None, value: float | None, limit: float, rule: Rule, requirements: int
 ) -> Requirement:
     low = high = None
     if bounded:
         low = _finite(bounded.bounds(rule.alpha_now)[0])
-        high = _finite(bounded.bounds(rule.alpha_now / asked)[1])
+        high = _finite(bounded.bounds(rule.alpha_now / requirements)[1])
     return Requirement(value, low, high, limit)
 
 
 def _finite(bound: Array) -> float | None:
-    """None where so few groups say nothing."""
+    """The bound; None if it is infinite because there are too few groups."""
     return float(bound) if np.isfinite(bound) else None
 
 
@@ -264,16 +271,16 @@ def _check_two_models(baseline: Run, candidate: Run) -> None:
     )
     if shared := first & second:
         raise UserError(
-            "baseline and candidate are the same results; name two models' folders",
+            "baseline and candidate are the same results; name the result folders of two models",
             path=min(shared),
         )
 
 
 def _check_metric(result: TaskResult, metric: str) -> None:
-    """Refuse a metric that the labels of a task do not have."""
+    """Refuse a metric that is undefined for the labels of a task."""
     count, lacks = len(result.setting.labels), ""
     if metric in ("qwk", "mae") and not result.setting.ordinal:
-        lacks = f"needs labels with an order, and those of {result.task} have none"
+        lacks = f"needs labels with an order, and the labels of {result.task} have none"
     if metric == "auroc" and count != 2:
         lacks = f"needs two labels, and {result.task} has {count}"
     if lacks:
@@ -285,7 +292,10 @@ def _check_metric(result: TaskResult, metric: str) -> None:
 def _check_defined(
     scores: Sequence[TaskScores], metric: str, baseline: Run, candidate: Run
 ) -> None:
-    """Refuse what nothing can be said of: how groups vary is seen from two or more."""
+    """Refuse an undefined metric, and documents that form a single group.
+
+    The variance between groups can be estimated only from two groups or more.
+    """
 
     def undefined(one: TaskScores, how: str) -> UserError:
         return UserError(
@@ -300,12 +310,12 @@ def _check_defined(
     if len({*everything(scores).groups}) < 2:
         count = sum(len(one.ids) for one in scores)
         raise UserError(
-            f"has {count} document{'s' * (count > 1)} of one group, and how sure a change is "
-            "shows only between groups; score more documents",
+            f"has {count} document{'s' * (count > 1)} of one group, and the standard error of a "
+            "change needs two groups or more; score more documents",
             path=baseline.folder,
         )
     for one in scores:
         known = len(one.sums.groups) > 1 and np.isfinite(one.statistics[metric].influence).all()
         if metric not in MEANS and not known:
-            how = "without one of its groups; score more documents, or use --metric acc"
+            how = "if one of its groups is left out; score more documents, or use --metric acc"
             raise undefined(one, how)

@@ -1,13 +1,14 @@
-"""What is shown of a metric of one model, or of its change between two, as one-sided bounds.
+"""One-sided confidence bounds for one model's metric, or for its change between two models.
 
-A change is the candidate's metric minus the baseline's, turned round where lower is better, so
-that below zero is always worse. Over several settings it is the mean of their changes, each
-counted by its documents; of accuracy, nll and mae that is the mean over all documents.
+A change is the candidate's metric minus the baseline's, with the sign reversed if lower is better:
+a change below zero is always worse. Over several settings it is the mean of their changes, weighted
+by their numbers of documents; for accuracy, nll and mae that is the mean over all documents.
 
-Documents come in groups, which are what varies independently: t quantiles with the effective
-number of groups less 1 as degrees of freedom (Kish, Survey Sampling, 1965: the squared sum of the
-sizes over the sum of their squares). No bound collapses where little is seen to vary, as a normal
-interval would: rare events that chance kept away, whole groups among them, are always allowed for.
+Documents come in groups, and the groups are the independent units. Critical values are t quantiles
+whose degrees of freedom are the effective number of groups minus 1 (Kish, Survey Sampling, 1965:
+the squared sum of the sizes over the sum of the squared sizes). A normal interval collapses if
+little variation is observed. These bounds do not: they always allow for rare events that happened
+not to occur, including events that affect whole groups.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from regreason_plugin.metrics.answers import Array
 
 
 class Bounded(Protocol):
-    """A metric or a change of one, and what is shown of it."""
+    """An estimate, of a metric or of its change, that has one-sided confidence bounds."""
 
     def bounds(self, alpha: float) -> tuple[Array, Array]:
-        """The lower and the upper bound, each missed with a probability of alpha."""
+        """The lower and the upper bound; the true value lies beyond each with probability alpha."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class AccuracyChange:
     """A change of accuracy: Tango's score interval on counts divided by the design effect.
 
     Attributes:
-        losses: Documents that the baseline alone is right about, ``[...]``.
-        wins: Documents that the candidate alone is right about, ``[...]``.
-        documents: How many there are.
-        design_effect: What the groups multiply the variance by, ``[...]``.
-        degrees: Of freedom.
+        losses: Number of documents that only the baseline classifies correctly, ``[...]``.
+        wins: Number of documents that only the candidate classifies correctly, ``[...]``.
+        documents: Number of documents.
+        design_effect: The factor by which groups increase the variance, ``[...]``.
+        degrees: Degrees of freedom.
     """
 
     losses: Array
@@ -49,7 +50,7 @@ class AccuracyChange:
     degrees: float
 
     def bounds(self, alpha: float) -> tuple[Array, Array]:
-        """As `Bounded`."""
+        """See `Bounded.bounds`."""
         return score_bounds(
             self.losses / self.design_effect,
             self.wins / self.design_effect,
@@ -65,9 +66,9 @@ class Accuracy:
 
     Attributes:
         value: The accuracy.
-        documents: How many there are.
-        design_effect: What the groups multiply the variance by.
-        degrees: Of freedom.
+        documents: Number of documents.
+        design_effect: The factor by which groups increase the variance.
+        degrees: Degrees of freedom.
     """
 
     value: float
@@ -76,7 +77,7 @@ class Accuracy:
     degrees: float
 
     def bounds(self, alpha: float) -> tuple[Array, Array]:
-        """As `Bounded`."""
+        """See `Bounded.bounds`."""
         documents = self.documents / self.design_effect
         low, high = wilson_bounds(self.value, documents, critical(alpha, self.degrees))
         return np.asarray(low), np.asarray(high)
@@ -84,24 +85,26 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class OtherMetric:
-    """Another metric, or a change of it: a t interval over groups, skewed for rare events.
+    """Another metric, or its change: a t interval over groups, widened for rare events.
 
-    A true value of d instead of the value v seen would mean that |v - d| / step rare events of
-    that size were missed or met by chance, each of variance step^2. So the bounds are the d with
+    If the true value is d and the observed value is v, then |v - d| / step rare events of size step
+    were missed, or occurred, by chance; each has the variance step^2. The bounds are therefore the
+    solutions d of
 
         (|v - d| - step / 2)^2 = t^2 (se^2 + step |v - d|)
 
-    Where much varies, step is small beside se, and they are v -+ t se. The step is the largest
-    influence of a group seen, at least 1 (a label, a nat, a document's share of a rate) in each
-    document of a group of the size of `size_of_several`.
+    If the metric varies a lot, step is small compared with se, and the bounds are v -+ t se. The
+    step is the largest observed influence of a group. It is at least the influence of a change by 1
+    (a label, a nat, one document in a rate) in every document of a group of the size
+    `size_of_several`.
 
     Attributes:
-        value: Itself, ``[...]``.
-        se: Its standard error, from the influence of each group: of a mean the cluster-robust
-            one, of macro-F1, kappa, the area under the ROC curve and the miscalibration that of
-            the delete-one-group jackknife.
+        value: The metric or its change, ``[...]``.
+        se: The standard error, from the influence of each group: for a mean the cluster-robust one,
+            for macro-F1, kappa, the area under the ROC curve and the miscalibration the one of the
+            delete-one-group jackknife.
         step: The size of a rare event.
-        degrees: Of freedom.
+        degrees: Degrees of freedom.
     """
 
     value: Array
@@ -110,7 +113,7 @@ class OtherMetric:
     degrees: float
 
     def bounds(self, alpha: float) -> tuple[Array, Array]:
-        """As `Bounded`."""
+        """See `Bounded.bounds`."""
         t, step = critical(alpha, self.degrees), self.step
         half = (1 + t**2) * step / 2
         half = half + t * np.sqrt(self.se**2 + step**2 / 2 + t**2 * step**2 / 4)
@@ -118,12 +121,12 @@ class OtherMetric:
 
 
 def accuracy_change(wins: Array, losses: Array, sizes: Array) -> AccuracyChange:
-    """The change of accuracy out of counts by group.
+    """Build the change of accuracy from counts by group.
 
     Args:
-        wins: Documents that the candidate alone is right about, ``[..., groups]``.
-        losses: Documents that the baseline alone is right about, likewise.
-        sizes: Documents of each group, ``[groups]``; two groups or more.
+        wins: Number of documents that only the candidate classifies correctly, ``[..., groups]``.
+        losses: Number of documents that only the baseline classifies correctly, ``[..., groups]``.
+        sizes: Number of documents of each group, ``[groups]``; two groups or more.
     """
     return AccuracyChange(
         losses=losses.sum(axis=-1),
@@ -135,11 +138,11 @@ def accuracy_change(wins: Array, losses: Array, sizes: Array) -> AccuracyChange:
 
 
 def accuracy(right: Array, sizes: Array) -> Accuracy:
-    """One model's accuracy out of counts by group.
+    """Build one model's accuracy from counts by group.
 
     Args:
-        right: Documents that it is right about, ``[groups]``.
-        sizes: Documents of each group, ``[groups]``; two groups or more.
+        right: Number of documents that the model classifies correctly, ``[groups]``.
+        sizes: Number of documents of each group, ``[groups]``; two groups or more.
     """
     documents = float(sizes.sum())
     return Accuracy(
@@ -151,12 +154,12 @@ def accuracy(right: Array, sizes: Array) -> Accuracy:
 
 
 def other_metric(value: Array, influence: Array, sizes: Array) -> OtherMetric:
-    """Another metric, or a change of it.
+    """Build another metric, or its change, from the influence of each group.
 
     Args:
-        value: Itself, better above, ``[...]``.
-        influence: What each group adds to it, ``[..., groups]``; sums to zero.
-        sizes: Documents of each group, ``[groups]``; two groups or more.
+        value: The metric or its change, with the sign such that higher is better, ``[...]``.
+        influence: The influence of each group on ``value``, ``[..., groups]``; sums to zero.
+        sizes: Number of documents of each group, ``[groups]``; two groups or more.
     """
     groups = GroupWeights.of_sizes(sizes).effective_groups
     step = size_of_several(sizes) / sizes.sum()
@@ -169,28 +172,29 @@ def other_metric(value: Array, influence: Array, sizes: Array) -> OtherMetric:
 
 
 def design_effect(totals: Array, squares: Array, sizes: Array) -> Array:
-    """What groups multiply the variance of a mean over documents by.
+    """The factor by which groups increase the variance of a mean over documents.
 
-    With documents of a group correlated by rho it is 1 + rho (m - 1), for m the size of the group
-    that a document is in on the average (Kish 1965). rho is estimated from the pairs of documents
-    of one group: the sum of the products of their deviations over what it would be if the
-    documents of a group were all the same. Rare events that take whole groups along leave no trace
-    while none has happened, least of all where many documents are alone in their group. So to both
-    sums the pairs of an unseen event are added: those of one document with its group, and a tenth
-    of those of a whole group. Without a disagreement in a group of several, rho is thus 1. (How
-    much to add is the least that keeps the gate's errors in
-    ``tests/bench/operating_characteristics.py``.)
+    If documents of a group have the correlation rho, the factor is 1 + rho (m - 1), where m is the
+    average size of a document's group (Kish 1965). rho is estimated from the pairs of documents of
+    one group: the sum of the products of their deviations, divided by the value that this sum would
+    have if all documents of a group were identical. Rare events that affect whole groups cannot be
+    estimated from data in which none has occurred, least of all if many documents are alone in
+    their group. So the pairs of an unobserved event are added to both sums: the pairs of one
+    document with its group, and a tenth of the pairs of a whole group. Without a disagreement in a
+    group of several documents, rho is therefore 1. (The amount added is the smallest that keeps the
+    gate's error rates in ``tests/bench/operating_characteristics.py``.)
 
-    Where the variance of the groups' totals is larger than that, it counts as it is: of many
-    documents, of which most are alone, one group that failed as a whole is most of the variance.
+    If the variance of the groups' totals is larger than that, its ratio to the documents' own
+    variance is used instead. An example is a sample in which most documents are alone in their
+    group, and one group that failed as a whole makes up most of the variance.
 
     Args:
-        totals: Sums of the documents' values by group, ``[..., groups]``.
-        squares: Sums of their squares, likewise.
-        sizes: Documents of each group, ``[groups]``; two groups or more.
+        totals: Sum of the documents' values in each group, ``[..., groups]``.
+        squares: Sum of the documents' squared values in each group, ``[..., groups]``.
+        sizes: Number of documents of each group, ``[groups]``; two groups or more.
 
     Returns:
-        1 or more, ``[...]``.
+        The design effect, 1 or more, ``[...]``.
     """
     documents, groups, several = (
         sizes.sum(),
@@ -210,13 +214,13 @@ def design_effect(totals: Array, squares: Array, sizes: Array) -> Array:
 
 
 def size_of_several(sizes: Array) -> float:
-    """The size of the group that a document with others in its group is in, on the average.
+    """The average size of a document's group, over the documents that are not alone in their group.
 
     Args:
-        sizes: Documents of each group, ``[groups]``.
+        sizes: Number of documents of each group, ``[groups]``.
 
     Returns:
-        1 where every document is alone.
+        The size in documents; 1 if every document is alone.
     """
     several = sizes[sizes > 1]
     return float((several**2).sum() / several.sum()) if len(several) else 1.0
@@ -224,7 +228,7 @@ def size_of_several(sizes: Array) -> float:
 
 @lru_cache(maxsize=1024)
 def critical(alpha: float, degrees: float) -> float:
-    """The value that Student's t is above with a probability of alpha."""
+    """The critical value that Student's t exceeds with probability alpha."""
     from scipy.stats import t
 
     return float(t.isf(alpha, degrees))

@@ -1,4 +1,4 @@
-"""Parts of the documents that a gate looks at one by one, and what both models scored in each."""
+"""The parts of the documents that a gate tests one by one, and both models' scores in each part."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from regreason_plugin.evaluate.samples import document_field
 from regreason_plugin.metrics.answers import Array
 from regreason_plugin.metrics.metric_names import METRICS
 
-# Metrics that are means over documents; the others need all documents of a task.
+# Metrics that are means over documents. All other metrics need all documents of a task.
 MEANS = ("acc", "nll", "mae")
-# A field with more values is no division into subgroups.
+# A field with more values than this does not divide the documents into useful subgroups.
 _MOST_PARTS = 50
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the documents.
+    """A subset of the documents.
 
     Attributes:
-        name: In words.
-        key: The same as a program names it.
-        tasks: The tasks that they are of, each with a mask of its documents, ``[N]``.
+        name: The name of the part in words.
+        key: The name of the part for programs.
+        tasks: The tasks that the documents belong to, each with a mask of its documents, ``[N]``.
     """
 
     name: tuple[str, str]
@@ -44,7 +44,7 @@ class Part:
 
     @property
     def groups(self) -> list[str]:
-        """The group of each document; of another data folder none is the same."""
+        """The group of each document; groups of different data folders are different."""
         return [
             f"{one.folder} {one.groups[place]}"
             for one, chosen in self.tasks
@@ -54,16 +54,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Measured:
-    """What both models scored in a part.
+    """Both models' scores in a part.
 
     Attributes:
-        documents: How many the part has.
-        groups: In how many groups they come.
-        effective_groups: How many groups of one size would say as much.
+        documents: The number of documents in the part.
+        groups: The number of their groups.
+        effective_groups: The number of groups of equal size that would give the same precision.
         values: The metric of the baseline and of the candidate; None without documents.
-        change: The latter minus the former, turned round where lower is better; None with fewer
+        change: The candidate's metric minus the baseline's, with the sign reversed if lower is
+            better; None with fewer than two groups.
+        level: The candidate's metric, with the sign reversed if lower is better; None with fewer
             than two groups.
-        level: The candidate's metric, likewise.
     """
 
     documents: int
@@ -75,22 +76,22 @@ class Measured:
 
 
 def everything(scores: Sequence[TaskScores]) -> Part:
-    """All documents of all tasks."""
+    """The part that holds all documents of all tasks."""
     return Part(("all", ""), "all", [(one, _all(one)) for one in scores])
 
 
 def parts_of(scores: Sequence[TaskScores], per: str, baseline: Run, metric: str) -> list[Part]:
-    """The documents divided.
+    """Divide the documents into parts.
 
     Args:
-        scores: Of all tasks.
+        scores: The scores of all tasks.
         per: ``setting``; ``class`` for the right label; or the name of a field of the documents.
-        baseline: Whose samples have the field.
-        metric: What is gated, which has to be defined in a part.
+        baseline: The model whose samples hold the field.
+        metric: The metric of the gate, which must be defined within each part.
 
     Raises:
-        UserError: The documents lack the field, or it has too many values, or the metric is none
-            of a part of a task's documents.
+        UserError: The documents lack the field, or the field has too many values, or the metric is
+            undefined for some of a task's documents.
     """
     if per == "setting":
         return [
@@ -119,8 +120,8 @@ def parts_of(scores: Sequence[TaskScores], per: str, baseline: Run, metric: str)
     divided = any(len(set(of.tolist())) > 1 for of in values)
     if divided and metric not in MEANS:
         raise UserError(
-            f"--per {per} divides a task's documents, and {metric} is no mean over documents; use "
-            f"--metric {' or '.join(MEANS)}, or --per setting"
+            f"--per {per} divides a task's documents, and {metric} is not a mean over documents; "
+            f"use --metric {' or '.join(MEANS)}, or --per setting"
         )
     return [
         Part(
@@ -141,7 +142,7 @@ def _all(scores: TaskScores) -> NDArray[np.bool_]:
 
 
 def measure(part: Part, metric: str) -> Measured:
-    """What both models scored in a part, each task counted by its documents."""
+    """Both models' scores in a part; each task is weighted by its number of documents."""
     names, member = np.unique(part.groups, return_inverse=True)
     sizes = np.bincount(member, minlength=len(names)).astype(np.float64)
     if not len(names):
@@ -174,7 +175,7 @@ def measure(part: Part, metric: str) -> Measured:
 
 
 def _values(part: Part, metric: str) -> Array:
-    """The documents' own values of a mean, ``[models, documents]``."""
+    """The documents' values of a metric that is a mean, ``[models, documents]``."""
     chosen = [one.values[metric][:, mask] for one, mask in part.tasks]
     return np.concatenate(chosen, axis=1).astype(np.float64)
 
@@ -182,7 +183,7 @@ def _values(part: Part, metric: str) -> Array:
 def _mean(
     part: Part, metric: str, names: NDArray[np.str_], member: NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """The means ``[models]`` and what each group adds to them ``[models, groups]``."""
+    """The means ``[models]`` and the groups' contributions to them ``[models, groups]``."""
     documents = _values(part, metric)
     means = documents.mean(axis=1)
     deviations = (documents - means[:, None]) / documents.shape[1]
@@ -192,7 +193,11 @@ def _mean(
 def _weighted_tasks(
     part: Part, metric: str, names: NDArray[np.str_], member: NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """The same of what is no mean, from the tasks' jackknives; all documents of each task."""
+    """A metric that is no mean, ``[models]``, with the groups' influence ``[models, groups]``.
+
+    The influence comes from the tasks' jackknives. The part must contain all documents of each
+    task.
+    """
     values, influence = np.zeros(2), np.zeros((2, len(names)))
     for one, _ in part.tasks:
         of_task, of_group = one.statistics[metric]
@@ -204,5 +209,5 @@ def _weighted_tasks(
 
 
 def turned(metric: str) -> int:
-    """-1 where lower is better, else 1."""
+    """The sign that makes higher better: -1 if lower is better, else 1."""
     return -1 if METRICS[metric].better == "lower" else 1

@@ -1,8 +1,8 @@
 """Label loss on train rows and on test rows: how far each arm overfits.
 
-Both are the metric ``nll`` of the same task with the same prompts, so an arm's gap, the loss on
-test rows minus the loss on train rows, comes from what the model has seen. Train and test rows are
-of different groups; each seed's model has scored both.
+Both losses are the metric ``nll`` of the same task with the same prompts. An arm's generalisation
+gap, the loss on test rows minus the loss on train rows, therefore comes from the training. Train
+and test rows belong to different groups; every seed's model is scored on both.
 """
 
 from __future__ import annotations
@@ -22,35 +22,38 @@ LOSS = "nll"
 
 @dataclass(frozen=True)
 class TrainScores:
-    """What models scored on train rows.
+    """The scores of models on train rows.
 
     Attributes:
-        tasks: Of each task.
-        places: By a model's number in the comparison, its place in ``tasks``.
+        tasks: The scores of each task.
+        places: Maps a model's number in the comparison to its index in ``tasks``.
     """
 
     tasks: list[TaskScores]
     places: dict[int, int]
 
     def of(self, models: Models) -> Models:
-        """The same models by their places here."""
+        """The same models, by their indices in ``tasks``."""
         return Models(*(tuple(self.places[number] for number in side) for side in models))
 
     def have(self, models: Models) -> bool:
-        """Whether all of some models were scored on train rows."""
+        """Whether all of these models were scored on train rows."""
         return all(number in self.places for side in models for number in side)
 
 
 def read_train_scores(arms: Arms, tasks: Sequence[str]) -> TrainScores | None:
-    """What the arms scored on train rows; None where no arm's models all did.
+    """Read the scores on train rows of the arms whose models all have them.
 
     Args:
         arms: The arms of the comparison.
-        tasks: Those compared, of which some were scored on train rows.
+        tasks: The tasks of the comparison; some of them may lack scores on train rows.
+
+    Returns:
+        The scores; None if there is no such arm, or no task of the comparison among its train rows.
 
     Raises:
-        UserError: Results on train rows do not stand beside each other, or beside those on test
-            rows, or are of rows that their model was not trained on.
+        UserError: Results on train rows are not comparable with each other or with those on test
+            rows, or a model was scored on rows that it was not trained on.
     """
     pairs = {
         number: (run, replace(run.train, name=f"{run.name} on train rows"))
@@ -72,12 +75,12 @@ def read_train_scores(arms: Arms, tasks: Sequence[str]) -> TrainScores | None:
 def generalisation_gaps(
     arms: Arms, scores: Sequence[TaskScores], train: TrainScores
 ) -> dict[str, GeneralisationGap]:
-    """Of each arm with scores on train rows, its losses and their gap.
+    """The losses and the generalisation gap of each arm that was scored on train rows.
 
     Args:
         arms: The arms of the comparison.
-        scores: What all models scored on test rows.
-        train: What some of them scored on train rows.
+        scores: The scores of all models on test rows.
+        train: The scores of some models on train rows.
     """
     both = {one.task for one in train.tasks}
     on_test = Estimates([one for one in scores if one.task in both])
@@ -106,7 +109,7 @@ def generalisation_gaps(
 def _gap(
     on_test: Estimates, on_train: Estimates, models: Models, train: TrainScores
 ) -> Estimate | None:
-    """The loss on test rows minus that on train rows, of an arm or of a difference of two."""
+    """The loss on test rows minus that on train rows, of an arm or of a difference of two arms."""
     estimates = (
         on_test.estimate(LOSS, models),
         on_train.estimate(LOSS, train.of(models)),

@@ -1,13 +1,13 @@
-"""How sure a mean is whose documents come in few groups, or in groups of unequal size.
+"""Standard errors of a mean when groups of documents are few or unequal in size.
 
-The mean is a sum of weighted documents, sum of w_i y_i with weights that sum to 1: one document
-each 1 / N, or 1 / (N_t T) in the mean over T tasks. Documents of a group may be alike, so what
-varies independently is a group's contribution, c_g = sum of w_i (y_i - mean). Two things go wrong
-where a few groups weigh much. A heavy group pulls the mean towards itself, so that its own
-contribution is too small: CR2 divides each square by 1 - share (Bell and McCaffrey, Survey
-Methodology 28, 2002). And few groups decide the variance, so that it has few degrees of freedom:
-Satterthwaite's under a working model, in which documents of a group are correlated by a number
-that is estimated (Imbens and Kolesar, Review of Economics and Statistics 98, 2016).
+The mean is a weighted sum of documents, sum of w_i y_i with weights that sum to 1: each document
+weighs 1 / N, or 1 / (N_t T) in the mean over T tasks. Documents of a group may be correlated, so
+the independent units are the groups' contributions, c_g = sum of w_i (y_i - mean). Two corrections
+are needed where a few groups carry much weight. First, a heavy group pulls the mean towards itself,
+which makes its own contribution too small: CR2 divides each squared contribution by 1 - share (Bell
+and McCaffrey, Survey Methodology 28, 2002). Second, few groups determine the variance, so it has
+few degrees of freedom: Satterthwaite's, under a working model in which documents of a group share
+an estimated correlation (Imbens and Kolesar, Review of Economics and Statistics 98, 2016).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from regreason_plugin.metrics.answers import Array
 
 @dataclass(frozen=True)
 class GroupWeights:
-    """What each of G groups weighs in a mean.
+    """The weights of G groups in a mean.
 
     Attributes:
-        shares: The sum of its documents' weights, ``[G]``; all sum to 1.
-        squares: The sum of their squares, ``[G]``.
+        shares: For each group, the sum of its documents' weights, ``[G]``; all shares sum to 1.
+        squares: For each group, the sum of its documents' squared weights, ``[G]``.
     """
 
     shares: Array
@@ -33,60 +33,61 @@ class GroupWeights:
 
     @classmethod
     def of_sizes(cls, sizes: Array) -> GroupWeights:
-        """Of a plain mean over documents, from the groups' sizes ``[G]``."""
+        """The weights in a plain mean over documents, from the groups' sizes ``[G]``."""
         documents = sizes.sum()
         return cls(sizes / documents, sizes / documents**2)
 
     @property
     def effective_groups(self) -> float:
-        """As many groups of one weight say as much (Kish, Survey Sampling, 1965)."""
+        """Equally weighted groups that give the same precision (Kish, Survey Sampling, 1965)."""
         return float(1 / (self.shares**2).sum())
 
     @property
     def effective_documents(self) -> float:
-        """As many documents of one weight say as much, if groups did not matter."""
+        """Equally weighted documents that give the same precision, ignoring groups."""
         return float(1 / self.squares.sum())
 
     @property
     def documents_a_group(self) -> float:
-        """The size of the group that a document is in on the average (Kish)."""
+        """The average size of a document's group (Kish), where every document counts once."""
         return float((self.shares**2).sum() / self.squares.sum())
 
     def variance(self, contributions: Array) -> Array:
-        """CR2 variance of the mean.
+        """The CR2 variance of the mean.
 
         Args:
-            contributions: Of the groups, ``[..., G]``.
+            contributions: The groups' contributions, ``[..., G]``.
 
         Returns:
-            ``[...]``
+            The variance, ``[...]``.
         """
         squares: Array = (contributions**2 / (1 - self.shares)).sum(axis=-1)
         return squares
 
     @property
     def sizes(self) -> Array:
-        """Documents of each group, ``[G]``; of unequal weights as many of one weight."""
+        """Documents of each group, ``[G]``; with unequal weights, the effective number."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(self.squares > 0, self.shares**2 / self.squares, 0.0)
 
     def alikeness(self, contributions: Array, squares: Array, unseen: float = 0.0) -> float:
-        """The correlation of two documents of a group, by moments.
+        """The correlation of two documents of a group, by the method of moments.
 
         Args:
-            contributions: Of the groups, ``[G]``.
-            squares: The sums of the squares of their documents' own contributions, ``[G]``.
-            unseen: The square of a document's contribution in an event, such as an answer that only
-                one of two models has right. Where the groups of several documents show none or few,
-                they are taken to go as one: the pairs of one document with its group are added, and
-                a tenth of those of a whole group as far as it is likely that none of these groups
-                has had its event yet. (How much is decided by simulations,
-                ``tests/bench/operating_characteristics.py``. The gate's promise is one-sided, and
-                needs that tenth whole: `gate_bounds.design_effect`. With what is added here, up to
-                11 % of candidates at the limit would pass.)
+            contributions: The groups' contributions, ``[G]``.
+            squares: For each group, the sum of the squared contributions of its documents, ``[G]``.
+            unseen: The squared contribution of a document in an event, such as an answer that only
+                one of two models has right; 0 adds nothing. If the groups with several documents
+                show few events or none, their documents are assumed to change together: the
+                estimate adds the pairs of one document with its group, and a tenth of the pairs of
+                a whole group times the probability that none of these groups has had its event yet.
+                (Simulations in ``tests/bench/operating_characteristics.py`` determined these
+                amounts. The gate's promise is one-sided and needs the full tenth: see
+                `gate_bounds.design_effect`. With the amount added here, up to 11 % of the
+                candidates at the limit would pass.)
 
         Returns:
-            From 0 to 1; 1 where nothing varies or all groups are of one document.
+            A correlation from 0 to 1; 1 if nothing varies or every group has one document.
         """
         others = np.maximum(self.sizes - 1, 0.0)
         several = others > 1e-9
@@ -103,16 +104,17 @@ class GroupWeights:
         return min(max(of_pairs / at_most, 0.0), 1.0) if at_most > 0 else 1.0
 
     def degrees_of_freedom(self, alike: float = 1.0) -> float:
-        """Of `variance`, if two documents of a group are correlated by ``alike``.
+        """Satterthwaite degrees of freedom of `variance`, for a within-group correlation.
 
         They are (trace B)^2 / trace B^2, where B is the covariance matrix of the scaled
-        contributions. Of groups of one size they are G - 1.
+        contributions if two documents of a group have the correlation ``alike``. For groups of
+        equal size they are G - 1.
         """
         h = self.shares
         v = self.squares + alike * (h**2 - self.squares)
         total = v.sum()
         scale = 1 / (1 - h)
-        # Contributions are (I - h 1') totals, so that their covariance is
+        # The contributions are (I - h 1') totals, so their covariance is
         # diag(v) - h v' - v h' + total h h'; B scales row g and column k by sqrt(scale).
         diagonal = scale * (v - 2 * h * v + total * h**2)
         hh, hv, vv = ((scale * x * y).sum() for x, y in ((h, h), (h, v), (v, v)))

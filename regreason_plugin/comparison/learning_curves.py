@@ -1,4 +1,4 @@
-"""How well each model knew the validation labels on the way, from its training's log."""
+"""Validation accuracy during training, read from each model's training log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from regreason_plugin.evaluate.results import Run
 
 
 def curves_of(arm: Sequence[Run]) -> list[Curve]:
-    """A curve for each model of an arm whose log is beside it; none of one evaluation only."""
+    """One curve for each model of an arm whose training log has two evaluations or more."""
     curves = []
     for run in arm:
         points = [
@@ -33,11 +33,11 @@ def curves_of(arm: Sequence[Run]) -> list[Curve]:
 
 
 def what_is_drawn(curves: Mapping[str, Sequence[Curve]]) -> str:
-    """What the curves of all arms show, for a reader."""
+    """The titles of the accuracies that the curves of all arms show."""
     metrics = {curve.metric for arm in curves.values() for curve in arm}
     return " / ".join(title for name, title in ACCURACIES.items() if name in metrics)
 
 
 def _log(run: Run) -> list[dict[str, Any]]:
-    there = run.trained_in is not None and (run.trained_in / LOG).is_file()
-    return read_log(run.trained_in) if run.trained_in and there else []
+    has_log = run.trained_in is not None and (run.trained_in / LOG).is_file()
+    return read_log(run.trained_in) if run.trained_in and has_log else []

@@ -1,4 +1,4 @@
-"""What has to be known to read the numbers of a comparison: its notes, a sentence each."""
+"""The notes of a comparison: what a reader must know about the figures, one sentence each."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from regreason_plugin.comparison.crossed_variance import ENOUGH_SEEDS
 from regreason_plugin.comparison.finding_words import listed
 from regreason_plugin.metrics.metric_names import FORCED, LAYER_CURVES, METRICS
 
-# Worth fewer groups of equal size than this, and an interval that rests on how they vary is rough.
+# With fewer effective groups than this, intervals over groups are only approximate.
 FEW_GROUPS = 20
-# As many settings that lack a label are named.
+# The number of settings with a missing label that a note names.
 MOST_NAMED = 3
 
 
 def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
-    """What a reader of the numbers has to know, a sentence each.
+    """Write the notes of a comparison, one sentence each.
 
     Args:
-        comparison: The numbers.
-        arms: The models that they are of.
+        comparison: The figures.
+        arms: The arms and their models.
     """
     pairs = arms.pairs
     count = len(comparison.settings)
@@ -34,12 +34,13 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
     few = [arm for arm in comparison.arms if len(pairs[arm].places) < ENOUGH_SEEDS]
     if few:
         notes.append(
-            f"Fewer than three seeds: what is said of {listed([f'`{arm}`' for arm in few])} holds "
-            "for these trained models only, not for what training again would give."
+            f"Fewer than three seeds: conclusions about {listed([f'`{arm}`' for arm in few])} hold "
+            "for these trained models only, not for models trained again."
         )
     if len(few) < len(comparison.arms):
         notes.append(
-            "Intervals from three seeds on are over training seeds and groups of documents alike."
+            "With three seeds or more, intervals account for both training seeds and groups of "
+            "documents."
         )
     for arm in comparison.arms:
         if not pairs[arm].same:
@@ -49,20 +50,20 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
             )
         if pairs[arm].repeated:
             notes.append(
-                f"Of `{arm}` and `{comparison.baseline}`, the one without a training seed stands "
-                "against every seed of the other."
+                f"Of `{arm}` and `{comparison.baseline}`, one is a single model without a training "
+                "seed; it is paired with every seed of the other."
             )
         if pairs[arm].left_out:
             notes.append(
-                f"Without a partner, and left out of the differences of `{arm}`: seed "
+                f"Seeds without a partner are left out of the differences of `{arm}`: seed "
                 f"{listed(pairs[arm].left_out)}."
             )
     compared = {setting.task for setting in comparison.settings}
     for arm, runs in arms.runs.items():
         if more := {task for run in runs for task in run.tasks} - compared:
             notes.append(
-                f"`{arm}` has {len(more)} more settings than `{comparison.baseline}`, which are "
-                "left out: the baseline's are compared."
+                f"`{arm}` has {len(more)} settings that `{comparison.baseline}` lacks; they are "
+                "left out."
             )
     notes += _about_train_rows(comparison)
     notes += _about_groups(comparison.settings)
@@ -71,39 +72,38 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
 
 
 def _about_train_rows(comparison: Comparison) -> list[str]:
-    """Of which arms and settings the gap to the train rows is not known, where some have one."""
+    """Name the arms without a generalisation gap, if some arms have one."""
     scored = comparison.generalisation
     without = [arm for arm in (comparison.baseline, *comparison.arms) if arm not in scored]
     if not scored or not without:
         return []
     named = listed([f"`{arm}`" for arm in without])
-    return [f"Not every model of {named} was scored on train rows: without a gap to test rows."]
+    return [f"No generalisation gap for {named}: not every model was scored on train rows."]
 
 
 def _about_groups(settings: Sequence[Setting]) -> list[str]:
-    """Of what their sizes leave of the groups, where that is few or much less than their number."""
+    """Name settings with few effective groups, or far fewer effective groups than groups."""
     unequal = [one for one in settings if one.effective_groups < one.groups / 2]
     small = [one for one in settings if one.effective_groups < FEW_GROUPS]
     notes = []
     if unequal:
         least = min(unequal, key=lambda one: one.effective_groups / one.groups)
-        where = f"in {len(unequal)} of {len(settings)} settings, as " if len(settings) > 1 else ""
+        where = f"{len(unequal)} of {len(settings)} settings, such as " if len(settings) > 1 else ""
         notes.append(
-            f"A few large groups of documents count for much: {where}in {least.title}, "
-            f"{worth(least)}."
+            f"A few large groups of documents dominate {where}{least.title}: {worth(least)}."
         )
     if small:
         fewest = min(small, key=lambda one: one.effective_groups)
         notes.append(
             f"{len(small)} of {len(settings)} settings have fewer than {FEW_GROUPS} groups of "
-            f"documents, counted as groups of equal size (the least: {worth(fewest)}): their own "
-            "intervals are rough."
+            f"documents, counted as groups of equal size (the fewest: {worth(fewest)}): the "
+            "intervals of these settings are only approximate."
         )
     return notes
 
 
 def _about_absent_labels(settings: Sequence[Setting]) -> list[str]:
-    """Labels that no document has count 0 in macro-F1, so that it cannot reach 1."""
+    """Name the labels that no document has: they count as 0 in the macro-F1."""
     absent = {
         one.task: [
             name for name, count in zip(one.label_names, one.labels, strict=True) if not count
@@ -120,13 +120,13 @@ def _about_absent_labels(settings: Sequence[Setting]) -> list[str]:
     if more := len(absent) - len(places):
         places.append(f"{more} more")
     return [
-        "A label that no document of a setting has counts 0 in the macro-F1, which therefore "
+        "A label that no document of a setting has counts as 0 in the macro-F1, which therefore "
         f"cannot reach 1: in {listed(places)}."
     ]
 
 
 def worth(setting: Setting) -> str:
-    """Such as ``105 groups, worth 9 of equal size``; the number alone where they are equal."""
+    """The groups of a setting, such as ``105 groups, worth 9 of equal size``."""
     count = f"{setting.groups:,} group{'s' * (setting.groups != 1)}"
     worth_of = f"{setting.effective_groups:.0f}"
     if worth_of == f"{setting.groups}":
@@ -138,11 +138,13 @@ def _about_left_out(left_out: Mapping[str, str]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for name, reason in left_out.items():
         by_reason.setdefault(reason, []).append(name)
-    return [f"Left out, {_titles(names)}: {reason}." for reason, names in by_reason.items()]
+    return [
+        f"Not compared: {_titles(names)}. Reason: {reason}." for reason, names in by_reason.items()
+    ]
 
 
 def _titles(names: list[str]) -> str:
-    """What metrics and entropies are called; all entropies together in a few words."""
+    """The titles of metrics and entropies; one short phrase for all entropies together."""
     plain = [name.removeprefix(FORCED) for name in names]
     if not {*ENTROPIES} <= {*plain}:
         return listed([_title(name) for name in names])
@@ -159,7 +161,7 @@ def _title(name: str) -> str:
 
 
 def _about_entropies(comparison: Comparison, arms: Arms) -> list[str]:
-    """How they were measured, as far as that is not always the same."""
+    """Documents without entropies, and a Renyi order other than 1."""
     first = arms.models[0]
     without = [
         first.tasks[setting.task].metrics.get("documents_without_probe") or 0
@@ -167,8 +169,10 @@ def _about_entropies(comparison: Comparison, arms: Arms) -> list[str]:
     ]
     notes = []
     if comparison.layers and sum(without):
-        notes.append(f"{sum(without):,.0f} documents have no entropies; the means leave them out.")
+        notes.append(
+            f"{sum(without):,.0f} documents have no entropies; means of entropies leave them out."
+        )
     alpha = renyi_alpha(first)
     if alpha != 1 and any("matrix_entropy" in name for name in comparison.layers):
-        notes.append(f"The matrix entropy is Renyi's of order {alpha:g}.")
+        notes.append(f"The matrix entropy is the Renyi entropy of order {alpha:g}.")
     return notes

@@ -1,15 +1,16 @@
-"""Alpha over several planned looks at data that grow: group-sequential boundaries.
+"""Alpha spending for several planned looks at growing data: group-sequential boundaries.
 
-Whoever tests again and again at alpha errs more often than alpha: four looks at 0.05 pass a model
-that is at the limit in 12 % of cases. With K looks planned beforehand, after equal shares of the
-effective groups each, little of alpha is spent early and most of it at the end. The spending
-function is that of Lan and DeMets (Biometrika 70, 1983, 659-663) which is like O'Brien's and
-Fleming's boundaries,
+Repeated tests at alpha have an error rate above alpha: four looks at 0.05 pass a model that is
+exactly at the limit in 12 % of cases. With K planned looks, after equal shares of the effective
+groups each, the early looks spend little of alpha and the last ones most of it. The spending
+function is the one of Lan and DeMets (Biometrika 70, 1983, 659-663) that resembles the boundaries
+of O'Brien and Fleming,
 
-    alpha(t) = 2 - 2 Phi(z / sqrt(t)),    z the upper alpha / 2 point, t = k / K
+    alpha(t) = 2 - 2 Phi(z / sqrt(t)),    z the upper alpha / 2 quantile, t = k / K
 
-and the boundary of look k is crossed there first with a probability of alpha(t_k) - alpha(t_k-1)
-(Armitage, McPherson and Rowe, Journal of the Royal Statistical Society A 132, 1969, 235-244).
+The boundary of look k is chosen so that the statistic crosses it at look k for the first time with
+probability alpha(t_k) - alpha(t_k-1) (Armitage, McPherson and Rowe, Journal of the Royal
+Statistical Society A 132, 1969, 235-244).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from regreason_plugin.metrics.answers import Array
 
 MOST_LOOKS = 20
 _NODES = 201
-# Standard deviations below zero beyond which the sum is not followed.
+# The density of the sum is ignored more than this many standard deviations below zero.
 _FAR = 9.0
 
 
@@ -31,10 +32,10 @@ class Look:
     """One of several planned looks.
 
     Attributes:
-        number: Which it is, from 1.
-        planned: How many there are.
-        alpha: Of a bound at this look alone.
-        spent: Of alpha, by this look and those before it.
+        number: Number of this look, from 1.
+        planned: Number of planned looks.
+        alpha: The alpha of a confidence bound at this look.
+        spent: The part of the total alpha that is spent by this look and all earlier ones.
     """
 
     number: int
@@ -44,12 +45,12 @@ class Look:
 
 
 def planned_look(number: int, planned: int, alpha: float) -> Look:
-    """What a look may spend.
+    """Compute the alpha of one look.
 
     Args:
-        number: Which look it is, from 1 to ``planned``.
-        planned: How many there are; with one, the whole of alpha is its own.
-        alpha: Of all looks together, one-sided.
+        number: Number of the look, from 1 to ``planned``.
+        planned: Number of planned looks; a single look gets the whole alpha.
+        alpha: One-sided error rate of all looks together.
     """
     from scipy.stats import norm
 
@@ -60,34 +61,34 @@ def planned_look(number: int, planned: int, alpha: float) -> Look:
 def boundaries(alpha: float, planned: int) -> Array:
     """The one-sided boundary of each look for a standard normal statistic, ``[planned]``.
 
-    The sum of the increments so far is followed by its density below the boundaries, on nodes of
-    Gauss and Legendre.
+    The computation follows the density of the cumulative sum below the boundaries, on
+    Gauss-Legendre nodes.
     """
     from scipy.optimize import brentq
     from scipy.stats import norm
 
     spends = np.diff(_spent(alpha, planned))
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    # Before the first look the sum is 0.
+    # Before the first look, the sum is 0.
     sums, density = np.zeros(1), np.ones(1)
-    found = np.empty(planned)
+    standardised = np.empty(planned)
     for look, spend in enumerate(spends, start=1):
 
         def excess(bound: float, sums: Array = sums, density: Array = density) -> float:
             return float(norm.sf(bound - sums) @ density - spend)  # noqa: B023
 
         bound = brentq(excess, 0.0, 40.0 * look**0.5, xtol=1e-10)
-        found[look - 1] = bound / look**0.5
+        standardised[look - 1] = bound / look**0.5
         least = -_FAR * look**0.5
         now = least + (nodes + 1) / 2 * (bound - least)
-        # What is carried on is density times weight.
+        # `density` holds the density times the quadrature weight.
         reached = norm.pdf(now[:, None] - sums) @ density
         sums, density = now, reached * weights * (bound - least) / 2
-    return found
+    return standardised
 
 
 def _spent(alpha: float, planned: int) -> Array:
-    """Of alpha after 0, 1, ... looks, ``[planned + 1]``."""
+    """The alpha that is spent after 0, 1, ... looks, ``[planned + 1]``."""
     from scipy.stats import norm
 
     shares = np.arange(1, planned + 1) / planned

@@ -1,20 +1,22 @@
-"""The difference of two shares of the same documents: Tango's score interval.
+"""Tango's score interval for the difference of two proportions of the same documents.
 
-Of n documents the baseline alone is right about b and the candidate alone about c. For the
-difference d = P(candidate alone) - P(baseline alone), the statistic
+Of n documents, only the baseline classifies b correctly, and only the candidate classifies c
+correctly. For the difference d = P(candidate alone) - P(baseline alone), the statistic is
 
     Z(d) = (c - b - n d) / sqrt(n (2 q + d - d^2))
 
-has q, the most likely P(baseline alone) given d, in its variance: the larger root of
+Its variance contains q, the maximum likelihood estimate of P(baseline alone) given d: the larger
+root of
 
     -2 n q^2 + [(b + c)(1 - d) - 2 b d - 2 (n - b - c) d] q + b d (1 - d) = 0
 
-The interval is all d with |Z(d)| at most the critical value (Tango, Statistics in Medicine 17,
-1998, 891-908). It has a width where the two never disagree: z^2 / (n + z^2) to either side, where
-a Wald interval has none.
+The interval is all d whose |Z(d)| is at most the critical value (Tango, Statistics in Medicine 17,
+1998, 891-908). If the two models never disagree, the interval still extends z^2 / (n + z^2) to
+either side, where a Wald interval has width zero.
 
-Z is a step function of counts, so that with few disagreements the score interval's own bound errs
-more often than it says (6 to 8 % for 5). Half a document taken off |c - b - n d| mends that.
+Z is a step function of counts. With few disagreements, a bound of the plain score interval
+therefore errs more often than its nominal rate (6 to 8 % at a nominal 5 %). A continuity correction
+of half a document, subtracted from |c - b - n d|, removes this excess.
 """
 
 from __future__ import annotations
@@ -23,29 +25,33 @@ import numpy as np
 
 from regreason_plugin.metrics.answers import Array
 
-# Halvings of an interval no longer than 2: to about 1e-12.
+# The number of times an interval of length 2 or less is halved: to a width of about 1e-12.
 _HALVINGS = 41
 
 
 def score_statistic(
     losses: Array, wins: Array, documents: Array, difference: Array, correction: float = 0.0
 ) -> Array:
-    """Z(d), elementwise.
+    """The score statistic Z(d), elementwise.
 
     Args:
-        losses: b, documents that the baseline alone is right about; need not be whole.
-        wins: c, documents that the candidate alone is right about.
-        documents: n.
+        losses: b, the number of documents that only the baseline classifies correctly; need not be
+            an integer.
+        wins: c, the number of documents that only the candidate classifies correctly; need not be
+            an integer.
+        documents: n, the number of documents.
         difference: d, from -1 to 1.
-        correction: Documents taken off the distance of the counts from what d expects.
+        correction: The continuity correction in documents, subtracted from the distance between the
+            counts and their expectation under d.
 
     Returns:
-        0 where the counts are what d expects, also without any variance.
+        The statistic; 0 where the counts equal their expectation under d, even if the variance is
+        0.
     """
     b, c, n, d = losses, wins, documents, difference
     linear = (b + c) * (1 - d) - 2 * b * d - 2 * (n - b - c) * d
     root = np.sqrt(np.maximum(linear**2 + 8 * n * b * d * (1 - d), 0))
-    # Rounding may put it outside of what leaves both probabilities at 0 or above.
+    # Rounding errors must not make one of the two probabilities negative.
     q = np.maximum((linear + root) / (4 * n), np.maximum(0, -d))
     away = c - b - n * d
     away = np.sign(away) * np.maximum(np.abs(away) - correction, 0)
@@ -58,14 +64,15 @@ def score_statistic(
 def score_bounds(
     losses: Array, wins: Array, documents: Array, critical: Array, correction: float = 0.0
 ) -> tuple[Array, Array]:
-    """The least and the greatest d with |Z(d)| at most ``critical``, elementwise.
+    """The smallest and the largest d with |Z(d)| at most ``critical``, elementwise.
 
     Args:
-        losses: As `score_statistic`.
-        wins: Likewise.
-        documents: Likewise.
-        critical: Of the normal or the t distribution; for one-sided bounds its 1 - alpha point.
-        correction: As `score_statistic`.
+        losses: As in `score_statistic`.
+        wins: As in `score_statistic`.
+        documents: As in `score_statistic`.
+        critical: Critical value of the normal or the t distribution; for one-sided bounds its 1 -
+            alpha quantile.
+        correction: As in `score_statistic`.
     """
     b, c, n, z = np.broadcast_arrays(
         *(np.asarray(x, float) for x in (losses, wins, documents, critical))
@@ -86,14 +93,14 @@ def score_bounds(
 
 
 def wilson_bounds(share: float, documents: float, critical: float) -> tuple[float, float]:
-    """Wilson's score interval of one share, half a document taken off for whole counts.
+    """Wilson's score interval of one proportion, with a continuity correction of half a document.
 
     Newcombe, Statistics in Medicine 17, 1998, 857-872, method 4.
 
     Args:
-        share: Of the documents, 0 to 1.
-        documents: How many; need not be whole.
-        critical: Of the normal or another distribution, two-sided.
+        share: The proportion of the documents, 0 to 1.
+        documents: The number of documents; need not be an integer.
+        critical: Two-sided critical value of the normal or another distribution.
     """
     n, z, p = documents, critical, share
 

@@ -1,4 +1,4 @@
-"""What all models scored in one task: its documents read and paired, summed and counted."""
+"""The scores of all models in one task: documents are read, paired, summed by group and counted."""
 
 from __future__ import annotations
 
@@ -30,34 +30,35 @@ from regreason_plugin.metrics.calibration import (
 from regreason_plugin.metrics.group_sums import Sums, document_values, statistics_of, sums_of
 from regreason_plugin.metrics.influence import Statistic
 
-# Below this, starting processes takes longer than reading.
+# Below this size in bytes, starting processes takes longer than reading the files.
 _MUCH = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class TaskScores:
-    """All models in one task of N documents; models in the order of the runs.
+    """The scores of all models in one task of N documents; models are in the order of the runs.
 
     Attributes:
-        task: Its name.
-        setting: What it asks.
-        folder: The sha256 of its data folder, within which a group's name means one thing.
-        ids: The documents, ``[N]``.
-        groups: The group of each, likewise.
-        labels: The right ones, ``[N]``.
-        sums: By group.
-        statistics: By metric.
-        entropies: Of `ENTROPIES`, those that each model has, compared or not.
-        values: By metric that is a mean, the documents' own values, ``[models, N]``.
-        probabilities: Of the labels, ``[models, N, labels]``.
-        predictions: ``[models, N]``.
-        bins: ``[models, bins, (count, confidence, correct)]``, summed.
-        ece: The plain calibration error, ``[models]``.
-        ece_if_calibrated: What it would be on average if a model of the same confidences were
-            calibrated, ``[models]``.
-        chance_variance: The variance of miscalibration if a model of the same confidences were
-            calibrated, ``[models]``.
-        confusion: ``[models, label, prediction]``, counts.
+        task: The name of the task.
+        setting: The declaration of the task: labels, dataset, axis.
+        folder: The sha256 of the data folder. Group names are unique within one folder only.
+        ids: The ids of the documents, ``[N]``.
+        groups: The name of each document's group, ``[N]``.
+        labels: The right labels, ``[N]``.
+        sums: Sums by group.
+        statistics: The values of each metric, with the influence of each group.
+        entropies: For each model, the members of `ENTROPIES` that its results have, compared or
+            not.
+        values: For each metric that is a mean, the documents' values, ``[models, N]``.
+        probabilities: The probabilities of the labels, ``[models, N, labels]``.
+        predictions: The predicted labels, ``[models, N]``.
+        bins: Sums by bin of confidence, ``[models, bins, (count, confidence, correct)]``.
+        ece: The plain expected calibration error, ``[models]``.
+        ece_if_calibrated: The expected ECE of a calibrated model with the same confidences,
+            ``[models]``.
+        chance_variance: The variance of the miscalibration of a calibrated model with the same
+            confidences, ``[models]``.
+        confusion: Confusion matrices, ``[models, label, prediction]``, counts.
     """
 
     task: str
@@ -85,13 +86,13 @@ def read_tasks(
     left_out: frozenset[str] = frozenset(),
     advance: Callable[[int], object] = lambda _: None,
 ) -> list[TaskScores]:
-    """Read and score tasks, in several processes where there is much to read.
+    """Read and score tasks, in several processes if the files are large.
 
     Args:
         runs: The models.
-        tasks: Names of tasks that all of them have.
-        left_out: Of `ENTROPIES`, those that are not compared.
-        advance: Told how many are done.
+        tasks: Names of tasks that all models have.
+        left_out: The members of `ENTROPIES` that are not compared.
+        advance: Called with 1 after each task.
 
     Raises:
         UserError: Samples are missing or broken, or are not of the same documents.
@@ -102,7 +103,7 @@ def read_tasks(
     processes = min(os.cpu_count() or 1, len(tasks)) if size > _MUCH else 1
     if processes == 1:
         return _advancing(map(read, tasks), advance)
-    # (A fork would copy whatever threads the libraries have started.)
+    # Not "fork": forking a process whose libraries have started threads is unsafe.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         return _advancing(pool.map(read, tasks), advance)
 
@@ -162,14 +163,14 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
 
 
 def _names(base: Run, other: Run) -> tuple[str, str]:
-    """What two models are called in a message; seeds of one arm share its name."""
+    """The names of two models in a message; models of one arm also need the model's own name."""
     if base.name != other.name:
         return base.name, other.name
     return f"{base.name}, {base.model}", f"{other.name}, {other.model}"
 
 
 def _entropy(name: str) -> str:
-    """Which of `ENTROPIES` a probe is of."""
+    """The member of `ENTROPIES` to which a probe belongs."""
     return name.removesuffix("_mid").removesuffix("_by_layer")
 
 
@@ -187,11 +188,11 @@ def _confusion(answers: Answers) -> Integers:
     return counts
 
 
-# --- what is counted, not estimated ---------------------------------------------------------
+# --- counts ---------------------------------------------------------------------------------
 
 
 def setting_of(scores: TaskScores, effective_groups: float) -> Setting:
-    """What the task is."""
+    """The description of a task's setting, with its counts."""
     setting = scores.setting
     labels = scores.confusion[0].sum(axis=1)
     return Setting(
@@ -211,7 +212,7 @@ def setting_of(scores: TaskScores, effective_groups: float) -> Setting:
 
 
 def reliability_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> list[Bin]:
-    """How right some models are by how confident they are, over all tasks."""
+    """The reliability diagram of some models, over all tasks."""
     sums = np.sum([scores.bins[list(models)].sum(axis=0) for scores in tasks], axis=0)
     low, high = calibrated_band(sums, _design_effect_of(tasks, models))
     return [
@@ -229,7 +230,7 @@ def reliability_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> list[B
 
 
 def _design_effect_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> float:
-    """Of all answers of some models: by several seeds, in tasks that can share groups."""
+    """The design effect of all answers: several seeds, and tasks that can share groups."""
     of = list(models)
     names = [f"{scores.folder} {name}" for scores in tasks for name in scores.groups]
     member = np.unique(names, return_inverse=True)[1].astype(np.int64)
@@ -241,7 +242,7 @@ def _design_effect_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> flo
 
 
 def confusion_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> dict[str, list[list[int]]]:
-    """What some models predict for each right label; over tasks where all have the same labels."""
+    """Confusion matrices of some models, summed over tasks if all have the same labels."""
     by_task = {scores.task: scores.confusion[list(models)].sum(axis=0) for scores in tasks}
     if len({scores.setting.labels for scores in tasks}) == 1:
         return {ALL: np.sum(list(by_task.values()), axis=0).tolist()}
@@ -249,7 +250,7 @@ def confusion_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> dict[str
 
 
 def labels_of(scores: TaskScores, models: Sequence[int]) -> list[Label]:
-    """How each label fares with some models together."""
+    """Precision, recall and F1 of each label, counted over some models together."""
     counts = scores.confusion[list(models)].sum(axis=0)
     right, predicted = counts.sum(axis=1), counts.sum(axis=0)
     return [

@@ -1,4 +1,4 @@
-"""The questions, answered in words that are made from the findings and no stronger."""
+"""Answers to the questions of a comparison, worded from the findings and never stronger."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import get_args
 from regreason_plugin.comparison.comparison import Answer, Comparison, Difference, Finding, Gap
 from regreason_plugin.comparison.finding_words import (
     about_family,
-    capital,
     claim,
     listed,
     margin_text,
@@ -26,20 +25,20 @@ from regreason_plugin.metrics.metric_names import (
     PRIMARY_ACTIVATION,
 )
 
-# Metrics that are spoken of beside the accuracy.
+# The metrics other than accuracy that the answers mention.
 _OTHERS = ("macro_f1", "qwk", "mae", "auroc", "miscalibration", "nll")
 _OUTPUT = {
     "output_entropy": "over the vocabulary",
     "label_entropy": "over the labels",
     FORCED + "output_entropy": "over the vocabulary",
 }
-# In which findings are told.
+# The order in which findings are listed.
 _ORDER: tuple[Finding | None, ...] = (*get_args(Finding), None)
 _ENTROPIES_ASKED = "Is the entropy of the middle layers higher, and the output sharper?"
 
 
 def answers(comparison: Comparison) -> list[Answer]:
-    """The answers to what the numbers can answer: the primary question, then the paper's."""
+    """Answer the questions that the figures can answer: the primary one, then the paper's."""
     answered = [_primary(comparison), _helps(comparison)]
     if comparison.gap:
         answered.append(_keeps(comparison))
@@ -60,28 +59,28 @@ def answers(comparison: Comparison) -> list[Answer]:
 
 
 def _primary(comparison: Comparison) -> Answer:
-    """The one question that is tested by itself, and what stands behind the others."""
+    """Answer the primary question, and state the number of other tests."""
     primary = comparison.primary
     if primary is None:
         arm = comparison.arms[0]
-        sentences = [f"Name one with `--primary ARM[:METRIC]`, such as `--primary {arm}:acc`."]
+        sentences = [
+            f"Name a primary question with `--primary ARM[:METRIC]`, such as `--primary {arm}:acc`."
+        ]
     else:
         difference = comparison.pooled[primary.arm][primary.metric]
         interval = ends(difference.low, difference.high, sign=True)
-        said = [
+        figures = [
             f"{100 * comparison.level:g} % interval {interval}" if interval else "",
             p_text(difference.p),
         ]
-        where = len(comparison.settings)
-        over = f"the mean over {where} settings" if where > 1 else "the one setting"
-        sentences = [
-            f"{', '.join(filter(None, said)) or 'No interval: a single group of documents'}; "
-            f"of {over}."
-        ]
+        count = len(comparison.settings)
+        over = f"Mean over {count} settings" if count > 1 else "One setting"
+        shown = ", ".join(filter(None, figures))
+        sentences = [f"{over}: {shown or 'no interval, because all documents are one group'}."]
         if difference.p_same is not None:
             sentences.append(
-                f"Two one-sided tests ask whether it is within ±{margin_text(comparison)} "
-                f"(`--margin`, by default 0.01): {p_text(difference.p_same)}."
+                f"Equivalence within ±{margin_text(comparison)} (`--margin`, default 0.01), by two "
+                f"one-sided tests: {p_text(difference.p_same)}."
             )
         sentences += _detectable(comparison, primary.arm)
     return Answer(
@@ -92,20 +91,21 @@ def _primary(comparison: Comparison) -> Answer:
 
 
 def _detectable(comparison: Comparison, arm: str) -> list[str]:
-    """What so many documents and seeds can find, whatever they found here."""
+    """The difference that this many documents and seeds can detect, whatever they found."""
     known = comparison.detectable.get(arm)
     if known is None or known.value is None:
         return []
-    between = ends(known.low, known.high)
+    between, interval = ends(known.low, known.high), ""
+    if between:
+        interval = f" ({100 * comparison.level:g} % interval of that difference: {between})"
     return [
-        f"This many documents and seeds find a true difference of {known.value:.3f} with a "
-        f"probability of {100 * comparison.power:g} %"
-        + (f"; this sample leaves open {between} for that difference." if between else ".")
+        f"With this many documents and seeds, the test finds a true difference of "
+        f"{known.value:.3f} with a probability of {100 * comparison.power:g} %{interval}."
     ]
 
 
 def _asked(comparison: Comparison) -> list[str]:
-    """The arms that the paper's questions are about: `explanation`, or all of them."""
+    """The arms that the paper's questions are about: `explanation` if present, else all arms."""
     return [comparison.gap_of] if comparison.gap_of else comparison.arms
 
 
@@ -114,7 +114,7 @@ def _of_arm(arm: str, arms: list[str], text: str) -> str:
 
 
 def _helps(comparison: Comparison) -> Answer:
-    """Whether the explanation helps; of other arms, whether each does."""
+    """Whether `explanation` improves the accuracy; without it, whether each arm does."""
     arms = _asked(comparison)
     question = f"Does `{arms[0]}` help?" if len(arms) == 1 else "Which arm helps?"
     claims = {arm: claim(comparison, comparison.pooled[arm]["acc"], "acc") for arm in arms}
@@ -134,21 +134,21 @@ def _accuracy(comparison: Comparison, arm: str) -> list[str]:
         task: of["acc"] for task, of in comparison.differences[arm].items() if "acc" in of
     }
     several = len(by_setting) > 1
-    where = f"the mean over {len(by_setting)} settings" if several else "the one setting"
+    where = f"On average over {len(by_setting)} settings" if several else "In the one setting"
     sentences = [
-        f"In {where}, the accuracy of `{arm}` minus that of `{comparison.baseline}` is "
+        f"{where}, the accuracy of `{arm}` minus that of `{comparison.baseline}` is "
         f"{with_interval(comparison, difference)}: {claim(comparison, difference, 'acc')}."
     ]
     if several:
         in_order = sorted(by_setting.values(), key=lambda one: _ORDER.index(one.finding))
         counts = Counter(claim(comparison, one, "acc") for one in in_order)
         told = "; ".join(f"{said} in {count}" for said, count in counts.items())
-        sentences.append(f"By setting, its accuracy is: {told}.")
+        sentences.append(f"By setting, the accuracy of `{arm}` is: {told}.")
     return sentences
 
 
 def _others(comparison: Comparison, arm: str) -> list[str]:
-    """What is found of other metrics: a sentence a finding."""
+    """The findings for other metrics than accuracy: one sentence per kind of finding."""
     by_claim: dict[str, list[str]] = {}
     for name in _OTHERS:
         difference = comparison.pooled[arm].get(name)
@@ -156,7 +156,7 @@ def _others(comparison: Comparison, arm: str) -> list[str]:
             continue
         shown = f"{METRICS[name].title} {with_interval(comparison, difference)}"
         by_claim.setdefault(claim(comparison, difference, name), []).append(shown)
-    return [f"{capital(said)}: {listed(shown)} of `{arm}`." for said, shown in by_claim.items()]
+    return [f"For `{arm}`, {said}: {listed(shown)}." for said, shown in by_claim.items()]
 
 
 def _keeps(comparison: Comparison) -> Answer:
@@ -172,7 +172,8 @@ def _keeps(comparison: Comparison) -> Answer:
         said = claim(comparison, gain, "acc")
         short = "cannot be said"
         sentences = [
-            f"No gain of `{whole}` is found (its accuracy: {said}), so a share of it means little.",
+            f"No gain of `{whole}` is found (its accuracy: {said}), so a fraction of that gain "
+            "means little.",
             *shares,
         ]
     for one in comparison.contrasts:
@@ -190,21 +191,21 @@ def _keeps(comparison: Comparison) -> Answer:
 
 
 def _share(arm: str, gap: Gap) -> str:
-    """The share with Fieller's set: a figure, since no test of the family is about it."""
+    """An arm's fraction of the gain with its Fieller set; exploratory, as no test is about it."""
     if gap.value is None:
-        return f"`{arm}`: no share, as nothing differs."
+        return f"`{arm}`: the fraction is undefined, because the gain is exactly 0."
     if gap.kind == "everything" or gap.low is None or gap.high is None:
-        interval = "unbounded: no share can be excluded"
+        interval = "unbounded: no value can be excluded"
     elif gap.kind == "outside":
-        interval = f"unbounded: all but {gap.low:.2f} to {gap.high:.2f}"
+        interval = f"unbounded: everything except {gap.low:.2f} to {gap.high:.2f}"
     else:
         interval = f"{gap.low:.2f} to {gap.high:.2f}"
-    return f"`{arm}`: {gap.value:.2f} of it, exploratory, 95 % interval {interval}."
+    return f"`{arm}`: {gap.value:.2f} of the gain, exploratory, 95 % interval {interval}."
 
 
 def _entropies(comparison: Comparison, prefix: str) -> Answer:
     arms = _asked(comparison)
-    at_once = ", its label forced at once" if prefix else ""
+    at_once = ", with the label forced at once" if prefix else ""
     primary = f"{prefix}{PRIMARY_ACTIVATION}_mid"
     sentences, shorts = [], []
     if reason := comparison.left_out.get(prefix + PRIMARY_ACTIVATION):
@@ -221,23 +222,25 @@ def _entropies(comparison: Comparison, prefix: str) -> Answer:
                 f"{with_interval(comparison, inner)}: {middle}."
             )
         others = [f"{prefix}{name}_mid" for name in OTHER_ACTIVATIONS]
-        if beside := {name: pooled[name] for name in others if name in pooled}:
-            sentences.append(f"By the other definition: {_figures(comparison, beside)}.")
+        if explored := {name: pooled[name] for name in others if name in pooled}:
+            sentences.append(f"With the other definition: {_figures(comparison, explored)}.")
         for name, one in outer.items():
             sentences.append(
-                f"Entropy of its output {_OUTPUT[name]}: {with_interval(comparison, one)}: "
+                f"Entropy of the output {_OUTPUT[name]}: {with_interval(comparison, one)}: "
                 f"{claim(comparison, one, name)}."
             )
         if outer:
             name = next(iter(outer))
             said.append(f"output {_OUTPUT[name]} {claim(comparison, outer[name], name)}")
         shorts.append(_of_arm(arm, arms, "; ".join(said)))
-    sentences.append("An output of less entropy is sharper, which says nothing of its calibration.")
+    sentences.append(
+        "An output with less entropy is sharper, which says nothing about its calibration."
+    )
     return Answer(question=_ENTROPIES_ASKED, short="; ".join(shorts), sentences=sentences)
 
 
 def _figures(comparison: Comparison, differences: Mapping[str, Difference]) -> str:
-    """Each with its interval and finding."""
+    """Differences with their intervals and findings, in one phrase."""
     return "; ".join(
         [
             f"{_short_name(name)} {with_interval(comparison, one)}, {claim(comparison, one, name)}"

@@ -1,4 +1,4 @@
-"""Labelled tables of one's own, through data, training tokens and scores."""
+"""Labelled tables of a user's own: from the data to training tokens and scores."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ORDINAL = {"qwk", "mae", "spearman", "within_1", "undefined"}
 
 @dataclass(frozen=True)
 class Made:
-    """A task's folder and its data."""
+    """A task folder and its data folder."""
 
     name: str
     folder: Path
@@ -64,14 +64,14 @@ class Made:
 
 @pytest.fixture(scope="module", params=TASKS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """By the commands that `task new` tells one to type."""
+    """A task and its data, made with the commands that `task new` prints."""
     name = request.param
     place = tmp_path_factory.mktemp(name)
     write, arguments = TASKS[name]
     write(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        # (Listing lm-eval's own tasks takes seconds; that names are free is another test's.)
+        # Listing lm-eval's own tasks takes seconds, and another test checks that names are free.
         patch.setattr(new_task, "check_is_free", lambda name: None)
         assert main(["task", "new", name, "--data", *arguments.split()]) == 0
         assert main(["build", f"{name}/task.yml", "--out", "data"]) == 0
@@ -132,7 +132,7 @@ def test_a_config_has_its_task_scored_after_the_training(made: Made) -> None:
 
 
 class Values(dict[str, Any]):
-    """A config as Axolotl completes it: a key that it lacks is None."""
+    """A config as Axolotl completes it: a missing key is None."""
 
     __getattr__ = dict.get
 
@@ -158,7 +158,7 @@ def test_the_order_of_the_rows_changes_nothing(made: Made, tmp_path: Path) -> No
 def test_the_label_is_found_among_the_trained_tokens(
     made: Made, tiny_model: Path, tmp_path: Path, order: str
 ) -> None:
-    """Multi-token labels, one the beginning of another, in both orders; by lm-eval's own ids."""
+    """Multi-token labels, one a prefix of another, in both orders, by lm-eval's own ids."""
     task = str(made.folder / "task.yml")
     assert main(["build", task, "--out", str(tmp_path / "data"), "--order", order]) == 0
     data = open_data_folder(tmp_path / "data")
@@ -178,7 +178,7 @@ def test_the_label_is_found_among_the_trained_tokens(
             assert found is not None
             assert tokenizer.decode(list(found)).strip() == label
             before = target[: target.rindex(label)] if order == "explanation_first" else ""
-            # What lm-eval feeds for this choice, after the same text.
+            # The tokens that lm-eval feeds for this choice after the same text.
             context = (prompt + TARGET_DELIMITER + before).rstrip()
             whole = tokenizer(prompt + TARGET_DELIMITER + before + label).input_ids
             assert ids.input_ids[: len(whole)] == whole
@@ -288,7 +288,7 @@ def test_length_normalisation_is_a_choice(made: Made, tiny_model: Path, tmp_path
             assert sample["macro_f1"][1] == int(np.argmax(scores)) + 1
             log_probability = scores - np.logaddexp.reduce(scores)
             assert sample["nll"] == pytest.approx(-log_probability[sample["doc"]["label"] - 1])
-        # A report divides by the same lengths, the mark at a label's end included.
+        # A report divides by the same lengths, which include the end marker of a label.
         read = read_answers(read_run(name, tmp_path / name).tasks[made.name])
         logs = read.log_probabilities[np.arange(20), read.labels - 1]
         assert -logs.mean() == pytest.approx(results["results"][made.name]["nll,none"])

@@ -1,4 +1,4 @@
-"""Behrens's and Fisher's distribution: against convolution, published points and simulation."""
+"""The Behrens-Fisher distribution against convolution, published quantiles and simulation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regreason_plugin.comparison.behrens_fisher import critical, tail
 def convolved(x: float, share: float, df_seeds: float, df_groups: float) -> float:
     """P(sqrt(share) t_seeds + sqrt(1 - share) t_groups > x), by the integral over t_seeds."""
     a, b = share**0.5, (1 - share) ** 0.5
-    # Where the integrand bends: at 0, and where the other is 0.
+    # The integrand bends at 0, and where the other term is 0.
     value, _ = integrate.quad(
         lambda u: stats.t.pdf(u, df_seeds) * stats.t.sf((x - a * u) / b, df_groups),
         -np.inf,
@@ -45,18 +45,19 @@ def test_where_only_one_varies_it_is_students() -> None:
     x = np.array([-3.0, 0.0, 0.7, 4.3, 12.0])
     np.testing.assert_allclose(tail(x, 0.0, 2, 17.5), stats.t.sf(x, 17.5))
     np.testing.assert_allclose(tail(x, 1.0, 3, 17.5), stats.t.sf(x, 3), rtol=3e-6)
-    # Without seeds their degrees of freedom are 0 and not looked at.
+    # Without a seed variance, its degrees of freedom are 0 and unused.
     assert critical(0.95, 0.0, 0, 17.5) == pytest.approx(stats.t.isf(0.025, 17.5))
     for level in (0.9, 0.95, 0.9995):
         expected = stats.t.isf((1 - level) / 2, 2)
         assert critical(level, 1.0, 2, 17.5) == pytest.approx(expected, rel=3e-6)
-    # Some with seeds that vary and some without, at once.
+    # One call with fractions above 0 and fractions of 0.
     both = tail(np.array([1.5, 1.5]), np.array([0.0, 1.0]), 3, 17.5)
     np.testing.assert_allclose(both, [stats.t.sf(1.5, 17.5), stats.t.sf(1.5, 3)], rtol=3e-6)
 
 
 # Sukhatme's table (Sankhya 4, 1938; also Fisher and Yates, Statistical Tables, VI): two-sided 5 %
-# points by both degrees of freedom and the angle whose squared sine is the first one's share.
+# critical values by both degrees of freedom, and by the angle whose squared sine is the first
+# variance's fraction.
 @pytest.mark.parametrize(
     ("first", "second", "points"),
     [
@@ -82,7 +83,7 @@ def test_the_critical_value_is_where_the_tail_is_half_of_the_rest(
 
 @pytest.mark.parametrize("level", [0.95, 0.999])
 def test_it_never_errs_more_often_than_it_says(level: float) -> None:
-    """Robinson 1976: whatever the true ratio of the variances. Satterthwaite's t does."""
+    """Conservative for any ratio of the variances (Robinson 1976), unlike Satterthwaite's t."""
     random, draws = np.random.default_rng(7), 400_000
     shares = np.linspace(0, 1, 201)
     points = [critical(level, float(share), 2, 4) for share in shares]
@@ -91,7 +92,7 @@ def test_it_never_errs_more_often_than_it_says(level: float) -> None:
         a = true_share * random.chisquare(2, draws) / 2
         b = (1 - true_share) * random.chisquare(4, draws) / 4
         se, df = np.sqrt(a + b), (a + b) ** 2 / (a**2 / 2 + b**2 / 4)
-        # Given both variances the mean is normal with the true one, which is 1.
+        # Given both variance estimates, the mean is normal with the true variance, which is 1.
         error = 2 * stats.norm.sf(np.interp(a / (a + b), shares, points) * se)
         assert error.mean() <= (1 - level) + 3.3 * error.std() / draws**0.5 + 1e-6, true_share
         by_satterthwaite.append(2 * stats.norm.sf(stats.t.isf((1 - level) / 2, df) * se).mean())

@@ -1,4 +1,4 @@
-"""Pairing of answers, document by document."""
+"""Pairing of predictions, document by document."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_the_same_documents_pair_whatever_was_answered() -> None:
         ({"hashes": ["1", "x", "y"]}, "content or the prompt of 2 of 3 documents, the first 'b'"),
         ({"groups": ["g", "g", "g"]}, "the group of 1 of 3 documents, the first 'c'"),
         ({"labels": np.array([1, 2, 4]), "hashes": ["1", "2", "x"]}, "the label of 1 of 3"),
-        ({"ids": ["a", "b", "d"]}, "'c' is in 'old' alone"),
-        ({"ids": ["a", "aa", "b", "c"]}, "'aa' is in 'new' alone"),
+        ({"ids": ["a", "b", "d"]}, "'c' is in 'old' only"),
+        ({"ids": ["a", "aa", "b", "c"]}, "'aa' is in 'new' only"),
     ],
 )
 def test_what_differs_is_named(change: dict, says: str) -> None:  # type: ignore[type-arg]

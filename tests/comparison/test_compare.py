@@ -1,4 +1,4 @@
-"""Reading lm_eval's results, and holding arms against one."""
+"""Reading lm_eval's results, and comparing arms with a baseline."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_who_rated_the_data_is_said(tmp_path: Path) -> None:
     ("changes", "expected"),
     [
         ({"configs__" + FIRST: {"metadata": {"data": {"sha256": "cd" * 32}}}}, "differ in data"),
-        ({"n-samples__" + FIRST: {"effective": 100}}, "have other documents: "),
+        ({"n-samples__" + FIRST: {"effective": 100}}, "have different documents: "),
         ({"n-shot__" + FIRST: 3}, "differ in few-shot"),
         ({"versions__" + FIRST: 2.0}, "differ in task version"),
         ({"config__limit": 10.0}, "differ in --limit"),
@@ -93,17 +93,19 @@ def test_runs_that_differ_are_not_compared(
 def test_bad_names_and_missing_settings(tmp_path: Path) -> None:
     base = run_of(tmp_path / "label_only", results(ALL))
     fewer = run_of(tmp_path / "explanation", results({FIRST: 0.3}))
-    with pytest.raises(UserError, match=f"has no {SECOND}"):
+    with pytest.raises(UserError, match=f"has no results of {SECOND}"):
         compare([base, fewer], "label_only")
-    # The other way round the baseline's settings are compared, and that is said.
+    # With the smaller arm as baseline, only its settings are compared, and a note says so.
     led = comparison_of([base, fewer], "explanation")
     assert len(led.settings) == 1
-    assert any("`label_only` has 17 more settings" in note for note in led.notes)
-    with pytest.raises(UserError, match="is none of"):
+    assert any(
+        "`label_only` has 17 settings that `explanation` lacks" in note for note in led.notes
+    )
+    with pytest.raises(UserError, match="is not an arm; name one of"):
         compare([base, fewer], "lable_only")
-    with pytest.raises(UserError, match="twice"):
+    with pytest.raises(UserError, match="is the name of several models"):
         compare([base, base], "label_only")
-    with pytest.raises(UserError, match="nothing to compare"):
+    with pytest.raises(UserError, match="is the only arm; give a second NAME=RESULTS"):
         compare([base], "label_only")
 
 
@@ -111,7 +113,7 @@ def test_both_protocols_are_never_mixed(tmp_path: Path) -> None:
     mixed = {FIRST: 0.4, FIRST.replace("regreason_", "regreason-gen_"): 0.4}
     base = run_of(tmp_path / "label_only", results(mixed))
     other = run_of(tmp_path / "explanation", results(mixed))
-    with pytest.raises(UserError, match="never mixed"):
+    with pytest.raises(UserError, match="which cannot be compared"):
         compare([base, other], "label_only")
 
 
@@ -123,7 +125,7 @@ def test_arms_trained_on_different_data_are_not_compared(tmp_path: Path) -> None
         record = {"arm": name, "seed": 7, "data": {"sha256": sha, "path": f"data-{sha}"}}
         (model / "regreason.json").write_text(json.dumps(record))
         arguments: Any = f"pretrained=base,peft={model}"
-        if name == "explanation":  # as 0.4.13 writes them
+        if name == "explanation":  # the format of lm_eval 0.4.13
             arguments = {"pretrained": "base", "peft": str(model)}
         runs.append(run_of(tmp_path / name, results({FIRST: 0.4}, config__model_args=arguments)))
     same, other = comparison_of(runs[:2], "label_only"), runs[2]
@@ -172,7 +174,7 @@ def test_folders_without_our_results(tmp_path: Path) -> None:
 
 
 def test_a_group_that_is_in_two_settings_counts_once(tmp_path: Path) -> None:
-    """Both settings have the same groups and answers: pooled, nothing is surer than in one."""
+    """Both settings have the same groups and predictions: pooling does not narrow intervals."""
     base = run_of(tmp_path / "label_only", results({FIRST: 0.4, SECOND: 0.4}))
     arm = run_of(tmp_path / "explanation", results({FIRST: 0.5, SECOND: 0.5}))
     comparison = comparison_of([base, arm], "label_only")
@@ -181,14 +183,14 @@ def test_a_group_that_is_in_two_settings_counts_once(tmp_path: Path) -> None:
     for name in ("value", "se", "low", "high"):
         found, same = (getattr(of["label_entropy"], name) for of in (pooled, one))
         assert found == pytest.approx(same, abs=1e-9), name
-    # By hand: a tenth of 200 groups of one document differs, by one. An event more is added, which
-    # is of one document: of 200, or in both settings of 400, each of them twice in its group.
+    # By hand: a tenth of 200 groups of one document differs, by one. One unobserved event is added:
+    # one document of 200; or, in both settings together, one of 400 with two in each group.
     seen, kappas = 0.09 / 199, []
     for of, count, settings in ((one, 200, 1), (pooled, 400, 2)):
         event = (0.09 / count + 1 / count**2) / (0.09 * count + 1)
         expected = max(seen, 0.09 / count * settings) + event * settings
         assert of["acc"].se == pytest.approx(expected**0.5)
-        # Kappa allows for events of one document as large as accuracy's could be.
+        # Kappa's variance is raised for unobserved events by the factor of the accuracy's variance.
         kappas.append(max(seen, 0.09 / count * settings) + settings / count**2)
     assert one["qwk"].se is not None
     ratio = (kappas[1] / kappas[0]) ** 0.5
@@ -198,7 +200,7 @@ def test_a_group_that_is_in_two_settings_counts_once(tmp_path: Path) -> None:
         "a",
     )
     assert single.pooled["b"] == single.differences["b"][FIRST]
-    # 20 documents that only one of the two gets right: 2 to the power of -19.
+    # Only one of the two models has 20 documents right: p is 2 to the power of -19.
     assert single.differences["b"][FIRST]["acc"].mcnemar_p == pytest.approx(2**-19)
 
 
@@ -212,9 +214,9 @@ def test_one_document_has_no_interval_and_the_verdict_says_so(tmp_path: Path) ->
     assert (found.value, found.low, found.high, found.p) == (1.0, None, None, None)
     primary, helps = comparison.answers[:2]
     assert primary.short == "Cannot be said"
-    assert primary.sentences[0] == "No interval: a single group of documents; of the one setting."
+    assert primary.sentences[0] == "One setting: no interval, because all documents are one group."
     assert helps.short == "Accuracy: exploratory"
-    # Nothing is said of the other metrics, of which nothing is known.
+    # No sentence mentions the other metrics, which are undefined.
     (sentence,) = helps.sentences
     assert "no interval" in sentence
     assert {path.name for path in written} >= {"report.html", "comparison.csv"}
@@ -231,7 +233,7 @@ def test_a_model_held_against_itself(tmp_path: Path) -> None:
 
 
 def test_samples_in_any_order_are_the_same(tmp_path: Path) -> None:
-    """As several processes leave them: the documents of one rank after those of another."""
+    """Several processes write the documents of one rank after those of another."""
     runs = [
         run_of(tmp_path / name, results({FIRST: acc})) for name, acc in (("a", 0.4), ("b", 0.5))
     ]
@@ -242,7 +244,7 @@ def test_samples_in_any_order_are_the_same(tmp_path: Path) -> None:
     assert comparison_of(runs, "a") == before
 
 
-# As lm_eval 0.4.11 and 0.4.13 write what `--samples` chose; the former counts all documents.
+# The samples that lm_eval 0.4.11 and 0.4.13 write for `--samples`; 0.4.11 counts all documents.
 @pytest.mark.parametrize("version", ["0.4.11", "0.4.13"])
 def test_chosen_documents_of_either_version(tmp_path: Path, version: str) -> None:
     count, right = 40, {}
@@ -260,12 +262,12 @@ def test_chosen_documents_of_either_version(tmp_path: Path, version: str) -> Non
     with pytest.raises(UserError) as caught:
         comparison_of([runs[0], read_run("c", tmp_path / "c")], "a")
     ids = [row["id"] for row in documents(FIRST, count)]
-    assert f"2 are in 'a' alone ({ids[2]!r}, {ids[17]!r})" in str(caught.value)
-    assert f"{ids[3]!r} is in 'c' alone" in str(caught.value)
+    assert f"2 are in 'a' only ({ids[2]!r}, {ids[17]!r})" in str(caught.value)
+    assert f"{ids[3]!r} is in 'c' only" in str(caught.value)
 
 
 def test_files_of_one_folder_as_output_path(tmp_path: Path) -> None:
-    """As lm_eval writes them with ``--output_path tmp/one.json``, of two models and dates."""
+    """Files that lm_eval writes with ``--output_path tmp/one.json``: two models, two dates."""
     content, folder = results({FIRST: 0.4}), tmp_path / "kept"
     for stem, date, acc in (
         ("one", "2026-03-01", 0.5),
@@ -277,7 +279,7 @@ def test_files_of_one_folder_as_output_path(tmp_path: Path) -> None:
         save(folder, content, date)
         name = f"{date}T00-00-00.json"
         (folder / f"results_{name}").rename(folder / f"{stem}_{name}")
-    (folder / "other_2026-05-01T00-00-00.json").write_text("[]")  # of another program
+    (folder / "other_2026-05-01T00-00-00.json").write_text("[]")  # a file of another program
     one, more = read_run("a", folder / "one.json"), read_run("b", folder / "one_more.json")
     assert one.tasks[FIRST].metrics["acc"] == 0.5
     assert [old.name for old in one.superseded] == ["one_2026-02-01T00-00-00.json"]

@@ -1,4 +1,4 @@
-"""Comparisons of tasks of one's own: any labels, with an order or without, one task or several."""
+"""Comparisons of a user's own tasks: any labels, ordered or not, one task or several."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def labels_of(task: Task | str) -> Any:
 
 
 class Heads(HTMLParser):
-    """The text of a page's table heads, and how often each tag begins."""
+    """The text of a page's table heads, and the number of start tags of each kind."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ def test_hostile_labels_are_text_in_every_file(tmp_path: Path) -> None:
         assert f"{number}. {label}" in parsed.heads
         assert label in parsed.heads
     assert TICKETS.title in parsed.heads
-    # The data and our own.
+    # Two scripts, the page's data and its own code: no label became a script.
     assert parsed.tags["script"] == 2
     console = Console(width=100, record=True, file=(tmp_path / "out").open("w"))
     print_comparison(one.comparison, console)
@@ -170,7 +170,7 @@ def check_jackknife(
     of_kept: Callable[[Any], float],
     correct: dict[str, Any],
 ) -> None:
-    """Its standard error and interval are those of leaving out each group by hand."""
+    """Its standard error and interval match those of leaving out each group by hand."""
     without = [of_kept(groups != g) for g in np.unique(groups)]
     ahead = correct["explanation"].astype(float) - correct["label_only"]
     variance = (len(without) - 1) * np.var(without) * allowance(ahead, groups)
@@ -259,7 +259,7 @@ def test_scores_by_character_are_compared_by_character(tmp_path: Path) -> None:
     answers = read_answers(read_run("m", tmp_path / "m").tasks["lengths"])
     expected = softmax(scores / [2, 12], axis=1)
     np.testing.assert_allclose(np.exp(answers.log_probabilities), expected)
-    # The longer one wins the first by character and no other way.
+    # Only normalisation by character lets the longer label win the first document.
     assert answers.predictions[:2].tolist() == [2, 1]
 
 
@@ -299,7 +299,7 @@ def test_groups_of_one_name_in_other_folders_are_not_the_same(tmp_path: Path) ->
     c = compare([read_run(name, tmp_path / name) for name in ARMS], "label_only").comparison
     apart = [c.differences["explanation"][task]["acc"].se for task in ("one", "two")]
     expected = np.hypot(*apart) / 2
-    # (Documents of two tasks are 480 groups, not 240.)
+    # The documents of the two tasks form 480 groups, not 240.
     assert c.pooled["explanation"]["acc"].se == pytest.approx(expected, rel=0.005)
 
 
@@ -382,9 +382,9 @@ def test_a_twin_is_never_mixed_with_its_task(tmp_path: Path) -> None:
     runs = [read_run(name, tmp_path / name) for name in ARMS]
     assert compare(runs, "label_only").comparison.protocol == "explanation_first"
     write_results(tmp_path / "other", {MARKED: drawn(MARKED, "label_only")})
-    with pytest.raises(UserError, match="never mixed"):
+    with pytest.raises(UserError, match="which cannot be compared"):
         compare([runs[0], read_run("other", tmp_path / "other")], "label_only")
-    # A dataset may be called so itself.
+    # A dataset may have such a name itself.
     own = Task("next-gen", MARKED.labels)
     write_results(tmp_path / "own", {own: drawn(own, "label_only")})
     assert not read_run("own", tmp_path / "own").tasks["next-gen"].setting.generative
@@ -400,8 +400,8 @@ def gate(folder: Path, task: Task, *more: str) -> int:
 @pytest.mark.parametrize(
     ("task", "metric", "says"),
     [
-        (TICKETS, "qwk", "qwk needs labels with an order, and those of tickets have none"),
-        (TICKETS, "mae", "mae needs labels with an order, and those of tickets have none"),
+        (TICKETS, "qwk", "qwk needs labels with an order, and the labels of tickets have none"),
+        (TICKETS, "mae", "mae needs labels with an order, and the labels of tickets have none"),
     ],
 )
 def test_the_gate_refuses_a_metric_that_the_labels_do_not_have(

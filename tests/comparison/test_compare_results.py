@@ -1,4 +1,4 @@
-"""A comparison of what lm_eval wrote, held against lm_eval's figures and scikit-learn's."""
+"""A comparison of real lm_eval results, checked against lm_eval's figures and scikit-learn's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROTOCOLS = {
 
 
 class Guessing(WithGaps):
-    """Scores that depend on the prompt, the label and the seed; probes with gaps in them."""
+    """Scores that depend on the prompt, the label and the seed; some documents have no probes."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Guessing(WithGaps):
 def score(
     model: Any, tasks: list[str], data: DataFolder, out: Path, **arguments: Any
 ) -> dict[str, Any]:
-    """What `lm_eval --log_samples --output_path` does with a model."""
+    """Score a model as `lm_eval --log_samples --output_path` does."""
     from lm_eval.loggers import EvaluationTracker
 
     tracker = EvaluationTracker(output_path=str(out))
@@ -74,7 +74,7 @@ def scored(
     tmp_path_factory: pytest.TempPathFactory,
     data_folder: DataFolder,
 ) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """A folder with two models' results, and what these say."""
+    """A folder with the results of two models, and their figures."""
     folder = tmp_path_factory.mktemp("scored")
     said = {
         name: score(Guessing(seed), PROTOCOLS[request.param], data_folder, folder / name)
@@ -95,16 +95,16 @@ def test_every_score_is_the_one_that_lm_eval_reports(
 ) -> None:
     _, said = scored
     comparison = compared.comparison
-    # A model that explains first is probed where the label is forced at once.
+    # A model that explains first is probed with the label forced at once.
     forced = "forced_" * (comparison.protocol == "explanation_first")
     probed = {f"{forced}output_entropy", f"{forced}matrix_entropy_mid"}
     assert {"acc", "qwk", "miscalibration", "nll", *probed} <= {*comparison.metrics}
     assert "ece" not in comparison.metrics
     for name, results in said.items():
         for task, values in results.items():
-            # (The tasks print the plain calibration error, the comparison both.)
+            # The tasks print the plain calibration error only; the comparison has both.
             for metric in {*comparison.metrics, "ece"} - {"miscalibration"}:
-                # Documents without a probe are left out here for both arms, and they are the same.
+                # Both arms lack probes for the same documents, which are left out of both.
                 assert comparison.scores[name][task][metric].value == pytest.approx(
                     values[f"{metric},none"], abs=1e-6
                 ), (name, task, metric)
@@ -117,7 +117,7 @@ def test_every_score_is_the_one_that_lm_eval_reports(
 def test_standard_errors_are_those_of_the_results(
     scored: tuple[Path, dict[str, dict[str, Any]]], compared: Compared
 ) -> None:
-    """A difference's error from the samples alone: delete one group of both, by scikit-learn."""
+    """A difference's error from the samples alone: leave out one group of both, by scikit-learn."""
     folder, said = scored
     for task in said["label_only"]:
         rows = {
@@ -145,7 +145,7 @@ def test_standard_errors_are_those_of_the_results(
                 - function(labels[groups != g], predicted["label_only"][groups != g])
                 for g in np.unique(groups)
             ]
-            # A group's square counts for more, the larger its share (CR2).
+            # CR2 divides a group's square by 1 - share, so that a heavier group counts for more.
             shares = np.unique(groups, return_counts=True)[1] / len(groups)
             count = len(without)
             away = (count - 1) / count * (without - np.mean(without))
@@ -231,7 +231,7 @@ TASK = PROTOCOLS["label_first"][0]
 
 
 def scored_documents(folder: Path) -> dict[str, tuple[int, list[float]]]:
-    """Label and the labels' scores of the documents in lm_eval's samples file, by their ids."""
+    """The label and the label scores of each document in lm_eval's samples file, by id."""
     (file,) = folder.rglob(f"samples_{TASK}_*.jsonl")
     rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
     return {

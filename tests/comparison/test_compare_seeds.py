@@ -1,4 +1,4 @@
-"""Arms of several seeds: which results are of which arm, and what is said of them."""
+"""Arms of several seeds: how results are grouped into arms, and the notes about them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TWO = {FIRST: 0.4, SECOND: 0.6}
 
 
 def grid_of(folder: Path, accuracies: dict[str, list[tuple[float, float]]]) -> Path:
-    """A grid of arms and seeds 1, 2, ..., with the accuracies on two settings."""
+    """A grid of arms and seeds 1, 2, ..., with the given accuracies in two settings."""
     for arm, seeds in accuracies.items():
         for seed, (one, two) in enumerate(seeds, start=1):
             model(folder, arm, seed, {FIRST: one, SECOND: two})
@@ -53,7 +53,7 @@ def test_a_folder_is_split_into_its_arms_and_means_are_over_their_seeds(tmp_path
 
 
 def test_with_three_seeds_the_interval_is_of_seeds_and_groups(tmp_path: Path) -> None:
-    """By the formula of a balanced two-way table, from the samples as they were written."""
+    """The formula of a balanced two-way table, applied to the samples as written."""
     comparison = comparison_of(read_arms([str(grid_of(tmp_path, THREE))]), "label_only")
     right = {
         arm: np.array([[number < round(200 * seed[0]) for number in range(200)] for seed in seeds])
@@ -65,24 +65,24 @@ def test_with_three_seeds_the_interval_is_of_seeds_and_groups(tmp_path: Path) ->
     rest = ((table - table.mean(1)[:, None] - table.mean(0) + table.mean()) ** 2).sum() / (2 * 199)
     found = comparison.differences["explanation"][FIRST]["acc"]
     assert found.over == "seeds and groups"
-    # Documents won or lost are counts, to which an event is added that has not been seen: as large
-    # as theirs are after the mean over seeds.
+    # Wins and losses are counts, so one unobserved event is added. Its squared contribution is the
+    # average over the observed ones after the mean over seeds.
     plain = (table**2).mean() - table.mean() ** 2
     event = (table.mean(0).var() / 200 + 1 / 200**2) / (plain * 200 + 1)
     expected = (of_seeds + max(of_groups - rest, 0)) / 600 + event
     assert found.se == pytest.approx(expected**0.5)
     assert (found.df_seeds, found.df_groups) == (2, pytest.approx(199))
-    assert "over training seeds and groups of documents" in to_markdown(comparison)
+    assert "account for both training seeds and groups of documents" in to_markdown(comparison)
 
 
 def test_fewer_seeds_speak_of_these_models_only_and_the_page_says_so(tmp_path: Path) -> None:
     grid = grid_of(tmp_path, {arm: seeds[:2] for arm, seeds in THREE.items()})
-    # Where the settings cancel out over the seeds, that is a tie.
+    # A setting whose differences cancel out over the seeds is a tie.
     grid_of(grid, {"filler": [(0.43, 0.6), (0.41, 0.6)]})
     comparison = comparison_of(read_arms([str(grid)]), "label_only")
     assert comparison.pooled["explanation"]["acc"].over == "groups"
-    assert "holds for these trained models only" in to_markdown(comparison)
-    # Whatever is claimed is claimed of these models.
+    assert "hold for these trained models only" in to_markdown(comparison)
+    # Every claim is about these models only.
     for answer in comparison.answers:
         for text in (answer.short, *answer.sentences):
             for word in re.finditer(r"\b(higher|lower|the same within ±\S+)( \(\w+\))?", text):
@@ -97,10 +97,10 @@ def test_a_seed_without_a_partner_is_left_out_of_the_differences(tmp_path: Path)
     difference = comparison.differences["explanation"][FIRST]["acc"].value
     assert difference == pytest.approx((0.45 + 0.43 - 0.40 - 0.44) / 2)
     assert comparison.pooled["shuffled"]["acc"].over == "seeds and groups"
-    # An arm's own score is the mean over all of its seeds.
+    # An arm's score is the mean over all its seeds, paired or not.
     base = comparison.scores["label_only"][FIRST]["acc"].value
     assert base == pytest.approx((0.40 + 0.44 + 0.47) / 3)
-    (said,) = [note for note in comparison.notes if "Without a partner" in note]
+    (said,) = [note for note in comparison.notes if "without a partner" in note]
     assert said.endswith("`explanation`: seed 3 of the baseline.")
 
 
@@ -122,10 +122,10 @@ def test_a_model_without_a_seed_stands_against_every_seed(tmp_path: Path) -> Non
     assert found.value == pytest.approx((0.45 + 0.43 + 0.55) / 3 - 0.3)
     assert found.over == "seeds and groups"
     assert not any("partner" in note or "no seed in" in note for note in comparison.notes)
-    assert sum("stands against every seed" in note for note in comparison.notes) == 2
+    assert sum("is paired with every seed" in note for note in comparison.notes) == 2
     pooled = [comparison.pooled[arm]["acc"].value or 0 for arm in ("shuffled", "explanation")]
     assert comparison.gap["shuffled"].value == pytest.approx(pooled[0] / pooled[1])
-    # The other way round as well.
+    # The same holds with the roles of the arms exchanged.
     turned = comparison_of(runs, "shuffled").differences["plain"][FIRST]["acc"]
     assert turned.value == pytest.approx(0.3 - (0.30 + 0.38 + 0.31) / 3)
     assert turned.over == "seeds and groups"
@@ -156,7 +156,7 @@ def test_a_name_stands_for_one_arm_with_its_seeds(tmp_path: Path) -> None:
     comparison = comparison_of(read_arms(given), "none")
     assert comparison.seeds == {"none": [1, 2, 3], "text": [1, 2, 3]}
     assert [run.seed for run in comparison.runs if run.arm == "text"] == [1, 2, 3]
-    # One seed a folder, and the folder of all: the same numbers, under other names.
+    # One folder per seed and one folder of all seeds give the same figures under different names.
     split = comparison_of(read_arms([str(tmp_path)]), "label_only")
     assert split.scores["label_only"] == comparison.scores["none"]
 
@@ -168,7 +168,7 @@ def test_results_of_a_moved_grid_find_their_records(
     grid_of(Path("grid"), THREE)
     (tmp_path / "there").mkdir()
     Path("grid").rename("there/moved")
-    # What lies at the old relative path now is another model.
+    # Another model now lies at the old relative path.
     decoy = model(Path("grid"), "explanation", 1, TWO)
     (decoy / "regreason.json").write_text(json.dumps({"arm": "filler", "seed": 9}))
     comparison = comparison_of(read_arms(["there/moved"]), "label_only")
@@ -178,13 +178,13 @@ def test_results_of_a_moved_grid_find_their_records(
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (["x=GRID"], "'x' stands for results of several arms (explanation, label_only)"),
+        (["x=GRID"], "'x' is the name of several arms (explanation, label_only)"),
         (["x=SMOOTH"], "trained in several ways (label_only; label_only, label_smoothing 0.1)"),
-        (["x=TWICE"], "seed 1 of 'x' stands twice"),
+        (["x=TWICE"], "'x' has two models with seed 1"),
         (["x=PLAIN"], "has no regreason.json that says its seed"),
-        (["PLAIN"], "which has no regreason.json beside it that says its arm"),
-        (["GRID", "label_only=SMOOTH/label_only-1"], "the name 'label_only' stands twice"),
-        (["x=GRID/label_only-1", "x=GRID/label_only-2"], "the name 'x' stands twice"),
+        (["PLAIN"], "whose folder has no regreason.json that says its arm"),
+        (["GRID", "label_only=SMOOTH/label_only-1"], "the name 'label_only' is given twice"),
+        (["x=GRID/label_only-1", "x=GRID/label_only-2"], "the name 'x' is given twice"),
         (["gone"], "'gone' is not NAME=RESULTS"),
         ([""], "'' is not NAME=RESULTS"),
     ],
@@ -213,7 +213,7 @@ def test_what_is_of_no_one_arm_is_refused(
     ("changes", "expected"),
     [
         ({"config__limit": 5.0}, "differ in --limit"),
-        ({"n-samples__" + FIRST: {"effective": 100}}, "have other documents: "),
+        ({"n-samples__" + FIRST: {"effective": 100}}, "have different documents: "),
         ({"configs__" + FIRST: {"metadata": {"data": {"sha256": "cd" * 32}}}}, "differ in data"),
     ],
 )
@@ -232,7 +232,7 @@ def test_both_protocols_in_one_folder(tmp_path: Path) -> None:
     twins = {task.replace("regreason_", "regreason-gen_"): acc for task, acc in TWO.items()}
     model(tmp_path, "label_only", 1, TWO)
     model(tmp_path, "explanation", 1, twins, order="explanation_first")
-    with pytest.raises(UserError, match="never mixed"):
+    with pytest.raises(UserError, match="which cannot be compared"):
         compare(read_arms([str(tmp_path)]), "label_only")
 
 
@@ -273,7 +273,7 @@ def test_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_models_are_paired_by_their_seed_not_by_their_place(tmp_path: Path) -> None:
-    # Folders sort 10 before 2, and of the other arm in the order of the seeds.
+    # Folder names sort 10 before 2; those of the other arm sort in the order of the seeds.
     model(tmp_path, "label_only", 10, {FIRST: 0.5})
     model(tmp_path, "label_only", 2, {FIRST: 0.1})
     (model(tmp_path, "explanation", 10, {FIRST: 0.6})).rename(tmp_path / "z")

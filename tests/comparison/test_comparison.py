@@ -1,4 +1,4 @@
-"""The form of comparison.json: written, read and documented."""
+"""The format of comparison.json: writing, reading and schema."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     save(example(), file)
     content = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps({**content, "format": 3}), encoding="utf-8")
-    with pytest.raises(UserError, match="is no comparison of format 8"):
+    with pytest.raises(UserError, match="is not a comparison of format 8"):
         load_comparison(file)
 
 
 def test_the_schema_in_the_docs_is_of_this_form() -> None:
-    # A changed form needs a new FORMAT, and this file made anew.
+    # If this fails: write the schema anew; changed fields also need a new FORMAT.
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == Comparison.model_json_schema()

@@ -1,4 +1,4 @@
-"""What each arm took, as its records say."""
+"""The cost of each arm, from the records of its models."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_mean_over_an_arms_seeds(tmp_path: Path) -> None:
         read_run("x", model(tmp_path, "x", seed, FIRST, scored(float(seed)), cost=cost))
         for seed, cost in ((1, trained(10.0)), (2, trained(20.0, peak_memory_mib=1100.0)))
     ]
-    # What a training took is no other way to train: these are seeds of one arm.
+    # Different costs are not different training settings: these models are seeds of one arm.
     (arm,) = by_name(read_arms([str(tmp_path)])).values()
     assert [run.seed for run in arm] == [1, 2]
     cost = cost_of(runs)
@@ -90,7 +90,7 @@ def test_a_method_of_baselines_has_its_own_record(tmp_path: Path) -> None:
 
 def test_a_broken_record_is_named(tmp_path: Path) -> None:
     run = read_run("x", model(tmp_path, "x", 1, FIRST, scored(1.0), cost=trained("?")))
-    with pytest.raises(UserError, match=r"record of what 'x' took \(seconds: "):
+    with pytest.raises(UserError, match=r"broken cost record of 'x' \(seconds: "):
         cost_of([run])
 
 

@@ -1,4 +1,4 @@
-"""Intervals of means and accuracies, on simulated results whose truth is known."""
+"""Intervals of means and accuracies, on simulated results with known truth."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 Groups = NDArray[np.int64]
 
 TRIALS = 400
-# Of a share of 0.95 over the trials, what a correct method stays within 99.9 % of the time.
+# A correct method's coverage of 0.95 stays within these limits in 99.9 % of such simulations.
 SLACK = 3.3 * (0.95 * 0.05 / TRIALS) ** 0.5
 
 
@@ -39,7 +39,7 @@ def of_groups(member: Groups) -> GroupWeights:
 
 
 def as_mean(differences: Array, member: Groups, margin: float = float("nan")) -> Estimate:
-    """Of differences ``[seeds, documents]`` and the group of each document."""
+    """The estimate from differences ``[seeds, documents]`` and each document's group."""
     values, contributions = differences.mean(axis=1), contributions_of(differences, member)
     weights = of_groups(member)
     alike = weights.alikeness(contributions.mean(axis=0), squares_of(differences, member))
@@ -49,7 +49,7 @@ def as_mean(differences: Array, member: Groups, margin: float = float("nan")) ->
 def as_shares(
     differences: Array, member: Groups, margin: float = 0.01, level: float = 0.95
 ) -> Estimate:
-    """The same of documents won (1), lost (-1) or neither (0), as accuracies."""
+    """The accuracy estimate from documents won (1), lost (-1) or neither (0)."""
     return difference_of_shares(
         float((differences < 0).mean()),
         float((differences > 0).mean()),
@@ -66,7 +66,7 @@ def as_shares(
 
 
 def test_it_is_the_two_way_anova_of_a_balanced_table() -> None:
-    """The mean squares from sums of squares, the textbook's way (Searle and others, chapter 4)."""
+    """Mean squares from sums of squares, as in the textbook (Searle and others, chapter 4)."""
     random = np.random.default_rng(1)
     table = (
         random.normal(0.1, 1, (4, 1)) + random.normal(0, 2, (1, 30)) + random.normal(0, 1, (4, 30))
@@ -77,7 +77,7 @@ def test_it_is_the_two_way_anova_of_a_balanced_table() -> None:
     rest = (total - of_seeds - by_group) / (3 * 29)
     member = np.arange(30)
     found = variance_of(table.mean(1), contributions_of(table, member), of_groups(member))
-    # Mean squares over S G = 120.
+    # Mean squares divided by S G = 120.
     assert found.seeds == pytest.approx(of_seeds / 3 / 120)
     assert found.groups == pytest.approx((by_group / 29 - rest) / 120)
     assert found.rest == pytest.approx(rest / 120)
@@ -103,7 +103,7 @@ def test_of_unequal_groups_it_is_cr2_of_the_means_less_cr2_of_what_is_left() -> 
         c = np.array([((values - values.mean())[member == g]).sum() / 20 for g in range(6)])
         return float((c**2 / (1 - h)).sum())
 
-    # Two-way residuals by seed; S (S - 1) = 6.
+    # The residuals of the two-way table by seed; S (S - 1) = 6.
     rest = sum(cr2(row - table.mean(0)) for row in table) / 6
     assert found.groups == pytest.approx(max(cr2(table.mean(0)) - rest, 0))
     assert found.rest == pytest.approx(min(rest, found.seeds))
@@ -126,7 +126,7 @@ def test_where_only_one_of_the_two_varies_it_is_a_t_test(along: str, df: int) ->
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_few_seeds_are_fixed_and_only_groups_vary(seeds: int) -> None:
-    """A t test of the groups' means, whatever the two models do."""
+    """A t test of the groups' means, whatever the individual seeds do."""
     random = np.random.default_rng(6)
     member = np.repeat(np.arange(25), 3)
     table = random.normal(0.2, 1, (seeds, 75)) + random.normal(0, 5, (seeds, 1))
@@ -144,7 +144,7 @@ def test_equivalence_is_two_one_sided_tests() -> None:
     random = np.random.default_rng(8)
     by_group = random.normal(0.004, 0.03, 60)
     found = as_mean(by_group[None], np.arange(60), margin=0.02)
-    # One test a side, as scipy has them; the worse one counts.
+    # scipy's one-sided test on each side; the larger p value counts.
     below = stats.ttest_1samp(by_group, 0.02, alternative="less").pvalue
     above = stats.ttest_1samp(by_group, -0.02, alternative="greater").pvalue
     assert found.p_same == pytest.approx(max(below, above))
@@ -155,7 +155,7 @@ def test_equivalence_is_two_one_sided_tests() -> None:
 
 
 def alike_seeds(documents: int) -> Array:
-    """Four seeds that win and lose mostly the same documents."""
+    """Four seeds that mostly win and lose the same documents."""
     random = np.random.default_rng(3)
     chances = {"a": [-1.0, 0.0, 1.0], "p": [0.1, 0.6, 0.3]}
     common, own = (
@@ -166,7 +166,7 @@ def alike_seeds(documents: int) -> Array:
 
 
 def test_documents_of_one_group_count_as_one() -> None:
-    """Every document four times over, in groups of four: the same as once."""
+    """Four copies of every document, in groups of four, give the same result as one copy."""
     differences = alike_seeds(60)
     copies, fours = np.repeat(differences, 4, axis=1), np.repeat(np.arange(60), 4)
     once, often = as_mean(differences, np.arange(60)), as_mean(copies, fours)
@@ -177,9 +177,9 @@ def test_documents_of_one_group_count_as_one() -> None:
 
 
 def test_an_accuracy_has_an_event_more_than_was_seen() -> None:
-    """Of one document, as large as the seen ones are after the mean over seeds."""
+    """One document is added, as large as the observed ones after the mean over seeds."""
     differences = alike_seeds(60)
-    # The variance of one document of one seed, and what is left of it after the mean over seeds.
+    # The variance of one document of one seed, and the part that remains after the mean over seeds.
     plain = (differences**2).mean() - differences.mean() ** 2
     of_mean = differences.mean(axis=0).var()
     for copies in (1, 4):
@@ -188,11 +188,11 @@ def test_an_accuracy_has_an_event_more_than_was_seen() -> None:
         seen = as_mean(*drawn).variance
         assert seen is not None
         event = (of_mean / n + 1 / n**2) / (plain * n + 1)
-        # No less than the documents say if all of a group go as one; and so does the event.
+        # At least the documents' variance with full correlation within groups; the event alike.
         least = of_mean / n * copies - seen.rest
         expected = seen.seeds + max(seen.groups, least) + event * copies
         assert as_shares(*drawn).se ** 2 == pytest.approx(expected)
-    # Four copies in a group of four: as once, but for that event, now of a quarter of a group.
+    # Four copies in a group of four: as before, except that the event is a quarter of a group.
     once = as_shares(differences, np.arange(60))
     often = as_shares(*drawn)
     assert often.value == pytest.approx(once.value)
@@ -223,7 +223,7 @@ def test_what_is_undefined_stays_so() -> None:
 def test_shares_are_the_same_where_the_interval_of_both_one_sided_tests_is_within(
     lost: int,
 ) -> None:
-    """Two tests at 0.05, one a side, are an interval of 0.90."""
+    """Two one-sided tests at 0.05 correspond to an interval at 0.90."""
     differences = np.repeat([-1.0, 1.0, 0.0], [lost, 50, 2000 - lost - 50])[None]
     of_both = as_shares(differences, np.arange(2000), level=0.90)
     margin = max(-of_both.low, of_both.high)
@@ -239,7 +239,7 @@ def test_the_jackknife_of_a_mean_is_its_influence() -> None:
     values, influence = mean_influence(totals, np.ones(40))
     assert values == pytest.approx(whole)
     assert jackknife_influence(whole, without) == pytest.approx(influence)
-    # Of unequal groups: both average zero, and differ by less than the ratio is curved.
+    # Unequal groups: both average zero and differ only by the curvature of the ratio.
     sizes = random.integers(1, 7, 400).astype(np.float64)
     totals = random.normal(0.3, 1, (3, 400)) * sizes
     whole = totals.sum(axis=1) / sizes.sum()
@@ -282,7 +282,7 @@ def test_what_a_seed_does_to_both_samples_alike_is_not_in_the_gap() -> None:
     alone, shifted = (gap_of(first + s, second + s, members) for s in (0, shift))
     assert (shifted.low, shifted.high) == pytest.approx((alone.low, alone.high))
     assert as_mean(first + shift, members[0]).se > 5 * alone.se
-    # The variance of a two-way table, each sample's groups by themselves (as `variance_of`).
+    # The variance of a two-way table, with each sample's own groups (as in `variance_of`).
     values = first.mean(axis=1) - second.mean(axis=1)
     groups = [
         max(one.groups, 0.0)
@@ -297,9 +297,10 @@ def test_what_a_seed_does_to_both_samples_alike_is_not_in_the_gap() -> None:
 @pytest.mark.parametrize("seeds", [1, 3, 5])
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 def test_the_gaps_interval_covers_the_truth(seeds: int, spread: float) -> None:
-    """Skewed losses in unequal groups; every seed's model does better or worse on the train rows.
+    """Skewed losses in unequal groups; every seed's model is better or worse on the train rows.
 
-    With few seeds the truth is that of these models, else that of all models.
+    With fewer than three seeds the true value is the one of these models, otherwise the one of all
+    models.
     """
     random = np.random.default_rng([seeds, int(10 * spread)])
     members = (
@@ -317,7 +318,7 @@ def test_the_gaps_interval_covers_the_truth(seeds: int, spread: float) -> None:
         found = gap_of(0.7 + samples[0], 0.3 + samples[1] - shift, members)
         truth = 0.4 + (shift.mean() if seeds < 3 else 0.0)
         covered += found.low <= truth <= found.high
-    # Behrens's and Fisher's interval of few seeds covers too much rather than too little.
+    # The Behrens-Fisher interval of few seeds is conservative.
     assert covered / TRIALS > 0.95 - SLACK
     assert covered / TRIALS < (0.95 + SLACK if seeds == 1 else 0.995)
 
@@ -326,7 +327,7 @@ def test_the_gaps_interval_covers_the_truth(seeds: int, spread: float) -> None:
 
 
 def won(seeds: int, documents: int, *places: tuple[int, int]) -> Array:
-    """Differences of which these (seed, document) are 1 and all others 0."""
+    """Differences that are 1 for these pairs (seed, document) and 0 for all others."""
     differences = np.zeros((seeds, documents))
     for place in places:
         differences[place] = 1
@@ -339,7 +340,7 @@ def test_three_documents_in_a_group_each_are_no_certainty() -> None:
     assert mcnemar == 0.25
     assert 0.5 * mcnemar < found.p < 1
     assert found.low < 0 < found.value < found.high < 1
-    # All of three documents.
+    # Three of three documents.
     found = as_shares(np.ones((1, 3)), np.arange(3))
     assert found.value == 1
     assert found.low < 0.5
@@ -350,19 +351,19 @@ def test_three_documents_in_a_group_each_are_no_certainty() -> None:
 def test_two_that_never_disagree_have_an_interval_with_a_width(seeds: int) -> None:
     found = as_shares(np.zeros((seeds, 200)), np.arange(200))
     assert (found.value, found.p) == (0, 1)
-    # Of 200 documents alike, three in a hundred might not be ("rule of three", 1.5 %, or less).
+    # Of 200 equal documents, 1.5 % of all documents or less might differ ("rule of three").
     assert 0.005 < found.high < 0.04
     assert found.low == pytest.approx(-found.high)
     in_heavy_groups = as_shares(np.zeros((seeds, 200)), np.arange(200) // 50)
     assert in_heavy_groups.high > 5 * found.high
-    # No differences within one point are shown by so few.
+    # So few documents cannot show equivalence within one point.
     assert found.p_same > 0.05
     assert as_shares(np.zeros((seeds, 4000)), np.arange(4000)).p_same < 0.001
 
 
 @pytest.mark.parametrize("of", [as_mean, as_shares])
 def test_three_seeds_that_each_win_another_document(of: Callable[..., Estimate]) -> None:
-    """All seeds have the same figure, but not of the same documents: chance, not certainty."""
+    """All seeds have the same figure from different documents: by chance, so without certainty."""
     found = of(won(3, 200, (0, 4), (1, 90), (2, 150)), np.arange(200))
     assert found.value == pytest.approx(1 / 200)
     assert 0.05 < found.p < 0.5
@@ -370,28 +371,28 @@ def test_three_seeds_that_each_win_another_document(of: Callable[..., Estimate])
 
 
 def test_heavy_groups_that_show_nothing_may_yet() -> None:
-    """Five wins, all among a hundred groups of one; four groups of fifty may go as one as well."""
+    """Five wins among a hundred groups of one document; four groups of fifty may yet go as one."""
     sizes = np.array([50] * 4 + [1] * 100)
     member = np.repeat(np.arange(104), sizes)
     differences = won(1, 300, *((0, 200 + 20 * place) for place in range(5)))
     found = as_shares(differences, member)
     plain = 5 / 300 * (1 - 5 / 300)
     event = (plain / 300 + 1 / 300**2) / (plain * 300 + 1)
-    # Kish's design effect where documents of a group go as one.
+    # Kish's design effect with full correlation within groups.
     effect = (sizes**2).sum() / 300
     assert found.se**2 == pytest.approx((plain / 300 + event) * effect)
     assert found.se > 4 * as_mean(differences, member).se
 
 
 def test_equal_counts_of_the_seeds_are_no_certainty() -> None:
-    """Without any effect, at the level that a correction over 108 tests reads."""
+    """Without an effect, at the level that a correction over 108 tests reads."""
     random, small = np.random.default_rng(10), 0
     trials = 1500
     for _ in range(trials):
         drawn = random.random((3, 200))
         differences = np.where(drawn < 0.01, 1.0, np.where(drawn < 0.02, -1.0, 0.0))
         small += as_mean(differences, np.arange(200)).p < 0.05 / 108
-    # The seeds tie in 2 % of the trials.
+    # All seeds have the same count in 2 % of the trials.
     assert small <= 4
 
 
@@ -402,14 +403,14 @@ def test_equal_counts_of_the_seeds_are_no_certainty() -> None:
 def test_of_independent_documents_it_is_tangos_interval(
     lost: int, won_: int, documents: int
 ) -> None:
-    """Whose bounds tests/comparison/test_score_interval.py holds against a likelihood by search."""
+    """tests/comparison/test_score_interval.py checks the bounds against a maximised likelihood."""
     differences = np.repeat([-1.0, 1.0, 0.0], [lost, won_, documents - lost - won_])[None]
     found = as_shares(differences, np.arange(documents))
     z = stats.norm.isf(0.025)
     low, high = score_bounds(*map(np.asarray, (lost, won_, documents)), np.asarray(z), 0.5)
     width = float(high - low)
     assert (found.low, found.high) == pytest.approx((float(low), float(high)), abs=0.01 * width)
-    # At a difference of 0 the statistic is McNemar's, with a correction of half a document.
+    # At a difference of 0, the statistic is McNemar's with a correction of half a document.
     expected = 2 * stats.norm.sf((won_ - lost - 0.5) / (won_ + lost) ** 0.5)
     assert found.p == pytest.approx(expected, rel=0.03)
     assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
@@ -457,7 +458,7 @@ def simulate(
     of_seed: float,
     of_group: float,
 ) -> tuple[Array, Groups]:
-    """Differences -1, 0, 1 whose expectation is 0: seeds and groups lean either way by chance."""
+    """Differences -1, 0, 1 with expectation 0: seeds and groups shift them at random."""
     sizes = random.integers(1, largest + 1, groups)
     member = np.repeat(np.arange(groups), sizes)
     leaning = random.normal(0, of_seed, seeds)[:, None] + random.normal(0, of_group, groups)[member]
@@ -490,7 +491,7 @@ def test_intervals_cover_the_truth(
             assert (found.p < 0.05) == (not within)
     rates = {name: count / TRIALS for name, count in covered.items()}
     assert min(rates.values()) >= 0.95 - SLACK, rates
-    # Few disagreements are counted in steps, which the score interval rounds to the safe side.
+    # With few disagreements the counts are coarse steps, and the score interval is conservative.
     assert rates["mean"] <= 0.99, rates
 
 
@@ -503,7 +504,7 @@ def test_what_ignores_the_crossing_or_the_groups_fails_the_same_simulation() -> 
         misses["ours"] += not found.low <= 0 <= found.high
         by_document = stats.ttest_1samp(differences.mean(0), 0).pvalue
         misses["documents as independent"] += by_document < 0.05
-        # Every seed's document as one of its own kind.
+        # Treats every document of every seed as an independent document.
         by_number = stats.ttest_1samp(differences.ravel(), 0).pvalue
         misses["seeds nested in documents"] += by_number < 0.05
     rates = {name: count / TRIALS for name, count in misses.items()}
@@ -517,7 +518,7 @@ GIVEN = np.array([0.2, 0.2, 0.3, 0.2, 0.1])
 
 
 def expected_counts(right: float) -> Array:
-    """Of a million documents, with predictions that are right with this probability, else drawn."""
+    """Counts for a million documents: right with this probability, else a random prediction."""
     counts: Array = 1e6 * HAD[:, None] * (right * np.eye(5) + (1 - right) * GIVEN)
     return counts
 
@@ -540,7 +541,7 @@ def test_intervals_of_a_jackknifed_statistic_cover_the_truth(
     statistic: Callable[[Array], Array], seeds: int, of_seed: float, of_group: float
 ) -> None:
     random = np.random.default_rng([seeds, statistic is qwk_of_tables])
-    # Seeds and groups lean one way or the other; groups in the probabilities, which average out.
+    # Seeds and groups shift the probabilities up or down; the groups' shifts average out.
     better = [statistic(expected_counts(0.55 + lean)) for lean in (-of_seed, of_seed)]
     truth = np.mean(better) - statistic(expected_counts(0.4))
     trials, covered = 300, 0
@@ -582,7 +583,7 @@ def satterthwaite(seeds: int, of_seeds: Array, of_groups: Array, rest: Array, df
 def test_far_out_it_errs_about_as_often_as_it_says(
     seeds: int, of_seed: float, of_group: float
 ) -> None:
-    """100,000 draws of mean squares, in units of the rest's; given them, the mean is normal."""
+    """100,000 draws of mean squares in units of the residual's; given them, the mean is normal."""
     random, draws, alpha, groups = np.random.default_rng(9), 100_000, 0.05 / 108, 200
 
     def drawn(expected: float, df: float) -> Array:

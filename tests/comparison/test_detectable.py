@@ -1,4 +1,4 @@
-"""What could have been found, against simulated samples, scipy and statsmodels."""
+"""The smallest detectable difference against simulated samples, scipy and statsmodels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAIRS = 80
 
 
 def of(seeds: float, groups: float, df_seeds: int, df_groups: float) -> Variance:
-    """Of a mean; a quarter of what seeds make of it would go away with more groups."""
+    """The variance of a mean; a quarter of the seeds' part would vanish with endless groups."""
     return Variance(seeds, groups, seeds / 4, df_seeds, df_groups)
 
 
@@ -37,9 +37,9 @@ def test_what_one_sample_names_is_found_in_the_next_as_often(
             found.append(smallest.value + random.normal(0, 1) > reach)
         covers.append((smallest.low, smallest.high))
     errors = 3.3 * (0.16 / PAIRS) ** 0.5
-    # Where both variances are unknown it promises a little less than is found.
+    # If both variances are unknown, the stated power is slightly conservative.
     assert 0.8 - errors <= np.mean(found) <= 0.85 + errors
-    # The difference for the true variances, by simulation of the test.
+    # The smallest difference for the true variances, by simulation of the test.
     samples = true * random.chisquare(dfs, (1000, 2)) / dfs
     reaches = [
         (v := of(*sample, df_seeds, df_groups)).critical(0.95) * v.whole**0.5 for sample in samples
@@ -52,7 +52,7 @@ def test_what_one_sample_names_is_found_in_the_next_as_often(
 @pytest.mark.parametrize("power", [0.5, 0.8])
 @pytest.mark.parametrize("df", [2, 6, 30])
 def test_where_one_of_the_two_varies_it_is_a_t_tests(df: int, power: float) -> None:
-    """The mean power of noncentral t tests, over the variances that one sample leaves open."""
+    """The mean power of noncentral t tests, over the variances compatible with one sample."""
     for variance in (of(4.0, 0.0, df, 50.0), of(0.0, 4.0, 0, df)):
         smallest = detectable(variance, power=power)
         reach = stats.t.ppf(0.975, df)
@@ -64,7 +64,7 @@ def test_where_one_of_the_two_varies_it_is_a_t_tests(df: int, power: float) -> N
 
         mean, _ = integrate.quad(found, 0, np.inf, limit=200)
         assert mean == pytest.approx(power, abs=0.02)
-        # One more observation than degrees of freedom.
+        # There is one more observation than degrees of freedom.
         exact = TTestPower().solve_power(nobs=df + 1, alpha=0.05, power=power) * (df + 1) ** 0.5
         ends = [2 * (df / stats.chi2.ppf(q, df)) ** 0.5 * exact for q in (0.975, 0.025)]
         assert (smallest.low, smallest.high) == pytest.approx(ends, rel=0.02)
@@ -75,7 +75,7 @@ def test_fewer_seeds_say_less() -> None:
     assert few.value > some.value > many.value
     assert few.high / few.low > some.high / some.low > many.high / many.low
     assert many.low < many.value < many.high
-    # Large samples: the normal test of statsmodels' effect size.
+    # With large samples, it is the normal test of statsmodels.
     large = detectable(of(0.0, 1.0, 0, 1e5))
     assert large == pytest.approx([2.8016] * 3, rel=0.01)
 
@@ -94,7 +94,7 @@ def test_what_is_just_detectable_needs_what_there_is(shares: tuple[float, float]
     smallest = detectable(variance).value
     groups, seeds = needed(variance, 200, smallest * 1.0001)
     assert groups is not None
-    # Today's are enough, not the fewest: more groups need not mean more power.
+    # The present number is enough but need not be the smallest: more groups can mean less power.
     assert groups <= 200
     assert seeds == 5
     more_groups, more_seeds = needed(variance, 200, smallest * 0.9)

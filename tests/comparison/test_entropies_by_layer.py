@@ -1,4 +1,4 @@
-"""Entropies by layer in a comparison: one interval in every file, and what is left out of it."""
+"""Entropies by layer in a comparison: one interval in every file, incomparable entropies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COUNT = 60
 def probes(
     seed: int, blocks: int = 4, prefix: str = "", names: tuple[str, ...] = NAMES
 ) -> dict[str, NDArray[np.float64]]:
-    """What a model with probes says of each document; the middle of four blocks is the second."""
+    """Probes of each document; with four blocks, the second is the middle one."""
     random = np.random.default_rng(seed)
     made = {f"{prefix}output_entropy": random.random(COUNT)}
     middle = slice(-(-blocks // 3), 2 * blocks // 3 + 1)
@@ -50,7 +50,7 @@ def probes(
 def results(
     folder: Path, seed: int, measured: dict[str, Any] | None, generative: bool = False, **more: Any
 ) -> Path:
-    """A model's results; the axes of a dataset share their documents, two of them a group."""
+    """A model's results; the axes of a dataset share their documents, two in each group."""
     scores = {task: draw_scores(task, COUNT, 0.6, seed) for task in TASKS}
     write_results(folder, scores, group_size=2, probes=measured, **more)
     if generative:
@@ -95,7 +95,7 @@ def svg_text(out: Path) -> str:
 
 
 def test_a_curve_has_one_interval_in_every_file(tmp_path: Path) -> None:
-    """A model of four blocks has one in the middle: its layer and its mean are one figure."""
+    """A model of four blocks has one middle block: its layer and the middle mean are one figure."""
     folders = [results(tmp_path / name, seed, probes(seed)) for seed, name in enumerate("ab")]
     comparison = written(tmp_path / "out", *folders)
     for name in NAMES:
@@ -113,7 +113,7 @@ def test_a_curve_has_one_interval_in_every_file(tmp_path: Path) -> None:
         told = [float(row[key]) for key in ("value", "low", "high")]
         assert told == [layer.value, layer.low, layer.high]
         assert (row["task"], row["difference"]) == ("pooled", "")
-    # The band that is drawn: its vertices are a straight-line map of these ends.
+    # The vertices of the drawn band are a straight-line map of these interval ends.
     for number, arm in enumerate("ab"):
         group = next(
             one
@@ -130,10 +130,10 @@ def test_a_curve_has_one_interval_in_every_file(tmp_path: Path) -> None:
 
 
 def test_axes_of_a_dataset_share_their_groups(tmp_path: Path) -> None:
-    """Every task has the same probes, so that pooling three of them makes nothing surer."""
+    """All tasks have the same probes, so pooling three of them does not narrow the interval."""
     folders = [results(tmp_path / name, seed, probes(seed)) for seed, name in enumerate("ab")]
     comparison = compared(*folders)
-    # A t test of the groups, which are of one size.
+    # A t test over the groups, which have equal sizes.
     by_group = probes(0)["matrix_entropy_by_layer"][:, 3].reshape(-1, 2).mean(axis=1)
     layer = comparison.layers["matrix_entropy"]["a"][3]
     assert layer.value == pytest.approx(by_group.mean(), abs=1e-8)
@@ -205,7 +205,7 @@ def test_models_of_different_depth_share_the_picture(tmp_path: Path) -> None:
 
 
 def test_a_curve_lies_where_its_numbers_say(tmp_path: Path) -> None:
-    """Points of the SVG's path are a straight-line map of depth and mean."""
+    """The points of the SVG path are a straight-line map of depth and mean."""
     folders = [results(tmp_path / name, seed, probes(seed)) for seed, name in enumerate("ab")]
     comparison = written(tmp_path / "out", *folders)
     group = next(
@@ -218,7 +218,7 @@ def test_a_curve_lies_where_its_numbers_say(tmp_path: Path) -> None:
     means = [layer.value for layer in comparison.layers["logit_lens_entropy"]["a"]]
     assert len(points) == 5
     np.testing.assert_allclose(np.corrcoef(points[:, 0], [0, 0.25, 0.5, 0.75, 1])[0, 1], 1)
-    # (y grows downwards.)
+    # In SVG, y grows downwards.
     np.testing.assert_allclose(np.corrcoef(points[:, 1], means)[0, 1], -1, atol=1e-6)
 
 
@@ -231,7 +231,7 @@ def test_the_png_shows_every_curve(tmp_path: Path) -> None:
     for colour in ("#0072B2", "#D55E00"):
         wanted = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
         there = np.abs(pixels - wanted).max(axis=2) < 0.02
-        # In each of the four panels: three above, one below, beside the legend.
+        # The four panels: three in the first row, one in the second next to the legend.
         for row, column in ((0, 0), (0, 1), (0, 2), (1, 0)):
             cell = there[
                 row * height // 2 : (row + 1) * height // 2,
@@ -253,7 +253,7 @@ def test_a_name_is_text_whatever_is_in_it(tmp_path: Path) -> None:
 
 
 def both_protocols(seed: int) -> dict[str, Any]:
-    """Of a model that explains first: after its own explanation, and forced at once."""
+    """Probes of a model that explains first: after its explanation, and with the label forced."""
     return probes(seed) | probes(seed + 10, prefix="forced_")
 
 
@@ -271,9 +271,9 @@ def test_models_that_explain_first_are_compared_where_the_label_is_forced(tmp_pa
     unforced = {"output_entropy", *(f"{name}_mid" for name in NAMES)}
     assert not unforced & {*comparison.metrics}
     assert {f"forced_{name}" for name in unforced} <= {*comparison.metrics}
-    # Why they are not there is in the file and on the page; the verdict speaks of the others.
+    # File and page say why they are missing; the verdict is about the other entropies.
     assert comparison.left_out.keys() == {"output_entropy", *NAMES}
-    reason = "each model reads an explanation of its own before it decides"
+    reason = "each model reads its own explanation before it decides"
     assert all(reason in why for why in comparison.left_out.values())
     assert any(reason in note for note in comparison.notes)
     assert reason in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -327,9 +327,12 @@ def test_entropies_of_models_that_read_other_tokens_are_left_out(tmp_path: Path,
     assert comparison.left_out.keys() == {"output_entropy", *NAMES}
     (reason,) = {*comparison.left_out.values()}
     assert f"`explanation` and `label_only` {expected}" in reason
-    # Accuracy is compared; note, page and verdict say why the rest is not.
+    # Accuracy is compared; note, page and verdict say why the entropies are not.
     assert comparison.pooled["explanation"]["acc"].low is not None
-    assert f"Left out, entropies of the models' layers and output: {reason}." in comparison.notes
+    assert (
+        f"Not compared: entropies of the models' layers and output. Reason: {reason}."
+        in comparison.notes
+    )
     answer = comparison.answers[-1]
     assert "middle layers" in answer.question
     assert answer.short == "cannot be said"
@@ -353,7 +356,7 @@ def test_of_another_renyi_order_only_the_matrix_entropy_is_left_out(tmp_path: Pa
     both = [results(tmp_path / f"{n}2", n, probes(n), changes=order) for n in range(2)]
     second = compared(*both)
     assert {*second.layers} == {*NAMES}
-    assert "The matrix entropy is Renyi's of order 2." in second.notes
+    assert "The matrix entropy is the Renyi entropy of order 2." in second.notes
 
 
 DEFINITION = f"results/{TASK}/activation_entropy_definition,none"
@@ -364,21 +367,21 @@ DEFINITION = f"results/{TASK}/activation_entropy_definition,none"
 def test_of_another_definition_only_that_activation_entropy_is_left_out(
     tmp_path: Path, old: Any, whose: str
 ) -> None:
-    """Results without a mark are older than the mark; two of them are no better than one."""
+    """Results without a definition predate it; two such results are no more comparable than one."""
     change = {DEFINITION: old}
     base = results(tmp_path / "a", 0, probes(0), changes=change if whose == "all" else None)
     other = results(tmp_path / "b", 1, probes(1), changes=change)
     comparison = written(tmp_path / "out", base, other)
     name = "a" if whose == "all" else "b"
     reason = (
-        f"the results of `{name}` are not marked as by the present definition, the entropy of the "
+        f"the results of `{name}` are not marked with the present definition, the entropy of the "
         "units' absolute values; score it again"
     )
     assert comparison.left_out == {"activation_entropy": reason}
     assert {*comparison.layers} == {*NAMES[1:]}
     assert "activation_entropy_mid" not in comparison.metrics
     assert "activation_entropy_square_mid" in comparison.metrics
-    assert f"Left out, activation entropy, |h| / Σ|h|: {reason}." in comparison.notes
+    assert f"Not compared: activation entropy, |h| / Σ|h|. Reason: {reason}." in comparison.notes
     answer = comparison.answers[-1]
     assert "middle blocks not compared" in answer.short
     assert answer.sentences[0] == f"The activation entropy is not compared: {reason}."
@@ -400,8 +403,11 @@ def test_entropies_that_only_some_models_have_are_left_out_and_named(tmp_path: P
     comparison = compared(base, fewer)
     assert {*comparison.layers} == {*NAMES[:-1]}
     assert comparison.left_out == {"matrix_entropy": "not every model has it in every task"}
-    assert "Left out, matrix entropy: not every model has it in every task." in comparison.notes
-    # Whatever else differs in a model that has none, that is the reason.
+    assert (
+        "Not compared: matrix entropy. Reason: not every model has it in every task."
+        in comparison.notes
+    )
+    # The missing entropy is the reason, whatever else differs in the model.
     order = {"config/model_args": "pretrained=base,renyi_alpha=2"}
     none = results(tmp_path / "c", 2, None, changes=order)
     without = compared(base, none)
@@ -429,7 +435,7 @@ def test_values_that_are_no_numbers_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_lists_stay_out_of_the_tables_of_numbers(tmp_path: Path) -> None:
-    """`regreason compare` writes metrics and errors as they are read."""
+    """`regreason compare` writes metrics and errors as it reads them."""
     lists = {
         "matrix_entropy_by_layer,none": [0.1, 0.2],
         "matrix_entropy_by_layer_stderr,none": "N/A",

@@ -1,4 +1,4 @@
-"""Intervals of metrics that are no means, on simulated results whose truth is known."""
+"""Intervals of metrics that are not means, on simulated results with known truth."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def answers(labels: NDArray[np.int64], logs: NDArray[np.float64], task: int) -> 
 
 
 def scores_of(models: Sequence[Answers]) -> Any:
-    """What the estimates read of a task."""
+    """The task scores that the estimates read."""
     values = [document_values(one) for one in models]
     sums = sums_of(models)
     return SimpleNamespace(
@@ -43,7 +43,7 @@ def scores_of(models: Sequence[Answers]) -> Any:
 
 
 def honest_and_too_sure(random: np.random.Generator, task: int) -> Any:
-    """Two models of one truth in one task; the second is far too sure of itself."""
+    """Two models with the same accuracy in one task; the second is far overconfident."""
     truth = random.normal(0, 1.2, (DOCUMENTS, LABELS))
     chosen = truth + random.gumbel(size=truth.shape)
     labels = chosen.argmax(axis=1).astype(np.int64) + 1
@@ -58,7 +58,7 @@ def honest_and_too_sure(random: np.random.Generator, task: int) -> Any:
 
 
 def test_few_seeds_hold_what_as_many_other_documents_would_say() -> None:
-    """Pooled: what leans to one side in every task adds up over them, and chance does not."""
+    """Pooled over tasks, a bias of the same sign adds up, and chance does not."""
     random = np.random.default_rng(0)
     found: dict[tuple[str, Models], list[tuple[float, float, float]]] = {}
     for _ in range(TRIALS):
@@ -73,9 +73,9 @@ def test_few_seeds_hold_what_as_many_other_documents_would_say() -> None:
     for what, each in found.items():
         values, low, high = np.array(each).T
         covered = float(((low <= values.mean()) & (values.mean() <= high)).mean())
-        # Of a correct method with 150 trials, 99.9 % of the time.
+        # The limit for a correct method: 99.9 % of simulations with 150 trials stay within it.
         assert covered > 0.95 - 3.3 * (0.95 * 0.05 / TRIALS) ** 0.5, (what, covered)
-        # Nor is it bought with width; the jackknife of squares is wider than need be.
+        # The intervals are not much too wide; the jackknife of squares is somewhat too wide.
         most = 1.5 if what[0] == "miscalibration" else 1.25
         assert (high - low).mean() < 2 * 1.96 * values.std() * most, what
 
@@ -96,8 +96,8 @@ def calibrated(random: np.random.Generator, levels: Sequence[float], documents: 
 
 
 def test_three_calibrated_seeds_are_not_told_from_three_surer_ones() -> None:
-    # All seeds of an arm meet the same documents: where chance has their estimates at the lowest,
-    # they agree, and neither they nor the groups seem to vary.
+    # All seeds of an arm are scored on the same documents. If chance gives all of them the lowest
+    # estimate, they agree, and neither seeds nor groups seem to vary.
     random, claims = np.random.default_rng(1), 0
     for _ in range(200):
         estimates = Estimates([calibrated(random, (0.95, 0.995), 300)])

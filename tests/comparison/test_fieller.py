@@ -1,4 +1,4 @@
-"""Fieller's sets, against published figures, the closed form and simulated results."""
+"""Fieller's confidence sets against published figures, the closed form and simulated results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def with_covariance(covariance: Array, groups: int) -> Array:
     free = np.random.default_rng(0).normal(size=(2, groups))
     free -= free.mean(axis=1, keepdims=True)
     white = np.linalg.solve(np.linalg.cholesky(free @ free.T), free)
-    # The variance of a mean of G groups is G / (G - 1) times the sum of their squares.
+    # The variance of a mean over G groups is G / (G - 1) times the sum of the squares.
     scale = ((groups - 1) / groups) ** 0.5
     return (np.linalg.cholesky(covariance) @ white * scale)[:, None]
 
@@ -43,7 +43,7 @@ def equal(groups: int) -> GroupWeights:
 
 
 def closed_form(means: Array, covariance: Array, df: int, level: float) -> Gap:
-    """Where (a - rho b)^2 <= t^2 (Va - 2 rho C + rho^2 Vb), by the roots of a quadratic."""
+    """The set where (a - rho b)^2 <= t^2 (Va - 2 rho C + rho^2 Vb), by a quadratic's roots."""
     t2 = stats.t.ppf((1 + level) / 2, df) ** 2
     (a, b), ((va, c), (_, vb)) = means, covariance
     square, linear, constant = b**2 - t2 * vb, -2 * (a * b - t2 * c), a**2 - t2 * va
@@ -58,7 +58,7 @@ def closed_form(means: Array, covariance: Array, df: int, level: float) -> Gap:
     [
         # The documentation of DCSTATS, https://github.com/DCPROGS/DCSTATS, Fieller.
         ((14, 7), (3, 2), 10, 0.90, 1.051413, 4.414296, 6),
-        # GraphPad's calculator there: means of 6 with standard deviations 3 and 2.
+        # GraphPad's calculator, quoted there: means of 6 values with standard deviations 3 and 2.
         ((14, 7), (3 / 6**0.5, 2 / 6**0.5), 10, 0.90, 1.54, 2.64, 2),
         ((14, 7), (3 / 6**0.5, 2 / 6**0.5), 10, 0.95, 1.46, 2.83, 2),
         ((14, 7), (3 / 6**0.5, 2 / 6**0.5), 10, 0.99, 1.27, 3.36, 2),
@@ -100,7 +100,7 @@ def test_with_one_seed_it_is_the_closed_form(
     assert found.value == pytest.approx(expected.value)
     assert found.kind == expected.kind
     if expected.kind != "everything":
-        # By angle: an end far away is as well known as one near.
+        # Compared by angle, so that a distant end is as accurate as a near one.
         assert expected.low is not None
         assert expected.high is not None
         assert found.low is not None
@@ -112,7 +112,7 @@ def test_with_one_seed_it_is_the_closed_form(
 def draw(
     random: np.random.Generator, rho: float, size: float, seeds: int, of_seed: float
 ) -> tuple[Array, Array]:
-    """Three arms, of which the second gains ``rho`` times what the third does over the first."""
+    """Three arms: the second gains ``rho`` times the gain of the third over the first."""
     arms = (
         random.normal(0, of_seed, (3, seeds, 1))
         + random.normal(0, 0.3, (3, 1, 60))
@@ -143,7 +143,7 @@ def test_the_set_covers_the_truth_however_weak_the_denominator(
 @pytest.mark.parametrize("size", [0.0, 0.15, 0.5])
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_it_is_what_the_crossed_test_does_not_reject(seeds: int, size: float) -> None:
-    """Any ratio: numerator - rho * denominator has an interval around zero exactly in the set."""
+    """A ratio is in the set exactly if the interval of numerator - rho * denominator holds 0."""
     random = np.random.default_rng([seeds, int(100 * size)])
     for _ in range(15):
         values, contributions = draw(random, 0.5, size, seeds, 0.05)
@@ -152,21 +152,21 @@ def test_it_is_what_the_crossed_test_does_not_reject(seeds: int, size: float) ->
         near = [end + step for end in ends for step in (-1e-6, 1e-6)]
         for rho in [*np.tan(random.uniform(-np.pi / 2, np.pi / 2, 30)), 1e9, *near]:
             kept = kept_at(float(rho), values, contributions)
-            # What is truncated may leave a hole; the set then has more than the test.
+            # Truncation may leave a hole that the set does not report; the set then contains more.
             assert covers(found, float(rho)) >= kept
             if rho in near:
                 assert covers(found, float(rho)) == kept
 
 
 def kept_at(rho: float, values: Array, contributions: Array) -> bool:
-    """Whether the interval of numerator - rho * denominator is around zero."""
+    """Whether the interval of numerator - rho * denominator contains zero."""
     away, by_group = values[0] - rho * values[1], contributions[0] - rho * contributions[1]
     test = mean(away, variance_of(away, by_group, equal(by_group.shape[1])))
     return test.low <= 0 <= test.high
 
 
 def test_of_several_holes_the_largest_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hole is where the test rejects; in angles, of which all are between -1.57 and 1.57."""
+    """A hole is where the test rejects; in angles, which run from -1.57 to 1.57."""
     holes = [(-1.1, -0.9), (-0.6, -0.1), (1.2, 1.3)]
 
     def keeps(_: object, angles: Array) -> NDArray[np.bool_]:
@@ -181,7 +181,7 @@ def test_of_several_holes_the_largest_counts(monkeypatch: pytest.MonkeyPatch) ->
     assert found.low is not None
     assert found.high is not None
     assert np.arctan([found.low, found.high]) == pytest.approx((-0.6, -0.1))
-    # Where infinity is in a hole, that one counts.
+    # If a hole contains infinity, the set reports that hole.
     holes[2] = (1.2, np.inf)
     holes[0] = (-np.inf, -0.9)
     found = fieller(*draw(np.random.default_rng(3), 0.6, 0.8, 3, 0.0), equal(60))
@@ -190,7 +190,7 @@ def test_of_several_holes_the_largest_counts(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_narrow_hole_is_found() -> None:
-    """An arm that is 0.7 of the other but for a little: near there alone the test rejects."""
+    """An arm that is almost exactly 0.7 of the other: the test rejects only near there."""
     means, noise = np.array([0.70003, 1.0]), 1e-10
     covariance = np.array([[0.49 + noise, 0.7], [0.7, 1.0]])
     found = fieller(means[:, None], with_covariance(covariance, 30), equal(30))
@@ -260,7 +260,7 @@ def test_one_group_says_nothing() -> None:
 
 
 def test_heavy_groups_weigh_as_in_a_means_own_test() -> None:
-    """CR2 and its degrees of freedom, of one seed: the ends are where the t test turns."""
+    """CR2 and its degrees of freedom, one seed: the set ends where the t test changes."""
     random = np.random.default_rng(12)
     weights = GroupWeights.of_sizes(np.array([40.0, 25.0, *[1.0] * 35]))
     gains = random.normal([[0.6], [1.0]], 0.3, (2, 37))

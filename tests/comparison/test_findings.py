@@ -1,4 +1,4 @@
-"""What may be concluded: one primary question, one corrected family behind it, each finding."""
+"""The findings: one primary question, the corrected family behind it, and each kind of finding."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from regreason_plugin.comparison.differences import Differences, differences
 from regreason_plugin.core.errors import UserError
 
 METRICS = ["acc", "macro_f1", "nll", "miscalibration"]
-# A number p of (p, p of sameness, value), by arm, minus, place of the setting and metric.
+# Gives (p, p_same, value) by arm, minus, index of the setting and metric.
 Told = Callable[[str, str, int | None, str], tuple[float, float, float]]
 
 
 def arms_of(*names: str) -> Arms:
-    """Two seeds each; the first is the baseline."""
+    """Arms with two seeds each; the first is the baseline."""
     runs: Any = {name: [SimpleNamespace(seed=1), SimpleNamespace(seed=2)] for name in names}
     return Arms(runs, names[0])
 
@@ -34,7 +34,7 @@ def arms_of(*names: str) -> Arms:
 def found_of(
     arms: Arms, settings: int, told: Told, question: tuple[str, str] | None = ("a", "acc")
 ) -> Differences:
-    """Of tests whose outcomes are given."""
+    """The differences of tests with given outcomes."""
     arm_of = {number: name for name, numbers in arms.numbers.items() for number in numbers}
 
     def estimate(
@@ -54,7 +54,7 @@ def found_of(
 
 
 def spread_out(arm: str, minus: str, task: int | None, metric: str) -> tuple[float, float, float]:
-    """Every test another p, the primary one's 0.01; from about 1e-6 to 0.7."""
+    """Every test has another p value, from about 1e-6 to 0.7; the primary test has 0.01."""
     if (arm, minus, task, metric) == ("a", "base", None, "acc"):
         return 0.01, 0.2, 1.0
     place = zlib.crc32(f"{arm} {minus} {task} {metric}".encode()) / 2**32
@@ -62,7 +62,7 @@ def spread_out(arm: str, minus: str, task: int | None, metric: str) -> tuple[flo
 
 
 def everything(found: Differences) -> dict[tuple[Any, ...], Difference]:
-    """By arm, minus, place of the setting and metric."""
+    """All differences by arm, minus, index of the setting and metric."""
     pooled = {
         (arm, "base", None, metric): one
         for arm, by_metric in found.pooled.items()
@@ -83,7 +83,7 @@ def everything(found: Differences) -> dict[tuple[Any, ...], Difference]:
 
 
 def holm(p_values: dict[Any, float]) -> dict[Any, float]:
-    """Holm 1979: the i-th smallest of m times m - i + 1, and never below one before it."""
+    """Holm 1979: the i-th smallest of m p values times m - i + 1, made non-decreasing."""
     least, corrected = 0.0, {}
     for place, key in enumerate(sorted(p_values, key=p_values.__getitem__)):
         least = max(least, (len(p_values) - place) * p_values[key])
@@ -97,8 +97,8 @@ def holm(p_values: dict[Any, float]) -> dict[Any, float]:
 @pytest.mark.parametrize(
     ("others", "settings", "expected"),
     [
-        # Arms x metrics, less the primary; contrasts; arms x settings; sameness of arms, less the
-        # primary's, and of contrasts. One setting is all settings, and counts once.
+        # Arms x metrics without the primary test; contrasts; arms x settings; equivalence tests of
+        # arms without the primary one, and of contrasts. A single setting counts once.
         ("abc", 3, (3 * 4 - 1) + 3 + 3 * 3 + (2 + 3)),
         ("abc", 1, (3 * 4 - 1) + 3 + 0 + (2 + 3)),
         ("a", 2, (1 * 4 - 1) + 0 + 1 * 2 + 0),
@@ -114,7 +114,7 @@ def test_the_family_is_everything_that_can_make_a_claim(
     each = everything(found)
     tested = [one.p_corrected for one in each.values()]
     tested += [one.p_same_corrected for one in each.values()]
-    # With the primary question's two.
+    # Including the two tests of the primary question.
     assert sum(p is not None for p in tested) == expected + 2
 
 
@@ -143,13 +143,13 @@ def test_the_family_is_corrected_by_holms_method() -> None:
             key,
             name,
         )
-    # More than one is found and more than one is not.
+    # More than one test rejects, and more than one does not.
     findings = [one.finding for one in everything(found).values()]
     assert {"unclear", "higher"} <= {*findings}
 
 
 def test_the_primary_question_is_tested_alone() -> None:
-    """At 0.05 whatever the others are, and the others whatever it is."""
+    """At 0.05 whatever the other tests are, and vice versa."""
     found = found_of(arms_of("base", "a", "b"), 2, lambda *key: (0.049, 0.3, 1.0))
     assert found.primary is not None
     assert found.primary.rejects
@@ -170,7 +170,7 @@ def test_the_primary_question_is_tested_alone() -> None:
 
 
 def test_nothing_is_claimed_behind_a_primary_question_that_is_open() -> None:
-    """However sure the others are; their corrected p are told."""
+    """However small the other p values are; their corrected p values are still reported."""
     primary = ("a", "base", None, "acc")
 
     def told(*key: Any) -> tuple[float, float, float]:
@@ -182,12 +182,12 @@ def test_nothing_is_claimed_behind_a_primary_question_that_is_open() -> None:
     for key, one in everything(found).items():
         assert one.finding == ("unclear" if key == primary else None), key
     assert found.pooled["b"]["acc"].p_corrected == pytest.approx(25 * 1e-9)
-    # Behind one that is answered they are all claimed.
+    # After a primary test that rejects, all of them are claimed.
     found = found_of(arms_of("base", "a", "b", "c"), 2, lambda *key: (1e-9, 1e-9, 1.0))
     findings = {key: one.finding for key, one in everything(found).items()}
     assert findings[primary] == findings["c", "b", None, "acc"] == "higher and same"
     assert findings["b", "base", 1, "acc"] == findings["b", "base", None, "nll"] == "higher"
-    # But for what is exploratory.
+    # Exploratory figures are the exception.
     assert findings["b", "base", 1, "nll"] is None
     assert findings["c", "b", None, "nll"] is None
 
@@ -221,7 +221,7 @@ def test_without_a_declared_question_nothing_is_found() -> None:
 def test_each_finding(p: float, p_same: float, value: float, expected: str | None) -> None:
     found = found_of(arms_of("base", "a"), 2, lambda *key: (p, p_same, value))
     assert found.pooled["a"]["acc"].finding == expected
-    # Elsewhere after the correction, and sameness in the primary metric alone.
+    # Other tests: after the correction, and equivalence in the primary metric only.
     if p < 0.05 and expected:
         assert found.pooled["a"]["nll"].finding == expected.removesuffix(" and same")
         assert found.by_setting["a"][1]["acc"].finding == expected.removesuffix(" and same")
@@ -233,7 +233,7 @@ def test_each_finding(p: float, p_same: float, value: float, expected: str | Non
 ACCURACIES = {
     "label_only": {1: (0.40, 0.60), 2: (0.44, 0.58), 3: (0.47, 0.61)},
     "explanation": {1: (0.65, 0.82), 2: (0.68, 0.80), 3: (0.70, 0.86)},
-    # Seeds 2 to 4: only two of them have a partner.
+    # Of seeds 2 to 4, only two have a partner.
     "shuffled": {2: (0.30, 0.50), 3: (0.38, 0.40), 4: (0.31, 0.52)},
 }
 
@@ -260,11 +260,11 @@ def test_contrasts_are_later_arms_less_earlier_ones_seed_by_seed(grid: Path) -> 
         for seed in (2, 3)
     ]
     assert found.value == pytest.approx(sum(by_seed) / 2)
-    # Two pairs of seeds.
+    # There are two pairs of seeds.
     assert (found.over, found.df_seeds) == ("groups", None)
     assert comparison.pooled["explanation"]["acc"].df_seeds == 2
     assert found.finding == "lower"
-    # Every metric is there, and the primary one alone is tested for sameness.
+    # Every metric is present; only the primary one is tested for equivalence.
     assert list(contrast.differences) == comparison.metrics
     assert found.p_same is not None
     assert contrast.differences["nll"].p_same is None
@@ -287,7 +287,7 @@ def test_the_explanation_is_the_question_unless_another_is_named(grid: Path) -> 
     assert other.pooled["shuffled"]["nll"].p_corrected == other.pooled["shuffled"]["nll"].p
     assert other.pooled["explanation"]["acc"].p_same is None
     assert other.pooled["explanation"]["nll"].p_same is not None
-    # A setting's tests are in the primary metric.
+    # In single settings, only the primary metric is tested.
     by_setting = other.differences["explanation"][FIRST]
     assert by_setting["nll"].p_corrected is not None
     assert by_setting["acc"].p_corrected is None
@@ -338,14 +338,14 @@ def test_a_name_may_have_a_colon(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("primary", "expected"),
     [
-        ("nobody", "'nobody' is no arm; name one of explanation, shuffled"),
-        ("nobody:acc", "'nobody' is no arm; name one of explanation, shuffled"),
+        ("nobody", "'nobody' is not an arm; name one of explanation, shuffled"),
+        ("nobody:acc", "'nobody' is not an arm; name one of explanation, shuffled"),
         ("label_only", "'label_only' is the baseline"),
         ("label_only:nll", "'label_only' is the baseline"),
-        ("explanation:speed", "no metric 'speed'; name one of acc, "),
-        ("explanation:", "no metric ''"),
-        # Described, never tested.
-        ("explanation:ece", "no metric 'ece'"),
+        ("explanation:speed", "no metric 'speed' to test; name one of acc, "),
+        ("explanation:", "no metric '' to test"),
+        # A metric that is described but never tested.
+        ("explanation:ece", "no metric 'ece' to test"),
         ("explanation:auroc", "not every task has the metric 'auroc'"),
     ],
 )
@@ -361,5 +361,5 @@ def test_a_refused_question_writes_nothing(
 ) -> None:
     given = ["compare", str(grid), "--baseline", "label_only", "--out", str(tmp_path / "out")]
     assert main([*given, "--primary", "explanation:ece"]) == 2
-    assert "--primary: no metric 'ece'" in capsys.readouterr().err
+    assert "--primary: there is no metric 'ece'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""`regreason gate` as a user types it: the verdicts, what it writes, the mistakes."""
+"""`regreason gate` as a user calls it: its verdicts, its files and its error messages."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_verdicts(
     printed = capsys.readouterr().out
     first = printed.splitlines()[0]
     assert first.startswith(f"{word}: accuracy changed by ")
-    # Three axes of two conversations are a group of six.
+    # Three axes of two conversations form a group of six documents.
     assert ", 100 effective groups), " in first
     right = {folder: _accuracy(folder) for folder in (base, candidate)}
     assert f"changed by {right[candidate] - right[base]:+.4f}" in first
@@ -79,7 +79,7 @@ def test_the_verdicts(
     if code == 1:
         assert f"regreason compare baseline={base} candidate={candidate}" in printed
     if code == 3:
-        # It invites nobody to look again: that is planned beforehand.
+        # The message does not suggest another look: looks must be planned beforehand.
         assert "as many documents" not in printed
         assert "plan the looks with --looks beforehand" in printed
 
@@ -120,7 +120,7 @@ def _slowly(metric: str, task: str, scores: np.ndarray) -> float:  # type: ignor
         return float(np.abs(labels - predictions).mean())
     if metric == "nll":
         return float(-scores[np.arange(len(scores)), labels - 1].mean())
-    # The U-statistic of its definition, pair by pair; two documents a group.
+    # The U-statistic of its definition, pair by pair; each group has two documents.
     confidence, right = np.exp(scores.max(axis=1)), labels == predictions
     bins, groups = np.ceil(confidence * 15), np.arange(len(scores)) // 2
     gaps, value = confidence - right, 0.0
@@ -165,7 +165,7 @@ def test_the_junit_file_is_of_the_schema_that_readers_share(base: Path, tmp_path
     assert int(suite.attrib["failures"]) == len(suite.findall(".//failure")) == 1
 
 
-# The part of Jenkins' and Surefire's schemas that both have.
+# The common part of the schemas of Jenkins and Surefire.
 _JUNIT = """<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
 <xs:attributeGroup name="counts">
  <xs:attribute name="name" type="xs:string" use="required"/>
@@ -242,7 +242,7 @@ def _other_prompt(rows: list[dict[str, Any]]) -> None:
         (_edit(lambda rows: rows.pop()), "holds 199 documents"),
         (_edit(_nan), "5 finite numbers"),
         (_edit(_other_prompt), "the content or the prompt of 195 of 200 documents"),
-        (_edit(lambda rows: rows[0]["doc"].update(id="other")), "is in 'baseline' alone"),
+        (_edit(lambda rows: rows[0]["doc"].update(id="other")), "is in 'baseline' only"),
         (_edit(lambda rows: rows[0]["doc"].update(group="other")), "differ in the group"),
         (lambda folder: shutil.rmtree(folder / "base"), "holds no results_"),
         (lambda folder: shutil.rmtree(folder), "no such results folder"),
@@ -267,9 +267,9 @@ def test_broken_folders_are_named_in_one_sentence(
         ({"changes": {"lm_eval_version": "0.4.13"}}, "differ in lm_eval's version"),
         ({"changes": {"chat_template_sha": "1"}}, "differ in chat template"),
         ({"changes": {f"versions/{TASKS[0]}": 2.0}}, "differ in task version"),
-        ({"tasks": TASKS[:2]}, f"'candidate' has no {TASKS[2]}"),
-        ({"tasks": ALL[:4]}, f"'baseline' has no {ALL[3]}"),
-        ({"count": 60}, "have other documents: "),
+        ({"tasks": TASKS[:2]}, f"'candidate' has no results of {TASKS[2]}"),
+        ({"tasks": ALL[:4]}, f"'baseline' has no results of {ALL[3]}"),
+        ({"count": 60}, "have different documents: "),
     ],
 )
 def test_folders_that_do_not_belong_together(

@@ -1,4 +1,4 @@
-"""How often the gate errs, on simulated models whose true change is known.
+"""Error rates of the gate, on simulated models with a known true change.
 
 `tests/bench/operating_characteristics.py` has more designs.
 """
@@ -23,7 +23,7 @@ from regreason_plugin.comparison.score_interval import score_bounds
 
 ALPHA = 0.05
 TRIALS = 2000
-# What a share of 0.05 over so many trials stays below in all but 1 of 2,000 cases.
+# An error rate of 0.05 stays below this in 1,999 of 2,000 simulations of this size.
 MOST = ALPHA + 3.3 * (ALPHA * (1 - ALPHA) / TRIALS) ** 0.5
 
 Array = NDArray[np.float64]
@@ -45,7 +45,7 @@ def seeded(design: Design) -> np.random.Generator:
 
 
 def errors(bounds: tuple[Array, Array], drop: float) -> tuple[float, float]:
-    """How often a model at the limit passes and fails."""
+    """The fractions of simulations in which a model exactly at the limit passes and fails."""
     low, high = bounds
     return float((low > -drop).mean()), float((high < -drop).mean())
 
@@ -67,7 +67,7 @@ def test_an_interval_without_correction_or_groups_errs_more(design: Design) -> N
 
 
 def test_the_groups_seen_to_differ_are_no_measure_of_groups_that_fail_as_a_whole() -> None:
-    """Most documents are alone, and no large group has failed yet: the variance seen is small."""
+    """Most documents are alone, and no large group has failed: the observed variance is small."""
     wins, losses, sizes = draw(seeded(WHOLE_GROUPS_FAIL), WHOLE_GROUPS_FAIL, TRIALS)
     b, c, n = losses.sum(axis=1), wins.sum(axis=1), sizes.sum()
     totals = wins - losses - ((c - b) / n)[:, None] * sizes
@@ -107,7 +107,7 @@ def test_the_gate_passes_a_model_that_is_as_good() -> None:
 
 
 def test_many_disagreements_seen_leave_its_power() -> None:
-    """The pairs of an unseen event weigh little beside those of many disagreements."""
+    """The pairs of an unobserved event weigh little compared with those of many disagreements."""
     for layout, documents in (("equal 6", 1000), ("24x50+800x1", 2000)):
         design = Design(layout, documents, "independent", 0.3, 0.0)
         wins, losses, sizes = draw(seeded(design), design, TRIALS)
@@ -122,7 +122,7 @@ def test_one_models_accuracy_errs_at_most_alpha() -> None:
     for (layout, documents), behaviour, right in itertools.product(
         (("equal 1", 300), ("equal 6", 600), ("24x50+800x1", 2000)), ALIKE, (0.7, 0.95, 0.99)
     ):
-        # The wins of a model that never loses are its right answers, and losses its wrong ones.
+        # Wins without losses are right predictions, and losses are wrong ones.
         design = Design(layout, documents, behaviour, 1 - right, 1 - right)
         _, wrong, sizes = draw(seeded(design), design, TRIALS)
         bounds = np.array([accuracy(sizes - one, sizes).bounds(ALPHA) for one in wrong])
@@ -130,7 +130,7 @@ def test_one_models_accuracy_errs_at_most_alpha() -> None:
 
 
 def test_an_accuracy_of_single_documents_is_bounded_as_a_binomial_one() -> None:
-    # Clopper and Pearson's bound is the exact one, and Wilson's with the correction is near it.
+    # Clopper and Pearson's bound is exact; Wilson's with the continuity correction is close to it.
     right = np.concatenate([np.ones(90), np.zeros(10)])
     low, high = (float(bound) for bound in accuracy(right, np.ones(100)).bounds(ALPHA))
     assert binom.sf(89, 100, low) == pytest.approx(ALPHA, abs=0.02)
@@ -147,7 +147,7 @@ def test_the_mean_of_another_metric_errs_at_most_alpha(layout: str, behaviour: s
 
 
 def test_rare_events_of_another_metric_err_at_most_alpha() -> None:
-    """Predictions that are off by a label here and there: a normal interval has no width."""
+    """Predictions that are rarely off by a label: a normal interval would have no width."""
     plain = 0.0
     for design in [one for one in DESIGNS if one.discordance <= 0.05]:
         value, influence, sizes = draw_rare(seeded(design), design, TRIALS)
@@ -180,7 +180,7 @@ def test_the_design_effect_is_that_of_statsmodels_clustered_variance() -> None:
 
     design = Design("equal 6", 3000, "correlated", 0.4, 0.05)
     wins, losses, sizes = draw(seeded(design), design, 1)
-    # Which document of a group it is does not matter: as many +1, -1 and 0 as there are.
+    # The order of documents within a group does not matter, only the counts of +1, -1 and 0.
     rows = [
         [1.0] * int(w) + [-1.0] * int(x) + [0.0] * int(s - w - x)
         for w, x, s in zip(wins[0], losses[0], sizes, strict=True)
@@ -190,7 +190,7 @@ def test_the_design_effect_is_that_of_statsmodels_clustered_variance() -> None:
     groups = np.repeat(np.arange(len(sizes)), sizes.astype(int))
     clustered = model.fit(cov_type="cluster", cov_kwds={"groups": groups, "df_correction": True})
     ratio = float((clustered.bse[0] / model.fit().bse[0]) ** 2)
-    # The pairs of an unseen event are 8 of some 6,000.
+    # The unobserved event adds 8 pairs to some 6,000.
     found = design_effect(wins - losses, wins + losses, sizes)[0]
     assert found == pytest.approx(ratio, rel=0.01)
     assert ratio > 2

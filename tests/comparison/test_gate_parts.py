@@ -29,7 +29,7 @@ def no_step_summary(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(folder: Path, accuracies: tuple[float, ...], count: int = COUNT) -> Path:
-    """Results with this accuracy in each of `TASKS`."""
+    """Results with the given accuracy in each of `TASKS`."""
     scores = {
         task: draw_scores(task, count, accuracy, 1)
         for task, accuracy in zip(TASKS, accuracies, strict=True)
@@ -169,7 +169,7 @@ def test_a_label_that_no_document_has_is_said_and_is_no_pass(
     assert {part["candidate"] for part in absent} == {None}
     assert f"no document is in class {absent[0]['key']}" in (tmp_path / "gate.xml").read_text()
     assert "UNDECIDED: no document is in class " in capsys.readouterr().out.splitlines()[0]
-    # A class of one group says nothing either.
+    # A class with a single group has no bounds either.
     few = [part for part in decision["parts"] if part["groups"] == 1]
     assert all(part["verdict"] == "undecided" for part in few)
 
@@ -195,8 +195,8 @@ def test_a_floor_under_the_candidates_own_metric(
     assert exit_code == code
     assert says in capsys.readouterr().out.splitlines()[0]
     level = decision["overall"]["level"]
-    # Documents of a group are unlike in these results, so that Wilson's interval of independent
-    # ones is not far off.
+    # Documents of a group are hardly correlated in these results, so Wilson's interval of
+    # independent documents is close.
     share, n, z = level["value"], 600, norm.isf(0.05)
     half = z * (share * (1 - share) / n + z**2 / 4 / n**2) ** 0.5 / (1 + z**2 / n)
     wilson = (share + z**2 / 2 / n) / (1 + z**2 / n) - half
@@ -258,7 +258,7 @@ def test_a_look_is_recorded_everywhere_and_spends_less(
         (("--metric", "ece"), "use --metric miscalibration"),
         (("--metric", "nll", "--min", "1"), "use --max"),
         (("--max", "1"), "use --min"),
-        (("--metric", "qwk", "--per", "class"), "no mean over documents; use --metric acc"),
+        (("--metric", "qwk", "--per", "class"), "not a mean over documents; use --metric acc"),
         (("--per", "mood"), "the document has no field 'mood'; its fields are axis, dataset"),
         (("--per", "id"), "--per id makes 200 parts"),
     ],

@@ -1,4 +1,4 @@
-"""Label loss on train rows beside that on test rows: read, compared, and refused."""
+"""Label loss on train rows and on test rows: reading, comparing, and refusing results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Scores = dict[str, NDArray[np.float64]]
 
 
 def drawn(split: str, seed: int, sharpness: float, tasks: tuple[str, ...] = (TASK,)) -> Scores:
-    """A model that is surer, and more often right, on its train rows."""
+    """A model that is more confident, and more often right, on its train rows."""
     accuracy = 0.5 if split == "test" else 0.8
     return {
         task: draw_scores(task, SIZES[split], accuracy, 10 * seed + len(split), sharpness=sharpness)
@@ -50,14 +50,14 @@ def write_model(
     """A trained model with results on the rows of these splits.
 
     Args:
-        folder: Its own, whose name is ``ARM-SEED``.
-        seed: Of its training.
-        sharpness: How sure it is.
-        splits: Those scored.
-        tasks: Likewise.
-        record: Changes to what its training left.
-        changes: To its results on train rows.
-        group_size: Documents a group.
+        folder: The model's folder, whose name is ``ARM-SEED``.
+        seed: The seed of its training.
+        sharpness: How confident the model is.
+        splits: The splits that were scored.
+        tasks: The tasks that were scored.
+        record: Changes to the training record.
+        changes: Changes to the results on train rows.
+        group_size: Documents per group.
 
     Returns:
         The labels' log-likelihoods, by split and task.
@@ -80,7 +80,7 @@ def write_model(
 
 
 def losses(task: str, scores: Scores) -> NDArray[np.float64]:
-    """Of each document, minus the log-probability of its label."""
+    """Each document's loss: minus the log-probability of its label."""
     labels = np.array([row["label"] for row in documents(task, len(scores[task]))])
     return -np.log(np.exp(scores[task]) / np.exp(scores[task]).sum(1, keepdims=True))[
         np.arange(len(labels)), labels - 1
@@ -95,7 +95,7 @@ def compared(folder: Path, baseline: str = "label_only") -> Comparison:
 
 
 def test_of_one_seed_the_gap_is_welchs_with_one_event_more_a_side(tmp_path: Path) -> None:
-    """Groups of one document; the event that `with_unseen` adds is as large as the largest seen."""
+    """Groups of one document; `with_unseen` adds an event as large as the largest document's."""
     by_arm = {
         arm: write_model(tmp_path / f"{arm}-1", 1, sharpness)
         for arm, sharpness in (("label_only", 3.0), ("explanation", 1.0))
@@ -148,7 +148,7 @@ def test_of_three_seeds_and_two_settings_it_is_the_mean_of_means(tmp_path: Path)
             by_seed.append(
                 [[losses(task, scores[split]).mean() for split in SIZES] for task in tasks]
             )
-        # Of each seed, on test and train rows, the mean over the two settings.
+        # For each seed, the mean over the two settings on test rows and on train rows.
         loss[arm] = np.array(by_seed).mean(axis=1)
     c = compared(tmp_path)
     found = c.generalisation
@@ -157,7 +157,7 @@ def test_of_three_seeds_and_two_settings_it_is_the_mean_of_means(tmp_path: Path)
         assert found[arm].train.value == pytest.approx(train, abs=1e-6)
         assert found[arm].gap.value == pytest.approx(test - train, abs=1e-6)
         assert found[arm].over == "seeds and groups"
-        # What stands there of the test rows is what stands everywhere.
+        # The figures on test rows equal those elsewhere in the comparison.
         score = c.pooled_scores[arm]["nll"]
         assert (found[arm].test.low, found[arm].test.high) == (score.low, score.high)
     one = found["explanation"]
@@ -165,7 +165,7 @@ def test_of_three_seeds_and_two_settings_it_is_the_mean_of_means(tmp_path: Path)
     gaps = {arm: values[:, 0] - values[:, 1] for arm, values in loss.items()}
     difference = gaps["explanation"] - gaps["label_only"]
     assert one.difference.value == pytest.approx(difference.mean(), abs=1e-6)
-    # The seeds' own spread is in the interval.
+    # The interval includes the variance between seeds.
     low, high = one.difference.low, one.difference.high
     assert low is not None
     assert high is not None
@@ -202,7 +202,7 @@ def test_results_of_train_rows_are_a_run_of_their_own(tmp_path: Path) -> None:
     write_model(tmp_path / "x-1", 1, changes={"config/limit": 60.0})
     run = read_run("x", tmp_path)
     assert run.tasks[TASK].documents == 90
-    # (Those of the train rows are newer.)
+    # The results on train rows are newer.
     assert run.config["limit"] is None
     assert run.superseded == []
     assert run.train is not None
@@ -230,13 +230,13 @@ def test_an_arm_without_train_rows_is_named(tmp_path: Path) -> None:
     for seed in (1, 2):
         write_model(tmp_path / f"label_only-{seed}", seed)
         write_model(tmp_path / f"shuffled-{seed}", seed)
-        # One of its two models was not scored on them.
+        # One of the arm's two models was not scored on train rows.
         splits = ("test", "train") if seed == 1 else ("test",)
         write_model(tmp_path / f"explanation-{seed}", seed, splits=splits)
     c = compared(tmp_path)
     assert set(c.generalisation) == {"label_only", "shuffled"}
     assert c.generalisation["shuffled"].difference is not None
-    note = "Not every model of `explanation` was scored on train rows: without a gap to test rows."
+    note = "No generalisation gap for `explanation`: not every model was scored on train rows."
     assert note in c.notes
     against = compared(tmp_path, "explanation")
     assert {one.difference for one in against.generalisation.values()} == {None}
@@ -276,7 +276,7 @@ def test_no_other_word_passes_for_a_split(tmp_path: Path) -> None:
         read_run("x", tmp_path)
 
 
-# What is changed in the results on train rows of every model, and what is said of the first.
+# Changes to every model's results on train rows, and the message about the first model.
 UNLIKE_ITS_TEST_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "data": (
         {f"configs/{TASK}/metadata/data/sha256": "cd" * 32},
@@ -311,7 +311,7 @@ def test_train_rows_scored_otherwise_than_test_rows_are_refused(case: str, tmp_p
         compare(runs, "label_only")
 
 
-# What is otherwise with one of two models, and what is said of it.
+# A difference in one of two models, and the message about it.
 UNLIKE_THE_OTHER: dict[str, tuple[Callable[[Path], object], str]] = {
     "limit": (
         lambda folder: write_model(folder, 1, changes={"config/limit": 60.0}),
@@ -328,12 +328,12 @@ UNLIKE_THE_OTHER: dict[str, tuple[Callable[[Path], object], str]] = {
                 adapter=str(folder),
             ),
         ),
-        "have other documents: 10 are in 'label_only on train rows' alone",
+        "have different documents: 10 are in 'label_only on train rows' only",
     ),
     "scope": (
         lambda folder: write_model(folder, 1, record={"scope": "coherence"}),
-        "'explanation, scope coherence' was trained on coherence alone, so it has not seen the "
-        f"train rows of {TASK}",
+        "'explanation, scope coherence' was trained on coherence only, not on the train rows of "
+        f"{TASK}",
     ),
 }
 
@@ -351,7 +351,7 @@ def test_train_rows_that_no_model_was_trained_on_are_refused(tmp_path: Path) -> 
     for arm in ("label_only", "explanation"):
         other = {"data": {"sha256": "ef" * 32, "path": "data/other"}}
         write_model(tmp_path / f"{arm}-1", 1, record=other)
-    with pytest.raises(UserError, match=r"trained on other data \(data/other\) than the train"):
+    with pytest.raises(UserError, match=r"other data than it was trained on \(data/other\)"):
         compared(tmp_path)
 
 

@@ -23,16 +23,16 @@ FEW_HEAVY = np.array([50.0] * 4 + [1.0] * 100)
 
 
 def contributions_of(values: Array, member: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Of the groups in a plain mean, and the sums of their documents' own squares."""
+    """The groups' contributions to a plain mean, and their documents' squared contributions."""
     deviations = (values - values.mean()) / len(values)
     return np.bincount(member, deviations), np.bincount(member, deviations**2)
 
 
 def adjustment(member: NDArray[np.int64]) -> Array:
-    """CR2 of an intercept: the rows A_g (I - H)_g over all groups, ``[documents, documents]``.
+    """CR2 of an intercept: the rows A_g (I - H)_g of all groups, ``[documents, documents]``.
 
     Bell and McCaffrey 2002: A_g = (I - H_gg)^(-1/2), where H is the hat matrix, here of equal
-    numbers; their estimate is the sum over groups of (1' A_g e_g / N)^2.
+    entries; their estimate is the sum over groups of (1' A_g e_g / N)^2.
     """
     count = len(member)
     residual = np.eye(count) - np.full((count, count), 1 / count)
@@ -61,10 +61,10 @@ def test_equal_groups_are_statsmodels_with_its_own_correction() -> None:
     )
     weights = GroupWeights.of_sizes(np.full(9, 4.0))
     found = weights.variance(contributions_of(values, member)[0])
-    # G / (G - 1) times the plain sum of squares, which is CR0.
+    # CR2 is G / (G - 1) times the plain sum of squares, which is CR0.
     fit = sm.OLS(values, np.ones(36)).fit(cov_type="cluster", cov_kwds={"groups": member})
     assert found == pytest.approx(fit.cov_params()[0, 0])
-    # Unequal ones differ from it: a heavy group counts for more.
+    # Unequal groups differ from it: a heavy group counts for more.
     member = np.repeat(np.arange(5), SIZES["unequal"])
     values = np.random.default_rng(2).normal(size=len(member))
     kinds = {"groups": member, "use_correction": False}
@@ -79,10 +79,10 @@ def test_equal_groups_are_statsmodels_with_its_own_correction() -> None:
 @pytest.mark.parametrize("alike", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_degrees_of_freedom_are_the_traces(sizes: list[int], alike: float) -> None:
-    """Of the matrix whose quadratic form the variance is, over documents (Imbens and Kolesar)."""
+    """Traces of the variance's quadratic form over documents (Imbens and Kolesar)."""
     member = np.repeat(np.arange(len(sizes)), sizes)
     count = len(member)
-    # Column g: what group g's scaled contribution takes of every document.
+    # Column g: the weight of every document in group g's scaled contribution.
     columns = np.stack(
         [adjustment(member)[member == group].sum(axis=0) / count for group in range(len(sizes))], 1
     )
@@ -97,7 +97,7 @@ def test_degrees_of_freedom_are_the_traces(sizes: list[int], alike: float) -> No
 
 
 def test_a_mean_over_tasks_weighs_documents_unequally() -> None:
-    """Two tasks, of 4 and of 12 documents; group 0 is in both, and a group in none has no part."""
+    """Tasks of 4 and 12 documents; group 0 is in both, and one group in neither."""
     member = np.repeat([0, 1, 0, 2, 3], [2, 2, 6, 3, 3])
     weight = np.repeat([1 / 8, 1 / 24], [4, 12])
     weights = GroupWeights(
@@ -109,7 +109,7 @@ def test_a_mean_over_tasks_weighs_documents_unequally() -> None:
     values = np.random.default_rng(4).normal(size=16)
     contributions = np.bincount(member, weight * (values - weight @ values), 5)
     h = weights.shares
-    # Contributions are (I - h 1') totals.
+    # The contributions are (I - h 1') totals.
     leaving = np.eye(5) - np.outer(h, np.ones(5))
     totals = np.bincount(member, weight * values, 5)
     assert contributions == pytest.approx(leaving @ totals)
@@ -139,7 +139,7 @@ def test_effective_numbers_by_hand() -> None:
 
 
 def anova(values: Array, groups: int) -> float:
-    """The intra-class correlation of equal groups by mean squares (Searle and others 1992)."""
+    """The intra-class correlation of equal groups, from mean squares (Searle and others 1992)."""
     table = values.reshape(groups, -1)
     size = table.shape[1]
     between = size * table.mean(axis=1).var(ddof=1)
@@ -162,31 +162,31 @@ def test_alikeness_is_the_anova_estimate_and_finds_the_truth(alike: float) -> No
             for of in (member, uneven)
         )
         seen.append(weights.alikeness(*contributions_of(one, member)))
-        # They divide by G and by G - 1.
+        # The two estimates divide by G and by G - 1.
         assert seen[-1] == pytest.approx(max(anova(one, 60), 0), abs=2 / 60)
         seen_uneven.append(of_uneven.alikeness(*contributions_of(other, uneven)))
-    # What is below 0 counts as 0, which raises the mean of what is 0 in truth.
+    # Negative estimates count as 0, which raises their mean if the true value is 0.
     for found in (seen, seen_uneven):
         assert np.mean(found) == pytest.approx(alike, abs=0.03)
 
 
 def test_alikeness_by_hand() -> None:
-    """Two groups of two and one of one; the mean is 0."""
+    """Two groups of two documents and one of one; the mean is 0."""
     weights = GroupWeights.of_sizes(np.array([2.0, 2.0, 1.0]))
     member = np.array([0, 0, 1, 1, 2])
     found = contributions_of(np.array([1.0, 1.0, -1.0, -1.0, 0.0]), member)
     assert weights.alikeness(*found) == pytest.approx(1)
     found = contributions_of(np.array([1.0, -1.0, 2.0, -2.0, 0.0]), member)
     assert weights.alikeness(*found) == 0
-    # Products of the pairs, twice: 2 * (3 * 1 + (-2) * (-2)) = 14 of 3^2 + 1 + 4 + 4 = 18 squares.
+    # Twice the pairs' products: 2 * (3 * 1 + (-2) * (-2)) = 14; squares: 3^2 + 1 + 4 + 4 = 18.
     found = contributions_of(np.array([3.0, 1.0, -2.0, -2.0, 0.0]), member)
     assert weights.alikeness(*found) == pytest.approx(14 / 18)
-    # An unseen event, which moves a document by 1 and its neighbour alike: its one pair, and a
-    # tenth of the two of the whole group.
+    # An unobserved event that moves a document and its neighbour by 1: one pair, and a tenth of
+    # the two pairs of the whole group.
     event = 1 / 25
-    # 18 such events of 5 documents: none of the two groups of two has escaped its own.
+    # 18 such events of 5 documents: each of the two groups of two has had its event.
     assert weights.alikeness(*found, unseen=event) == pytest.approx((14 + 1) / (18 + 1))
-    # Of 1.8 events of 5 documents a group escapes with 0.64, both with 0.64 squared.
+    # 1.8 events of 5 documents: a group has none with probability 0.64, both with 0.64 squared.
     pairs = 10 * (1 + 0.2 * 0.64**2)
     larger = weights.alikeness(*found, unseen=10 * event)
     assert larger == pytest.approx((14 + pairs) / (18 + pairs))
@@ -198,7 +198,7 @@ def test_alikeness_by_hand() -> None:
 
 
 def test_a_few_heavy_groups_are_covered_and_by_the_number_of_groups_are_not() -> None:
-    """Documents of a group go as one: 104 groups, of which four weigh two thirds."""
+    """Fully correlated groups: 104 groups, four of which carry two thirds of the weight."""
     random, trials = np.random.default_rng(6), 4000
     weights = GroupWeights.of_sizes(FEW_HEAVY)
     by_group = random.normal(size=(trials, 104))

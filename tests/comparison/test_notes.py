@@ -1,4 +1,4 @@
-"""What the notes say of labels that no document has."""
+"""The notes about labels that no document has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from regreason_plugin.comparison.notes import notes_of
 
 
 def notes(absent: dict[int, list[int]]) -> list[str]:
-    """Of a comparison whose settings, by place, lack the labels at these places."""
+    """Notes of a comparison whose settings, by index, lack the labels at these positions."""
     one = example(["explanation"])
     settings = list(one.settings)
     for place, labels in absent.items():
@@ -42,7 +42,7 @@ def notes(absent: dict[int, list[int]]) -> list[str]:
 )
 def test_labels_that_no_document_has_are_named(absent: dict[int, list[int]], places: str) -> None:
     (said,) = [note for note in notes(absent) if "macro-F1" in note]
-    assert said.startswith("A label that no document of a setting has counts 0 in the macro-F1")
+    assert said.startswith("A label that no document of a setting has counts as 0 in the macro-F1")
     assert said.endswith(f"{places}.")
 
 

@@ -1,6 +1,6 @@
-"""The short form of tests/bench/operating_characteristics.py: known truth, and what is said of it.
+"""The short form of tests/bench/operating_characteristics.py: simulations with known truth.
 
-The bars are those of docs/explanation/operating_characteristics.md, with room for the smaller
+The limits are those of docs/explanation/operating_characteristics.md, with room for the smaller
 number of simulated comparisons.
 """
 
@@ -19,17 +19,17 @@ from helpers.simulated_pages import MARGIN, Share, is_false, tally
 from regreason_plugin.comparison.comparison import Difference
 from regreason_plugin.metrics.group_sums import statistics_of
 
-# A share lies this many Monte-Carlo errors from its true value in 1 of 2,000 cases.
+# A fraction deviates from its true value by this many Monte Carlo errors in 1 of 2,000 cases.
 FAR = 3.3
 
 
 def reaches(share: Share, bar: float) -> bool:
-    """Whether a share may be at least this."""
+    """Whether the observed fraction is compatible with a true one of at least this."""
     return share.value + FAR * max(share.error, (bar * (1 - bar) / share.pages) ** 0.5) >= bar
 
 
 def stays_below(share: Share, bar: float) -> bool:
-    """Whether a share may be at most this."""
+    """Whether the observed fraction is compatible with a true one of at most this."""
     return share.value - FAR * max(share.error, (bar * (1 - bar) / share.pages) ** 0.5) <= bar
 
 
@@ -92,7 +92,7 @@ def test_what_is_false_is_called_so() -> None:
 @pytest.mark.parametrize(
     ("design", "pages"),
     [
-        # Few disagreements; few heavy groups; seeds that vary; few right answers.
+        # Few disagreements; few heavy groups; seeds that vary; few right predictions.
         (Design("equal", 1, accuracy=0.9, discordance=0.005, effects=(0.0, 0.004)), 250),
         (Design("4x50+100x1", 1, accuracy=0.9, discordance=0.1, alike=1.0), 250),
         (Design("10x50+300x1", 1, discordance=0.02, alike=1.0, effects=(0.0, 0.05)), 150),
@@ -138,7 +138,7 @@ def test_a_difference_of_the_margin_is_hardly_called_the_same_and_none_is() -> N
 
 @pytest.mark.parametrize("of_seeds", [0.0, 5.0])
 def test_three_seeds_keep_the_tail(of_seeds: float) -> None:
-    """Satterthwaite's t has 23 times the nominal rate where seeds dominate."""
+    """Satterthwaite's t has 23 times the nominal error rate if seeds dominate the variance."""
     rate = tail_rate(Drawn(seeds=3, of_seeds=of_seeds), [6], 20_000)
     assert rate["rate"] <= 2 + FAR * 2 * (1 / (2 * 20_000 * 0.05 / 108)) ** 0.5
 

@@ -20,8 +20,8 @@ from regreason_plugin.comparison.planned_looks import boundaries, planned_look
     ],
 )
 def test_the_published_boundaries_at_0025(published: tuple[float, ...]) -> None:
-    # Reboussin, DeMets, Kim and Lan, Controlled Clinical Trials 21, 2000, 190-207: the function
-    # like O'Brien's and Fleming's, equal shares.
+    # Reboussin, DeMets, Kim and Lan, Controlled Clinical Trials 21, 2000, 190-207: the spending
+    # function that resembles O'Brien and Fleming's, with equal shares.
     assert boundaries(0.025, len(published)) == pytest.approx(published, abs=6e-4)
 
 

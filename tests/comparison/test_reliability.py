@@ -1,4 +1,4 @@
-"""The band of a calibrated model, on simulated models that are calibrated."""
+"""The reliability band of a calibrated model, on simulated calibrated models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEEDS = 3
 def task_of(
     random: np.random.Generator, shared: np.ndarray[Any, Any], groups: list[str], over: float
 ) -> Any:
-    """Three seeds of two labels that agree in part about each document."""
+    """Three seeds with two labels whose predictions of a document partly agree."""
     of_document = random.normal(size=(2, len(groups)))
     own = random.normal(size=(2, SEEDS, len(groups)))
     where, luck = ndtr(
@@ -40,7 +40,7 @@ def task_of(
 
 
 def share_inside(groups_of: int, over: float, trials: int = 150) -> float:
-    """Of the bins' accuracies; two tasks share their groups, as the axes of a conversation do."""
+    """The fraction of bins inside the band; two tasks share groups, like a conversation's axes."""
     random = np.random.default_rng(8)
     names = [f"{place // groups_of}" for place in range(240)]
     inside, count = 0, 0
@@ -61,7 +61,7 @@ def share_inside(groups_of: int, over: float, trials: int = 150) -> float:
 
 @pytest.mark.parametrize("groups_of", [1, 3])
 def test_the_band_holds_a_calibrated_model_and_not_another(groups_of: int) -> None:
-    # Not of one alike, two tasks and three seeds are six answers a group that go together.
+    # Even with one document per group, two tasks and three seeds give six correlated predictions.
     assert 0.92 < share_inside(groups_of, 0.0) < 0.985
     assert share_inside(groups_of, 0.25, trials=20) < 0.35
 

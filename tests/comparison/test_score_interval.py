@@ -13,7 +13,7 @@ Z = norm.isf(0.025)
 
 
 def _slow_statistic(b: float, c: float, n: float, d: float) -> float:
-    """The same, with the probability that the likelihood is greatest at found by search."""
+    """Z(d), with the constrained maximum likelihood estimate found by search."""
     least, most = max(0.0, -d), (1 - d) / 2
 
     def surprise(q: float) -> float:
@@ -27,7 +27,7 @@ def _slow_statistic(b: float, c: float, n: float, d: float) -> float:
 
 
 def test_the_interval_of_the_paper() -> None:
-    # Tango 1998, the example of 21 pairs with 7 and 1 discordant ones.
+    # Tango 1998: the example of 21 pairs, of which 7 and 1 are discordant.
     low, high = score_bounds(7, 1, 21, Z)
     assert (round(float(low), 3), round(float(high), 3)) == (-0.517, -0.026)
 

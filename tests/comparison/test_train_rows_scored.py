@@ -33,7 +33,7 @@ def _forget_folders() -> None:
 
 
 def loss(scorer: PlainScorer, folder: DataFolder, name: str) -> float:
-    """The mean over a file's rows of minus the label's log-probability among the labels."""
+    """The mean label loss over a file's rows, normalised over the labels."""
     rows = list(folder.rows(name))
     scores = log_softmax([scorer.labels(row.messages[0].content) for row in rows], axis=1)
     return float(-scores[np.arange(len(rows)), [row.label - 1 for row in rows]].mean())
@@ -43,7 +43,7 @@ def test_scored_by_the_command_it_is_what_plain_transformers_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find_our_tasks_only(monkeypatch)
-    # (The command sets it, as lm-eval reads it.)
+    # `regreason eval` sets sys.argv, because lm-eval reads it.
     monkeypatch.setattr(sys, "argv", ["pytest"])
     folder = build_data(tmp_path / "DATA", rows=45, group_size=3)
     tuned = adapter(tmp_path / "tuned", target_modules=["q_proj", "v_proj", "down_proj"])

@@ -235,7 +235,7 @@ ALWAYS = (
     "Is the entropy of the middle layers higher, and the output sharper?",
     "How much of what explanation gains does each other arm keep?",
     "How much of what `explanation` gains does each other arm keep?",
-    "An output of less entropy is sharper, which says nothing of its calibration.",
+    "An output with less entropy is sharper, which says nothing about its calibration.",
 )
 
 
@@ -354,11 +354,13 @@ def test_each_finding_has_exactly_its_words_everywhere(
     assert one.answers[0].short.startswith(capital)
     assert one.answers[1].short == f"Accuracy: {words}"
     assert one.answers[1].sentences[0].endswith(f"): {words}.")
-    assert one.answers[1].sentences[1] == f"By setting, its accuracy is: {words} in 2."
-    # A share of the gain is not tested, so it is exploratory whatever is found.
-    shares = [sentence for sentence in one.answers[2].sentences if " of it, " in sentence]
+    assert one.answers[1].sentences[1] == (
+        f"By setting, the accuracy of `explanation` is: {words} in 2."
+    )
+    # A share of the gain is no test of the family: a figure, whatever is found.
+    shares = [sentence for sentence in one.answers[2].sentences if " of the gain, " in sentence]
     assert shares
-    assert all(" of it, exploratory, " in sentence for sentence in shares)
+    assert all(" of the gain, exploratory, " in sentence for sentence in shares)
     assert not any("keeps" in sentence for sentence in one.answers[2].sentences)
     gains = finding in ("higher", "higher and same")
     assert one.answers[2].short.startswith("exploratory: " if gains else "cannot be said")
@@ -424,8 +426,11 @@ def test_how_many_tests_there_are_and_whether_they_claim() -> None:
     rejects = asked.model_copy(update={"rejects": True})
     assert sentences(primary=rejects)[-1].startswith("The primary test rejects, so they may")
     none = sentences(primary=None)
-    assert none[0] == "Name one with `--primary ARM[:METRIC]`, such as `--primary explanation:acc`."
+    assert none[0] == (
+        "Name a primary question with `--primary ARM[:METRIC]`, such as "
+        "`--primary explanation:acc`."
+    )
     assert none[-1] == "All figures are exploratory: none makes a claim."
     found = sentences(primary=asked)
-    assert any("within ±0.010 (`--margin`, by default 0.01)" in text for text in found)
+    assert any("within ±0.010 (`--margin`, default 0.01)" in text for text in found)
     assert any("0.028 with a probability of 80 %" in t and "0.020 to 0.045" in t for t in found)
