@@ -35,6 +35,21 @@ def checkout(place: Path) -> Path:
     return place
 
 
+def in_python(program: str, place: Path) -> str:
+    """Run a page's Python in a process of its own, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=place,
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 def write_tickets(place: Path) -> None:
     """``tickets.csv`` and ``new.csv`` with the columns of the tutorial; every text is invented."""
     random = Random(0)
@@ -69,6 +84,11 @@ def test_the_table_tutorial_ends_in_a_gated_classifier(tmp_path: Path) -> None:
         labels = [row["label"] for row in csv.DictReader(stream)]
     assert len(labels) == 2
     assert set(labels) <= {"billing", "technical", "delivery"}
+    # The README's Python, in the folder that its commands left.
+    (program,) = blocks(ROOT / "README.md", "python")
+    printed = in_python(program, place)
+    assert comparison.answers[0].short in printed
+    assert "Prediction(label=" in printed
 
 
 def test_the_readme_types_what_the_table_tutorial_types() -> None:
@@ -86,25 +106,16 @@ def test_the_readme_types_what_the_table_tutorial_types() -> None:
 def test_the_notebook_runs_in_one_process(tmp_path: Path) -> None:
     place = checkout(tmp_path)
     program = "\n".join(blocks(TUTORIALS / "notebook.md", "python"))
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=place,
-        env={**environment(), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed = in_python(program, place)
     comparison = load_comparison(place / "runs/notebook/report/comparison.json")
     assert len(comparison.settings) == 18
     # The primary question, as the page and the notebook print it.
-    assert comparison.answers[0].short in done.stdout
+    assert comparison.answers[0].short in printed
     assert (place / "runs/notebook/report/report.html").is_file()
-    verdict = re.search(r"^(pass|fail|undecided) Requirement", done.stdout, re.MULTILINE)
-    assert verdict, done.stdout[-2000:]
+    verdict = re.search(r"^(pass|fail|undecided) Requirement", printed, re.MULTILINE)
+    assert verdict, printed[-2000:]
     # Nine values: the embeddings and the tiny model's blocks.
-    assert re.search(r"^\[0\.\d+(, 0\.\d+)+\]$", done.stdout, re.MULTILINE)
+    assert re.search(r"^\[0\.\d+(, 0\.\d+)+\]$", printed, re.MULTILINE)
 
 
 def test_the_hh_rlhf_tutorial_compares_two_arms(tmp_path: Path) -> None:
