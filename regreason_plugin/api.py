@@ -28,7 +28,7 @@ from regreason_plugin.data_folder.row_writer import BuildOptions
 from regreason_plugin.data_folder.scopes import SCOPE_KINDS
 from regreason_plugin.data_folder.split import SPLITS, Split
 from regreason_plugin.evaluate.results import read_models, read_run
-from regreason_plugin.metrics.metric_names import GATED
+from regreason_plugin.metrics.metric_names import GATE_METRICS
 
 
 def build(
@@ -263,7 +263,7 @@ def gate(
         >>> gate("results/current", "results/new", max_drop=0.02).verdict  # doctest: +SKIP
         'pass'
     """
-    _check_known("metric", [metric], GATED)
+    _check_known("metric", [metric], GATE_METRICS)
     if not (max_drop >= 0 and 0 < alpha < 0.5):
         raise UserError("max_drop has to be 0 or more, and alpha between 0 and 0.5")
     rule = Rule(metric=metric, max_drop=max_drop, limit=limit, per=per, alpha=alpha)

@@ -24,7 +24,13 @@ from regreason_plugin.annotate.prompts import (
     render_explain,
 )
 from regreason_plugin.annotate.questions import Question, explanation_question
-from regreason_plugin.annotate.run import Watcher, ask, spent, store_to_ask_for, store_to_read
+from regreason_plugin.annotate.run import (
+    Watcher,
+    ask,
+    open_store_for_calls,
+    open_store_to_read,
+    spent,
+)
 from regreason_plugin.annotate.store import OK, Outcome, Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps
@@ -90,7 +96,7 @@ def explain(
         UserError: The table, the prompt or a key is wrong; all calls to a server fail; or no row
             could be explained.
     """
-    with store_to_ask_for(config.store_path(out), config.raters, budget) as store:
+    with open_store_for_calls(config.store_path(out), config.raters, budget) as store:
         explaining = _Explaining(task, config, store)
         unaffordable = explaining.ask(watcher, retry, budget)
         if unaffordable:
@@ -110,7 +116,7 @@ def dry_run(task: Task, config: ExplainConfig, out: Path, *, retry: bool = False
     Raises:
         UserError: The table or the prompt is wrong.
     """
-    with store_to_read(config.store_path(out)) as store:
+    with open_store_to_read(config.store_path(out)) as store:
         return estimate(store, _Explaining(task, config, store).lanes(), retry=retry)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from regreason_plugin.annotate.config import ServerRater
-from regreason_plugin.annotate.questions import AskedRater, Question
+from regreason_plugin.annotate.questions import ModelRater, Question
 from regreason_plugin.annotate.store import OK, Outcome, Store, conversation_key
 from regreason_plugin.core.records import Conversation
 
@@ -118,7 +118,7 @@ class LanePlan:
 
 def count_ratings(
     store: Store,
-    raters: Sequence[AskedRater],
+    raters: Sequence[ModelRater],
     tallies: Sequence[Tally],
     conversations: Iterable[Conversation],
     *,

@@ -53,7 +53,7 @@ def worker_names(store: Path) -> set[str]:
 
 
 @contextmanager
-def if_ended(store: Path, worker: str) -> Iterator[bool]:
+def ended_worker(store: Path, worker: str) -> Iterator[bool]:
     """Yield whether a worker has ended; if so, its file is removed at the end of the block."""
     path = _path(store, worker)
     lock = FileLock(path)

@@ -20,7 +20,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class AboutRater(_Part):
+class RaterProvenance(_Part):
     """The provenance of one rater's scores.
 
     Attributes:
@@ -57,8 +57,8 @@ class About(_Part):
 
     format: int = 1
     ratings_sha256: str
-    raters: list[AboutRater]
-    merged_by: AboutRater | None = None
+    raters: list[RaterProvenance]
+    merged_by: RaterProvenance | None = None
     aggregator: str
     minimum: int
     conversations: dict[str, int]
@@ -70,7 +70,7 @@ class About(_Part):
     versions: dict[str, str]
 
 
-def about_path(ratings: Path) -> Path:
+def provenance_path(ratings: Path) -> Path:
     """Path of the provenance file of a ratings file."""
     return ratings.with_name(ratings.name.split(".jsonl")[0] + ".about.json")
 
@@ -81,13 +81,13 @@ def write_about(ratings: Path, about: About) -> Path:
     Returns:
         The path of the provenance file.
     """
-    path = about_path(ratings)
+    path = provenance_path(ratings)
     with atomic_writer(path) as stream:
         stream.write(about.model_dump_json(indent=1, exclude_none=True).encode("utf-8") + b"\n")
     return path
 
 
-def read_about(ratings: Path, sha256: str) -> About | None:
+def read_provenance(ratings: Path, sha256: str) -> About | None:
     """Read the provenance of a ratings file.
 
     Args:
@@ -100,7 +100,7 @@ def read_about(ratings: Path, sha256: str) -> About | None:
     Raises:
         UserError: The provenance file is not valid, or belongs to other ratings.
     """
-    path = about_path(ratings)
+    path = provenance_path(ratings)
     if not path.is_file():
         return None
     about = validate(About, parse_object(path.read_bytes(), path, 1), path, 1)

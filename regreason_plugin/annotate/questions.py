@@ -70,7 +70,7 @@ def distinct(questions: Iterable[list[Question]]) -> Iterator[list[Question]]:
 
 
 @dataclass(eq=False)
-class AskedRater:
+class ModelRater:
     """A language model as a rater: makes its questions, and reads its answers from the store.
 
     Attributes:

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regreason_plugin.annotate.aggregate import aggregate_rows
-from regreason_plugin.annotate.provenance import About, AboutRater, read_about, write_about
+from regreason_plugin.annotate.provenance import (
+    About,
+    RaterProvenance,
+    read_provenance,
+    write_about,
+)
 from regreason_plugin.annotate.scores import ScoreTable, Setting
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import (
@@ -121,7 +126,7 @@ def write_aggregated(
         raise UserError(
             "ratings are written as plain text; give the file a name that ends in .jsonl", path=out
         )
-    source = read_about(ratings, sha256)
+    source = read_provenance(ratings, sha256)
     conversations: dict[str, str] = {}
     raters: set[str] = set()
     dropped: Counter[str] = Counter()
@@ -143,7 +148,7 @@ def write_aggregated(
         count = write_records(out, counted())
         about = source or About(
             ratings_sha256="",
-            raters=[AboutRater(name=name) for name in sorted(raters)],
+            raters=[RaterProvenance(name=name) for name in sorted(raters)],
             aggregator=by,
             minimum=minimum,
             conversations=dict(sorted(Counter(conversations.values()).items())),

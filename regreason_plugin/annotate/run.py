@@ -25,9 +25,9 @@ from regreason_plugin.annotate.prompts import (
     render_merge,
     text_sha256,
 )
-from regreason_plugin.annotate.provenance import About, AboutRater, write_about
+from regreason_plugin.annotate.provenance import About, RaterProvenance, write_about
 from regreason_plugin.annotate.questions import (
-    AskedRater,
+    ModelRater,
     Question,
     distinct,
     explanation_question,
@@ -102,7 +102,7 @@ def annotate(
     """
     if not config.servers:
         return Annotation(config, None).write(watcher)
-    with store_to_ask_for(config.store_path, config.servers, budget) as store:
+    with open_store_for_calls(config.store_path, config.servers, budget) as store:
         annotation = Annotation(config, store)
         unaffordable = annotation.ask(watcher, retry, budget)
         if unaffordable:
@@ -123,12 +123,12 @@ def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
     """
     if not config.servers:
         return []
-    with store_to_read(config.store_path) as store:
+    with open_store_to_read(config.store_path) as store:
         return estimate(store, Annotation(config, store).lanes(), retry=retry)
 
 
 @contextmanager
-def store_to_ask_for(
+def open_store_for_calls(
     path: Path, raters: Iterable[ServerRater], budget: float | None
 ) -> Iterator[Store]:
     """Open the store for a run that makes calls.
@@ -155,7 +155,7 @@ def store_to_ask_for(
 
 
 @contextmanager
-def store_to_read(path: Path) -> Iterator[Store]:
+def open_store_to_read(path: Path) -> Iterator[Store]:
     """Open the store to read it; if there is none, open an empty temporary store instead."""
     with (
         TemporaryDirectory() as scratch,
@@ -214,12 +214,12 @@ class Annotation:
         self._store = store
         rules = {rater.name: rater for rater in RULE_RATERS}
         self._raters = [
-            AskedRater(rater, load_prompts(rater.prompts, config.prompts), self._answers)
+            ModelRater(rater, load_prompts(rater.prompts, config.prompts), self._answers)
             if isinstance(rater, ServerRater)
             else rules[rater]
             for rater in config.raters
         ]
-        self._asked = [rater for rater in self._raters if isinstance(rater, AskedRater)]
+        self._asked = [rater for rater in self._raters if isinstance(rater, ModelRater)]
         merge = config.merge
         self._merger = next((s for s in config.servers if merge and s.name == merge.rater), None)
         self._template = load_merge_prompt(config.prompts) if merge else ""
@@ -288,7 +288,7 @@ class Annotation:
     def _collected(self) -> Iterator[Rated]:
         return collect(read_conversations(self._config.conversations), self._raters)
 
-    def _questions(self, rater: AskedRater) -> Iterator[list[Question]]:
+    def _questions(self, rater: ModelRater) -> Iterator[list[Question]]:
         return distinct(map(rater.questions, read_conversations(self._config.conversations)))
 
     def _merge_question(self, row: Rated) -> Question | None:
@@ -353,19 +353,21 @@ def _counting(ratings: Iterable[Rating], on_rating: Callable[[], object]) -> Ite
         yield rating
 
 
-def _about_rater(rater: Rater) -> AboutRater:
-    if not isinstance(rater, AskedRater):
-        return AboutRater(name=rater.name, prompts={one.name: "rules" for one in rater.prompts})
+def _about_rater(rater: Rater) -> RaterProvenance:
+    if not isinstance(rater, ModelRater):
+        return RaterProvenance(
+            name=rater.name, prompts={one.name: "rules" for one in rater.prompts}
+        )
     prompts = {f"{style}/{axis}": one.sha256 for (style, axis), one in rater.asking.items()}
     return _about_server(rater.config, prompts)
 
 
-def _about_server(config: ServerRater, prompts: dict[str, str]) -> AboutRater:
+def _about_server(config: ServerRater, prompts: dict[str, str]) -> RaterProvenance:
     sampling: dict[str, float | int | str] = {
         **config.request_options(),
         "structured": config.structured,
     }
-    return AboutRater(name=config.name, model=config.model, sampling=sampling, prompts=prompts)
+    return RaterProvenance(name=config.name, model=config.model, sampling=sampling, prompts=prompts)
 
 
 def _counted(counts: Counter[str]) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from regreason_plugin.annotate.full_disk import check_room, store_refusal
-from regreason_plugin.annotate.locks import WorkerLock, if_ended, worker_names
+from regreason_plugin.annotate.locks import WorkerLock, ended_worker, worker_names
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.records import Conversation
 
@@ -231,7 +231,7 @@ class Store:
         rows = self._database.execute("SELECT DISTINCT worker FROM calls WHERE worker IS NOT NULL")
         named = {str(worker) for (worker,) in rows} | worker_names(self.path)
         for worker in sorted(named - {self._worker}):
-            with if_ended(self.path, worker) as ended:
+            with ended_worker(self.path, worker) as ended:
                 if ended:
                     self._give_back(worker)
 

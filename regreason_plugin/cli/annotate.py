@@ -89,11 +89,11 @@ def run_annotate(args: argparse.Namespace) -> int:
         regreason annotate annotation/annotate.yml --budget 50
     """
     from regreason_plugin.annotate.config import read_config
-    from regreason_plugin.annotate.provenance import about_path
+    from regreason_plugin.annotate.provenance import provenance_path
     from regreason_plugin.annotate.run import annotate, dry_run
 
     config = read_config(args.config)
-    for file in (config.out, config.store_path, about_path(config.out)):
+    for file in (config.out, config.store_path, provenance_path(config.out)):
         check_not_input(file, [args.config, *config.conversations], "out in the config")
     if args.dry_run:
         plans = dry_run(config, retry=args.retry_failed)

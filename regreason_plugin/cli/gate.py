@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from regreason_plugin.cli.console import amount, positive, say
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import check_not_input
-from regreason_plugin.metrics.metric_names import DESCRIBED, GATED, METRICS
+from regreason_plugin.metrics.metric_names import GATE_METRICS, METRICS, REPORTED_METRICS
 
 if TYPE_CHECKING:
     from regreason_plugin.comparison.gate import Rule
@@ -30,10 +30,10 @@ def add_gate(gate: argparse.ArgumentParser) -> None:
     )
     gate.add_argument(
         "--metric",
-        choices=(*GATED, *DESCRIBED),
+        choices=(*GATE_METRICS, *REPORTED_METRICS),
         default="acc",
         metavar="METRIC",
-        help=f"the metric to compare, one of {', '.join(GATED)}; default: acc",
+        help=f"the metric to compare, one of {', '.join(GATE_METRICS)}; default: acc",
     )
     gate.add_argument(
         "--max-drop",
@@ -140,7 +140,7 @@ def _rule(args: argparse.Namespace) -> Rule:
     """The rule that the flags describe."""
     from regreason_plugin.comparison.gate import Rule
 
-    if args.metric in DESCRIBED:
+    if args.metric in REPORTED_METRICS:
         raise UserError(
             f"--metric {args.metric} is biased: it is above zero even for a calibrated model, the "
             "more so the fewer the test rows; use --metric miscalibration"

@@ -122,10 +122,10 @@ def run_predict(args: argparse.Namespace) -> int:
     from regreason_plugin.predict.model_loading import model_facts, read_model_args
     from regreason_plugin.predict.prediction_file import predict_file
     from regreason_plugin.predict.prediction_task import find_question
-    from regreason_plugin.predict.predictions import Lines, kind_of
+    from regreason_plugin.predict.predictions import Lines, output_format
     from regreason_plugin.predict.progress import progress_path, read_progress
 
-    kind = kind_of(args.out)
+    kind = output_format(args.out)
     if args.spreadsheet_safe and kind != "csv":
         raise UserError(
             "--spreadsheet-safe is only for CSV; leave it out, or let --out end with .csv"

@@ -21,7 +21,7 @@ from regreason_plugin.task.shipped_configs import FOLDER, shipped
 
 if TYPE_CHECKING:
     from regreason_plugin.core.task_file import Columns, Data, Task
-    from regreason_plugin.data.labelled_table import Twins
+    from regreason_plugin.data.labelled_table import LookAlikes
     from regreason_plugin.task.table_summary import TableSummary, Tokenizer
 
 # How many labels the printed table shows, and the width of its bars in characters.
@@ -130,7 +130,7 @@ def run_task(args: argparse.Namespace) -> int:
     with console.status("reading lm-eval's task names and the tokenizer"):
         check_is_free(name)
         tokenizer = local_tokenizer(base)
-    twins: Twins = "merge" if args.merge_labels else "keep" if args.keep_labels else "refuse"
+    twins: LookAlikes = "merge" if args.merge_labels else "keep" if args.keep_labels else "refuse"
     with progress() as advance:
         length = tokenizer.length if tokenizer else None
         seen = summarise(data, columns, length, lambda: advance("read", 1), twins)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.data_folder.arms import ARMS
-from regreason_plugin.evaluate.results import Run, names_results, read_models, some_of
+from regreason_plugin.evaluate.results import Run, first_names, has_results, read_models
 
 # Keys of a training record that are results, identify the seed, or follow from the data, the base
 # model and the template. All other keys are training settings.
@@ -195,7 +195,7 @@ def read_arms(arguments: list[str]) -> list[Run]:
     unnamed: list[Run] = []
     for text in arguments:
         name, equals, folder = text.partition("=")
-        if text and names_results(Path(text)):
+        if text and has_results(Path(text)):
             unnamed += read_models(Path(text).name, Path(text))
         elif not equals or not name or not folder:
             raise UserError(
@@ -234,7 +234,7 @@ def _check_seeds(name: str, runs: list[Run]) -> None:
     for run in runs:
         if not isinstance(run.seed, int):
             raise UserError(
-                f"{name!r} is the name of several models ({some_of(run.model for run in runs)}), "
+                f"{name!r} names several models ({first_names(run.model for run in runs)}), "
                 f"and {run.model} has no regreason.json that says its seed; give each model its "
                 "own NAME=RESULTS",
             )

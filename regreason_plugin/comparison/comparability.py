@@ -8,10 +8,10 @@ from typing import Any
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.data_folder.scopes import setting_scope
-from regreason_plugin.evaluate.answer_cache import HOW
+from regreason_plugin.evaluate.answer_cache import IRRELEVANT_ARGUMENTS
 from regreason_plugin.evaluate.results import Run, model_arguments
 from regreason_plugin.evaluate.task_results import TaskResult
-from regreason_plugin.evaluate.task_setting import OF_TASK
+from regreason_plugin.evaluate.task_setting import TASK_KEYS
 from regreason_plugin.metrics.answers import Answers
 from regreason_plugin.metrics.metric_names import ACTIVATION_WEIGHTS, PRIMARY_ACTIVATION, PROBES
 
@@ -69,7 +69,7 @@ def data_of(results: Iterable[TaskResult]) -> dict[str, Any]:
     for result in results:
         for key, value in result.data.items():
             values = values_of.setdefault(key, [])
-            if key not in OF_TASK and value not in values:
+            if key not in TASK_KEYS and value not in values:
                 values.append(value)
     return {key: _merged(values) for key, values in values_of.items() if values}
 
@@ -187,7 +187,7 @@ def check_same_scoring(run: Run, train: Run, tasks: Iterable[str]) -> None:
 
 
 # Arguments that may differ: results are already sorted by model, and probes change no score.
-_NO_LOADING = HOW | {"pretrained", "peft", "tokenizer", "probe", "renyi_alpha"}
+_NO_LOADING = IRRELEVANT_ARGUMENTS | {"pretrained", "peft", "tokenizer", "probe", "renyi_alpha"}
 _LOADING: dict[str, Callable[[Run], Any]] = {
     "how the model was loaded": lambda run: {
         name: str(value)

@@ -49,7 +49,7 @@ from regreason_plugin.core.version import __version__
 from regreason_plugin.evaluate.results import Run, model_arguments
 from regreason_plugin.evaluate.scoring_notes import scoring_notes
 from regreason_plugin.evaluate.task_setting import in_paper
-from regreason_plugin.metrics.metric_names import DESCRIBED, LAYERS, METRICS
+from regreason_plugin.metrics.metric_names import LAYERS, METRICS, REPORTED_METRICS
 
 # The arm whose gain over the baseline counts as 1; other arms keep a fraction of that gain.
 WHOLE_GAIN = "explanation"
@@ -242,7 +242,7 @@ def _question(arms: Arms, primary: str | None) -> tuple[str, str] | None:
     if arm not in arms.others:
         why = "is the baseline" if arm == arms.baseline else "is not an arm"
         raise UserError(f"--primary: {arm!r} {why}; name one of {', '.join(arms.others)}")
-    tested = [name for name in METRICS if name not in DESCRIBED]
+    tested = [name for name in METRICS if name not in REPORTED_METRICS]
     if metric not in tested:
         raise UserError(
             f"--primary: there is no metric {metric!r} to test; name one of {', '.join(tested)}"

@@ -29,7 +29,7 @@ Fewer than three seeds do not give a usable seed variance. The variance is then 
 conclusion is about these trained models only.
 
 An accuracy is a count of documents, and the normal interval of a mean fails where few documents
-decide. `share` and `difference_of_shares` therefore use score intervals. Their sample size is the
+decide. `share` and `accuracy_difference` therefore use score intervals. Their sample size is the
 number of independent documents that would have the same variance.
 """
 
@@ -243,7 +243,7 @@ def share(
     return Estimate(value, variance.whole**0.5, low, high, nan, nan, variance.over, variance)
 
 
-def difference_of_shares(
+def accuracy_difference(
     losses: float,
     wins: float,
     values: Array,
@@ -313,11 +313,11 @@ def _score_scale(
     """
     documents = weights.effective_documents
     event = (float(squares.sum()) + 1 / documents**2) / (plain * documents + 1)
-    variance = with_unseen(event, values, contributions, squares, weights)
+    variance = variance_with_unseen_event(event, values, contributions, squares, weights)
     return variance, (plain + 1 / documents) / variance.whole
 
 
-def with_unseen(
+def variance_with_unseen_event(
     event: float, values: Array, contributions: Array, squares: Array, weights: GroupWeights
 ) -> Variance:
     """The variance of a mean, with a lower limit and one unobserved event added.
@@ -335,8 +335,8 @@ def with_unseen(
         squares: As in `share`.
         weights: As in `share`.
     """
-    alike = weights.alikeness(contributions.mean(axis=0), squares, event)
+    alike = weights.intragroup_correlation(contributions.mean(axis=0), squares, event)
     variance = variance_of(values, contributions, weights, alike)
-    effect = 1 + alike * (weights.documents_a_group - 1)
+    effect = 1 + alike * (weights.mean_group_size - 1)
     expected = float(squares.sum()) * effect - variance.rest
     return replace(variance, groups=max(variance.groups, expected) + event * effect)

@@ -16,12 +16,12 @@ from regreason_plugin.comparison.arms import Models
 from regreason_plugin.comparison.comparison import Interval, Score
 from regreason_plugin.comparison.crossed_variance import (
     Estimate,
-    difference_of_shares,
+    accuracy_difference,
     mean,
     share,
     undefined,
     variance_of,
-    with_unseen,
+    variance_with_unseen_event,
 )
 from regreason_plugin.comparison.group_variance import GroupWeights
 from regreason_plugin.comparison.task_scores import TaskScores
@@ -107,12 +107,12 @@ class Estimates:
         squares, largest = self._squares(metric, models, tasks)
         if metric != "acc":
             event = max(largest, 1 / weights.effective_documents**2)
-            variance = with_unseen(event, values, contributions, squares, weights)
+            variance = variance_with_unseen_event(event, values, contributions, squares, weights)
             return mean(values, variance, margin=margin)
         if not models.minus:
             return share(values, contributions, squares, weights)
         losses, wins = self._losses_and_wins(models, tasks)
-        return difference_of_shares(
+        return accuracy_difference(
             losses, wins, values, contributions, squares, weights, margin=margin
         )
 
@@ -125,7 +125,9 @@ class Estimates:
         weights = self._weights("acc", tasks)
         squares, largest = self._squares("acc", models, tasks)
         least = weights.effective_documents**-2
-        allowed = with_unseen(max(largest, least), values, contributions, squares, weights).whole
+        allowed = variance_with_unseen_event(
+            max(largest, least), values, contributions, squares, weights
+        ).whole
         of_accuracy = variance_of(values, contributions, weights).whole
         return seen * allowed / of_accuracy if of_accuracy > 0 else allowed
 

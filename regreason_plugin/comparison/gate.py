@@ -48,7 +48,7 @@ class Rule:
     """The requirements on a candidate.
 
     Attributes:
-        metric: One of `metric_names.GATED`.
+        metric: One of `metric_names.GATE_METRICS`.
         max_drop: The non-inferiority margin: the largest worsening allowed, in the metric's unit,
             0 or more.
         limit: The value that the candidate's metric must exceed, or stay below if lower is better;

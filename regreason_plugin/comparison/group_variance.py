@@ -48,7 +48,7 @@ class GroupWeights:
         return float(1 / self.squares.sum())
 
     @property
-    def documents_a_group(self) -> float:
+    def mean_group_size(self) -> float:
         """The average size of a document's group (Kish), where every document counts once."""
         return float((self.shares**2).sum() / self.squares.sum())
 
@@ -70,7 +70,9 @@ class GroupWeights:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(self.squares > 0, self.shares**2 / self.squares, 0.0)
 
-    def alikeness(self, contributions: Array, squares: Array, unseen: float = 0.0) -> float:
+    def intragroup_correlation(
+        self, contributions: Array, squares: Array, unseen: float = 0.0
+    ) -> float:
         """The correlation of two documents of a group, by the method of moments.
 
         Args:

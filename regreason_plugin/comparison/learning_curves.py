@@ -32,7 +32,7 @@ def curves_of(arm: Sequence[Run]) -> list[Curve]:
     return curves
 
 
-def what_is_drawn(curves: Mapping[str, Sequence[Curve]]) -> str:
+def curve_title(curves: Mapping[str, Sequence[Curve]]) -> str:
     """The titles of the accuracies that the curves of all arms show."""
     metrics = {curve.metric for arm in curves.values() for curve in arm}
     return " / ".join(title for name, title in ACCURACIES.items() if name in metrics)

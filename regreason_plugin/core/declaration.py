@@ -58,7 +58,7 @@ def _label(text: str) -> str:
 Label = Annotated[str, AfterValidator(_label)]
 
 
-def check_beginnings(written: Sequence[str]) -> None:
+def check_no_prefixes(written: Sequence[str]) -> None:
     """Check that no label is a prefix of another.
 
     Raises:
@@ -116,7 +116,7 @@ class Declaration(_Part):
     def _check(self) -> Declaration:
         if twice := {label for label in self.labels if self.labels.count(label) > 1}:
             raise ValueError(f"label {min(twice)!r} is listed twice")
-        check_beginnings(self.written)
+        check_no_prefixes(self.written)
         if self.prompt is not None:
             if self.prompt.count(TEXT) != 1:
                 raise ValueError(f"the prompt has to contain {TEXT} exactly once")

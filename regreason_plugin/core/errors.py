@@ -47,7 +47,7 @@ _passed_on: ContextVar[bool] = ContextVar("_passed_on", default=False)
 
 
 @contextmanager
-def user_errors_passed_on() -> Iterator[None]:
+def raising_user_errors() -> Iterator[None]:
     """Within the block, `stop_on_user_error` raises the `UserError` and the process goes on.
 
     `regreason check` and `Classifier` need this, because they handle the error themselves.

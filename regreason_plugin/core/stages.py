@@ -136,7 +136,7 @@ def seconds_left(out: Path, stages: Sequence[Stage], jobs: int) -> float:
     return sum(left) / max(min(jobs, len(left)), 1)
 
 
-def take_for_finished(out: Path, stages: Sequence[Stage]) -> None:
+def mark_finished(out: Path, stages: Sequence[Stage]) -> None:
     """Record stages as finished whose results were made elsewhere."""
     record = _Record(out / "stages.json")
     for stage in stages:

@@ -25,7 +25,7 @@ from regreason_plugin.core.declaration import (
     Dataset,
     Declaration,
     Label,
-    check_beginnings,
+    check_no_prefixes,
 )
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import validate
@@ -255,7 +255,7 @@ class Task(_Part):
                 "take one out of `labels` and say under `values` which label it stands for, or "
                 "write look_alikes: keep",
             )
-        check_beginnings([label + self.label_end for label in self.labels])
+        check_no_prefixes([label + self.label_end for label in self.labels])
         return self
 
     @property

@@ -21,7 +21,7 @@ from regreason_plugin.data.row_readers import CSV, TABLES, file_rows, hub_rows
 from regreason_plugin.data.source_rows import HubDataset, LeftOut, SourceRow, SourceRows
 from regreason_plugin.data.text_cleaning import clean
 
-Twins = Literal["refuse", "merge", "keep"]
+LookAlikes = Literal["refuse", "merge", "keep"]
 
 _LINES = (".jsonl", ".jsonl.gz")
 # A column counts as missing if none of the first 100 JSON objects has its key.
@@ -132,7 +132,7 @@ def read_table(
     counts: Counts,
     values: Mapping[str, str] | None = None,
     option: str = "`data: {path: FILE}`",
-    twins: Twins = "keep",
+    twins: LookAlikes = "keep",
 ) -> Iterator[TableRow]:
     """Stream the rows of a table whose labels are not known yet.
 

@@ -42,7 +42,7 @@ Mismatched = Literal["any", "same_label"]
 WordLength = Callable[[str], int]
 
 
-def one_each(word: str) -> int:
+def count_one(word: str) -> int:
     """The length of a word if lengths are counted in words: always 1."""
     return 1
 
@@ -127,7 +127,7 @@ def arm_words(
     """The words that an arm has in place of the explanation's words.
 
     Args:
-        arm: Any arm but ``mismatched``, which takes another row's explanation (`donor`).
+        arm: Any arm but ``mismatched``, for which `other_explanation` finds another row.
         words: The words of the explanation.
         vocabulary: The vocabulary of the row's dataset and axis.
         length: The function that measures a word.
@@ -144,7 +144,7 @@ def arm_words(
     return draws[arm]()
 
 
-def donor(
+def other_explanation(
     text: str, others: list[int], text_of: Callable[[int], str], rng: random.Random
 ) -> str | None:
     """Draw the explanation of another train row, with a different text.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from regreason_plugin.annotate.agreement import agreement
 from regreason_plugin.annotate.label_leaks import without_leaks
-from regreason_plugin.annotate.provenance import About, about_path, read_about
+from regreason_plugin.annotate.provenance import About, provenance_path, read_provenance
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps, file_sha256
@@ -61,7 +61,11 @@ def build(
             a data folder; or ``out`` cannot be written.
     """
     check_not_input(out, [ratings])
-    about = read_about(ratings, file_sha256(ratings)) if about_path(ratings).is_file() else None
+    about = (
+        read_provenance(ratings, file_sha256(ratings))
+        if provenance_path(ratings).is_file()
+        else None
+    )
     source = ratings_source(ratings, declaration)
     return build_documents(source, out, options, about=about, on_progress=on_progress)
 

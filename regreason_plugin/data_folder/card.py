@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from regreason_plugin.annotate.agreement import ALL, Agreement
-from regreason_plugin.annotate.provenance import About, AboutRater
+from regreason_plugin.annotate.provenance import About, RaterProvenance
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.markdown import Markdown, block, code, escape, render
 from regreason_plugin.core.numbers import NONE, number, signed
@@ -143,7 +143,7 @@ def _raters(about: About) -> list[list[str]]:
     return rows
 
 
-def _rater(rater: AboutRater) -> list[str]:
+def _rater(rater: RaterProvenance) -> list[str]:
     prompts = ", ".join(f"{escape(name)} {code(sha)}" for name, sha in rater.prompts.items())
     sampling = ", ".join(f"{name} {value}" for name, value in rater.sampling.items())
     return [

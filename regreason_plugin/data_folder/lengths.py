@@ -6,7 +6,7 @@ from functools import cache
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.prompt import TARGET_DELIMITER
-from regreason_plugin.data_folder.arms import WordLength, one_each
+from regreason_plugin.data_folder.arms import WordLength, count_one
 
 
 class Measure:
@@ -21,7 +21,7 @@ class Measure:
         self._tokenizer = _load_tokenizer(name) if name else None
         # No common tokenizer merges tokens across white space, so the length of a text is the sum
         # of the lengths of its words.
-        self.word: WordLength = cache(lambda word: self.tokens(" " + word)) if name else one_each
+        self.word: WordLength = cache(lambda word: self.tokens(" " + word)) if name else count_one
 
     def tokens(self, text: str) -> int:
         """The number of tokens of a text, without special tokens."""

@@ -28,7 +28,7 @@ from regreason_plugin.data_folder.arms import (
     Mismatched,
     Vocabulary,
     arm_words,
-    donor,
+    other_explanation,
     row_random,
 )
 from regreason_plugin.data_folder.document_index import Entry, Index
@@ -222,7 +222,7 @@ class RowWriter:
             vocabulary = self.vocabularies[entry.dataset, entry.axis]
             return " ".join(arm_words(arm, words, vocabulary, self.measure.word, rng))
         label = entry.label if self.options.mismatched == "same_label" else None
-        text = donor(
+        text = other_explanation(
             " ".join(words),
             self.train[entry.dataset, entry.axis, label],
             lambda number: " ".join(self._words_of(number)),

@@ -57,7 +57,7 @@ class Place(NamedTuple):
         return "/".join(filter(None, [self.split, self.scope, f"{self.arm}.jsonl"]))
 
 
-def place_of(path: Path, splits: tuple[str, ...]) -> Place:
+def parse_arm_path(path: Path, splits: tuple[str, ...]) -> Place:
     """Split the path of an arm's file into its parts.
 
     Raises:

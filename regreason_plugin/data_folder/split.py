@@ -83,15 +83,15 @@ def beyond(
 
 
 def _strata(groups: Mapping[str, Mapping[str, int]], seed: int) -> list[list[str]]:
-    """One list of groups per set of datasets, each sorted by `order_of`."""
+    """One list of groups per set of datasets, each sorted by `group_sort_key`."""
     strata: dict[tuple[str, ...], list[str]] = {}
     for group, datasets in groups.items():
         strata.setdefault(tuple(sorted(datasets)), []).append(group)
     for names in strata.values():
-        names.sort(key=lambda name: order_of(name, seed))
+        names.sort(key=lambda name: group_sort_key(name, seed))
     return list(strata.values())
 
 
-def order_of(group: str, seed: int) -> bytes:
+def group_sort_key(group: str, seed: int) -> bytes:
     """The sort key of a group, which depends only on its name and the seed."""
     return hashlib.sha256(f"{seed}\0{group}".encode()).digest()

@@ -23,7 +23,7 @@ _PIECE = 1 << 20
 # Arguments that name a repository on the Hub if they name no folder.
 _ON_HUB = ("pretrained", "peft", "tokenizer", "delta")
 # Arguments that decide how answers are computed; they change at most an answer's last digits.
-HOW = frozenset(
+IRRELEVANT_ARGUMENTS = frozenset(
     {
         "batch_size",
         "max_batch_size",
@@ -69,7 +69,7 @@ def answers_digest(model: str, arguments: Mapping[str, Any]) -> str:
     """
     facts: dict[str, Any] = {"regreason": __version__, "model": model}
     for name, value in sorted(arguments.items()):
-        if name in HOW or value is None:
+        if name in IRRELEVANT_ARGUMENTS or value is None:
             continue
         if name in _ON_HUB and not isinstance(value, str):
             raise UserError(

@@ -27,7 +27,7 @@ from regreason_plugin.data_folder.folder import (
     open_data_folder,
 )
 from regreason_plugin.data_folder.mini import mini_data_folder
-from regreason_plugin.data_folder.split import SPLITS, Split, order_of
+from regreason_plugin.data_folder.split import SPLITS, Split, group_sort_key
 from regreason_plugin.metrics.label_metrics import comparable, document_metrics
 
 Document = dict[str, Any]
@@ -196,7 +196,7 @@ def _scored_documents(folder: DataFolder, split: Split, setting: Setting) -> lis
     if not documents:
         raise UserError(f"has no {split} rows for {' '.join(setting)}", path=folder.path / name)
     # (The sort is stable: rows of one group keep their order.)
-    return sorted(documents, key=lambda row: order_of(row["group"], folder.manifest.seed))
+    return sorted(documents, key=lambda row: group_sort_key(row["group"], folder.manifest.seed))
 
 
 def _about(declared: Declaration, dataset: str, axis: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from regreason_plugin.evaluate.prefix_tree import PrefixRow, Tokens, single_rows
-from regreason_plugin.evaluate.row_batch import OutOfMemoryError, noticing_memory
+from regreason_plugin.evaluate.row_batch import OutOfMemoryError, naming_out_of_memory_batch
 
 # Largest allowed difference between a packed and a plain forward pass: the root mean square,
 # over the vocabulary, of the differences in log-probability. Plain passes of different shapes
@@ -30,7 +30,7 @@ class PackingCheck:
     def __init__(self) -> None:
         self._shift = self._length = 0
 
-    def doubtful(self, rows: Sequence[PrefixRow]) -> list[PrefixRow]:
+    def rows_to_check(self, rows: Sequence[PrefixRow]) -> list[PrefixRow]:
         """The rows to check against single rows before any packed row is trusted.
 
         A model may refuse the tree-shaped mask, ignore it, or use a token's index in the row
@@ -92,7 +92,7 @@ def difference(
             return None
         # The same sequences in single rows, padded to the length of the longest packed row.
         padded: dict[Tokens, Tensor] = {}
-        with noticing_memory(rows[:1]):
+        with naming_out_of_memory_batch(rows[:1]):
             for row in single_rows(chosen):
                 padded |= read([row], chosen, len(rows[0].tokens))
         noise = _distance(padded, plain)

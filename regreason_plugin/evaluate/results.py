@@ -82,7 +82,7 @@ def read_run(name: str, folder: Path) -> Run:
     runs = read_models(name, folder)
     if len(runs) > 1:
         raise UserError(
-            f"holds results of {len(runs)} models ({some_of(run.model for run in runs)}); name "
+            f"holds results of {len(runs)} models ({first_names(run.model for run in runs)}); name "
             "the folder of one of them",
             path=folder,
         )
@@ -132,7 +132,7 @@ def read_models(name: str, folder: Path) -> list[Run]:
     ]
 
 
-def names_results(path: Path) -> bool:
+def has_results(path: Path) -> bool:
     """Whether a path exists, or was given to lm_eval as ``--output_path`` and has results."""
     return path.exists() or bool(_files(path))
 
@@ -278,7 +278,7 @@ def model_arguments(config: dict[str, Any]) -> dict[str, Any]:
     return dict(arguments)
 
 
-def some_of(names: Iterable[str]) -> str:
+def first_names(names: Iterable[str]) -> str:
     """The first four names of a list, for a message."""
     shown = list(names)
     return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")

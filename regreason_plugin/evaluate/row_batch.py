@@ -136,7 +136,7 @@ class OutOfMemoryError(Exception):
 
 
 @contextmanager
-def noticing_memory(batch: Sequence[PrefixRow]) -> Iterator[None]:
+def naming_out_of_memory_batch(batch: Sequence[PrefixRow]) -> Iterator[None]:
     """Turn any library's out-of-memory error into one that names the batch.
 
     Raises:

@@ -26,7 +26,11 @@ from regreason_plugin.evaluate.label_requests import (
 )
 from regreason_plugin.evaluate.packing_check import PackingCheck, difference
 from regreason_plugin.evaluate.prefix_tree import PrefixRow, Tokens, packed_rows, single_rows
-from regreason_plugin.evaluate.row_batch import OutOfMemoryError, batch_inputs, noticing_memory
+from regreason_plugin.evaluate.row_batch import (
+    OutOfMemoryError,
+    batch_inputs,
+    naming_out_of_memory_batch,
+)
 from regreason_plugin.probes.anatomy import ProbeError, text_config
 from regreason_plugin.probes.forward import Decision, ProbeValues, logits_at
 
@@ -127,19 +131,19 @@ class Scorer:
             rows = self._rows(sequences)
             if not self.packs:
                 return deque(rows)
-            doubtful = self._check.doubtful(rows)
-            if not doubtful:
+            rows_to_check = self._check.rows_to_check(rows)
+            if not rows_to_check:
                 return deque(rows)
             mistake: str | None = None
             failed: Sequence[PrefixRow] = ()
             try:
-                mistake = self._difference(doubtful, requests)
+                mistake = self._difference(rows_to_check, requests)
             except OutOfMemoryError as error:
                 failed = error.batch
             if failed:
                 self._halve(failed)
             elif mistake is None:
-                self._check.trust(doubtful)
+                self._check.trust(rows_to_check)
                 return deque(rows)
             else:
                 self._stop_packing(mistake)
@@ -220,7 +224,7 @@ class Scorer:
         """
         places, _, _ = self._positions(batch, requests)
         by_sequence = {}
-        with noticing_memory(batch):
+        with naming_out_of_memory_batch(batch):
             logits, _ = self._forward(batch, places, padded_to=padded_to)
             for number, row in enumerate(batch):
                 for sequence in chosen & row.paths.keys():
@@ -283,7 +287,7 @@ class Scorer:
         places, steps, deciding = self._positions(batch, requests)
         contexts = [context for context, _ in deciding] if probes else []
         decisions = [decision for _, decision in deciding] if probes else []
-        with noticing_memory(batch):
+        with naming_out_of_memory_batch(batch):
             logits, values = self._forward(batch, places, decisions, probes)
             answers = _answers(logits, list(steps.values()), self.softmax_dtype)
         return Reading(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.task_setting import TaskSetting, is_ours, setting_of
+from regreason_plugin.evaluate.task_setting import TaskSetting, is_regreason_task, setting_of
 from regreason_plugin.metrics.metric_names import ACTIVATION_DEFINITION, FORCED
 
 # Suffixes of metrics whose values are lists or texts, not numbers.
@@ -68,7 +68,7 @@ def task_results(content: dict[str, Any], file: Path) -> dict[str, TaskResult]:
     results: dict[str, TaskResult] = {}
     for task, values in content["results"].items():
         data = _data(content, task)
-        if not is_ours(task, data):
+        if not is_regreason_task(task, data):
             continue
         metrics: dict[str, float | None] = {}
         stderrs: dict[str, float | None] = {}

@@ -25,7 +25,7 @@ _EIGHTEEN = {
     for place, setting in enumerate(EIGHTEEN.settings)
 }
 # Keys of ``data`` that describe the task; the other keys describe the data folder.
-OF_TASK = (
+TASK_KEYS = (
     "setting",
     "labels",
     "label_end",
@@ -92,7 +92,7 @@ def declaration_of(data: dict[str, Any]) -> Declaration:
     return Declaration.model_validate(declared) if declared else EIGHTEEN
 
 
-def is_ours(task: str, data: dict[str, Any]) -> bool:
+def is_regreason_task(task: str, data: dict[str, Any]) -> bool:
     """Whether a task in lm-eval's results belongs to RegReason.
 
     Args:

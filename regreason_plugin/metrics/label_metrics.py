@@ -35,7 +35,7 @@ from regreason_plugin.metrics.count_formulas import (
 )
 
 # Default number of labels.
-FIVE = 5
+DEFAULT_LABELS = 5
 # Metrics that exist only for labels with an order.
 ORDINAL = ("within_1", "mae", "qwk", "spearman", "undefined")
 # lm-eval's word for an undefined standard error, the only one that its tables accept.
@@ -146,7 +146,7 @@ def mean(items: Sequence[float]) -> float:
     return float(np.mean(items))
 
 
-def macro_f1(items: Sequence[tuple[int, int, str]], count: int = FIVE) -> float:
+def macro_f1(items: Sequence[tuple[int, int, str]], count: int = DEFAULT_LABELS) -> float:
     """Unweighted mean of the labels' F1; a label that is neither true nor predicted has F1 0.
 
     Args:
@@ -239,7 +239,7 @@ def by_layer_se(items: Sequence[tuple[Sequence[float] | None, str]]) -> ByLayer 
     return ByLayer(float(error) if np.isfinite(error) else None for error in errors)
 
 
-def macro_f1_stderr(items: Sequence[tuple[int, int, str]], count: int = FIVE) -> Error:
+def macro_f1_stderr(items: Sequence[tuple[int, int, str]], count: int = DEFAULT_LABELS) -> Error:
     """Standard error of `macro_f1`."""
     return _jackknife(_tables(items, count), _groups(items), macro_f1_of_tables)
 

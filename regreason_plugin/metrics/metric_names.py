@@ -64,11 +64,20 @@ METRICS = {
     **{FORCED + name: Metric(one.title + _AT_ONCE, *one[1:]) for name, one in _PROBES.items()},
 }
 # Metrics in the table of settings.
-TABLED = ("acc", "macro_f1", "qwk", "mae", "auroc", "miscalibration", "nll", "overconfidence")
+TABLE_METRICS = (
+    "acc",
+    "macro_f1",
+    "qwk",
+    "mae",
+    "auroc",
+    "miscalibration",
+    "nll",
+    "overconfidence",
+)
 # Metrics that are reported but not tested; the calibration error of a calibrated model is not zero.
-DESCRIBED = ("ece",)
+REPORTED_METRICS = ("ece",)
 # Metrics that `regreason gate` accepts: they have a better direction and need no probes.
-GATED = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "miscalibration")
+GATE_METRICS = ("acc", "macro_f1", "qwk", "mae", "auroc", "nll", "miscalibration")
 
 _CURVES = {
     "activation_entropy": ("Activation entropy, |h| / Σ|h|", "entropy / log D"),

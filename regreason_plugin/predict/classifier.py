@@ -16,7 +16,7 @@ from lm_eval.api.instance import Instance
 from pydantic import ValidationError
 
 from regreason_plugin.core.declaration import Setting
-from regreason_plugin.core.errors import UserError, user_errors_passed_on
+from regreason_plugin.core.errors import UserError, raising_user_errors
 from regreason_plugin.core.label_tokens import check_label_tokens
 from regreason_plugin.core.model_use import ModelUse, check_use, prompt_hashes
 from regreason_plugin.core.prompt import TARGET_DELIMITER, cut, render_prompt
@@ -133,7 +133,7 @@ class Classifier:
             raise TypeError("a classifier labels a list of texts; put a single text into a list")
         prompts = [self._prompt(text) for text in texts]
         contexts = [prompt.context for prompt in prompts if isinstance(prompt, _Prompt)]
-        with user_errors_passed_on():
+        with raising_user_errors():
             if self.question.order == "explanation_first":
                 answers = self._explained_first(contexts)
             else:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regreason_plugin.core.errors import UserError, user_errors_passed_on
+from regreason_plugin.core.errors import UserError, raising_user_errors
 from regreason_plugin.evaluate.answer_cache import folder_digest
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def load_model(arguments: dict[str, Any], batch_size: int | str, device: str | N
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with user_errors_passed_on():
+    with raising_user_errors():
         try:
             model: RegReasonHF = RegReasonHF.create_from_arg_obj(
                 {"probe": "none", **arguments}, {"batch_size": batch_size, "device": device}

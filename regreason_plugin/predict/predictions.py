@@ -33,7 +33,7 @@ class Prediction:
     error: str | None = None
 
 
-def kind_of(path: Path) -> Kind:
+def output_format(path: Path) -> Kind:
     """The format of an output file, by its ending.
 
     Raises:

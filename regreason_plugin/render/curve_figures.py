@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from regreason_plugin.comparison.comparison import Comparison
-from regreason_plugin.comparison.learning_curves import what_is_drawn
+from regreason_plugin.comparison.learning_curves import curve_title
 from regreason_plugin.core.layers import middle_blocks
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.metrics.metric_names import LAYER_CURVES
@@ -137,7 +137,7 @@ def draw_learning(axes: Axes, comparison: Comparison) -> None:
         if same:
             by_step = zip(*(curve.accuracy for curve in curves), strict=True)
             axes.plot(curves[0].tokens, [statistics.fmean(step) for step in by_step], **drawn)
-    axes.set(xlabel="target tokens trained on", ylabel=what_is_drawn(comparison.curves))
+    axes.set(xlabel="target tokens trained on", ylabel=curve_title(comparison.curves))
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 

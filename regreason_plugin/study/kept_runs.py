@@ -18,7 +18,7 @@ from typing import Any
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps, read_objects
 from regreason_plugin.core.model_use import RECORD
-from regreason_plugin.core.stages import Stage, hash_of, take_for_finished, unfinished
+from regreason_plugin.core.stages import Stage, hash_of, mark_finished, unfinished
 from regreason_plugin.core.training_curves import LOG
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.data_folder.folder import DataFolder
@@ -109,7 +109,7 @@ def restore(plan: Plan, chosen: Chosen) -> int:
         content = _read(file)
         if content["inputs"] == key:
             _put_back(plan, condition, seed, content)
-            take_for_finished(plan.out, stages)
+            mark_finished(plan.out, stages)
             restored += 1
     return restored
 

@@ -20,7 +20,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from regreason_plugin.core import markdown
-from regreason_plugin.core.declaration import TEXT, check_beginnings
+from regreason_plugin.core.declaration import TEXT, check_no_prefixes
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.task_file import Task, check_prompt
 from regreason_plugin.core.whole_files import atomic_writer, whole_folder
@@ -92,7 +92,7 @@ def default_end(labels: Sequence[str]) -> str:
     """
     for end in ("", ".", ";", "|", "#"):
         try:
-            check_beginnings([label + end for label in labels])
+            check_no_prefixes([label + end for label in labels])
         except ValueError:
             continue
         return end

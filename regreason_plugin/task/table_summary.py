@@ -12,7 +12,7 @@ import numpy as np
 from regreason_plugin.core.declaration import TEXT
 from regreason_plugin.core.prompt import TARGET_DELIMITER
 from regreason_plugin.core.task_file import Columns, Data
-from regreason_plugin.data.labelled_table import Counts, Twins, read_table
+from regreason_plugin.data.labelled_table import Counts, LookAlikes, read_table
 
 # A text of fewer words says little about its label.
 FEW_WORDS = 3
@@ -83,7 +83,7 @@ def summarise(
     columns: Columns,
     length: Length | None,
     on_row: Callable[[], object],
-    twins: Twins = "refuse",
+    twins: LookAlikes = "refuse",
 ) -> TableSummary:
     """Read a table once, and summarise it.
 

@@ -249,7 +249,7 @@ def check_packing(cfg: Any, config: str | None) -> Iterator[Finding]:
         )
 
 
-def without_refused(cfg: Any) -> Any:
+def without_refused_keys(cfg: Any) -> Any:
     """A copy without the top-level keys that the rules refuse, so that Axolotl checks the rest."""
     copied = copy.deepcopy(cfg)
     for rule in _RULES:

@@ -12,7 +12,7 @@ from typing import Any
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.jsonl import file_sha256
 from regreason_plugin.data_folder.folder import TEST, DataFolder, open_data_folder
-from regreason_plugin.data_folder.scopes import Place, Settings, place_of, settings_of
+from regreason_plugin.data_folder.scopes import Place, Settings, parse_arm_path, settings_of
 from regreason_plugin.data_folder.split import SPLITS
 from regreason_plugin.train.findings import SWEEP
 from regreason_plugin.train.row_tokens import VERSION
@@ -195,7 +195,7 @@ def open_file(
             field=field,
         )
     try:
-        place = place_of(path, SPLITS[:2])
+        place = parse_arm_path(path, SPLITS[:2])
         folder_name = place.split
     except ValueError:
         place, folder_name = None, path.parent.name

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from regreason_plugin.train.label_span import LabelPlace
+from regreason_plugin.train.label_span import LabelPosition
 from regreason_plugin.train.row_tokens import IGNORE
 
 
@@ -39,7 +39,7 @@ class TokenSums(NamedTuple):
     counts: Tensor
 
 
-def count_tokens(labels: Tensor, place: LabelPlace) -> Tensor:
+def count_tokens(labels: Tensor, place: LabelPosition) -> Tensor:
     """Number of label tokens and of other target tokens, ``[2]``.
 
     Args:
@@ -53,7 +53,7 @@ def count_tokens(labels: Tensor, place: LabelPlace) -> Tensor:
 
 
 def token_sums(
-    logits: Tensor, labels: Tensor, place: LabelPlace, smoothing: float = 0.0
+    logits: Tensor, labels: Tensor, place: LabelPosition, smoothing: float = 0.0
 ) -> TokenSums:
     """Sum the cross-entropies of a batch, in float32.
 

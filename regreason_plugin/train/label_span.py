@@ -28,7 +28,7 @@ Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class LabelPlace:
+class LabelPosition:
     """The position of the label in a run of target tokens.
 
     Attributes:
@@ -102,7 +102,7 @@ def locate_labels(
     order: Order,
     texts: Sequence[str] = LABELS,
     normalise: str = "none",
-) -> LabelPlace:
+) -> LabelPosition:
     """Find the position of the label, and check it on every row.
 
     Args:
@@ -120,7 +120,7 @@ def locate_labels(
     check_label_tokens(texts, tokenizer)
     first = order == "label_first"
     special = special_tokens(tokenizer)
-    label_place = LabelPlace((), first)
+    label_place = LabelPosition((), first)
     # If one label is a prefix (or a suffix) of another, a label that was seen before may match
     # a row that holds the longer label. Every row is then decoded.
     ambiguous = any(
@@ -147,7 +147,7 @@ def locate_labels(
                     f"{text[:60] if first else text[-60:]!r}"
                 )
             longest_first = sorted({*label_place.labels, tokens}, key=lambda one: (-len(one), one))
-            label_place = LabelPlace(tuple(longest_first), first, ended)
+            label_place = LabelPosition(tuple(longest_first), first, ended)
         counts[tokens] += 1
     labels: Counter[int] = Counter()
     cuts: dict[int, set[Tokens]] = {number: set() for number in range(1, len(texts) + 1)}
@@ -233,7 +233,7 @@ def _counts(counter: Counter[int]) -> str:
     return ", ".join(f"{count} x {label}" for label, count in sorted(counter.items()))
 
 
-def label_cuts(place: LabelPlace, tokenizer: Any) -> dict[str, int]:
+def label_cuts(place: LabelPosition, tokenizer: Any) -> dict[str, int]:
     """Number of tokens in each label, by the label's text."""
     return dict(
         sorted((tokenizer.decode(list(tokens)).strip(), len(tokens)) for tokens in place.labels)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regreason_plugin.train.label_loss import count_tokens, token_sums
-from regreason_plugin.train.label_span import LabelPlace
+from regreason_plugin.train.label_span import LabelPosition
 
 
 class Tally:
@@ -20,7 +20,7 @@ class Tally:
         place: Position of the label in a row's target.
     """
 
-    def __init__(self, place: LabelPlace) -> None:
+    def __init__(self, place: LabelPosition) -> None:
         self._place = place
         self._choices = torch.tensor(place.choices, dtype=torch.long)
         self._accuracy_name = (

@@ -34,7 +34,7 @@ from regreason_plugin.train.record import (
     write_record,
 )
 from regreason_plugin.train.scoring import RESULTS, Scoring, clear, read_scoring, score
-from regreason_plugin.train.target_logits import can_leave_out
+from regreason_plugin.train.target_logits import supports_target_logits
 from regreason_plugin.train.trainer import RegReasonTrainer
 
 _HANDED_OVER = "regreason_checked_config"
@@ -178,7 +178,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         )
         by_step = cfg.regreason_loss_mean == "step"
         trainer.prepare(label_place, cfg.regreason_label_share, by_step, about, file, resumed)
-        trainer.target_logits = cfg.regreason_target_logits and can_leave_out(
+        trainer.target_logits = cfg.regreason_target_logits and supports_target_logits(
             cfg, trainer.model, trainer.args.n_gpu
         )
         if cfg.regreason_probe_steps:

@@ -15,7 +15,7 @@ from axolotl.prompt_tokenizers import DatasetWrappingStrategy
 
 from regreason_plugin.core.errors import UserError, stop_on_user_error
 from regreason_plugin.data_folder.folder import DataFolder, open_data_folder
-from regreason_plugin.data_folder.scopes import place_of
+from regreason_plugin.data_folder.scopes import parse_arm_path
 from regreason_plugin.data_folder.split import SPLITS
 from regreason_plugin.train.findings import Finding, finding, raise_first
 from regreason_plugin.train.row_tokens import RowTokenizer, load_reference
@@ -146,5 +146,5 @@ def load(tokenizer: Any, cfg: Any, ds_cfg: Any = None) -> RegReasonStrategy:
                 path=cfg.axolotl_config_path,
                 field="plugins",
             )
-        folder = open_data_folder(place_of(Path(ds_cfg["path"]), SPLITS[:2]).folder)
+        folder = open_data_folder(parse_arm_path(Path(ds_cfg["path"]), SPLITS[:2]).folder)
         return RegReasonStrategy(tokenizer, folder, load_reference(cfg), cfg.sequence_len)

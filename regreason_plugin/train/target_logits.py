@@ -75,7 +75,7 @@ def target_columns(inputs: Batch) -> Batch:
     return {**inputs, "labels": labels[:, columns], "logits_to_keep": columns}
 
 
-def can_leave_out(cfg: Any, model: Any, devices: int) -> bool:
+def supports_target_logits(cfg: Any, model: Any, devices: int) -> bool:
     """Whether a training may compute logits in some columns only.
 
     Args:

@@ -21,7 +21,7 @@ from regreason_plugin.core.training_curves import LineFile
 from regreason_plugin.train.checkpoint import write_state
 from regreason_plugin.train.cost_meter import Meter
 from regreason_plugin.train.label_loss import TokenSums, count_tokens, step_loss, token_sums
-from regreason_plugin.train.label_span import LabelPlace
+from regreason_plugin.train.label_span import LabelPosition
 from regreason_plugin.train.log_metrics import Tally
 from regreason_plugin.train.row_tokens import IGNORE
 from regreason_plugin.train.target_logits import TargetLogits
@@ -38,7 +38,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         meter: Time and tokens that the training has taken.
     """
 
-    label_place: LabelPlace | None = None
+    label_place: LabelPosition | None = None
     _share: float | None = None
     _by_step = False
     _eval_sums: TokenSums | None = None
@@ -53,7 +53,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
 
     def prepare(
         self,
-        place: LabelPlace,
+        place: LabelPosition,
         share: float | None,
         by_step: bool,
         about: dict[str, Any],

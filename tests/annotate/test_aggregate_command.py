@@ -14,7 +14,12 @@ from sklearn.metrics import cohen_kappa_score
 
 from regreason_plugin.annotate.aggregate import AGGREGATORS
 from regreason_plugin.annotate.golden import Golden, score_golden
-from regreason_plugin.annotate.provenance import About, AboutRater, read_about, write_about
+from regreason_plugin.annotate.provenance import (
+    About,
+    RaterProvenance,
+    read_provenance,
+    write_about,
+)
 from regreason_plugin.annotate.ratings_file import read_scores
 from regreason_plugin.cli import main
 from regreason_plugin.core.jsonl import dumps, file_sha256
@@ -72,7 +77,7 @@ def test_the_best_on_the_golden_set_is_what_is_written(
         Rating.model_validate(row)
         assert row["label"] == labels.get((row["id"], row["axis"]), row["label"])
         assert row["explanation"].startswith(("adam", "beth", "carl"))
-    about = read_about(out, file_sha256(out))
+    about = read_provenance(out, file_sha256(out))
     assert about is not None
     assert (about.aggregator, about.conversations) == ("median", {"coqa": 30, "cornell": 30})
     assert about.notes == {"golden rows that the aggregator was chosen on": 60}
@@ -131,7 +136,7 @@ def test_the_provenance_of_the_source_is_carried_over(ratings: Path, tmp_path: P
     write(ratings, rows)
     said = About(
         ratings_sha256=file_sha256(ratings),
-        raters=[AboutRater(name="adam", model="org/Adam")],
+        raters=[RaterProvenance(name="adam", model="org/Adam")],
         aggregator="mean",
         minimum=1,
         conversations={"coqa": 99},
@@ -143,7 +148,7 @@ def test_the_provenance_of_the_source_is_carried_over(ratings: Path, tmp_path: P
     out = tmp_path / "out.jsonl"
     arguments = ["aggregate", str(ratings), "--by", "majority", "--minimum", "2", "--out", str(out)]
     assert main(arguments) == 0
-    about = read_about(out, file_sha256(out))
+    about = read_provenance(out, file_sha256(out))
     assert about is not None
     assert about.raters == said.raters
     assert (about.aggregator, about.minimum, about.cost) == ("majority", 2, 1.5)

@@ -18,7 +18,7 @@ from helpers.asking import dump
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.annotate.locks import WorkerLock, if_ended, worker_names
+from regreason_plugin.annotate.locks import WorkerLock, ended_worker, worker_names
 from regreason_plugin.annotate.store import (
     ASKING,
     OK,
@@ -197,7 +197,7 @@ def test_locks_of_ended_processes_go(tmp_path: Path, name: str) -> None:
 
 def test_a_lock_is_held_until_it_is_released(tmp_path: Path) -> None:
     lock = WorkerLock(tmp_path / "s.db")
-    with if_ended(tmp_path / "s.db", lock.name) as ended:
+    with ended_worker(tmp_path / "s.db", lock.name) as ended:
         assert not ended
     assert worker_names(tmp_path / "s.db") == {lock.name}
     lock.release()
@@ -214,7 +214,7 @@ def test_a_lock_that_was_taken_away_before_it_was_held_is_made_again(
     held, go_on = Event(), Event()
 
     def rival() -> None:
-        with if_ended(tmp_path / "s.db", name) as ended:
+        with ended_worker(tmp_path / "s.db", name) as ended:
             assert ended
             held.set()
             go_on.wait()
@@ -231,7 +231,7 @@ def test_a_lock_that_was_taken_away_before_it_was_held_is_made_again(
     assert time.monotonic() - started > 0.2
     thread.join()
     assert path.stat().st_ino != old
-    with if_ended(tmp_path / "s.db", lock.name) as ended:
+    with ended_worker(tmp_path / "s.db", lock.name) as ended:
         assert not ended
     lock.release()
     assert not path.exists()

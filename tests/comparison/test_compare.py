@@ -103,7 +103,7 @@ def test_bad_names_and_missing_settings(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="is not an arm; name one of"):
         compare([base, fewer], "lable_only")
-    with pytest.raises(UserError, match="is the name of several models"):
+    with pytest.raises(UserError, match="names several models"):
         compare([base, base], "label_only")
     with pytest.raises(UserError, match="is the only arm; give a second NAME=RESULTS"):
         compare([base], "label_only")

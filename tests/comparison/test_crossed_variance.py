@@ -14,7 +14,7 @@ from regreason_plugin.comparison.behrens_fisher import critical
 from regreason_plugin.comparison.crossed_variance import (
     Estimate,
     Variance,
-    difference_of_shares,
+    accuracy_difference,
     mean,
     share,
     undefined,
@@ -42,7 +42,9 @@ def as_mean(differences: Array, member: Groups, margin: float = float("nan")) ->
     """The estimate from differences ``[seeds, documents]`` and each document's group."""
     values, contributions = differences.mean(axis=1), contributions_of(differences, member)
     weights = of_groups(member)
-    alike = weights.alikeness(contributions.mean(axis=0), squares_of(differences, member))
+    alike = weights.intragroup_correlation(
+        contributions.mean(axis=0), squares_of(differences, member)
+    )
     return mean(values, variance_of(values, contributions, weights, alike), margin=margin)
 
 
@@ -50,7 +52,7 @@ def as_shares(
     differences: Array, member: Groups, margin: float = 0.01, level: float = 0.95
 ) -> Estimate:
     """The accuracy estimate from documents won (1), lost (-1) or neither (0)."""
-    return difference_of_shares(
+    return accuracy_difference(
         float((differences < 0).mean()),
         float((differences > 0).mean()),
         differences.mean(axis=1),

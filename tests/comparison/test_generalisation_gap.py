@@ -95,7 +95,7 @@ def compared(folder: Path, baseline: str = "label_only") -> Comparison:
 
 
 def test_of_one_seed_the_gap_is_welchs_with_one_event_more_a_side(tmp_path: Path) -> None:
-    """Groups of one document; `with_unseen` adds an event as large as the largest document's."""
+    """Groups of one document; the unseen event is as large as the largest document's."""
     by_arm = {
         arm: write_model(tmp_path / f"{arm}-1", 1, sharpness)
         for arm, sharpness in (("label_only", 3.0), ("explanation", 1.0))

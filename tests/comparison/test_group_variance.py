@@ -130,12 +130,12 @@ def test_effective_numbers_by_hand() -> None:
     heavy = GroupWeights.of_sizes(FEW_HEAVY)
     # 300 documents: 4 * 2500 + 100 * 1 = 10,100 is the sum of the squared sizes.
     assert heavy.effective_groups == pytest.approx(90_000 / 10_100)
-    assert heavy.documents_a_group == pytest.approx(10_100 / 300)
+    assert heavy.mean_group_size == pytest.approx(10_100 / 300)
     assert heavy.effective_documents == pytest.approx(300)
     assert heavy.sizes == pytest.approx(FEW_HEAVY)
     equal = GroupWeights.of_sizes(np.full(7, 3.0))
     assert equal.effective_groups == pytest.approx(7)
-    assert equal.documents_a_group == pytest.approx(3)
+    assert equal.mean_group_size == pytest.approx(3)
 
 
 def anova(values: Array, groups: int) -> float:
@@ -161,10 +161,10 @@ def test_alikeness_is_the_anova_estimate_and_finds_the_truth(alike: float) -> No
             + (1 - alike) ** 0.5 * random.normal(size=len(of))
             for of in (member, uneven)
         )
-        seen.append(weights.alikeness(*contributions_of(one, member)))
+        seen.append(weights.intragroup_correlation(*contributions_of(one, member)))
         # The two estimates divide by G and by G - 1.
         assert seen[-1] == pytest.approx(max(anova(one, 60), 0), abs=2 / 60)
-        seen_uneven.append(of_uneven.alikeness(*contributions_of(other, uneven)))
+        seen_uneven.append(of_uneven.intragroup_correlation(*contributions_of(other, uneven)))
     # Negative estimates count as 0, which raises their mean if the true value is 0.
     for found in (seen, seen_uneven):
         assert np.mean(found) == pytest.approx(alike, abs=0.03)
@@ -175,26 +175,31 @@ def test_alikeness_by_hand() -> None:
     weights = GroupWeights.of_sizes(np.array([2.0, 2.0, 1.0]))
     member = np.array([0, 0, 1, 1, 2])
     found = contributions_of(np.array([1.0, 1.0, -1.0, -1.0, 0.0]), member)
-    assert weights.alikeness(*found) == pytest.approx(1)
+    assert weights.intragroup_correlation(*found) == pytest.approx(1)
     found = contributions_of(np.array([1.0, -1.0, 2.0, -2.0, 0.0]), member)
-    assert weights.alikeness(*found) == 0
+    assert weights.intragroup_correlation(*found) == 0
     # Twice the pairs' products: 2 * (3 * 1 + (-2) * (-2)) = 14; squares: 3^2 + 1 + 4 + 4 = 18.
     found = contributions_of(np.array([3.0, 1.0, -2.0, -2.0, 0.0]), member)
-    assert weights.alikeness(*found) == pytest.approx(14 / 18)
+    assert weights.intragroup_correlation(*found) == pytest.approx(14 / 18)
     # An unobserved event that moves a document and its neighbour by 1: one pair, and a tenth of
     # the two pairs of the whole group.
     event = 1 / 25
     # 18 such events of 5 documents: each of the two groups of two has had its event.
-    assert weights.alikeness(*found, unseen=event) == pytest.approx((14 + 1) / (18 + 1))
+    assert weights.intragroup_correlation(*found, unseen=event) == pytest.approx(
+        (14 + 1) / (18 + 1)
+    )
     # 1.8 events of 5 documents: a group has none with probability 0.64, both with 0.64 squared.
     pairs = 10 * (1 + 0.2 * 0.64**2)
-    larger = weights.alikeness(*found, unseen=10 * event)
+    larger = weights.intragroup_correlation(*found, unseen=10 * event)
     assert larger == pytest.approx((14 + pairs) / (18 + pairs))
     nothing = np.zeros(3)
-    assert weights.alikeness(nothing, nothing) == 1
-    assert weights.alikeness(nothing, nothing, unseen=event) == 1
+    assert weights.intragroup_correlation(nothing, nothing) == 1
+    assert weights.intragroup_correlation(nothing, nothing, unseen=event) == 1
     alone = GroupWeights.of_sizes(np.ones(4))
-    assert alone.alikeness(np.array([1.0, -1.0, 2.0, -2.0]), np.array([1.0, 1, 4, 4])) == 1
+    assert (
+        alone.intragroup_correlation(np.array([1.0, -1.0, 2.0, -2.0]), np.array([1.0, 1, 4, 4]))
+        == 1
+    )
 
 
 def test_a_few_heavy_groups_are_covered_and_by_the_number_of_groups_are_not() -> None:
@@ -205,7 +210,9 @@ def test_a_few_heavy_groups_are_covered_and_by_the_number_of_groups_are_not() ->
     means = by_group @ weights.shares
     contributions = weights.shares * (by_group - means[:, None])
     squares = weights.sizes * (by_group - means[:, None]) ** 2 / 300**2
-    alike = [weights.alikeness(*each) for each in zip(contributions, squares, strict=True)]
+    alike = [
+        weights.intragroup_correlation(*each) for each in zip(contributions, squares, strict=True)
+    ]
     df = np.array([weights.degrees_of_freedom(one) for one in alike])
     away = np.abs(means) / np.sqrt(weights.variance(contributions))
     covered = (away <= stats.t.isf(0.025, df)).mean()

@@ -10,9 +10,9 @@ import pytest
 
 from regreason_plugin.core.stages import (
     Stage,
+    mark_finished,
     run_stages,
     seconds_left,
-    take_for_finished,
     unfinished,
 )
 
@@ -124,7 +124,7 @@ def test_nothing_is_started_that_would_not_end_in_time(tmp_path: Path) -> None:
 def test_the_time_left_is_that_of_its_kind_over_the_jobs(tmp_path: Path) -> None:
     stages = [replace(stage(tmp_path, f"train {n}"), seconds=40) for n in "abcd"]
     assert seconds_left(tmp_path, stages, jobs=2) == 80
-    take_for_finished(tmp_path, stages[:1])
+    mark_finished(tmp_path, stages[:1])
     # Its result was made elsewhere, so it has no time for estimates; and its file is missing.
     assert unfinished(tmp_path, stages) == stages
     (tmp_path / "train a").touch()

@@ -13,9 +13,9 @@ from regreason_plugin.data_folder.arms import (
     FILLER_WORD,
     Vocabulary,
     bag_of_words,
-    donor,
+    count_one,
     filler,
-    one_each,
+    other_explanation,
     random_words,
     row_random,
     shuffled,
@@ -44,10 +44,10 @@ def test_draws_use_known_words_and_keep_the_number(
     words: list[str], vocabulary: Vocabulary, seed: int
 ) -> None:
     for arm in (bag_of_words, random_words):
-        drawn = arm(words, vocabulary, one_each, draw(seed))
+        drawn = arm(words, vocabulary, count_one, draw(seed))
         assert len(drawn) == len(words)
         assert set(drawn) <= set(vocabulary.words)
-    assert filler(words, one_each) == [FILLER_WORD] * len(words)
+    assert filler(words, count_one) == [FILLER_WORD] * len(words)
 
 
 @given(word_lists, vocabularies, seeds)
@@ -68,8 +68,8 @@ def test_bag_of_words_follows_the_counts_and_random_words_does_not() -> None:
     counts = Counter({"often": 70, "sometimes": 25, "rarely": 5})
     vocabulary = Vocabulary(counts)
     words = ["w"] * 3000
-    bag = Counter(bag_of_words(words, vocabulary, one_each, draw(1)))
-    uniform = Counter(random_words(words, vocabulary, one_each, draw(1)))
+    bag = Counter(bag_of_words(words, vocabulary, count_one, draw(1)))
+    uniform = Counter(random_words(words, vocabulary, count_one, draw(1)))
     as_counted = [3000 * counts[word] / 100 for word in vocabulary.words]
     evenly = [1000.0] * 3
     bag_of = [bag[word] for word in vocabulary.words]
@@ -82,7 +82,9 @@ def test_bag_of_words_follows_the_counts_and_random_words_does_not() -> None:
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=50), st.integers(0, 49), seeds)
 def test_a_donor_never_has_the_same_text(texts: list[str], own: int, seed: int) -> None:
     assume(own < len(texts))
-    given_text = donor(texts[own], list(range(len(texts))), texts.__getitem__, draw(seed))
+    given_text = other_explanation(
+        texts[own], list(range(len(texts))), texts.__getitem__, draw(seed)
+    )
     if set(texts) == {texts[own]}:
         assert given_text is None
     else:
@@ -91,8 +93,8 @@ def test_a_donor_never_has_the_same_text(texts: list[str], own: int, seed: int) 
 
 def test_a_donor_is_found_among_many_that_are_the_same() -> None:
     texts = ["same"] * 5000 + ["other"]
-    assert donor("same", list(range(5001)), texts.__getitem__, draw(3)) == "other"
-    assert donor("same", [], texts.__getitem__, draw(3)) is None
+    assert other_explanation("same", list(range(5001)), texts.__getitem__, draw(3)) == "other"
+    assert other_explanation("same", [], texts.__getitem__, draw(3)) is None
 
 
 def test_a_row_draws_by_seed_arm_id_and_axis_only() -> None:

@@ -13,7 +13,7 @@ from helpers.rating_files import ratings, read, tree, write
 from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 
-from regreason_plugin.annotate.provenance import About, AboutRater, write_about
+from regreason_plugin.annotate.provenance import About, RaterProvenance, write_about
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import AXES, SOURCES
 from regreason_plugin.data_folder.arms import ARMS
@@ -49,15 +49,15 @@ def about(path: Path, **changes: Any) -> Path:
     record = About(
         ratings_sha256=file_sha256(path),
         raters=[
-            AboutRater(
+            RaterProvenance(
                 name="judge",
                 model="org/Judge-7B",
                 sampling={"temperature": 0.7},
                 prompts={"plain": "cafe0123cafe0123"},
             ),
-            AboutRater(name="second"),
+            RaterProvenance(name="second"),
         ],
-        merged_by=AboutRater(name="merger", model="org/Merger"),
+        merged_by=RaterProvenance(name="merger", model="org/Merger"),
         aggregator="trimmed_mean",
         minimum=2,
         conversations={"coqa": 30},
@@ -198,7 +198,7 @@ def test_explanation_first_names_its_own_tasks(tmp_path: Path) -> None:
 
 def test_no_text_from_outside_is_markup(tmp_path: Path, data: Path) -> None:
     path = write(tmp_path / "ratings.jsonl", rated(rater=HOSTILE))
-    rater = AboutRater(
+    rater = RaterProvenance(
         name=HOSTILE, model=HOSTILE, sampling={HOSTILE: HOSTILE}, prompts={HOSTILE: HOSTILE}
     )
     about(

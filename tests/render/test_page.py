@@ -22,7 +22,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from regreason_plugin.comparison import comparison as form
 from regreason_plugin.comparison.disagreements import Disagreement
 from regreason_plugin.comparison.verdict import answers
-from regreason_plugin.metrics.metric_names import METRICS, TABLED
+from regreason_plugin.metrics.metric_names import METRICS, TABLE_METRICS
 from regreason_plugin.render.page import write_page
 
 pytestmark = pytest.mark.integration
@@ -229,7 +229,7 @@ def test_heat_maps_hold_the_numbers_marks_and_colours_of_the_comparison(show: An
         (cell) => [cell.firstChild.data, cell.className,
           cell.querySelector("b")?.textContent]))])"""
     maps = dict(chrome.execute_script(script))
-    assert list(maps) == [name for name in TABLED if name in comparison.metrics]
+    assert list(maps) == [name for name in TABLE_METRICS if name in comparison.metrics]
     for name, rows in maps.items():
         expected = [
             [comparison.differences[arm][s.task][name] for arm in ARMS] for s in comparison.settings

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.train.label_loss import count_tokens, step_loss, token_sums
-from regreason_plugin.train.label_span import LabelPlace, locate_labels
+from regreason_plugin.train.label_span import LabelPosition, locate_labels
 
 IGNORE = -100
 # One label is a prefix of another, and one is a suffix of another.
 LABELS = ((1, 2, 3), (2, 3), (1, 2), (5,), (3,))
 places = st.builds(
-    lambda first, after: LabelPlace(LABELS, first, 0 if first else after),
+    lambda first, after: LabelPosition(LABELS, first, 0 if first else after),
     st.booleans(),
     st.integers(0, 2),
 )
@@ -29,7 +29,9 @@ places = st.builds(
 shapes = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6)), min_size=1, max_size=6)
 
 
-def rows_of(place: LabelPlace, shapes: list[tuple[int, int]]) -> list[tuple[list[int], list[bool]]]:
+def rows_of(
+    place: LabelPosition, shapes: list[tuple[int, int]]
+) -> list[tuple[list[int], list[bool]]]:
     """Rows of ``labels``; tokens above 10 belong to no label."""
     rows = []
     for number, (prompt, more) in enumerate(shapes):
@@ -49,7 +51,7 @@ def padded(rows: list[list[Any]], value: Any, left: bool) -> torch.Tensor:
 
 @given(places, shapes, st.booleans())
 def test_the_label_is_found_in_padded_and_in_packed_rows(
-    place: LabelPlace, shapes: list[tuple[int, int]], left: bool
+    place: LabelPosition, shapes: list[tuple[int, int]], left: bool
 ) -> None:
     rows = rows_of(place, shapes)
     expected = padded([mask for _, mask in rows], False, left)
@@ -85,9 +87,9 @@ def by_hand(
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0, None])
-@pytest.mark.parametrize("place", [LabelPlace(LABELS, True), LabelPlace(LABELS, False, 1)])
+@pytest.mark.parametrize("place", [LabelPosition(LABELS, True), LabelPosition(LABELS, False, 1)])
 def test_a_step_in_parts_is_the_step_at_once(
-    place: LabelPlace, share: float | None, smoothing: float
+    place: LabelPosition, share: float | None, smoothing: float
 ) -> None:
     rng = random.Random(0)
     rows = rows_of(place, [(rng.randrange(1, 5), rng.randrange(0, 9)) for _ in range(8)])
@@ -112,7 +114,7 @@ def test_a_step_in_parts_is_the_step_at_once(
 
 def test_a_mean_over_all_is_the_share_of_the_tokens() -> None:
     """If r is the label's part of the target tokens, the loss is the ordinary one."""
-    place = LabelPlace(((1,),), True)
+    place = LabelPosition(((1,),), True)
     rows = rows_of(place, [(2, 4), (3, 0), (1, 7)])
     labels = padded([labels for labels, _ in rows], IGNORE, False)
     torch.manual_seed(0)
@@ -129,7 +131,7 @@ def test_a_mean_over_all_is_the_share_of_the_tokens() -> None:
 def test_smoothing_is_transformers() -> None:
     from transformers.trainer_pt_utils import LabelSmoother
 
-    place = LabelPlace(((1,),), True)
+    place = LabelPosition(((1,),), True)
     labels = padded([labels for labels, _ in rows_of(place, [(2, 4), (3, 1)])], IGNORE, False)
     torch.manual_seed(0)
     logits = torch.randn(*labels.shape, 120)
@@ -139,7 +141,7 @@ def test_smoothing_is_transformers() -> None:
 
 
 def test_without_other_tokens_there_is_no_division_by_zero() -> None:
-    place = LabelPlace(((1,),), True)
+    place = LabelPosition(((1,),), True)
     labels = torch.tensor([[IGNORE, 1], [IGNORE, 1]])
     loss = step_loss(
         token_sums(torch.zeros(2, 2, 7), labels, place), count_tokens(labels, place), 0.5
@@ -180,7 +182,7 @@ def ids(text: str, *end: int) -> list[int]:
 )
 def test_the_place_is_read_off_a_row(target: list[int], order: Any, label: str, after: int) -> None:
     found = locate_labels([[IGNORE, *target]], Counter({3: 1}), Words(), order)
-    assert found == LabelPlace((tuple(map(ord, label)),), order == "label_first", after)
+    assert found == LabelPosition((tuple(map(ord, label)),), order == "label_first", after)
 
 
 def test_every_row_is_held_against_the_place() -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from regreason_plugin.train.label_span import LabelPlace
+from regreason_plugin.train.label_span import LabelPosition
 from regreason_plugin.train.log_metrics import Tally
 
 IGNORE = -100
-PLACE = LabelPlace(((1,), (2,)), first=True)
+PLACE = LabelPosition(((1,), (2,)), first=True)
 LABELS = torch.tensor([[IGNORE, IGNORE, 1, 9, 8], [IGNORE, 2, 9, IGNORE, IGNORE]])
 
 
@@ -68,7 +68,7 @@ def test_without_logits_tokens_are_counted_still() -> None:
     )
 
 
-def accuracy(place: LabelPlace, likely: list[list[int]], labels: list[list[int]]) -> Any:
+def accuracy(place: LabelPosition, likely: list[list[int]], labels: list[list[int]]) -> Any:
     """Logged metrics of a batch in which these tokens are the most likely at their positions."""
     scores = torch.nn.functional.one_hot(torch.tensor(likely), 12).float()
     tally = Tally(place)
@@ -82,11 +82,11 @@ def test_an_accuracy_is_called_what_it_is() -> None:
     # Correct, because it beats the other label, 1; the more likely 7 is no label.
     likely = [[3, 1, 9, 0], [3, 7, 9, 0]]
     both = ((3, 1), (3, 2))
-    assert accuracy(LabelPlace(both, True, 0, (1, 2)), likely, labels) == {"label_acc": 0.5}
-    assert accuracy(LabelPlace(both, False, 1, (1, 2)), likely, labels) == {
+    assert accuracy(LabelPosition(both, True, 0, (1, 2)), likely, labels) == {"label_acc": 0.5}
+    assert accuracy(LabelPosition(both, False, 1, (1, 2)), likely, labels) == {
         "label_acc_after_explanation": 0.5
     }
-    assert accuracy(LabelPlace(both, True), likely, labels) == {"label_token_acc": 0.75}
+    assert accuracy(LabelPosition(both, True), likely, labels) == {"label_token_acc": 0.75}
 
 
 def test_tokens_after_the_true_first_ones_are_no_labels() -> None:
@@ -94,5 +94,5 @@ def test_tokens_after_the_true_first_ones_are_no_labels() -> None:
     first, second = (1, 4, 5), (2, 6, 7)
     labels = [[IGNORE, *first, 9], [IGNORE, *second, 9]]
     likely = [[2, 4, 5, 9, 0], [1, 6, 7, 9, 0]]
-    found = accuracy(LabelPlace((first, second), True), likely, labels)
+    found = accuracy(LabelPosition((first, second), True), likely, labels)
     assert found == {"label_token_acc": pytest.approx(4 / 6)}

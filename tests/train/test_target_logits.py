@@ -16,7 +16,7 @@ from helpers.tiny_families import save_family
 from helpers.training_data import write_config
 from torch import nn
 
-from regreason_plugin.train.target_logits import can_leave_out, target_columns
+from regreason_plugin.train.target_logits import supports_target_logits, target_columns
 
 pytestmark = [pytest.mark.e2e]
 
@@ -193,4 +193,4 @@ class Wrapped(nn.Module):
 def test_which_trainings_leave_columns_out(
     model: nn.Module, cfg: dict[str, Any], devices: int, expected: bool
 ) -> None:
-    assert can_leave_out(DictDefault(cfg), model, devices) is expected
+    assert supports_target_logits(DictDefault(cfg), model, devices) is expected

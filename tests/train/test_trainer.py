@@ -10,14 +10,14 @@ import torch
 from axolotl.core.trainers import AxolotlTrainer
 
 from regreason_plugin.train.cost_meter import Meter
-from regreason_plugin.train.label_span import LabelPlace
+from regreason_plugin.train.label_span import LabelPosition
 from regreason_plugin.train.log_metrics import Tally
 from regreason_plugin.train.trainer import RegReasonTrainer
 
 pytestmark = pytest.mark.integration
 
 IGNORE = -100
-PLACE = LabelPlace(((1,), (2,)), first=True)
+PLACE = LabelPosition(((1,), (2,)), first=True)
 LABELS = torch.tensor([[IGNORE, 1, 9, 8], [IGNORE, 2, 9, IGNORE], [IGNORE, 2, 7, 7]])
 
 

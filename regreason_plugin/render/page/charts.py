@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from regreason_plugin.comparison.comparison import Comparison
 from regreason_plugin.comparison.finding_words import main_metric, primary_line
-from regreason_plugin.comparison.learning_curves import what_is_drawn
+from regreason_plugin.comparison.learning_curves import curve_title
 from regreason_plugin.metrics.metric_names import METRICS
 from regreason_plugin.render import curve_figures, figures, reliability_figure
 from regreason_plugin.render.figure_panels import new_figure
@@ -105,7 +105,7 @@ def charts(comparison: Comparison) -> dict[str, Any]:
                 curve_figures.draw_learning,
                 3.3,
                 "Learning curves",
-                f"{what_is_drawn(c.curves)} by target tokens seen, a curve per model: {names}.",
+                f"{curve_title(c.curves)} by target tokens seen, a curve per model: {names}.",
             )
             if any(c.curves.values())
             else None,

@@ -22,10 +22,10 @@ from regreason_plugin.comparison.finding_words import (
     main_metric,
     mark,
 )
-from regreason_plugin.comparison.learning_curves import what_is_drawn
+from regreason_plugin.comparison.learning_curves import curve_title
 from regreason_plugin.comparison.notes import worth
 from regreason_plugin.core.numbers import NONE, ends, number, p_value, signed
-from regreason_plugin.metrics.metric_names import METRICS, TABLED
+from regreason_plugin.metrics.metric_names import METRICS, TABLE_METRICS
 from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS
 from regreason_plugin.render.tables import (
@@ -95,14 +95,14 @@ def view(
         "settings_of": settings_of(c),
         "metrics": {name: METRICS[name].title for name in c.metrics},
         "documents": sum(s.documents for s in c.settings),
-        "heat_maps": [_heat_map(c, name) for name in TABLED if name in c.metrics],
+        "heat_maps": [_heat_map(c, name) for name in TABLE_METRICS if name in c.metrics],
         "charts": charts(c),
         "confusion": _confusions(c),
         "costs": costs(c),
         "about_costs": about_costs(c),
         "about_generalisation": about_generalisation(c) if c.generalisation else "",
         "swatches": {arm: f"c{n % len(COLOURS)}" for n, arm in enumerate([c.baseline, *c.arms])},
-        "learning_of": what_is_drawn(c.curves),
+        "learning_of": curve_title(c.curves),
         **_conversations(c, disagreements, disagreeing),
         **_runs(c),
     }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.core.errors import UserError, user_errors_passed_on
+from regreason_plugin.core.errors import UserError, raising_user_errors
 from regreason_plugin.train.chat_template import check_special_tokens, template_arguments
 from regreason_plugin.train.check.config_loading import TrainingRun, register_plugins, validate
 from regreason_plugin.train.check.memory import ModelShape, estimate, read_deepspeed, read_shape
@@ -20,7 +20,7 @@ from regreason_plugin.train.check.token_counts import (
     tokenize_file,
 )
 from regreason_plugin.train.comparable_arms import check_comparison, check_same_rows
-from regreason_plugin.train.config_checks import STRATEGY, check_config, without_refused
+from regreason_plugin.train.config_checks import STRATEGY, check_config, without_refused_keys
 from regreason_plugin.train.data_files import (
     Sources,
     fill_placeholders,
@@ -94,7 +94,7 @@ def check_runs(
     tokens: dict[str, _Tokens] = {}
     shapes: dict[str, ModelShape | Finding] = {}
     checked: list[Checked] = []
-    with user_errors_passed_on():
+    with raising_user_errors():
         for run in runs:
             one = Checked(run)
             one.findings += _check(one, config, processes, tokens, shapes)
@@ -138,7 +138,7 @@ def _check(
         yield from error_of(lambda: read_scoring(cfg, folder, config))
         yield from check_same_rows(one.sources, all_arms=True)
     yield from check_other_run(cfg, config, written)
-    one.cfg, refused = validate(without_refused(cfg), config, processes)
+    one.cfg, refused = validate(without_refused_keys(cfg), config, processes)
     yield from refused
     if one.cfg is None:
         yield finding("not checked", "tokens, steps and memory, because Axolotl refuses the config")
