@@ -187,7 +187,7 @@ def test_a_dry_run_of_rules_costs_nothing(
     place = Workplace(tmp_path / "w", "http://localhost/v1", 2, [])
     place.write(raters=["rules-even"])
     assert main(["annotate", str(place.config), "--dry-run"]) == 0
-    assert "nothing is asked" in capfd.readouterr().out
+    assert "no calls are made" in capfd.readouterr().out
     assert main(["annotate", str(place.config)]) == 0
     assert not place.store.exists()
 

@@ -49,7 +49,7 @@ def test_the_question_that_is_asked_is_answered_first(
     assert shlex.split(two.command)[-4:] == options
     # All tables by setting are of what is asked.
     page = (tmp_path / "two" / "comparison.md").read_text(encoding="utf-8")
-    assert "The negative log-likelihood of `label_only`; of the others" in page
+    assert "The negative log-likelihood of `label_only`, and the difference of each other" in page
     source = (tmp_path / "two" / "settings.tex").read_text(encoding="utf-8")
     assert "Negative log-likelihood of label" in source
 

@@ -146,9 +146,9 @@ def test_hostile_labels_are_text_in_every_file(tmp_path: Path) -> None:
     assert parsed.tags["script"] == 2
     console = Console(width=100, record=True, file=(tmp_path / "out").open("w"))
     print_comparison(one.comparison, console)
-    assert "1 task, 1 seed an arm" in " ".join(console.export_text().split())
+    assert "1 task, 1 seed per arm" in " ".join(console.export_text().split())
     markdown = written["comparison.md"].read_text(encoding="utf-8")
-    assert "1 task, 1 seed an arm" in markdown
+    assert "1 task, 1 seed per arm" in markdown
     tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
     parts = [part for token in tokens for part in token.children or []]
     assert not [one for one in (*tokens, *parts) if one.type.startswith("html")]

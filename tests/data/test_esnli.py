@@ -74,7 +74,7 @@ def test_a_copy_of_the_six_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert out.read_bytes().decode() == TABLE
     printed = capsys.readouterr().out
     assert "3 rows of e-SNLI, 2 premises" in printed
-    assert "other bytes than `regreason fetch esnli` downloads" in printed
+    assert "this copy differs from the published file" in printed
     assert "explanations MIT" in printed
     assert "CC BY-SA 4.0" in printed
 
@@ -180,5 +180,5 @@ def test_from_is_for_published_data_alone(
 ) -> None:
     out = tmp_path / "prompts"
     assert main(["fetch", "prompts", "--from", str(tmp_path), "--out", str(out)]) == 2
-    assert "--from is for esnli, topical-usr" in capsys.readouterr().err
+    assert "--from is only for esnli, topical-usr" in capsys.readouterr().err
     assert not out.exists()

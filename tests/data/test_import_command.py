@@ -78,7 +78,7 @@ def test_the_summary_counts_what_was_left_out(
         (["hh_chosen", "--path", "."], "is a folder; name a file in it"),
         (["hh_chosen", "--path", "in.jsonl", "--strict"], "in.jsonl, line 2, field rejected: is"),
         (["hh_chosen", "--path", "in.parquet", "--strict"], "in.parquet, row 2, field rejected"),
-        (["hh_chosen", "--path", "in.jsonl", "--seed", "1"], "--seed draws a sample"),
+        (["hh_chosen", "--path", "in.jsonl", "--seed", "1"], "--seed draws a random sample"),
         (["hh_chosen", "--path", "in.jsonl", "--split", "test"], "--subset and --split are only"),
         (["hh_chosen", "--path", "bad.jsonl"], "bad.jsonl, line 1, field chosen: is missing"),
         (["coqa", "--path", "in.jsonl"], "looks like hh_chosen or hh_rejected, not coqa"),

@@ -142,22 +142,23 @@ def test_several_settings_make_a_scope_of_their_own(scoped: DataFolder, tmp_path
     [
         (
             ["", "on_topic"], [], None,
-            "datasets[1].path: train/on_topic/shuffled.jsonl has rows of train/shuffled.jsonl "
+            "datasets[1].path: train/on_topic/shuffled.jsonl shares rows with train/shuffled.jsonl "
             "(datasets[0].path), which would count twice",
         ),
         (
             ["coqa_on_topic", "on_topic"], [], None,
-            "datasets[1].path: train/on_topic/shuffled.jsonl has rows of train/coqa_on_topic/",
+            "datasets[1].path: train/on_topic/shuffled.jsonl shares rows with train/coqa_on_topic/",
         ),
-        (["on_topic", "on_topic"], [], None, "datasets[1].path: stands here twice"),
+        (["on_topic", "on_topic"], [], None, "datasets[1].path: is the same file as"),
         (
             ["on_topic"], ["naturalness"], None,
-            "test_datasets: validates naturalness, but datasets trains on_topic; name the same",
+            "test_datasets: validates on naturalness, but datasets trains on on_topic; list "
+            "the same scopes in both",
         ),
-        (["on_topic"], [""], None, "test_datasets: validates all settings, but datasets trains on"),
+        (["on_topic"], [""], None, "test_datasets: validates on all settings, but "),
         (
             ["coqa_on_topic", "cornell_on_topic"], ["coqa_on_topic"], None,
-            "test_datasets: validates coqa_on_topic, but datasets trains coqa_on_topic and corn",
+            "test_datasets: validates on coqa_on_topic, but datasets trains on coqa_on_topic and",
         ),
         (
             ["on_topic"], [], "naturalness",
@@ -195,7 +196,7 @@ def test_a_folder_without_scopes(
     joint: DataFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     line = refused(scoped_config(joint, "coqa_on_topic", tmp_path), tmp_path, capfd)
-    assert f"{joint.path} has no train/coqa_on_topic/shuffled.jsonl; build it with" in line
+    assert f"{joint.path} has no train/coqa_on_topic/shuffled.jsonl; build the data with" in line
     assert "`--scopes setting`" in line
 
 

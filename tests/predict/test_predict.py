@@ -333,7 +333,7 @@ def test_jsonl_and_csv_agree(
     for label, count in counted.items():
         assert any(line.startswith(label) and f" {count} " in line for line in printed.splitlines())
     assert "(no label: see error)" in printed
-    assert "over their lengths in characters" in printed
+    assert "each divided by the label's length in characters" in printed
     kept = json.loads(progress_path(lines).read_text(encoding="utf-8"))
     assert kept["finished"] is True
     assert kept["rows"] == len(given)
@@ -400,7 +400,7 @@ def test_csv_for_spreadsheets_is_a_flag_and_another_file(
         assert "was made with spreadsheet_safe" in capsys.readouterr().err
         assert out.read_bytes() == kept
     assert command(source, tmp_path / "out.jsonl", tiny_model, custom, flag) == 2
-    assert "--spreadsheet-safe is for CSV" in capsys.readouterr().err
+    assert "--spreadsheet-safe is only for CSV" in capsys.readouterr().err
     # Versions without this flag protected cells always, so their files cannot be resumed.
     record = json.loads(progress_path(plain).read_text("utf-8"))
     del record["made_from"]["spreadsheet_safe"]

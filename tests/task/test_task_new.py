@@ -244,7 +244,10 @@ def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "said"),
     [
         ("Scale --data scale.parquet --text answer --label points", "is not a valid task name"),
-        ("regreason_a --data scale.parquet --text answer --label points", "built-in tasks'"),
+        (
+            "regreason_a --data scale.parquet --text answer --label points",
+            "reserved for the built-in",
+        ),
         ("boolq --data scale.parquet --text answer --label points", "task or group of lm-eval"),
         ("mmlu --data scale.parquet --text answer --label points", "task or group of lm-eval"),
         ("a --data scale.parquet --text points --label points", "label column is the text column"),

@@ -265,7 +265,7 @@ def test_data_that_is_not_there(
     shutil.copytree(data.path, copy)
     (copy / "manifest.json").unlink()
     values = config(tmp_path, copy, tmp_path / "out")
-    assert "is no data folder: it has no manifest.json" in refused(values, tmp_path, capfd)
+    assert "is not a data folder: it has no manifest.json" in refused(values, tmp_path, capfd)
 
 
 def test_data_that_was_changed(
