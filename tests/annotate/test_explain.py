@@ -432,7 +432,7 @@ def test_explanations_that_name_the_label_are_told(
     copy = place.folder / "explained.yml"
     assert place.explain("--task-out", str(copy)) == 0
     said = capsys.readouterr().out
-    assert "9 explanations name a label, 3 of them the right one" in said
+    assert "9 explanations name a label, 3 the right one" in said
     assert f"Next: regreason build {copy} --out runs/queues/data --leaks remove" in said
     out = tmp_path / "data"
     assert main(["build", str(copy), "--out", str(out), "--leaks", "remove"]) == 0
