@@ -70,7 +70,7 @@ def test_the_table_tutorial_ends_in_a_gated_classifier(tmp_path: Path) -> None:
     (place / "models").mkdir()
     (place / "models/smollm2").symlink_to(TINY)
     commands = blocks(TUTORIALS / "own_table.md", "bash")
-    downloads = [block for block in commands if block.startswith("regreason base")]
+    downloads = [block for block in commands if block.startswith("regreason base smollm2")]
     gates = [block for block in commands if block.startswith("regreason gate")]
     assert (len(downloads), len(gates)) == (1, 1)
     for block in commands:
