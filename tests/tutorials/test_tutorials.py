@@ -103,6 +103,17 @@ def test_the_readme_types_what_the_table_tutorial_types() -> None:
         assert line in tested or line in setup or line[:2] == ["pip", "install"], shlex.join(line)
 
 
+def test_links_of_pages_outside_the_site_lead_to_files() -> None:
+    # (`mkdocs build --strict` checks the pages of the site.)
+    tracked = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True)
+    pages = [ROOT / name for name in tracked.stdout.split() if not name.startswith("docs/")]
+    assert ROOT / "README.md" in pages
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if not link.startswith(("http:", "https:")):
+                assert (page.parent / link).exists(), f"{page}: {link}"
+
+
 def test_the_notebook_runs_in_one_process(tmp_path: Path) -> None:
     place = checkout(tmp_path)
     program = "\n".join(blocks(TUTORIALS / "notebook.md", "python"))
