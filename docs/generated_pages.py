@@ -105,14 +105,12 @@ def _arguments(command: argparse.ArgumentParser) -> list[str]:
     for action in command._actions:
         if isinstance(action, argparse._HelpAction):
             continue
-        value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
-        if action.choices:
-            value = action.metavar or ",".join(map(str, action.choices))
-        names = action.option_strings or [action.dest]
-        shown = f"{names[-1]} {value}".strip() if action.option_strings else str(value)
-        meaning = (action.help or "").replace("%(default)s", str(action.default))
+        value = action.metavar or ",".join(map(str, action.choices or ()))
+        # (The value of an option with two of them is a tuple.)
+        values = value if isinstance(value, tuple) else (value,)
+        shown = " ".join([*action.option_strings, *values]).strip()
         required = "**Required.** " if action.required and action.option_strings else ""
-        rows.append(f"| `{_cell(shown)}` | {required}{_cell(_sentence(meaning))} |")
+        rows.append(f"| `{_cell(shown)}` | {required}{_cell(_sentence(action.help or ''))} |")
     return ["| argument | meaning |", "| --- | --- |", *rows] if rows else []
 
 

@@ -2,8 +2,8 @@
 
 `from regreason_plugin import ...` gives these functions and the classes that they return. Each
 function does what the command of the same name does, reads and writes the same files, and raises
-`UserError` where the command would exit with code 2. None of them prints; `score` shows
-lm-eval's own progress.
+`UserError` where the command would exit with code 2. None of them prints, except that `score`
+shows lm-eval's progress and tables.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from regreason_plugin.comparison import compare as comparing
 from regreason_plugin.comparison.arms import read_arms
 from regreason_plugin.comparison.comparison import Comparison
 from regreason_plugin.comparison.gate import Decision, Rule, decide
-from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.core.errors import UserError, nearest, raising_user_errors
 from regreason_plugin.core.prompt import ORDERS, Order
 from regreason_plugin.data_folder.arms import ARMS, Mismatched
 from regreason_plugin.data_folder.build import build as build_ratings
@@ -142,12 +142,12 @@ def score(
 
     Example:
         >>> from regreason_plugin import score
-        >>> results = score(
-        ...     "pretrained=BASE,peft=runs/tickets/models/label_only",
-        ...     "tickets",
-        ...     "runs/tickets/results/label_only",
-        ...     task_files="tickets",
-        ... )  # doctest: +SKIP
+        >>> folder = score(
+        ...     "pretrained=BASE", "tickets", "results/base", task_files="tickets", device="cpu"
+        ... )  # doctest: +ELLIPSIS
+        regreason-hf (...
+        >>> [file.suffix for file in sorted(folder.rglob("*_*"))]
+        ['.json', '.jsonl']
     """
     from regreason_plugin.evaluate.eval_command import main
 
@@ -168,7 +168,8 @@ def score(
         arguments.append("--apply_chat_template")
     typed = sys.argv
     try:
-        code = main(arguments)
+        with raising_user_errors():
+            code = main(arguments)
     finally:
         sys.argv = typed
     if code:
@@ -211,9 +212,9 @@ def compare(
         ...     {"label_only": "results/label_only", "explanation": "results/explanation"},
         ...     baseline="label_only",
         ...     out="report",
-        ... )  # doctest: +SKIP
-        >>> comparison.answers[0].short  # doctest: +SKIP
-        'not enough to tell'
+        ... )
+        >>> comparison.answers[0].short
+        'Higher, of these trained models: +0.200'
     """
     if isinstance(results, Mapping):
         runs = [run for name, path in results.items() for run in read_models(name, Path(path))]
@@ -260,7 +261,7 @@ def gate(
 
     Example:
         >>> from regreason_plugin import gate
-        >>> gate("results/current", "results/new", max_drop=0.02).verdict  # doctest: +SKIP
+        >>> gate("results/label_only", "results/explanation", max_drop=0.02).verdict
         'pass'
     """
     _check_known("metric", [metric], GATE_METRICS)

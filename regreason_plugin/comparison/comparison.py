@@ -398,10 +398,15 @@ def save(comparison: Comparison, path: Path) -> None:
 
 
 def load_comparison(path: str | Path) -> Comparison:
-    """Read a comparison that `save` wrote.
+    """Read the ``comparison.json`` that `regreason compare` or `compare` wrote.
 
     Raises:
         UserError: The file has another format.
+
+    Example:
+        >>> from regreason_plugin import load_comparison
+        >>> load_comparison("report/comparison.json").baseline
+        'label_only'
     """
     path = Path(path)
     try:

@@ -196,7 +196,7 @@ class SplitRule(_Part):
 
 
 class Task(_Part):
-    """A user's own task, as its ``task.yml`` declares it.
+    r"""A user's own task, as its ``task.yml`` declares it.
 
     Attributes:
         name: Name of the lm-eval task, and of the dataset in every file.
@@ -212,6 +212,19 @@ class Task(_Part):
         look_alikes: Whether labels that look the same are refused or kept as different labels.
         explained_by: Raters that wrote the explanations, if the table had none of its own.
         split: Sizes of the test and validation sets.
+
+    Example:
+        >>> from regreason_plugin import Task
+        >>> task = Task(
+        ...     name="mood",
+        ...     title="Mood of a message",
+        ...     labels=("happy", "sad"),
+        ...     prompt="{text}\nHappy or sad?\nAnswer:",
+        ...     data={"path": "messages.csv"},
+        ...     columns={"text": "message", "label": "mood"},
+        ... )
+        >>> task.split.test
+        0.25
     """
 
     name: Annotated[str, AfterValidator(check_name)]
@@ -282,6 +295,11 @@ def read_task(path: str | Path) -> Task:
 
     Raises:
         UserError: The file is wrong; the message names file, line and field.
+
+    Example:
+        >>> from regreason_plugin import read_task
+        >>> read_task("tickets/task.yml").labels
+        ('billing', 'delivery', 'technical')
     """
     path = Path(path)
     file = read_yaml(path, as_text=True, folder_advice="name the task.yml in it")

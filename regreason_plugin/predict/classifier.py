@@ -66,6 +66,13 @@ class Classifier:
     Raises:
         UserError: A file or folder is missing, two arguments contradict each other, or the model
             was trained with other prompts or labels, or on another base model.
+
+    Example:
+        >>> from regreason_plugin import Classifier
+        >>> classifier = Classifier("pretrained=BASE", task="tickets/task.yml", device="cpu")
+        >>> prediction = classifier(["My invoice is wrong."])[0]
+        >>> sorted(prediction.probabilities)
+        ['billing', 'delivery', 'technical']
     """
 
     def __init__(

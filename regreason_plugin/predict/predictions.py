@@ -24,6 +24,12 @@ class Prediction:
         explanation: The model's explanation, on one line; None if it was not asked for one.
         cut: Whether the text was shortened to fit the model or the limit of training.
         error: The reason why there is no label; None if there is one.
+
+    Example:
+        >>> from regreason_plugin import Prediction
+        >>> prediction = Prediction("billing", {"billing": 0.75, "delivery": 0.25})
+        >>> prediction.probabilities[prediction.label]
+        0.75
     """
 
     label: str | None

@@ -63,6 +63,15 @@ def measure(
             found.
         ValueError: A prompt is empty, ``label`` is asked for without choices, or the order is not
             above 0.
+
+    Example:
+        >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+        >>> from regreason_plugin import measure
+        >>> model = AutoModelForCausalLM.from_pretrained("BASE")
+        >>> prompt = AutoTokenizer.from_pretrained("BASE")("How natural?", return_tensors="pt")
+        >>> values = measure(model, prompt["input_ids"], probe="activation")[0]
+        >>> len(values["activation_entropy_by_layer"]) == model.config.num_hidden_layers + 1
+        True
     """
     wanted = parse_probes(probe)
     if "label" in wanted and not choices and probe != "all":

@@ -43,7 +43,16 @@ _WITHOUT_TRAINING = ("is_preprocess", "merge_lora")
 
 
 class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
-    """Fills in the arm, checks config and data, and records what was trained."""
+    """Fills in the arm, checks config and data, and records what was trained.
+
+    Axolotl makes the object; a config only names the class.
+
+    Example:
+        In a config for `axolotl train`::
+
+            plugins: [regreason_plugin.RegReasonPlugin]
+            regreason_arm: explanation
+    """
 
     def __init__(self) -> None:
         super().__init__()

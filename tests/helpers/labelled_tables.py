@@ -53,6 +53,19 @@ def write_tickets(folder: Path, rows: int = 300) -> Path:
     return path
 
 
+def write_tickets_of_customers(folder: Path) -> None:
+    """``tickets.csv`` of the tutorials, with the columns message, queue, why and customer."""
+    random = Random(0)
+    about = {"billing": "invoice", "technical": "login", "delivery": "parcel"}
+    with (folder / "tickets.csv").open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(["message", "queue", "why", "customer"])
+        for number in range(240):
+            queue = random.choice(sorted(about))
+            text = f"Message {number}: my {about[queue]} of week {random.randrange(52)} is wrong."
+            table.writerow([text, queue, f"It is about a {about[queue]}.", f"c{number % 80}"])
+
+
 def write_scale(folder: Path, rows: int = 210) -> Path:
     """Write ``scale.parquet`` with the columns answer, points (1 to 7) and reason."""
     import pyarrow as pa

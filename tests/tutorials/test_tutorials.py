@@ -13,10 +13,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from random import Random
 
 import pytest
 from helpers.axolotl import environment
+from helpers.labelled_tables import write_tickets_of_customers
 from helpers.typed_commands import blocks, typed
 
 from regreason_plugin import load_comparison
@@ -50,23 +50,10 @@ def in_python(program: str, place: Path) -> str:
     return done.stdout
 
 
-def write_tickets(place: Path) -> None:
-    """``tickets.csv`` and ``new.csv`` with the columns of the tutorial; every text is invented."""
-    random = Random(0)
-    about = {"billing": "invoice", "technical": "login", "delivery": "parcel"}
-    with (place / "tickets.csv").open("w", newline="", encoding="utf-8") as stream:
-        table = csv.writer(stream)
-        table.writerow(["message", "queue", "why", "customer"])
-        for number in range(240):
-            queue = random.choice(sorted(about))
-            text = f"Message {number}: my {about[queue]} of week {random.randrange(52)} is wrong."
-            table.writerow([text, queue, f"It is about a {about[queue]}.", f"c{number % 80}"])
-    (place / "new.csv").write_text("message\nWhere is my parcel?\nMy login fails.\n")
-
-
 def test_the_table_tutorial_ends_in_a_gated_classifier(tmp_path: Path) -> None:
     place = checkout(tmp_path)
-    write_tickets(place)
+    write_tickets_of_customers(place)
+    (place / "new.csv").write_text("message\nWhere is my parcel?\nMy login fails.\n")
     (place / "models").mkdir()
     (place / "models/smollm2").symlink_to(TINY)
     commands = blocks(TUTORIALS / "own_table.md", "bash")
@@ -97,10 +84,13 @@ def test_the_readme_types_what_the_table_tutorial_types() -> None:
         return [shlex.split(line, comments=True) for line in joined.splitlines() if line.strip()]
 
     tested = lines(TUTORIALS / "own_table.md") + lines(TUTORIALS / "demo.md")
-    # What makes the environment, and the tests themselves: CI's first steps.
-    setup = [["make", "demo"], ["make", "test"]]
+    # The installation, which `make setup` also does, and the tests themselves.
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (torch,) = re.findall(r"torch==[\d.]+", makefile)
+    install = ["pip", "install"]
+    others = [[*install, torch], [*install, "-c", "constraints.txt", ".[train]"], ["make", "test"]]
     for line in filter(None, lines(ROOT / "README.md")):
-        assert line in tested or line in setup or line[:2] == ["pip", "install"], shlex.join(line)
+        assert line in tested or line in others, shlex.join(line)
 
 
 def test_links_of_pages_outside_the_site_lead_to_files() -> None:
