@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.typed_commands import blocks
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / ".github").rglob("*.yml"))
@@ -105,8 +106,8 @@ def test_the_reusable_workflow_hands_on_what_the_action_takes() -> None:
 
 
 def test_the_guides_examples_name_inputs_that_there_are() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/guides/gate.md").read_text(), re.DOTALL)
-    workflow, step = (yaml.safe_load(block) for block in blocks)
+    examples = blocks(ROOT / "docs/guides/gate.md", "yaml")
+    workflow, step = (yaml.safe_load(example) for example in examples)
     called = load(ROOT / ".github/workflows/eval.yml")[True]["workflow_call"]["inputs"]
     assert set(workflow["jobs"]["gate"]["with"]) <= set(called)
     action = load(ROOT / ".github/actions/regreason-eval/action.yml")

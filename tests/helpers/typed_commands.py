@@ -1,10 +1,11 @@
-"""The commands of a Markdown page, run as a reader would type them."""
+"""The code blocks of a Markdown page, run as a reader would type them."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from helpers.axolotl import environment, programs
@@ -33,8 +34,17 @@ def typed(command: str, cwd: Path, *, forked: bool = True, codes: tuple[int, ...
     variables = environment()
     if forked:
         variables["PATH"] = f"{programs()}{os.pathsep}{variables['PATH']}"
+    return _run(["bash", "-euo", "pipefail", "-c", command], cwd, variables, codes)
+
+
+def in_python(program: str, cwd: Path) -> str:
+    """Run a page's Python in a process of its own, and return what it printed."""
+    return _run([sys.executable, "-c", program], cwd, environment(), (0,))
+
+
+def _run(words: list[str], cwd: Path, variables: dict[str, str], codes: tuple[int, ...]) -> str:
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
+        words,
         cwd=cwd,
         env={**variables, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -42,5 +52,5 @@ def typed(command: str, cwd: Path, *, forked: bool = True, codes: tuple[int, ...
         timeout=900,
         check=False,
     )
-    assert done.returncode in codes, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    assert done.returncode in codes, f"{words[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done.stdout + done.stderr
