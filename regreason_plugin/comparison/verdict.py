@@ -164,7 +164,7 @@ def _keeps(comparison: Comparison) -> Answer:
     gain = comparison.pooled[whole]["acc"]
     gains = gain.finding in ("higher", "higher and same")
     known = {arm: gap for arm, gap in comparison.gap.items() if gap.value is not None}
-    shares = [_share(arm, gap) for arm, gap in comparison.gap.items()]
+    shares = [_share(arm, whole, gap) for arm, gap in comparison.gap.items()]
     if gains:
         told = "; ".join(f"{arm} {gap.value:.0%}" for arm, gap in known.items()) or "none is known"
         short, sentences = f"exploratory: {told}", shares
@@ -190,17 +190,23 @@ def _keeps(comparison: Comparison) -> Answer:
     )
 
 
-def _share(arm: str, gap: Gap) -> str:
-    """An arm's fraction of the gain with its Fieller set; exploratory, as no test is about it."""
+def _share(arm: str, whole: str, gap: Gap) -> str:
+    """An arm's difference as a multiple of another's, with its Fieller set; exploratory.
+
+    The words hold for a gain as for a loss.
+    """
     if gap.value is None:
-        return f"`{arm}`: the fraction is undefined, because the gain is exactly 0."
+        return f"`{arm}`: undefined, because the difference of `{whole}` is exactly 0."
     if gap.kind == "everything" or gap.low is None or gap.high is None:
         interval = "unbounded: no value can be excluded"
     elif gap.kind == "outside":
         interval = f"unbounded: everything except {gap.low:.2f} to {gap.high:.2f}"
     else:
         interval = f"{gap.low:.2f} to {gap.high:.2f}"
-    return f"`{arm}`: {gap.value:.2f} of the gain, exploratory, 95 % interval {interval}."
+    return (
+        f"`{arm}`: {gap.value:.2f} times the difference of `{whole}`, exploratory, 95 % interval "
+        f"{interval}."
+    )
 
 
 def _entropies(comparison: Comparison, prefix: str) -> Answer:

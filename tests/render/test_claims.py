@@ -358,9 +358,10 @@ def test_each_finding_has_exactly_its_words_everywhere(
         f"By setting, the accuracy of `explanation` is: {words} in 2."
     )
     # A share of the gain is no test of the family: a figure, whatever is found.
-    shares = [sentence for sentence in one.answers[2].sentences if " of the gain, " in sentence]
+    share = " times the difference of `explanation`, "
+    shares = [sentence for sentence in one.answers[2].sentences if share in sentence]
     assert shares
-    assert all(" of the gain, exploratory, " in sentence for sentence in shares)
+    assert all(f"{share}exploratory, " in sentence for sentence in shares)
     assert not any("keeps" in sentence for sentence in one.answers[2].sentences)
     gains = finding in ("higher", "higher and same")
     assert one.answers[2].short.startswith("exploratory: " if gains else "cannot be said")
