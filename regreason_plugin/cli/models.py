@@ -28,7 +28,8 @@ def add_compare(compare: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME=RESULTS",
         help="an arm and the folder with its results, of one or several seeds; a folder without "
-        "NAME= is split into the arms that it holds",
+        "NAME= is split into the arms that it holds. For any tasks of lm_eval, NAME=FOLDER,FOLDER "
+        "names several runs of an arm",
     )
     compare.add_argument(
         "--baseline",
@@ -66,6 +67,21 @@ def add_compare(compare: argparse.ArgumentParser) -> None:
         metavar="X",
         help="report how many test rows and seeds it takes to find a difference of X in pooled "
         "accuracy; default: 0.02",
+    )
+    compare.add_argument(
+        "--tasks",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="compare these tasks of lm_eval, or groups of tasks, by the metrics that lm_eval "
+        "logged; patterns such as 'mmlu*' work. Default: RegReason's tasks if the results hold "
+        "any, otherwise all tasks that every arm has",
+    )
+    compare.add_argument(
+        "--group-by",
+        metavar="FIELD",
+        help="with any tasks of lm_eval: documents with the same value of this field are one "
+        "group, such as the questions on one passage; '' for no groups. Default: the first of the "
+        "fields passage, article, paragraph, context and story whose texts repeat",
     )
     compare.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
 
@@ -169,8 +185,9 @@ def run_check(args: argparse.Namespace) -> int:
 def run_compare(args: argparse.Namespace) -> int:
     r"""Compare the results of several arms with a baseline.
 
-    Reads the results and samples that lm_eval wrote, pairs them row by row, and
-    refuses models that were not scored on the same rows and prompts. Writes a
+    Reads the results and samples that lm_eval wrote with --log_samples, for
+    RegReason's tasks or any others. Pairs them row by row, and refuses models that
+    were not scored on the same rows and prompts. Writes a
     page, figures and tables to --out: every difference has a confidence interval,
     the primary question comes first, and no sentence claims more than the
     corrected tests show.
@@ -184,8 +201,8 @@ def run_compare(args: argparse.Namespace) -> int:
     from regreason_plugin.render.report_files import write
     from regreason_plugin.render.terminal import print_comparison
 
-    runs = read_arms(args.results)
-    tasks = {task for run in runs for task in run.tasks}
+    runs = read_arms(args.results, args.tasks)
+    tasks = {task for run in runs for task in (run.logged or run.tasks)}
     # Sorted: the report must not depend on the order in which the arms were typed.
     given = shlex.join(sorted(args.results))
     command = f"regreason compare {given} --baseline {shlex.quote(args.baseline)}"
@@ -193,6 +210,10 @@ def run_compare(args: argparse.Namespace) -> int:
         command += f" --primary {shlex.quote(args.primary)}"
     if args.margin != 0.01:
         command += f" --margin {args.margin:g}"
+    if args.tasks is not None:
+        command += f" --tasks {shlex.quote(','.join(args.tasks))}"
+    if args.group_by is not None:
+        command += f" --group-by {shlex.quote(args.group_by)}"
     with progress(len(tasks)) as advance:
         advance("read", 0)
         compared = compare(
@@ -202,6 +223,7 @@ def run_compare(args: argparse.Namespace) -> int:
             margin=args.margin,
             difference=args.difference,
             command=command,
+            group_by=args.group_by,
             advance=lambda done: advance("read", done),
         )
     with errors.status("writing the page and the figures"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.data_folder.arms import ARMS
+from regreason_plugin.evaluate.logged_results import holds_regreason_tasks, read_logged_models
 from regreason_plugin.evaluate.results import Run, first_names, has_results, read_models
 
 # Keys of a training record that are results, identify the seed, or follow from the data, the base
@@ -109,6 +110,19 @@ class Arms:
         base = self.seeds[self.baseline]
         return {name: pair_seeds(self.seeds[name], base) for name in self.others}
 
+    @cached_property
+    def partners(self) -> list[int]:
+        """For each model, the number of the baseline's model that it is paired with.
+
+        It is the model's own number for a model of the baseline or without a partner.
+        """
+        partners = list(range(len(self.models)))
+        for name in self.others:
+            of, minus = self.against(name)
+            for model, partner in zip(of, minus, strict=True):
+                partners[model] = partner
+        return partners
+
     def alone(self, name: str) -> Models:
         """The models of one arm."""
         return Models(self.numbers[name])
@@ -178,12 +192,15 @@ def pair_seeds(arm: Sequence[Any], baseline: Sequence[Any]) -> SeedPairs:
     return SeedPairs([(i, i) for i in range(count)], list(arm) == list(baseline), left)
 
 
-def read_arms(arguments: list[str]) -> list[Run]:
+def read_arms(arguments: list[str], tasks: Sequence[str] | None = None) -> list[Run]:
     """Read the results that ``compare`` is called with.
+
+    If a folder holds tasks of RegReason, these are read; otherwise any tasks of lm_eval.
 
     Args:
         arguments: Each is ``NAME=RESULTS``, the results of one arm with one or several seeds, or a
             folder of results, which is split into its arms and named by them.
+        tasks: Patterns of the tasks of lm_eval to read, by the metrics that lm_eval logged.
 
     Returns:
         One run per model; runs with the same name are the seeds of one arm.
@@ -191,12 +208,12 @@ def read_arms(arguments: list[str]) -> list[Run]:
     Raises:
         UserError: An argument is neither, or results under one name do not form one arm.
     """
-    named: dict[str, list[Run]] = {}
-    unnamed: list[Run] = []
+    named: dict[str, list[Path]] = {}
+    unnamed: list[Path] = []
     for text in arguments:
         name, equals, folder = text.partition("=")
         if text and has_results(Path(text)):
-            unnamed += read_models(Path(text).name, Path(text))
+            unnamed.append(Path(text))
         elif not equals or not name or not folder:
             raise UserError(
                 f"{text!r} is not NAME=RESULTS, such as label_only=runs/label_only, nor a folder "
@@ -205,11 +222,48 @@ def read_arms(arguments: list[str]) -> list[Run]:
         elif name in named:
             raise UserError(f"the name {name!r} is given twice; give each arm its own name")
         else:
-            named[name] = read_models(name, Path(folder))
-    split = _split(unnamed)
-    if twice := named.keys() & {run.name for run in split}:
+            named[name] = _folders(folder)
+    given = [*(pair for pair in named.items()), *((path.name, [path]) for path in unnamed)]
+    if tasks is not None or not any(
+        holds_regreason_tasks(name, path) for name, paths in given for path in paths
+    ):
+        return _read_logged_arms(named, unnamed, tasks or ())
+    models = {name: _read_one(name, paths) for name, paths in named.items()}
+    split = _split([run for path in unnamed for run in read_models(path.name, path)])
+    if twice := models.keys() & {run.name for run in split}:
         raise UserError(f"the name {min(twice)!r} is given twice; give each arm its own name")
-    runs = [*(run for runs in named.values() for run in runs), *split]
+    runs = [*(run for runs in models.values() for run in runs), *split]
+    by_name(runs)
+    return runs
+
+
+def _folders(text: str) -> list[Path]:
+    """The folders of an arm, joined by commas; a folder's own name may hold commas."""
+    whole = Path(text)
+    return [whole] if has_results(whole) else [Path(part) for part in text.split(",")]
+
+
+def _read_one(name: str, folders: Sequence[Path]) -> list[Run]:
+    if len(folders) > 1:
+        raise UserError(
+            f"{name!r} names {len(folders)} folders; put the results of all seeds of an arm into "
+            "one folder, or choose other tasks of lm_eval with --tasks"
+        )
+    return read_models(name, folders[0])
+
+
+def _read_logged_arms(
+    named: Mapping[str, Sequence[Path]], unnamed: Sequence[Path], tasks: Sequence[str]
+) -> list[Run]:
+    if unnamed:
+        raise UserError(
+            "needs the arm's name, because only RegReason's own results hold it; give NAME="
+            f"{unnamed[0]}",
+            path=unnamed[0],
+        )
+    runs = [
+        run for name, folders in named.items() for run in read_logged_models(name, folders, tasks)
+    ]
     by_name(runs)
     return runs
 
@@ -225,7 +279,8 @@ def by_name(runs: Iterable[Run]) -> dict[str, list[Run]]:
         named.setdefault(run.name, []).append(run)
     for name, seeds in named.items():
         if len(seeds) > 1:
-            _check_seeds(name, seeds)
+            if any(run.training for run in seeds) or not seeds[0].logged:
+                _check_seeds(name, seeds)
             seeds.sort(key=lambda run: int(run.seed))
     return named
 

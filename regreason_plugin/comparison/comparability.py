@@ -291,7 +291,8 @@ def check_same_answers(base: Answers, other: Answers, names: tuple[str, str]) ->
         UserError: The documents differ in ids, contents or prompts, labels or groups; the message
             names the first such document.
     """
-    _check_same_ids(base.task, base.ids, other.ids, names, other.source)
+    ids, others = {*base.ids}, {*other.ids}
+    check_same_ids(base.task, sorted(ids - others), sorted(others - ids), names, other.source)
     for field, values_of in _ALIKE.items():
         ours, theirs = values_of(base), values_of(other)
         different = [i for i, (one, two) in enumerate(zip(ours, theirs, strict=True)) if one != two]
@@ -304,11 +305,23 @@ def check_same_answers(base: Answers, other: Answers, names: tuple[str, str]) ->
             )
 
 
-def _check_same_ids(
+def check_same_ids(
     task: str, base: Sequence[str], other: Sequence[str], names: tuple[str, str], source: Path
 ) -> None:
-    alone = ((names[0], {*base} - {*other}), (names[1], {*other} - {*base}))
-    if missing := [_only_in(name, sorted(ids)) for name, ids in alone if ids]:
+    """Refuse two models that were scored on different documents.
+
+    Args:
+        task: The task's name.
+        base: The documents that only the first model was scored on.
+        other: The documents that only the second model was scored on.
+        names: The names of the first and the second model.
+        source: The samples file of the second model.
+
+    Raises:
+        UserError: There are such documents; the message names some of them.
+    """
+    alone = ((names[0], base), (names[1], other))
+    if missing := [_only_in(name, ids) for name, ids in alone if ids]:
         raise UserError(
             f"{task} of {names[1]!r} and of {names[0]!r} have different documents: "
             f"{' and '.join(missing)}; score both on the same data with the same --limit, or "
@@ -317,7 +330,7 @@ def _check_same_ids(
         )
 
 
-def _only_in(name: str, ids: list[str]) -> str:
+def _only_in(name: str, ids: Sequence[str]) -> str:
     shown = ", ".join(map(repr, ids[:_SHOWN]))
     if len(ids) == 1:
         return f"{shown} is in {name!r} only"

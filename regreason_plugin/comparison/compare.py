@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from regreason_plugin.comparison import comparison as form
 from regreason_plugin.comparison.arms import Arms
@@ -34,13 +35,17 @@ from regreason_plugin.comparison.generalisation_gap import (
     read_train_scores,
 )
 from regreason_plugin.comparison.learning_curves import curves_of
+from regreason_plugin.comparison.logged_comparability import check_logged_comparable
+from regreason_plugin.comparison.logged_scores import read_logged_tasks
 from regreason_plugin.comparison.notes import notes_of
 from regreason_plugin.comparison.task_scores import (
     TaskScores,
+    agreement_of,
     confusion_of,
     labels_of,
     read_tasks,
     reliability_of,
+    scores_of,
     setting_of,
 )
 from regreason_plugin.comparison.verdict import answers
@@ -82,6 +87,7 @@ def compare(
     margin: float = MARGIN,
     difference: float = 0.02,
     command: str = "",
+    group_by: str | None = None,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Compared:
     """Compare every arm with the baseline, paired by document.
@@ -92,12 +98,13 @@ def compare(
         baseline: The name of the baseline arm.
         primary: The primary question, ``ARM`` or ``ARM:METRIC``: the one difference that is tested
             without a correction. By default the accuracy of `WHOLE_GAIN`, or of the only arm
-            besides the baseline.
+            besides the baseline; on any tasks of lm_eval, their main metric.
         margin: The equivalence margin: differences from -margin to +margin count as the same. In
             the unit of the primary metric.
         difference: A difference in pooled accuracy; the comparison says how many groups of
             documents, or seeds, finding it would take.
         command: The command as typed, kept as a record.
+        group_by: As in `read_logged_answers`, for results on any tasks of lm_eval.
         advance: Called with 1 after each setting.
 
     Raises:
@@ -106,25 +113,31 @@ def compare(
     """
     # Group the models into arms, and check that their results may be compared.
     arms = Arms.of(runs, baseline)
-    question = _question(arms, primary)
     first = arms.models[0]
-    tasks = tasks_of(first)
-    check_comparable(first, arms.models[1:])
-    check_same_training_data(arms.models)
-    incomparable = incomparable_entropies(arms.models, tasks)
-    # Read their predictions.
-    scores = read_tasks(arms.models, tasks, frozenset(incomparable), advance)
+    incomparable: Mapping[str, str] = {}
+    train = None
+    if first.logged:
+        tasks = check_logged_comparable(arms)
+        scores = read_logged_tasks(arms.models, arms.partners, tasks, group_by, advance)
+    else:
+        tasks = tasks_of(first)
+        check_comparable(first, arms.models[1:])
+        check_same_training_data(arms.models)
+        incomparable = incomparable_entropies(arms.models, tasks)
+        # Read their predictions.
+        scores = read_tasks(arms.models, tasks, frozenset(incomparable), advance)
+        train = read_train_scores(arms, tasks)
     comparison = conclude(
         arms,
         scores,
-        question,
-        train=read_train_scores(arms, tasks),
+        primary_question(arms, primary, scores),
+        train=train,
         margin=margin,
         difference=difference,
         command=command,
         incomparable=incomparable,
     )
-    return Compared(comparison, *choose(scores, first, arms.numbers))
+    return Compared(comparison, *choose(scores, arms.models, arms.numbers))
 
 
 def conclude(
@@ -163,7 +176,11 @@ def conclude(
             f"have: {', '.join(estimates.metrics)}"
         )
     tested = differences(estimates, arms, question, margin)
-    metric = question[1] if question else "acc"
+    # Differences other than the primary one that readers ask for are those of the accuracy.
+    logged = scores[0].logged
+    usual = estimates.metrics[0] if logged else "acc"
+    metric = question[1] if question else usual
+    whole = WHOLE_GAIN if WHOLE_GAIN in arms.others and not logged else None
     by_arm = {
         name: dict(zip(tasks, by_task, strict=True)) for name, by_task in tested.by_setting.items()
     }
@@ -172,14 +189,16 @@ def conclude(
             regreason=__version__,
             versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
             command=command,
-            data=data_of(first.tasks[task] for task in tasks),
-            protocol="explanation_first" if is_generative(first) else "label_first",
+            data={} if logged else data_of(first.tasks[task] for task in tasks),
+            protocol=_protocol(first),
             baseline=arms.baseline,
             arms=arms.others,
             seeds=arms.seeds,
             level=form.LEVEL,
             power=form.POWER,
             primary=tested.primary,
+            main=metric,
+            logged_metrics=_logged_metrics(scores),
             margin=margin,
             family=tested.family,
             effective_groups=estimates.weights.effective_groups,
@@ -201,10 +220,16 @@ def conclude(
             detectable={
                 name: detectable_of(estimates, models, metric) for name, models in against.items()
             },
-            wins={name: wins(of["acc"] for of in by_arm[name].values()) for name in arms.others},
-            needed={name: needed_for(estimates, against[name], difference) for name in arms.others},
-            gap_of=WHOLE_GAIN if WHOLE_GAIN in arms.others else None,
-            gap=gaps(estimates, arms, WHOLE_GAIN) if WHOLE_GAIN in arms.others else {},
+            wins={
+                name: wins(of[usual] for of in by_arm[name].values() if usual in of)
+                for name in arms.others
+            },
+            needed={
+                name: needed_for(estimates, against[name], usual, difference)
+                for name in arms.others
+            },
+            gap_of=whole,
+            gap=gaps(estimates, arms, whole) if whole else {},
             generalisation=generalisation_gaps(arms, scores, train) if train else {},
             layers=_layers(estimates, arms),
             reliability={name: reliability_of(scores, models.of) for name, models in alone.items()},
@@ -213,6 +238,7 @@ def conclude(
                 name: {one.task: labels_of(one, models.of) for one in scores}
                 for name, models in alone.items()
             },
+            agreement=agreement_of(scores, against),
             curves={name: curves_of(arm) for name, arm in arms.runs.items()},
             costs={name: cost_of(arm) for name, arm in arms.runs.items()},
             answers=[],
@@ -224,25 +250,46 @@ def conclude(
     notes = [
         *notes_of(comparison, arms),
         *(note for run in arms.models for note in run.misfit_notes),
-        *scoring_notes(arms.models, [list(one.probabilities) for one in scores]),
+        *scoring_notes(arms.models, scores_of(scores)),
     ]
     conclusion = {"notes": notes, "answers": answers(comparison)}
     return comparison.model_copy(update=conclusion)
 
 
-def _question(arms: Arms, primary: str | None) -> tuple[str, str] | None:
+def _protocol(run: Run) -> Literal["label_first", "explanation_first", "logged"]:
+    if run.logged:
+        return "logged"
+    return "explanation_first" if is_generative(run) else "label_first"
+
+
+def _logged_metrics(scores: Sequence[TaskScores]) -> dict[str, form.MetricOf]:
+    return {
+        name: form.MetricOf(title=metric.title, better=metric.better)
+        for one in scores
+        if one.logged
+        for name, metric in one.metrics.items()
+    }
+
+
+def primary_question(
+    arms: Arms, primary: str | None, scores: Sequence[TaskScores]
+) -> tuple[str, str] | None:
     """Arm and metric of the primary question; None if several arms qualify and none is named."""
+    first = next(one for one in scores if one.pooled)
+    usual = next(iter(first.metrics)) if first.logged else "acc"
     if primary is None:
         if WHOLE_GAIN in arms.others:
-            return WHOLE_GAIN, "acc"
-        return (arms.others[0], "acc") if len(arms.others) == 1 else None
-    arm, metric = primary, "acc"
+            return WHOLE_GAIN, usual
+        return (arms.others[0], usual) if len(arms.others) == 1 else None
+    arm, metric = primary, usual
     if arm not in arms.runs and ":" in primary:
         arm, _, metric = primary.rpartition(":")
     if arm not in arms.others:
         why = "is the baseline" if arm == arms.baseline else "is not an arm"
         raise UserError(f"--primary: {arm!r} {why}; name one of {', '.join(arms.others)}")
     tested = [name for name in METRICS if name not in REPORTED_METRICS]
+    if first.logged:
+        tested = list(first.metrics)
     if metric not in tested:
         raise UserError(
             f"--primary: there is no metric {metric!r} to test; name one of {', '.join(tested)}"
@@ -281,9 +328,11 @@ def _left_out(
         elif name in incomparable:
             left_out[prefix + name] = incomparable[name]
     for name in METRICS:
-        if name not in metrics and any(name in one.statistics for one in scores):
+        if name not in metrics and any(name in one.statistics for one in scores if not one.logged):
             left_out.setdefault(name.removesuffix("_mid"), "not every task has it")
-    return left_out
+    return left_out | {
+        f"{name} of {one.task}": reason for one in scores for name, reason in one.left_out.items()
+    }
 
 
 def _record(name: str, run: Run, tasks: list[str]) -> form.RunRecord:
@@ -294,7 +343,7 @@ def _record(name: str, run: Run, tasks: list[str]) -> form.RunRecord:
         seed=run.seed if isinstance(run.seed, int) else None,
         model=run.model,
         model_args=arguments or str(run.config.get("model_args") or ""),
-        results=sorted({run.tasks[task].source.name for task in tasks}),
+        results=sorted({(run.logged or run.tasks)[task].source.name for task in tasks}),
         environment=run.environment,
         evaluation={key: run.config.get(key) for key in keys},
         training=run.training,

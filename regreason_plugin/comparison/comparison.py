@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import atomic_writer
+from regreason_plugin.metrics.metric_names import METRICS, Metric
 
-FORMAT: Literal[8] = 8
+FORMAT: Literal[9] = 9
 LEVEL = 0.95
 # The key of counts over all settings together, which have the same labels.
 ALL = "all"
@@ -201,12 +202,25 @@ class Setting(_Model):
         description="number of groups of equal size that would give the same precision (Kish): "
         "the squared number of documents over the sum of the groups' squared sizes"
     )
-    majority_acc: float
-    labels: list[int] = Field(description="documents per right label, in the order of the labels")
+    majority_acc: float | None = Field(description="null for a task without labels")
+    labels: list[int] = Field(
+        description="documents per right label, in the order of the labels; empty for a task "
+        "without labels"
+    )
     label_names: list[str] = Field(
         description="the labels as the model writes them, in the same order"
     )
     ordinal: bool = Field(description="whether the labels are an ordered scale")
+    pooled: bool = Field(default=True, description="whether the task is part of the pooled figures")
+    metrics: list[str] = Field(
+        default_factory=list,
+        description="any task of lm_eval: its own metrics, the main one first",
+    )
+    group_field: str | None = Field(
+        default=None,
+        description="any task of lm_eval: the field by which its documents are grouped; null if "
+        "each document is its own group",
+    )
 
 
 class Bin(_Model):
@@ -235,6 +249,22 @@ class Label(_Model):
     f1: float | None = Field(
         description="null if precision and recall are both null; macro-F1 counts that as 0"
     )
+
+
+class Agreement(_Model):
+    """How often the baseline and an arm are right, counted over documents and pairs of models."""
+
+    both_right: int
+    only_baseline: int
+    only_arm: int
+    both_wrong: int
+
+
+class MetricOf(_Model):
+    """A metric that lm_eval logged for a task."""
+
+    title: str
+    better: Literal["higher", "lower"] | None
 
 
 class Answer(_Model):
@@ -294,7 +324,7 @@ class RunRecord(_Model):
 class Comparison(_Model):
     """A comparison of several arms with a baseline."""
 
-    format: Literal[8] = FORMAT
+    format: Literal[9] = FORMAT
     regreason: str
     versions: dict[str, str] = Field(
         description="versions of the libraries that computed the figures"
@@ -304,7 +334,9 @@ class Comparison(_Model):
         description="origin, sha256, raters, order of the data folder; for several folders, values "
         "that differ are joined into one text"
     )
-    protocol: Literal["label_first", "explanation_first"]
+    protocol: Literal["label_first", "explanation_first", "logged"] = Field(
+        description="logged: any tasks of lm_eval, compared by the metrics that lm_eval logged"
+    )
     baseline: str
     arms: list[str] = Field(description="all arms except the baseline, in order")
     seeds: dict[str, list[int | None]] = Field(description="training seeds of each arm's models")
@@ -312,6 +344,13 @@ class Comparison(_Model):
     power: float
     primary: Primary | None = Field(
         description="null if several arms are compared and no primary question was named"
+    )
+    main: str = Field(
+        description="the metric of the primary question; without one, the metric that the tables "
+        "show first"
+    )
+    logged_metrics: dict[str, MetricOf] = Field(
+        default_factory=dict, description="by name: the metrics that lm_eval logged"
     )
     margin: float = Field(
         description="equivalence margin: differences from -margin to +margin count as the same"
@@ -370,11 +409,26 @@ class Comparison(_Model):
     classes: dict[str, dict[str, list[Label]]] = Field(
         description="by arm, task: figures of each label, in the order of the labels"
     )
+    agreement: dict[str, dict[str, Agreement]] = Field(
+        default_factory=dict,
+        description="by arm, then by task: only tasks whose main metric is right or wrong",
+    )
     curves: dict[str, list[Curve]] = Field(description="by arm; empty without training logs")
     costs: dict[str, Cost] = Field(description="by arm")
     answers: list[Answer]
     notes: list[str] = Field(description="what a reader must know about the figures")
     runs: list[RunRecord]
+
+
+def metric_of(comparison: Comparison, name: str) -> Metric:
+    """The title, direction and unit of a metric."""
+    logged = comparison.logged_metrics.get(name)
+    return Metric(logged.title, logged.better) if logged else METRICS[name]
+
+
+def setting_noun(comparison: Comparison) -> str:
+    """The word for a setting: ``task`` where any tasks of lm_eval are compared."""
+    return "task" if comparison.protocol == "logged" else "setting"
 
 
 def some_settings(count: int, in_paper: int | None) -> str:

@@ -41,7 +41,7 @@ from typing import Literal
 import numpy as np
 
 from regreason_plugin.comparison.behrens_fisher import critical, tail
-from regreason_plugin.comparison.group_variance import GroupWeights
+from regreason_plugin.comparison.group_variance import BootstrapWeights, GroupWeights
 from regreason_plugin.comparison.score_interval import (
     score_bounds,
     score_statistic,
@@ -136,7 +136,10 @@ def undefined(value: float) -> Estimate:
 
 
 def variance_of(
-    values: Array, contributions: Array, weights: GroupWeights, alike: float = 1.0
+    values: Array,
+    contributions: Array,
+    weights: GroupWeights | BootstrapWeights,
+    alike: float = 1.0,
 ) -> Variance:
     """The variance of a mean over seeds, from seeds and groups.
 

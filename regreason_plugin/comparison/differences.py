@@ -86,7 +86,7 @@ def differences(
     by_key: dict[_Key, Difference] = {}
     for (name, minus), models in (pairs | between).items():
         for task in (None, *(settings if minus == arms.baseline else ())):
-            for one in estimates.metrics:
+            for one in estimates.metrics_of(task):
                 within = margin if one == metric and task is None else math.nan
                 estimate = estimates.estimate(one, models, task, within)
                 difference = _difference(estimates, one, models, task, estimate)
@@ -96,7 +96,7 @@ def differences(
         by_key, primary, family = _concluded(by_key, arms.baseline, *question)
 
     def of(name: str, minus: str, task: int | None) -> dict[str, Difference]:
-        return {one: by_key[name, minus, task, one] for one in estimates.metrics}
+        return {one: by_key[name, minus, task, one] for one in estimates.metrics_of(task)}
 
     pooled = {name: of(name, arms.baseline, None) for name in arms.others}
     return Differences(
@@ -200,38 +200,42 @@ def _difference(
         df_groups=variance.df_groups if variance else None,
         p=_finite(estimate.p),
         p_same=_finite(estimate.p_same),
-        mcnemar_p=_mcnemar(estimates, models, task) if metric == "acc" else None,
+        mcnemar_p=_mcnemar(estimates, metric, models, task),
         effect=_effect(estimates, metric, models, task),
         over=estimate.over if math.isfinite(estimate.se) else None,
     )
 
 
-def _mcnemar(estimates: Estimates, models: Models, task: int | None) -> float | None:
-    """McNemar's exact p; None unless it holds: one task, one seed, one document per group."""
+def _mcnemar(estimates: Estimates, metric: str, models: Models, task: int | None) -> float | None:
+    """McNemar's exact p of a metric that is right or wrong for each document.
+
+    Returns:
+        None unless it holds: one task, one seed, one document per group.
+    """
     from scipy.stats import binomtest
 
     at = 0 if task is None and len(estimates.tasks) == 1 else task
     if at is None or len(models.of) > 1:
         return None
     scores = estimates.tasks[at]
-    if len(scores.sums.groups) < len(scores.ids):
+    if metric not in scores.proportions or len(scores.sums.groups) < len(scores.ids):
         return None
-    correct = scores.values["acc"]
+    correct = scores.values[metric]
     ahead = correct[models.of[0]] - correct[models.minus[0]]
     better, worse = int((ahead > 0).sum()), int((ahead < 0).sum())
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
 def _effect(estimates: Estimates, metric: str, models: Models, task: int | None) -> float | None:
-    """The effect size: Cohen's h for accuracy, the standardised mean difference for other means.
+    """The effect size: Cohen's h for a proportion, the standardised mean difference for a mean.
 
     Cohen, Statistical Power Analysis for the Behavioral Sciences, 2nd edition, 1988: h in section
     6.2; the standardised mean of paired differences, his d_z, in section 2.3.5. It is the mean of
     the documents' differences over their standard deviation.
     """
-    if metric == "acc":
+    if estimates.is_proportion(metric, task):
         ours, base = (
-            estimates.value("acc", Models(side), task) for side in (models.of, models.minus)
+            estimates.value(metric, Models(side), task) for side in (models.of, models.minus)
         )
         return 2 * math.asin(math.sqrt(ours)) - 2 * math.asin(math.sqrt(base))
     if task is None or metric not in estimates.tasks[task].values:
@@ -268,9 +272,9 @@ def detectable_of(estimates: Estimates, models: Models, metric: str) -> Detectab
     return Detectable(value=value, low=low, high=high)
 
 
-def needed_for(estimates: Estimates, models: Models, difference: float) -> Needed:
-    """The groups, or seeds, that finding a given difference in pooled accuracy takes."""
-    estimate = estimates.estimate("acc", models)
+def needed_for(estimates: Estimates, models: Models, metric: str, difference: float) -> Needed:
+    """The groups, or seeds, that finding a given pooled difference takes."""
+    estimate = estimates.estimate(metric, models)
     groups = seeds = None
     if estimate is not None and estimate.variance is not None:
         groups, seeds = needed(estimate.variance, estimates.groups, difference)

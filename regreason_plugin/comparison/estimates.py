@@ -23,11 +23,11 @@ from regreason_plugin.comparison.crossed_variance import (
     variance_of,
     variance_with_unseen_event,
 )
-from regreason_plugin.comparison.group_variance import GroupWeights
+from regreason_plugin.comparison.group_variance import BootstrapWeights, GroupWeights
 from regreason_plugin.comparison.task_scores import TaskScores
 from regreason_plugin.metrics.answers import Array
 from regreason_plugin.metrics.influence import Statistic, mean_influence
-from regreason_plugin.metrics.metric_names import FORCED, METRICS, PROBES
+from regreason_plugin.metrics.metric_names import FORCED, PROBES
 
 # Entropies have no rare events, so their variance is estimated without unobserved ones.
 _WITHOUT_EVENTS = ("label_entropy", *PROBES)
@@ -39,7 +39,7 @@ class Estimates:
     Attributes:
         tasks: The scores of each task.
         groups: The number of different groups of documents in all tasks.
-        metrics: The metrics that every task has.
+        metrics: The metrics that every task has of which the mean over the tasks is taken.
     """
 
     def __init__(self, tasks: Sequence[TaskScores]) -> None:
@@ -56,19 +56,31 @@ class Estimates:
             places[np.searchsorted(task.sums.groups, task.groups)]
             for task, places in zip(tasks, self._places, strict=True)
         ]
-        # A mean over only some settings would be a different quantity.
-        self.metrics = [name for name in METRICS if all(name in task.statistics for task in tasks)]
+        self._pooled_tasks = [at for at, task in enumerate(tasks) if task.pooled]
+        # A mean over only some of these tasks would be a different quantity.
+        self.metrics = [
+            name
+            for name in tasks[self._pooled_tasks[0]].metrics
+            if all(name in tasks[at].metrics for at in self._pooled_tasks)
+        ]
+
+    def metrics_of(self, task: int | None) -> list[str]:
+        """The metrics compared in one task, or in the mean over the tasks for None."""
+        if task is None or not self.tasks[task].logged:
+            return self.metrics
+        return list(self.tasks[task].metrics)
 
     def scores(self, models: Models, task: int | None = None) -> dict[str, Score]:
         """An arm's estimate of every metric, with its values by seed and their spread."""
         scores = {}
-        for metric in self.metrics:
+        for metric in self.metrics_of(task):
             by_seed = self._statistic(metric, models, self._at(task)).values
             known = [float(value) if np.isfinite(value) else None for value in by_seed]
             spread = float(by_seed.std(ddof=1)) if len(known) > 1 and None not in known else None
             interval = interval_of(self.estimate(metric, models, task))
             scores[metric] = Score(**interval.model_dump(), by_seed=known, seed_sd=spread)
-        scores["ece"] = self._plain_calibration_error(models, self._at(task))
+        if ece := self._plain_calibration_error(models, self._at(task)):
+            scores["ece"] = ece
         return scores
 
     def estimate(
@@ -89,6 +101,8 @@ class Estimates:
         values, contributions = self._statistic(metric, models, tasks)
         if not np.isfinite(values).all():
             return None
+        if metric in self.tasks[tasks[0]].replicates:
+            return self._bootstrapped(metric, models, tasks, values, margin)
         weights = self._weights(metric, tasks)
         # The variance between groups needs at least two groups.
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
@@ -105,16 +119,43 @@ class Estimates:
             variance = variance.at_least(self._unseen_variance(variance.whole, models, tasks))
             return mean(values, variance, margin=margin)
         squares, largest = self._squares(metric, models, tasks)
-        if metric != "acc":
-            event = max(largest, 1 / weights.effective_documents**2)
+        if not self.is_proportion(metric, task):
+            event = max(largest, self._unit(metric, tasks) / weights.effective_documents**2)
             variance = variance_with_unseen_event(event, values, contributions, squares, weights)
             return mean(values, variance, margin=margin)
         if not models.minus:
             return share(values, contributions, squares, weights)
-        losses, wins = self._losses_and_wins(models, tasks)
+        losses, wins = self._losses_and_wins(metric, models, tasks)
         return accuracy_difference(
             losses, wins, values, contributions, squares, weights, margin=margin
         )
+
+    def is_proportion(self, metric: str, task: int | None) -> bool:
+        """Whether every document's value is 0 or 1, in one task or in all pooled ones for None."""
+        return all(metric in self.tasks[at].proportions for at in self._at(task))
+
+    def _unit(self, metric: str, tasks: Sequence[int]) -> float:
+        """The squared size of an unobserved change of a document's value.
+
+        It is 1 for our metrics (a label, a nat). The values of other metrics can have any scale, so
+        only changes as large as the observed ones are added.
+        """
+        return 0.0 if any(self.tasks[at].logged for at in tasks) else 1.0
+
+    def _bootstrapped(
+        self, metric: str, models: Models, tasks: Sequence[int], values: Array, margin: float
+    ) -> Estimate:
+        """Estimate a corpus metric, whose variance comes from bootstrap samples of the groups."""
+        by_task = [_combined(self.tasks[at].replicates[metric], models) for at in tasks]
+        replicates = np.mean(by_task, axis=0)
+        if not np.isfinite(replicates).all():
+            return undefined(float(values.mean()))
+        deviations = replicates - replicates.mean(axis=1, keepdims=True)
+        weights = BootstrapWeights(
+            samples=replicates.shape[1],
+            groups=self._weights_of_all(tasks),
+        )
+        return mean(values, variance_of(values, deviations, weights), margin=margin)
 
     def _unseen_variance(self, seen: float, models: Models, tasks: Sequence[int]) -> float:
         """Scale a variance by the factor that unobserved events add to the accuracy's variance.
@@ -149,11 +190,14 @@ class Estimates:
     @cached_property
     def weights(self) -> GroupWeights:
         """The weights of all groups in the mean over the settings."""
-        return self._weights("acc", self._at(None))
+        return self._weights_of_all(self._at(None))
 
     def weights_of(self, task: int) -> GroupWeights:
         """The weights of the groups in one setting."""
-        return self._weights("acc", [task])
+        return self._weights_of_all([task])
+
+    def _weights_of_all(self, tasks: Sequence[int]) -> GroupWeights:
+        return self._weights_by_size([self.tasks[at].sums.sizes for at in tasks], tasks)
 
     def layers(self, name: str, models: Models) -> list[Interval]:
         """Estimate an entropy at each layer, pooled over the settings.
@@ -190,11 +234,18 @@ class Estimates:
             intervals.append(interval_of(estimate))
         return intervals
 
-    def _plain_calibration_error(self, models: Models, tasks: Sequence[int]) -> Score:
-        """The plain ECE without an interval: it is biased upwards, so it is not tested."""
+    def _plain_calibration_error(self, models: Models, tasks: Sequence[int]) -> Score | None:
+        """The plain ECE without an interval: it is biased upwards, so it is not tested.
+
+        Returns:
+            None if a task has no labels.
+        """
         of = list(models.of)
-        by_seed = np.mean([self.tasks[at].ece[of] for at in tasks], axis=0)
-        calibrated = np.mean([self.tasks[at].ece_if_calibrated[of] for at in tasks])
+        labelled = [one for at in tasks if (one := self.tasks[at].labelled)]
+        if len(labelled) < len(tasks):
+            return None
+        by_seed = np.mean([one.ece[of] for one in labelled], axis=0)
+        calibrated = np.mean([one.ece_if_calibrated[of] for one in labelled])
         return Score(
             value=float(by_seed.mean()),
             by_seed=by_seed.tolist(),
@@ -209,11 +260,12 @@ class Estimates:
         miscalibration, both the seeds and their groups seem to vary little.
         """
         of = [*models.of, *models.minus]
-        each = sum(float(self.tasks[at].chance_variance[of].sum()) for at in tasks)
+        labelled = [one for at in tasks if (one := self.tasks[at].labelled)]
+        each = sum(float(one.chance_variance[of].sum()) for one in labelled)
         return each / (len(models.of) * len(tasks)) ** 2
 
     def _at(self, task: int | None) -> list[int]:
-        return list(range(len(self.tasks))) if task is None else [task]
+        return self._pooled_tasks if task is None else [task]
 
     def _statistic(self, metric: str, models: Models, tasks: Sequence[int]) -> Statistic:
         """The mean over tasks by seed ``[S]``, and the contributions of all groups ``[S, G]``."""
@@ -262,11 +314,13 @@ class Estimates:
             largest = max(largest, float(squared.max()))
         return squares, largest
 
-    def _losses_and_wins(self, models: Models, tasks: Sequence[int]) -> tuple[float, float]:
+    def _losses_and_wins(
+        self, metric: str, models: Models, tasks: Sequence[int]
+    ) -> tuple[float, float]:
         """Fractions of documents that only the second, or only the first, model has right."""
         losses = wins = 0.0
         for at in tasks:
-            correct = self.tasks[at].values["acc"]
+            correct = self.tasks[at].values[metric]
             ahead = correct[list(models.of)] - correct[list(models.minus)]
             losses += float((ahead < 0).mean()) / len(tasks)
             wins += float((ahead > 0).mean()) / len(tasks)
@@ -292,9 +346,10 @@ def _sizes(task: TaskScores, metric: str) -> Array:
 
 
 def _combine(statistic: Statistic, models: Models) -> Statistic:
-    of = list(models.of)
-    values, influence = statistic.values[of], statistic.influence[of]
-    if models.minus:
-        minus = list(models.minus)
-        return Statistic(values - statistic.values[minus], influence - statistic.influence[minus])
-    return Statistic(values, influence)
+    return Statistic(*(_combined(figures, models) for figures in statistic))
+
+
+def _combined(figures: Array, models: Models) -> Array:
+    """Figures of the models ``of``, or their differences to those of the models ``minus``."""
+    of = figures[list(models.of)]
+    return of - figures[list(models.minus)] if models.minus else of

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from regreason_plugin.comparison.comparison import Comparison, Difference
+from regreason_plugin.comparison.comparison import Comparison, Difference, metric_of
 from regreason_plugin.core.numbers import NONE, ends, p_value, signed
-from regreason_plugin.metrics.metric_names import METRICS
 
 FOUND, SAME, EXPLORATORY = "*", "\N{ALMOST EQUAL TO}", "\N{DEGREE SIGN}"
 UNCLEAR = "not enough to tell"
@@ -62,7 +61,7 @@ def claim(comparison: Comparison, difference: Difference, metric: str) -> str:
     else:
         direction, _, small = difference.finding.partition(" and ")
         text = direction
-        if METRICS[metric].better == "lower":
+        if metric_of(comparison, metric).better == "lower":
             text += " (better)" if direction == "lower" else " (worse)"
         text += f", by less than {margin_text(comparison)}" if small else ""
     return text + (f", {THESE_MODELS}" if difference.over == "groups" else "")
@@ -98,11 +97,6 @@ def p_text(p: float | None, name: str = "p") -> str:
 # --- the primary question -----------------------------------------------------------------
 
 
-def main_metric(comparison: Comparison) -> str:
-    """The metric of the primary question; accuracy if none is declared."""
-    return comparison.primary.metric if comparison.primary else "acc"
-
-
 def is_primary(comparison: Comparison, arm: str, metric: str) -> bool:
     """Whether a pooled difference to the baseline is the one of the primary question."""
     primary = comparison.primary
@@ -123,8 +117,9 @@ def primary_question(comparison: Comparison, named: Callable[[str], str] = _in_b
     primary = comparison.primary
     if primary is None:
         return "Primary question: none is declared"
+    title = metric_of(comparison, primary.metric).title
     return (
-        f"Primary question: is the {METRICS[primary.metric].title} of {named(primary.arm)} "
+        f"Primary question: is the {title} of {named(primary.arm)} "
         f"different from that of {named(comparison.baseline)}?"
     )
 

@@ -31,7 +31,7 @@ from regreason_plugin.comparison.gate_parts import (
     turned,
 )
 from regreason_plugin.comparison.planned_looks import Look
-from regreason_plugin.comparison.task_scores import TaskScores, read_tasks
+from regreason_plugin.comparison.task_scores import TaskScores, read_tasks, scores_of
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import samples_file
@@ -224,7 +224,7 @@ def decide(baseline: Run, candidate: Run, rule: Rule) -> Decision:
         parts=[_row(part, rule, requirements) for part in parts],
         baseline=baseline,
         candidate=candidate,
-        notes=scoring_notes((baseline, candidate), [list(one.probabilities) for one in scores]),
+        notes=scoring_notes((baseline, candidate), scores_of(scores)),
     )
 
 

@@ -106,8 +106,10 @@ def parts_of(scores: Sequence[TaskScores], per: str, baseline: Run, metric: str)
     known: list[str] = []
     for one in scores:
         if per == "class":
+            if one.labelled is None or not one.setting.labels:
+                raise UserError(f"--per class: the documents of {one.task} have no labels")
             known += one.setting.labels
-            values.append(np.array(one.setting.labels)[one.labels - 1])
+            values.append(np.array(one.setting.labels)[one.labelled.labels - 1])
         else:
             of_document = document_field(baseline.tasks[one.task], per)
             values.append(np.array([of_document[document] for document in one.ids]))

@@ -124,3 +124,25 @@ class GroupWeights:
         cross = (scale**2 * v * (total * h**2 - 2 * h * v)).sum()
         squared = ((scale * v) ** 2).sum() + 2 * cross + low_rank
         return float(diagonal.sum() ** 2 / squared)
+
+
+@dataclass(frozen=True)
+class BootstrapWeights:
+    """The weights of bootstrap samples, where deviations of their values replace contributions.
+
+    Attributes:
+        samples: The number of bootstrap samples B.
+        groups: The weights of the groups that were drawn.
+    """
+
+    samples: int
+    groups: GroupWeights
+
+    def variance(self, deviations: Array) -> Array:
+        """The variance of a figure from its deviations in the samples, ``[..., B]``."""
+        squares: Array = (deviations**2).sum(axis=-1) / (self.samples - 1)
+        return squares
+
+    def degrees_of_freedom(self, alike: float = 1.0) -> float:
+        """The degrees of freedom of the mean over the same groups."""
+        return self.groups.degrees_of_freedom(alike)

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from regreason_plugin.comparison.arms import Arms
 from regreason_plugin.comparison.comparability import ENTROPIES, describe_data, renyi_alpha
-from regreason_plugin.comparison.comparison import Comparison, Setting, some_settings
+from regreason_plugin.comparison.comparison import (
+    Comparison,
+    Setting,
+    setting_noun,
+    some_settings,
+)
 from regreason_plugin.comparison.crossed_variance import ENOUGH_SEEDS
 from regreason_plugin.comparison.finding_words import listed
 from regreason_plugin.metrics.metric_names import FORCED, LAYER_CURVES, METRICS
@@ -28,9 +33,12 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
     count = len(comparison.settings)
     documents = sum(setting.documents for setting in comparison.settings)
     settings = some_settings(count, comparison.settings_in_paper)
-    notes = [f"{describe_data(comparison.data)}; {settings}, {documents:,} documents."]
+    notes = [f"{about_data(comparison)}; {settings}, {documents:,} documents."]
     notes += _about_left_out(comparison.left_out)
-    notes += _about_entropies(comparison, arms)
+    if comparison.protocol == "logged":
+        notes += _about_logged(comparison, arms)
+    else:
+        notes += _about_entropies(comparison, arms)
     few = [arm for arm in comparison.arms if len(pairs[arm].places) < ENOUGH_SEEDS]
     if few:
         notes.append(
@@ -59,16 +67,60 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
                 f"{listed(pairs[arm].left_out)}."
             )
     compared = {setting.task for setting in comparison.settings}
-    for arm, runs in arms.runs.items():
+    for arm, runs in arms.runs.items() if comparison.protocol != "logged" else ():
         if more := {task for run in runs for task in run.tasks} - compared:
             notes.append(
                 f"`{arm}` has {len(more)} settings that `{comparison.baseline}` lacks; they are "
                 "left out."
             )
     notes += _about_train_rows(comparison)
-    notes += _about_groups(comparison.settings)
+    notes += _about_groups(comparison.settings, setting_noun(comparison))
     notes += _about_absent_labels(comparison.settings)
     return notes
+
+
+def about_data(comparison: Comparison) -> str:
+    """The origin of the documents in a few words; for any tasks of lm_eval, its version."""
+    if comparison.protocol != "logged":
+        return describe_data(comparison.data)
+    return f"lm_eval {comparison.runs[0].environment.get('lm_eval_version')}"
+
+
+def _about_logged(comparison: Comparison, arms: Arms) -> list[str]:
+    """Tasks that are not compared or not averaged, and the groups of documents."""
+    notes = []
+    compared = {setting.task for setting in comparison.settings}
+    for arm, runs in arms.runs.items():
+        if more := sorted({task for run in runs for task in run.logged} - compared):
+            notes.append(
+                f"Not compared, because not every model has them: {_named(more)} of `{arm}`."
+            )
+    if apart := [setting.task for setting in comparison.settings if not setting.pooled]:
+        notes.append(
+            f"The mean over the tasks leaves out {_named(apart)}: only first metrics that are "
+            "means of values from 0 to 1, of which higher ones are better, can be averaged."
+        )
+    fields: dict[str, list[str]] = {}
+    for setting in comparison.settings:
+        if setting.group_field:
+            fields.setdefault(setting.group_field, []).append(setting.task)
+    for field, tasks in fields.items():
+        notes.append(
+            f"Documents of {_named(tasks)} with the same `{field}` are one group; `--group-by` "
+            "names another field."
+        )
+    if alone := [one.task for one in comparison.settings if not one.group_field]:
+        notes.append(
+            f"Every document of {_named(alone)} is its own group: intervals assume that these "
+            "documents are independent."
+        )
+    return notes
+
+
+def _named(tasks: Sequence[str]) -> str:
+    """Up to `MOST_NAMED` tasks by name, and the number of the others."""
+    more = len(tasks) - MOST_NAMED
+    return listed([*tasks[:MOST_NAMED], *([f"{more} more"] if more > 0 else [])])
 
 
 def _about_train_rows(comparison: Comparison) -> list[str]:
@@ -81,23 +133,22 @@ def _about_train_rows(comparison: Comparison) -> list[str]:
     return [f"No generalisation gap for {named}: not every model was scored on train rows."]
 
 
-def _about_groups(settings: Sequence[Setting]) -> list[str]:
+def _about_groups(settings: Sequence[Setting], noun: str) -> list[str]:
     """Name settings with few effective groups, or far fewer effective groups than groups."""
     unequal = [one for one in settings if one.effective_groups < one.groups / 2]
     small = [one for one in settings if one.effective_groups < FEW_GROUPS]
     notes = []
     if unequal:
         least = min(unequal, key=lambda one: one.effective_groups / one.groups)
-        where = f"{len(unequal)} of {len(settings)} settings, such as " if len(settings) > 1 else ""
-        notes.append(
-            f"A few large groups of documents dominate {where}{least.title}: {worth(least)}."
-        )
+        name = least.task if noun == "task" else least.title
+        where = f"{len(unequal)} of {len(settings)} {noun}s, such as " if len(settings) > 1 else ""
+        notes.append(f"A few large groups of documents dominate {where}{name}: {worth(least)}.")
     if small:
         fewest = min(small, key=lambda one: one.effective_groups)
         notes.append(
-            f"{len(small)} of {len(settings)} settings have fewer than {FEW_GROUPS} groups of "
+            f"{len(small)} of {len(settings)} {noun}s have fewer than {FEW_GROUPS} groups of "
             f"documents, counted as groups of equal size (the fewest: {worth(fewest)}): the "
-            "intervals of these settings are only approximate."
+            f"intervals of these {noun}s are only approximate."
         )
     return notes
 
@@ -156,6 +207,8 @@ def _titles(names: list[str]) -> str:
 def _title(name: str) -> str:
     if name in METRICS:
         return METRICS[name].title
+    if name not in LAYER_CURVES:
+        return name
     title, _ = LAYER_CURVES[name]
     return title[0].lower() + title[1:]
 

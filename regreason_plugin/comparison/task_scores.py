@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regreason_plugin.comparison.arms import Models
 from regreason_plugin.comparison.comparability import check_same_answers
-from regreason_plugin.comparison.comparison import ALL, Bin, Label, Setting
+from regreason_plugin.comparison.comparison import ALL, Agreement, Bin, Label, Setting
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import read_answers, samples_file
 from regreason_plugin.evaluate.task_setting import TaskSetting
@@ -29,28 +31,19 @@ from regreason_plugin.metrics.calibration import (
 )
 from regreason_plugin.metrics.group_sums import Sums, document_values, statistics_of, sums_of
 from regreason_plugin.metrics.influence import Statistic
+from regreason_plugin.metrics.metric_names import METRICS, SCORE, Metric
 
 # Below this size in bytes, starting processes takes longer than reading the files.
 _MUCH = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class TaskScores:
-    """The scores of all models in one task of N documents; models are in the order of the runs.
+class LabelScores:
+    """The models' predictions of labels in one task of N documents with K labels.
 
     Attributes:
-        task: The name of the task.
-        setting: The declaration of the task: labels, dataset, axis.
-        folder: The sha256 of the data folder. Group names are unique within one folder only.
-        ids: The ids of the documents, ``[N]``.
-        groups: The name of each document's group, ``[N]``.
-        labels: The right labels, ``[N]``.
-        sums: Sums by group.
-        statistics: The values of each metric, with the influence of each group.
-        entropies: For each model, the members of `ENTROPIES` that its results have, compared or
-            not.
-        values: For each metric that is a mean, the documents' values, ``[models, N]``.
-        probabilities: The probabilities of the labels, ``[models, N, labels]``.
+        labels: The right labels, counted from 1, ``[N]``.
+        probabilities: The probabilities of the labels, ``[models, N, K]``.
         predictions: The predicted labels, ``[models, N]``.
         bins: Sums by bin of confidence, ``[models, bins, (count, confidence, correct)]``.
         ece: The plain expected calibration error, ``[models]``.
@@ -61,16 +54,7 @@ class TaskScores:
         confusion: Confusion matrices, ``[models, label, prediction]``, counts.
     """
 
-    task: str
-    setting: TaskSetting
-    folder: str
-    ids: list[str]
-    groups: list[str]
     labels: Integers
-    sums: Sums
-    statistics: dict[str, Statistic] = field(repr=False)
-    entropies: list[set[str]]
-    values: dict[str, NDArray[np.float32]] = field(repr=False)
     probabilities: NDArray[np.float32] = field(repr=False)
     predictions: NDArray[np.int16] = field(repr=False)
     bins: Array = field(repr=False)
@@ -78,6 +62,57 @@ class TaskScores:
     ece_if_calibrated: Array
     chance_variance: Array
     confusion: Integers = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """The scores of all models in one task of N documents; models are in the order of the runs.
+
+    Attributes:
+        task: The name of the task.
+        setting: The declaration of the task: labels, dataset, axis.
+        folder: The identity of the documents' source: the data folder's sha256, or lm_eval's data
+            set. Group names are unique within one source only.
+        ids: The ids of the documents, ``[N]``.
+        groups: The name of each document's group, ``[N]``.
+        sums: Sums by group.
+        metrics: The task's metrics by name, in the order of the report.
+        statistics: The values of each metric, with the influence of each group.
+        entropies: For each model, the members of `ENTROPIES` that its results have, compared or
+            not.
+        values: For each metric that is a mean, the documents' values, ``[models, N]``.
+        proportions: The metrics whose documents' values are all 0 or 1, which get score intervals.
+        labelled: The predictions of labels; None for a task without labels.
+        replicates: For each corpus metric, its values on bootstrap samples of the groups,
+            ``[models, samples]``.
+        logged: Whether the metrics are those that lm_eval logged, for any task; they are then
+            compared in this task even if other tasks lack them.
+        group_field: The field of the documents by which ``logged`` documents are grouped; None if
+            each is its own group.
+        lines: Where each ``logged`` document's line begins in each model's samples file, in bytes,
+            ``[models, N]``.
+        pooled: Whether the task is part of the mean over the tasks.
+        left_out: Metrics of the task that are not compared, each with the reason.
+    """
+
+    task: str
+    setting: TaskSetting
+    folder: str
+    ids: list[str]
+    groups: list[str]
+    sums: Sums
+    metrics: dict[str, Metric]
+    statistics: dict[str, Statistic] = field(repr=False)
+    entropies: list[set[str]]
+    values: dict[str, NDArray[np.float32]] = field(repr=False)
+    proportions: frozenset[str] = frozenset({"acc"})
+    labelled: LabelScores | None = None
+    replicates: dict[str, Array] = field(default_factory=dict, repr=False)
+    logged: bool = False
+    group_field: str | None = None
+    lines: Integers = field(default_factory=lambda: np.zeros((0, 0), np.int64), repr=False)
+    pooled: bool = True
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def read_tasks(
@@ -98,8 +133,24 @@ def read_tasks(
         UserError: Samples are missing or broken, or are not of the same documents.
     """
     files = [samples_file(run.tasks[task]) for run in runs for task in tasks]
+    return over_tasks(partial(_score_task, runs, left_out), tasks, files, advance)
+
+
+def over_tasks(
+    read: Callable[[str], TaskScores],
+    tasks: Sequence[str],
+    files: Iterable[Path],
+    advance: Callable[[int], object],
+) -> list[TaskScores]:
+    """Read tasks, in several processes if the files are large.
+
+    Args:
+        read: Reads one task by its name.
+        tasks: The names of the tasks.
+        files: All files that will be read.
+        advance: Called with 1 after each task.
+    """
     size = sum(file.stat().st_size for file in files if file.is_file())
-    read = partial(_score_task, runs, left_out)
     processes = min(os.cpu_count() or 1, len(tasks)) if size > _MUCH else 1
     if processes == 1:
         return _advancing(map(read, tasks), advance)
@@ -130,26 +181,34 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
         )
         for one in models
     ]
-    sums = sums_of(models)
     values = [document_values(answers) for answers in models]
-    bins = np.stack([_bins(answers) for answers in models])
-    effects = [
-        design_effect(one.confidences - one.correct, bins_of(one.confidences), sums.member)
-        for one in models
-    ]
+    sums, statistics = sums_of(models), statistics_of(models)
     return TaskScores(
         task=task,
         setting=runs[0].tasks[task].setting,
         folder=runs[0].tasks[task].data["sha256"],
         ids=models[0].ids,
         groups=models[0].groups,
-        labels=models[0].labels,
         sums=sums,
-        statistics=statistics_of(models),
+        metrics={name: metric for name, metric in METRICS.items() if name in statistics},
+        statistics=statistics,
         entropies=entropies,
         values={
             name: np.stack([of[name] for of in values]).astype(np.float32) for name in values[0]
         },
+        labelled=label_scores(models, sums),
+    )
+
+
+def label_scores(models: Sequence[Answers], sums: Sums) -> LabelScores:
+    """The predictions of several models that answered about the same documents."""
+    bins = np.stack([_bins(answers) for answers in models])
+    effects = [
+        design_effect(one.confidences - one.correct, bins_of(one.confidences), sums.member)
+        for one in models
+    ]
+    return LabelScores(
+        labels=models[0].labels,
         probabilities=np.stack([np.exp(a.log_probabilities) for a in models]).astype(np.float32),
         predictions=np.stack([a.predictions for a in models]).astype(np.int16),
         bins=bins,
@@ -160,6 +219,17 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
         ),
         confusion=np.stack([_confusion(answers) for answers in models]),
     )
+
+
+def scores_of(tasks: Iterable[TaskScores]) -> list[list[NDArray[np.float32]]]:
+    """For each task, every model's probabilities of the labels, else its values of each metric."""
+    return [
+        list(
+            one.labelled.probabilities if one.labelled else np.stack([*one.values.values()], axis=1)
+        )
+        for one in tasks
+        if one.labelled or one.values
+    ]
 
 
 def _names(base: Run, other: Run) -> tuple[str, str]:
@@ -193,8 +263,8 @@ def _confusion(answers: Answers) -> Integers:
 
 def setting_of(scores: TaskScores, effective_groups: float) -> Setting:
     """The description of a task's setting, with its counts."""
-    setting = scores.setting
-    labels = scores.confusion[0].sum(axis=1)
+    setting, labelled = scores.setting, scores.labelled
+    labels = labelled.confusion[0].sum(axis=1) if labelled and setting.labels else None
     return Setting(
         task=scores.task,
         dataset=setting.dataset,
@@ -204,17 +274,23 @@ def setting_of(scores: TaskScores, effective_groups: float) -> Setting:
         documents=len(scores.ids),
         groups=len(scores.sums.groups),
         effective_groups=effective_groups,
-        majority_acc=float(labels.max() / labels.sum()),
-        labels=labels.tolist(),
+        majority_acc=None if labels is None else float(labels.max() / labels.sum()),
+        labels=[] if labels is None else labels.tolist(),
         label_names=list(setting.labels),
         ordinal=setting.ordinal,
+        pooled=scores.pooled,
+        metrics=[name for name in scores.metrics if name != SCORE] if scores.logged else [],
+        group_field=scores.group_field,
     )
 
 
 def reliability_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> list[Bin]:
-    """The reliability diagram of some models, over all tasks."""
-    sums = np.sum([scores.bins[list(models)].sum(axis=0) for scores in tasks], axis=0)
-    low, high = calibrated_band(sums, _design_effect_of(tasks, models))
+    """The reliability diagram of some models, over all tasks with labels; else no bins."""
+    labelled = [(one, one.labelled) for one in tasks if one.labelled]
+    if not labelled:
+        return []
+    sums = np.sum([of.bins[list(models)].sum(axis=0) for _, of in labelled], axis=0)
+    low, high = calibrated_band(sums, _design_effect_of(labelled, models))
     return [
         Bin(
             low=place / ECE_BINS,
@@ -229,13 +305,15 @@ def reliability_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> list[B
     ]
 
 
-def _design_effect_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> float:
+def _design_effect_of(
+    tasks: Sequence[tuple[TaskScores, LabelScores]], models: Sequence[int]
+) -> float:
     """The design effect of all answers: several seeds, and tasks that can share groups."""
     of = list(models)
-    names = [f"{scores.folder} {name}" for scores in tasks for name in scores.groups]
+    names = [f"{scores.folder} {name}" for scores, _ in tasks for name in scores.groups]
     member = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    gaps = np.concatenate([scores.values["overconfidence"][of] for scores in tasks], axis=1)
-    sure = np.concatenate([scores.probabilities[of].max(axis=2) for scores in tasks], axis=1)
+    gaps = np.concatenate([scores.values["overconfidence"][of] for scores, _ in tasks], axis=1)
+    sure = np.concatenate([one.probabilities[of].max(axis=2) for _, one in tasks], axis=1)
     return design_effect(
         gaps.astype(np.float64).ravel(), bins_of(sure).ravel(), np.tile(member, len(of))
     )
@@ -243,15 +321,45 @@ def _design_effect_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> flo
 
 def confusion_of(tasks: Sequence[TaskScores], models: Sequence[int]) -> dict[str, list[list[int]]]:
     """Confusion matrices of some models, summed over tasks if all have the same labels."""
-    by_task = {scores.task: scores.confusion[list(models)].sum(axis=0) for scores in tasks}
-    if len({scores.setting.labels for scores in tasks}) == 1:
+    by_task = {
+        one.task: one.labelled.confusion[list(models)].sum(axis=0)
+        for one in tasks
+        if one.labelled and one.setting.labels
+    }
+    if len(by_task) == len(tasks) and len({scores.setting.labels for scores in tasks}) == 1:
         return {ALL: np.sum(list(by_task.values()), axis=0).tolist()}
     return {task: counts.tolist() for task, counts in by_task.items()}
 
 
+def agreement_of(
+    tasks: Sequence[TaskScores], against: Mapping[str, Models]
+) -> dict[str, dict[str, Agreement]]:
+    """How often the baseline and each arm are right, by arm and task.
+
+    Only tasks whose main metric is right or wrong for each document have these counts.
+    """
+    by_arm: dict[str, dict[str, Agreement]] = {}
+    for arm, models in against.items():
+        by_arm[arm] = {}
+        for one in tasks:
+            main = next(iter(one.metrics), "")
+            if main not in one.proportions:
+                continue
+            ours, base = (one.values[main][list(side)] > 0 for side in (models.of, models.minus))
+            by_arm[arm][one.task] = Agreement(
+                both_right=int((ours & base).sum()),
+                only_baseline=int((base & ~ours).sum()),
+                only_arm=int((ours & ~base).sum()),
+                both_wrong=int((~ours & ~base).sum()),
+            )
+    return by_arm
+
+
 def labels_of(scores: TaskScores, models: Sequence[int]) -> list[Label]:
     """Precision, recall and F1 of each label, counted over some models together."""
-    counts = scores.confusion[list(models)].sum(axis=0)
+    if not scores.labelled or not scores.setting.labels:
+        return []
+    counts = scores.labelled.confusion[list(models)].sum(axis=0)
     right, predicted = counts.sum(axis=1), counts.sum(axis=0)
     return [
         Label(

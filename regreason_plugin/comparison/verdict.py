@@ -6,7 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import get_args
 
-from regreason_plugin.comparison.comparison import Answer, Comparison, Difference, Finding, Gap
+from regreason_plugin.comparison.comparison import (
+    Answer,
+    Comparison,
+    Difference,
+    Finding,
+    Gap,
+    setting_noun,
+)
 from regreason_plugin.comparison.finding_words import (
     about_family,
     claim,
@@ -32,6 +39,8 @@ _OUTPUT = {
     "label_entropy": "over the labels",
     FORCED + "output_entropy": "over the vocabulary",
 }
+# The number of tasks with the largest differences that an answer names.
+_NAMED = 3
 # The order in which findings are listed.
 _ORDER: tuple[Finding | None, ...] = (*get_args(Finding), None)
 _ENTROPIES_ASKED = "Is the entropy of the middle layers higher, and the output sharper?"
@@ -39,6 +48,8 @@ _ENTROPIES_ASKED = "Is the entropy of the middle layers higher, and the output s
 
 def answers(comparison: Comparison) -> list[Answer]:
     """Answer the questions that the figures can answer: the primary one, then the paper's."""
+    if comparison.protocol == "logged":
+        return [_primary(comparison), *(_by_task(comparison, arm) for arm in comparison.arms)]
     answered = [_primary(comparison), _helps(comparison)]
     if comparison.gap:
         answered.append(_keeps(comparison))
@@ -64,7 +75,8 @@ def _primary(comparison: Comparison) -> Answer:
     if primary is None:
         arm = comparison.arms[0]
         sentences = [
-            f"Name a primary question with `--primary ARM[:METRIC]`, such as `--primary {arm}:acc`."
+            "Name a primary question with `--primary ARM[:METRIC]`, such as "
+            f"`--primary {arm}:{comparison.main}`."
         ]
     else:
         difference = comparison.pooled[primary.arm][primary.metric]
@@ -73,8 +85,9 @@ def _primary(comparison: Comparison) -> Answer:
             f"{100 * comparison.level:g} % interval {interval}" if interval else "",
             p_text(difference.p),
         ]
-        count = len(comparison.settings)
-        over = f"Mean over {count} settings" if count > 1 else "One setting"
+        count = sum(setting.pooled for setting in comparison.settings)
+        noun = setting_noun(comparison)
+        over = f"Mean over {count} {noun}s" if count > 1 else f"One {noun}"
         shown = ", ".join(filter(None, figures))
         sentences = [f"{over}: {shown or 'no interval, because all documents are one group'}."]
         if difference.p_same is not None:
@@ -125,6 +138,27 @@ def _helps(comparison: Comparison) -> Answer:
         question=question,
         short="Accuracy: " + "; ".join(_of_arm(arm, arms, claims[arm]) for arm in arms),
         sentences=sentences,
+    )
+
+
+def _by_task(comparison: Comparison, arm: str) -> Answer:
+    """In how many tasks an arm's main metric is higher or lower."""
+    by_task = {
+        task: of[comparison.main]
+        for task, of in comparison.differences[arm].items()
+        if comparison.main in of
+    }
+    in_order = sorted(by_task.values(), key=lambda one: _ORDER.index(one.finding))
+    counts = Counter(claim(comparison, one, comparison.main) for one in in_order)
+    largest = sorted(by_task, key=lambda task: -abs(by_task[task].value or 0))[:_NAMED]
+    return Answer(
+        question=f"In which tasks does `{arm}` differ from `{comparison.baseline}`?",
+        short="; ".join(f"{said} in {count}" for said, count in counts.items()),
+        sentences=[
+            f"{task}: {with_interval(comparison, by_task[task])}: "
+            f"{claim(comparison, by_task[task], comparison.main)}."
+            for task in largest
+        ],
     )
 
 

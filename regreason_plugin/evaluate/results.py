@@ -13,6 +13,7 @@ from regreason_plugin.core.base_weights import read_base_weights
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import ALLOW, RECORD, ModelUse, differences
 from regreason_plugin.data_folder.split import Split
+from regreason_plugin.evaluate.logged_task import LoggedTask
 from regreason_plugin.evaluate.task_results import TaskResult, task_results
 
 # The date at the end of lm_eval's file names, such as 2026-01-31T10-20-30.123456.
@@ -40,6 +41,10 @@ class Run:
             and as far as lm_eval records it: the tokenizer's tokens for the beginning and the end
             of a text, and the system instruction's hash.
         train: The same model's results on train rows, as a separate run; None without any.
+        logged: Results on any tasks of lm_eval, by task name, if the run was read for them
+            (`logged_results.read_logged_models`); then ``tasks`` is empty.
+        number: The number of the run within its arm, for a model without a training seed; None if
+            it is the only one.
     """
 
     name: str
@@ -53,6 +58,8 @@ class Run:
     inputs: dict[str, Any] = field(default_factory=dict)
     misfit: tuple[str, ...] = ()
     train: Run | None = None
+    logged: dict[str, LoggedTask] = field(default_factory=dict)
+    number: int | None = None
 
     @property
     def model(self) -> str:
@@ -69,8 +76,8 @@ class Run:
 
     @property
     def seed(self) -> Any:
-        """The training seed; None if unknown."""
-        return self.training.get("seed")
+        """The training seed, else the number of the run within its arm; None if unknown."""
+        return self.training.get("seed", self.number)
 
 
 def read_run(name: str, folder: Path) -> Run:
@@ -100,22 +107,10 @@ def read_models(name: str, folder: Path) -> list[Run]:
         UserError: The folder holds no results of our tasks, a model has no results on test rows,
             or a file is broken.
     """
-    files = _files(folder)
-    if not files and not folder.exists():
-        raise UserError(f"no such results folder for {name!r}", path=folder)
-    # lm_eval writes one folder per model and puts the date into the file's name.
-    files.sort(key=lambda file: (date_of(file), file.name))
     by_model: dict[tuple[str, ...], dict[Split, list[_File]]] = {}
-    # (Another program's file may have such a date in its name, too.)
-    contents = [(file, _load(file)) for file in files if _is_results(file, folder)]
-    if not contents:
-        raise UserError(
-            "holds no results_*.json; name the folder that you gave to lm_eval as --output_path",
-            path=folder,
-        )
-    for file, content in contents:
+    for file, content in results_files(name, folder):
         for task, result in task_results(content, file).items():
-            model = _identity(content.get("config", {}), file)
+            model = identity(content.get("config", {}), file)
             of_split = by_model.setdefault(model, {}).setdefault(result.setting.split, [])
             if not of_split or of_split[-1].path != file:
                 of_split.append(_File(file, content, {}))
@@ -130,6 +125,31 @@ def read_models(name: str, folder: Path) -> list[Run]:
         _of_model(name, folder if len(by_model) == 1 else None, by_model[model])
         for model in sorted(by_model)
     ]
+
+
+def results_files(name: str, folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """lm_eval's results files in a folder with their contents, the oldest first.
+
+    Args:
+        name: The model's name, for messages.
+        folder: As the user named it: a folder, a file, or lm_eval's ``--output_path``.
+
+    Raises:
+        UserError: There is no such folder, it holds no results, or a file is broken.
+    """
+    files = _files(folder)
+    if not files and not folder.exists():
+        raise UserError(f"no such results folder for {name!r}", path=folder)
+    # lm_eval writes one folder per model and puts the date into the file's name.
+    files.sort(key=lambda file: (date_of(file), file.name))
+    # (Another program's file may have such a date in its name, too.)
+    contents = [(file, _load(file)) for file in files if _is_results(file, folder)]
+    if not contents:
+        raise UserError(
+            "holds no results_*.json; name the folder that you gave to lm_eval as --output_path",
+            path=folder,
+        )
+    return contents
 
 
 def has_results(path: Path) -> bool:
@@ -211,12 +231,26 @@ def _merge(name: str, folder: Path, files: list[_File]) -> Run:
         superseded += sorted({tasks[task].source for task in one.tasks if task in tasks})
         tasks.update(one.tasks)
     file, content, _ = files[-1]
+    run = replace(run_of(name, folder, file, content), tasks=tasks, superseded=superseded)
+    misfits = [clause for result in tasks.values() for clause in _misfit(run, result)]
+    return replace(run, misfit=tuple(dict.fromkeys(misfits)))
+
+
+def run_of(name: str, folder: Path, file: Path, content: dict[str, Any]) -> Run:
+    """A run without tasks, with everything else that a results file says of a model.
+
+    Args:
+        name: As in `Run`.
+        folder: As in `Run`.
+        file: The results file.
+        content: The content of the results file.
+    """
     config = content.get("config", {})
     trained_in = _record_folder(config, file)
-    run = Run(
+    return Run(
         name=name,
         folder=folder,
-        tasks=tasks,
+        tasks={},
         config=config,
         environment={
             key: content.get(key)
@@ -224,7 +258,6 @@ def _merge(name: str, folder: Path, files: list[_File]) -> Run:
         },
         training=_load_json(trained_in / RECORD) if trained_in else {},
         trained_in=trained_in,
-        superseded=superseded,
         # The padding token is left out: training may set one, and no model attends to it.
         inputs={
             key: content[key]
@@ -232,8 +265,6 @@ def _merge(name: str, folder: Path, files: list[_File]) -> Run:
             if key in content
         },
     )
-    misfits = [clause for result in tasks.values() for clause in _misfit(run, result)]
-    return replace(run, misfit=tuple(dict.fromkeys(misfits)))
 
 
 def _misfit(run: Run, result: TaskResult) -> list[str]:
@@ -284,7 +315,7 @@ def first_names(names: Iterable[str]) -> str:
     return ", ".join(shown[:4]) + (", ..." if len(shown) > 4 else "")
 
 
-def _identity(config: dict[str, Any], file: Path) -> tuple[str, ...]:
+def identity(config: dict[str, Any], file: Path) -> tuple[str, ...]:
     """A key that identifies a model, however it was scored."""
     arguments = model_arguments(config)
     version = [str(arguments.get(key, "")) for key in ("revision", "subfolder")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +14,7 @@ import numpy as np
 import orjson
 
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate.logged_task import LoggedTask
 from regreason_plugin.evaluate.results import date_of
 from regreason_plugin.evaluate.task_results import TaskResult
 from regreason_plugin.metrics.answers import Answers, Array
@@ -32,7 +34,7 @@ class Document:
     explanation: str
 
 
-def samples_file(result: TaskResult) -> Path:
+def samples_file(result: TaskResult | LoggedTask) -> Path:
     """The path of the samples file that belongs to a result."""
     return result.source.with_name(f"samples_{result.task}_{date_of(result.source)}.jsonl")
 
@@ -80,7 +82,7 @@ def read_answers(result: TaskResult) -> Answers:
         ordinal=setting.ordinal,
         probes_prefix=prefix,
     )
-    _check_count(len(rows), digest.hexdigest(), result)
+    check_count(len(rows), digest.hexdigest(), result)
     _check(answers, result)
     return answers
 
@@ -102,10 +104,10 @@ def scored_ids(result: TaskResult) -> list[str] | None:
     for number, row in _lines(file):
         try:
             ids.append(str(row["doc"]["id"]))
-            digest.update(_hashes(row))
+            digest.update(hashes_of(row))
         except (KeyError, TypeError) as error:
-            raise _no_sample(error, file, number) from None
-    _check_count(len(ids), digest.hexdigest(), result)
+            raise no_sample(error, file, number) from None
+    check_count(len(ids), digest.hexdigest(), result)
     return sorted(ids)
 
 
@@ -156,19 +158,38 @@ def document_field(result: TaskResult, name: str) -> dict[str, str]:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of a samples file, each with its number.
+
+    Raises:
+        UserError: A line is not JSON.
+    """
     with file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            try:
-                yield number, orjson.loads(line)
-            except ValueError as error:
-                raise UserError(f"is not JSON: {error}", path=file, line=number) from None
+            yield number, parse_line(line, file, number)
+
+
+def parse_line(line: bytes, file: Path, number: int) -> dict[str, Any]:
+    """The sample in one line of a samples file.
+
+    Raises:
+        UserError: The line is not JSON.
+    """
+    try:
+        row: dict[str, Any] = orjson.loads(line)
+    except ValueError:
+        # lm_eval writes NaN and Infinity, which are not JSON.
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"is not JSON: {error}", path=file, line=number) from None
+    return row
 
 
 def _rows(file: Path, count: int, prefix: str, digest: hashlib._Hash) -> Iterator[tuple[Any, ...]]:
     for number, row in _lines(file):
         try:
             document = row["doc"]
-            digest.update(_hashes(row))
+            digest.update(hashes_of(row))
             yield (
                 str(document["id"]),
                 _hash(row["doc_hash"], row["prompt_hash"]),
@@ -179,16 +200,17 @@ def _rows(file: Path, count: int, prefix: str, digest: hashlib._Hash) -> Iterato
                 [row.get(prefix + name) for name in LAYERS],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise _no_sample(error, file, number) from None
+            raise no_sample(error, file, number) from None
 
 
-def _no_sample(error: Exception, file: Path, line: int) -> UserError:
+def no_sample(error: Exception, file: Path, line: int) -> UserError:
+    """The error for a line that is JSON but no sample."""
     return UserError(
-        f"is no sample of RegReason's tasks ({type(error).__name__}: {error})", path=file, line=line
+        f"is no sample of this task ({type(error).__name__}: {error})", path=file, line=line
     )
 
 
-def _hashes(row: dict[str, Any]) -> bytes:
+def hashes_of(row: dict[str, Any]) -> bytes:
     """The bytes of one sample that go into lm_eval's hash of all samples (``task_hashes``)."""
     return f"{row['doc_hash']}{row['prompt_hash']}{row.get('target_hash', '')}".encode()
 
@@ -245,7 +267,7 @@ def _columns(names: tuple[str, ...], rows: Any, file: Path) -> dict[str, Array]:
     return columns
 
 
-def _check_count(count: int, digest: str, result: TaskResult) -> None:
+def check_count(count: int, digest: str, result: TaskResult | LoggedTask) -> None:
     """Refuse a samples file that lacks lines.
 
     (With ``--samples``, lm_eval 0.4.11 still records that all documents were scored. Then the

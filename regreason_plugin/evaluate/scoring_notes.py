@@ -34,7 +34,7 @@ def scoring_notes(
 
     Args:
         runs: The models.
-        scores: For each task, one array per model: its scores of each document's labels.
+        scores: For each task, one array per model: its scores of each document.
     """
     return [*_equal_models(names_of(runs), scores), *_cut_vocabularies(runs)]
 
@@ -42,8 +42,9 @@ def scoring_notes(
 def _equal_models(
     names: Sequence[str], scores: Iterable[Sequence[NDArray[np.floating[Any]]]]
 ) -> list[str]:
-    """A sentence for each set of models with the same score for every label of every document."""
+    """A sentence for each set of models with the same scores for every document."""
     digests = [hashlib.sha256() for _ in names]
+    scores = list(scores)
     for task in scores:
         for digest, model in zip(digests, task, strict=True):
             digest.update(np.ascontiguousarray(model).tobytes())
@@ -51,11 +52,11 @@ def _equal_models(
     for name, digest in zip(names, digests, strict=True):
         by_digest[digest.digest()].append(name)
     return [
-        f"{' and '.join(equal)} have the same score for every label of every document: either "
+        f"{' and '.join(equal)} have the same scores for every document: either "
         "they are names of one model, or they shared a --use_cache path, which plain lm_eval keys "
         "by the request's text alone."
         for equal in by_digest.values()
-        if len(equal) > 1
+        if scores and len(equal) > 1
     ]
 
 

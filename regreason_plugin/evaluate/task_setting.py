@@ -81,6 +81,16 @@ class TaskSetting(BaseModel):
         return self.setting[1]
 
 
+class LoggedSetting(TaskSetting):
+    """The description of any other task of lm_eval.
+
+    Its dataset is the group of tasks, its axis the task; it has labels only if every document has
+    the same answer choices.
+    """
+
+    labels: tuple[str, ...] = ()
+
+
 def in_paper(settings: Iterable[TaskSetting]) -> int | None:
     """The number of settings in the paper, if all of these belong to it; else None."""
     return len(EIGHTEEN.settings) if all(one.place is not None for one in settings) else None

@@ -63,6 +63,8 @@ METRICS = {
     **_PROBES,
     **{FORCED + name: Metric(one.title + _AT_ONCE, *one[1:]) for name, one in _PROBES.items()},
 }
+# Of any tasks of lm_eval: the first metric of each task, which is averaged over the tasks.
+SCORE = "score"
 # Metrics in the table of settings.
 TABLE_METRICS = (
     "acc",

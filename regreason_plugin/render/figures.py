@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from regreason_plugin.comparison.comparison import ALL, Comparison, Difference
 from regreason_plugin.comparison.finding_words import (
     is_found,
-    main_metric,
     margin_text,
     primary_line,
 )
@@ -52,6 +51,8 @@ FORMATS: dict[str, dict[str, Any]] = {"png": {"dpi": 200}, "svg": {"metadata": {
 NOTHING = Difference(value=None)
 # The cells of a confusion matrix hold numbers if there are at most this many labels.
 NUMBERED = 20
+# The largest number of tasks, each with its own labels, whose confusion matrices are drawn.
+MOST_MATRICES = 12
 
 
 def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
@@ -83,7 +84,7 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
 
 def accuracy_heatmap(comparison: Comparison) -> Figure:
     """Draw the main metric by setting and arm; only differences that are found have a colour."""
-    c, arms, metric = comparison, comparison.arms, main_metric(comparison)
+    c, arms, metric = comparison, comparison.arms, comparison.main
     everyone = (c.baseline, *arms)
     rows = [setting.task for setting in c.settings]
     by_row = [[c.differences[arm][task].get(metric, NOTHING) for arm in arms] for task in rows]
@@ -132,7 +133,7 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
     bar = figure.colorbar(ScalarMappable(norm, "RdBu"), ax=axes, shrink=shrink, aspect=aspect)
     bar.set_label(wrapped(f"difference to {comparison.baseline}, where one is found", 40))
     bar.outline.set_visible(False)
-    title = tables.title_of(metric)
+    title = tables.title_of(comparison, metric)
     set_title(figure, comparison, f"{title[0].upper()}{title[1:]} by setting")
     set_caption(
         figure,
@@ -146,7 +147,7 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
 
 def differences(comparison: Comparison) -> Figure:
     """Draw a forest plot: a panel for each arm, a line for each setting, the pooled one last."""
-    panels, metric = len(comparison.arms), main_metric(comparison)
+    panels, metric = len(comparison.arms), comparison.main
     rows, columns = rows_and_columns(panels)
     figure = new_figure(
         2.2 + 2.5 * columns, 1.6 + rows * (1.1 + 0.19 * (len(comparison.settings) + 2))
@@ -162,7 +163,7 @@ def differences(comparison: Comparison) -> Figure:
     # A panel above an empty place shows the numbers of its x-axis.
     for axes in grid.flat[max(0, panels - columns) : panels]:
         axes.tick_params(labelbottom=True)
-    title, scope = tables.title_of(metric), tables.interval_scope(comparison)
+    title, scope = tables.title_of(comparison, metric), tables.interval_scope(comparison)
     set_title(
         figure, comparison, f"{title[0].upper()}{title[1:]}: difference to {comparison.baseline}"
     )
@@ -181,7 +182,7 @@ def differences(comparison: Comparison) -> Figure:
 
 def draw_differences(axes: Axes, comparison: Comparison, arm: str) -> None:
     """Draw the panel of one arm in the forest plot."""
-    count, metric = len(comparison.settings), main_metric(comparison)
+    count, metric = len(comparison.settings), comparison.main
     by_task = comparison.differences[arm]
     by_setting = [by_task[one.task].get(metric, NOTHING) for one in comparison.settings]
     colour = _arm_colour(comparison, arm)
@@ -196,7 +197,7 @@ def draw_differences(axes: Axes, comparison: Comparison, arm: str) -> None:
 def draw_pooled_differences(axes: Axes, comparison: Comparison) -> None:
     """Draw one line for each arm: its pooled difference."""
     for row, arm in enumerate(comparison.arms):
-        pooled = comparison.pooled[arm].get(main_metric(comparison), NOTHING)
+        pooled = comparison.pooled[arm].get(comparison.main, NOTHING)
         _forest(axes, [pooled], [row], _arm_colour(comparison, arm), "D", 7)
     names = [wrapped(arm, 31) for arm in comparison.arms]
     _forest_scales(axes, comparison, list(range(len(names))), names)
@@ -251,15 +252,21 @@ def _forest(
 # --- errors ------------------------------------------------------------------------------
 
 
-def confusion(comparison: Comparison) -> Figure:
-    """Draw a confusion matrix for each arm, and for each task where tasks differ in labels."""
+def confusion(comparison: Comparison) -> Figure | None:
+    """Draw a confusion matrix for each arm, and for each task where tasks differ in labels.
+
+    Returns:
+        None without labels, or with so many different tasks that nobody would look at all of them.
+    """
+    keys = list(comparison.confusion[comparison.baseline])
+    if not 0 < len(keys) <= MOST_MATRICES:
+        return None
     names = {one.task: one.label_names for one in comparison.settings}
     titles = {
         one.task: title
         for one, title in zip(comparison.settings, setting_names(comparison), strict=True)
     }
     names[ALL] = comparison.settings[0].label_names
-    keys = list(comparison.confusion[comparison.baseline])
     sizes = {key: len(names[key]) * _cell_size(names[key]) for key in keys}
     longest_head = max(len(head) for key in keys for head in tables.label_heads(names[key])[0])
     size = max(2.45, 0.9 + max(sizes.values())) + 0.055 * (min(longest_head, LONGEST) - 1)

@@ -9,10 +9,10 @@ from regreason_plugin.comparison.finding_words import (
     EXPLORATORY,
     SAME,
     is_found,
-    main_metric,
     mark,
     primary_line,
 )
+from regreason_plugin.comparison.notes import about_data
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import number, signed
 from regreason_plugin.render import tables
@@ -58,8 +58,9 @@ def _in_math(sentence: str) -> str:
 
 def to_latex(comparison: Comparison) -> str:
     r"""A ``table*`` to ``\input``: a row for each setting, with differences to the baseline."""
-    c, arms, metric = comparison, comparison.arms, main_metric(comparison)
-    symmetric = _all_symmetric(c)
+    c, arms, metric = comparison, comparison.arms, comparison.main
+    symmetric, logged = _all_symmetric(c), c.protocol == "logged"
+    first = ("group", "task") if logged else ("dataset", "axis")
     # (Room for a star between a difference and its interval.)
     columns = rf"llr*{{{len(arms)}}}{{r@{{\ \ }}l}}"
     heads = [_over_two(escape(arm)) for arm in arms]
@@ -77,7 +78,7 @@ def to_latex(comparison: Comparison) -> str:
     score = c.pooled_scores[c.baseline].get(metric)
     pooled = [_cell(c.pooled[arm].get(metric), symmetric) for arm in arms]
     below = [_row(["pooled", "", number(score.value if score else None), *pooled])]
-    if metric == "acc":
+    if metric == "acc" or logged:
         below.append(_row(["wins", "", "", *(_over_two(tables.wins(c, arm)) for arm in arms)]))
     text = [
         *_comment(c),
@@ -87,7 +88,7 @@ def to_latex(comparison: Comparison) -> str:
         r"\label{tab:regreason-settings}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        _row(["dataset", "axis", escape(c.baseline), *heads]),
+        _row([*first, escape(c.baseline), *heads]),
         r"\midrule",
         *body,
         r"\midrule",
@@ -129,7 +130,7 @@ def _cell(difference: Difference | None, symmetric: bool) -> str:
 
 def _all_symmetric(comparison: Comparison) -> bool:
     """Whether every interval is symmetric around its difference, as t intervals are."""
-    metric = main_metric(comparison)
+    metric = comparison.main
     by_metric = [one for by_task in comparison.differences.values() for one in by_task.values()]
     differences = [one.get(metric) for one in (*by_metric, *comparison.pooled.values())]
     return all(
@@ -145,7 +146,7 @@ def _caption(comparison: Comparison, symmetric: bool) -> str:
         spread = rf"$\pm$: half the width of the {_in_math(spread)}. "
     elif spread:
         spread = f"In brackets: {_in_math(spread)}. "
-    title = tables.title_of(main_metric(comparison))
+    title = tables.title_of(comparison, comparison.main)
     marks = " ".join(map(_in_math, tables.mark_legend(comparison)))
     return (
         f"{_in_math(primary_line(comparison, str))} "
@@ -154,10 +155,16 @@ def _caption(comparison: Comparison, symmetric: bool) -> str:
     )
 
 
+def _data(comparison: Comparison) -> str:
+    if comparison.protocol == "logged":
+        return about_data(comparison)
+    return f"sha256 {comparison.data['sha256']}"
+
+
 def _comment(comparison: Comparison) -> list[str]:
     lines = [
         f"Made by: {one_line(comparison.command)}",
-        f"regreason {comparison.regreason}; data: sha256 {one_line(comparison.data['sha256'])}",
+        f"regreason {comparison.regreason}; data: {one_line(_data(comparison))}",
         r"Put \usepackage{booktabs} into the preamble, and \input this file. If many arms make the "
         r"table too wide, use sidewaystable of the package rotating.",
     ]

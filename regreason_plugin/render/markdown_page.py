@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regreason_plugin.comparison.comparison import Comparison, RunRecord
-from regreason_plugin.comparison.finding_words import main_metric
+from regreason_plugin.comparison.comparison import Comparison, RunRecord, setting_noun
 from regreason_plugin.core.markdown import (
     Markdown,
     block,
@@ -30,9 +29,10 @@ def to_markdown(comparison: Comparison) -> str:
     return render(
         "render/comparison.md.j2",
         c=c,
+        noun=setting_noun(c),
         say=plain_text if ticks else sentence,
         caption=tables.caption(c),
-        main=tables.title_of(main_metric(c)),
+        main=tables.title_of(c, c.main),
         arms=_named(tables.arms(c), "lrrlr"),
         by_setting=_table(tables.by_setting(c)),
         contrasts=_named(contrasts, "lr", arms=True) if contrasts else None,
@@ -78,7 +78,8 @@ def _needed(comparison: Comparison, arm: str) -> list[str]:
         for count in (needed.groups, needed.seeds)
     )
     # The variance over seeds is unknown with fewer than three seeds.
-    few = comparison.pooled[arm]["acc"].over != "seeds and groups"
+    usual = comparison.main if comparison.protocol == "logged" else "acc"
+    few = comparison.pooled[arm][usual].over != "seeds and groups"
     return [number(needed.difference), groups, NONE if few else seeds]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from regreason_plugin.comparison.comparability import describe_data
 from regreason_plugin.comparison.comparison import (
     Comparison,
     Difference,
@@ -13,6 +12,7 @@ from regreason_plugin.comparison.comparison import (
     Interval,
     Score,
     Setting,
+    metric_of,
     some_settings,
 )
 from regreason_plugin.comparison.finding_words import (
@@ -21,10 +21,10 @@ from regreason_plugin.comparison.finding_words import (
     SAME,
     claim,
     is_primary,
-    main_metric,
     margin_text,
     mark,
 )
+from regreason_plugin.comparison.notes import about_data
 from regreason_plugin.core.numbers import NONE, ends, number, signed
 from regreason_plugin.metrics.metric_names import METRICS
 
@@ -133,7 +133,7 @@ def gap(share: Gap) -> str:
 
 def caption(comparison: Comparison) -> str:
     """The data, the settings and the seeds in one line."""
-    return f"{describe_data(comparison.data)}, {settings_of(comparison)}, {_seeds(comparison)}"
+    return f"{about_data(comparison)}, {settings_of(comparison)}, {_seeds(comparison)}"
 
 
 def settings_of(comparison: Comparison) -> str:
@@ -163,14 +163,26 @@ def interval_scope(comparison: Comparison) -> str:
 def legend(comparison: Comparison) -> list[str]:
     """The meaning of the intervals, the marks and the footer, one sentence each."""
     intervals = interval_scope(comparison)
+    main = title_of(comparison, comparison.main)
     return [
         *([f"In brackets: {intervals}."] if intervals else []),
         *mark_legend(comparison),
+        *_columns_legend(comparison),
+        f"detectable: smallest true pooled difference in {main} that this number of "
+        "documents and seeds would show with a probability of "
+        f"{comparison.power:g}; in brackets its interval, as it is estimated from this sample.",
+    ]
+
+
+def _columns_legend(comparison: Comparison) -> list[str]:
+    if comparison.protocol == "logged":
+        return [
+            "n: number of documents; metric: the task's first metric, which is its score.",
+            "wins: number of tasks with a positive difference, however small.",
+        ]
+    return [
         "n: number of test documents; majority: accuracy of predicting the most frequent label.",
         "wins: number of settings with a positive difference in accuracy, however small.",
-        f"detectable: smallest true pooled difference in {title_of(main_metric(comparison))} that "
-        "this number of documents and seeds would show with a probability of "
-        f"{comparison.power:g}; in brackets its interval, as it is estimated from this sample.",
     ]
 
 
@@ -183,9 +195,9 @@ def mark_legend(comparison: Comparison) -> list[str]:
     ]
 
 
-def title_of(metric: str) -> str:
+def title_of(comparison: Comparison, metric: str) -> str:
     """The title of a metric, such as ``accuracy`` for ``acc``."""
-    return METRICS[metric].title
+    return metric_of(comparison, metric).title
 
 
 # --- tables -------------------------------------------------------------------------------
@@ -193,7 +205,7 @@ def title_of(metric: str) -> str:
 
 def arms(comparison: Comparison) -> Cells:
     """A row for each arm: score, difference and finding; the primary question's arm is first."""
-    c, metric = comparison, main_metric(comparison)
+    c, metric = comparison, comparison.main
     base = c.pooled_scores[c.baseline].get(metric)
     body = []
     for arm in sorted(c.arms, key=lambda arm: not is_primary(c, arm, metric)):
@@ -209,41 +221,51 @@ def arms(comparison: Comparison) -> Cells:
             ]
         )
     body.append([c.baseline, score(base), NONE, "baseline", NONE])
-    header = ["arm", title_of(metric), "difference", "finding", "detectable"]
+    header = ["arm", title_of(c, metric), "difference", "finding", "detectable"]
     return Cells(header, body, [], words=1, fixed=1)
 
 
 def by_setting(comparison: Comparison) -> Cells:
     """A row for each setting: the baseline's score in the main metric, and all differences."""
-    c, metric = comparison, main_metric(comparison)
-    about_accuracy = metric == "acc"
+    c, metric = comparison, comparison.main
+    logged, about_accuracy = c.protocol == "logged", metric == "acc"
+
+    def majority_of(setting: Setting) -> float | None:
+        return setting.majority_acc if about_accuracy else None
+
     body = []
     for setting in c.settings:
         task = setting.task
-        base = c.scores[c.baseline][task].get(metric)
+        own = metric if setting.pooled else setting.metrics[0]
+        base = c.scores[c.baseline][task].get(own)
         body.append(
             [
                 setting.dataset,
                 setting.axis_title,
                 str(setting.documents),
-                number(setting.majority_acc) if about_accuracy else NONE,
+                setting.metrics[0]
+                if logged
+                else number(setting.majority_acc if about_accuracy else None),
                 number(base.value if base else None),
-                *(difference(c.differences[arm][task].get(metric)) for arm in c.arms),
+                *(difference(c.differences[arm][task].get(own)) for arm in c.arms),
             ]
         )
-    majority = [setting.majority_acc for setting in c.settings]
+    majority = [one.majority_acc for one in c.settings if one.majority_acc is not None]
     base = c.pooled_scores[c.baseline].get(metric)
     footer = [
         [
             *("pooled", "", ""),
-            number(sum(majority) / len(majority)) if about_accuracy else NONE,
+            number(sum(majority) / len(majority) if about_accuracy and not logged else None),
             number(base.value if base else None),
             *(difference(c.pooled[arm].get(metric)) for arm in c.arms),
         ],
-        ["wins", "", "", "", "", *(wins(c, arm) for arm in c.arms)] if about_accuracy else [],
+        ["wins", "", "", "", "", *(wins(c, arm) for arm in c.arms)]
+        if about_accuracy or logged
+        else [],
         ["detectable", "", "", "", "", *(detectable(c, arm) for arm in c.arms)],
     ]
-    header = ["dataset", "axis", "n", "majority", c.baseline, *c.arms]
+    first = ["group", "task", "n", "metric"] if logged else ["dataset", "axis", "n", "majority"]
+    header = [*first, c.baseline, *c.arms]
     return Cells(header, body, [row for row in footer if row], words=2, fixed=5)
 
 
@@ -262,7 +284,7 @@ def detectable(comparison: Comparison, arm: str) -> str:
 
 def contrasts(comparison: Comparison) -> Cells | None:
     """Differences between arms in the main metric: the row's arm minus the column's arm."""
-    metric = main_metric(comparison)
+    metric = comparison.main
     by_pair = {(one.arm, one.minus): one.differences.get(metric) for one in comparison.contrasts}
     columns = [arm for arm in comparison.arms if any(minus == arm for _, minus in by_pair)]
     rows = [arm for arm in comparison.arms if any(of == arm for of, _ in by_pair)]
@@ -279,7 +301,7 @@ def pooled(comparison: Comparison) -> Cells:
     """A row for each metric: the baseline's mean over the settings, and all differences."""
     body = []
     for name in comparison.metrics:
-        metric = METRICS[name]
+        metric = metric_of(comparison, name)
         title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
         base = comparison.pooled_scores[comparison.baseline].get(name)
         body.append(
@@ -374,8 +396,10 @@ def about_generalisation(comparison: Comparison) -> str:
 
 
 def own_settings(comparison: Comparison) -> list[Setting]:
-    """The settings that get a table by label: none if all settings are the paper's."""
-    return comparison.settings if comparison.settings_in_paper is None else []
+    """The settings that get a table by label: those with labels, if not all are the paper's."""
+    if comparison.settings_in_paper is not None:
+        return []
+    return [setting for setting in comparison.settings if setting.label_names]
 
 
 def by_label(comparison: Comparison, setting: Setting) -> Cells:

@@ -10,8 +10,7 @@ from rich.segment import SegmentLines
 from rich.table import Table
 from rich.text import Text
 
-from regreason_plugin.comparison.comparison import Comparison
-from regreason_plugin.comparison.finding_words import main_metric
+from regreason_plugin.comparison.comparison import Comparison, setting_noun
 from regreason_plugin.render import tables
 from regreason_plugin.render.tables import Cells, printable
 
@@ -31,14 +30,15 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         for sentence in answer.sentences:
             console.print(Padding(Text(printable(sentence)), (0, 0, 0, 2), expand=False))
         console.print()
-    baseline, metric = comparison.baseline, tables.title_of(main_metric(comparison))
-    print_table(console, tables.arms(comparison), f"Arms: mean {metric} over the settings.")
-    title = f"By setting: {metric} of {baseline}, and each arm's difference to it."
+    noun = setting_noun(comparison)
+    baseline, metric = comparison.baseline, tables.title_of(comparison, comparison.main)
+    print_table(console, tables.arms(comparison), f"Arms: mean {metric} over the {noun}s.")
+    title = f"By {noun}: {metric} of {baseline}, and each arm's difference to it."
     print_table(console, tables.by_setting(comparison), f"{title} {tables.caption(comparison)}")
     if contrasts := tables.contrasts(comparison):
         title = f"Differences between arms: {metric} of the row's arm minus the column's arm."
         print_table(console, contrasts, title)
-    title = f"All metrics: means of {baseline} over the settings, and each arm's differences."
+    title = f"All metrics: means of {baseline} over the {noun}s, and each arm's differences."
     print_table(console, tables.pooled(comparison), title)
     costs = tables.costs(comparison)
     if costs.body:

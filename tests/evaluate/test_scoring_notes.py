@@ -38,7 +38,7 @@ def doubts(runs: list[Run], word: str) -> list[str]:
 def test_models_with_every_score_equal_are_named(tmp_path: Path) -> None:
     runs = [run_of(tmp_path / name, seed) for name, seed in (("a", 1), ("b", 2), ("c", 2))]
     (note,) = doubts(runs, "same score")
-    assert note.startswith("`b` and `c` have the same score for every label of every document")
+    assert note.startswith("`b` and `c` have the same scores for every document")
     assert "--use_cache" in note
 
 

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from regreason_plugin.comparison.comparison import Comparison
-from regreason_plugin.comparison.finding_words import main_metric, primary_line
+from regreason_plugin.comparison.finding_words import primary_line
 from regreason_plugin.comparison.learning_curves import curve_title
-from regreason_plugin.metrics.metric_names import METRICS
 from regreason_plugin.render import curve_figures, figures, reliability_figure
 from regreason_plugin.render.figure_panels import new_figure
 from regreason_plugin.render.style import BAR, COLOURS, FAINT, GRID, MIDDLE, SHADE, style
+from regreason_plugin.render.tables import title_of
 
 # Width of a panel in inches; a phone shows it at three quarters of its size.
 WIDTH = 4.5
@@ -39,7 +39,7 @@ def charts(comparison: Comparison) -> dict[str, Any]:
     c = comparison
     everyone = [c.baseline, *c.arms]
     names = ", ".join(everyone)
-    metric = METRICS[main_metric(c)].title
+    metric = title_of(c, c.main)
     answered = [arm for arm in everyone if any(one.count for one in c.reliability.get(arm, []))]
     lines = 0.6 + 0.2 * sum(1 + len(arm) // 40 for arm in everyone)
 

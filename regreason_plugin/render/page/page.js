@@ -35,16 +35,15 @@ if (document.getElementById("conversations-data")) {
   // Lower-cased texts are kept, since each input in the search field searches them again.
   const lowered = new Map();
   const words = (row) => {
-    if (!lowered.has(row)) lowered.set(row, `${row[1]}\n${row[3]}\n${row[4]}`.toLowerCase());
+    if (!lowered.has(row)) lowered.set(row, `${row[1]}\n${row[3]}\n${row[4]}\n${row[7].join("\n")}`.toLowerCase());
     return lowered.get(row);
   };
 
   const drawn = (row) => {
-    const [setting, id, label, prompt, explanation, predictions, probabilities] = row;
+    const [setting, id, label, prompt, explanation, predictions, probabilities, names, right] = row;
     const body = blank.cloneNode(true);
     text(body, ".where", data.settings[setting]);
     text(body, ".id", id);
-    const names = data.labels[setting];
     text(body, ".label", names[label - 1]);
     text(body, ".rated", names[label - 1]);
     text(body, "summary", Array.from(prompt.slice(0, 400)).slice(0, 160).join(""));
@@ -53,10 +52,14 @@ if (document.getElementById("conversations-data")) {
     body.querySelectorAll(".answer").forEach((cell, arm) => {
       const chosen = predictions[arm];
       const bars = probabilities[arm];
-      cell.className = `answer ${chosen === label ? "right" : "wrong"}`;
+      cell.className = `answer ${right[arm] ? "right" : "wrong"}`;
       text(cell, ".chosen", names[chosen - 1]);
       text(cell, "title", bars.map((p, i) => `${names[i]}: ${(p / 1000).toFixed(3)}`).join(", "));
       const chart = cell.querySelector("svg");
+      if (bars.length === 0) {
+        chart.remove();
+        return;
+      }
       chart.setAttribute("viewBox", `0 0 ${7 * bars.length} 22`);
       chart.setAttribute("width", Math.min(7 * bars.length, 112));
       const rect = chart.querySelector("rect");
@@ -92,11 +95,11 @@ if (document.getElementById("conversations-data")) {
     const kind = $("filter-kind").value;
     const asked = arm === "" ? data.arms.map((_, i) => i).slice(1) : [Number(arm)];
     matching = data.rows.filter((row) => {
-      const [, , label, , , predictions] = row;
+      const [, , , , , predictions, , , right] = row;
       if (setting !== "" && row[0] !== Number(setting)) return false;
-      const base = predictions[0] === label;
-      const differs = (i) => (predictions[i] === label) !== base;
-      // With an arm and no kind: rows in which the arm and the baseline predict different labels.
+      const base = right[0];
+      const differs = (i) => right[i] !== base;
+      // With an arm and no kind: rows in which the arm and the baseline give different answers.
       if (kind === "" && arm !== "" && predictions[Number(arm)] === predictions[0]) return false;
       if (kind !== "" && (base !== (kind === "wrong") || !asked.some(differs))) return false;
       return wanted === "" || words(row).includes(wanted);

@@ -9,23 +9,25 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.comparison.comparison import (
     ALL,
+    Agreement,
     Comparison,
     Difference,
     Gap,
     Setting,
+    metric_of,
+    setting_noun,
 )
 from regreason_plugin.comparison.disagreements import Disagreement
 from regreason_plugin.comparison.finding_words import (
     claim,
     is_found,
     is_primary,
-    main_metric,
     mark,
 )
 from regreason_plugin.comparison.learning_curves import curve_title
 from regreason_plugin.comparison.notes import worth
 from regreason_plugin.core.numbers import NONE, ends, number, p_value, signed
-from regreason_plugin.metrics.metric_names import METRICS, TABLE_METRICS
+from regreason_plugin.metrics.metric_names import TABLE_METRICS
 from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS
 from regreason_plugin.render.tables import (
@@ -71,18 +73,23 @@ def view(
     comparison: Comparison, disagreements: list[Disagreement], disagreeing: int
 ) -> dict[str, Any]:
     """The variables of the template."""
-    c, metric = comparison, main_metric(comparison)
+    c, metric = comparison, comparison.main
 
     def asked_first(arm: str) -> bool:
         return is_primary(c, arm, metric)
 
+    metrics = dict.fromkeys([*c.metrics, *(name for s in c.settings for name in s.metrics)])
     return {
         "c": c,
+        "logged": c.protocol == "logged",
+        "noun": setting_noun(c),
+        "averaged": sum(s.pooled for s in c.settings),
+        "agreement": _agreement(c),
         "everyone": [c.baseline, *c.arms],
         "generated": "generated" in str(c.data.get("origin", "")),
         "level": f"{100 * c.level:g} %",
         "metric": metric,
-        "main": title_of(metric),
+        "main": title_of(c, metric),
         "in_order": [c.baseline, *sorted(c.arms, key=lambda arm: not asked_first(arm))],
         "asked_first": asked_first,
         "said": lambda difference, name=metric: claim(c, difference, name),
@@ -93,9 +100,13 @@ def view(
         "contrasts": _contrasts(c),
         "titles": {s.task: _title(s) for s in c.settings},
         "settings_of": settings_of(c),
-        "metrics": {name: METRICS[name].title for name in c.metrics},
+        "metrics": {name: title_of(c, name) for name in metrics},
         "documents": sum(s.documents for s in c.settings),
-        "heat_maps": [_heat_map(c, name) for name in TABLE_METRICS if name in c.metrics],
+        "heat_maps": [
+            _heat_map(c, name)
+            for name in (c.metrics if c.protocol == "logged" else TABLE_METRICS)
+            if name in c.metrics
+        ],
         "charts": charts(c),
         "confusion": _confusions(c),
         "costs": costs(c),
@@ -114,14 +125,17 @@ def _tone(c: Comparison) -> str:
         return "open"
     difference = c.pooled[c.primary.arm][c.primary.metric]
     if is_found(difference):
-        flip = -1 if METRICS[c.primary.metric].better == "lower" else 1
+        flip = -1 if metric_of(c, c.primary.metric).better == "lower" else 1
         return "better" if flip * (difference.value or 0) > 0 else "worse"
     return "alike" if difference.finding == "same" else "open"
 
 
 def _title(setting: Setting) -> str:
-    # A user's own task has only the axis "label", which is not worth naming.
-    return setting.title if setting.axis == "label" else f"{setting.title}: {setting.axis_title}"
+    # A user's own task has only the axis "label", which is not worth naming; nor is the group of a
+    # task that is in none.
+    if setting.axis in ("label", setting.dataset):
+        return setting.title
+    return f"{setting.title}: {setting.axis_title}"
 
 
 def share_kept(gap: Gap) -> tuple[str, str]:
@@ -140,8 +154,9 @@ def share_kept(gap: Gap) -> tuple[str, str]:
 
 
 def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
-    metric = METRICS[name]
-    differences = [by_metric[name] for by in c.differences.values() for by_metric in by.values()]
+    metric = metric_of(c, name)
+    settings = [one for one in c.settings if name in c.differences[c.arms[0]][one.task]]
+    differences = [by[one.task][name] for by in c.differences.values() for one in settings]
     pooled = [c.pooled[arm][name] for arm in c.arms]
     found = [d.value for d in (*differences, *pooled) if is_found(d) and d.value]
     largest = max(map(abs, found), default=0.0)
@@ -172,10 +187,10 @@ def _heat_map(c: Comparison, name: str) -> dict[str, Any]:
             title,
             [
                 (s.axis_title, [cell(c.differences[arm][s.task][name]) for arm in c.arms])
-                for s in settings
+                for s in of_dataset
             ],
         )
-        for (_, title), settings in groupby(c.settings, key=lambda one: (one.dataset, one.title))
+        for (_, title), of_dataset in groupby(settings, key=lambda one: (one.dataset, one.title))
     ]
     sides = ("worse", "better") if metric.better else ("lower", "higher")
     return {
@@ -226,7 +241,7 @@ class Matrix(NamedTuple):
 
 
 def _contrasts(c: Comparison) -> Matrix | None:
-    metric = main_metric(c)
+    metric = c.main
     by_pair = {(one.arm, one.minus): one.differences.get(metric) for one in c.contrasts}
     columns = [arm for arm in c.arms if any(minus == arm for _, minus in by_pair)]
     rows = [arm for arm in c.arms if any(of == arm for of, _ in by_pair)]
@@ -237,6 +252,15 @@ def _contrasts(c: Comparison) -> Matrix | None:
 
     matrix = [(row, [cell(row, column) for column in columns]) for row in rows]
     return Matrix(columns, matrix) if rows else None
+
+
+def _agreement(c: Comparison) -> list[tuple[str, list[tuple[str, Agreement]]]]:
+    """For each task whose main metric is right or wrong: its title, and the counts of each arm."""
+    return [
+        (_title(s), [(arm, c.agreement[arm][s.task]) for arm in c.arms])
+        for s in c.settings
+        if s.task in c.agreement.get(c.arms[0], {})
+    ]
 
 
 # --- confusion --------------------------------------------------------------------------
@@ -278,12 +302,14 @@ def _conversations(
     """The variables of the list of documents on which the arms disagree.
 
     A row holds: index of the setting, id, right label (from 1), prompt, explanation, then the
-    predictions and the probabilities in thousandths, each in the order of the arms.
+    predictions and the probabilities in thousandths, each in the order of the arms; the texts of
+    the labels, and whether each arm is right.
     """
     arms = [c.baseline, *c.arms]
     tasks = {d.task for d in disagreements}
     settings = [s for s in c.settings if s.task in tasks]
     indices = {s.task: index for index, s in enumerate(settings)}
+    labels = {s.task: s.label_names for s in settings}
     rows = [
         (
             indices[d.task],
@@ -293,6 +319,8 @@ def _conversations(
             d.explanation,
             [d.predictions[arm] for arm in arms],
             [[round(1000 * p) for p in d.probabilities[arm]] for arm in arms],
+            d.names or labels[d.task],
+            [d.right.get(arm, d.predictions[arm] == d.label) for arm in arms],
         )
         for d in disagreements
     ]
@@ -301,11 +329,10 @@ def _conversations(
             "page": PAGE,
             "noun": "conversations" if c.settings_in_paper is not None else "documents",
             "settings": [_title(s) for s in settings],
-            "labels": [s.label_names for s in settings],
             "arms": arms,
             "rows": rows,
         },
-        "blank": (0, "", 1, "", "", [1] * len(arms), [[0]] * len(arms)),
+        "blank": (0, "", 1, "", "", [1] * len(arms), [[0]] * len(arms), [""], [True] * len(arms)),
         "disagreeing": disagreeing,
     }
 

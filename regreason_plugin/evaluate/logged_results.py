@@ -1,0 +1,92 @@
+"""Reads any tasks from lm_eval's result folders: one `Run` for each model and way of prompting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate.logged_task import LoggedTask, logged_tasks
+from regreason_plugin.evaluate.results import Run, identity, results_files, run_of
+from regreason_plugin.evaluate.task_results import task_results
+
+
+def holds_regreason_tasks(name: str, folder: Path) -> bool:
+    """Whether a folder of results holds tasks of RegReason."""
+    return any(task_results(content, file) for file, content in results_files(name, folder))
+
+
+def read_logged_models(name: str, folders: Sequence[Path], tasks: Sequence[str] = ()) -> list[Run]:
+    """Read the results of one arm on any tasks of lm_eval.
+
+    Each folder holds runs of its own. Within a folder, results that differ in the model, the seed
+    of the few-shot examples, the system instruction or the chat template are several runs.
+
+    Args:
+        name: The arm's name.
+        folders: The arm's folders of results.
+        tasks: Patterns such as ``mmlu*`` of the tasks, or groups of tasks, to read; empty for all.
+
+    Returns:
+        The runs; those without a training seed are numbered in ``number``.
+
+    Raises:
+        UserError: A folder holds no such tasks, or two runs of one model on the same task.
+    """
+    runs: dict[tuple[Any, ...], Run] = {}
+    for place, folder in enumerate(folders):
+        for file, content in results_files(name, folder):
+            wanted = {
+                task: result
+                for task, result in logged_tasks(content, file).items()
+                if not tasks or _is_wanted(result, tasks)
+            }
+            if not wanted:
+                continue
+            key = (place, *_prompting(content, file))
+            known = runs.get(key)
+            before = known.logged if known else {}
+            for task in before.keys() & wanted.keys():
+                raise UserError(
+                    f"and {before[task].source.name} are two runs of one model on {task}; keep one "
+                    f"of them for {name!r}, or give each its own NAME=RESULTS",
+                    path=file,
+                )
+            run = run_of(name, folder, file, content)
+            runs[key] = replace(run, logged={**before, **wanted})
+    if not runs:
+        which = f"the tasks {', '.join(tasks)}" if tasks else "tasks"
+        raise UserError(
+            f"holds no results of {which}; name tasks that were scored for {name!r}",
+            path=folders[0],
+        )
+    in_order = [runs[key] for key in sorted(runs, key=str)]
+    if len(in_order) == 1:
+        return in_order
+    return [replace(run, number=_number(in_order, index)) for index, run in enumerate(in_order)]
+
+
+def _is_wanted(result: LoggedTask, patterns: Sequence[str]) -> bool:
+    names = (result.task, *result.groups)
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _prompting(content: dict[str, Any], file: Path) -> tuple[Any, ...]:
+    """A key that identifies a model and the way in which it was prompted."""
+    config = content.get("config", {})
+    return (
+        *identity(config, file),
+        content.get("system_instruction_sha"),
+        content.get("chat_template_sha"),
+        config.get("fewshot_seed"),
+    )
+
+
+def _number(runs: Sequence[Run], index: int) -> int:
+    """The seed of a run's few-shot examples if it tells the runs apart; else its place."""
+    seeds = [run.config.get("fewshot_seed") for run in runs]
+    seed = seeds[index]
+    return seed if isinstance(seed, int) and len({*seeds}) == len(seeds) else index + 1
