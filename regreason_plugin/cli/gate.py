@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regreason_plugin.cli.console import amount, positive, say
-from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.whole_files import check_not_input
-from regreason_plugin.metrics.metric_names import GATE_METRICS, METRICS, REPORTED_METRICS
+from regreason_plugin.metrics.metric_names import GATE_METRICS, METRICS, REPORTED_METRICS, SCORE
 
 if TYPE_CHECKING:
     from regreason_plugin.comparison.gate import Rule
     from regreason_plugin.comparison.planned_looks import Look
+
+
+_MAX_DROP = 0.01
+_ALPHA = 0.05
 
 
 def add_gate(gate: argparse.ArgumentParser) -> None:
@@ -30,15 +34,14 @@ def add_gate(gate: argparse.ArgumentParser) -> None:
     )
     gate.add_argument(
         "--metric",
-        choices=(*GATE_METRICS, *REPORTED_METRICS),
-        default="acc",
         metavar="METRIC",
-        help=f"the metric to compare, one of {', '.join(GATE_METRICS)}; default: acc",
+        help=f"the metric to compare, one of {', '.join(GATE_METRICS)}; default: acc. On any tasks "
+        "of lm_eval: one of their own metrics; default: the first one of each task",
     )
     gate.add_argument(
         "--max-drop",
         type=amount,
-        default=0.01,
+        default=_MAX_DROP,
         metavar="X",
         help="how much worse the candidate may be, in the metric's unit; default: 0.01",
     )
@@ -59,12 +62,13 @@ def add_gate(gate: argparse.ArgumentParser) -> None:
         "--per",
         metavar="PART",
         help="require a pass in every part, not only over all rows together; PART is setting, "
-        "class (the right label), or a field of the test rows such as dataset or axis",
+        "class (the right label), or a field of the test rows such as dataset or axis. On any "
+        "tasks of lm_eval, PART is task",
     )
     gate.add_argument(
         "--alpha",
         type=_error_rate,
-        default=0.05,
+        default=_ALPHA,
         metavar="A",
         help="the error rate of a pass, and of a fail; default: 0.05",
     )
@@ -77,6 +81,24 @@ def add_gate(gate: argparse.ArgumentParser) -> None:
     )
     gate.add_argument(
         "--look", type=positive, metavar="k", help="which of the planned looks this is"
+    )
+    gate.add_argument(
+        "--tasks",
+        type=lambda text: tuple(text.split(",")),
+        metavar="A,B",
+        help="gate these tasks of lm_eval, or groups of tasks, by the metrics that lm_eval logged; "
+        "patterns such as 'mmlu*' work. Default: RegReason's tasks if the results hold any, "
+        "otherwise all tasks that both models have",
+    )
+    gate.add_argument(
+        "--rules",
+        type=Path,
+        metavar="gate.yml",
+        help="a file of rules on tasks of lm_eval that are tested together, each with its own "
+        "tasks, metric, max_drop, min or max, and per; instead of the flags of these names",
+    )
+    gate.add_argument(
+        "--group-by", metavar="FIELD", help="as in `regreason compare`, on any tasks of lm_eval"
     )
     gate.add_argument("--junit", type=Path, metavar="F", help="write the decision as JUnit XML")
     gate.add_argument("--json", type=Path, metavar="F", help="write every number as JSON")
@@ -91,7 +113,8 @@ def add_gate(gate: argparse.ArgumentParser) -> None:
 def run_gate(args: argparse.Namespace) -> int:
     """Decide whether a model may replace the baseline.
 
-    Reads the results of two models on the same test rows, tests whether the
+    Reads the results of two models on the same test rows, on RegReason's tasks or
+    any tasks of lm_eval, tests whether the
     candidate is worse than the baseline by more than --max-drop, and prints the
     verdict; on request also writes it as JUnit XML, JSON and Markdown. Exit codes:
     0, the lower bound of the change shows that the candidate is not worse by more
@@ -105,9 +128,11 @@ def run_gate(args: argparse.Namespace) -> int:
     Example:
         regreason gate current=results/current new=results/new --baseline current --max-drop 0.01
     """
-    from regreason_plugin.comparison.gate import EXIT_CODES, decide
+    from regreason_plugin.comparison.gate import EXIT_CODES, Decision, decide, decide_logged
+    from regreason_plugin.comparison.gate_file import read_gate_file
+    from regreason_plugin.evaluate.logged_results import holds_regreason_tasks, read_logged_run
     from regreason_plugin.evaluate.results import read_run
-    from regreason_plugin.render.gate_pages import print_decision, write
+    from regreason_plugin.render.gate_pages import print_decisions, verdict_of, write
 
     folders = dict(map(_name_and_folder, args.results))
     if len(folders) < 2:
@@ -120,42 +145,94 @@ def run_gate(args: argparse.Namespace) -> int:
     for flag, path in written.items():
         if path:
             check_not_input(path, list(folders.values()), flag)
-    rule = _rule(args)
-    baseline, candidate = sorted(folders, key=lambda name: name != args.baseline)
-    runs = read_run(baseline, folders[baseline]), read_run(candidate, folders[candidate])
-    decision = decide(*runs, rule)
+    names = sorted(folders, key=lambda name: name != args.baseline)
+    wanted = args.tasks is not None or args.rules is not None
+    if wanted or not any(holds_regreason_tasks(name, folders[name]) for name in names):
+        baseline, candidate = (read_logged_run(name, folders[name], args.tasks) for name in names)
+        if args.rules:
+            _check_no_flags(args)
+            file = read_gate_file(args.rules)
+            rules, group_by = [one.rule(file.alpha) for one in file.rules], file.group_by
+        else:
+            rules, group_by = [_logged_rule(args)], args.group_by
+        decisions: list[Decision] = decide_logged(baseline, candidate, rules, group_by)
+    else:
+        rule = _rule(args)
+        baseline, candidate = (read_run(name, folders[name]) for name in names)
+        decisions = [decide(baseline, candidate, rule)]
     step = os.environ.get("GITHUB_STEP_SUMMARY")
     summary = args.summary or (Path(step) if step else None)
-    write(decision, junit=args.junit, summary=summary, json=args.json)
-    print_decision(decision)
-    for old in (old for run in runs for old in run.superseded):
+    write(decisions, junit=args.junit, summary=summary, json=args.json)
+    print_decisions(decisions)
+    for old in (*baseline.superseded, *candidate.superseded):
         say(f"Not used, because the folder holds a newer result: {old}")
     for path in written.values():
         if path:
             say(f"Written: {path}")
-    return EXIT_CODES[decision.verdict]
+    return EXIT_CODES[verdict_of(decisions)]
+
+
+def _check_no_flags(args: argparse.Namespace) -> None:
+    """Refuse flags beside ``--rules`` that the file of rules replaces."""
+    given = {
+        "--metric": args.metric is not None,
+        "--max-drop": args.max_drop != _MAX_DROP,
+        "--min": args.min is not None,
+        "--max": args.max is not None,
+        "--per": args.per is not None,
+        "--alpha": args.alpha != _ALPHA,
+        "--tasks": args.tasks is not None,
+        "--group-by": args.group_by is not None,
+        "--looks": args.looks is not None,
+    }
+    if wrong := [flag for flag, is_given in given.items() if is_given]:
+        raise UserError(f"{wrong[0]} does not go with --rules; write it into {args.rules}")
+
+
+def _logged_rule(args: argparse.Namespace) -> Rule:
+    """The rule that the flags describe, on any tasks of lm_eval."""
+    from regreason_plugin.comparison.gate import Rule
+
+    if args.min is not None and args.max is not None:
+        raise UserError("give --min or --max, not both")
+    return Rule(
+        metric=args.metric or SCORE,
+        max_drop=args.max_drop,
+        limit=args.max if args.min is None else args.min,
+        ceiling=args.max is not None,
+        per=args.per,
+        alpha=args.alpha,
+        look=_look(args),
+        tasks=args.tasks or (),
+    )
 
 
 def _rule(args: argparse.Namespace) -> Rule:
     """The rule that the flags describe."""
     from regreason_plugin.comparison.gate import Rule
 
-    if args.metric in REPORTED_METRICS:
+    if args.group_by is not None:
+        raise UserError("--group-by is for tasks of lm_eval; RegReason's tasks name their groups")
+    metric = args.metric or "acc"
+    if metric not in (*GATE_METRICS, *REPORTED_METRICS):
+        raise UserError(f"--metric {metric}: {nearest(metric, list(GATE_METRICS))}")
+    if metric in REPORTED_METRICS:
         raise UserError(
-            f"--metric {args.metric} is biased: it is above zero even for a calibrated model, the "
+            f"--metric {metric} is biased: it is above zero even for a calibrated model, the "
             "more so the fewer the test rows; use --metric miscalibration"
         )
-    lower = METRICS[args.metric].better == "lower"
+    lower = METRICS[metric].better == "lower"
     right, wrong = ("max", "min") if lower else ("min", "max")
     if getattr(args, wrong) is not None:
         raise UserError(
             f"--{wrong} is for metrics where {'higher' if lower else 'lower'} is better, which "
-            f"{args.metric} is not; use --{right}"
+            f"{metric} is not; use --{right}"
         )
     return Rule(
-        metric=args.metric,
+        metric=metric,
         max_drop=args.max_drop,
         limit=getattr(args, right),
+        ceiling=lower,
         per=args.per,
         alpha=args.alpha,
         look=_look(args),

@@ -19,10 +19,10 @@ from typing import Literal
 
 import numpy as np
 
+from regreason_plugin.comparison.arms import Arms
 from regreason_plugin.comparison.comparability import check_comparable, tasks_of
 from regreason_plugin.comparison.gate_bounds import Bounded
 from regreason_plugin.comparison.gate_parts import (
-    MEANS,
     Measured,
     Part,
     everything,
@@ -30,14 +30,18 @@ from regreason_plugin.comparison.gate_parts import (
     parts_of,
     turned,
 )
+from regreason_plugin.comparison.logged_comparability import check_logged_comparable
+from regreason_plugin.comparison.logged_scores import read_logged_tasks, with_score
 from regreason_plugin.comparison.planned_looks import Look
 from regreason_plugin.comparison.task_scores import TaskScores, read_tasks, scores_of
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.results import Run
+from regreason_plugin.evaluate.logged_results import is_wanted
+from regreason_plugin.evaluate.results import Run, first_names
 from regreason_plugin.evaluate.samples import samples_file
 from regreason_plugin.evaluate.scoring_notes import scoring_notes
 from regreason_plugin.evaluate.task_results import TaskResult
 from regreason_plugin.metrics.answers import Array
+from regreason_plugin.metrics.metric_names import SCORE, Metric
 
 Verdict = Literal["pass", "fail", "undecided"]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "undecided": 3}
@@ -48,23 +52,29 @@ class Rule:
     """The requirements on a candidate.
 
     Attributes:
-        metric: One of `metric_names.GATE_METRICS`.
+        metric: One of `metric_names.GATE_METRICS`; on any tasks of lm_eval, a metric that they
+            have, or `metric_names.SCORE` for the first one of each task.
         max_drop: The non-inferiority margin: the largest worsening allowed, in the metric's unit,
             0 or more.
         limit: The value that the candidate's metric must exceed, or stay below if lower is better;
             None without such a limit.
+        ceiling: Whether ``limit`` is a value to stay below.
         per: How `gate_parts.parts_of` divides the documents; None if only all documents together
             decide.
         alpha: The error rate of a pass, and of a fail.
         look: The current one of several planned looks; None for a single test.
+        tasks: Patterns of the tasks of lm_eval, or groups of tasks, that the rule is about; empty
+            for all.
     """
 
     metric: str = "acc"
     max_drop: float = 0.01
     limit: float | None = None
+    ceiling: bool = False
     per: str | None = None
     alpha: float = 0.05
     look: Look | None = None
+    tasks: tuple[str, ...] = ()
 
     @property
     def alpha_now(self) -> float:
@@ -138,7 +148,7 @@ class Row:
     @property
     def verdict(self) -> Verdict:
         """The verdict of all requirements on this part together."""
-        return _together([one.verdict for one in self.requirements])
+        return together([one.verdict for one in self.requirements])
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,9 @@ class Decision:
 
     Attributes:
         rule: The rule that was tested.
-        requirements: The number of requirements, by which a fail is corrected.
+        metric: The title and direction of its metric.
+        requirements: The number of requirements of all rules that are tested together, by which a
+            fail is corrected.
         overall: The metric over all documents.
         parts: The metric in each part. With ``rule.per`` these parts decide together with
             ``overall``; without it they are the settings, shown for information only.
@@ -157,6 +169,7 @@ class Decision:
     """
 
     rule: Rule
+    metric: Metric
     requirements: int
     overall: Row
     parts: list[Row]
@@ -172,7 +185,7 @@ class Decision:
     @property
     def verdict(self) -> Verdict:
         """pass: every requirement is shown to hold; fail: one is shown to be missed."""
-        return _together([row.verdict for row in self.gated])
+        return together([row.verdict for row in self.gated])
 
     @property
     def deciding(self) -> tuple[Row, Requirement]:
@@ -190,7 +203,8 @@ class Decision:
         return min(candidates, key=lambda pair: pair[1].margin)
 
 
-def _together(verdicts: Sequence[Verdict]) -> Verdict:
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of several requirements, rows or rules together."""
     if "fail" in verdicts:
         return "fail"
     return "undecided" if "undecided" in verdicts else "pass"
@@ -215,22 +229,103 @@ def decide(baseline: Run, candidate: Run, rule: Rule) -> Decision:
         _check_metric(baseline.tasks[task], rule.metric)
     scores = read_tasks((baseline, candidate), tasks)
     _check_defined(scores, rule.metric, baseline, candidate)
-    parts = parts_of(scores, rule.per or "setting", baseline, rule.metric)
-    requirements = (1 if rule.limit is None else 2) * (1 + len(parts) if rule.per else 1)
-    return Decision(
-        rule=rule,
-        requirements=requirements,
-        overall=_row(everything(scores), rule, requirements),
-        parts=[_row(part, rule, requirements) for part in parts],
-        baseline=baseline,
-        candidate=candidate,
-        notes=scoring_notes((baseline, candidate), scores_of(scores)),
+    notes = scoring_notes((baseline, candidate), scores_of(scores))
+    return _decided(baseline, candidate, [(rule, scores)], notes)[0]
+
+
+def decide_logged(
+    baseline: Run, candidate: Run, rules: Sequence[Rule], group_by: str | None = None
+) -> list[Decision]:
+    """Test a candidate's results on any tasks of lm_eval against a baseline's.
+
+    Args:
+        baseline: As in `decide`, read with `read_logged_models`.
+        candidate: As in `decide`.
+        rules: The rules, which are tested together: a fail is corrected for all their requirements.
+        group_by: As in `read_logged_answers`.
+
+    Returns:
+        A decision for each rule.
+
+    Raises:
+        UserError: As in `decide`, or no task of both models has the name in a rule, or a task lacks
+            a rule's metric, or the metric is not a mean over documents.
+    """
+    _check_two_models(baseline, candidate)
+    arms = Arms.of([baseline, candidate], baseline.name)
+    tasks = check_logged_comparable(arms)
+    scores = read_logged_tasks(arms.models, arms.partners, tasks, group_by)
+    parts = []
+    for rule in rules:
+        chosen = [
+            one
+            for one in scores
+            if not rule.tasks or is_wanted(baseline.logged[one.task], rule.tasks)
+        ]
+        if not chosen:
+            raise UserError(
+                f"no task that both models have is {' or '.join(rule.tasks)}; they have "
+                f"{first_names(tasks)}",
+                path=baseline.folder,
+            )
+        if rule.metric == SCORE:
+            chosen = [with_score(one) for one in chosen]
+        for one in chosen:
+            _check_logged_metric(one, rule)
+        _check_defined(chosen, rule.metric, baseline, candidate)
+        parts.append((rule, chosen))
+    return _decided(baseline, candidate, parts, scoring_notes(arms.models, scores_of(scores)))
+
+
+def _decided(
+    baseline: Run,
+    candidate: Run,
+    rules: Sequence[tuple[Rule, Sequence[TaskScores]]],
+    notes: list[str],
+) -> list[Decision]:
+    """Decide rules together, each on the scores of its own tasks."""
+    parts = [
+        parts_of(scores, rule.per or "setting", baseline, rule.metric) for rule, scores in rules
+    ]
+    requirements = sum(
+        (1 if rule.limit is None else 2) * (1 + len(of_rule) if rule.per else 1)
+        for (rule, _), of_rule in zip(rules, parts, strict=True)
     )
+    return [
+        Decision(
+            rule=rule,
+            metric=scores[0].metrics[rule.metric],
+            requirements=requirements,
+            overall=_row(everything(scores), rule, requirements),
+            parts=[_row(part, rule, requirements) for part in of_rule],
+            baseline=baseline,
+            candidate=candidate,
+            notes=notes,
+        )
+        for (rule, scores), of_rule in zip(rules, parts, strict=True)
+    ]
+
+
+def _check_logged_metric(one: TaskScores, rule: Rule) -> None:
+    metric = rule.metric
+    known = [name for name in one.metrics if name in one.values]
+    if metric not in known:
+        why = "is no mean over documents" if metric in one.metrics else "is not one of its metrics"
+        raise UserError(
+            f"{metric!r} of {one.task} {why}; name one that can be gated: {', '.join(known)}"
+        )
+    lower = one.metrics[metric].better == "lower"
+    if rule.limit is not None and rule.ceiling != lower:
+        wrong, right = ("min", "max") if lower else ("max", "min")
+        raise UserError(
+            f"{wrong} is for metrics where {'higher' if lower else 'lower'} is better, which "
+            f"{metric!r} of {one.task} is not; use {right}"
+        )
 
 
 def _row(part: Part, rule: Rule, requirements: int) -> Row:
     measured: Measured = measure(part, rule.metric)
-    sign = turned(rule.metric)
+    sign = turned(part.metric_of(rule.metric))
     first, second = measured.values or (None, None)
     change = None if first is None or second is None else sign * (second - first)
     level = None
@@ -267,7 +362,8 @@ def _finite(bound: Array) -> float | None:
 
 def _check_two_models(baseline: Run, candidate: Run) -> None:
     first, second = (
-        {result.source.resolve() for result in run.tasks.values()} for run in (baseline, candidate)
+        {result.source.resolve() for result in (run.logged or run.tasks).values()}
+        for run in (baseline, candidate)
     )
     if shared := first & second:
         raise UserError(
@@ -300,7 +396,7 @@ def _check_defined(
     def undefined(one: TaskScores, how: str) -> UserError:
         return UserError(
             f"{metric} of {one.task} is undefined {how}",
-            path=samples_file(candidate.tasks[one.task]),
+            path=samples_file((candidate.logged or candidate.tasks)[one.task]),
         )
 
     for one in scores:
@@ -316,6 +412,6 @@ def _check_defined(
         )
     for one in scores:
         known = len(one.sums.groups) > 1 and np.isfinite(one.statistics[metric].influence).all()
-        if metric not in MEANS and not known:
+        if metric not in one.values and not known:
             how = "if one of its groups is left out; score more documents, or use --metric acc"
             raise undefined(one, how)

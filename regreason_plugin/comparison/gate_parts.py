@@ -20,9 +20,9 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import document_field
 from regreason_plugin.metrics.answers import Array
-from regreason_plugin.metrics.metric_names import METRICS
+from regreason_plugin.metrics.metric_names import Metric
 
-# Metrics that are means over documents. All other metrics need all documents of a task.
+# Our metrics that are means over documents. All other metrics need all documents of a task.
 MEANS = ("acc", "nll", "mae")
 # A field with more values than this does not divide the documents into useful subgroups.
 _MOST_PARTS = 50
@@ -41,6 +41,10 @@ class Part:
     name: tuple[str, str]
     key: str
     tasks: list[tuple[TaskScores, NDArray[np.bool_]]]
+
+    def metric_of(self, name: str) -> Metric:
+        """The title and direction of a metric, which all tasks of the part have."""
+        return self.tasks[0][0].metrics[name]
 
     @property
     def groups(self) -> list[str]:
@@ -85,7 +89,8 @@ def parts_of(scores: Sequence[TaskScores], per: str, baseline: Run, metric: str)
 
     Args:
         scores: The scores of all tasks.
-        per: ``setting``; ``class`` for the right label; or the name of a field of the documents.
+        per: ``setting`` or ``task``; ``class`` for the right label; or the name of a field of the
+            documents.
         baseline: The model whose samples hold the field.
         metric: The metric of the gate, which must be defined within each part.
 
@@ -93,15 +98,17 @@ def parts_of(scores: Sequence[TaskScores], per: str, baseline: Run, metric: str)
         UserError: The documents lack the field, or the field has too many values, or the metric is
             undefined for some of a task's documents.
     """
-    if per == "setting":
+    if per in ("setting", "task"):
         return [
             Part(
                 (one.setting.title, one.setting.axis_title),
-                f"{one.setting.dataset} {one.setting.axis}",
+                f"{one.setting.dataset} {one.setting.axis}".strip(),
                 [(one, _all(one))],
             )
             for one in scores
         ]
+    if baseline.logged:
+        raise UserError(f"--per {per}: tasks of lm_eval can be gated per task only")
     values: list[NDArray[np.str_]] = []
     known: list[str] = []
     for one in scores:
@@ -149,11 +156,12 @@ def measure(part: Part, metric: str) -> Measured:
     sizes = np.bincount(member, minlength=len(names)).astype(np.float64)
     if not len(names):
         return Measured(0, 0, 0.0, None, None, None)
-    score = _mean if metric in MEANS else _weighted_tasks
+    is_mean = all(metric in one.values for one, _ in part.tasks)
+    score = _mean if is_mean else _weighted_tasks
     values, influence = score(part, metric, names, member)
     change: Bounded | None = None
     level: Bounded | None = None
-    if len(names) > 1 and metric == "acc":
+    if len(names) > 1 and all(metric in one.proportions for one, _ in part.tasks):
         first, second = _values(part, metric)
         wins, losses, right = (
             np.bincount(member, x, len(names)).astype(np.float64)
@@ -161,7 +169,7 @@ def measure(part: Part, metric: str) -> Measured:
         )
         change, level = accuracy_change(wins, losses, sizes), accuracy(right, sizes)
     elif len(names) > 1:
-        sign = turned(metric)
+        sign = turned(part.metric_of(metric))
         change = other_metric(
             np.asarray(sign * (values[1] - values[0])), sign * (influence[1] - influence[0]), sizes
         )
@@ -210,6 +218,6 @@ def _weighted_tasks(
     return values, influence
 
 
-def turned(metric: str) -> int:
+def turned(metric: Metric) -> int:
     """The sign that makes higher better: -1 if lower is better, else 1."""
-    return -1 if METRICS[metric].better == "lower" else 1
+    return -1 if metric.better == "lower" else 1

@@ -317,8 +317,8 @@ def _with_common_metric(scores: list[TaskScores]) -> list[TaskScores]:
         )
     shared = {first for first, part in zip(firsts, pooled, strict=True) if part}
     return [
-        replace(one if len(shared) == 1 or not part else _scored(one, str(first)), pooled=part)
-        for one, first, part in zip(scores, firsts, pooled, strict=True)
+        replace(one if len(shared) == 1 or not part else with_score(one), pooled=part)
+        for one, part in zip(scores, pooled, strict=True)
     ]
 
 
@@ -330,11 +330,14 @@ def _is_share(one: TaskScores, metric: str) -> bool:
     return bool(((values >= 0) & (values <= 1) | np.isnan(values)).all())
 
 
-def _scored(one: TaskScores, first: str) -> TaskScores:
-    """The task with its first metric under the name `SCORE`."""
+def with_score(one: TaskScores) -> TaskScores:
+    """The task with its first metric under the name `SCORE`, if that is a mean over documents."""
+    first = next(iter(one.metrics), SCORE)
+    if first == SCORE or first not in one.values:
+        return one
     return replace(
         one,
-        metrics={SCORE: Metric("score", "higher"), **one.metrics},
+        metrics={SCORE: Metric(SCORE, one.metrics[first].better), **one.metrics},
         statistics={**one.statistics, SCORE: one.statistics[first]},
         values={**one.values, SCORE: one.values[first]},
         proportions=one.proportions | ({SCORE} if first in one.proportions else set()),

@@ -10,7 +10,7 @@ from typing import Any
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.evaluate.logged_task import LoggedTask, logged_tasks
-from regreason_plugin.evaluate.results import Run, identity, results_files, run_of
+from regreason_plugin.evaluate.results import Run, first_names, identity, results_files, run_of
 from regreason_plugin.evaluate.task_results import task_results
 
 
@@ -42,7 +42,7 @@ def read_logged_models(name: str, folders: Sequence[Path], tasks: Sequence[str] 
             wanted = {
                 task: result
                 for task, result in logged_tasks(content, file).items()
-                if not tasks or _is_wanted(result, tasks)
+                if not tasks or is_wanted(result, tasks)
             }
             if not wanted:
                 continue
@@ -69,7 +69,24 @@ def read_logged_models(name: str, folders: Sequence[Path], tasks: Sequence[str] 
     return [replace(run, number=_number(in_order, index)) for index, run in enumerate(in_order)]
 
 
-def _is_wanted(result: LoggedTask, patterns: Sequence[str]) -> bool:
+def read_logged_run(name: str, folder: Path, tasks: Sequence[str] | None = None) -> Run:
+    """Read the results of one model; as `read_logged_models`.
+
+    Raises:
+        UserError: As in `read_logged_models`, or the folder holds several runs.
+    """
+    runs = read_logged_models(name, [folder], tasks or ())
+    if len(runs) > 1:
+        raise UserError(
+            f"holds {len(runs)} runs of other models, few-shot seeds or templates "
+            f"({first_names(run.model for run in runs)}); name the folder of one of them",
+            path=folder,
+        )
+    return runs[0]
+
+
+def is_wanted(result: LoggedTask, patterns: Sequence[str]) -> bool:
+    """Whether a task, or a group of tasks that it was scored in, matches one of the patterns."""
     names = (result.task, *result.groups)
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 

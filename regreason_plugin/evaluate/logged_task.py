@@ -48,7 +48,7 @@ class LoggedTask:
 
     Attributes:
         task: The task's name.
-        group: The outermost group of tasks that it was scored in; the task's name without one.
+        group: The outermost group of tasks that it was scored in; empty without one.
         groups: All groups that it was scored in.
         output_type: lm_eval's kind of request, such as ``multiple_choice``.
         dataset: The data set's path, name and split, which identify the documents.
@@ -92,7 +92,7 @@ def logged_tasks(content: dict[str, Any], file: Path) -> dict[str, LoggedTask]:
     return {
         task: LoggedTask(
             task=task,
-            group=(*_groups_of(task, members), task)[0],
+            group=(*_groups_of(task, members), "")[0],
             groups=_groups_of(task, members),
             output_type=str(configs[task].get("output_type")),
             dataset=" ".join(

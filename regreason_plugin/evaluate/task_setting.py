@@ -84,8 +84,8 @@ class TaskSetting(BaseModel):
 class LoggedSetting(TaskSetting):
     """The description of any other task of lm_eval.
 
-    Its dataset is the group of tasks, its axis the task; it has labels only if every document has
-    the same answer choices.
+    Its dataset is the group of tasks, if it was scored in one; its axis is the task. It has labels
+    only if every document has the same answer choices.
     """
 
     labels: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from regreason_plugin.comparison.comparison import Comparison, Difference
+from regreason_plugin.comparison.comparison import Comparison, Difference, Setting
 from regreason_plugin.comparison.finding_words import mark
 from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import signed
@@ -74,9 +74,14 @@ def wrapped(name: str, width: int) -> str:
     return textwrap.fill(one_line(name), width) or " "
 
 
-def setting_names(comparison: Comparison) -> list[str]:
-    """Dataset and axis of each setting, such as ``coqa, naturalness``."""
-    return [wrapped(f"{one.dataset}, {one.axis_title}", 44) for one in comparison.settings]
+def pooled_settings(comparison: Comparison) -> list[Setting]:
+    """The settings of which the pooled figures are means; any other has another metric."""
+    return [one for one in comparison.settings if one.pooled]
+
+
+def setting_name(setting: Setting) -> str:
+    """Dataset and axis of a setting, such as ``coqa, naturalness``."""
+    return wrapped(", ".join(filter(None, (setting.dataset, setting.axis_title))), 44)
 
 
 def short_difference(difference: Difference) -> str:

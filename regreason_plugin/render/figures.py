@@ -29,10 +29,11 @@ from regreason_plugin.render.figure_panels import (
     LONGEST,
     arm_panels,
     new_figure,
+    pooled_settings,
     rows_and_columns,
     set_caption,
     set_title,
-    setting_names,
+    setting_name,
     short_difference,
     shortened,
     wrapped,
@@ -86,7 +87,8 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
     """Draw the main metric by setting and arm; only differences that are found have a colour."""
     c, arms, metric = comparison, comparison.arms, comparison.main
     everyone = (c.baseline, *arms)
-    rows = [setting.task for setting in c.settings]
+    settings = pooled_settings(c)
+    rows = [setting.task for setting in settings]
     by_row = [[c.differences[arm][task].get(metric, NOTHING) for arm in arms] for task in rows]
     by_row.append([c.pooled[arm].get(metric, NOTHING) for arm in arms])
     scores = [[c.scores[arm][task].get(metric) for arm in everyone] for task in rows]
@@ -127,7 +129,7 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
     names = [wrapped(arm, 14) for arm in (comparison.baseline, *arms)]
     axes.set_xticks(np.arange(len(names)) + 0.5, names)
     axes.xaxis.tick_top()
-    axes.set_yticks(np.array(tops) + 0.5, [*setting_names(comparison), "pooled"])
+    axes.set_yticks(np.array(tops) + 0.5, [*map(setting_name, settings), "pooled"])
     axes.spines[:].set_visible(False)
     shrink, aspect = (0.9, 10) if len(rows) < 9 else (0.5, 25)
     bar = figure.colorbar(ScalarMappable(norm, "RdBu"), ax=axes, shrink=shrink, aspect=aspect)
@@ -150,7 +152,7 @@ def differences(comparison: Comparison) -> Figure:
     panels, metric = len(comparison.arms), comparison.main
     rows, columns = rows_and_columns(panels)
     figure = new_figure(
-        2.2 + 2.5 * columns, 1.6 + rows * (1.1 + 0.19 * (len(comparison.settings) + 2))
+        2.2 + 2.5 * columns, 1.6 + rows * (1.1 + 0.19 * (len(pooled_settings(comparison)) + 2))
     )
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for arm, axes in zip(comparison.arms, grid.flat, strict=False):
@@ -182,15 +184,16 @@ def differences(comparison: Comparison) -> Figure:
 
 def draw_differences(axes: Axes, comparison: Comparison, arm: str) -> None:
     """Draw the panel of one arm in the forest plot."""
-    count, metric = len(comparison.settings), comparison.main
+    settings, metric = pooled_settings(comparison), comparison.main
+    count = len(settings)
     by_task = comparison.differences[arm]
-    by_setting = [by_task[one.task].get(metric, NOTHING) for one in comparison.settings]
+    by_setting = [by_task[one.task].get(metric, NOTHING) for one in settings]
     colour = _arm_colour(comparison, arm)
     axes.axhline(count + 0.25, color=FAINT, linewidth=0.6)
     _forest(axes, by_setting, list(range(count)), colour, "o", 5)
     pooled = comparison.pooled[arm].get(metric, NOTHING)
     _forest(axes, [pooled], [count + 1], colour, "D", 7)
-    names = [*setting_names(comparison), "pooled"]
+    names = [*map(setting_name, settings), "pooled"]
     _forest_scales(axes, comparison, [*range(count), count + 1], names)
 
 
@@ -262,10 +265,7 @@ def confusion(comparison: Comparison) -> Figure | None:
     if not 0 < len(keys) <= MOST_MATRICES:
         return None
     names = {one.task: one.label_names for one in comparison.settings}
-    titles = {
-        one.task: title
-        for one, title in zip(comparison.settings, setting_names(comparison), strict=True)
-    }
+    titles = {one.task: setting_name(one) for one in comparison.settings}
     names[ALL] = comparison.settings[0].label_names
     sizes = {key: len(names[key]) * _cell_size(names[key]) for key in keys}
     longest_head = max(len(head) for key in keys for head in tables.label_heads(names[key])[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from regreason_plugin.comparison.gate import Decision, Requirement, Row, Verdict
+from regreason_plugin.comparison.gate import Decision, Requirement, Row, Verdict, together
 from regreason_plugin.comparison.gate_parts import turned
 from regreason_plugin.core.markdown import block, render
 from regreason_plugin.core.numbers import NONE, number, signed
-from regreason_plugin.core.whole_files import append, atomic_writer, together
-from regreason_plugin.metrics.metric_names import METRICS
+from regreason_plugin.core.whole_files import append, atomic_writer
+from regreason_plugin.core.whole_files import together as all_or_none
 from regreason_plugin.render.tables import Cells, printable
 from regreason_plugin.render.terminal import print_table
 
@@ -37,27 +38,46 @@ def headline(decision: Decision) -> str:
     """The verdict in one line, with the requirement that decides it."""
     row, requirement = decision.deciding
     text = f"{_WORDS[decision.verdict][0]}: {_finding(decision, row, requirement)}"
-    if decision.requirements == 1:
-        return text
     verdicts: list[str] = [one.verdict for row in decision.gated for one in row.requirements]
+    if len(verdicts) == 1:
+        return text
     counts = {"shown": "pass", "missed": "fail", "undecided": "undecided"}
     said = ", ".join(f"{verdicts.count(v)} {word}" for word, v in counts.items() if v in verdicts)
     return f"{text} ({len(verdicts)} requirements: {said})"
 
 
-def print_decision(decision: Decision) -> None:
-    """Print the verdict, the table (never cut) and the next step."""
+def verdict_of(decisions: Sequence[Decision]) -> Verdict:
+    """The verdict of all rules together."""
+    return together([decision.verdict for decision in decisions])
+
+
+def summary_of(decisions: Sequence[Decision]) -> str:
+    """The verdict of all rules in one line."""
+    if len(decisions) == 1:
+        return headline(decisions[0])
+    verdicts = [decision.verdict for decision in decisions]
+    said = {"pass": "shown", "fail": "missed", "undecided": "undecided"}
+    counts = [f"{verdicts.count(v)} {word}" for v, word in said.items() if v in verdicts]
+    return f"{_WORDS[verdict_of(decisions)][0]}: {len(decisions)} rules: {', '.join(counts)}"
+
+
+def print_decisions(decisions: Sequence[Decision]) -> None:
+    """Print the verdict, the table of each rule (never cut) and the next step."""
     console = Console()
-    style = _WORDS[decision.verdict][1]
-    console.print(Text(headline(decision), style=style), soft_wrap=True, highlight=False)
-    print_table(console, _cells(decision), _title(decision))
-    for line in [*advice(decision), *commands(decision)]:
+    shown = [] if len(decisions) == 1 else [(summary_of(decisions), verdict_of(decisions))]
+    for decision in decisions:
+        shown.append((headline(decision), decision.verdict))
+    for line, verdict in shown:
+        console.print(Text(line, style=_WORDS[verdict][1]), soft_wrap=True, highlight=False)
+    for decision in decisions:
+        print_table(console, _cells(decision), _title(decision))
+    for line in [*advice(decisions), *commands(decisions)]:
         console.print(Text(line), soft_wrap=True)
 
 
-def advice(decision: Decision) -> list[str]:
+def advice(decisions: Sequence[Decision]) -> list[str]:
     """Notes on the numbers, then the next step, one sentence each."""
-    return [*_notes(decision), *_next(decision)]
+    return [*_notes(decisions[0]), *_next(decisions)]
 
 
 def _notes(decision: Decision) -> list[str]:
@@ -74,14 +94,14 @@ def _notes(decision: Decision) -> list[str]:
     return notes
 
 
-def _next(decision: Decision) -> list[str]:
-    look = decision.rule.look
-    if decision.verdict == "pass":
+def _next(decisions: Sequence[Decision]) -> list[str]:
+    look, verdict = decisions[0].rule.look, verdict_of(decisions)
+    if verdict == "pass":
         return [
             "Keep this baseline: with a new one after every pass, small drops add up unnoticed."
         ]
-    if decision.verdict == "fail":
-        return ["Next: this command shows where, by setting and by document:"]
+    if verdict == "fail":
+        return [f"Next: this command shows where, by {_noun(decisions[0])} and by document:"]
     if look and look.number < look.planned:
         return [
             "Undecided is not a pass. "
@@ -95,39 +115,44 @@ def _next(decision: Decision) -> list[str]:
     ]
 
 
-def commands(decision: Decision) -> list[str]:
+def commands(decisions: Sequence[Decision]) -> list[str]:
     """The command that shows where the candidate is worse; none unless the gate fails."""
-    if decision.verdict != "fail":
+    if verdict_of(decisions) != "fail":
         return []
-    runs = {"baseline": decision.baseline, "candidate": decision.candidate}
+    runs = {"baseline": decisions[0].baseline, "candidate": decisions[0].candidate}
     named = " ".join(shlex.quote(f"{name}={run.folder}") for name, run in runs.items())
     return [printable(f"regreason compare {named} --baseline baseline --out page")]
 
 
-def to_markdown(decision: Decision) -> str:
+def to_markdown(decisions: Sequence[Decision]) -> str:
     """The decision as Markdown, for a GitHub step summary."""
-    word = _WORDS[decision.verdict][0]
-    shown = commands(decision)
-    cells = _cells(decision)
+    word = _WORDS[verdict_of(decisions)][0]
+    shown = commands(decisions)
     return render(
         "render/gate.md.j2",
         word=word,
-        headline=_capital(headline(decision).removeprefix(f"{word}: ")),
-        title=_title(decision),
-        cells=cells,
-        align="l" * cells.words + "r",
-        advice=advice(decision),
+        headline=_capital(summary_of(decisions).removeprefix(f"{word}: ")),
+        rules=[
+            (
+                headline(decision) if len(decisions) > 1 else "",
+                _title(decision),
+                cells := _cells(decision),
+                "l" * cells.words + "r",
+            )
+            for decision in decisions
+        ],
+        advice=advice(decisions),
         commands=block("\n".join(shown), "sh") if shown else None,
     )
 
 
 def write(
-    decision: Decision, *, junit: Path | None, summary: Path | None, json: Path | None
+    decisions: Sequence[Decision], *, junit: Path | None, summary: Path | None, json: Path | None
 ) -> None:
     """Write the files for which a path is given, all or none.
 
     Args:
-        decision: The decision to write.
+        decisions: The decision on each rule.
         junit: File for the JUnit XML; None for none.
         summary: File that the Markdown is appended to, since other CI steps may write to it, too.
         json: File for all numbers; None for none.
@@ -135,60 +160,86 @@ def write(
     Raises:
         UserError: A file cannot be written.
     """
-    with together():
+    with all_or_none():
         for path, content in ((junit, to_junit), (json, to_json)):
             if path:
                 with atomic_writer(path) as stream:
-                    stream.write(content(decision))
+                    stream.write(content(decisions))
         if summary:
-            append(summary, to_markdown(decision).encode("utf-8"))
+            append(summary, to_markdown(decisions).encode("utf-8"))
 
 
-def to_json(decision: Decision) -> bytes:
+def to_json(decisions: Sequence[Decision]) -> bytes:
     """The decision with every number; if lower is better, changes and limits are negated."""
-    runs = {"baseline": decision.baseline, "candidate": decision.candidate}
+    runs = {"baseline": decisions[0].baseline, "candidate": decisions[0].candidate}
 
     def row(one: Row) -> dict[str, Any]:
         return {**asdict(one), "name": " ".join(filter(None, one.name)), "verdict": one.verdict}
 
+    def rule(decision: Decision) -> dict[str, Any]:
+        return {
+            "verdict": decision.verdict,
+            "says": headline(decision),
+            **asdict(decision.rule),
+            "requirements": decision.requirements,
+            "overall": row(decision.overall),
+            "parts": [row(one) for one in decision.parts],
+        }
+
+    several = {
+        "verdict": verdict_of(decisions),
+        "says": summary_of(decisions),
+        "rules": [rule(decision) for decision in decisions],
+    }
     content = {
         "format": 1,
-        "verdict": decision.verdict,
-        "says": headline(decision),
-        **asdict(decision.rule),
-        "requirements": decision.requirements,
-        "overall": row(decision.overall),
-        "parts": [row(one) for one in decision.parts],
+        **(rule(decisions[0]) if len(decisions) == 1 else several),
         **{name: str(run.folder) for name, run in runs.items()},
-        "notes": advice(decision),
+        "notes": advice(decisions),
     }
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def to_junit(decision: Decision) -> bytes:
-    """The decision as JUnit XML: one test case for the verdict, and one for each part.
+def to_junit(decisions: Sequence[Decision]) -> bytes:
+    """The decision as JUnit XML: for each rule, a test case for its verdict and one for each part.
 
-    A part's case fails only if the gate decides by parts (``per``). The type of a failure is
+    A part's case fails only if the rule decides by parts (``per``). The type of a failure is
     ``worse`` or ``undecided``.
     """
-    parts = decision.parts
-    failing = [row.verdict != "pass" for row in parts] if decision.rule.per else []
-    failed = decision.verdict != "pass"
-    counts = {"tests": str(len(parts) + 1), "failures": str(failed + sum(failing))}
-    counts |= {"errors": "0", "skipped": "0", "time": "0"}
-    suites = ElementTree.Element("testsuites", {"name": "regreason gate", **counts})
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": "regreason gate", **counts})
-    details = [*advice(decision), *commands(decision)] if failed else _notes(decision)
-    verdict: Verdict = decision.verdict
-    _case(suite, "verdict", "regreason.gate", verdict, headline(decision), details)
-    for row in parts:
-        verdict = row.verdict if decision.rule.per else "pass"
-        finding, *others = [_finding(decision, row, one) for one in row.requirements]
-        where = f"regreason.gate.{decision.rule.per or 'settings'}"
-        _case(suite, row.key, where, verdict, finding, [*others, _in_a_line(decision, row)])
+    counts = [_counts(decision) for decision in decisions]
+    total = [sum(each) for each in zip(*counts, strict=True)]
+    suites = ElementTree.Element("testsuites", _attributes("regreason gate", *total))
+    for decision, of_rule in zip(decisions, counts, strict=True):
+        name = printable(" ".join(["regreason gate", *decision.rule.tasks]))
+        suite = ElementTree.SubElement(suites, "testsuite", _attributes(name, *of_rule))
+        _add_cases(suite, decision)
     ElementTree.indent(suites)
     text = ElementTree.tostring(suites, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'.encode()
+
+
+def _counts(decision: Decision) -> tuple[int, int]:
+    """The number of test cases of a rule, and of those that fail."""
+    parts = decision.parts
+    failing = [row.verdict != "pass" for row in parts] if decision.rule.per else []
+    return len(parts) + 1, (decision.verdict != "pass") + sum(failing)
+
+
+def _attributes(name: str, tests: int, failures: int) -> dict[str, str]:
+    counts = {"tests": str(tests), "failures": str(failures)}
+    return {"name": name, **counts, "errors": "0", "skipped": "0", "time": "0"}
+
+
+def _add_cases(suite: ElementTree.Element, decision: Decision) -> None:
+    verdict: Verdict = decision.verdict
+    one = [decision]
+    details = [*advice(one), *commands(one)] if verdict != "pass" else _notes(decision)
+    _case(suite, "verdict", "regreason.gate", verdict, headline(decision), details)
+    for row in decision.parts:
+        verdict = row.verdict if decision.rule.per else "pass"
+        finding, *others = [_finding(decision, row, one) for one in row.requirements]
+        where = f"regreason.gate.{decision.rule.per or _noun(decision) + 's'}"
+        _case(suite, row.key, where, verdict, finding, [*others, _in_a_line(decision, row)])
 
 
 def _case(
@@ -219,7 +270,7 @@ def _in_a_line(decision: Decision, row: Row) -> str:
 
 def _finding(decision: Decision, row: Row, one: Requirement) -> str:
     """A requirement in words: value, bounds, and whether it is above or below its limit."""
-    metric = METRICS[decision.rule.metric].title
+    metric = decision.metric.title
     place = _place(decision, row)
     if row.documents == 0:
         return f"no document is in {place}"
@@ -274,32 +325,39 @@ def _ends(decision: Decision, row: Row, one: Requirement) -> tuple[str, str]:
 def _place(decision: Decision, row: Row) -> str:
     """The name of a part in a sentence; empty for all documents."""
     if row is decision.overall:
-        return ""
+        return printable(", ".join(decision.rule.tasks))
     name = printable(", ".join(filter(None, row.name)))
     per = decision.rule.per
-    return name if per in (None, "setting") else f"{per} {name}"
+    return name if per in (None, "setting", "task") else f"{per} {name}"
 
 
 def _title(decision: Decision) -> str:
-    rule = decision.rule
-    metric = METRICS[rule.metric].title
+    rule, metric = decision.rule, decision.metric.title
+    of = f" of {printable(', '.join(rule.tasks))}" if rule.tasks else ""
     if rule.per:
-        title = f"{_capital(metric)} by {rule.per}: every row must pass"
+        title = f"{_capital(metric)}{of} by {rule.per}: every row must pass"
     else:
-        title = f"{_capital(metric)} by setting, for information: all documents together decide"
+        by = f"{_capital(metric)}{of} by {_noun(decision)}"
+        title = f"{by}, for information: all documents together decide"
     return title + ("; changes are negated, so below zero is worse" * _is_turned(decision))
 
 
 def _words(decision: Decision) -> int:
     """The number of columns that name a part."""
-    return 2 if decision.rule.per in (None, "setting") else 1
+    return 2 if decision.rule.per in (None, "setting", "task") else 1
+
+
+def _noun(decision: Decision) -> str:
+    """The word for a setting: ``task`` with any tasks of lm_eval."""
+    return "task" if decision.baseline.logged else "setting"
 
 
 def _header(decision: Decision) -> list[str]:
     rule = decision.rule
     lower, upper = _levels(decision)
-    header = ["dataset", "axis"] if _words(decision) == 2 else [printable(rule.per or "")]
-    header += ["documents", "effective groups", "baseline", "candidate", "change"]
+    names = ["group", "task"] if decision.baseline.logged else ["dataset", "axis"]
+    header = names if _words(decision) == 2 else [printable(rule.per or "")]
+    header = [*header, "documents", "effective groups", "baseline", "candidate", "change"]
     header += [f"lower {lower}", f"upper {upper}"]
     if rule.limit is not None:
         ends = [lower, upper] if not _is_turned(decision) else [upper, lower]
@@ -359,4 +417,4 @@ def _levels(decision: Decision) -> tuple[str, str]:
 
 
 def _is_turned(decision: Decision) -> bool:
-    return turned(decision.rule.metric) < 0
+    return turned(decision.metric) < 0

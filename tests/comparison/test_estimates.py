@@ -16,6 +16,7 @@ from regreason_plugin.comparison.estimates import Estimates
 from regreason_plugin.metrics.answers import Answers
 from regreason_plugin.metrics.calibration import variance_if_calibrated
 from regreason_plugin.metrics.group_sums import document_values, statistics_of, sums_of
+from regreason_plugin.metrics.metric_names import METRICS
 
 TRIALS, TASKS, DOCUMENTS, LABELS = 150, 6, 60, 5
 ALONE, AGAINST = Models((1,)), Models((1,), (0,))
@@ -29,15 +30,25 @@ def answers(labels: NDArray[np.int64], logs: NDArray[np.float64], task: int) -> 
 def scores_of(models: Sequence[Answers]) -> Any:
     """The task scores that the estimates read."""
     values = [document_values(one) for one in models]
-    sums = sums_of(models)
+    sums, statistics = sums_of(models), statistics_of(models)
     return SimpleNamespace(
         folder="data",
         sums=sums,
         groups=models[0].groups,
-        statistics=statistics_of(models),
+        metrics={name: METRICS[name] for name in METRICS if name in statistics},
+        statistics=statistics,
         values={name: np.stack([of[name] for of in values]) for name in values[0]},
-        chance_variance=np.array(
-            [variance_if_calibrated(one.confidences, one.correct, sums.member) for one in models]
+        proportions={"acc"},
+        replicates={},
+        logged=False,
+        pooled=True,
+        labelled=SimpleNamespace(
+            chance_variance=np.array(
+                [
+                    variance_if_calibrated(one.confidences, one.correct, sums.member)
+                    for one in models
+                ]
+            )
         ),
     )
 

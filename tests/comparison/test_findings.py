@@ -46,9 +46,13 @@ def found_of(
         p_same = math.nan if math.isnan(margin) else p_same
         return Estimate(value, 0.1, value - 1, value + 1, p, p_same, "groups")
 
-    tasks = [SimpleNamespace(values={}) for _ in range(settings)]
+    tasks = [SimpleNamespace(values={}, proportions=()) for _ in range(settings)]
     estimates: Any = SimpleNamespace(
-        tasks=tasks, metrics=METRICS, estimate=estimate, value=lambda *_: 0.5
+        tasks=tasks,
+        metrics_of=lambda _: METRICS,
+        is_proportion=lambda metric, _: metric == "acc",
+        estimate=estimate,
+        value=lambda *_: 0.5,
     )
     return differences(estimates, arms, question, 0.01)
 

@@ -16,7 +16,7 @@ from regreason_plugin.comparison.comparison import Comparison
 from regreason_plugin.comparison.finding_words import primary_line
 from regreason_plugin.comparison.learning_curves import curve_title
 from regreason_plugin.render import curve_figures, figures, reliability_figure
-from regreason_plugin.render.figure_panels import new_figure
+from regreason_plugin.render.figure_panels import new_figure, pooled_settings
 from regreason_plugin.render.style import BAR, COLOURS, FAINT, GRID, MIDDLE, SHADE, style
 from regreason_plugin.render.tables import title_of
 
@@ -73,7 +73,7 @@ def charts(comparison: Comparison) -> dict[str, Any]:
             "forests": each(
                 figures.draw_differences,
                 c.arms,
-                0.7 + 0.22 * (len(c.settings) + 2),
+                0.7 + 0.22 * (len(pooled_settings(c)) + 2),
                 f"Differences in {metric} of ",
                 f"The difference to {c.baseline} and its interval, a line for each setting, the "
                 "pooled one last.",

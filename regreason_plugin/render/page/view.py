@@ -131,11 +131,11 @@ def _tone(c: Comparison) -> str:
 
 
 def _title(setting: Setting) -> str:
-    # A user's own task has only the axis "label", which is not worth naming; nor is the group of a
-    # task that is in none.
-    if setting.axis in ("label", setting.dataset):
+    # A user's own task has only the axis "label", which is not worth naming.
+    if setting.axis == "label":
         return setting.title
-    return f"{setting.title}: {setting.axis_title}"
+    # (Many tasks of lm_eval belong to no group.)
+    return f"{setting.title}: {setting.axis_title}" if setting.title else setting.axis_title
 
 
 def share_kept(gap: Gap) -> tuple[str, str]:
@@ -254,12 +254,13 @@ def _contrasts(c: Comparison) -> Matrix | None:
     return Matrix(columns, matrix) if rows else None
 
 
-def _agreement(c: Comparison) -> list[tuple[str, list[tuple[str, Agreement]]]]:
-    """For each task whose main metric is right or wrong: its title, and the counts of each arm."""
+def _agreement(c: Comparison) -> list[tuple[str, str, Agreement]]:
+    """A title, an arm and its counts for each task whose main metric is right or wrong."""
     return [
-        (_title(s), [(arm, c.agreement[arm][s.task]) for arm in c.arms])
+        (_title(s), arm, c.agreement[arm][s.task])
         for s in c.settings
-        if s.task in c.agreement.get(c.arms[0], {})
+        for arm in c.arms
+        if s.task in c.agreement[arm]
     ]
 
 
