@@ -16,6 +16,7 @@ from regreason_plugin.cli import (
     fetch,
     gate,
     models,
+    power,
     predict,
     task,
 )
@@ -48,6 +49,7 @@ GROUPS: dict[str, dict[str, tuple[AddArguments, Run]]] = {
     "compare": {
         "compare": (models.add_compare, models.run_compare),
         "gate": (gate.add_gate, gate.run_gate),
+        "power": (power.add_power, power.run_power),
     },
     "use": {
         "predict": (predict.add_predict, predict.run_predict),

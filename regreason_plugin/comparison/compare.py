@@ -113,31 +113,49 @@ def compare(
     """
     # Group the models into arms, and check that their results may be compared.
     arms = Arms.of(runs, baseline)
-    first = arms.models[0]
-    incomparable: Mapping[str, str] = {}
-    train = None
-    if first.logged:
-        tasks = check_logged_comparable(arms)
-        scores = read_logged_tasks(arms.models, arms.partners, tasks, group_by, advance)
-    else:
-        tasks = tasks_of(first)
-        check_comparable(first, arms.models[1:])
-        check_same_training_data(arms.models)
-        incomparable = incomparable_entropies(arms.models, tasks)
-        # Read their predictions.
-        scores = read_tasks(arms.models, tasks, frozenset(incomparable), advance)
-        train = read_train_scores(arms, tasks)
+    logged = bool(arms.models[0].logged)
+    question = None if logged else primary_question(arms, primary)
+    scores, incomparable = read_scores(arms, group_by, advance)
     comparison = conclude(
         arms,
         scores,
-        primary_question(arms, primary, scores),
-        train=train,
+        primary_question(arms, primary, scores) if logged else question,
+        train=None if logged else read_train_scores(arms, [one.task for one in scores]),
         margin=margin,
         difference=difference,
         command=command,
         incomparable=incomparable,
     )
     return Compared(comparison, *choose(scores, arms.models, arms.numbers))
+
+
+def read_scores(
+    arms: Arms,
+    group_by: str | None = None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> tuple[list[TaskScores], Mapping[str, str]]:
+    """Check that the models' results may be compared, and read their predictions.
+
+    Args:
+        arms: The arms and their models.
+        group_by: As in `compare`.
+        advance: As in `compare`.
+
+    Returns:
+        The scores of each task; and the entropies that are not compared, each with the reason.
+
+    Raises:
+        UserError: As in `compare`.
+    """
+    first = arms.models[0]
+    if first.logged:
+        tasks = check_logged_comparable(arms)
+        return read_logged_tasks(arms.models, arms.partners, tasks, group_by, advance), {}
+    tasks = tasks_of(first)
+    check_comparable(first, arms.models[1:])
+    check_same_training_data(arms.models)
+    incomparable = incomparable_entropies(arms.models, tasks)
+    return read_tasks(arms.models, tasks, frozenset(incomparable), advance), incomparable
 
 
 def conclude(
@@ -197,7 +215,7 @@ def conclude(
             level=form.LEVEL,
             power=form.POWER,
             primary=tested.primary,
-            main=metric,
+            usual=usual,
             logged_metrics=_logged_metrics(scores),
             margin=margin,
             family=tested.family,
@@ -272,11 +290,27 @@ def _logged_metrics(scores: Sequence[TaskScores]) -> dict[str, form.MetricOf]:
 
 
 def primary_question(
-    arms: Arms, primary: str | None, scores: Sequence[TaskScores]
+    arms: Arms, primary: str | None, scores: Sequence[TaskScores] = ()
 ) -> tuple[str, str] | None:
-    """Arm and metric of the primary question; None if several arms qualify and none is named."""
-    first = next(one for one in scores if one.pooled)
-    usual = next(iter(first.metrics)) if first.logged else "acc"
+    """The arm and the metric of the primary question.
+
+    Args:
+        arms: The arms.
+        primary: As in `compare`.
+        scores: The scores on any tasks of lm_eval, whose metrics are known only from the results;
+            empty for our tasks.
+
+    Returns:
+        None if several arms qualify and none is named.
+
+    Raises:
+        UserError: There is no such arm, or no such metric.
+    """
+    tested = [name for name in METRICS if name not in REPORTED_METRICS]
+    usual = "acc"
+    if logged := [one for one in scores if one.pooled and one.logged]:
+        tested = [name for name in logged[0].metrics if all(name in o.metrics for o in logged)]
+        usual = tested[0]
     if primary is None:
         if WHOLE_GAIN in arms.others:
             return WHOLE_GAIN, usual
@@ -287,9 +321,6 @@ def primary_question(
     if arm not in arms.others:
         why = "is the baseline" if arm == arms.baseline else "is not an arm"
         raise UserError(f"--primary: {arm!r} {why}; name one of {', '.join(arms.others)}")
-    tested = [name for name in METRICS if name not in REPORTED_METRICS]
-    if first.logged:
-        tested = list(first.metrics)
     if metric not in tested:
         raise UserError(
             f"--primary: there is no metric {metric!r} to test; name one of {', '.join(tested)}"

@@ -345,9 +345,9 @@ class Comparison(_Model):
     primary: Primary | None = Field(
         description="null if several arms are compared and no primary question was named"
     )
-    main: str = Field(
-        description="the metric of the primary question; without one, the metric that the tables "
-        "show first"
+    usual: str = Field(
+        default="acc",
+        description="the metric that the tables show first without a primary question",
     )
     logged_metrics: dict[str, MetricOf] = Field(
         default_factory=dict, description="by name: the metrics that lm_eval logged"
@@ -418,6 +418,11 @@ class Comparison(_Model):
     answers: list[Answer]
     notes: list[str] = Field(description="what a reader must know about the figures")
     runs: list[RunRecord]
+
+    @property
+    def main(self) -> str:
+        """The metric of the primary question, else the one that the tables show first."""
+        return self.primary.metric if self.primary else self.usual
 
 
 def metric_of(comparison: Comparison, name: str) -> Metric:

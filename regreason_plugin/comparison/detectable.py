@@ -108,6 +108,48 @@ def needed(
     """
     if not variance.whole > 0:
         return None, None
+    seeds = variance.df_seeds + 1
+    enough_groups = needed_groups(variance, groups, difference, seeds, level=level, power=power)
+    if seeds < ENOUGH_SEEDS:
+        return enough_groups, None
+    power_with = _power_with(variance, groups, difference, level)
+    return enough_groups, _fewest(
+        lambda count: power_with(count, groups), power, seeds, ENOUGH_SEEDS, MOST_SEEDS
+    )
+
+
+def needed_groups(
+    variance: Variance,
+    groups: int,
+    difference: float,
+    seeds: int,
+    *,
+    level: float = 0.95,
+    power: float = 0.80,
+) -> int | None:
+    """The number of groups that finding a difference takes with so many seeds.
+
+    Args:
+        variance: As in `needed`.
+        groups: As in `needed`.
+        difference: As in `needed`.
+        seeds: The number of seeds; another one than at present needs a variance over seeds.
+        level: As in `needed`.
+        power: As in `needed`.
+
+    Returns:
+        None if even `MOST_GROUPS` are too few, or nothing varies.
+    """
+    if not variance.whole > 0:
+        return None
+    power_with = _power_with(variance, groups, difference, level)
+    return _fewest(lambda count: power_with(seeds, count), power, groups, 2, MOST_GROUPS)
+
+
+def _power_with(
+    variance: Variance, groups: int, difference: float, level: float
+) -> Callable[[int, int], float]:
+    """The power by numbers of seeds and of groups."""
     seeds, (of_seeds, of_groups) = variance.df_seeds + 1, _true(variance)
     alone = np.maximum(of_seeds - variance.rest, 0)
 
@@ -122,12 +164,7 @@ def needed(
             level,
         )
 
-    enough_groups = _fewest(lambda count: power_with(seeds, count), power, groups, 2, MOST_GROUPS)
-    if seeds < ENOUGH_SEEDS:
-        return enough_groups, None
-    return enough_groups, _fewest(
-        lambda count: power_with(count, groups), power, seeds, ENOUGH_SEEDS, MOST_SEEDS
-    )
+    return power_with
 
 
 def _true(variance: Variance) -> tuple[Array, Array]:

@@ -25,7 +25,7 @@ from regreason_plugin.comparison.crossed_variance import (
 )
 from regreason_plugin.comparison.group_variance import BootstrapWeights, GroupWeights
 from regreason_plugin.comparison.task_scores import TaskScores
-from regreason_plugin.metrics.answers import Array
+from regreason_plugin.metrics.answers import Array, Integers
 from regreason_plugin.metrics.influence import Statistic, mean_influence
 from regreason_plugin.metrics.metric_names import FORCED, PROBES
 
@@ -267,29 +267,40 @@ class Estimates:
     def _at(self, task: int | None) -> list[int]:
         return self._pooled_tasks if task is None else [task]
 
+    def _groups_in(self, tasks: Sequence[int]) -> int:
+        """The number of groups to which contributions belong: a single task has its own numbers."""
+        return len(self.tasks[tasks[0]].sums.groups) if len(tasks) == 1 else self.groups
+
+    def _places_in(self, tasks: Sequence[int]) -> list[Integers]:
+        """The numbers of each task's groups."""
+        if len(tasks) == 1:
+            return [np.arange(self._groups_in(tasks))]
+        return [self._places[at] for at in tasks]
+
     def _statistic(self, metric: str, models: Models, tasks: Sequence[int]) -> Statistic:
         """The mean over tasks by seed ``[S]``, and the contributions of all groups ``[S, G]``."""
         by_task = [_combine(self.tasks[at].statistics[metric], models) for at in tasks]
         return self._pooled(by_task, tasks)
 
     def _pooled(self, by_task: Sequence[Statistic], tasks: Sequence[int]) -> Statistic:
-        seeds = len(by_task[0].values)
-        values, contributions = np.zeros(seeds), np.zeros((seeds, self.groups))
-        for of_task, at in zip(by_task, tasks, strict=True):
+        seeds, groups = len(by_task[0].values), self._groups_in(tasks)
+        values, contributions = np.zeros(seeds), np.zeros((seeds, groups))
+        for of_task, places in zip(by_task, self._places_in(tasks), strict=True):
             values += of_task.values / len(tasks)
             count = of_task.influence.shape[1] * len(tasks)
-            contributions[:, self._places[at]] += of_task.influence / count
+            contributions[:, places] += of_task.influence / count
         return Statistic(values, contributions)
 
     def _weights(self, metric: str, tasks: Sequence[int]) -> GroupWeights:
         return self._weights_by_size([_sizes(self.tasks[at], metric) for at in tasks], tasks)
 
     def _weights_by_size(self, sizes: Sequence[Array], tasks: Sequence[int]) -> GroupWeights:
-        shares, squares = np.zeros(self.groups), np.zeros(self.groups)
-        for of_task, at in zip(sizes, tasks, strict=True):
+        groups = self._groups_in(tasks)
+        shares, squares = np.zeros(groups), np.zeros(groups)
+        for of_task, places in zip(sizes, self._places_in(tasks), strict=True):
             document = 1 / (of_task.sum() * len(tasks))
-            shares[self._places[at]] += of_task * document
-            squares[self._places[at]] += of_task * document**2
+            shares[places] += of_task * document
+            squares[places] += of_task * document**2
         return GroupWeights(shares, squares)
 
     def _squares(self, metric: str, models: Models, tasks: Sequence[int]) -> tuple[Array, float]:
@@ -301,8 +312,10 @@ class Estimates:
             For each group, the sum over its documents, ``[G]``; and the largest square of one
             document.
         """
-        squares, largest = np.zeros(self.groups), 0.0
+        groups = self._groups_in(tasks)
+        squares, largest = np.zeros(groups), 0.0
         for at in tasks:
+            members = self.tasks[at].sums.member if len(tasks) == 1 else self._members[at]
             values = self.tasks[at].values[metric].astype(np.float64)
             of = values[list(models.of)].mean(axis=0)
             if models.minus:
@@ -310,7 +323,7 @@ class Estimates:
             known = np.isfinite(of)
             of = of[known]
             squared = ((of - of.mean()) / (len(of) * len(tasks))) ** 2
-            squares += np.bincount(self._members[at][known], squared, self.groups)
+            squares += np.bincount(members[known], squared, groups)
             largest = max(largest, float(squared.max()))
         return squares, largest
 

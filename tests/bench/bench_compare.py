@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers.results import ALL, DATE, write_results
+from helpers.results import ALL, write_results
 
 ARMS = [
     *("label_only", "explanation", "shuffled", "bag_of_words", "mismatched", "random_words"),
@@ -69,6 +70,26 @@ def measure(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - begin, worst / 2**20
 
 
+def print_figures(folder: Path, arms: Sequence[str], samples: int, *flags: str) -> None:
+    """Compare the arms' results, each in a folder of its name, and print the figures as JSON."""
+    size = sum(file.stat().st_size for file in folder.rglob("*.json*"))
+    command = [
+        *(sys.executable, "-m", "regreason_plugin", "compare"),
+        *(f"{arm}={folder / arm}" for arm in arms),
+        *("--baseline", arms[0], "--out", str(folder / "out"), *flags),
+    ]
+    seconds, memory = measure(command)
+    page = (folder / "out" / "report.html").stat().st_size
+    figures = {
+        "documents": samples,
+        "samples_mib": round(size / 2**20),
+        "seconds": round(seconds, 1),
+        "memory_mib": round(memory),
+        "page_mib": round(page / 2**20, 1),
+    }
+    print(json.dumps(figures))
+
+
 def main() -> None:
     """Write random results, compare them, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -80,25 +101,7 @@ def main() -> None:
         draw = np.random.default_rng(0)
         for arm in ARMS:
             write_arm(folder / arm, args.documents, args.group_size, draw)
-        size = sum(file.stat().st_size for file in folder.rglob(f"*{DATE}*"))
-        command = [
-            *(sys.executable, "-m", "regreason_plugin", "compare"),
-            *(f"{arm}={folder / arm}" for arm in ARMS),
-            *("--baseline", ARMS[0], "--out", str(folder / "out")),
-        ]
-        seconds, memory = measure(command)
-        page = (folder / "out" / "report.html").stat().st_size
-    print(
-        json.dumps(
-            {
-                "documents": len(ALL) * len(ARMS) * args.documents,
-                "samples_mib": round(size / 2**20),
-                "seconds": round(seconds, 1),
-                "memory_mib": round(memory),
-                "page_mib": round(page / 2**20, 1),
-            }
-        )
-    )
+        print_figures(folder, ARMS, len(ALL) * len(ARMS) * args.documents)
 
 
 if __name__ == "__main__":

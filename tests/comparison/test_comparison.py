@@ -25,7 +25,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     save(example(), file)
     content = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps({**content, "format": 3}), encoding="utf-8")
-    with pytest.raises(UserError, match="is not a comparison of format 8"):
+    with pytest.raises(UserError, match="is not a comparison of format 9"):
         load_comparison(file)
 
 
