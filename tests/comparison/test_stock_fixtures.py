@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,8 @@ def test_lm_eval_numbers_documents_wrongly_where_samples_are_not_sorted(lm_eval:
 @pytest.mark.parametrize("lm_eval", VERSIONS)
 def test_few_shot_seeds_change_the_prompts_alone(lm_eval: str) -> None:
     runs = [
-        read_samples(STOCK_RESULTS / lm_eval / f"fewshot_{seed}/tuned", "piqa") for seed in (1, 2, 3)
+        read_samples(STOCK_RESULTS / lm_eval / f"fewshot_{seed}/tuned", "piqa")
+        for seed in (1, 2, 3)
     ]
     documents = [[sample["doc_hash"] for sample in run] for run in runs]
     prompts = [{sample["prompt_hash"] for sample in run} for run in runs]

@@ -21,10 +21,9 @@ from random import Random
 from typing import Any
 
 import torch
+from helpers.stock_tasks import STOCK_RESULTS, run_lm_eval, write_stock_tasks
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from helpers.stock_tasks import STOCK_RESULTS, run_lm_eval, write_stock_tasks
 
 TINY_BASE = Path(__file__).parents[2] / "axolotl_configs/cpu/tiny-base"
 STEPS = {"base": 300, "tuned": 900}
@@ -66,7 +65,7 @@ def train_models(models: Path) -> None:
 def _tokens(tokenizer: Any, context: str, answer: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The last tokens of a prompt with its answer, and the labels: the answer's tokens."""
     prompt = tokenizer(context).input_ids
-    ids = tokenizer(context + answer).input_ids + [tokenizer.eos_token_id]
+    ids = [*tokenizer(context + answer).input_ids, tokenizer.eos_token_id]
     labels = [-100] * len(prompt) + ids[len(prompt) :]
     return torch.tensor(ids[-160:]), torch.tensor(labels[-160:])
 

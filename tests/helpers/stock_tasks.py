@@ -32,20 +32,46 @@ EXAMPLES = 8
 HOMES = ["marsh", "wood", "river", "barn", "hill", "bay"]
 FOODS = ["fish", "mice", "crabs", "voles", "grass", "seeds"]
 COLOURS = ["grey", "red", "brown", "white", "black", "green"]
-ANIMALS = {
-    name: (HOMES[n % 6], FOODS[(n + n // 6) % 6], COLOURS[(n + 2 * (n // 6)) % 6])
-    for n, name in enumerate(
-        "heron fox otter owl goat seal crane wolf newt hen horse duck".split()
-    )
+ANIMALS = {  # home, food, colour
+    "heron": ("marsh", "fish", "grey"),
+    "fox": ("wood", "mice", "red"),
+    "otter": ("river", "crabs", "brown"),
+    "owl": ("barn", "voles", "white"),
+    "goat": ("hill", "grass", "black"),
+    "seal": ("bay", "seeds", "green"),
+    "crane": ("marsh", "mice", "brown"),
+    "wolf": ("wood", "crabs", "white"),
+    "newt": ("river", "voles", "black"),
+    "hen": ("barn", "grass", "green"),
+    "horse": ("hill", "seeds", "grey"),
+    "duck": ("bay", "fish", "red"),
 }
-GERMAN = dict(
-    zip(
-        [*ANIMALS, *HOMES, *FOODS],
-        "Reiher Fuchs Otter Uhu Bock Seehund Kranich Wolf Molch Hahn Hengst Erpel "
-        "Moor Wald Fluss Stall Berg Meer Fisch Maus Krebs Wild Gras Korn".split(),
-        strict=True,
-    )
-)
+GERMAN = {
+    "heron": "Reiher",
+    "fox": "Fuchs",
+    "otter": "Otter",
+    "owl": "Uhu",
+    "goat": "Bock",
+    "seal": "Seehund",
+    "crane": "Kranich",
+    "wolf": "Wolf",
+    "newt": "Molch",
+    "hen": "Hahn",
+    "horse": "Hengst",
+    "duck": "Erpel",
+    "marsh": "Moor",
+    "wood": "Wald",
+    "river": "Fluss",
+    "barn": "Stall",
+    "hill": "Berg",
+    "bay": "Meer",
+    "fish": "Fisch",
+    "mice": "Maus",
+    "crabs": "Krebs",
+    "voles": "Wild",
+    "grass": "Gras",
+    "seeds": "Korn",
+}
 NAMES = ["Ann", "Ben", "Cleo", "Dan", "Eva", "Finn"]
 THINGS = ["apples", "books", "cups", "hats"]
 
@@ -165,8 +191,8 @@ def lambada_openai(random: Random) -> Iterator[Row]:
 
 def wikitext(random: Random) -> Iterator[Row]:
     for animal in _animals(random):
-        text = _facts(animal).replace(".", " .")
-        yield {"page": f" = {animal.capitalize()} = \n \n {text} It has {random.randint(2, 9)} 's ."}
+        text = f"{_facts(animal)} It has {random.randint(2, 9)} 's.".replace(".", " .")
+        yield {"page": f" = {animal.capitalize()} = \n \n {text}"}
 
 
 def triviaqa(random: Random) -> Iterator[Row]:
@@ -293,8 +319,8 @@ _TASKS: dict[str, tuple[str, Callable[[Random], Iterator[Row]], Row]] = {
     },
 }
 
-# Three tasks of our own: one with metrics of lm_eval that no stock task above has, one that measures
-# by functions, and one that is a class.
+# Three tasks of our own: one with metrics of lm_eval that no stock task above has, one that
+# measures by functions, and one that is a class.
 _OWN_METRICS = """\
 task: own_metrics
 output_type: multiple_choice
@@ -530,7 +556,8 @@ def run_lm_eval(folder: Path, tasks: list[str], model: Path, out: Path, *flags: 
     Returns:
         The folder with the results file and the samples files.
     """
-    local = folder / model.name  # a relative name, so that no path of this machine is in the results
+    # Named relatively, so that the results hold no path of this machine.
+    local = folder / model.name
     if not local.exists():
         local.symlink_to(model.resolve())
     run = subprocess.run(
