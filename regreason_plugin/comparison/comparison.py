@@ -47,6 +47,11 @@ class Score(Interval):
     seed_sd: float | None = Field(
         default=None, description="standard deviation over the seeds; null with one seed"
     )
+    se: float | None = Field(
+        default=None,
+        description="any task of lm_eval: standard error over the groups and, with three runs or "
+        "more, the runs. With one run and no groups it is lm_eval's own",
+    )
     if_calibrated: float | None = Field(
         default=None,
         description="ece only: the expected value for a perfectly calibrated model with the same "

@@ -77,8 +77,13 @@ class Estimates:
             by_seed = self._statistic(metric, models, self._at(task)).values
             known = [float(value) if np.isfinite(value) else None for value in by_seed]
             spread = float(by_seed.std(ddof=1)) if len(known) > 1 and None not in known else None
-            interval = interval_of(self.estimate(metric, models, task))
-            scores[metric] = Score(**interval.model_dump(), by_seed=known, seed_sd=spread)
+            estimate = self.estimate(metric, models, task)
+            scores[metric] = Score(
+                **interval_of(estimate).model_dump(),
+                by_seed=known,
+                seed_sd=spread,
+                se=self._plain_error(metric, models, self._at(task), estimate),
+            )
         if ece := self._plain_calibration_error(models, self._at(task)):
             scores["ece"] = ece
         return scores
@@ -129,6 +134,19 @@ class Estimates:
         return accuracy_difference(
             losses, wins, values, contributions, squares, weights, margin=margin
         )
+
+    def _plain_error(
+        self, metric: str, models: Models, tasks: Sequence[int], estimate: Estimate | None
+    ) -> float | None:
+        """The standard error of any task of lm_eval, without an allowance for unobserved events."""
+        if estimate is None or estimate.variance is None:
+            return None
+        if not all(self.tasks[at].logged for at in tasks):
+            return None
+        if metric in self.tasks[tasks[0]].replicates:
+            return estimate.se
+        values, contributions = self._statistic(metric, models, tasks)
+        return math.sqrt(variance_of(values, contributions, self._weights(metric, tasks)).whole)
 
     def is_proportion(self, metric: str, task: int | None) -> bool:
         """Whether every document's value is 0 or 1, in one task or in all pooled ones for None."""

@@ -194,15 +194,19 @@ class _Reader:
         """
         keys = sorted(self.keys)
         order = np.array([self.keys[key] for key in keys])
+        choices = self._choices(order)
         values: dict[str, Array] = {}
         items: dict[str, list[Any]] = {}
         for key, metric in self.result.metrics.items():
             by_document: list[Any] = [None] * len(keys)
             for place, value in zip(self.places[metric.filter], self.values[key], strict=True):
                 by_document[place] = value
-            numbers = _mean_of(by_document, metric)
+            numbers = _mean_of([by_document[place] for place in order], metric)
+            if metric.name == "brier_score" and choices is not None:
+                # lm_eval writes the probabilities as text, with too few digits.
+                numbers = _mean_of(_brier_scores(choices).tolist(), metric)
             if numbers is not None:
-                values[key] = numbers[order]
+                values[key] = numbers
             elif metric.aggregation == "mean":
                 raise UserError(
                     f"has another {key} than {self.result.source.name} says ({metric.value:.6g}); "
@@ -229,7 +233,7 @@ class _Reader:
             group_field=shared,
             values=values,
             items=items,
-            choices=self._choices(order),
+            choices=choices,
         )
 
     def _choices(self, order: Integers) -> Choices | None:
@@ -250,6 +254,13 @@ def _mean_of(by_document: Sequence[Any], metric: LoggedMetric) -> Array | None:
     return np.array(
         [math.nan if value is None else value for value in by_document], dtype=np.float64
     )
+
+
+def _brier_scores(choices: Choices) -> Array:
+    """The squared distance of the probabilities from the right choice, ``[N]`` (Brier 1950)."""
+    right = np.eye(choices.scores.shape[1])[choices.right]
+    scores: Array = ((np.exp(log_probabilities(choices.scores)) - right) ** 2).sum(axis=1)
+    return scores
 
 
 def _right_choice(row: dict[str, Any], scores: Sequence[float], texts: Sequence[str]) -> int | None:

@@ -33,9 +33,11 @@ def task_of(
     return SimpleNamespace(
         folder="data",
         groups=groups,
-        bins=bins,
         values={"overconfidence": (confidences - correct).astype(np.float32)},
-        probabilities=np.stack([confidences, 1 - confidences], axis=2).astype(np.float32),
+        labelled=SimpleNamespace(
+            bins=bins,
+            probabilities=np.stack([confidences, 1 - confidences], axis=2).astype(np.float32),
+        ),
     )
 
 
@@ -71,7 +73,7 @@ def test_the_band_of_one_model_with_independent_documents_is_the_binomials() -> 
     names = [f"{place}" for place in range(240)]
     (one,) = (task_of(random, np.zeros((2, 240)), names, 0.0) for _ in range(1))
     found = reliability_of([one], [1])
-    for place, (count, confidence, _) in enumerate(one.bins[1]):
+    for place, (count, confidence, _) in enumerate(one.labelled.bins[1]):
         if count:
             p, n = confidence / count, int(count)
             drawn = np.sort(np.random.default_rng(place).binomial(n, p, 100_000)) / n

@@ -260,7 +260,7 @@ def _agreement(c: Comparison) -> list[tuple[str, str, Agreement]]:
         (_title(s), arm, c.agreement[arm][s.task])
         for s in c.settings
         for arm in c.arms
-        if s.task in c.agreement[arm]
+        if s.task in c.agreement.get(arm, {})
     ]
 
 
