@@ -517,7 +517,7 @@ def test_the_input_is_never_the_output(
         ('{"text": "a"}\n', ("--setting", "replies", "labels"), "did you mean 'replies label'?"),
         ('{"text": "a"}\n', ("--model_args", "peft=x"), "has no pretrained="),
         ('{"text": "a"}\n', ("--model_args", "pretrained=./none"), "./none: no such folder"),
-        ('{"text": "a"}\n', ("--model_args", "pretrained=none"), "the model cannot be loaded"),
+        ('{"text": "a"}\n', ("--model_args", "pretrained=no_such"), "the model cannot be loaded"),
         ('{"text": "a"}\n', ("--data", "none"), "no such data folder"),
     ],
 )
