@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 # lm-eval loads its own metrics only while the registry is empty, so they come first.
 import lm_eval.api.metrics  # noqa: F401
@@ -26,6 +26,8 @@ from lm_eval.utils import handle_non_serializable, hash_string
 from regreason_plugin.core.errors import UserError, stop_on_user_error
 from regreason_plugin.evaluate.task import YamlTask
 from regreason_plugin.metrics import label_metrics
+
+M = TypeVar("M", bound=Callable[..., Any])
 
 # Aggregations of the metrics that are no mean over documents, and of their standard errors.
 _AGGREGATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -37,31 +39,39 @@ for _name, (_function, _) in _AGGREGATIONS.items():
     register_aggregation(_name)(_function)
 
 
-@register_metric(metric="brier", higher_is_better=False, aggregation="mean")
+def _metric(name: str, aggregation: str, *, higher_is_better: bool) -> Callable[[M], M]:
+    """lm-eval's decorator for metrics, with types."""
+    decorator: Callable[[M], M] = register_metric(
+        metric=name, aggregation=aggregation, higher_is_better=higher_is_better
+    )
+    return decorator
+
+
+@_metric("brier", "mean", higher_is_better=False)
 def brier(items: Any) -> NoReturn:
     """Brier score, summed over the choices; the mean is lm-eval's ``brier_score``."""
     _stop_without_class("brier")
 
 
-@register_metric(metric="ece", higher_is_better=False, aggregation="ece")
+@_metric("ece", "ece", higher_is_better=False)
 def ece(items: Any) -> NoReturn:
     """Expected calibration error of the most likely choice, with 15 bins of equal width."""
     _stop_without_class("ece")
 
 
-@register_metric(metric="macro_f1", higher_is_better=True, aggregation="macro_f1")
+@_metric("macro_f1", "macro_f1", higher_is_better=True)
 def macro_f1(items: Any) -> NoReturn:
     """Unweighted mean over the choices' positions of their F1."""
     _stop_without_class("macro_f1")
 
 
-@register_metric(metric="nll", higher_is_better=False, aggregation="mean")
+@_metric("nll", "mean", higher_is_better=False)
 def nll(items: Any) -> NoReturn:
     """Negative log-probability of the right choice among the choices, in nats."""
     _stop_without_class("nll")
 
 
-@register_metric(metric="qwk", higher_is_better=True, aggregation="qwk")
+@_metric("qwk", "qwk", higher_is_better=True)
 def qwk(items: Any) -> NoReturn:
     """Cohen's kappa with quadratic weights, for choices that are listed in their order."""
     _stop_without_class("qwk")
