@@ -1,8 +1,8 @@
 """Our label metrics for any multiple-choice task of lm-eval.
 
 For ``output_type: multiple_choice``, lm-eval passes values only to metrics that it names itself; a
-registered metric of any other name gets none, and is missing from the results without a word (seen
-with 0.4.11 and 0.4.13). A function under ``process_results`` gets the document, but not its choices
+registered metric of any other name gets none, and is missing from the results without a word
+(0.4.11 and 0.4.13). A function under ``process_results`` gets the document, but not its choices
 and its target. So a task file names `ChoiceMetricsTask` as its ``class``. The class computes
 lm-eval's own metrics as usual and adds ours.
 
