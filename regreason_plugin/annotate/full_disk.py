@@ -8,8 +8,11 @@ from pathlib import Path
 
 from regreason_plugin.core.errors import UserError
 
-# SQLite's messages for writes that the system refuses. (Python 3.10 has no SQLite error codes.)
-_REFUSALS = ("disk is full", "disk I/O error", "readonly database", "unable to open database file")
+# SQLite's error codes for writes that the system refuses.
+_REFUSALS = (
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR),
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+)
 # Bytes; many times the answers of all calls under way.
 _ROOM = 16 << 20
 _ADVICE = (
@@ -37,6 +40,7 @@ def store_refusal(error: BaseException | None, store: Path) -> UserError | None:
     """The user's error message for a write that the system refused; None for any other error."""
     if not isinstance(error, sqlite3.OperationalError):
         return None
-    if not any(said in str(error) for said in _REFUSALS):
+    # The low byte is the code's kind. (An error of the Python module itself has no code.)
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _REFUSALS:
         return None
     return UserError(f"the store cannot be written ({error}); {_ADVICE}", path=store)

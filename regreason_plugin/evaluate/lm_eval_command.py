@@ -108,7 +108,9 @@ def _model_args_text(arguments: Mapping[str, Any]) -> str:
     from lm_eval.utils import simple_parse_args_string
 
     pairs = ",".join(f"{name}={value}" for name, value in arguments.items())
-    return pairs if simple_parse_args_string(pairs) == arguments else _json(arguments)
+    # lm-eval 0.4.13 splits pairs only at commas outside of quotes and brackets.
+    plain = not re.search(r"""["'()[\]{}]""", pairs)
+    return pairs if plain and simple_parse_args_string(pairs) == arguments else _json(arguments)
 
 
 def _json(values: Mapping[str, Any]) -> str:

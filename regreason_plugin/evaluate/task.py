@@ -1,4 +1,4 @@
-"""The lm-eval task class of the 18 tasks; the class of the generative twins extends it."""
+"""The lm-eval task class of the 18 tasks, which that of the twins extends, and its base class."""
 
 from __future__ import annotations
 
@@ -24,7 +24,20 @@ from regreason_plugin.evaluate.probe_metrics import (
 from regreason_plugin.metrics.label_metrics import macro_f1, macro_f1_stderr
 
 
-class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
+class YamlTask(ConfigurableTask):  # type: ignore[misc]
+    """An lm-eval task whose YAML file names a class, and which ``--metadata`` reaches all the same.
+
+    Args:
+        config: The content of the task file.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        config = {key: value for key, value in config.items() if key != "class"}
+        config["metadata"] = {**(config.get("metadata") or {}), **_task_manager_metadata()}
+        super().__init__(config=config)
+
+
+class RegReasonTask(YamlTask):
     """An lm-eval YAML task that also reports the probes which a model attaches to its answers.
 
     Attributes:
@@ -34,11 +47,6 @@ class RegReasonTask(ConfigurableTask):  # type: ignore[misc]
 
     order: Order = "label_first"
     probes: list[str] | None = None
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        config = {key: value for key, value in config.items() if key != "class"}
-        config["metadata"] = {**config["metadata"], **_task_manager_metadata()}
-        super().__init__(config=config)
 
     @stop_on_user_error()
     def build_all_requests(self, *, cache_requests: bool = False, **how: Any) -> None:

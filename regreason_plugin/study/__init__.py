@@ -15,11 +15,11 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.stages import (
     Stage,
     console,
-    program,
     run_stages,
     seconds_left,
     unfinished,
 )
+from regreason_plugin.core.training_extra import check_axolotl
 from regreason_plugin.demo import default_jobs
 from regreason_plugin.study.condition_scores import compare_label_first, read_figures
 from regreason_plugin.study.cost_estimate import (
@@ -54,14 +54,12 @@ def run_study(
         0 if the study is complete, 1 if a command failed, 3 if the time limit ended it early.
 
     Raises:
-        UserError: The study file, or a file that it names, is wrong; or memory is too small for
-            one training, or for ``jobs`` trainings in parallel.
+        UserError: The study file, or a file that it names, is wrong; Axolotl is not installed; or
+            memory is too small for one training, or for ``jobs`` trainings in parallel.
     """
     began = time.monotonic()
     study = read_study(file)
-    for name in ("axolotl", "lm_eval"):
-        if program(name) is None:
-            raise UserError(f"{name} is not installed; `make setup` installs it")
+    check_axolotl()
     _check_base(study.base)
     plan = Plan(study)
     console.print(_describe(study), highlight=False)

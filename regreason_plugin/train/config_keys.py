@@ -5,10 +5,9 @@ The keys are not grouped in a block, because `axolotl train --sweep` varies top-
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
-from typing_extensions import Self
 
 from regreason_plugin.core.errors import stop_on_user_error
 from regreason_plugin.train.config_checks import check_packing

@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 from regreason_plugin.core.cost import TrainingCost
 from regreason_plugin.core.model_use import RECORD, ModelUse

@@ -179,6 +179,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def quantised(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folders with quantised weights, as on the Hub."""
+    pytest.importorskip("bitsandbytes", reason="Axolotl brings it")
     folders: dict[str, Path] = {}
 
     def folder(bits: str) -> Path:

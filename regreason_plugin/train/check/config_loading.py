@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.core.training_extra import check_axolotl
 from regreason_plugin.core.yaml_file import read_yaml
 from regreason_plugin.train.config_checks import PLUGIN, STRATEGY
 from regreason_plugin.train.findings import Finding, finding
@@ -49,7 +50,12 @@ class TrainingRun:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Use Axolotl without its telemetry, its log and the warnings of other packages."""
+    """Use Axolotl without its telemetry, its log and the warnings of other packages.
+
+    Raises:
+        UserError: Axolotl is not installed.
+    """
+    check_axolotl()
     os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)

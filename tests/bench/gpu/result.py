@@ -11,7 +11,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
@@ -92,7 +92,7 @@ def run_part(
     out.mkdir(parents=True, exist_ok=True)
     started = perf_counter()
     result = Result(out / f"{part}-{shape}.json", part=part, shape=shape, limit=seconds)
-    result.update(state=RUNNING, date=datetime.now(timezone.utc).date().isoformat(), reason="")
+    result.update(state=RUNNING, date=datetime.now(UTC).date().isoformat(), reason="")
     state, reason = DONE, ""
     try:
         with time_limit(seconds):
