@@ -85,7 +85,7 @@ def _chi_squares(df_seeds: float, df_groups: float) -> tuple[Array, Array, Array
     seeds, weight_of_seeds = _chi_square(df_seeds)
     groups, weight_of_groups = _chi_square(df_groups)
     of_seeds, of_groups = np.meshgrid(seeds, groups, indexing="ij")
-    weight = np.outer(weight_of_seeds, weight_of_groups)
+    weight = weight_of_seeds[:, None] * weight_of_groups
     return of_seeds.ravel(), of_groups.ravel(), weight.ravel()
 
 

@@ -296,8 +296,10 @@ def _decided(
             rule=rule,
             metric=scores[0].metrics[rule.metric],
             requirements=requirements,
-            overall=_row(everything(scores), rule, requirements),
-            parts=[_row(part, rule, requirements) for part in of_rule],
+            overall=_row(everything(scores), rule, scores[0].metrics[rule.metric], requirements),
+            parts=[
+                _row(part, rule, scores[0].metrics[rule.metric], requirements) for part in of_rule
+            ],
             baseline=baseline,
             candidate=candidate,
             notes=notes,
@@ -323,9 +325,9 @@ def _check_logged_metric(one: TaskScores, rule: Rule) -> None:
         )
 
 
-def _row(part: Part, rule: Rule, requirements: int) -> Row:
+def _row(part: Part, rule: Rule, metric: Metric, requirements: int) -> Row:
     measured: Measured = measure(part, rule.metric)
-    sign = turned(part.metric_of(rule.metric))
+    sign = turned(metric)
     first, second = measured.values or (None, None)
     change = None if first is None or second is None else sign * (second - first)
     level = None

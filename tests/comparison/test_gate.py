@@ -343,10 +343,13 @@ def test_what_cannot_be_written_is_said_and_nothing_is(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "folder", "new"]
 
 
-@pytest.mark.parametrize(
-    "option", [("--alpha", "0.5"), ("--alpha", "nan"), ("--max-drop", "-1"), ("--metric", "bleu")]
-)
+@pytest.mark.parametrize("option", [("--alpha", "0.5"), ("--alpha", "nan"), ("--max-drop", "-1")])
 def test_options_out_of_their_range(base: Path, option: tuple[str, str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         gate(base, base, *option)
     assert stopped.value.code == 2
+
+
+def test_an_unknown_metric_is_refused(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate(base, base, "--metric", "bleu") == 2
+    assert "--metric bleu: known: acc, " in capsys.readouterr().err
