@@ -119,7 +119,7 @@ def _score_task(
             setting=(results[0].group, task),
             title=results[0].group,
             axis_title=task,
-            labels=tuple(name.strip() for name in names),
+            labels=names,
             ordinal=False,
             place=None,
         ),

@@ -176,8 +176,7 @@ class _Reader:
             self.shared[name].append(_hash(_field(row["doc"], name)))
         if self.scores is None:
             return
-        scores = [float(pair[0]) for pair in row["filtered_resps"]]
-        texts = tuple(str(one["arg_1"]) for one in row["arguments"].values())
+        texts, scores = _choices_of(row)
         right = _right_choice(row, scores, texts)
         if right is None or (self.scores and len(scores) != len(self.scores[0])):
             self.scores = None
@@ -263,6 +262,21 @@ def _brier_scores(choices: Choices) -> Array:
     return scores
 
 
+def _choices_of(row: dict[str, Any]) -> tuple[tuple[str, ...], list[float]]:
+    """The texts of a document's choices, and their log-likelihoods.
+
+    Requests without a context are left out: they measure the choices alone, for metrics such as
+    ``acc_mutual_info``. If all choices have the same text, their contexts tell them apart.
+    """
+    requests = list(row["arguments"].values())
+    asked = [at for at, one in enumerate(requests) if one["arg_0"] or not requests[0]["arg_0"]]
+    scores = [float(row["filtered_resps"][at][0]) for at in asked]
+    texts = tuple(str(requests[at]["arg_1"]).strip() for at in asked)
+    if len({*texts}) == 1:
+        texts = tuple(str(requests[at]["arg_0"]).strip() for at in asked)
+    return texts, scores
+
+
 def _right_choice(row: dict[str, Any], scores: Sequence[float], texts: Sequence[str]) -> int | None:
     """The index of the right choice.
 
@@ -272,10 +286,10 @@ def _right_choice(row: dict[str, Any], scores: Sequence[float], texts: Sequence[
     Returns:
         None if the target is not one of the choices, or both remain possible.
     """
-    target, stripped = str(row["target"]).strip(), [text.strip() for text in texts]
+    target = str(row["target"]).strip()
     possible = {int(target)} if target.isdecimal() and int(target) < len(texts) else set()
-    if target in stripped:
-        possible.add(stripped.index(target))
+    if target in texts:
+        possible.add(texts.index(target))
     if len(possible) > 1 and "acc" in row:
         best = max(range(len(scores)), key=lambda choice: scores[choice])
         possible = {choice for choice in possible if (choice == best) == bool(row["acc"])}
@@ -330,17 +344,15 @@ def read_texts(result: LoggedTask, lines: Iterable[int]) -> list[Texts]:
 
 
 def _texts(row: dict[str, Any]) -> Texts:
-    requests = list(row["arguments"].values())
-    prompt, target = str(requests[0]["arg_0"]), str(row["target"])
-    choices = tuple(str(one.get("arg_1")).strip() for one in requests)
-    if len({*choices}) < max(len(choices), 2):
+    prompt, target = str(row["arguments"]["gen_args_0"]["arg_0"]), str(row["target"])
+    if len(row["arguments"]) < 2:
         return Texts(prompt, target, _written(row["filtered_resps"][0]), (), 0, [])
-    scores = np.array([float(pair[0]) for pair in row["filtered_resps"]])
-    right = _right_choice(row, scores.tolist(), choices)
-    answer = choices[int(scores.argmax())]
-    if right is None:
+    choices, scores = _choices_of(row)
+    right = _right_choice(row, scores, choices)
+    answer = choices[scores.index(max(scores))]
+    if right is None or len({*choices}) < len(choices):
         return Texts(prompt, target, answer, (), 0, [])
-    probabilities = np.exp(log_probabilities(scores[None]))[0]
+    probabilities = np.exp(log_probabilities(np.array([scores])))[0]
     shares = [round(float(p), 4) for p in probabilities]
     return Texts(prompt, choices[right], answer, choices, right, shares)
 

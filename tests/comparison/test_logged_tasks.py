@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +42,8 @@ def scores_of(version: str, group_by: str | None = None) -> dict[str, TaskScores
     return {one.task: one for one in scores}
 
 
-def results_of(version: str, arm: str) -> dict[str, Any]:
-    (file,) = (STOCK_RESULTS / version / "main" / arm).glob("results_*.json")
+def results_of(version: str, arm: str, run: str = "main") -> dict[str, Any]:
+    (file,) = (STOCK_RESULTS / version / run / arm).glob("results_*.json")
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
@@ -141,7 +140,7 @@ def test_the_mean_over_tasks_is_that_of_their_first_metrics() -> None:
 
 
 def test_a_single_task_has_mcnemars_test_and_its_own_metrics() -> None:
-    comparison = compared(read_tasks(("piqa",)) or arms_of("0.4.13"), primary=None).comparison
+    comparison = compared(arms_of("0.4.13")).comparison
     by_document = {
         arm: {row["doc_hash"]: row["acc"] for row in samples_of("0.4.13", arm, "piqa")}
         for arm in ("base", "tuned")
@@ -158,10 +157,6 @@ def test_a_single_task_has_mcnemars_test_and_its_own_metrics() -> None:
         one.only_baseline,
         one.both_right,
     ] == table.ravel().tolist()
-
-
-def read_tasks(_: tuple[str, ...]) -> list[str]:
-    return []
 
 
 def test_label_metrics_come_from_the_choices() -> None:
@@ -216,8 +211,11 @@ def test_runs_with_several_few_shot_seeds_are_the_runs_of_an_arm() -> None:
     difference = comparison.pooled["tuned"]["acc"]
     assert difference.over == "seeds and groups"
     assert difference.df_seeds == 2
-    by_seed = comparison.pooled_scores["tuned"]["acc"].by_seed
-    assert len(set(by_seed)) > 1 or by_seed[0] is not None
+    expected = [
+        results_of("0.4.11", "tuned", f"fewshot_{seed}")["results"]["piqa"]["acc,none"]
+        for seed in (1, 2, 3)
+    ]
+    assert comparison.pooled_scores["tuned"]["acc"].by_seed == pytest.approx(expected, abs=1e-8)
 
 
 def test_other_few_shot_seeds_are_refused() -> None:
@@ -248,7 +246,7 @@ def test_missing_and_truncated_samples_are_refused(copied: Callable[..., list[st
     folder = Path(arguments[1].partition("=")[2])
     (file,) = folder.glob("samples_piqa_*.jsonl")
     whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
+    file.write_bytes(whole[:-10])
     with pytest.raises(UserError, match="is not JSON"):
         compared(arguments)
     file.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
@@ -372,7 +370,6 @@ def test_the_command_writes_a_page_of_what_applies(
         assert f'id="{absent}"' not in page
     text = (out / "comparison.md").read_text(encoding="utf-8")
     assert "mmlu_astronomy" in text
-    assert math.isfinite(len(text))
 
 
 def test_bad_input_ends_with_one_sentence(
@@ -381,5 +378,7 @@ def test_bad_input_ends_with_one_sentence(
     out = tmp_path / "report"
     folders = [arms_of("0.4.11")[0], arms_of("0.4.13")[1]]
     assert main(["compare", *folders, "--baseline", "base", "--out", str(out)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("regreason: ")
+    assert "differ in lm_eval's version" in said
     assert not out.exists()
