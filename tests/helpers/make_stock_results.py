@@ -21,21 +21,23 @@ from random import Random
 from typing import Any
 
 import torch
+from helpers.stock_tasks import STOCK_RESULTS, run_lm_eval, write_stock_tasks
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from helpers.stock_tasks import STOCK_RESULTS, run_lm_eval, write_stock_tasks
-
 TINY_BASE = Path(__file__).parents[2] / "axolotl_configs/cpu/tiny-base"
-STEPS = {"base": 300, "tuned": 900}
+STEPS = {"base": 300, "tuned": 500}
 # Run -> the tasks (none: all), more flags of lm_eval.
 RUNS: dict[str, tuple[list[str], list[str]]] = {
     "main": ([], []),
     **{
-        f"fewshot_{seed}": (["piqa"], ["--num_fewshot", "2", "--seed", f"0,1234,1234,{seed}"])
+        f"fewshot_{seed}": (
+            ["piqa"],
+            ["--num_fewshot", "2", "--limit", "8", "--seed", f"0,1234,1234,{seed}"],
+        )
         for seed in (1, 2, 3)
     },
-    "chat": (["piqa", "triviaqa"], ["--apply_chat_template", "--limit", "6"]),
+    "chat": (["piqa", "triviaqa"], ["--apply_chat_template", "--limit", "4"]),
     "samples_5_2_9": (["piqa"], ["--samples", '{"piqa": [5, 2, 9]}']),
     "samples_2_5_9": (["piqa"], ["--samples", '{"piqa": [2, 5, 9]}']),
 }
@@ -66,7 +68,7 @@ def train_models(models: Path) -> None:
 def _tokens(tokenizer: Any, context: str, answer: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The last tokens of a prompt with its answer, and the labels: the answer's tokens."""
     prompt = tokenizer(context).input_ids
-    ids = tokenizer(context + answer).input_ids + [tokenizer.eos_token_id]
+    ids = [*tokenizer(context + answer).input_ids, tokenizer.eos_token_id]
     labels = [-100] * len(prompt) + ids[len(prompt) :]
     return torch.tensor(ids[-160:]), torch.tensor(labels[-160:])
 
