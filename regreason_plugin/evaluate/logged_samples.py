@@ -28,6 +28,7 @@ from regreason_plugin.metrics.count_formulas import log_probabilities
 # Fields that hold a text shared by several documents. If two documents have the same text there,
 # they are one group.
 TEXT_FIELDS = ("passage", "article", "paragraph", "context", "story")
+_TRUTHS = {"True": True, "False": False}
 # Values computed from the documents' values may differ from lm_eval's in the last digits.
 _ROUNDING = 1e-9
 
@@ -166,7 +167,11 @@ class _Reader:
             self._describe(row)
         self.places.setdefault(of_filter, []).append(self.keys[key])
         for metric in self.by_filter.get(of_filter, ()):
-            self.values[metric.key].append(row.get(metric.name))
+            value = row.get(metric.name)
+            # (lm_eval 0.4.11 writes a truth value of NumPy as text.)
+            self.values[metric.key].append(
+                _TRUTHS.get(value, value) if isinstance(value, str) else value
+            )
 
     def _describe(self, row: dict[str, Any]) -> None:
         """Take what a document's lines have in common."""

@@ -23,8 +23,8 @@ from regreason_plugin.comparison.task_scores import TaskScores
 from regreason_plugin.core.errors import UserError
 
 VERSIONS = ("0.4.11", "0.4.13")
-# Functions in the task's own file.
-UNKNOWN = {("own_choices", "lead_where_won")}
+# A function in the task's own file; and a median, which lm_eval 0.4.11 takes from unsorted values.
+UNKNOWN = {("own_choices", "lead_where_won"), ("own_metrics", "exact_match")}
 # lm_eval's standard errors that are not those of a mean of independent documents.
 GROUPED = {"boolq", "drop"}
 # Metrics whose standard errors lm_eval draws at random.
@@ -100,9 +100,12 @@ def test_standard_errors_of_independent_documents_are_lm_evals(version: str) -> 
                 stderr = results[task].get(f"{name}_stderr,{of_filter or 'none'}")
                 if not isinstance(stderr, float) or name == "brier_score":
                     continue
+                if (task, name) == ("own_metrics", "exact_match"):
+                    # A median of zeros and ones.
+                    continue
                 if name in DRAWN and not of_filter:
                     # Two estimates from 200 and from 1,000 (100 for bleu) random draws.
-                    assert score.se == pytest.approx(stderr, rel=0.35), (task, metric)
+                    assert score.se == pytest.approx(stderr, rel=0.35, abs=0.02), (task, metric)
                 else:
                     assert score.se == pytest.approx(stderr, rel=1e-8, abs=1e-12), (task, metric)
                 seen += 1
