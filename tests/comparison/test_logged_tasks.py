@@ -67,6 +67,16 @@ def copied(tmp_path: Path) -> Callable[..., list[str]]:
     return copy
 
 
+def change_samples(
+    argument: str, task: str, change: Callable[[list[dict[str, Any]]], object]
+) -> None:
+    """Change the samples of a task in the results of an argument such as ``base=FOLDER``."""
+    (file,) = Path(argument.partition("=")[2]).glob(f"samples_{task}_*.jsonl")
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    change(rows)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_value_is_lm_evals(version: str) -> None:
     scores = scores_of(version)
@@ -235,11 +245,7 @@ def test_mixed_versions_are_refused() -> None:
 
 def test_another_prompt_is_refused(copied: Callable[..., list[str]]) -> None:
     arguments = copied()
-    folder = Path(arguments[1].partition("=")[2])
-    (file,) = folder.glob("samples_piqa_*.jsonl")
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    rows[3]["prompt_hash"] = "0" * 64
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    change_samples(arguments[1], "piqa", lambda rows: rows[3].update(prompt_hash="0" * 64))
     with pytest.raises(UserError, match="piqa .* other prompts for 1 of 12 documents"):
         compared(arguments)
 
@@ -262,11 +268,7 @@ def test_missing_and_truncated_samples_are_refused(copied: Callable[..., list[st
 
 def test_samples_of_another_run_are_refused(copied: Callable[..., list[str]]) -> None:
     arguments = copied()
-    folder = Path(arguments[1].partition("=")[2])
-    (file,) = folder.glob("samples_hellaswag_*.jsonl")
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    rows[0]["acc"] = 1 - rows[0]["acc"]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    change_samples(arguments[1], "hellaswag", lambda rows: rows[0].update(acc=1 - rows[0]["acc"]))
     with pytest.raises(UserError, match="has another acc than .* they are not of one run"):
         compared(arguments)
 
@@ -295,14 +297,13 @@ def test_a_task_that_one_arm_lacks_is_named(copied: Callable[..., list[str]]) ->
 
 
 def test_equal_documents_are_paired_in_their_order(copied: Callable[..., list[str]]) -> None:
-    arguments = copied()
-    for argument in arguments:
-        folder = Path(argument.partition("=")[2])
-        (file,) = folder.glob("samples_piqa_*.jsonl")
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    def make_equal(rows: list[dict[str, Any]]) -> None:
         for row in rows[1:3]:
             row |= {key: rows[0][key] for key in ("doc_hash", "prompt_hash", "target_hash")}
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    arguments = copied()
+    for argument in arguments:
+        change_samples(argument, "piqa", make_equal)
     scores = compared(arguments).comparison
     expected = compared(arms_of("0.4.13")).comparison
     assert scores.pooled["tuned"]["score"].value == expected.pooled["tuned"]["score"].value
