@@ -58,17 +58,14 @@ def read_logged_tasks(
         advance: Called with 1 after each task.
 
     Returns:
-        The scores of each task. If the tasks' first metrics have different names, the metric
-        `SCORE` is the first metric of each task.
+        The scores of each task.
 
     Raises:
-        UserError: Samples are missing or broken, or are not of the same documents and prompts, or
-            the tasks' first metrics cannot be averaged.
+        UserError: Samples are missing or broken, or are not of the same documents and prompts.
     """
     files = [samples_file(run.logged[task]) for run in runs for task in tasks]
     read = partial(_score_task, runs, partners, group_by)
-    scores = over_tasks(read, tasks, files, advance)
-    return _with_common_metric(scores)
+    return over_tasks(read, tasks, files, advance)
 
 
 def _score_task(
@@ -293,15 +290,18 @@ def _label_metrics(answers: Sequence[Answers | None], sums: Sums) -> tuple[_Labe
 # --- the metric over all tasks ----------------------------------------------------------------
 
 
-def _with_common_metric(scores: list[TaskScores]) -> list[TaskScores]:
+def with_common_metric(scores: list[TaskScores]) -> list[TaskScores]:
     """Give the tasks a metric of which the mean over the tasks makes sense.
 
+    If the tasks' first metrics have different names, the metric `SCORE` is the first metric of each
+    task.
+
     Raises:
-        UserError: There is none.
+        UserError: The tasks' first metrics cannot be averaged.
     """
     firsts = [next(iter(one.metrics), None) for one in scores]
     pooled = [
-        first is not None and _is_share(one, first)
+        first is not None and is_share(one, first)
         for one, first in zip(scores, firsts, strict=True)
     ]
     alike = len({*firsts}) == 1 and firsts[0] is not None
@@ -322,7 +322,7 @@ def _with_common_metric(scores: list[TaskScores]) -> list[TaskScores]:
     ]
 
 
-def _is_share(one: TaskScores, metric: str) -> bool:
+def is_share(one: TaskScores, metric: str) -> bool:
     """Whether a metric is a mean of values from 0 to 1, of which higher ones are better."""
     if metric not in one.values or one.metrics[metric].better == "lower":
         return False
