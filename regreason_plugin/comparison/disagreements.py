@@ -13,8 +13,10 @@ from regreason_plugin.evaluate.logged_samples import read_texts
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import read_documents, samples_file
 
-# The largest number of documents with which the page still opens fast.
+# The largest number of documents, and of characters in one of their texts, with which the page
+# still opens fast.
 MOST = 2_000
+MOST_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -156,21 +158,22 @@ def _with_logged_texts(
     for at, place in enumerate(places):
         of_arms = {arm: of[at] for arm, of in texts.items()}
         one = next(iter(of_arms.values()))
-        names = list(one.choices)
+        names = [shortened(choice) for choice in one.choices]
+        said = {arm: shortened(of.answer) for arm, of in of_arms.items()}
         if not names:
-            names = [one.target, *dict.fromkeys(of.answer for of in of_arms.values())]
+            names = [shortened(one.target), *dict.fromkeys(said.values())]
         found = {arm: float(values[model, place]) for arm, model in firsts.items()}
         disagreements.append(
             Disagreement(
                 task=scores.task,
                 id=scores.ids[place],
                 label=one.right + 1,
-                prompt=one.prompt,
+                prompt=shortened(one.prompt),
                 explanation="; ".join(f"{main} of {arm}: {found[arm]:.3g}" for arm in found),
                 predictions={
                     # (The target itself is the first name.)
-                    arm: names.index(of.answer, 0 if one.choices else 1) + 1
-                    for arm, of in of_arms.items()
+                    arm: names.index(answer, 0 if one.choices else 1) + 1
+                    for arm, answer in said.items()
                 },
                 probabilities={arm: of.probabilities for arm, of in of_arms.items()},
                 names=names,
@@ -178,3 +181,12 @@ def _with_logged_texts(
             )
         )
     return disagreements
+
+
+def shortened(text: str) -> str:
+    """The text; of one longer than `MOST_CHARACTERS`, the beginning and the end."""
+    over = len(text) - MOST_CHARACTERS
+    if over <= 0:
+        return text
+    half = MOST_CHARACTERS // 2
+    return f"{text[:half]}\n[{over:,} characters are left out]\n{text[-half:]}"

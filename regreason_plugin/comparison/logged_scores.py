@@ -81,7 +81,8 @@ def _score_task(
     first, metrics = models[0], _compared_metrics(results)
     answers = [_answers(result, one) for result, one in zip(results, models, strict=True)]
     sums = sums_of([_without_labels(results[0], first)])
-    of_labels, labelled = _label_metrics(answers, sums)
+    names = first.choices.names if first.choices else ()
+    of_labels, labelled = _label_metrics(answers, sums, bool(names))
     values = {
         key: np.stack([one.values[key] for one in models])
         for key in metrics
@@ -109,14 +110,13 @@ def _score_task(
             described[name], statistics[name] = METRICS[name], statistic
             if of_documents is not None:
                 values[name] = of_documents
-    names = first.choices.names if first.choices and labelled else ()
     return TaskScores(
         task=task,
         setting=LoggedSetting(
             setting=(results[0].group, task),
             title=results[0].group,
             axis_title=task,
-            labels=tuple(name.strip() for name in names),
+            labels=tuple(name.strip() for name in names if labelled),
             ordinal=False,
             place=None,
         ),
@@ -271,15 +271,23 @@ def _answers(result: LoggedTask, one: LoggedAnswers) -> Answers | None:
 _LabelMetrics = dict[str, tuple[Statistic, NDArray[np.float64] | None]]
 
 
-def _label_metrics(answers: Sequence[Answers | None], sums: Sums) -> tuple[_LabelMetrics, Any]:
-    """The metrics of labels: for each its statistic and, for a mean, the documents' values."""
+def _label_metrics(
+    answers: Sequence[Answers | None], sums: Sums, named: bool
+) -> tuple[_LabelMetrics, Any]:
+    """The metrics of labels: for each its statistic and, for a mean, the documents' values.
+
+    Args:
+        answers: Each model's answers.
+        sums: The groups.
+        named: Whether all documents have the same choices.
+    """
     known = [one for one in answers if one is not None]
     if len(known) < len(answers) or len({one.count for one in known}) > 1:
         return {}, None
     statistics = statistics_of(known)
     by_model = [document_values(one) for one in known]
     metrics: _LabelMetrics = {}
-    for name in (*_LABEL_METRICS, *_NAMED_LABEL_METRICS):
+    for name in (*_LABEL_METRICS, *(_NAMED_LABEL_METRICS if named else ())):
         if name in statistics:
             mean = name in by_model[0]
             of = np.stack([values[name] for values in by_model]) if mean else None

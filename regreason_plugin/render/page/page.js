@@ -53,6 +53,8 @@ if (document.getElementById("conversations-data")) {
       const chosen = predictions[arm];
       const bars = probabilities[arm];
       cell.className = `answer ${right[arm] ? "right" : "wrong"}`;
+      const whole = body.querySelectorAll(".answered")[arm];
+      if (whole) whole.textContent = names[chosen - 1];
       text(cell, ".chosen", names[chosen - 1]);
       text(cell, "title", bars.map((p, i) => `${names[i]}: ${(p / 1000).toFixed(3)}`).join(", "));
       const chart = cell.querySelector("svg");
