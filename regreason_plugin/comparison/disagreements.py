@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from regreason_plugin.comparison.task_scores import TaskScores
+from regreason_plugin.comparison.task_scores import TaskScores, is_right
 from regreason_plugin.evaluate.logged_samples import read_texts
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import read_documents, samples_file
+from regreason_plugin.metrics.metric_names import SCORE
 
 # The largest number of documents, and of characters in one of their texts, with which the page
 # still opens fast.
@@ -147,8 +148,15 @@ def _with_logged_texts(
 ) -> list[Disagreement]:
     if not places:
         return []
-    main = next(iter(scores.metrics))
+    # (Of tasks with other main metrics than the others', `SCORE` is another name of this one.)
+    main = next(name for name in scores.metrics if name != SCORE)
     values = scores.values[main]
+    if main in scores.proportions:
+        right = is_right(scores, main)
+    else:
+        lower = scores.metrics[main].better == "lower"
+        of_firsts = values[[models[0] for models in arms.values()]]
+        right = values == (of_firsts.min(axis=0) if lower else of_firsts.max(axis=0))
     firsts = {arm: models[0] for arm, models in arms.items()}
     texts = {
         arm: read_texts(runs[model].logged[scores.task], scores.lines[model][places])
@@ -177,7 +185,7 @@ def _with_logged_texts(
                 },
                 probabilities={arm: of.probabilities for arm, of in of_arms.items()},
                 names=names,
-                right={arm: found[arm] == max(found.values()) for arm in found},
+                right={arm: bool(right[model, place]) for arm, model in firsts.items()},
             )
         )
     return disagreements
