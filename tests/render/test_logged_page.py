@@ -141,6 +141,21 @@ def test_agreement_is_counted_by_document(shown: Any, everything: Compared) -> N
     assert not {"truthfulqa_mc2", "cola", "wikitext"} & {*by_task}
 
 
+def test_of_an_error_zero_is_right(tmp_path: Path) -> None:
+    folder = tmp_path / "errors"
+    shutil.copytree(SOURCE, folder)
+    for file in folder.glob("*/results_*.json"):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content["higher_is_better"]["triviaqa"] = {"exact_match": False}
+        file.write_text(json.dumps(content), encoding="utf-8")
+    as_error, as_score = compared(folder, "triviaqa"), compared(SOURCE, "triviaqa")
+    turned, plain = (one.comparison.agreement["tuned"]["triviaqa"] for one in (as_error, as_score))
+    assert (turned.both_right, turned.only_arm) == (plain.both_wrong, plain.only_baseline)
+    right = {one.id: one.right for one in as_score.disagreements}
+    for one in as_error.disagreements:
+        assert one.right == {arm: not value for arm, value in right[one.id].items()}
+
+
 def test_each_task_has_its_own_metrics(shown: Any, everything: Compared) -> None:
     chrome = shown(everything)
     rows = """return [...document.querySelectorAll("#scores details")].map((fold) =>
@@ -158,6 +173,9 @@ def test_each_task_has_its_own_metrics(shown: Any, everything: Compared) -> None
     }.items():
         assert [name for name, _ in scores[task]][: len(expected)] == expected
         assert [name for name, _ in tests[task]][: len(expected)] == expected
+    # F1 by label needs labels: choices that all documents share.
+    assert "macro-F1" in dict(scores["boolq"])
+    assert "macro-F1" not in dict(scores["arc_easy"])
     (file,) = (SOURCE / "base").glob("results_*.json")
     of_base = json.loads(file.read_text(encoding="utf-8"))["results"]
     for name, value in scores["wikitext"]:
