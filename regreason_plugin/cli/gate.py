@@ -148,13 +148,14 @@ def run_gate(args: argparse.Namespace) -> int:
     names = sorted(folders, key=lambda name: name != args.baseline)
     wanted = args.tasks is not None or args.rules is not None
     if wanted or not any(holds_regreason_tasks(name, folders[name]) for name in names):
-        baseline, candidate = (read_logged_run(name, folders[name], args.tasks) for name in names)
         if args.rules:
             _check_no_flags(args)
             file = read_gate_file(args.rules)
             rules, group_by = [one.rule(file.alpha) for one in file.rules], file.group_by
         else:
             rules, group_by = [_logged_rule(args)], args.group_by
+        tasks = [pattern for rule in rules for pattern in rule.tasks]
+        baseline, candidate = (read_logged_run(name, folders[name], tasks) for name in names)
         decisions: list[Decision] = decide_logged(baseline, candidate, rules, group_by)
     else:
         rule = _rule(args)
@@ -184,6 +185,7 @@ def _check_no_flags(args: argparse.Namespace) -> None:
         "--tasks": args.tasks is not None,
         "--group-by": args.group_by is not None,
         "--looks": args.looks is not None,
+        "--look": args.look is not None,
     }
     if wrong := [flag for flag, is_given in given.items() if is_given]:
         raise UserError(f"{wrong[0]} does not go with --rules; write it into {args.rules}")

@@ -54,16 +54,22 @@ def run_power(args: argparse.Namespace) -> int:
     """
     from regreason_plugin.comparison.arms import Arms, read_arms
     from regreason_plugin.comparison.compare import primary_question, read_scores
+    from regreason_plugin.comparison.estimates import Estimates
     from regreason_plugin.comparison.sample_size import sample_sizes
+    from regreason_plugin.core.errors import UserError
     from regreason_plugin.render.sample_sizes import print_sample_sizes
 
     arms = Arms.of(read_arms(args.results, args.tasks), args.baseline)
     with progress(len({task for run in arms.models for task in run.logged or run.tasks})) as done:
         done("read", 0)
         scores, _ = read_scores(arms, args.group_by, lambda count: done("read", count))
-    arm = arms.others[0]
-    question = f"{arm}:{args.metric}" if args.metric else arm
-    _, metric = primary_question(arms, question, scores) or ("", "")
+    _, metric = primary_question(arms, arms.others[0], scores) or ("", "")
+    if args.metric and args.metric not in (known := Estimates(scores).metrics):
+        raise UserError(
+            f"--metric: not every task has {args.metric!r}; name one that all tasks have: "
+            f"{', '.join(known)}"
+        )
+    metric = args.metric or metric
     sizes = sample_sizes(arms, scores, metric, args.difference)
     print_sample_sizes(sizes, metric, args.difference, console)
     return 0

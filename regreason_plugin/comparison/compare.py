@@ -36,7 +36,7 @@ from regreason_plugin.comparison.generalisation_gap import (
 )
 from regreason_plugin.comparison.learning_curves import curves_of
 from regreason_plugin.comparison.logged_comparability import check_logged_comparable
-from regreason_plugin.comparison.logged_scores import read_logged_tasks
+from regreason_plugin.comparison.logged_scores import read_logged_tasks, with_common_metric
 from regreason_plugin.comparison.notes import notes_of
 from regreason_plugin.comparison.task_scores import (
     TaskScores,
@@ -150,7 +150,8 @@ def read_scores(
     first = arms.models[0]
     if first.logged:
         tasks = check_logged_comparable(arms)
-        return read_logged_tasks(arms.models, arms.partners, tasks, group_by, advance), {}
+        scores = read_logged_tasks(arms.models, arms.partners, tasks, group_by, advance)
+        return with_common_metric(scores), {}
     tasks = tasks_of(first)
     check_comparable(first, arms.models[1:])
     check_same_training_data(arms.models)

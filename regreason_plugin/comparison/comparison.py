@@ -441,6 +441,11 @@ def setting_noun(comparison: Comparison) -> str:
     return "task" if comparison.protocol == "logged" else "setting"
 
 
+def run_noun(comparison: Comparison) -> str:
+    """The word for one of an arm's models: ``run`` where any tasks of lm_eval are compared."""
+    return "run" if comparison.protocol == "logged" else "seed"
+
+
 def some_settings(count: int, in_paper: int | None) -> str:
     """A number of settings, such as ``3 of 18 settings``; ``3 tasks`` outside the paper's."""
     if in_paper is None:

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from regreason_plugin.comparison.task_scores import TaskScores
+from regreason_plugin.comparison.task_scores import TaskScores, is_right
 from regreason_plugin.evaluate.logged_texts import read_texts
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import read_documents, samples_file
+from regreason_plugin.metrics.metric_names import SCORE
 
-# The largest number of documents with which the page still opens fast.
+# The largest number of documents, and of characters in one of their texts, with which the page
+# still opens fast.
 MOST = 2_000
+MOST_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,15 @@ def _with_logged_texts(
 ) -> list[Disagreement]:
     if not places:
         return []
-    main = next(iter(scores.metrics))
+    # (Of tasks with other main metrics than the others', `SCORE` is another name of this one.)
+    main = next(name for name in scores.metrics if name != SCORE)
     values = scores.values[main]
+    if main in scores.proportions:
+        right = is_right(scores, main)
+    else:
+        lower = scores.metrics[main].better == "lower"
+        of_firsts = values[[models[0] for models in arms.values()]]
+        right = values == (of_firsts.min(axis=0) if lower else of_firsts.max(axis=0))
     firsts = {arm: models[0] for arm, models in arms.items()}
     texts = {
         arm: read_texts(runs[model].logged[scores.task], scores.lines[model][places])
@@ -156,25 +166,35 @@ def _with_logged_texts(
     for at, place in enumerate(places):
         of_arms = {arm: of[at] for arm, of in texts.items()}
         one = next(iter(of_arms.values()))
-        names = list(one.choices)
+        names = [shortened(choice) for choice in one.choices]
+        said = {arm: shortened(of.answer) for arm, of in of_arms.items()}
         if not names:
-            names = [one.target, *dict.fromkeys(of.answer for of in of_arms.values())]
+            names = [shortened(one.target), *dict.fromkeys(said.values())]
         found = {arm: float(values[model, place]) for arm, model in firsts.items()}
         disagreements.append(
             Disagreement(
                 task=scores.task,
                 id=scores.ids[place],
                 label=one.right + 1,
-                prompt=one.prompt,
+                prompt=shortened(one.prompt),
                 explanation="; ".join(f"{main} of {arm}: {found[arm]:.3g}" for arm in found),
                 predictions={
                     # (The target itself is the first name.)
-                    arm: names.index(of.answer, 0 if one.choices else 1) + 1
-                    for arm, of in of_arms.items()
+                    arm: names.index(answer, 0 if one.choices else 1) + 1
+                    for arm, answer in said.items()
                 },
                 probabilities={arm: of.probabilities for arm, of in of_arms.items()},
                 names=names,
-                right={arm: found[arm] == max(found.values()) for arm in found},
+                right={arm: bool(right[model, place]) for arm, model in firsts.items()},
             )
         )
     return disagreements
+
+
+def shortened(text: str) -> str:
+    """The text; of one longer than `MOST_CHARACTERS`, the beginning and the end."""
+    over = len(text) - MOST_CHARACTERS
+    if over <= 0:
+        return text
+    half = MOST_CHARACTERS // 2
+    return f"{text[:half]}\n[{over:,} characters are left out]\n{text[-half:]}"

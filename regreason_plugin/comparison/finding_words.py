@@ -13,7 +13,6 @@ from regreason_plugin.core.numbers import NONE, ends, p_value, signed
 
 FOUND, SAME, EXPLORATORY = "*", "\N{ALMOST EQUAL TO}", "\N{DEGREE SIGN}"
 UNCLEAR = "not enough to tell"
-THESE_MODELS = "of these trained models"
 _MARKS = {
     "higher": FOUND,
     "lower": FOUND,
@@ -64,7 +63,12 @@ def claim(comparison: Comparison, difference: Difference, metric: str) -> str:
         if metric_of(comparison, metric).better == "lower":
             text += " (better)" if direction == "lower" else " (worse)"
         text += f", by less than {margin_text(comparison)}" if small else ""
-    return text + (f", {THESE_MODELS}" if difference.over == "groups" else "")
+    return text + (f", {these_models(comparison)}" if difference.over == "groups" else "")
+
+
+def these_models(comparison: Comparison) -> str:
+    """The scope of a claim that does not hold for other models, such as ones trained again."""
+    return f"of these{' trained' * (comparison.protocol != 'logged')} models"
 
 
 def capital(text: str) -> str:

@@ -14,7 +14,7 @@ each of m requirements is tested at alpha / m (Bonferroni).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -31,7 +31,7 @@ from regreason_plugin.comparison.gate_parts import (
     turned,
 )
 from regreason_plugin.comparison.logged_comparability import check_logged_comparable
-from regreason_plugin.comparison.logged_scores import read_logged_tasks, with_score
+from regreason_plugin.comparison.logged_scores import is_share, read_logged_tasks, with_score
 from regreason_plugin.comparison.planned_looks import Look
 from regreason_plugin.comparison.task_scores import TaskScores, read_tasks, scores_of
 from regreason_plugin.core.errors import UserError
@@ -249,7 +249,8 @@ def decide_logged(
 
     Raises:
         UserError: As in `decide`, or no task of both models has the name in a rule, or a task lacks
-            a rule's metric, or the metric is not a mean over documents.
+            a rule's metric, or the metric is not a mean over documents, or the first metrics of
+            several tasks cannot be averaged.
     """
     _check_two_models(baseline, candidate)
     arms = Arms.of([baseline, candidate], baseline.name)
@@ -268,12 +269,10 @@ def decide_logged(
                 f"{first_names(tasks)}",
                 path=baseline.folder,
             )
-        if rule.metric == SCORE:
-            chosen = [with_score(one) for one in chosen]
-        for one in chosen:
-            _check_logged_metric(one, rule)
-        _check_defined(chosen, rule.metric, baseline, candidate)
-        parts.append((rule, chosen))
+        parts.append(_with_metric(rule, chosen))
+        for one in parts[-1][1]:
+            _check_logged_metric(one, parts[-1][0])
+        _check_defined(parts[-1][1], parts[-1][0].metric, baseline, candidate)
     return _decided(baseline, candidate, parts, scoring_notes(arms.models, scores_of(scores)))
 
 
@@ -308,13 +307,43 @@ def _decided(
     ]
 
 
+def _with_metric(rule: Rule, scores: list[TaskScores]) -> tuple[Rule, list[TaskScores]]:
+    """The rule with the name of its metric, and the tasks with this metric.
+
+    Raises:
+        UserError: The rule names no metric, and the tasks' first metrics cannot be averaged.
+    """
+    if rule.metric != SCORE:
+        return rule, scores
+    firsts = [next(iter(one.metrics), "none") for one in scores]
+    if len({*firsts}) == 1:
+        return replace(rule, metric=firsts[0]), scores
+    if wrong := [
+        f"{one.task}: {first}"
+        for one, first in zip(scores, firsts, strict=True)
+        if not is_share(one, first)
+    ]:
+        raise UserError(
+            "the tasks' first metrics cannot be averaged, because these are not means of values "
+            f"from 0 to 1 of which higher ones are better: {', '.join(wrong)}; name a metric that "
+            "all tasks have, or gate fewer tasks at a time"
+        )
+    return rule, [with_score(one) for one in scores]
+
+
 def _check_logged_metric(one: TaskScores, rule: Rule) -> None:
     metric = rule.metric
     known = [name for name in one.metrics if name in one.values]
     if metric not in known:
         why = "is no mean over documents" if metric in one.metrics else "is not one of its metrics"
         raise UserError(
-            f"{metric!r} of {one.task} {why}; name one that can be gated: {', '.join(known)}"
+            f"{metric!r} of {one.task} {why}; name one that can be gated: "
+            f"{', '.join(known) or 'it has none'}"
+        )
+    if without := int(np.isnan(one.values[metric]).any(axis=0).sum()):
+        raise UserError(
+            f"{without} of {len(one.ids)} documents of {one.task} have no {metric!r}; name a "
+            "metric that all documents have"
         )
     lower = one.metrics[metric].better == "lower"
     if rule.limit is not None and rule.ceiling != lower:

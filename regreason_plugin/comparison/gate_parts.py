@@ -102,7 +102,7 @@ def parts_of(scores: Sequence[TaskScores], per: str, baseline: Run, metric: str)
         return [
             Part(
                 (one.setting.title, one.setting.axis_title),
-                f"{one.setting.dataset} {one.setting.axis}".strip(),
+                one.task if one.logged else f"{one.setting.dataset} {one.setting.axis}",
                 [(one, _all(one))],
             )
             for one in scores

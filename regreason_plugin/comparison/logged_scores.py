@@ -53,17 +53,14 @@ def read_logged_tasks(
         advance: Called with 1 after each task.
 
     Returns:
-        The scores of each task. If the tasks' first metrics have different names, the metric
-        `SCORE` is the first metric of each task.
+        The scores of each task.
 
     Raises:
-        UserError: Samples are missing or broken, or are not of the same documents and prompts, or
-            the tasks' first metrics cannot be averaged.
+        UserError: Samples are missing or broken, or are not of the same documents and prompts.
     """
     files = [samples_file(run.logged[task]) for run in runs for task in tasks]
     read = partial(_score_task, runs, partners, group_by)
-    scores = over_tasks(read, tasks, files, advance)
-    return _with_common_metric(scores)
+    return over_tasks(read, tasks, files, advance)
 
 
 def _score_task(
@@ -79,7 +76,8 @@ def _score_task(
     first, metrics = models[0], _compared_metrics(results)
     answers = [_answers(result, one) for result, one in zip(results, models, strict=True)]
     sums = sums_of([_without_labels(results[0], first)])
-    of_labels, labelled = _label_metrics(answers, sums)
+    names = first.choices.names if first.choices else ()
+    of_labels, labelled = _label_metrics(answers, sums, bool(names))
     values = {
         key: np.stack([one.values[key] for one in models])
         for key in metrics
@@ -107,14 +105,13 @@ def _score_task(
             described[name], statistics[name] = METRICS[name], statistic
             if of_documents is not None:
                 values[name] = of_documents
-    names = first.choices.names if first.choices and labelled else ()
     return TaskScores(
         task=task,
         setting=LoggedSetting(
             setting=(results[0].group, task),
             title=results[0].group,
             axis_title=task,
-            labels=names,
+            labels=names if labelled else (),
             ordinal=False,
             place=None,
         ),
@@ -269,15 +266,23 @@ def _answers(result: LoggedTask, one: LoggedAnswers) -> Answers | None:
 _LabelMetrics = dict[str, tuple[Statistic, NDArray[np.float64] | None]]
 
 
-def _label_metrics(answers: Sequence[Answers | None], sums: Sums) -> tuple[_LabelMetrics, Any]:
-    """The metrics of labels: for each its statistic and, for a mean, the documents' values."""
+def _label_metrics(
+    answers: Sequence[Answers | None], sums: Sums, named: bool
+) -> tuple[_LabelMetrics, Any]:
+    """The metrics of labels: for each its statistic and, for a mean, the documents' values.
+
+    Args:
+        answers: Each model's answers.
+        sums: The groups.
+        named: Whether all documents have the same choices.
+    """
     known = [one for one in answers if one is not None]
     if len(known) < len(answers) or len({one.count for one in known}) > 1:
         return {}, None
     statistics = statistics_of(known)
     by_model = [document_values(one) for one in known]
     metrics: _LabelMetrics = {}
-    for name in (*_LABEL_METRICS, *_NAMED_LABEL_METRICS):
+    for name in (*_LABEL_METRICS, *(_NAMED_LABEL_METRICS if named else ())):
         if name in statistics:
             mean = name in by_model[0]
             of = np.stack([values[name] for values in by_model]) if mean else None
@@ -288,15 +293,18 @@ def _label_metrics(answers: Sequence[Answers | None], sums: Sums) -> tuple[_Labe
 # --- the metric over all tasks ----------------------------------------------------------------
 
 
-def _with_common_metric(scores: list[TaskScores]) -> list[TaskScores]:
+def with_common_metric(scores: list[TaskScores]) -> list[TaskScores]:
     """Give the tasks a metric of which the mean over the tasks makes sense.
 
+    If the tasks' first metrics have different names, the metric `SCORE` is the first metric of each
+    task.
+
     Raises:
-        UserError: There is none.
+        UserError: The tasks' first metrics cannot be averaged.
     """
     firsts = [next(iter(one.metrics), None) for one in scores]
     pooled = [
-        first is not None and _is_share(one, first)
+        first is not None and is_share(one, first)
         for one, first in zip(scores, firsts, strict=True)
     ]
     alike = len({*firsts}) == 1 and firsts[0] is not None
@@ -317,7 +325,7 @@ def _with_common_metric(scores: list[TaskScores]) -> list[TaskScores]:
     ]
 
 
-def _is_share(one: TaskScores, metric: str) -> bool:
+def is_share(one: TaskScores, metric: str) -> bool:
     """Whether a metric is a mean of values from 0 to 1, of which higher ones are better."""
     if metric not in one.values or one.metrics[metric].better == "lower":
         return False

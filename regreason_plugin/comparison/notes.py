@@ -9,6 +9,7 @@ from regreason_plugin.comparison.comparability import ENTROPIES, describe_data, 
 from regreason_plugin.comparison.comparison import (
     Comparison,
     Setting,
+    run_noun,
     setting_noun,
     some_settings,
 )
@@ -39,32 +40,36 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
         notes += _about_logged(comparison, arms)
     else:
         notes += _about_entropies(comparison, arms)
+    run, logged = run_noun(comparison), comparison.protocol == "logged"
     few = [arm for arm in comparison.arms if len(pairs[arm].places) < ENOUGH_SEEDS]
     if few:
+        named = listed([f"`{arm}`" for arm in few])
         notes.append(
-            f"Fewer than three seeds: conclusions about {listed([f'`{arm}`' for arm in few])} hold "
-            "for these trained models only, not for models trained again."
+            f"Fewer than three {run}s: conclusions about {named} hold "
+            f"for {'these runs' if logged else 'these trained models'} only, not for "
+            f"{'other runs' if logged else 'models trained again'}."
         )
     if len(few) < len(comparison.arms):
         notes.append(
-            "With three seeds or more, intervals account for both training seeds and groups of "
-            "documents."
+            f"With three {run}s or more, intervals account for both "
+            f"{'runs' if logged else 'training seeds'} and groups of documents."
         )
     for arm in comparison.arms:
         if not pairs[arm].same:
             notes.append(
-                f"`{arm}` and `{comparison.baseline}` have no seed in common; their models are "
+                f"`{arm}` and `{comparison.baseline}` have no {run} in common; their models are "
                 "paired in order."
             )
         if pairs[arm].repeated:
             notes.append(
-                f"Of `{arm}` and `{comparison.baseline}`, one is a single model without a training "
-                "seed; it is paired with every seed of the other."
+                f"Of `{arm}` and `{comparison.baseline}`, one is a single model without a "
+                f"{'number' if logged else 'training seed'}; it is paired with every {run} of the "
+                "other."
             )
         if pairs[arm].left_out:
             notes.append(
-                f"Seeds without a partner are left out of the differences of `{arm}`: seed "
-                f"{listed(pairs[arm].left_out)}."
+                f"{run.capitalize()}s without a partner are left out of the differences of "
+                f"`{arm}`: {run} {listed(pairs[arm].left_out)}."
             )
     compared = {setting.task for setting in comparison.settings}
     for arm, runs in arms.runs.items() if comparison.protocol != "logged" else ():
@@ -75,7 +80,7 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
             )
     notes += _about_train_rows(comparison)
     notes += _about_groups(comparison.settings, setting_noun(comparison))
-    notes += _about_absent_labels(comparison.settings)
+    notes += _about_absent_labels(comparison.settings, setting_noun(comparison))
     return notes
 
 
@@ -153,7 +158,7 @@ def _about_groups(settings: Sequence[Setting], noun: str) -> list[str]:
     return notes
 
 
-def _about_absent_labels(settings: Sequence[Setting]) -> list[str]:
+def _about_absent_labels(settings: Sequence[Setting], noun: str) -> list[str]:
     """Name the labels that no document has: they count as 0 in the macro-F1."""
     absent = {
         one.task: [
@@ -171,7 +176,7 @@ def _about_absent_labels(settings: Sequence[Setting]) -> list[str]:
     if more := len(absent) - len(places):
         places.append(f"{more} more")
     return [
-        "A label that no document of a setting has counts as 0 in the macro-F1, which therefore "
+        f"A label that no document of a {noun} has counts as 0 in the macro-F1, which therefore "
         f"cannot reach 1: in {listed(places)}."
     ]
 

@@ -345,7 +345,8 @@ def agreement_of(
             main = next(iter(one.metrics), "")
             if main not in one.proportions:
                 continue
-            ours, base = (one.values[main][list(side)] > 0 for side in (models.of, models.minus))
+            right = is_right(one, main)
+            ours, base = (right[list(side)] for side in (models.of, models.minus))
             by_arm[arm][one.task] = Agreement(
                 both_right=int((ours & base).sum()),
                 only_baseline=int((base & ~ours).sum()),
@@ -353,6 +354,12 @@ def agreement_of(
                 both_wrong=int((~ours & ~base).sum()),
             )
     return by_arm
+
+
+def is_right(scores: TaskScores, metric: str) -> NDArray[np.bool_]:
+    """Whether each model is right, by a metric of which all values are 0 or 1, ``[models, N]``."""
+    values = scores.values[metric]
+    return values == 0 if scores.metrics[metric].better == "lower" else values > 0
 
 
 def labels_of(scores: TaskScores, models: Sequence[int]) -> list[Label]:

@@ -12,6 +12,7 @@ from regreason_plugin.comparison.comparison import (
     Difference,
     Finding,
     Gap,
+    run_noun,
     setting_noun,
 )
 from regreason_plugin.comparison.finding_words import (
@@ -112,8 +113,8 @@ def _detectable(comparison: Comparison, arm: str) -> list[str]:
     if between:
         interval = f" ({100 * comparison.level:g} % interval of that difference: {between})"
     return [
-        f"With this many documents and seeds, the test finds a true difference of "
-        f"{known.value:.3f} with a probability of {100 * comparison.power:g} %{interval}."
+        f"With this many documents and {run_noun(comparison)}s, the test finds a true difference "
+        f"of {known.value:.3f} with a probability of {100 * comparison.power:g} %{interval}."
     ]
 
 

@@ -170,7 +170,9 @@ class _Reader:
             return
         self.scores.append(scores)
         self.right.append(right)
-        self.names = texts if self.names in (None, texts) else ()
+        # (A lone half of a surrogate pair could not be written to the report.)
+        names = tuple(text.encode("utf-8", "replace").decode() for text in texts)
+        self.names = names if self.names in (None, names) else ()
 
     def answers(self, file: Path) -> LoggedAnswers:
         """Everything in the order of the documents' keys.
@@ -253,4 +255,6 @@ def _field(document: Any, name: str) -> Any:
 
 
 def _hash(value: Any) -> str:
-    return hashlib.blake2b(str(value).encode(), digest_size=12).hexdigest()
+    # (JSON may hold a lone half of a surrogate pair, which UTF-8 has not.)
+    content = str(value).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=12).hexdigest()

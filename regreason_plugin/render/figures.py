@@ -15,7 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from regreason_plugin.comparison.comparison import ALL, Comparison, Difference
+from regreason_plugin.comparison.comparison import (
+    ALL,
+    Comparison,
+    Difference,
+    run_noun,
+    setting_noun,
+)
 from regreason_plugin.comparison.finding_words import (
     is_found,
     margin_text,
@@ -136,7 +142,7 @@ def accuracy_heatmap(comparison: Comparison) -> Figure:
     bar.set_label(wrapped(f"difference to {comparison.baseline}, where one is found", 40))
     bar.outline.set_visible(False)
     title = tables.title_of(comparison, metric)
-    set_title(figure, comparison, f"{title[0].upper()}{title[1:]} by setting")
+    set_title(figure, comparison, f"{title[0].upper()}{title[1:]} by {setting_noun(comparison)}")
     set_caption(
         figure,
         comparison,
@@ -169,7 +175,8 @@ def differences(comparison: Comparison) -> Figure:
     set_title(
         figure, comparison, f"{title[0].upper()}{title[1:]}: difference to {comparison.baseline}"
     )
-    wins = "wins: settings with a positive difference, however small." if metric == "acc" else ""
+    noun = setting_noun(comparison)
+    wins = f"wins: {noun}s with a positive difference, however small." if metric == "acc" else ""
     margin = margin_text(comparison)
     set_caption(
         figure,
@@ -277,7 +284,9 @@ def confusion(comparison: Comparison) -> Figure | None:
         title = wrapped(arm, 31)
         axes.set_title(title if key == ALL else f"{titles[key]}\n{title}")
     set_title(figure, comparison, "Predicted labels for each right label")
-    over = "settings and seeds" if keys == [ALL] else "seeds"
+    over = f"{run_noun(comparison)}s"
+    if keys == [ALL]:
+        over = f"{setting_noun(comparison)}s and {over}"
     set_caption(
         figure,
         comparison,

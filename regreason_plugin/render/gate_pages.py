@@ -121,7 +121,9 @@ def commands(decisions: Sequence[Decision]) -> list[str]:
         return []
     runs = {"baseline": decisions[0].baseline, "candidate": decisions[0].candidate}
     named = " ".join(shlex.quote(f"{name}={run.folder}") for name, run in runs.items())
-    return [printable(f"regreason compare {named} --baseline baseline --out page")]
+    tasks = dict.fromkeys(pattern for one in decisions for pattern in one.rule.tasks)
+    chosen = f" --tasks {shlex.quote(','.join(tasks))}" if tasks else ""
+    return [printable(f"regreason compare {named} --baseline baseline{chosen} --out page")]
 
 
 def to_markdown(decisions: Sequence[Decision]) -> str:
@@ -326,18 +328,22 @@ def _place(decision: Decision, row: Row) -> str:
     """The name of a part in a sentence; empty for all documents."""
     if row is decision.overall:
         return printable(", ".join(decision.rule.tasks))
-    name = printable(", ".join(filter(None, row.name)))
+    # (The name of a task of lm_eval is enough without its group.)
+    parts = row.name[1:] if decision.baseline.logged else row.name
+    name = printable(", ".join(filter(None, parts)))
     per = decision.rule.per
     return name if per in (None, "setting", "task") else f"{per} {name}"
 
 
 def _title(decision: Decision) -> str:
     rule, metric = decision.rule, decision.metric.title
+    # (The name of a metric of lm_eval is written as lm_eval writes it.)
+    metric = printable(metric) if decision.baseline.logged else _capital(metric)
     of = f" of {printable(', '.join(rule.tasks))}" if rule.tasks else ""
     if rule.per:
-        title = f"{_capital(metric)}{of} by {rule.per}: every row must pass"
+        title = f"{metric}{of} by {rule.per}: every row must pass"
     else:
-        by = f"{_capital(metric)}{of} by {_noun(decision)}"
+        by = f"{metric}{of} by {_noun(decision)}"
         title = f"{by}, for information: all documents together decide"
     return title + ("; changes are negated, so below zero is worse" * _is_turned(decision))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regreason_plugin.comparison.comparison import Comparison, RunRecord, setting_noun
+from regreason_plugin.comparison.comparison import Comparison, RunRecord, run_noun, setting_noun
 from regreason_plugin.core.markdown import (
     Markdown,
     block,
@@ -30,6 +30,7 @@ def to_markdown(comparison: Comparison) -> str:
         "render/comparison.md.j2",
         c=c,
         noun=setting_noun(c),
+        run=run_noun(c),
         say=plain_text if ticks else sentence,
         caption=tables.caption(c),
         main=tables.title_of(c, c.main),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from regreason_plugin.comparison.comparison import ALL, Comparison
+from regreason_plugin.comparison.comparison import ALL, Comparison, run_noun, setting_noun
 from regreason_plugin.core.numbers import number
 from regreason_plugin.render.figure_panels import arm_panels, set_caption, set_title, wrapped
 from regreason_plugin.render.style import BAR, MIDDLE, floats, legend, line_style
@@ -25,6 +25,7 @@ def reliability(comparison: Comparison) -> Figure:
     for (_, arm), axes in panels.items():
         draw_reliability(axes, comparison, arm)
         axes.set_title(f"{wrapped(arm, 31)}\n{plain_error(comparison, arm)}".rstrip())
+    noun, run = setting_noun(comparison), run_noun(comparison)
     set_title(figure, comparison, "Reliability: accuracy by confidence")
     set_caption(
         figure,
@@ -32,7 +33,7 @@ def reliability(comparison: Comparison) -> Figure:
         "Confidence: probability of the predicted label. On the dotted line accuracy equals "
         "confidence; below it the model is overconfident. Shaded: the range in which the accuracy "
         "of a calibrated model lies 95 % of the time. Grey bars, on the same scale: share of the "
-        "predictions. All settings and seeds together. ECE: mean over the settings; in brackets, "
+        f"predictions. All {noun}s and {run}s together. ECE: mean over the {noun}s; in brackets, "
         "the ECE expected of calibrated models with the same confidences.",
     )
     return figure

@@ -13,6 +13,7 @@ from regreason_plugin.comparison.comparison import (
     Score,
     Setting,
     metric_of,
+    run_noun,
     some_settings,
 )
 from regreason_plugin.comparison.finding_words import (
@@ -23,6 +24,7 @@ from regreason_plugin.comparison.finding_words import (
     is_primary,
     margin_text,
     mark,
+    these_models,
 )
 from regreason_plugin.comparison.notes import about_data
 from regreason_plugin.core.numbers import NONE, ends, number, signed
@@ -37,8 +39,8 @@ FEW = 3
 STAR = "a difference is found, corrected for multiple comparisons"
 # By scope of an interval: the scope in words.
 OVER = {
-    "seeds and groups": "over seeds and groups of documents",
-    "groups": "over groups of documents, of these trained models only",
+    "seeds and groups": "over {run}s and groups of documents",
+    "groups": "over groups of documents, {these_models} only",
 }
 
 
@@ -111,11 +113,16 @@ def difference(estimate: Difference | None) -> str:
     return f"{value}{sign or (' ' if bracket else '')}{bracket}{rest}"
 
 
-def score(figure: Score | None) -> str:
-    """Mean over n seeds and their standard deviation, such as ``0.554, seeds ±0.012, n=5``."""
+def score(figure: Score | None, run: str) -> str:
+    """Mean over n seeds and their standard deviation, such as ``0.554, seeds ±0.012, n=5``.
+
+    Args:
+        figure: The score.
+        run: The word for a seed.
+    """
     if figure is None or figure.value is None:
         return NONE
-    spread = f", seeds ±{figure.seed_sd:.3f}" if figure.seed_sd is not None else ""
+    spread = f", {run}s ±{figure.seed_sd:.3f}" if figure.seed_sd is not None else ""
     return f"{number(figure.value)}{spread}, n={len(figure.by_seed)}"
 
 
@@ -144,7 +151,7 @@ def settings_of(comparison: Comparison) -> str:
 def _seeds(comparison: Comparison) -> str:
     counts = sorted({len(seeds) for seeds in comparison.seeds.values()})
     several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"{several} seed{'s' if counts[-1] > 1 else ''} per arm"
+    return f"{several} {run_noun(comparison)}{'s' if counts[-1] > 1 else ''} per arm"
 
 
 def interval_scope(comparison: Comparison) -> str:
@@ -154,10 +161,14 @@ def interval_scope(comparison: Comparison) -> str:
         if scope := next((one.over for one in pooled.values() if one.over), None):
             arms.setdefault(scope, []).append(arm)
     which = "; ".join(
-        OVER[kind] + ("" if len(arms) == 1 else f": {', '.join(names)}")
+        _over(comparison, kind) + ("" if len(arms) == 1 else f": {', '.join(names)}")
         for kind, names in arms.items()
     )
     return which and f"{100 * comparison.level:g} % intervals {which}"
+
+
+def _over(comparison: Comparison, scope: str) -> str:
+    return OVER[scope].format(run=run_noun(comparison), these_models=these_models(comparison))
 
 
 def legend(comparison: Comparison) -> list[str]:
@@ -169,7 +180,7 @@ def legend(comparison: Comparison) -> list[str]:
         *mark_legend(comparison),
         *_columns_legend(comparison),
         f"detectable: smallest true pooled difference in {main} that this number of "
-        "documents and seeds would show with a probability of "
+        f"documents and {run_noun(comparison)}s would show with a probability of "
         f"{comparison.power:g}; in brackets its interval, as it is estimated from this sample.",
     ]
 
@@ -205,7 +216,7 @@ def title_of(comparison: Comparison, metric: str) -> str:
 
 def arms(comparison: Comparison) -> Cells:
     """A row for each arm: score, difference and finding; the primary question's arm is first."""
-    c, metric = comparison, comparison.main
+    c, metric, run = comparison, comparison.main, run_noun(comparison)
     base = c.pooled_scores[c.baseline].get(metric)
     body = []
     for arm in sorted(c.arms, key=lambda arm: not is_primary(c, arm, metric)):
@@ -214,13 +225,13 @@ def arms(comparison: Comparison) -> Cells:
         body.append(
             [
                 arm,
-                score(c.pooled_scores[arm].get(metric)),
+                score(c.pooled_scores[arm].get(metric), run),
                 difference(one),
                 claim(c, one, metric) + role,
                 detectable(c, arm),
             ]
         )
-    body.append([c.baseline, score(base), NONE, "baseline", NONE])
+    body.append([c.baseline, score(base, run), NONE, "baseline", NONE])
     header = ["arm", title_of(c, metric), "difference", "finding", "detectable"]
     return Cells(header, body, [], words=1, fixed=1)
 
@@ -385,7 +396,9 @@ def _explored(figure: Interval) -> str:
 def about_generalisation(comparison: Comparison) -> str:
     """The caption of `generalisation`: what was measured, and the meaning of the gap."""
     first, *_ = comparison.generalisation.values()
-    scopes = dict.fromkeys(OVER[one.over] for one in comparison.generalisation.values() if one.over)
+    scopes = dict.fromkeys(
+        _over(comparison, one.over) for one in comparison.generalisation.values() if one.over
+    )
     intervals = f", with {100 * comparison.level:g} % intervals {' or '.join(scopes)}"
     return (
         f"Label loss ({METRICS['nll'].title}, {METRICS['nll'].unit}) on {first.train_documents:,} "
@@ -396,8 +409,8 @@ def about_generalisation(comparison: Comparison) -> str:
 
 
 def own_settings(comparison: Comparison) -> list[Setting]:
-    """The settings that get a table by label: those with labels, if not all are the paper's."""
-    if comparison.settings_in_paper is not None:
+    """The settings that get a table by label: those with labels that are a user's own."""
+    if comparison.settings_in_paper is not None or comparison.protocol == "logged":
         return []
     return [setting for setting in comparison.settings if setting.label_names]
 

@@ -106,8 +106,9 @@ def test_the_reusable_workflow_hands_on_what_the_action_takes() -> None:
 
 
 def test_the_guides_examples_name_inputs_that_there_are() -> None:
-    examples = blocks(ROOT / "docs/guides/gate.md", "yaml")
-    workflow, step = (yaml.safe_load(example) for example in examples)
+    examples = [yaml.safe_load(one) for one in blocks(ROOT / "docs/guides/gate.md", "yaml")]
+    (workflow,) = [one for one in examples if "jobs" in one]
+    (step,) = [one for one in examples if isinstance(one, list)]
     called = load(ROOT / ".github/workflows/eval.yml")[True]["workflow_call"]["inputs"]
     assert set(workflow["jobs"]["gate"]["with"]) <= set(called)
     action = load(ROOT / ".github/actions/regreason-eval/action.yml")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.stock_tasks import STOCK_RESULTS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -101,6 +102,35 @@ def test_a_baseline_that_was_better_fails_the_step(scored: dict[str, Any], tmp_p
     assert done.stdout.startswith("FAIL: accuracy changed by -")
     assert (tmp_path / "output").read_text() == "exit_code=1\n"
     assert "### Gate: FAIL" in (tmp_path / "summary.md").read_text()
+
+
+RULES = """
+rules:
+  - {tasks: mmlu, metric: acc, max_drop: 0.4}
+  - {tasks: gsm8k, metric: "exact_match,flexible-extract", max_drop: 0.5, min: 0.05}
+"""
+
+
+def test_a_file_of_rules_gates_any_tasks_of_lm_eval(tmp_path: Path) -> None:
+    out, rules = tmp_path / "out of a job", tmp_path / "gate.yml"
+    shutil.copytree(STOCK_RESULTS / "0.4.13/main/tuned", out / "results")
+    rules.write_text(RULES)
+    baseline = STOCK_RESULTS / "0.4.13/main/base"
+    inputs = {"baseline": str(baseline), "out": str(out), "rules": str(rules)}
+    done = run_step("Gate", tmp_path, inputs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("PASS: 2 rules: 2 shown\n")
+    assert (tmp_path / "output").read_text() == "exit_code=0\n"
+    assert (tmp_path / "summary.md").read_text().startswith("### Gate: PASS\n\n2 rules: 2 shown.\n")
+    assert json.loads((out / "gate/gate.json").read_text())["verdict"] == "pass"
+    assert (out / "gate/junit.xml").read_text().count("<testsuite ") == 2
+    # An input that the rules replace is refused, not ignored.
+    done = run_step("Gate", tmp_path, {**inputs, "max_drop": "0.1"})
+    assert done.returncode == 2
+    assert "--max-drop does not go with --rules" in done.stderr
+    done = run_step("Page", tmp_path, inputs)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "gsm8k" in (out / "page/report.html").read_text(encoding="utf-8")
 
 
 def test_a_missing_baseline_is_wrong_input(scored: dict[str, Any], tmp_path: Path) -> None:

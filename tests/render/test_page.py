@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.comparison_example import ARMS, HOSTILE, disagreements, example
+from helpers.page_scripts import FAINT, UNFOLD, WIDE, text_of
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
@@ -51,110 +47,6 @@ SECTIONS = [
     "All scores",
     "What was run",
 ]
-# Opens all folds and shows all panels, so that checks cover them, too.
-UNFOLD = """
-for (const fold of document.querySelectorAll("details")) fold.open = true;
-document.styleSheets[0].insertRule(".tabs > .panel { display: block !important }");
-"""
-WIDE = """
-const { scrollWidth, clientWidth } = document.documentElement;
-return [scrollWidth, clientWidth];
-"""
-# Finds text whose contrast with its background is below 4.5 (WCAG 2.2).
-FAINT = """
-const rgb = (css) => (css.match(/[0-9.]+/g) ?? []).map(Number);
-const light = (colour) => {
-  const [r, g, b] = colour.map((v) => v / 255).map(
-    (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-};
-const behind = (node) => {
-  for (; node; node = node.parentElement) {
-    const colour = rgb(getComputedStyle(node).backgroundColor);
-    if (colour.length === 3 || colour[3] === 1) return colour.slice(0, 3);
-  }
-};
-const faint = [];
-let seen = 0;
-for (const node of document.body.querySelectorAll("*")) {
-  const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
-  if (!own || !node.getClientRects().length || node.disabled) continue;
-  const style = getComputedStyle(node);
-  const ink = rgb(node instanceof SVGElement ? style.fill : style.color);
-  const [a, b] = [light(ink.slice(0, 3)), light(behind(node))];
-  const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  seen += 1;
-  if (contrast < 4.5) faint.push([node.tagName, node.className, node.textContent, contrast]);
-}
-return [seen, faint];
-"""
-
-
-def _program(*names: str) -> str:
-    for name in names:
-        if found := shutil.which(name):
-            return found
-    reason = f"none of {', '.join(names)} is installed"
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}, and the tests of the page need one")
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = _program("chromium", "google-chrome", "chromium-browser")
-    driver = _program("chromedriver")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # (With a named driver selenium neither searches for one nor downloads it.)
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    yield chrome
-    chrome.quit()
-
-
-@pytest.fixture
-def show(browser: webdriver.Chrome, tmp_path: Path) -> Iterator[Callable[..., webdriver.Chrome]]:
-    """Write and open a page; afterwards check the browser's log and requests."""
-    path = tmp_path / "report.html"
-
-    def opened(
-        comparison: form.Comparison,
-        rows: list[Disagreement] | None = None,
-        disagreeing: int = 31_337,
-        width: int = 1280,
-        **media: str,
-    ) -> webdriver.Chrome:
-        write_page(comparison, rows or [], disagreeing, path)
-        features = [
-            {"name": name.replace("_", "-"), "value": value} for name, value in media.items()
-        ]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
-        )
-        browser.get_log("performance")
-        browser.get(path.as_uri())
-        return browser
-
-    yield opened
-    assert browser.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-    assert path.as_uri() in asked
-    assert [url for url in asked if url != path.as_uri() and not url.startswith("data:")] == []
-
-
-def _text(chrome: webdriver.Chrome, selector: str) -> list[str]:
-    script = "return [...document.querySelectorAll(arguments[0])].map((n) => n.textContent)"
-    found: list[str] = chrome.execute_script(script, selector)
-    return found
 
 
 def _number(text: str) -> float:
@@ -167,13 +59,13 @@ def _number(text: str) -> float:
 def test_the_verdict_comes_first_and_the_rest_in_order(show: Any) -> None:
     comparison = example()
     chrome = show(comparison, disagreements(3))
-    assert _text(chrome, "h2") == SECTIONS
-    assert _text(chrome, "#verdict h3") == [a.question for a in comparison.answers]
-    assert _text(chrome, "#verdict .short") == [a.short for a in comparison.answers]
+    assert text_of(chrome, "h2") == SECTIONS
+    assert text_of(chrome, "#verdict h3") == [a.question for a in comparison.answers]
+    assert text_of(chrome, "#verdict .short") == [a.short for a in comparison.answers]
     said = [sentence for answer in comparison.answers for sentence in answer.sentences]
-    assert _text(chrome, "#verdict article p:not(.short)") == [s.replace("`", "") for s in said]
-    assert _text(chrome, "#verdict .notes p") == comparison.notes
-    assert "GENERATED data" in _text(chrome, ".facts li")
+    assert text_of(chrome, "#verdict article p:not(.short)") == [s.replace("`", "") for s in said]
+    assert text_of(chrome, "#verdict .notes p") == comparison.notes
+    assert "GENERATED data" in text_of(chrome, ".facts li")
     # The verdict fits into the first screen.
     lowest = chrome.execute_script(
         "return document.querySelector('.answers').getBoundingClientRect().bottom"
@@ -282,12 +174,12 @@ def test_reliability_stands_beside_what_a_calibrated_model_shows(show: Any) -> N
     of_arm = comparison.pooled_scores["shuffled"] | {"ece": ece}
     scores = comparison.pooled_scores | {"shuffled": of_arm}
     chrome = show(comparison.model_copy(update={"pooled_scores": scores}))
-    captions = [" ".join(text.split()) for text in _text(chrome, "#calibration figcaption")]
+    captions = [" ".join(text.split()) for text in text_of(chrome, "#calibration figcaption")]
     assert captions == [
         f"{arm} ECE {scores[arm]['ece'].value:.3f}{' (0.012 if calibrated)' * (arm == 'shuffled')}"
         for arm in EVERYONE
     ]
-    legend = _text(chrome, "#calibration .grid > svg text")
+    legend = text_of(chrome, "#calibration .grid > svg text")
     assert "range of a calibrated model" in legend
     # Each arm's band has the colour of its line.
     drawn = chrome.execute_script(
@@ -327,14 +219,14 @@ def test_one_setting_and_one_seed_and_nothing_that_is_known(show: Any, arms: lis
         }
     )
     chrome = show(comparison, disagreeing=0)
-    assert _text(chrome, "h2") == [one for one in SECTIONS if one != "Train rows and test rows"]
+    assert text_of(chrome, "h2") == [one for one in SECTIONS if one != "Train rows and test rows"]
     assert "#generalisation" not in chrome.page_source
-    assert set(_text(chrome, ".heat td")) == {"\N{EN DASH}"}
-    assert "probe=all" in _text(chrome, "#layers p")[0]
-    assert "same label" in _text(chrome, "#conversations p")[0]
+    assert set(text_of(chrome, ".heat td")) == {"\N{EN DASH}"}
+    assert "probe=all" in text_of(chrome, "#layers p")[0]
+    assert "same label" in text_of(chrome, "#conversations p")[0]
     for section in ("calibration", "confusion", "learning"):
-        assert len(_text(chrome, f"#{section} p")) == 1
-        assert _text(chrome, f"#{section} figure, #{section} table") == []
+        assert len(text_of(chrome, f"#{section} p")) == 1
+        assert text_of(chrome, f"#{section} figure, #{section} table") == []
     shown = chrome.find_element(By.TAG_NAME, "body").text
     assert "None" not in shown
     assert "nan" not in shown.lower().split()
@@ -370,11 +262,11 @@ def test_conversations_can_be_searched_and_chosen(show: Any) -> None:
     ]
     chrome = show(example(), rows)
     ids = "#conversations-table .id"
-    assert "130 of 31,337" in _text(chrome, "#conversations .lead")[0]
-    assert (_count(chrome), len(_text(chrome, ids))) == (130, 50)
+    assert "130 of 31,337" in text_of(chrome, "#conversations .lead")[0]
+    assert (_count(chrome), len(text_of(chrome, ids))) == (130, 50)
     chrome.find_element(By.ID, "next").click()
     chrome.find_element(By.ID, "next").click()
-    assert _text(chrome, ids) == [row.id for row in rows[100:]]
+    assert text_of(chrome, ids) == [row.id for row in rows[100:]]
     assert not chrome.find_element(By.ID, "next").is_enabled()
 
     for kind in ("right", "wrong"):
@@ -382,18 +274,18 @@ def test_conversations_can_be_searched_and_chosen(show: Any) -> None:
             _choose(chrome, arm=arm, kind=kind)
             expected = [row.id for row in rows if _kind(row, arms, kind)]
             assert 0 < len(expected) < 130
-            assert (_count(chrome), _text(chrome, ids)) == (len(expected), expected[:50])
+            assert (_count(chrome), text_of(chrome, ids)) == (len(expected), expected[:50])
     _choose(chrome, setting="CoQA, questions on a story: on-topic")
     expected = [row.id for row in rows if row.task == "regreason_coqa_on_topic"]
-    assert _text(chrome, ids) == expected
+    assert text_of(chrome, ids) == expected
     assert not chrome.find_element(By.ID, "pager").is_displayed()
     _choose(chrome)
     chrome.find_element(By.ID, "filter-text").send_keys("KÜHLSCHRANK")
     WebDriverWait(chrome, 5).until(lambda c: _count(c) == 15)
-    assert _text(chrome, ids) == [row.id for row in rows[::9]]
+    assert text_of(chrome, ids) == [row.id for row in rows[::9]]
     chrome.find_element(By.ID, "filter-text").send_keys(" nowhere")
     WebDriverWait(chrome, 5).until(lambda c: _count(c) == 0)
-    assert _text(chrome, ids) == []
+    assert text_of(chrome, ids) == []
 
 
 def test_a_conversation_shows_what_the_arms_made_of_it(show: Any) -> None:
@@ -509,8 +401,8 @@ def test_labels_have_their_names_whatever_task_they_are_of(show: Any, tmp_path: 
     chrome.execute_script(UNFOLD)
     wide, room = chrome.execute_script(WIDE)
     assert wide == room
-    assert "2 tasks" in _text(chrome, ".facts li")
-    assert _text(chrome, "#confusion h3") == ["The tickets", "The answers"]
+    assert "2 tasks" in text_of(chrome, ".facts li")
+    assert text_of(chrome, "#confusion h3") == ["The tickets", "The answers"]
     counted = """return [...document.querySelectorAll(".confusion")].map((table) => [
       [...table.querySelectorAll("thead th")].slice(1).map((n) => n.textContent),
       [...table.querySelectorAll("tbody th")].map((n) => n.textContent),
@@ -664,18 +556,18 @@ def test_hostile_text_is_text_wherever_it_comes_from(show: Any) -> None:
     assert chrome.execute_script(count, "script") == 2
     assert chrome.execute_script(count, "img, iframe, object, embed, textarea, base") == 0
     assert chrome.execute_script(count, "a:not([href^='#']), [onerror], [onload], [onclick]") == 0
-    assert _text(chrome, "#verdict article p:not(.short)") == HOSTILE
-    assert _text(chrome, "#verdict .notes p") == HOSTILE
-    assert _text(chrome, "#scores th[scope=rowgroup] span:first-child")[0] == f"{bad}: {bad}"
+    assert text_of(chrome, "#verdict article p:not(.short)") == HOSTILE
+    assert text_of(chrome, "#verdict .notes p") == HOSTILE
+    assert text_of(chrome, "#scores th[scope=rowgroup] span:first-child")[0] == f"{bad}: {bad}"
     # (Unprintable characters are replaced by U+FFFD.)
-    heads = _text(chrome, "#confusion .confusion")
+    heads = text_of(chrome, "#confusion .confusion")
     assert all("5. 4 <script>alert(1)</script>" in head for head in heads)
-    assert {row.split(" ")[0] for row in _text(chrome, ".chosen")} <= {"0", "1", "2", "3", "4"}
-    assert all(row.endswith(bad) for row in _text(chrome, ".chosen"))
-    assert _text(chrome, ".command") == [bad]
-    assert _text(chrome, "#conversations-table thead .arm") == ["label_only", *arms]
-    assert set(_text(chrome, "#conversations-table .id")) == {bad}
-    assert [text.strip() for text in _text(chrome, "#intervals label")] == arms
+    assert {row.split(" ")[0] for row in text_of(chrome, ".chosen")} <= {"0", "1", "2", "3", "4"}
+    assert all(row.endswith(bad) for row in text_of(chrome, ".chosen"))
+    assert text_of(chrome, ".command") == [bad]
+    assert text_of(chrome, "#conversations-table thead .arm") == ["label_only", *arms]
+    assert set(text_of(chrome, "#conversations-table .id")) == {bad}
+    assert [text.strip() for text in text_of(chrome, "#intervals label")] == arms
     options = [option.text for option in Select(chrome.find_element(By.ID, "filter-arm")).options]
     assert options == ["any", *[" ".join(arm.split()) for arm in arms]]
 
@@ -694,7 +586,7 @@ def test_the_largest_page_is_small_fast_and_the_same_each_time(show: Any, tmp_pa
     start = time.perf_counter()
     chrome = show(comparison, rows)
     wall = time.perf_counter() - start
-    assert len(_text(chrome, "#conversations-table .id")) == 50
+    assert len(text_of(chrome, "#conversations-table .id")) == 50
     path = tmp_path / "report.html"
     assert path.stat().st_size < 15e6
     took = chrome.execute_script(

@@ -24,6 +24,8 @@ if (document.getElementById("conversations-data")) {
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("conversations-data").textContent);
   const table = $("conversations-table");
+  // A prompt of lm_eval may begin with examples: its end asks the question.
+  const asked = table.classList.contains("clipped");
   const blank = $("conversation-template").content.querySelector("tbody");
   const number = new Intl.NumberFormat("en");
   const text = (node, selector, value) => {
@@ -46,13 +48,18 @@ if (document.getElementById("conversations-data")) {
     text(body, ".id", id);
     text(body, ".label", names[label - 1]);
     text(body, ".rated", names[label - 1]);
-    text(body, "summary", Array.from(prompt.slice(0, 400)).slice(0, 160).join(""));
+    const shown = asked
+      ? Array.from(prompt.slice(-400)).slice(-160)
+      : Array.from(prompt.slice(0, 400)).slice(0, 160);
+    text(body, "summary", shown.join(""));
     text(body, ".prompt", prompt);
     text(body, ".explanation", explanation);
     body.querySelectorAll(".answer").forEach((cell, arm) => {
       const chosen = predictions[arm];
       const bars = probabilities[arm];
       cell.className = `answer ${right[arm] ? "right" : "wrong"}`;
+      const whole = body.querySelectorAll(".answered")[arm];
+      if (whole) whole.textContent = names[chosen - 1];
       text(cell, ".chosen", names[chosen - 1]);
       text(cell, "title", bars.map((p, i) => `${names[i]}: ${(p / 1000).toFixed(3)}`).join(", "));
       const chart = cell.querySelector("svg");

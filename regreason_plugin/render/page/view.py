@@ -15,6 +15,7 @@ from regreason_plugin.comparison.comparison import (
     Gap,
     Setting,
     metric_of,
+    run_noun,
     setting_noun,
 )
 from regreason_plugin.comparison.disagreements import Disagreement
@@ -27,7 +28,7 @@ from regreason_plugin.comparison.finding_words import (
 from regreason_plugin.comparison.learning_curves import curve_title
 from regreason_plugin.comparison.notes import worth
 from regreason_plugin.core.numbers import NONE, ends, number, p_value, signed
-from regreason_plugin.metrics.metric_names import TABLE_METRICS
+from regreason_plugin.metrics.metric_names import SCORE, TABLE_METRICS
 from regreason_plugin.render.page.charts import charts
 from regreason_plugin.render.style import COLOURS
 from regreason_plugin.render.tables import (
@@ -83,8 +84,10 @@ def view(
         "c": c,
         "logged": c.protocol == "logged",
         "noun": setting_noun(c),
+        "run": run_noun(c),
         "averaged": sum(s.pooled for s in c.settings),
         "agreement": _agreement(c),
+        "own_metrics": {s.task: _own_metrics(c, s) for s in c.settings if s.metrics},
         "everyone": [c.baseline, *c.arms],
         "generated": "generated" in str(c.data.get("origin", "")),
         "level": f"{100 * c.level:g} %",
@@ -134,8 +137,21 @@ def _title(setting: Setting) -> str:
     # A user's own task has only the axis "label", which is not worth naming.
     if setting.axis == "label":
         return setting.title
-    # (Many tasks of lm_eval belong to no group.)
-    return f"{setting.title}: {setting.axis_title}" if setting.title else setting.axis_title
+    # (The name of a task of lm_eval is enough without its group.)
+    if setting.axis == setting.task:
+        return setting.axis_title
+    return f"{setting.title}: {setting.axis_title}"
+
+
+def _own_metrics(c: Comparison, setting: Setting) -> list[tuple[str, str]]:
+    """The name and the title of each metric of a task of lm_eval, the main one first.
+
+    The tests of the main metric are those of `SCORE` where the tasks' main metrics have different
+    names.
+    """
+    first, *others = setting.metrics
+    main = SCORE if SCORE in c.differences[c.arms[0]][setting.task] else first
+    return [(main, title_of(c, first)), *((name, title_of(c, name)) for name in others)]
 
 
 def share_kept(gap: Gap) -> tuple[str, str]:
