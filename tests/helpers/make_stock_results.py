@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import chdir
 from importlib.metadata import version
 from itertools import pairwise
@@ -40,14 +40,22 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
-def train_models(models: Path) -> None:
-    """Train the tiny base on rows of other seeds: `base` a little, `tuned` for longer."""
+def train_models(
+    models: Path, answers: list[tuple[str, str]], steps: Mapping[str, int], rate: float = 1e-3
+) -> None:
+    """Train the tiny base on prompts with their answers, and save it after some steps.
+
+    Args:
+        models: Gets a folder for each saved model.
+        answers: The prompts and their answers.
+        steps: The name of each model and its number of training steps.
+        rate: The learning rate.
+    """
     tokenizer = AutoTokenizer.from_pretrained(TINY_BASE)
     model = AutoModelForCausalLM.from_pretrained(TINY_BASE, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    answers = [answer for seed in range(1, 9) for answer in _answers(seed)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     random = Random(0)
-    for step in range(1, max(STEPS.values()) + 1):
+    for step in range(1, max(steps.values()) + 1):
         rows = [_tokens(tokenizer, *answer) for answer in random.sample(answers, 16)]
         ids, labels = (
             torch.nn.utils.rnn.pad_sequence(list(column), batch_first=True, padding_value=padding)
@@ -57,7 +65,7 @@ def train_models(models: Path) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        for name in (name for name, steps in STEPS.items() if steps == step):
+        for name in (name for name, last in steps.items() if last == step):
             model.save_pretrained(models / name)
             tokenizer.save_pretrained(models / name)
 
@@ -76,19 +84,19 @@ def _answers(seed: int) -> Iterator[tuple[str, str]]:
         names = write_stock_tasks(Path(folder) / "stock", seed)
         with chdir(Path(folder) / "stock"):
             manager = TaskManager(include_path="tasks", include_defaults=False)
-            for task in _tasks(manager.load_task_or_group(names)):
-                rows = [_answer(task, doc) for doc in task.eval_docs]
+            for task in tasks_of(manager.load_task_or_group(names)):
+                rows = [answer_of(task, doc) for doc in task.eval_docs]
                 yield from rows
                 for example, (context, answer) in pairwise(rows):
                     yield f"{''.join(example)}\n\n{context}", answer
 
 
-def _tasks(tree: dict[Any, Any]) -> Iterator[Any]:
+def tasks_of(tree: dict[Any, Any]) -> Iterator[Any]:
     for value in tree.values():
-        yield from _tasks(value) if isinstance(value, dict) else [value]
+        yield from tasks_of(value) if isinstance(value, dict) else [value]
 
 
-def _answer(task: Any, doc: dict[str, Any]) -> tuple[str, str]:
+def answer_of(task: Any, doc: dict[str, Any]) -> tuple[str, str]:
     context, target = task.doc_to_text(doc), task.doc_to_target(doc)
     if task.config.task == "drop":
         target = " " + " ".join(doc["answers"][0])
@@ -121,7 +129,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, metavar="DIR")
     models = parser.parse_args().models.resolve()
     if not models.exists():
-        train_models(models)
+        train_models(models, [row for seed in range(1, 9) for row in _answers(seed)], STEPS)
     results = STOCK_RESULTS / version("lm_eval")
     shutil.rmtree(results, ignore_errors=True)
     write_results(models, results)

@@ -12,10 +12,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice, product
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -148,14 +149,16 @@ def piqa(random: Random) -> Iterator[Row]:
 
 def mmlu(subject: str) -> Callable[[Random], Iterator[Row]]:
     def rows(random: Random) -> Iterator[Row]:
-        for _, question, answer, wrong in _questions(random):
-            choices, right = _placed(answer, wrong, random)
-            yield {
-                "question": f"{question}?",
-                "subject": subject,
-                "choices": choices,
-                "answer": right,
-            }
+        # (A question that comes again has other choices.)
+        while True:
+            for _, question, answer, wrong in _questions(random):
+                choices, right = _placed(answer, wrong, random)
+                yield {
+                    "question": f"{question}?",
+                    "subject": subject,
+                    "choices": choices,
+                    "answer": right,
+                }
 
     return rows
 
@@ -454,13 +457,16 @@ class Foods(ConfigurableTask):
 '''
 
 
-def write_stock_tasks(folder: Path, seed: int = 0) -> list[str]:
+def write_stock_tasks(
+    folder: Path, seed: int = 0, sizes: Mapping[str, int] = MappingProxyType({})
+) -> list[str]:
     """Write the rows and the task files of all families.
 
     Args:
         folder: Gets the folders ``data`` and ``tasks``. The task files name the data relative to
             it, so lm_eval has to be started there.
         seed: Of the rows.
+        sizes: Numbers of rows of tasks, instead of their usual ones.
 
     Returns:
         What `--tasks` takes: the names of the tasks outside groups and of the outermost group.
@@ -468,7 +474,7 @@ def write_stock_tasks(folder: Path, seed: int = 0) -> list[str]:
     (folder / "tasks").mkdir(parents=True)
     (folder / "data").mkdir()
     for task, (stock, rows, changes) in _TASKS.items():
-        evaluated, examples = _write_rows(folder, task, rows(Random(f"{task}/{seed}")))
+        evaluated, examples = _write_rows(folder, task, rows(Random(f"{task}/{seed}")), sizes)
         _write_yaml(
             folder / f"tasks/{task}.yaml",
             {
@@ -502,7 +508,7 @@ def write_stock_tasks(folder: Path, seed: int = 0) -> list[str]:
         "own_class": triviaqa,
         "own_metrics": piqa,
     }.items():
-        _write_rows(folder, task, rows(Random(f"{task}/{seed}")))
+        _write_rows(folder, task, rows(Random(f"{task}/{seed}")), sizes)
     (folder / "tasks/own_choices.yaml").write_text(_OWN_CHOICES)
     (folder / "tasks/own_class.yaml").write_text(_OWN_CLASS)
     (folder / "tasks/own_metrics.yaml").write_text(_OWN_METRICS)
@@ -518,12 +524,14 @@ def _stock_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "tasks"
 
 
-def _write_rows(folder: Path, task: str, rows: Iterator[Row]) -> list[str]:
+def _write_rows(
+    folder: Path, task: str, rows: Iterator[Row], sizes: Mapping[str, int]
+) -> list[str]:
     """Write the rows to evaluate and those for examples, and return both files' names."""
-    sizes = {f"mmlu_{one}": size for some in MMLU.values() for one, size in some.items()}
-    sizes |= _FEWER_ROWS
+    usual = {f"mmlu_{one}": size for some in MMLU.values() for one, size in some.items()}
+    known = {**usual, **_FEWER_ROWS, **sizes}
     names = []
-    for name, count in {"rows": sizes.get(task, ROWS), "examples": EXAMPLES}.items():
+    for name, count in {"rows": known.get(task, ROWS), "examples": EXAMPLES}.items():
         names.append(f"data/{task}.{name}.json")
         lines = [json.dumps(row, ensure_ascii=False) for row in islice(rows, count)]
         (folder / names[-1]).write_text("\n".join(lines) + "\n")
