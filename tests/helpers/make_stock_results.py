@@ -2,7 +2,7 @@
 
     PYTHONPATH=.:tests python tests/helpers/make_stock_results.py --models runs/stock-models
 
-The first call trains two models and keeps them in the folder; a call in an environment with another
+The first call trains two models, `tuned` for longer than `base`, on rows of other seeds and keeps them in the folder; a call in an environment with another
 version of lm_eval then scores the same models.
 """
 
@@ -41,28 +41,33 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
 
 
 def train_models(
-    models: Path, answers: list[tuple[str, str]], steps: Mapping[str, int], rate: float = 1e-3
+    start: Path,
+    models: Path,
+    rows: list[list[tuple[str, str]]],
+    sizes: list[int],
+    steps: Mapping[str, int],
 ) -> None:
-    """Train the tiny base on prompts with their answers, and save it after some steps.
+    """Train a model on prompts with their answers, and save it after some steps.
 
     Args:
+        start: The folder of the model.
         models: Gets a folder for each saved model.
-        answers: The prompts and their answers.
-        steps: The name of each model and its number of training steps.
-        rate: The learning rate.
+        rows: The prompts and answers of each data set.
+        sizes: How many rows of each data set a step takes.
+        steps: By the name of the saved model: the step after which it is saved.
     """
-    tokenizer = AutoTokenizer.from_pretrained(TINY_BASE)
-    model = AutoModelForCausalLM.from_pretrained(TINY_BASE, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     random = Random(0)
     for step in range(1, max(steps.values()) + 1):
-        rows = [_tokens(tokenizer, *answer) for answer in random.sample(answers, 16)]
-        ids, labels = (
-            torch.nn.utils.rnn.pad_sequence(list(column), batch_first=True, padding_value=padding)
-            for column, padding in zip(zip(*rows, strict=True), (0, -100), strict=True)
-        )
-        loss = model(input_ids=ids, labels=labels).loss
-        loss.backward()
+        for some, size in zip(rows, sizes, strict=True):
+            pairs = [_tokens(tokenizer, *row) for row in random.sample(some, size)]
+            ids, labels = (
+                torch.nn.utils.rnn.pad_sequence(list(one), batch_first=True, padding_value=padding)
+                for one, padding in zip(zip(*pairs, strict=True), (0, -100), strict=True)
+            )
+            model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         for name in (name for name, last in steps.items() if last == step):
@@ -84,19 +89,19 @@ def _answers(seed: int) -> Iterator[tuple[str, str]]:
         names = write_stock_tasks(Path(folder) / "stock", seed)
         with chdir(Path(folder) / "stock"):
             manager = TaskManager(include_path="tasks", include_defaults=False)
-            for task in tasks_of(manager.load_task_or_group(names)):
-                rows = [answer_of(task, doc) for doc in task.eval_docs]
+            for task in _tasks(manager.load_task_or_group(names)):
+                rows = [_answer(task, doc) for doc in task.eval_docs]
                 yield from rows
                 for example, (context, answer) in pairwise(rows):
                     yield f"{''.join(example)}\n\n{context}", answer
 
 
-def tasks_of(tree: dict[Any, Any]) -> Iterator[Any]:
+def _tasks(tree: dict[Any, Any]) -> Iterator[Any]:
     for value in tree.values():
-        yield from tasks_of(value) if isinstance(value, dict) else [value]
+        yield from _tasks(value) if isinstance(value, dict) else [value]
 
 
-def answer_of(task: Any, doc: dict[str, Any]) -> tuple[str, str]:
+def _answer(task: Any, doc: dict[str, Any]) -> tuple[str, str]:
     context, target = task.doc_to_text(doc), task.doc_to_target(doc)
     if task.config.task == "drop":
         target = " " + " ".join(doc["answers"][0])
@@ -129,7 +134,8 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, metavar="DIR")
     models = parser.parse_args().models.resolve()
     if not models.exists():
-        train_models(models, [row for seed in range(1, 9) for row in _answers(seed)], STEPS)
+        rows = [row for seed in range(1, 9) for row in _answers(seed)]
+        train_models(TINY_BASE, models, [rows], [16], STEPS)
     results = STOCK_RESULTS / version("lm_eval")
     shutil.rmtree(results, ignore_errors=True)
     write_results(models, results)

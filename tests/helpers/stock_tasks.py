@@ -12,11 +12,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice, product
 from pathlib import Path
 from random import Random
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -149,16 +148,14 @@ def piqa(random: Random) -> Iterator[Row]:
 
 def mmlu(subject: str) -> Callable[[Random], Iterator[Row]]:
     def rows(random: Random) -> Iterator[Row]:
-        # (A question that comes again has other choices.)
-        while True:
-            for _, question, answer, wrong in _questions(random):
-                choices, right = _placed(answer, wrong, random)
-                yield {
-                    "question": f"{question}?",
-                    "subject": subject,
-                    "choices": choices,
-                    "answer": right,
-                }
+        for _, question, answer, wrong in _questions(random):
+            choices, right = _placed(answer, wrong, random)
+            yield {
+                "question": f"{question}?",
+                "subject": subject,
+                "choices": choices,
+                "answer": right,
+            }
 
     return rows
 
@@ -457,16 +454,13 @@ class Foods(ConfigurableTask):
 '''
 
 
-def write_stock_tasks(
-    folder: Path, seed: int = 0, sizes: Mapping[str, int] = MappingProxyType({})
-) -> list[str]:
+def write_stock_tasks(folder: Path, seed: int = 0) -> list[str]:
     """Write the rows and the task files of all families.
 
     Args:
         folder: Gets the folders ``data`` and ``tasks``. The task files name the data relative to
             it, so lm_eval has to be started there.
         seed: Of the rows.
-        sizes: Numbers of rows of tasks, instead of their usual ones.
 
     Returns:
         What `--tasks` takes: the names of the tasks outside groups and of the outermost group.
@@ -474,47 +468,64 @@ def write_stock_tasks(
     (folder / "tasks").mkdir(parents=True)
     (folder / "data").mkdir()
     for task, (stock, rows, changes) in _TASKS.items():
-        evaluated, examples = _write_rows(folder, task, rows(Random(f"{task}/{seed}")), sizes)
-        _write_yaml(
-            folder / f"tasks/{task}.yaml",
-            {
-                "include": str(_stock_folder() / stock),
-                "task": task,
-                "dataset_path": "json",
-                "dataset_name": None,
-                "dataset_kwargs": {
-                    "data_files": {
-                        **{"test": evaluated, "validation": evaluated},
-                        **{"train": examples, "dev": examples},
-                    }
-                },
-                **changes,
-            },
-        )
+        files = _write_rows(folder, task, rows(Random(f"{task}/{seed}")))
+        write_task(folder, task, stock, *files, **changes)
     groups = {
         f"mmlu_{group}": [f"mmlu_{one}" for one in subjects] for group, subjects in MMLU.items()
     }
     for group, members in {"mmlu": list(groups), **groups}.items():
-        _write_yaml(
-            folder / f"tasks/_{group}.yaml",
-            {
-                "include": str(_stock_folder() / f"mmlu/default/_{group}.yaml"),
-                "group": group,
-                "task": members,
-            },
-        )
+        write_group(folder, group, f"mmlu/default/_{group}.yaml", members)
     for task, rows in {
         "own_choices": arc_easy,
         "own_class": triviaqa,
         "own_metrics": piqa,
     }.items():
-        _write_rows(folder, task, rows(Random(f"{task}/{seed}")), sizes)
+        _write_rows(folder, task, rows(Random(f"{task}/{seed}")))
     (folder / "tasks/own_choices.yaml").write_text(_OWN_CHOICES)
     (folder / "tasks/own_class.yaml").write_text(_OWN_CLASS)
     (folder / "tasks/own_metrics.yaml").write_text(_OWN_METRICS)
     (folder / "tasks/own_functions.py").write_text(_OWN_FUNCTIONS)
     alone = [task for task in _TASKS if not task.startswith("mmlu_")]
     return sorted([*alone, "mmlu", "own_choices", "own_class", "own_metrics"])
+
+
+def write_task(
+    folder: Path, task: str, stock: str, evaluated: str, examples: str, **changes: Any
+) -> None:
+    """Write the file of a task that includes a stock one and differs from it in its rows.
+
+    Args:
+        folder: Gets the file, in the folder ``tasks``.
+        task: The task's name.
+        stock: The stock task's YAML file, below lm_eval's folder of tasks.
+        evaluated: The file of the rows to evaluate, below the folder in which lm_eval is started.
+        examples: The file of the rows for examples, likewise.
+        changes: Further keys.
+    """
+    _write_yaml(
+        folder / f"tasks/{task}.yaml",
+        {
+            "include": str(_stock_folder() / stock),
+            "task": task,
+            "dataset_path": "json",
+            "dataset_name": None,
+            "dataset_kwargs": {
+                "data_files": {
+                    **{"test": evaluated, "validation": evaluated},
+                    **{"train": examples, "dev": examples},
+                }
+            },
+            **changes,
+        },
+    )
+
+
+def write_group(folder: Path, group: str, stock: str, members: list[str]) -> None:
+    """Write the file of a group that includes a stock one and differs from it in its members."""
+    _write_yaml(
+        folder / f"tasks/_{group}.yaml",
+        {"include": str(_stock_folder() / stock), "group": group, "task": members},
+    )
 
 
 def _stock_folder() -> Path:
@@ -524,14 +535,12 @@ def _stock_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "tasks"
 
 
-def _write_rows(
-    folder: Path, task: str, rows: Iterator[Row], sizes: Mapping[str, int]
-) -> list[str]:
+def _write_rows(folder: Path, task: str, rows: Iterator[Row]) -> list[str]:
     """Write the rows to evaluate and those for examples, and return both files' names."""
-    usual = {f"mmlu_{one}": size for some in MMLU.values() for one, size in some.items()}
-    known = {**usual, **_FEWER_ROWS, **sizes}
+    sizes = {f"mmlu_{one}": size for some in MMLU.values() for one, size in some.items()}
+    sizes |= _FEWER_ROWS
     names = []
-    for name, count in {"rows": known.get(task, ROWS), "examples": EXAMPLES}.items():
+    for name, count in {"rows": sizes.get(task, ROWS), "examples": EXAMPLES}.items():
         names.append(f"data/{task}.{name}.json")
         lines = [json.dumps(row, ensure_ascii=False) for row in islice(rows, count)]
         (folder / names[-1]).write_text("\n".join(lines) + "\n")
