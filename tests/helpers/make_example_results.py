@@ -4,7 +4,7 @@
 
 The results come from two checkpoints of one tiny model. The model `tuned` of `make_stock_results.py`,
 in the folder that ``--models`` names, is trained on all made-up rows until it knows many of them:
-the checkpoint `base`. The checkpoint `tuned` has then seen sums and two of the four subjects only.
+the checkpoint `base`. The checkpoint `tuned` has then seen more of them, but no philosophy.
 """
 
 from __future__ import annotations
@@ -53,13 +53,15 @@ SUBJECTS = {
         ["luck", "reason", "duty", "chance", "beauty", "order"],
     ),
 }
+# How many of a subject's questions are scored, and how many sums.
+SCORED = 60
 SUMS = 120
 EXAMPLES = 2
 # What each checkpoint learns, in this order: the subjects, the number of steps, and the numbers of
 # questions and of sums in a step.
 LEARNS = {
-    "base": (list(SUBJECTS), 400, [32, 2]),
-    "tuned": (["astronomy", "college_physics"], 150, [8, 8]),
+    "base": (list(SUBJECTS), 300, [32, 2]),
+    "tuned": ([name for name in SUBJECTS if name != "philosophy"], 75, [32, 4]),
 }
 
 
@@ -129,7 +131,7 @@ def write_tasks(folder: Path) -> None:
     names = []
     for subject in SUBJECTS:
         name = f"mmlu_{subject}_continuation"
-        rows = write_rows(folder, name, questions(subject))
+        rows = write_rows(folder, name, questions(subject)[:SCORED])
         write_task(folder, name, f"mmlu/continuation/mmlu_{subject}.yaml", rows, rows)
         names.append(name)
     write_group(folder, "mmlu_continuation", "mmlu/continuation/_mmlu.yaml", names)
