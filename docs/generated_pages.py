@@ -163,7 +163,9 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
         if isinstance(section, DocstringSectionAttributes)
         for attribute in section.value
     }
-    said |= {name: field.description for name, field in model.model_fields.items() if field.description}
+    said |= {
+        name: field.description for name, field in model.model_fields.items() if field.description
+    }
     if missing := model.model_fields.keys() - said.keys():
         raise KeyError(f"{model.__name__} does not say what {sorted(missing)} are")
     return said

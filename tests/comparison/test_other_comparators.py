@@ -28,7 +28,7 @@ def rows(heading: str) -> dict[str, list[str]]:
     """The table below a heading of the page, by the first cell of each row."""
     _, _, below = PAGE.read_text(encoding="utf-8").partition(f"## {heading}\n")
     table = re.findall(r"^\| (.+) \|$", below.partition("\n## ")[0], re.MULTILINE)
-    cells = [[cell.strip(" `*") for cell in line.split(" | ")] for line in table[2:]]
+    cells = [[cell.strip(" `") for cell in line.split("|")] for line in table[2:]]
     return {first: others for first, *others in cells}
 
 
@@ -60,7 +60,7 @@ def test_the_rows_of_the_page_are_what_the_three_say(comparison: Comparison) -> 
         assert table[task] == [
             f"{first:.3f}",
             f"{second:.3f}",
-            f"{p:.3f}",
+            "< 0.001" if p < 0.001 else f"{p:.3f}",
             "",
             *_ours(ours),
         ]
@@ -71,6 +71,21 @@ def test_the_rows_of_the_page_are_what_the_three_say(comparison: Comparison) -> 
     ]
     assert table["all five tasks"] == [*means, "", f"{test.pvalue:.3f}", *_ours(ours)]
     assert ours.value == pytest.approx(sum(changes) / len(changes))
+
+
+def test_the_sums_are_a_case_of_opposite_answers(comparison: Comparison) -> None:
+    agreement = comparison.agreement["tuned"]["gsm8k"]
+    apart = agreement.only_baseline + agreement.only_arm
+    said = f"{agreement.both_right} sums both models solve, {apart} only one of them, "
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    assert said + f"{agreement.both_wrong} neither" in text
+    (first, error), (second, other) = (
+        score(summary("base")["gsm8k"]),
+        score(summary("tuned")["gsm8k"]),
+    )
+    unpaired = 2 * stats.norm.sf(abs(second - first) / math.hypot(error, other))
+    paired = comparison.differences["tuned"]["gsm8k"][comparison.main].p
+    assert f"z-test's p is {unpaired:.5f}, the paired one's {paired:.3f}" in text
 
 
 def _ours(difference: Any) -> list[str]:

@@ -2,9 +2,10 @@
 
     PYTHONPATH=.:tests python tests/helpers/make_example_results.py --models runs/stock-models
 
-The results come from two checkpoints of one tiny model. The model `tuned` of `make_stock_results.py`,
-in the folder that ``--models`` names, is trained on all made-up rows until it knows many of them:
-the checkpoint `base`. The checkpoint `tuned` has then seen more of them, but no philosophy.
+The results come from two checkpoints of one tiny model. The model `tuned` of
+`make_stock_results.py`, in the folder that ``--models`` names, is trained on all made-up rows until
+it knows many of them: the checkpoint `base`. The checkpoint `tuned` has then seen more of them, but
+no philosophy.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     PYTHONPATH=.:tests python tests/helpers/make_stock_results.py --models runs/stock-models
 
-The first call trains two models, `tuned` for longer than `base`, on rows of other seeds and keeps them in the folder; a call in an environment with another
-version of lm_eval then scores the same models.
+The first call trains two models on rows of other seeds, `tuned` for longer than `base`, and keeps
+them in the folder; a call in an environment with another version of lm_eval then scores the same
+models.
 """
 
 from __future__ import annotations
