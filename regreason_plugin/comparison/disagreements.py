@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regreason_plugin.comparison.task_scores import TaskScores
-from regreason_plugin.evaluate.logged_samples import read_texts
+from regreason_plugin.evaluate.logged_texts import read_texts
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import read_documents, samples_file
 

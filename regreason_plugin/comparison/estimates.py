@@ -139,12 +139,10 @@ class Estimates:
         self, metric: str, models: Models, tasks: Sequence[int], estimate: Estimate | None
     ) -> float | None:
         """The standard error of any task of lm_eval, without an allowance for unobserved events."""
-        if estimate is None or estimate.variance is None:
+        if estimate is None or not all(self.tasks[at].logged for at in tasks):
             return None
-        if not all(self.tasks[at].logged for at in tasks):
-            return None
-        if metric in self.tasks[tasks[0]].replicates:
-            return estimate.se
+        if estimate.variance is None or metric in self.tasks[tasks[0]].replicates:
+            return estimate.se if math.isfinite(estimate.se) else None
         values, contributions = self._statistic(metric, models, tasks)
         return math.sqrt(variance_of(values, contributions, self._weights(metric, tasks)).whole)
 

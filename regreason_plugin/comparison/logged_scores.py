@@ -14,13 +14,8 @@ from numpy.typing import NDArray
 from regreason_plugin.comparison.comparability import check_same_ids
 from regreason_plugin.comparison.task_scores import TaskScores, label_scores, over_tasks
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.logged_samples import (
-    Aggregate,
-    LoggedAnswers,
-    aggregation_of,
-    read_logged_answers,
-    value_of,
-)
+from regreason_plugin.evaluate.lm_eval_aggregation import Aggregate, aggregation_of, value_of
+from regreason_plugin.evaluate.logged_samples import LoggedAnswers, read_logged_answers
 from regreason_plugin.evaluate.logged_task import LoggedMetric, LoggedTask
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import samples_file
@@ -119,7 +114,7 @@ def _score_task(
             setting=(results[0].group, task),
             title=results[0].group,
             axis_title=task,
-            labels=tuple(name.strip() for name in names),
+            labels=names,
             ordinal=False,
             place=None,
         ),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,37 +13,27 @@ from typing import Any
 import numpy as np
 
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.evaluate.answer_choices import (
+    Choices,
+    brier_scores,
+    choices_of,
+    right_choice,
+)
+from regreason_plugin.evaluate.lm_eval_aggregation import ROUNDING
 from regreason_plugin.evaluate.logged_task import LoggedMetric, LoggedTask
 from regreason_plugin.evaluate.samples import (
     check_count,
+    existing_samples_file,
     hashes_of,
     no_sample,
     parse_line,
-    samples_file,
 )
 from regreason_plugin.metrics.answers import Array, Integers
-from regreason_plugin.metrics.count_formulas import log_probabilities
 
 # Fields that hold a text shared by several documents. If two documents have the same text there,
 # they are one group.
 TEXT_FIELDS = ("passage", "article", "paragraph", "context", "story")
-# Values computed from the documents' values may differ from lm_eval's in the last digits.
-_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Choices:
-    """One model's scores of each document's answer choices.
-
-    Attributes:
-        names: The texts of the K choices, if all documents have the same ones; else empty.
-        right: The index of the right choice, ``[N]``.
-        scores: The log-likelihoods of the choices, ``[N, K]``.
-    """
-
-    names: tuple[str, ...]
-    right: Integers
-    scores: Array
+_TRUTHS = {"True": True, "False": False}
 
 
 @dataclass(frozen=True)
@@ -92,13 +81,7 @@ def read_logged_answers(result: LoggedTask, group_by: str | None = None) -> Logg
         UserError: There is no samples file, a line is broken, a document lacks the field, or the
             result was computed from other samples.
     """
-    file = samples_file(result)
-    if not file.is_file():
-        raise UserError(
-            f"has no {file.name} beside it, and models are compared document by document; run "
-            "lm_eval with --log_samples, and keep both files in one folder under their names",
-            path=result.source,
-        )
+    file = existing_samples_file(result)
     reader = _Reader(result, group_by)
     digest, begins = hashlib.sha256(), 0
     with file.open("rb") as stream:
@@ -166,7 +149,11 @@ class _Reader:
             self._describe(row)
         self.places.setdefault(of_filter, []).append(self.keys[key])
         for metric in self.by_filter.get(of_filter, ()):
-            self.values[metric.key].append(row.get(metric.name))
+            value = row.get(metric.name)
+            # (lm_eval 0.4.11 writes a truth value of NumPy as text.)
+            self.values[metric.key].append(
+                _TRUTHS.get(value, value) if isinstance(value, str) else value
+            )
 
     def _describe(self, row: dict[str, Any]) -> None:
         """Take what a document's lines have in common."""
@@ -176,9 +163,8 @@ class _Reader:
             self.shared[name].append(_hash(_field(row["doc"], name)))
         if self.scores is None:
             return
-        scores = [float(pair[0]) for pair in row["filtered_resps"]]
-        texts = tuple(str(one["arg_1"]) for one in row["arguments"].values())
-        right = _right_choice(row, scores, texts)
+        texts, scores = choices_of(row)
+        right = right_choice(row, scores, texts)
         if right is None or (self.scores and len(scores) != len(self.scores[0])):
             self.scores = None
             return
@@ -204,7 +190,7 @@ class _Reader:
             numbers = _mean_of([by_document[place] for place in order], metric)
             if metric.name == "brier_score" and choices is not None:
                 # lm_eval writes the probabilities as text, with too few digits.
-                numbers = _mean_of(_brier_scores(choices).tolist(), metric)
+                numbers = _mean_of(brier_scores(choices).tolist(), metric)
             if numbers is not None:
                 values[key] = numbers
             elif metric.aggregation == "mean":
@@ -247,39 +233,11 @@ def _mean_of(by_document: Sequence[Any], metric: LoggedMetric) -> Array | None:
     known = [value for value in by_document if value is not None]
     if not known or not all(isinstance(value, int | float) for value in known):
         return None
-    if not math.isclose(
-        sum(known) / len(known), metric.value, rel_tol=_ROUNDING, abs_tol=_ROUNDING
-    ):
+    if not math.isclose(sum(known) / len(known), metric.value, rel_tol=ROUNDING, abs_tol=ROUNDING):
         return None
     return np.array(
         [math.nan if value is None else value for value in by_document], dtype=np.float64
     )
-
-
-def _brier_scores(choices: Choices) -> Array:
-    """The squared distance of the probabilities from the right choice, ``[N]`` (Brier 1950)."""
-    right = np.eye(choices.scores.shape[1])[choices.right]
-    scores: Array = ((np.exp(log_probabilities(choices.scores)) - right) ** 2).sum(axis=1)
-    return scores
-
-
-def _right_choice(row: dict[str, Any], scores: Sequence[float], texts: Sequence[str]) -> int | None:
-    """The index of the right choice.
-
-    lm_eval writes the target as text, whether it is the index or the text of a choice. If both are
-    possible, the logged accuracy decides.
-
-    Returns:
-        None if the target is not one of the choices, or both remain possible.
-    """
-    target, stripped = str(row["target"]).strip(), [text.strip() for text in texts]
-    possible = {int(target)} if target.isdecimal() and int(target) < len(texts) else set()
-    if target in stripped:
-        possible.add(stripped.index(target))
-    if len(possible) > 1 and "acc" in row:
-        best = max(range(len(scores)), key=lambda choice: scores[choice])
-        possible = {choice for choice in possible if (choice == best) == bool(row["acc"])}
-    return possible.pop() if len(possible) == 1 else None
 
 
 def _field(document: Any, name: str) -> Any:
@@ -296,96 +254,3 @@ def _field(document: Any, name: str) -> Any:
 
 def _hash(value: Any) -> str:
     return hashlib.blake2b(str(value).encode(), digest_size=12).hexdigest()
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The texts of one document, for display.
-
-    Attributes:
-        prompt: The text that the model read.
-        target: The right answer.
-        answer: The model's answer: the choice with the highest log-likelihood, or what it wrote.
-        choices: The answer choices; empty if the model wrote an answer.
-        right: The index of the right choice; 0 without one.
-        probabilities: The probabilities of the choices, in their order.
-    """
-
-    prompt: str
-    target: str
-    answer: str
-    choices: tuple[str, ...]
-    right: int
-    probabilities: list[float]
-
-
-def read_texts(result: LoggedTask, lines: Iterable[int]) -> list[Texts]:
-    """The texts of the documents whose lines begin at these bytes of the samples file."""
-    with samples_file(result).open("rb") as stream:
-        texts = []
-        for begins in lines:
-            stream.seek(begins)
-            texts.append(_texts(parse_line(stream.readline(), samples_file(result), 0)))
-    return texts
-
-
-def _texts(row: dict[str, Any]) -> Texts:
-    requests = list(row["arguments"].values())
-    prompt, target = str(requests[0]["arg_0"]), str(row["target"])
-    choices = tuple(str(one.get("arg_1")).strip() for one in requests)
-    if len({*choices}) < max(len(choices), 2):
-        return Texts(prompt, target, _written(row["filtered_resps"][0]), (), 0, [])
-    scores = np.array([float(pair[0]) for pair in row["filtered_resps"]])
-    right = _right_choice(row, scores.tolist(), choices)
-    answer = choices[int(scores.argmax())]
-    if right is None:
-        return Texts(prompt, target, answer, (), 0, [])
-    probabilities = np.exp(log_probabilities(scores[None]))[0]
-    shares = [round(float(p), 4) for p in probabilities]
-    return Texts(prompt, choices[right], answer, choices, right, shares)
-
-
-def _written(answer: Any) -> str:
-    """An answer that the model wrote, or its log-likelihood of a given text in words."""
-    if isinstance(answer, list) and len(answer) == 2 and str(answer[1]) in ("True", "False"):
-        greedy = "greedy" if str(answer[1]) == "True" else "not greedy"
-        return f"log-likelihood {float(answer[0]):.4g}, {greedy}"
-    return str(answer[0] if isinstance(answer, list) and len(answer) == 1 else answer)
-
-
-Aggregate = Callable[[list[Any]], float]
-
-
-def aggregation_of(metric: LoggedMetric, items: list[Any]) -> Aggregate | None:
-    """lm_eval's own function that makes a metric from the documents' values.
-
-    Args:
-        metric: The metric.
-        items: The documents' values, with which the function is tried.
-
-    Returns:
-        None if lm_eval does not know the function here, or if the function gives another value
-        than the results do.
-    """
-    from lm_eval.api import metrics as _  # noqa: F401 - registers lm_eval's functions
-    from lm_eval.api.registry import aggregation_registry, metric_agg_registry
-
-    by_name = ((aggregation_registry, metric.aggregation), (metric_agg_registry, metric.name))
-    for functions, name in by_name:
-        if name not in functions:
-            continue
-        function: Aggregate = functions.get(name)
-        try:
-            value = value_of(function, items)
-        except Exception:  # noqa: S112 - a function may refuse the values of another
-            continue
-        if math.isclose(value, metric.value, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
-            return function
-    return None
-
-
-def value_of(function: Aggregate, items: list[Any]) -> float:
-    """A metric over documents, without the warnings of libraries about single bootstrap samples."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(function(items))

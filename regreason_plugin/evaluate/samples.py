@@ -39,12 +39,11 @@ def samples_file(result: TaskResult | LoggedTask) -> Path:
     return result.source.with_name(f"samples_{result.task}_{date_of(result.source)}.jsonl")
 
 
-def read_answers(result: TaskResult) -> Answers:
-    """Read the answers that a result was computed from.
+def existing_samples_file(result: TaskResult | LoggedTask) -> Path:
+    """The path of the samples file that belongs to a result.
 
     Raises:
-        UserError: There is no samples file, it is empty, a line is broken, a document occurs
-            twice, a score is not finite, or the result was computed from other samples.
+        UserError: There is no such file.
     """
     file = samples_file(result)
     if not file.is_file():
@@ -53,6 +52,17 @@ def read_answers(result: TaskResult) -> Answers:
             "lm_eval with --log_samples, and keep both files in one folder under their names",
             path=result.source,
         )
+    return file
+
+
+def read_answers(result: TaskResult) -> Answers:
+    """Read the answers that a result was computed from.
+
+    Raises:
+        UserError: There is no samples file, it is empty, a line is broken, a document occurs
+            twice, a score is not finite, or the result was computed from other samples.
+    """
+    file = existing_samples_file(result)
     setting = result.setting
     # With explanations that each model wrote itself, the models have read different tokens.
     prefix = FORCED if setting.generative else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,8 @@ VERSIONS = ["0.4.11", "0.4.13"]
 FOLDERS = sorted(path.parent for path in STOCK_RESULTS.glob("*/*/*/results_*.json"))
 # Where metric_list names no aggregation, lm_eval takes the metric's own; a class has no list.
 MEANS = {"acc", "acc_bytes", "acc_mutual_info"}
+# 0.4.11 logs NumPy's bool as text.
+TEXTS = {"True": 1.0, "False": 0.0}
 MEANS_OF_CLASSES = {"own_class": {"greedy", "surprise"}}
 
 
@@ -46,7 +49,9 @@ def means(folder: Path) -> dict[tuple[str, str], float]:
         values = defaultdict(list)
         for sample in read_samples(folder, task):
             for metric in mean_metrics(task, config):
-                values[f"{metric},{sample['filter']}"].append(float(sample[metric]))
+                value = sample[metric]
+                column = values[f"{metric},{sample['filter']}"]
+                column.append(TEXTS[value] if isinstance(value, str) else float(value))
         for name, column in values.items():
             found[task, name] = math.fsum(column) / len(column)
     return found
@@ -67,12 +72,25 @@ def test_each_version_has_each_run_of_both_models() -> None:
 
 
 @pytest.mark.parametrize("lm_eval", VERSIONS)
-def test_the_models_differ_and_neither_is_perfect(lm_eval: str) -> None:
-    base, tuned = (means(STOCK_RESULTS / lm_eval / "main" / arm) for arm in MODELS)
-    assert len({task for task, _ in base}) >= 12
-    different = [key for key in base if base[key] != tuned[key]]
-    partly = [key for key in different if 0 < tuned[key] < 1]
-    assert {task for task, _ in base} - {task for task, _ in partly} == set()
+def test_the_models_differ_on_most_metrics(lm_eval: str) -> None:
+    base, tuned = (
+        {
+            (task, metric): value
+            for task, values in read_results(STOCK_RESULTS / lm_eval / "main" / model)[
+                "results"
+            ].items()
+            for metric, value in values.items()
+            if "," in metric and "_stderr" not in metric
+        }
+        for model in MODELS
+    )
+    assert len({task for task, _ in base}) >= 22
+    different = {key for key in base if base[key] != tuned[key]}
+    assert len(different) > 0.75 * len(base)
+    assert {metric for _, metric in different} >= {
+        *("acc,none", "acc_norm,none", "mcc,none", "f1,none", "bleu,none", "perplexity,none"),
+        *("exact_match,maj@8", "word_perplexity,none"),
+    }
 
 
 @pytest.mark.parametrize("lm_eval", VERSIONS)
@@ -91,11 +109,15 @@ def test_a_group_is_the_mean_over_all_its_documents(lm_eval: str) -> None:
     assert len(values) == 28
 
 
-def test_both_versions_log_the_same_samples() -> None:
-    old, new = (sorted((STOCK_RESULTS / one).rglob("samples_*")) for one in VERSIONS)
+def test_both_versions_log_the_same_samples_except_for_numpy_bools() -> None:
+    old, new = (sorted((STOCK_RESULTS / one).rglob("samples_*.jsonl")) for one in VERSIONS)
     assert len(old) == len(new)
     for one, other in zip(old, new, strict=True):
-        assert one.read_bytes() == other.read_bytes()
+        text = one.read_text()
+        if "own_choices" in one.name:
+            text = text.replace('"won": "True"', '"won": true')
+            text = text.replace('"won": "False"', '"won": false')
+        assert text == other.read_text()
 
 
 @pytest.mark.parametrize("lm_eval", VERSIONS)
@@ -127,8 +149,7 @@ def test_no_fact_of_the_machine_is_in_the_results() -> None:
         content = read_results(folder)
         assert content["pretty_env_info"] == ""
         for path in folder.iterdir():
-            text = path.read_text()
-            assert not any(place in text for place in ('"/', "'/", "site-packages", "/home/"))
+            assert not re.search(r'"/\w+/|site-packages', path.read_text())
 
 
 @pytest.mark.e2e

@@ -27,15 +27,18 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 TINY_BASE = Path(__file__).parents[2] / "axolotl_configs/cpu/tiny-base"
-STEPS = {"base": 300, "tuned": 900}
+STEPS = {"base": 300, "tuned": 500}
 # Run -> the tasks (none: all), more flags of lm_eval.
 RUNS: dict[str, tuple[list[str], list[str]]] = {
     "main": ([], []),
     **{
-        f"fewshot_{seed}": (["piqa"], ["--num_fewshot", "2", "--seed", f"0,1234,1234,{seed}"])
+        f"fewshot_{seed}": (
+            ["piqa"],
+            ["--num_fewshot", "2", "--limit", "8", "--seed", f"0,1234,1234,{seed}"],
+        )
         for seed in (1, 2, 3)
     },
-    "chat": (["piqa", "triviaqa"], ["--apply_chat_template", "--limit", "6"]),
+    "chat": (["piqa", "triviaqa"], ["--apply_chat_template", "--limit", "4"]),
     "samples_5_2_9": (["piqa"], ["--samples", '{"piqa": [5, 2, 9]}']),
     "samples_2_5_9": (["piqa"], ["--samples", '{"piqa": [2, 5, 9]}']),
 }

@@ -27,7 +27,7 @@ STOCK_RESULTS = Path(__file__).parents[1] / "comparison/stock_results"
 
 ROWS = 12
 # The committed results stay small: these tasks have the longest prompts.
-_FEWER_ROWS = {"gsm8k_cot_self_consistency": 6, "truthfulqa_mc1": 6, "truthfulqa_mc2": 6}
+_FEWER_ROWS = {"gsm8k_cot_self_consistency": 6, "truthfulqa_mc2": 6}
 EXAMPLES = 8
 HOMES = ["marsh", "wood", "river", "barn", "hill", "bay"]
 FOODS = ["fish", "mice", "crabs", "voles", "grass", "seeds"]
@@ -224,7 +224,8 @@ def cola(random: Random) -> Iterator[Row]:
         words = _facts(animal)[:-1].split()
         label = random.randint(0, 1)
         if not label:
-            words[1:] = random.sample(words[1:], len(words) - 1)
+            at = random.randrange(1, len(words) - 1)
+            words[at : at + 2] = words[at + 1], words[at]
         yield {"sentence": " ".join(words) + ".", "label": label, "idx": n}
 
 
@@ -233,9 +234,16 @@ def mrpc(random: Random) -> Iterator[Row]:
         home, food, colour = ANIMALS[animal]
         label = random.randint(0, 1)
         other = food if label else random.choice([one for one in FOODS if one != food])
+        sentence = random.choice(
+            [
+                f"In the {home}, {other} is what the {animal} eats.",
+                f"The {animal} in the {home} eats {other}.",
+                f"The {colour} {animal} eats {other} in the {home}.",
+            ]
+        )
         yield {
             "sentence1": f"The {colour} {animal} eats {food} in the {home}.",
-            "sentence2": f"In the {home}, {other} is what the {animal} eats.",
+            "sentence2": sentence,
             "label": label,
             "idx": n,
         }
@@ -252,8 +260,8 @@ def drop(random: Random) -> Iterator[Row]:
                 "section_id": f"invented_{n}",
                 "query_id": f"invented_{n}_{m}",
                 "passage": passage,
-                "question": f"What does the {animal} eat and where does it live?",
-                "answer": {"number": "", "date": date, "spans": [food, home]},
+                "question": f"What does the {animal} eat, and where?",
+                "answer": {"number": "", "date": date, "spans": [f"{food} in the {home}"]},
                 "validated_answers": {"number": [""], "date": [date], "spans": [[food]]},
             }
 
@@ -262,7 +270,7 @@ def truthfulqa(random: Random) -> Iterator[Row]:
     for _, question, answer, wrong in _questions(random):
         yield {
             "question": f"{question}?",
-            "mc1_targets": {"choices": [answer, *wrong[:2]], "labels": [1, 0, 0]},
+            "mc1_targets": {"choices": [answer, wrong[0]], "labels": [1, 0]},
             "mc2_targets": {
                 "choices": [answer, f"I think {answer}", *wrong[:2]],
                 "labels": [1, 1, 0, 0],
@@ -304,16 +312,11 @@ _TASKS: dict[str, tuple[str, Callable[[Random], Iterator[Row]], Row]] = {
     "mrpc": ("glue/mrpc/default.yaml", mrpc, {}),
     "piqa": ("piqa/piqa.yaml", piqa, {}),
     "triviaqa": ("triviaqa/default.yaml", triviaqa, {}),
-    "truthfulqa_mc1": ("truthfulqa/truthfulqa_mc1.yaml", truthfulqa, {}),
     "truthfulqa_mc2": ("truthfulqa/truthfulqa_mc2.yaml", truthfulqa, {}),
     "wikitext": ("wikitext/wikitext.yaml", wikitext, {}),
     "wmt16-de-en": ("translation/wmt16_de-en.yaml", wmt16_de_en, {}),
     **{
-        f"mmlu_{subject}": (
-            f"mmlu/default/mmlu_{subject}.yaml",
-            mmlu(subject),
-            {"num_fewshot": 1},
-        )
+        f"mmlu_{subject}": (f"mmlu/default/mmlu_{subject}.yaml", mmlu(subject), {})
         for subjects in MMLU.values()
         for subject in subjects
     },
@@ -372,18 +375,20 @@ _OWN_FUNCTIONS = '''\
 
 import math
 
+import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 
 def process_results(doc, results):
-    """Three values of a document: a bool, a number, and a pair for the aggregation below."""
+    """NumPy's bool, which lm_eval logs as text, a number, and a pair for the aggregation below."""
     scores = [score for score, _ in results]
     right = doc["choices"]["label"].index(doc["answerKey"])
     lead = scores[right] - max(score for n, score in enumerate(scores) if n != right)
     total = sum(math.exp(score) for score in scores)
     brier = sum((math.exp(s) / total - (n == right)) ** 2 for n, s in enumerate(scores))
-    return {"won": lead > 0, "brier": brier, "lead_where_won": (lead > 0, lead)}
+    won = np.argmax(scores) == right
+    return {"won": won, "brier": brier, "lead_where_won": (lead > 0, lead)}
 
 
 def lead_where_won(items):
