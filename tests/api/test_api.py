@@ -96,10 +96,10 @@ def test_compare_returns_and_writes_the_comparison_of_the_command(
 def test_compare_takes_any_tasks_and_the_first_name_as_baseline(tmp_path: Path) -> None:
     folders = {name: EXAMPLE / name for name in ("base", "tuned")}
     typed = [f"{name}={folder}" for name, folder in folders.items()]
-    flags = ["--baseline", "base", "--tasks", "mmlu", "--group-by", "question"]
+    flags = ["--baseline", "base", "--tasks", "mmlu*", "--group-by", "question"]
     assert main(["compare", *typed, *flags, "--out", str(tmp_path)]) == 0
     expected = regreason_plugin.load_comparison(tmp_path / "comparison.json")
-    returned = api.compare(folders, tasks=["mmlu"], group_by="question")
+    returned = api.compare(folders, tasks=["mmlu*"], group_by="question")
     assert returned == expected.model_copy(update={"command": ""})
     several = api.compare({"base": [folders["base"]], "tuned": str(folders["tuned"])})
     assert len(several.settings) == 5
