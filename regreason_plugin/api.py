@@ -237,12 +237,14 @@ def compare(
             name: [Path(one) for one in ([of] if isinstance(of, str | Path) else of)]
             for name, of in results.items()
         }
+        if not named:
+            raise UserError("results: name two arms or more")
         runs = read_named_arms(named, tasks=tasks)
-        baseline = baseline or next(iter(named), None)
+        baseline = baseline or next(iter(named))
+    elif baseline is None:
+        raise UserError("baseline: name the arm that the others are compared with")
     else:
         runs = read_arms([str(results)], tasks)
-    if baseline is None:
-        raise UserError("baseline: name the arm that the others are compared with")
     compared = comparing.compare(
         runs,
         baseline,

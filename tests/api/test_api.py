@@ -105,6 +105,8 @@ def test_compare_takes_any_tasks_and_the_first_name_as_baseline(tmp_path: Path) 
     assert len(several.settings) == 5
     with pytest.raises(UserError, match="baseline: name the arm"):
         api.compare(folders["base"].parent)
+    with pytest.raises(UserError, match="results: name two arms or more"):
+        api.compare({})
 
 
 def test_a_comparison_is_a_frame_and_markdown(folders: dict[str, Path], tmp_path: Path) -> None:
