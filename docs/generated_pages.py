@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from regreason_plugin.annotate.config import AnnotateConfig, ExplainConfig, MergeConfig, ServerRater
 from regreason_plugin.cli import GROUPS, command_parser
+from regreason_plugin.comparison.gate_file import GateFile, GateRule
 from regreason_plugin.core.task_file import Columns, Data, SplitRule, Task
 from regreason_plugin.study import study_file
 from regreason_plugin.train.config_keys import RegReasonArgs
@@ -53,6 +54,10 @@ _FILES: dict[str, tuple[str, dict[str, type[BaseModel]]]] = {
         {"": AnnotateConfig, "raters[]": ServerRater, "merge": MergeConfig},
     ),
     "explain.yml": ("Read by `regreason explain`.", {"": ExplainConfig}),
+    "gate.yml": (
+        "Read by `regreason gate --rules`, for any tasks of lm_eval.",
+        {"": GateFile, "rules[]": GateRule},
+    ),
 }
 
 
@@ -146,10 +151,10 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """What the docstring's Attributes section says of each key.
+    """What a field's description, or the docstring's Attributes section, says of each key.
 
     Raises:
-        KeyError: It leaves one out: the docstring is what the page is made of.
+        KeyError: A key has neither: the page is made of them.
     """
     sections = Docstring(inspect.getdoc(model) or "").parse(Parser.google, warnings=False)
     said = {
@@ -157,6 +162,9 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
         for section in sections
         if isinstance(section, DocstringSectionAttributes)
         for attribute in section.value
+    }
+    said |= {
+        name: field.description for name, field in model.model_fields.items() if field.description
     }
     if missing := model.model_fields.keys() - said.keys():
         raise KeyError(f"{model.__name__} does not say what {sorted(missing)} are")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from regreason_plugin.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from regreason_plugin.api import build, compare, gate, score
+    from regreason_plugin.api import build, compare, gate, score, to_frame, to_markdown
     from regreason_plugin.comparison.comparison import load_comparison
     from regreason_plugin.core.errors import UserError
     from regreason_plugin.core.task_file import Task, read_task
@@ -33,10 +33,12 @@ __all__ = [
     "measure",
     "read_task",
     "score",
+    "to_frame",
+    "to_markdown",
 ]
 
 _MODULES = {
-    "api": ("build", "compare", "gate", "score"),
+    "api": ("build", "compare", "gate", "score", "to_frame", "to_markdown"),
     "comparison.comparison": ("load_comparison",),
     "core.errors": ("UserError",),
     "core.task_file": ("Task", "read_task"),

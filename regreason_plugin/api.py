@@ -8,14 +8,15 @@ shows lm-eval's progress and tables.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from regreason_plugin.comparison import compare as comparing
-from regreason_plugin.comparison.arms import read_arms
+from regreason_plugin.comparison.arms import read_arms, read_named_arms
 from regreason_plugin.comparison.comparison import Comparison
 from regreason_plugin.comparison.gate import Decision, Rule, decide
 from regreason_plugin.core.errors import UserError, nearest, raising_user_errors
@@ -27,8 +28,11 @@ from regreason_plugin.data_folder.folder import DataFolder, Leaks
 from regreason_plugin.data_folder.row_writer import BuildOptions
 from regreason_plugin.data_folder.scopes import SCOPE_KINDS
 from regreason_plugin.data_folder.split import SPLITS, Split
-from regreason_plugin.evaluate.results import read_models, read_run
+from regreason_plugin.evaluate.results import read_run
 from regreason_plugin.metrics.metric_names import GATE_METRICS
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def build(
@@ -178,33 +182,45 @@ def score(
 
 
 def compare(
-    results: str | Path | Mapping[str, str | Path],
-    baseline: str,
+    results: str | Path | Mapping[str, str | Path | Sequence[str | Path]],
+    baseline: str | None = None,
     *,
     primary: str | None = None,
     margin: float = comparing.MARGIN,
     difference: float = 0.02,
+    tasks: Sequence[str] | None = None,
+    group_by: str | None = None,
     out: str | Path | None = None,
 ) -> Comparison:
     """Compare the results of several arms with a baseline, as `regreason compare` does.
 
     Args:
         results: A folder of results for each arm by its name, or one folder that holds the
-            results of all arms. Several seeds of an arm may lie in one folder.
-        baseline: The name of the arm that the others are compared with.
+            results of all arms. Several seeds of an arm may lie in one folder. On any tasks of
+            lm_eval, an arm may be a list of folders, one for each run.
+        baseline: The name of the arm that the others are compared with; by default the first one
+            in ``results``.
         primary: The one question that is tested by itself, ``ARM`` or ``ARM:METRIC``. By default
-            the accuracy of ``explanation``, or of the only arm beside the baseline.
+            the accuracy of ``explanation``, or of the only arm beside the baseline; on any tasks
+            of lm_eval, the tasks' first metric.
         margin: Two arms that differ by less, in the primary metric, count as the same.
         difference: A difference in pooled accuracy; the result says how many test rows and seeds
             it takes to find it.
+        tasks: Compare these tasks of lm_eval, or groups of tasks, such as ``["mmlu*", "gsm8k"]``,
+            by the metrics that lm_eval logged. By default RegReason's tasks if the results hold
+            any, otherwise all tasks that every arm has.
+        group_by: On any tasks of lm_eval, the field of the documents that makes groups, such as
+            ``passage``; empty for no groups.
         out: A folder for the page, the tables and the figures; by default nothing is written.
 
     Returns:
         Every figure, test and sentence. ``comparison.answers`` holds the answers in words, and
-        ``comparison.pooled[arm]["acc"]`` the difference with its confidence interval.
+        ``comparison.pooled[arm][comparison.main]`` the difference with its confidence interval.
+        `to_frame` and `to_markdown` make tables of it.
 
     Raises:
         UserError: The results cannot be compared: other rows, prompts, versions or training data.
+            Or ``results`` is one folder and there is no ``baseline``.
 
     Example:
         >>> from regreason_plugin import compare
@@ -217,17 +233,79 @@ def compare(
         'Higher, of these trained models: +0.200'
     """
     if isinstance(results, Mapping):
-        runs = [run for name, path in results.items() for run in read_models(name, Path(path))]
+        named = {
+            name: [Path(one) for one in ([of] if isinstance(of, str | Path) else of)]
+            for name, of in results.items()
+        }
+        if not named:
+            raise UserError("results: name two arms or more")
+        runs = read_named_arms(named, tasks=tasks)
+        baseline = baseline or next(iter(named))
+    elif baseline is None:
+        raise UserError("baseline: name the arm that the others are compared with")
     else:
-        runs = read_arms([str(results)])
+        runs = read_arms([str(results)], tasks)
     compared = comparing.compare(
-        runs, baseline, primary=primary, margin=margin, difference=difference
+        runs,
+        baseline,
+        primary=primary,
+        margin=margin,
+        difference=difference,
+        group_by=group_by,
     )
     if out is not None:
         from regreason_plugin.render.report_files import write
 
         write(compared, Path(out))
     return compared.comparison
+
+
+def to_frame(comparison: Comparison) -> pandas.DataFrame:
+    """All figures of a comparison as a pandas frame, with the columns of ``comparison.csv``.
+
+    Args:
+        comparison: What `compare` or `load_comparison` returned.
+
+    Returns:
+        A row for each task, arm and metric; rows with the task ``pooled`` are the means over the
+        tasks. ``value`` is the arm's score and ``difference`` its difference to the arm ``minus``,
+        both with the ends of their intervals. What is undefined or does not apply is missing.
+
+    Example:
+        >>> from regreason_plugin import load_comparison, to_frame
+        >>> frame = to_frame(load_comparison("report/comparison.json"))
+        >>> frame.query("task == 'pooled' and role == 'primary'")["difference"].round(3).tolist()
+        [0.2]
+    """
+    import pandas
+
+    from regreason_plugin.render.csv_file import to_csv
+
+    # (A name such as NA is no missing value.)
+    texts = dict.fromkeys(("task", "dataset", "axis", "arm", "minus", "metric"), "str")
+    return pandas.read_csv(
+        io.StringIO(to_csv(comparison)),
+        dtype=texts,
+        keep_default_na=False,
+        na_values=[""],
+        float_precision="round_trip",
+    )
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """A comparison as the Markdown of ``comparison.md``: the verdict, then the tables.
+
+    Args:
+        comparison: What `compare` or `load_comparison` returned.
+
+    Example:
+        >>> from regreason_plugin import load_comparison, to_markdown
+        >>> to_markdown(load_comparison("report/comparison.json")).startswith("#")
+        True
+    """
+    from regreason_plugin.render import markdown_page
+
+    return markdown_page.to_markdown(comparison)
 
 
 def gate(

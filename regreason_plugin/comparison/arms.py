@@ -223,6 +223,27 @@ def read_arms(arguments: list[str], tasks: Sequence[str] | None = None) -> list[
             raise UserError(f"the name {name!r} is given twice; give each arm its own name")
         else:
             named[name] = _folders(folder)
+    return read_named_arms(named, unnamed, tasks)
+
+
+def read_named_arms(
+    named: Mapping[str, Sequence[Path]],
+    unnamed: Sequence[Path] = (),
+    tasks: Sequence[str] | None = None,
+) -> list[Run]:
+    """Read the results of several arms.
+
+    Args:
+        named: The arms' names and their folders of results.
+        unnamed: Folders of results that are split into their arms.
+        tasks: As in `read_arms`.
+
+    Returns:
+        As `read_arms`.
+
+    Raises:
+        UserError: A folder holds no results, or results under one name do not form one arm.
+    """
     given = [*(pair for pair in named.items()), *((path.name, [path]) for path in unnamed)]
     if tasks is not None or not any(
         holds_regreason_tasks(name, path) for name, paths in given for path in paths

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from regreason_plugin import api
 from regreason_plugin.cli import main
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs/examples/checkpoints"
 UserError = regreason_plugin.UserError
 ACCURACIES = {"label_only": 0.3, "explanation": 0.5}
 
@@ -88,6 +91,38 @@ def test_compare_returns_and_writes_the_comparison_of_the_command(
     before = sorted(tmp_path.rglob("*"))
     assert api.compare(folders, "label_only", primary="explanation:nll").primary.metric == "nll"  # type: ignore[union-attr]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_compare_takes_any_tasks_and_the_first_name_as_baseline(tmp_path: Path) -> None:
+    folders = {name: EXAMPLE / name for name in ("base", "tuned")}
+    typed = [f"{name}={folder}" for name, folder in folders.items()]
+    flags = ["--baseline", "base", "--tasks", "mmlu*", "--group-by", "question"]
+    assert main(["compare", *typed, *flags, "--out", str(tmp_path)]) == 0
+    expected = regreason_plugin.load_comparison(tmp_path / "comparison.json")
+    returned = api.compare(folders, tasks=["mmlu*"], group_by="question")
+    assert returned == expected.model_copy(update={"command": ""})
+    several = api.compare({"base": [folders["base"]], "tuned": str(folders["tuned"])})
+    assert len(several.settings) == 5
+    with pytest.raises(UserError, match="baseline: name the arm"):
+        api.compare(folders["base"].parent)
+    with pytest.raises(UserError, match="results: name two arms or more"):
+        api.compare({})
+
+
+def test_a_comparison_is_a_frame_and_markdown(folders: dict[str, Path], tmp_path: Path) -> None:
+    comparison = api.compare(folders | {"NA": folders["explanation"]}, out=tmp_path / "out")
+    frame = api.to_frame(comparison)
+    with (tmp_path / "out/comparison.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(frame.columns) == list(rows[0])
+    assert frame["arm"].tolist() == [row["arm"] for row in rows]
+    assert "NA" in set(frame["arm"])
+    for value, row in zip(frame["value"], rows, strict=True):
+        assert math.isnan(value) if row["value"] == "" else value == float(row["value"])
+    assert frame.query("task == 'pooled' and arm == 'explanation' and metric == 'acc'")[
+        "difference"
+    ].iloc[0] == pytest.approx(0.2)
+    assert api.to_markdown(comparison) == (tmp_path / "out/comparison.md").read_text()
 
 
 def test_gate_returns_the_verdict_of_the_commands_exit_code(folders: dict[str, Path]) -> None:

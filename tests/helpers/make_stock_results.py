@@ -2,8 +2,9 @@
 
     PYTHONPATH=.:tests python tests/helpers/make_stock_results.py --models runs/stock-models
 
-The first call trains two models and keeps them in the folder; a call in an environment with another
-version of lm_eval then scores the same models.
+The first call trains two models on rows of other seeds, `tuned` for longer than `base`, and keeps
+them in the folder; a call in an environment with another version of lm_eval then scores the same
+models.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import chdir
 from importlib.metadata import version
 from itertools import pairwise
@@ -43,24 +44,37 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
-def train_models(models: Path) -> None:
-    """Train the tiny base on rows of other seeds: `base` a little, `tuned` for longer."""
-    tokenizer = AutoTokenizer.from_pretrained(TINY_BASE)
-    model = AutoModelForCausalLM.from_pretrained(TINY_BASE, dtype=torch.float32)
+def train_models(
+    start: Path,
+    models: Path,
+    rows: list[list[tuple[str, str]]],
+    sizes: list[int],
+    steps: Mapping[str, int],
+) -> None:
+    """Train a model on prompts with their answers, and save it after some steps.
+
+    Args:
+        start: The folder of the model.
+        models: Gets a folder for each saved model.
+        rows: The prompts and answers of each data set.
+        sizes: How many rows of each data set a step takes.
+        steps: By the name of the saved model: the step after which it is saved.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    answers = [answer for seed in range(1, 9) for answer in _answers(seed)]
     random = Random(0)
-    for step in range(1, max(STEPS.values()) + 1):
-        rows = [_tokens(tokenizer, *answer) for answer in random.sample(answers, 16)]
-        ids, labels = (
-            torch.nn.utils.rnn.pad_sequence(list(column), batch_first=True, padding_value=padding)
-            for column, padding in zip(zip(*rows, strict=True), (0, -100), strict=True)
-        )
-        loss = model(input_ids=ids, labels=labels).loss
-        loss.backward()
+    for step in range(1, max(steps.values()) + 1):
+        for some, size in zip(rows, sizes, strict=True):
+            pairs = [_tokens(tokenizer, *row) for row in random.sample(some, size)]
+            ids, labels = (
+                torch.nn.utils.rnn.pad_sequence(list(one), batch_first=True, padding_value=padding)
+                for one, padding in zip(zip(*pairs, strict=True), (0, -100), strict=True)
+            )
+            model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        for name in (name for name, steps in STEPS.items() if steps == step):
+        for name in (name for name, last in steps.items() if last == step):
             model.save_pretrained(models / name)
             tokenizer.save_pretrained(models / name)
 
@@ -124,7 +138,8 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True, metavar="DIR")
     models = parser.parse_args().models.resolve()
     if not models.exists():
-        train_models(models)
+        rows = [row for seed in range(1, 9) for row in _answers(seed)]
+        train_models(TINY_BASE, models, [rows], [16], STEPS)
     results = STOCK_RESULTS / version("lm_eval")
     shutil.rmtree(results, ignore_errors=True)
     write_results(models, results)

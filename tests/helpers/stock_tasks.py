@@ -473,35 +473,13 @@ def write_stock_tasks(folder: Path, seed: int = 0) -> list[str]:
     (folder / "tasks").mkdir(parents=True)
     (folder / "data").mkdir()
     for task, (stock, rows, changes) in _TASKS.items():
-        evaluated, examples = _write_rows(folder, task, rows(Random(f"{task}/{seed}")))
-        _write_yaml(
-            folder / f"tasks/{task}.yaml",
-            {
-                "include": str(_stock_folder() / stock),
-                "task": task,
-                "dataset_path": "json",
-                "dataset_name": None,
-                "dataset_kwargs": {
-                    "data_files": {
-                        **{"test": evaluated, "validation": evaluated},
-                        **{"train": examples, "dev": examples},
-                    }
-                },
-                **changes,
-            },
-        )
+        files = _write_rows(folder, task, rows(Random(f"{task}/{seed}")))
+        write_task(folder, task, stock, *files, **changes)
     groups = {
         f"mmlu_{group}": [f"mmlu_{one}" for one in subjects] for group, subjects in MMLU.items()
     }
     for group, members in {"mmlu": list(groups), **groups}.items():
-        _write_yaml(
-            folder / f"tasks/_{group}.yaml",
-            {
-                "include": str(_stock_folder() / f"mmlu/default/_{group}.yaml"),
-                "group": group,
-                "task": members,
-            },
-        )
+        write_group(folder, group, f"mmlu/default/_{group}.yaml", members)
     for task, rows in {
         "own_choices": arc_easy,
         "own_class": triviaqa,
@@ -514,6 +492,45 @@ def write_stock_tasks(folder: Path, seed: int = 0) -> list[str]:
     (folder / "tasks/own_functions.py").write_text(_OWN_FUNCTIONS)
     alone = [task for task in _TASKS if not task.startswith("mmlu_")]
     return sorted([*alone, "mmlu", "own_choices", "own_class", "own_metrics"])
+
+
+def write_task(
+    folder: Path, task: str, stock: str, evaluated: str, examples: str, **changes: Any
+) -> None:
+    """Write the file of a task that includes a stock one and differs from it in its rows.
+
+    Args:
+        folder: Gets the file, in the folder ``tasks``.
+        task: The task's name.
+        stock: The stock task's YAML file, below lm_eval's folder of tasks.
+        evaluated: The file of the rows to evaluate, below the folder in which lm_eval is started.
+        examples: The file of the rows for examples, likewise.
+        changes: Further keys.
+    """
+    _write_yaml(
+        folder / f"tasks/{task}.yaml",
+        {
+            "include": str(_stock_folder() / stock),
+            "task": task,
+            "dataset_path": "json",
+            "dataset_name": None,
+            "dataset_kwargs": {
+                "data_files": {
+                    **{"test": evaluated, "validation": evaluated},
+                    **{"train": examples, "dev": examples},
+                }
+            },
+            **changes,
+        },
+    )
+
+
+def write_group(folder: Path, group: str, stock: str, members: list[str]) -> None:
+    """Write the file of a group that includes a stock one and differs from it in its members."""
+    _write_yaml(
+        folder / f"tasks/_{group}.yaml",
+        {"include": str(_stock_folder() / stock), "group": group, "task": members},
+    )
 
 
 def _stock_folder() -> Path:

@@ -87,6 +87,27 @@ def test_links_of_pages_outside_the_site_lead_to_files() -> None:
                 assert (page.parent / link).exists(), f"{page}: {link}"
 
 
+def test_the_guide_compares_two_checkpoints_and_prints_what_it_says(tmp_path: Path) -> None:
+    place = checkout(tmp_path)
+    (place / "docs").symlink_to(ROOT / "docs")
+    page = ROOT / "docs/guides/compare_checkpoints.md"
+    commands = blocks(page, "bash")
+    assert [command.split()[1] for command in commands] == ["compare", "gate", "power"]
+    # The first block that is no bash is lm_eval's command; the others are what ours print.
+    _, *outputs = blocks(page, "text")
+    for command, output in zip(commands, outputs, strict=True):
+        printed = " ".join(typed(command, place, codes=(0, 1, 3)).split())
+        for part in output.split("...\n"):
+            assert " ".join(part.split()) in printed
+    assert (place / "report/report.html").is_file()
+    (program,) = blocks(page, "python")
+    printed = in_python(program, place)
+    assert "Higher, of these trained models: +0.102" in printed
+    assert re.search(r"gsm8k +0\.242 +0\.098 +0\.375", printed)
+    (rules,) = blocks(page, "yaml")
+    assert rules.partition("\n")[2] == (ROOT / "docs/examples/checkpoints/gate.yml").read_text()
+
+
 def test_the_notebook_runs_in_one_process(tmp_path: Path) -> None:
     place = checkout(tmp_path)
     program = "\n".join(blocks(TUTORIALS / "notebook.md", "python"))
