@@ -38,6 +38,7 @@ from regreason_plugin.comparison.learning_curves import curves_of
 from regreason_plugin.comparison.logged_comparability import check_logged_comparable
 from regreason_plugin.comparison.logged_scores import read_logged_tasks, with_common_metric
 from regreason_plugin.comparison.notes import notes_of
+from regreason_plugin.comparison.task_groups import task_groups_of
 from regreason_plugin.comparison.task_scores import (
     TaskScores,
     agreement_of,
@@ -257,6 +258,7 @@ def conclude(
                 name: {one.task: labels_of(one, models.of) for one in scores}
                 for name, models in alone.items()
             },
+            task_groups=task_groups_of(scores, arms, metric),
             agreement=agreement_of(scores, against),
             curves={name: curves_of(arm) for name, arm in arms.runs.items()},
             costs={name: cost_of(arm) for name, arm in arms.runs.items()},

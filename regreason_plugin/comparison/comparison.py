@@ -272,6 +272,18 @@ class MetricOf(_Model):
     better: Literal["higher", "lower"] | None
 
 
+class GroupOfTasks(_Model):
+    """A group of lm_eval's tasks, in the main metric; every document weighs the same."""
+
+    name: str
+    tasks: list[str]
+    documents: int
+    scores: dict[str, Score] = Field(description="by arm")
+    differences: dict[str, Difference] = Field(
+        description="by arm (never the baseline); exploratory"
+    )
+
+
 class Answer(_Model):
     """One of the questions, with an answer that is worded from the findings."""
 
@@ -413,6 +425,9 @@ class Comparison(_Model):
     )
     classes: dict[str, dict[str, list[Label]]] = Field(
         description="by arm, task: figures of each label, in the order of the labels"
+    )
+    task_groups: list[GroupOfTasks] = Field(
+        default_factory=list, description="groups of lm_eval's tasks, such as mmlu"
     )
     agreement: dict[str, dict[str, Agreement]] = Field(
         default_factory=dict,

@@ -186,6 +186,11 @@ def _finding(difference: Difference) -> Finding | None:
     return "lower and same" if same else "lower"
 
 
+def difference_of(estimates: Estimates, metric: str, models: Models) -> Difference:
+    """One pooled difference, which is part of no family of tests: exploratory."""
+    return _difference(estimates, metric, models, None, estimates.estimate(metric, models))
+
+
 def _difference(
     estimates: Estimates, metric: str, models: Models, task: int | None, estimate: Estimate | None
 ) -> Difference:

@@ -129,6 +129,7 @@ def _score_task(
         logged=True,
         group_field=first.group_field,
         lines=np.stack([one.lines for one in models]),
+        task_groups=results[0].groups,
         left_out=left_out,
     )
 

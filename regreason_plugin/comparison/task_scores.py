@@ -91,6 +91,7 @@ class TaskScores:
             each is its own group.
         lines: Where each ``logged`` document's line begins in each model's samples file, in bytes,
             ``[models, N]``.
+        task_groups: The groups of tasks that the ``logged`` task was scored in.
         pooled: Whether the task is part of the mean over the tasks.
         left_out: Metrics of the task that are not compared, each with the reason.
     """
@@ -111,6 +112,7 @@ class TaskScores:
     logged: bool = False
     group_field: str | None = None
     lines: Integers = field(default_factory=lambda: np.zeros((0, 0), np.int64), repr=False)
+    task_groups: tuple[str, ...] = ()
     pooled: bool = True
     left_out: dict[str, str] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from regreason_plugin.render.tables import printable
 
 UNDEFINED = Difference(value=None)
 # Task, dataset, axis, number of documents, number of groups, number of effective groups.
-Names = tuple[str, str, str, int, int | None, float]
+Names = tuple[str, str, str, int, int | None, float | None]
 # A spreadsheet runs a cell that begins with one of these signs (or their full-width forms) as a
 # formula. A spreadsheet that splits at ; or | or " sees a cell begin after each of them, too.
 _FORMULA = re.compile(r"(?:^|(?<=[;,|\"]))(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
@@ -76,6 +76,13 @@ def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
     documents = sum(setting.documents for setting in c.settings)
     pooled = ("pooled", "", "", documents, None, c.effective_groups)
     yield from _of(c, pooled, c.pooled_scores, c.pooled)
+    for group in c.task_groups:
+        yield from _of(
+            c,
+            (group.name, group.name, "", group.documents, None, None),
+            {arm: {c.main: score} for arm, score in group.scores.items()},
+            {arm: {c.main: one} for arm, one in group.differences.items()},
+        )
     for one in c.contrasts:
         for metric, difference in one.differences.items():
             yield _row(c, pooled, one.arm, metric, difference=difference, minus=one.minus)
@@ -92,7 +99,9 @@ def _of(
     differences: dict[str, dict[str, Difference]],
 ) -> Iterator[dict[str, Any]]:
     # The compared metrics first, then the metrics for which only scores exist.
-    names = list(dict.fromkeys([*comparison.metrics, *scores[comparison.baseline]]))
+    own = scores[comparison.baseline]
+    compared = comparison.metrics if comparison.protocol != "logged" else []
+    names = list(dict.fromkeys([*compared, *own]))
     for arm in (comparison.baseline, *comparison.arms):
         for metric in names:
             score, difference = scores[arm].get(metric), differences.get(arm, {}).get(metric)

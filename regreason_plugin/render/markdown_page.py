@@ -37,10 +37,12 @@ def to_markdown(comparison: Comparison) -> str:
         arms=_named(tables.arms(c), "lrrlr"),
         by_setting=_table(tables.by_setting(c)),
         contrasts=_named(contrasts, "lr", arms=True) if contrasts else None,
+        task_groups=_table(tables.task_groups(c)) if c.task_groups else None,
+        about_task_groups=tables.about_task_groups(c),
         legend=tables.legend(c),
         pooled=_table(tables.pooled(c)),
         by_label=[
-            (setting.title, _table(tables.by_label(c, setting)))
+            (tables.setting_title(setting), _table(tables.by_label(c, setting)))
             for setting in tables.own_settings(c)
         ],
         gap=[[code(arm), number(gap.value, 2), tables.gap(gap)] for arm, gap in c.gap.items()],

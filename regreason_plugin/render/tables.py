@@ -211,6 +211,17 @@ def title_of(comparison: Comparison, metric: str) -> str:
     return metric_of(comparison, metric).title
 
 
+def setting_title(setting: Setting) -> str:
+    """Dataset and axis, such as ``CoQA: naturalness``; of any task of lm_eval, its name."""
+    # A user's own task has only the axis "label", which is not worth naming.
+    if setting.axis == "label":
+        return setting.title
+    # (The name of a task of lm_eval is enough without its group.)
+    if setting.axis == setting.task:
+        return setting.axis_title
+    return f"{setting.title}: {setting.axis_title}"
+
+
 # --- tables -------------------------------------------------------------------------------
 
 
@@ -278,6 +289,29 @@ def by_setting(comparison: Comparison) -> Cells:
     first = ["group", "task", "n", "metric"] if logged else ["dataset", "axis", "n", "majority"]
     header = [*first, c.baseline, *c.arms]
     return Cells(header, body, [row for row in footer if row], words=2, fixed=5)
+
+
+def task_groups(comparison: Comparison) -> Cells:
+    """A row for each group of lm_eval's tasks: the baseline's score, and all differences."""
+    c = comparison
+    body = [
+        [
+            one.name,
+            str(len(one.tasks)),
+            str(one.documents),
+            number(one.scores[c.baseline].value),
+            *(difference(one.differences[arm]) for arm in c.arms),
+        ]
+        for one in c.task_groups
+    ]
+    header = ["group", "tasks", "documents", c.baseline, *c.arms]
+    return Cells(header, body, [], words=1, fixed=4)
+
+
+def about_task_groups(comparison: Comparison) -> str:
+    """The caption of `task_groups`."""
+    metric = title_of(comparison, comparison.main)
+    return f"Groups of tasks: {metric} over all documents of a group, exploratory."
 
 
 def wins(comparison: Comparison, arm: str) -> str:

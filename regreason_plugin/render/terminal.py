@@ -35,6 +35,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     print_table(console, tables.arms(comparison), f"Arms: mean {metric} over the {noun}s.")
     title = f"By {noun}: {metric} of {baseline}, and each arm's difference to it."
     print_table(console, tables.by_setting(comparison), f"{title} {tables.caption(comparison)}")
+    if comparison.task_groups:
+        about = tables.about_task_groups(comparison)
+        print_table(console, tables.task_groups(comparison), about)
     if contrasts := tables.contrasts(comparison):
         title = f"Differences between arms: {metric} of the row's arm minus the column's arm."
         print_table(console, contrasts, title)
@@ -47,7 +50,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         about = tables.about_generalisation(comparison)
         print_table(console, tables.generalisation(comparison), about)
     for setting in tables.own_settings(comparison):
-        title = f"Precision / recall by label of {setting.title}"
+        title = f"Precision / recall by label of {tables.setting_title(setting)}"
         print_table(console, tables.by_label(comparison, setting), title)
     for line in (*tables.legend(comparison), *comparison.notes):
         console.print(Text(printable(line)))

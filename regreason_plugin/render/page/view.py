@@ -34,11 +34,14 @@ from regreason_plugin.render.style import COLOURS
 from regreason_plugin.render.tables import (
     about_costs,
     about_generalisation,
+    about_task_groups,
     costs,
     interval_scope,
     label_heads,
     mark_legend,
+    setting_title,
     settings_of,
+    task_groups,
     title_of,
 )
 
@@ -87,6 +90,8 @@ def view(
         "run": run_noun(c),
         "averaged": sum(s.pooled for s in c.settings),
         "agreement": _agreement(c),
+        "task_groups": task_groups(c),
+        "about_task_groups": about_task_groups(c),
         "own_metrics": {s.task: _own_metrics(c, s) for s in c.settings if s.metrics},
         "everyone": [c.baseline, *c.arms],
         "generated": "generated" in str(c.data.get("origin", "")),
@@ -101,7 +106,7 @@ def view(
         "scope": interval_scope(c),
         "worth": worth,
         "contrasts": _contrasts(c),
-        "titles": {s.task: _title(s) for s in c.settings},
+        "titles": {s.task: setting_title(s) for s in c.settings},
         "settings_of": settings_of(c),
         "metrics": {name: title_of(c, name) for name in metrics},
         "documents": sum(s.documents for s in c.settings),
@@ -131,16 +136,6 @@ def _tone(c: Comparison) -> str:
         flip = -1 if metric_of(c, c.primary.metric).better == "lower" else 1
         return "better" if flip * (difference.value or 0) > 0 else "worse"
     return "alike" if difference.finding == "same" else "open"
-
-
-def _title(setting: Setting) -> str:
-    # A user's own task has only the axis "label", which is not worth naming.
-    if setting.axis == "label":
-        return setting.title
-    # (The name of a task of lm_eval is enough without its group.)
-    if setting.axis == setting.task:
-        return setting.axis_title
-    return f"{setting.title}: {setting.axis_title}"
 
 
 def _own_metrics(c: Comparison, setting: Setting) -> list[tuple[str, str]]:
@@ -273,7 +268,7 @@ def _contrasts(c: Comparison) -> Matrix | None:
 def _agreement(c: Comparison) -> list[tuple[str, str, Agreement]]:
     """A title, an arm and its counts for each task whose main metric is right or wrong."""
     return [
-        (_title(s), arm, c.agreement[arm][s.task])
+        (setting_title(s), arm, c.agreement[arm][s.task])
         for s in c.settings
         for arm in c.arms
         if s.task in c.agreement.get(arm, {})
@@ -286,7 +281,7 @@ def _agreement(c: Comparison) -> list[tuple[str, str, Agreement]]:
 def _confusions(c: Comparison) -> list[Any]:
     """For each set of counts: its title, row and column headings, and a matrix for each arm."""
     arms = [arm for arm in (c.baseline, *c.arms) if arm in c.confusion]
-    titles_and_labels = {s.task: (_title(s), s.label_names) for s in c.settings}
+    titles_and_labels = {s.task: (setting_title(s), s.label_names) for s in c.settings}
     if c.settings:
         titles_and_labels[ALL] = ("", c.settings[0].label_names)
     return [
@@ -345,7 +340,7 @@ def _conversations(
         "conversations": {
             "page": PAGE,
             "noun": "conversations" if c.settings_in_paper is not None else "documents",
-            "settings": [_title(s) for s in settings],
+            "settings": [setting_title(s) for s in settings],
             "arms": arms,
             "rows": rows,
         },
