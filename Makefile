@@ -90,6 +90,7 @@ bench: setup
 	$(BIN)/python tests/bench/bench_annotate.py
 	$(BIN)/python tests/bench/bench_build.py
 	$(BIN)/python tests/bench/bench_compare.py
+	$(BIN)/python tests/bench/bench_compare_any.py
 	$(BIN)/python tests/bench/bench_predict.py
 	$(BIN)/python tests/bench/bench_startup.py
 

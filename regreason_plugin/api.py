@@ -12,6 +12,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -19,6 +20,7 @@ from regreason_plugin.comparison import compare as comparing
 from regreason_plugin.comparison.arms import read_arms, read_named_arms
 from regreason_plugin.comparison.comparison import Comparison
 from regreason_plugin.comparison.gate import Decision, Rule, decide
+from regreason_plugin.comparison.logged_gate import decide_logged
 from regreason_plugin.core.errors import UserError, nearest, raising_user_errors
 from regreason_plugin.core.prompt import ORDERS, Order
 from regreason_plugin.data_folder.arms import ARMS, Mismatched
@@ -28,8 +30,9 @@ from regreason_plugin.data_folder.folder import DataFolder, Leaks
 from regreason_plugin.data_folder.row_writer import BuildOptions
 from regreason_plugin.data_folder.scopes import SCOPE_KINDS
 from regreason_plugin.data_folder.split import SPLITS, Split
+from regreason_plugin.evaluate.logged_results import read_logged_run, without_regreason_tasks
 from regreason_plugin.evaluate.results import read_run
-from regreason_plugin.metrics.metric_names import GATE_METRICS
+from regreason_plugin.metrics.metric_names import GATE_METRICS, SCORE
 
 if TYPE_CHECKING:
     import pandas
@@ -312,23 +315,29 @@ def gate(
     baseline: str | Path,
     candidate: str | Path,
     *,
-    metric: str = "acc",
+    metric: str | None = None,
     max_drop: float = 0.01,
     limit: float | None = None,
     per: str | None = None,
     alpha: float = 0.05,
+    tasks: Sequence[str] | None = None,
+    group_by: str | None = None,
 ) -> Decision:
     """Decide whether a model may replace another, as `regreason gate` does.
 
     Args:
         baseline: The results of the model in use.
         candidate: The results of the model that is to replace it, on the same test set.
-        metric: One of ``acc``, ``macro_f1``, ``qwk``, ``mae``, ``auroc``, ``nll`` and
-            ``miscalibration``.
+        metric: One of ``acc`` (the default), ``macro_f1``, ``qwk``, ``mae``, ``auroc``, ``nll`` and
+            ``miscalibration``. On any tasks of lm_eval, a metric that is a mean over documents, by
+            default the first one of each task.
         max_drop: How much worse the candidate may be, in the metric's unit, 0 or more.
         limit: A floor for the candidate's own metric (a ceiling where lower is better).
-        per: Every part has to pass: ``setting``, ``class``, or a field of the test rows.
+        per: Every part has to pass: ``setting``, ``class``, or a field of the test rows; on any
+            tasks of lm_eval ``task``.
         alpha: How often a pass may be wrong, and how often a fail may be, between 0 and 0.5.
+        tasks: As in `compare`.
+        group_by: As in `compare`.
 
     Returns:
         The decision. ``decision.verdict`` is ``pass`` (shown to be no worse than allowed), ``fail``
@@ -342,12 +351,16 @@ def gate(
         >>> gate("results/label_only", "results/explanation", max_drop=0.02).verdict
         'pass'
     """
-    _check_known("metric", [metric], GATE_METRICS)
     if not (max_drop >= 0 and 0 < alpha < 0.5):
         raise UserError("max_drop has to be 0 or more, and alpha between 0 and 0.5")
-    rule = Rule(metric=metric, max_drop=max_drop, limit=limit, per=per, alpha=alpha)
-    runs = read_run("baseline", Path(baseline)), read_run("candidate", Path(candidate))
-    return decide(*runs, rule)
+    folders = {"baseline": Path(baseline), "candidate": Path(candidate)}
+    rule = Rule(max_drop=max_drop, limit=limit, per=per, alpha=alpha, tasks=tuple(tasks or ()))
+    if tasks is not None or without_regreason_tasks(folders.items()):
+        first, second = (read_logged_run(name, path, tasks) for name, path in folders.items())
+        return decide_logged(first, second, [replace(rule, metric=metric or SCORE)], group_by)[0]
+    _check_known("metric", [metric or "acc"], GATE_METRICS)
+    first, second = (read_run(name, path) for name, path in folders.items())
+    return decide(first, second, replace(rule, metric=metric or "acc"))
 
 
 def _check_known(kind: str, names: Iterable[str], known: Sequence[str]) -> None:

@@ -128,9 +128,10 @@ def run_gate(args: argparse.Namespace) -> int:
     Example:
         regreason gate current=results/current new=results/new --baseline current --max-drop 0.01
     """
-    from regreason_plugin.comparison.gate import EXIT_CODES, Decision, decide, decide_logged
+    from regreason_plugin.comparison.gate import EXIT_CODES, Decision, decide
     from regreason_plugin.comparison.gate_file import read_gate_file
-    from regreason_plugin.evaluate.logged_results import holds_regreason_tasks, read_logged_run
+    from regreason_plugin.comparison.logged_gate import decide_logged
+    from regreason_plugin.evaluate.logged_results import read_logged_run, without_regreason_tasks
     from regreason_plugin.evaluate.results import read_run
     from regreason_plugin.render.gate_pages import print_decisions, verdict_of, write
 
@@ -146,8 +147,8 @@ def run_gate(args: argparse.Namespace) -> int:
         if path:
             check_not_input(path, list(folders.values()), flag)
     names = sorted(folders, key=lambda name: name != args.baseline)
-    wanted = args.tasks is not None or args.rules is not None
-    if wanted or not any(holds_regreason_tasks(name, folders[name]) for name in names):
+    chosen = args.tasks is not None or args.rules is not None
+    if chosen or without_regreason_tasks(folders.items()):
         if args.rules:
             _check_no_flags(args)
             file = read_gate_file(args.rules)

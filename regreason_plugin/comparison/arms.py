@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.data_folder.arms import ARMS
-from regreason_plugin.evaluate.logged_results import holds_regreason_tasks, read_logged_models
+from regreason_plugin.evaluate.logged_results import read_logged_models, without_regreason_tasks
 from regreason_plugin.evaluate.results import Run, first_names, has_results, read_models
 
 # Keys of a training record that are results, identify the seed, or follow from the data, the base
@@ -244,10 +244,9 @@ def read_named_arms(
     Raises:
         UserError: A folder holds no results, or results under one name do not form one arm.
     """
-    given = [*(pair for pair in named.items()), *((path.name, [path]) for path in unnamed)]
-    if tasks is not None or not any(
-        holds_regreason_tasks(name, path) for name, paths in given for path in paths
-    ):
+    folders = [(name, path) for name, paths in named.items() for path in paths]
+    folders += [(path.name, path) for path in unnamed]
+    if tasks is not None or without_regreason_tasks(folders):
         return _read_logged_arms(named, unnamed, tasks or ())
     models = {name: _read_one(name, paths) for name, paths in named.items()}
     split = _split([run for path in unnamed for run in read_models(path.name, path)])

@@ -14,12 +14,11 @@ each of m requirements is tested at alpha / m (Bonferroni).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from regreason_plugin.comparison.arms import Arms
 from regreason_plugin.comparison.comparability import check_comparable, tasks_of
 from regreason_plugin.comparison.gate_bounds import Bounded
 from regreason_plugin.comparison.gate_parts import (
@@ -30,18 +29,15 @@ from regreason_plugin.comparison.gate_parts import (
     parts_of,
     turned,
 )
-from regreason_plugin.comparison.logged_comparability import check_logged_comparable
-from regreason_plugin.comparison.logged_scores import is_share, read_logged_tasks, with_score
 from regreason_plugin.comparison.planned_looks import Look
 from regreason_plugin.comparison.task_scores import TaskScores, read_tasks, scores_of
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.evaluate.logged_results import is_wanted
-from regreason_plugin.evaluate.results import Run, first_names
+from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import samples_file
 from regreason_plugin.evaluate.scoring_notes import scoring_notes
 from regreason_plugin.evaluate.task_results import TaskResult
 from regreason_plugin.metrics.answers import Array
-from regreason_plugin.metrics.metric_names import SCORE, Metric
+from regreason_plugin.metrics.metric_names import Metric
 
 Verdict = Literal["pass", "fail", "undecided"]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "undecided": 3}
@@ -58,7 +54,7 @@ class Rule:
             0 or more.
         limit: The value that the candidate's metric must exceed, or stay below if lower is better;
             None without such a limit.
-        ceiling: Whether ``limit`` is a value to stay below.
+        ceiling: Whether ``limit`` is a value to stay below; None if the metric's direction decides.
         per: How `gate_parts.parts_of` divides the documents; None if only all documents together
             decide.
         alpha: The error rate of a pass, and of a fail.
@@ -70,7 +66,7 @@ class Rule:
     metric: str = "acc"
     max_drop: float = 0.01
     limit: float | None = None
-    ceiling: bool = False
+    ceiling: bool | None = None
     per: str | None = None
     alpha: float = 0.05
     look: Look | None = None
@@ -222,61 +218,18 @@ def decide(baseline: Run, candidate: Run, rule: Rule) -> Decision:
         UserError: Both are the same results, or were not scored on the same documents in the same
             way, or the documents form a single group; or the metric or a part is undefined.
     """
-    _check_two_models(baseline, candidate)
+    check_two_models(baseline, candidate)
     check_comparable(baseline, [candidate], same_tasks=True)
     tasks = tasks_of(baseline)
     for task in tasks:
         _check_metric(baseline.tasks[task], rule.metric)
     scores = read_tasks((baseline, candidate), tasks)
-    _check_defined(scores, rule.metric, baseline, candidate)
+    check_defined(scores, rule.metric, baseline, candidate)
     notes = scoring_notes((baseline, candidate), scores_of(scores))
-    return _decided(baseline, candidate, [(rule, scores)], notes)[0]
+    return decided(baseline, candidate, [(rule, scores)], notes)[0]
 
 
-def decide_logged(
-    baseline: Run, candidate: Run, rules: Sequence[Rule], group_by: str | None = None
-) -> list[Decision]:
-    """Test a candidate's results on any tasks of lm_eval against a baseline's.
-
-    Args:
-        baseline: As in `decide`, read with `read_logged_models`.
-        candidate: As in `decide`.
-        rules: The rules, which are tested together: a fail is corrected for all their requirements.
-        group_by: As in `read_logged_answers`.
-
-    Returns:
-        A decision for each rule.
-
-    Raises:
-        UserError: As in `decide`, or no task of both models has the name in a rule, or a task lacks
-            a rule's metric, or the metric is not a mean over documents, or the first metrics of
-            several tasks cannot be averaged.
-    """
-    _check_two_models(baseline, candidate)
-    arms = Arms.of([baseline, candidate], baseline.name)
-    tasks = check_logged_comparable(arms)
-    scores = read_logged_tasks(arms.models, arms.partners, tasks, group_by)
-    parts = []
-    for rule in rules:
-        chosen = [
-            one
-            for one in scores
-            if not rule.tasks or is_wanted(baseline.logged[one.task], rule.tasks)
-        ]
-        if not chosen:
-            raise UserError(
-                f"no task that both models have is {' or '.join(rule.tasks)}; they have "
-                f"{first_names(tasks)}",
-                path=baseline.folder,
-            )
-        parts.append(_with_metric(rule, chosen))
-        for one in parts[-1][1]:
-            _check_logged_metric(one, parts[-1][0])
-        _check_defined(parts[-1][1], parts[-1][0].metric, baseline, candidate)
-    return _decided(baseline, candidate, parts, scoring_notes(arms.models, scores_of(scores)))
-
-
-def _decided(
+def decided(
     baseline: Run,
     candidate: Run,
     rules: Sequence[tuple[Rule, Sequence[TaskScores]]],
@@ -305,53 +258,6 @@ def _decided(
         )
         for (rule, scores), of_rule in zip(rules, parts, strict=True)
     ]
-
-
-def _with_metric(rule: Rule, scores: list[TaskScores]) -> tuple[Rule, list[TaskScores]]:
-    """The rule with the name of its metric, and the tasks with this metric.
-
-    Raises:
-        UserError: The rule names no metric, and the tasks' first metrics cannot be averaged.
-    """
-    if rule.metric != SCORE:
-        return rule, scores
-    firsts = [next(iter(one.metrics), "none") for one in scores]
-    if len({*firsts}) == 1:
-        return replace(rule, metric=firsts[0]), scores
-    if wrong := [
-        f"{one.task}: {first}"
-        for one, first in zip(scores, firsts, strict=True)
-        if not is_share(one, first)
-    ]:
-        raise UserError(
-            "the tasks' first metrics cannot be averaged, because these are not means of values "
-            f"from 0 to 1 of which higher ones are better: {', '.join(wrong)}; name a metric that "
-            "all tasks have, or gate fewer tasks at a time"
-        )
-    return rule, [with_score(one) for one in scores]
-
-
-def _check_logged_metric(one: TaskScores, rule: Rule) -> None:
-    metric = rule.metric
-    known = [name for name in one.metrics if name in one.values]
-    if metric not in known:
-        why = "is no mean over documents" if metric in one.metrics else "is not one of its metrics"
-        raise UserError(
-            f"{metric!r} of {one.task} {why}; name one that can be gated: "
-            f"{', '.join(known) or 'it has none'}"
-        )
-    if without := int(np.isnan(one.values[metric]).any(axis=0).sum()):
-        raise UserError(
-            f"{without} of {len(one.ids)} documents of {one.task} have no {metric!r}; name a "
-            "metric that all documents have"
-        )
-    lower = one.metrics[metric].better == "lower"
-    if rule.limit is not None and rule.ceiling != lower:
-        wrong, right = ("min", "max") if lower else ("max", "min")
-        raise UserError(
-            f"{wrong} is for metrics where {'higher' if lower else 'lower'} is better, which "
-            f"{metric!r} of {one.task} is not; use {right}"
-        )
 
 
 def _row(part: Part, rule: Rule, metric: Metric, requirements: int) -> Row:
@@ -391,7 +297,8 @@ def _finite(bound: Array) -> float | None:
     return float(bound) if np.isfinite(bound) else None
 
 
-def _check_two_models(baseline: Run, candidate: Run) -> None:
+def check_two_models(baseline: Run, candidate: Run) -> None:
+    """Refuse the same results under both names."""
     first, second = (
         {result.source.resolve() for result in (run.logged or run.tasks).values()}
         for run in (baseline, candidate)
@@ -416,9 +323,7 @@ def _check_metric(result: TaskResult, metric: str) -> None:
         )
 
 
-def _check_defined(
-    scores: Sequence[TaskScores], metric: str, baseline: Run, candidate: Run
-) -> None:
+def check_defined(scores: Sequence[TaskScores], metric: str, baseline: Run, candidate: Run) -> None:
     """Refuse an undefined metric, and documents that form a single group.
 
     The variance between groups can be estimated only from two groups or more.

@@ -42,6 +42,8 @@ def read_logged_tasks(
     tasks: Sequence[str],
     group_by: str | None = None,
     advance: Callable[[int], object] = lambda _: None,
+    *,
+    with_corpus_metrics: bool = True,
 ) -> list[TaskScores]:
     """Read and score tasks, in several processes if the files are large.
 
@@ -51,6 +53,8 @@ def read_logged_tasks(
         tasks: Names of tasks that all models have.
         group_by: As in `read_logged_answers`.
         advance: Called with 1 after each task.
+        with_corpus_metrics: Whether to bootstrap metrics that are no means, which takes long;
+            otherwise they have values, but no intervals.
 
     Returns:
         The scores of each task.
@@ -59,12 +63,16 @@ def read_logged_tasks(
         UserError: Samples are missing or broken, or are not of the same documents and prompts.
     """
     files = [samples_file(run.logged[task]) for run in runs for task in tasks]
-    read = partial(_score_task, runs, partners, group_by)
+    read = partial(_score_task, runs, partners, group_by, with_corpus_metrics)
     return over_tasks(read, tasks, files, advance)
 
 
 def _score_task(
-    runs: Sequence[Run], partners: Sequence[int], group_by: str | None, task: str
+    runs: Sequence[Run],
+    partners: Sequence[int],
+    group_by: str | None,
+    with_corpus_metrics: bool,
+    task: str,
 ) -> TaskScores:
     results = [run.logged[task] for run in runs]
     models: list[LoggedAnswers] = []
@@ -87,6 +95,10 @@ def _score_task(
     replicates, left_out = {}, {}
     for key, metric in metrics.items():
         if key in values:
+            continue
+        if not with_corpus_metrics:
+            logged = np.array([result.metrics[key].value for result in results])
+            statistics[key] = _without_groups(logged, sums)
             continue
         known = _bootstrap(key, results, models, sums)
         if known is None:
@@ -219,7 +231,12 @@ def _bootstrap(
         for model, (function, one) in enumerate(zip(functions, models, strict=True)):
             replicates[model, sample] = _value(function, [one.items[key][at] for at in drawn])
     values = np.array([result.metrics[key].value for result in results])
-    return Statistic(values, np.zeros((len(models), groups))), replicates
+    return _without_groups(values, sums), replicates
+
+
+def _without_groups(values: Array, sums: Sums) -> Statistic:
+    """A corpus metric of all models, to which single groups make no contribution."""
+    return Statistic(values, np.zeros((len(values), len(sums.groups))))
 
 
 def _value(function: Aggregate, items: list[Any]) -> float:

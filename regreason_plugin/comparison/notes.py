@@ -105,16 +105,25 @@ def _about_logged(comparison: Comparison, arms: Arms) -> list[str]:
             f"The mean over the tasks leaves out {_named(apart)}: only first metrics that are "
             "means of values from 0 to 1, of which higher ones are better, can be averaged."
         )
-    fields: dict[str, list[str]] = {}
-    for setting in comparison.settings:
-        if setting.group_field:
-            fields.setdefault(setting.group_field, []).append(setting.task)
-    for field, tasks in fields.items():
-        notes.append(
-            f"Documents of {_named(tasks)} with the same `{field}` are one group; `--group-by` "
-            "names another field."
-        )
-    if alone := [one.task for one in comparison.settings if not one.group_field]:
+    return notes + group_notes({one.task: one.group_field for one in comparison.settings})
+
+
+def group_notes(fields: Mapping[str, str | None]) -> list[str]:
+    """Say how the documents of any tasks of lm_eval are grouped.
+
+    Args:
+        fields: For each task, the field by which its documents are grouped; None without groups.
+    """
+    by_field: dict[str, list[str]] = {}
+    for task, field in fields.items():
+        if field:
+            by_field.setdefault(field, []).append(task)
+    notes = [
+        f"Documents of {_named(tasks)} with the same `{field}` are one group; `--group-by` names "
+        "another field."
+        for field, tasks in by_field.items()
+    ]
+    if alone := [task for task, field in fields.items() if not field]:
         notes.append(
             f"Every document of {_named(alone)} is its own group: intervals assume that these "
             "documents are independent."

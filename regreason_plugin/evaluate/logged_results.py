@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,9 +14,20 @@ from regreason_plugin.evaluate.results import Run, first_names, identity, result
 from regreason_plugin.evaluate.task_results import task_results
 
 
-def holds_regreason_tasks(name: str, folder: Path) -> bool:
-    """Whether a folder of results holds tasks of RegReason."""
-    return any(task_results(content, file) for file, content in results_files(name, folder))
+def without_regreason_tasks(folders: Iterable[tuple[str, Path]]) -> bool:
+    """Whether no folder of results holds tasks of RegReason, so that other tasks are read.
+
+    Args:
+        folders: Names of models, for messages, each with a folder of its results.
+
+    Raises:
+        UserError: As in `results_files`.
+    """
+    return not any(
+        task_results(content, file)
+        for name, folder in folders
+        for file, content in results_files(name, folder)
+    )
 
 
 def read_logged_models(name: str, folders: Sequence[Path], tasks: Sequence[str] = ()) -> list[Run]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import doctest
+import json
 import math
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.compared_results import FIRST, SECOND, results, save
 from helpers.labelled_tables import write_tickets_of_customers
+from helpers.stock_tasks import STOCK_RESULTS
 
 import regreason_plugin
 from regreason_plugin import api
@@ -187,3 +189,18 @@ def test_every_public_name_has_an_example_that_runs(
         assert not any(doctest.SKIP in example.options for example in test.examples), name
         failed, _ = runner.run(test)
         assert failed == 0, capsys.readouterr().out
+
+
+def test_the_gate_takes_any_tasks_of_lm_eval() -> None:
+    folders = [STOCK_RESULTS / "0.4.13" / "main" / arm for arm in ("base", "tuned")]
+    decision = api.gate(*folders, tasks=["mmlu"], per="task", max_drop=0.9)
+    assert decision.metric.title == "acc"
+    assert len(decision.parts) == 4
+    scores = [
+        json.loads(next(folder.glob("results_*.json")).read_text(encoding="utf-8"))["groups"]
+        for folder in folders
+    ]
+    found = (decision.overall.baseline, decision.overall.candidate)
+    assert found == pytest.approx([of["mmlu"]["acc,none"] for of in scores], abs=1e-7)
+    # A value below its floor is never a pass, and no error: higher is better.
+    assert api.gate(*folders, tasks=["mmlu"], max_drop=0.9, limit=0.99).verdict != "pass"

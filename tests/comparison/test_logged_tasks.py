@@ -132,6 +132,29 @@ def test_a_metric_of_the_group_is_the_mean_that_lm_eval_weights_by_size() -> Non
         assert values.mean() == pytest.approx(expected, abs=1e-7)
 
 
+def test_a_group_of_tasks_has_the_figures_of_all_its_documents() -> None:
+    comparison = compared(arms_of("0.4.13")).comparison
+    groups = {group.name: group for group in comparison.task_groups}
+    mmlu = groups["mmlu"]
+    assert len(mmlu.tasks) == 4
+    expected = {
+        arm: results_of("0.4.13", arm)["groups"]["mmlu"]["acc,none"] for arm in ("base", "tuned")
+    }
+    for arm, value in expected.items():
+        assert mmlu.scores[arm].value == pytest.approx(value, abs=1e-7)
+    difference = mmlu.differences["tuned"]
+    assert difference.value == pytest.approx(expected["tuned"] - expected["base"], abs=1e-7)
+    # No test of the family is about it.
+    assert difference.finding is None
+    # Subjects in a group of their own with a single task are no group.
+    assert all(len(group.tasks) > 1 for group in groups.values())
+    table = np.zeros((2, 2))
+    for task in mmlu.tasks:
+        one = comparison.agreement["tuned"][task]
+        table += [[one.both_wrong, one.only_arm], [one.only_baseline, one.both_right]]
+    assert difference.mcnemar_p == pytest.approx(mcnemar(table, exact=True).pvalue, abs=1e-8)
+
+
 def test_the_mean_over_tasks_is_that_of_their_first_metrics() -> None:
     comparison = compared(arms_of("0.4.13")).comparison
     pooled = [setting.task for setting in comparison.settings if setting.pooled]
