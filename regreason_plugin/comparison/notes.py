@@ -100,6 +100,12 @@ def _about_logged(comparison: Comparison, arms: Arms) -> list[str]:
             notes.append(
                 f"Not compared, because not every model has them: {_named(more)} of `{arm}`."
             )
+    settings = {str(run.config.get("gen_kwargs") or "none") for run in arms.models}
+    if len(settings) > 1:
+        notes.append(
+            f"The models generated with different settings ({' and '.join(sorted(settings))}), so "
+            "differences in generated answers may come from them."
+        )
     if apart := [setting.task for setting in comparison.settings if not setting.pooled]:
         notes.append(
             f"The mean over the tasks leaves out {_named(apart)}: only first metrics that are "

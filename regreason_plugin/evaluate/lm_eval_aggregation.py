@@ -42,6 +42,16 @@ def aggregation_of(metric: LoggedMetric, items: list[Any]) -> Aggregate | None:
     return None
 
 
+def is_mean(metric: LoggedMetric) -> bool:
+    """Whether lm_eval's value has to be the mean over the documents, by the task's own words."""
+    if metric.aggregation is not None or not metric.listed:
+        return metric.aggregation == "mean"
+    from lm_eval.api.metrics import mean
+    from lm_eval.api.registry import metric_agg_registry
+
+    return metric.name in metric_agg_registry and metric_agg_registry.get(metric.name) is mean
+
+
 def value_of(function: Aggregate, items: list[Any]) -> float:
     """A metric over documents, without the warnings of libraries about single bootstrap samples."""
     with warnings.catch_warnings():

@@ -19,7 +19,7 @@ from regreason_plugin.evaluate.answer_choices import (
     choices_of,
     right_choice,
 )
-from regreason_plugin.evaluate.lm_eval_aggregation import ROUNDING
+from regreason_plugin.evaluate.lm_eval_aggregation import ROUNDING, is_mean
 from regreason_plugin.evaluate.logged_task import LoggedMetric, LoggedTask
 from regreason_plugin.evaluate.samples import (
     check_count,
@@ -195,7 +195,7 @@ class _Reader:
                 numbers = _mean_of(brier_scores(choices).tolist(), metric)
             if numbers is not None:
                 values[key] = numbers
-            elif metric.aggregation == "mean":
+            elif is_mean(metric):
                 raise UserError(
                     f"has another {key} than {self.result.source.name} says ({metric.value:.6g}); "
                     "they are not of one run, so score the task again",

@@ -23,7 +23,8 @@ class LoggedMetric:
         name: The metric's name, such as ``exact_match``.
         filter: The filter of the answers that it was computed from; ``none`` without one.
         value: The metric over all documents.
-        stderr: lm_eval's standard error; None if it has none.
+        listed: Whether the task's ``metric_list`` names the metric. If it then names no
+            aggregation, lm_eval takes the metric's own.
         aggregation: The name of the function that makes the value from the documents' values; None
             if the results do not name it. (Of a function in a task's own file they hold the text.)
         better: Whether higher or lower values are better; None if the task does not say.
@@ -32,7 +33,7 @@ class LoggedMetric:
     name: str
     filter: str
     value: float
-    stderr: float | None
+    listed: bool
     aggregation: str | None
     better: Literal["higher", "lower"] | None
 
@@ -134,7 +135,6 @@ def _metrics(content: dict[str, Any], task: str, file: Path) -> dict[str, Logged
             continue
         if math.isnan(value):
             continue
-        stderr = values.get(f"{name}_stderr,{of_filter}")
         aggregation = declared.get(name, {}).get("aggregation")
         higher = better.get(name, declared.get(name, {}).get("higher_is_better"))
         if name in _LOWER_IS_BETTER:
@@ -143,7 +143,7 @@ def _metrics(content: dict[str, Any], task: str, file: Path) -> dict[str, Logged
             name=name,
             filter=of_filter,
             value=float(value),
-            stderr=float(stderr) if isinstance(stderr, int | float) else None,
+            listed=name in declared,
             aggregation=aggregation if str(aggregation).isidentifier() else None,
             better=None if higher is None else "higher" if higher else "lower",
         )
