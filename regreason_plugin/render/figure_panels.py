@@ -80,8 +80,10 @@ def pooled_settings(comparison: Comparison) -> list[Setting]:
 
 
 def setting_name(setting: Setting) -> str:
-    """Dataset and axis of a setting, such as ``coqa, naturalness``."""
-    return wrapped(", ".join(filter(None, (setting.dataset, setting.axis_title))), 44)
+    """Dataset and axis, such as ``coqa, naturalness``; of any task of lm_eval, its name."""
+    if setting.axis == setting.task:
+        return wrapped(setting.axis_title, 44)
+    return wrapped(f"{setting.dataset}, {setting.axis_title}", 44)
 
 
 def short_difference(difference: Difference) -> str:

@@ -311,7 +311,7 @@ def task_groups(comparison: Comparison) -> Cells:
 def about_task_groups(comparison: Comparison) -> str:
     """The caption of `task_groups`."""
     metric = title_of(comparison, comparison.main)
-    return f"Groups of tasks: {metric} over all documents of a group, exploratory."
+    return f"Mean {metric} over all documents of a group of tasks; exploratory."
 
 
 def wins(comparison: Comparison, arm: str) -> str:
