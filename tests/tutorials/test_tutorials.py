@@ -102,7 +102,7 @@ def test_the_guide_compares_two_checkpoints_and_prints_what_it_says(tmp_path: Pa
     assert (place / "report/report.html").is_file()
     (program,) = blocks(page, "python")
     printed = in_python(program, place)
-    assert "Higher, of these trained models: +0.102" in printed
+    assert "Higher, of these models: +0.102" in printed
     assert re.search(r"gsm8k +0\.242 +0\.098 +0\.375", printed)
     (rules,) = blocks(page, "yaml")
     assert rules.partition("\n")[2] == (ROOT / "docs/examples/checkpoints/gate.yml").read_text()
