@@ -100,7 +100,7 @@ def _about_logged(comparison: Comparison, arms: Arms) -> list[str]:
             notes.append(
                 f"Not compared, because not every model has them: {_named(more)} of `{arm}`."
             )
-    settings = {str(run.config.get("gen_kwargs") or "none") for run in arms.models}
+    settings = {_generation_settings(run.config.get("gen_kwargs")) for run in arms.models}
     if len(settings) > 1:
         notes.append(
             f"The models generated with different settings ({' and '.join(sorted(settings))}), so "
@@ -112,6 +112,12 @@ def _about_logged(comparison: Comparison, arms: Arms) -> list[str]:
             "means of values from 0 to 1, of which higher ones are better, can be averaged."
         )
     return notes + group_notes({one.task: one.group_field for one in comparison.settings})
+
+
+def _generation_settings(kwargs: object) -> str:
+    if isinstance(kwargs, dict):
+        kwargs = ", ".join(f"{key}={value}" for key, value in sorted(kwargs.items()))
+    return str(kwargs or "none")
 
 
 def group_notes(fields: Mapping[str, str | None]) -> list[str]:

@@ -308,12 +308,19 @@ def test_a_metric_without_a_named_aggregation_is_checked_too(
 
 def test_other_generation_settings_are_named(copied: Callable[..., list[str]]) -> None:
     arguments = copied()
-    (file,) = Path(arguments[1].partition("=")[2]).glob("results_*.json")
-    content = json.loads(file.read_text(encoding="utf-8"))
-    content["config"]["gen_kwargs"] = {"temperature": 0.7}
-    file.write_text(json.dumps(content), encoding="utf-8")
-    notes = compared(arguments).comparison.notes
-    assert any("generated with different settings" in note and "0.7" in note for note in notes)
+
+    def notes_with(*settings: dict[str, float]) -> str:
+        for argument, kwargs in zip(arguments, settings, strict=True):
+            (file,) = Path(argument.partition("=")[2]).glob("results_*.json")
+            content = json.loads(file.read_text(encoding="utf-8"))
+            content["config"]["gen_kwargs"] = kwargs
+            file.write_text(json.dumps(content), encoding="utf-8")
+        return " ".join(compared(arguments).comparison.notes)
+
+    assert "different settings (none and temperature=0.7)" in notes_with({}, {"temperature": 0.7})
+    # The order of the keys is no setting.
+    same = notes_with({"top_p": 0.9, "temperature": 1}, {"temperature": 1, "top_p": 0.9})
+    assert "different settings" not in same
 
 
 def test_two_runs_in_one_folder_are_refused(copied: Callable[..., list[str]]) -> None:
