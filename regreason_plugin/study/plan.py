@@ -18,6 +18,7 @@ from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.core.yaml_file import dump_yaml, read_yaml
 from regreason_plugin.data_folder.folder import DataFolder, open_data_folder
 from regreason_plugin.data_folder.split import Split
+from regreason_plugin.evaluate.baselines.work import Work
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.study.study_file import AxolotlKeys, Condition, StudyFile
 
@@ -197,13 +198,20 @@ class Plan:
             *command,
         )
         done = [_has_results(self.baselines / method) for method in methods]
+        documents = self.open_data("label_first").manifest.counts["test"].rows
+        seconds = self.seconds.score(len(methods) * documents, "label_first")
+        if "head" in methods:
+            # About as long as the first condition with as many epochs.
+            keys = self.config(self.study.conditions[0], {}, 0, self.out)
+            epochs = {"num_epochs": Work.epochs}
+            seconds += len(self.study.seeds) * self.seconds.train({**keys, **epochs}, "label_first")
         return [
             Stage(
                 "baselines",
                 command,
                 made_from,
                 lambda: all(one() for one in done),
-                seconds=self.seconds.score(3 * len(methods) * 1000, "label_first"),
+                seconds=seconds,
             )
         ]
 

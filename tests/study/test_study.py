@@ -9,7 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from scipy import stats
 from regreason_plugin.cli import main
 from regreason_plugin.comparison.comparison import load_comparison
 from regreason_plugin.study.condition_scores import Mean
-from regreason_plugin.study.plan import Plan
+from regreason_plugin.study.plan import Plan, Seconds
 from regreason_plugin.study.study_file import read_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -114,6 +114,18 @@ def test_the_lowest_validation_loss_is_chosen_and_used(place: Place) -> None:
         # At most 48 rows, in whole groups; a step takes four.
         assert record["rows"] <= 48
         assert record["steps"] == -(-record["rows"] // 4)
+
+
+def test_the_heads_trainings_are_part_of_the_estimate(place: Place) -> None:
+    def expected(*methods: str) -> float:
+        study = place.plan.study.model_copy(update={"baselines": methods})
+        seconds = Seconds(lambda keys, order: 100 * keys["num_epochs"], lambda rows, order: rows)
+        return replace(place.plan, study=study, seconds=seconds).comparing({})[-1].seconds
+
+    rows = len((place.plan.data("label_first") / "test.jsonl").read_text().splitlines())
+    assert expected("tfidf") == rows
+    # `regreason baselines` trains a head for three epochs by default, here with two seeds.
+    assert expected("tfidf", "head") == 2 * rows + 2 * 300
 
 
 def test_its_figures_are_means_over_the_scored_documents(place: Place) -> None:
