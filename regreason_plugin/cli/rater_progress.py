@@ -16,6 +16,8 @@ from regreason_plugin.annotate.lanes import Tally
 from regreason_plugin.cli.console import progress
 
 _SECONDS_BETWEEN_LINES = 30.0
+# A server that gives no reply for so long is named, with the reason.
+_SECONDS_UNTIL_WAITING = 3.0
 _COLUMNS = ("done", "failed", "before", "left", "calls/s", "tokens in", "out", "cost", "time left")
 
 
@@ -77,7 +79,7 @@ def _table(tallies: Sequence[Tally], seconds: float) -> Table:
     """One line for each rater, with the failures as the caption."""
     shown = Table(
         title=f"{sum(one.left for one in tallies):,} calls left",
-        caption=_failures(tallies),
+        caption="\n".join(filter(None, [_failures(tallies), *_waits(tallies)])) or None,
         caption_justify="left",
     )
     shown.add_column("rater", no_wrap=True)
@@ -114,10 +116,22 @@ def _failures(tallies: Sequence[Tally]) -> str | None:
     return f"failed: {named}" if named else None
 
 
+def _waits(tallies: Sequence[Tally]) -> list[str]:
+    """A sentence for each rater whose server has given no reply for some seconds."""
+    sentences = []
+    for one in tallies:
+        waiting = None if one.ended else one.waiting()
+        seconds = time.monotonic() - waiting.since if waiting else 0.0
+        if waiting and seconds >= _SECONDS_UNTIL_WAITING:
+            sentences.append(f"waiting for {one.name} for {_duration(seconds)}: {waiting.why}")
+    return sentences
+
+
 def _line(tallies: Sequence[Tally], seconds: float) -> str:
     done = sum(one.done for one in tallies)
     failed = sum(one.failed for one in tallies)
     left = sum(one.left for one in tallies)
     rate = (done + failed) / seconds
     remaining = _duration(left / rate) if rate else "unknown"
-    return f"{done:,} done, {failed:,} failed, {left:,} left, {rate:.1f} calls/s, {remaining} left"
+    said = f"{done:,} done, {failed:,} failed, {left:,} left, {rate:.1f} calls/s, {remaining} left"
+    return "; ".join([said, *_waits(tallies)])
