@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import httpx2
 import openai
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, PayloadEncodingError
 
 # Seconds that a call waits at most, even if the server asks for more.
 _LONGEST_WAIT = 300.0
@@ -105,6 +105,8 @@ def connection_fault(error: Exception) -> Fault:
         kind = "tls_error"
     elif cause := first(aiohttp.ClientConnectorError):
         kind = "unreachable"
+    elif cause := first(PayloadEncodingError):  # the body ends too early
+        kind = "connection_lost"
     elif cause := first(
         aiohttp.ClientResponseError, HttpProcessingError, httpx2.DecodingError, *AMBIGUOUS
     ):
@@ -177,7 +179,10 @@ def _cause_words(cause: BaseException) -> str:
     # The string of these errors also has a status and an address, which are not the server's.
     if isinstance(cause, aiohttp.ClientResponseError | HttpProcessingError):
         return str(cause.message)
-    return str(cause)
+    # Its message may be an object with the part of the head that has arrived.
+    return (
+        "Server disconnected" if isinstance(cause, aiohttp.ServerDisconnectedError) else str(cause)
+    )
 
 
 def _asked_wait(headers: Mapping[str, str]) -> float | None:
