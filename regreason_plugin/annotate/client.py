@@ -125,7 +125,7 @@ class Server:
         def wait(state: RetryCallState) -> float:
             fault = state.outcome and state.outcome.exception()
             assert isinstance(fault, Fault)
-            seconds = min(_LONGEST_BACKOFF, _FIRST_WAIT * 2 ** min(attempts - 1, 20))
+            seconds = min(_LONGEST_BACKOFF, _FIRST_WAIT * 2.0 ** min(attempts - 1, 20))
             seconds *= random.uniform(0.5, 1)
             # A server that asks for no pause at all is not believed.
             if fault.wait is not None and fault.wait >= _FIRST_WAIT:
@@ -201,7 +201,8 @@ class Server:
             if not from_transport(error):
                 raise
             raise connection_fault(error) from None
-        return raw.http_response
+        response: httpx2.Response = raw.http_response
+        return response
 
     def _refuse_key(self) -> NoReturn:
         variable = self._rater.api_key_env

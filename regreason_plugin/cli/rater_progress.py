@@ -11,6 +11,7 @@ from threading import Event, Thread
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from regreason_plugin.annotate.lanes import Tally
 from regreason_plugin.cli.console import progress
@@ -76,10 +77,12 @@ class ConsoleWatcher:
 
 
 def _table(tallies: Sequence[Tally], seconds: float) -> Table:
-    """One line for each rater, with the failures as the caption."""
+    """One line for each rater; the caption has the failures, and the raters that are waited for."""
+    said = [*_failures(tallies), *_waits(tallies)]
     shown = Table(
         title=f"{sum(one.left for one in tallies):,} calls left",
-        caption="\n".join(filter(None, [_failures(tallies), *_waits(tallies)])) or None,
+        # As `Text`, because the words of a server may look like markup.
+        caption=Text("\n".join(said)) if said else None,
         caption_justify="left",
     )
     shown.add_column("rater", no_wrap=True)
@@ -110,10 +113,10 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _failures(tallies: Sequence[Tally]) -> str | None:
+def _failures(tallies: Sequence[Tally]) -> list[str]:
     kinds = sum((one.failures() for one in tallies), Counter[str]())
     named = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    return f"failed: {named}" if named else None
+    return [f"failed: {named}"] if named else []
 
 
 def _waits(tallies: Sequence[Tally]) -> list[str]:

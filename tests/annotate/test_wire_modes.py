@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.asking import Workplace
 from helpers.wire_modes import KEY, MODES, PAGE, RATE_LIMITED, RETRIES, WireServer, page, serving
 
 from regreason_plugin.annotate import client
+from regreason_plugin.annotate.config import ServerRater
+from regreason_plugin.annotate.faults import Fault
 from regreason_plugin.cli import main
 from regreason_plugin.core.jsonl import dumps
 
@@ -106,6 +111,88 @@ def test_a_mode_that_stops_the_run_says_why(
     # The answers before stay.
     assert {row[1] for row in place.calls("id, state, axis")} == {"ok"}
     assert not place.ratings.exists()
+
+
+def rater(server: WireServer, query: str = "", **keys: Any) -> ServerRater:
+    """A rater behind the server."""
+    return ServerRater(name="a", model="m", base_url=server.url + query, timeout=30, **keys)
+
+
+async def ask(asked: client.Server, mode: str) -> Any:
+    """The reply to one call, or its fault."""
+    try:
+        return await asked.ask(f"for how natural it is mode {mode}", {"type": "object"})
+    except Fault as fault:
+        return fault
+
+
+def test_a_server_is_waited_for_until_it_replies(server: WireServer) -> None:
+    async def calls() -> None:
+        asked = client.Server(rater(server, retries=1))
+        assert asked.waiting is None
+        before = time.monotonic()
+        await ask(asked, "503")
+        waiting = asked.waiting
+        assert waiting is not None
+        assert before <= waiting.since <= time.monotonic()
+        assert waiting.why == "unavailable (503 loading model)"
+        await ask(asked, "429")
+        assert asked.waiting is not None
+        assert asked.waiting.since == waiting.since
+        assert asked.waiting.why.startswith("rate_limited")
+        reply, attempts = await ask(asked, "thinking-beside")
+        assert asked.waiting is None
+        assert attempts == 1
+        assert reply.served == "served-model"
+        assert reply.thinking == '{"explanation": "Draft.", "score": 1}'
+        await asked.close()
+
+    asyncio.run(calls())
+
+
+@pytest.mark.parametrize("mode", ["429-zero", "429-negative", "429-nan", "429-past"])
+def test_a_time_that_is_not_ahead_is_not_believed(
+    mode: str, server: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_FIRST_WAIT", 0.02)
+
+    async def calls() -> None:
+        asked = client.Server(rater(server))
+        started = time.monotonic()
+        fault = await ask(asked, mode)
+        # Half of each backoff at least: 0.02, 0.04 and 0.08 seconds.
+        assert time.monotonic() - started >= 0.07
+        assert (fault.kind, fault.attempts) == ("rate_limited", 1 + RATE_LIMITED)
+        await asked.close()
+
+    asyncio.run(calls())
+
+
+def test_query_headers_and_fields_are_sent(
+    server: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGREASON_TEST_HEADER", "Token wire-header-marker")
+    keys: dict[str, Any] = {
+        "request": {"max_tokens": None, "max_completion_tokens": 9, "stop": ["END"]},
+        "headers": {"api-key": {"env": "REGREASON_TEST_HEADER"}, "X-Team": "research"},
+        "temperature": None,
+        "structured": "none",
+    }
+
+    async def calls() -> None:
+        asked = client.Server(rater(server, "?api-version=2024-10-21", **keys))
+        await ask(asked, "bom")
+        await asked.close()
+
+    asyncio.run(calls())
+    assert server.head.startswith("POST /v1/chat/completions?api-version=2024-10-21 HTTP/1.1")
+    head = server.head.lower()
+    assert "\r\napi-key: token wire-header-marker\r\n" in head
+    assert "\r\nx-team: research\r\n" in head
+    # Without a key there is none, because some servers refuse a wrong one.
+    assert "authorization:" not in head
+    del server.body["messages"]
+    assert server.body == {"model": "m", "max_completion_tokens": 9, "stop": ["END"]}
 
 
 def test_the_page_of_the_docs_is_made_from_the_modes() -> None:

@@ -741,18 +741,23 @@ class WireServer:
     Attributes:
         url: Address for a rater's ``base_url``.
         requests: Number of requests by mode.
+        head: Request line and headers of the last request.
+        body: Body of the last request.
     """
 
     url: str = ""
     requests: Counter[str] = field(default_factory=Counter)
+    head: str = ""
+    body: dict[str, Any] = field(default_factory=dict)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read a request, and send the bytes of the mode that its conversation names."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             (length,) = re.findall(rb"(?i)content-length: *(\d+)", head)
-            body = json.loads(await reader.readexactly(int(length)))
-            prompt = body["messages"][0]["content"]
+            self.head = head.decode("latin-1")
+            self.body = json.loads(await reader.readexactly(int(length)))
+            prompt = self.body["messages"][0]["content"]
             (name,) = re.findall(r"mode <?([a-z0-9-]+)", prompt)[-1:] or ["good"]
             if "for how natural it is" not in prompt:
                 name = "good"
@@ -804,11 +809,12 @@ def page() -> str:
     lines = [
         "# Server faults",
         "",
-        "How `regreason annotate` and `regreason explain` handle each way in which a server may "
-        f"answer. The numbers of requests are those with `retries: {RETRIES}` and at most "
-        f"{RATE_LIMITED} retries after status 429 (a run makes up to 30). The table is made by "
-        "`python tests/helpers/wire_modes.py` from the modes of the server that the tests run. "
-        "[Errors and retries](../guides/annotate.md#errors-and-retries) explains the states.",
+        "How `regreason annotate` and `regreason explain` handle each way in which a server may",
+        "answer. [Errors and retries](../guides/annotate.md#errors-and-retries) explains the states.",
+        "",
+        f"The numbers of requests are those with `retries: {RETRIES}` and with {RATE_LIMITED}",
+        "retries after status 429; a run makes up to 30 of these. The tests run every line against",
+        "a server that writes the bytes to a socket.",
     ]
     for group in dict.fromkeys(mode.group for mode in MODES.values()):
         lines += ["", f"## {group}", "", "| the server sends | state | requests | kept text |"]
