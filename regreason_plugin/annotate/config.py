@@ -89,6 +89,14 @@ class FromEnvironment(_Part):
     _check = field_validator("env")(_is_variable)
 
 
+def _header(value: Any) -> Any:
+    """A header's value; pydantic would report an error for each of its two types."""
+    return value if isinstance(value, str) else FromEnvironment.model_validate(value)
+
+
+Header = Annotated[str | FromEnvironment, BeforeValidator(_header)]
+
+
 class ServerRater(_Part):
     """A language model behind an address.
 
@@ -121,7 +129,7 @@ class ServerRater(_Part):
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 0.0
     max_tokens: Annotated[int, Field(ge=1)] | None = 300
     request: dict[str, JsonValue] = Field(default_factory=dict)
-    headers: dict[str, str | FromEnvironment] = Field(default_factory=dict)
+    headers: dict[str, Header] = Field(default_factory=dict)
     structured: Structured = "json_schema"
     # The client opens at most 1000 connections.
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
@@ -194,9 +202,7 @@ class ServerRater(_Part):
 
     @field_validator("headers")
     @classmethod
-    def _are_headers(
-        cls, headers: dict[str, str | FromEnvironment]
-    ) -> dict[str, str | FromEnvironment]:
+    def _are_headers(cls, headers: dict[str, Header]) -> dict[str, Header]:
         for name, value in headers.items():
             if not _HEADER.fullmatch(name) or name.lower() in _OWN_HEADERS:
                 raise ValueError(
