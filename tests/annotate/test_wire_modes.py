@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.asking import Workplace
 from helpers.wire_modes import KEY, MODES, PAGE, RATE_LIMITED, RETRIES, WireServer, page, serving
+from rich.console import Console
 
 from regreason_plugin.annotate import client
 from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.faults import Fault
+from regreason_plugin.annotate.lanes import Tally
+from regreason_plugin.annotate.pace import Waiting
 from regreason_plugin.cli import main
+from regreason_plugin.cli.rater_progress import ConsoleWatcher, _line
 from regreason_plugin.core.jsonl import dumps
 
 pytestmark = pytest.mark.integration
@@ -148,6 +153,24 @@ def test_a_server_is_waited_for_until_it_replies(server: WireServer) -> None:
         await asked.close()
 
     asyncio.run(calls())
+
+
+def test_the_display_names_the_server_that_is_waited_for() -> None:
+    now = time.monotonic()
+    why = "rate_limited (429 slow [/b] down [key])"
+    tallies = [
+        Tally("busy", total=9, waiting=lambda: Waiting(now - 42, why)),
+        Tally("brief", total=9, waiting=lambda: Waiting(now - 1, why)),
+        Tally("done", total=9, waiting=lambda: Waiting(now - 42, why), ended=True),
+        Tally("fine", total=9),
+    ]
+    stream = StringIO()
+    watcher = ConsoleWatcher(Console(file=stream, width=200), None)
+    with watcher.asking("Rating", tallies):
+        assert _line(tallies, 10.0).endswith(f"; waiting for busy for 42 s: {why}")
+    said = stream.getvalue()
+    assert f"waiting for busy for 42 s: {why}" in said
+    assert said.count("waiting for") == 1
 
 
 @pytest.mark.parametrize("mode", ["429-zero", "429-negative", "429-nan", "429-past"])
