@@ -13,6 +13,7 @@ import random
 import re
 import time
 from dataclasses import replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NoReturn
 
 import httpx2
@@ -73,6 +74,14 @@ class Server:
         self._body = rater.request_body()
         self.pace = Pace(rater.concurrency)
         self.waiting: Waiting | None = None
+        http_client = openai.DefaultAioHttpClient(
+            timeout=rater.timeout,
+            # A redirect would take headers with secrets to another server.
+            follow_redirects=False,
+            event_hooks={"response": [_read_as_utf8]},
+            # No cookies: one that is not ASCII would be sent back, and every later call would fail.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
         self._client = openai.AsyncOpenAI(
             base_url=rater.address,
             default_query=rater.query,
@@ -81,12 +90,7 @@ class Server:
             api_key=key or "none",
             timeout=rater.timeout,
             max_retries=0,
-            http_client=openai.DefaultAioHttpClient(
-                timeout=rater.timeout,
-                # A redirect would take headers with secrets to another server.
-                follow_redirects=False,
-                event_hooks={"response": [_read_as_utf8]},
-            ),
+            http_client=http_client,
         )
         # The client also reads account names, headers and an admin key from OPENAI_... variables;
         # they must not reach this server either.

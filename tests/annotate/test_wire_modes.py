@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -11,7 +12,17 @@ from typing import Any
 
 import pytest
 from helpers.asking import Workplace
-from helpers.wire_modes import KEY, MODES, PAGE, RATE_LIMITED, RETRIES, WireServer, page, serving
+from helpers.wire_modes import (
+    KEY,
+    MODES,
+    PAGE,
+    RATE_LIMITED,
+    RETRIES,
+    WireServer,
+    damaged,
+    page,
+    serving,
+)
 from rich.console import Console
 
 from regreason_plugin.annotate import client
@@ -21,6 +32,7 @@ from regreason_plugin.annotate.lanes import Tally
 from regreason_plugin.annotate.pace import Waiting
 from regreason_plugin.cli import main
 from regreason_plugin.cli.rater_progress import ConsoleWatcher, _line
+from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps
 
 pytestmark = pytest.mark.integration
@@ -118,9 +130,59 @@ def test_a_mode_that_stops_the_run_says_why(
     assert not place.ratings.exists()
 
 
+def test_no_damage_to_an_answer_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_RATE_LIMITED_AT_MOST", 0)
+    modes = damaged(400, seed=1)
+
+    async def calls(server: WireServer) -> Counter[str]:
+        states: Counter[str] = Counter()
+        asked = client.Server(rater(server, retries=0, timeout=0.5, concurrency=16))
+
+        async def call(mode: str) -> None:
+            try:
+                states[await outcome(asked, mode)] += 1
+            except UserError:
+                states["stops"] += 1
+
+        await asyncio.gather(*map(call, modes))
+        await asked.close()
+        return states
+
+    with serving(modes) as server:
+        states = asyncio.run(calls(server))
+    assert states.total() == server.requests.total() == 400
+    assert states["bad_http"] > 100
+    assert len(states) > 5
+
+
+def test_a_wrong_cookie_does_not_spoil_the_next_calls(server: WireServer) -> None:
+    async def calls() -> None:
+        asked = client.Server(rater(server))
+        assert [await outcome(asked, "cookie") for _ in range(3)] == ["ok"] * 3
+        await asked.close()
+
+    asyncio.run(calls())
+    assert "\r\ncookie:" not in server.head.lower()
+
+
+def test_an_error_of_ours_is_no_fault(server: WireServer) -> None:
+    async def call() -> None:
+        asked = client.Server(rater(server))
+        try:
+            await asked.ask("\ud800", {})
+        finally:
+            await asked.close()
+
+    # Like most errors that broken HTTP can raise, this one is a ValueError.
+    with pytest.raises(UnicodeEncodeError):
+        asyncio.run(call())
+    assert not server.requests
+
+
 def rater(server: WireServer, query: str = "", **keys: Any) -> ServerRater:
     """A rater behind the server."""
-    return ServerRater(name="a", model="m", base_url=server.url + query, timeout=30, **keys)
+    defaults: dict[str, Any] = {"name": "a", "model": "m", "timeout": 30}
+    return ServerRater(base_url=server.url + query, **(defaults | keys))
 
 
 async def ask(asked: client.Server, mode: str) -> Any:
@@ -129,6 +191,12 @@ async def ask(asked: client.Server, mode: str) -> Any:
         return await asked.ask(f"for how natural it is mode {mode}", {"type": "object"})
     except Fault as fault:
         return fault
+
+
+async def outcome(asked: client.Server, mode: str) -> str:
+    """The state of a call."""
+    done = await ask(asked, mode)
+    return done.kind if isinstance(done, Fault) else done[0].stop or "ok"
 
 
 def test_a_server_is_waited_for_until_it_replies(server: WireServer) -> None:

@@ -12,11 +12,12 @@ import asyncio
 import base64
 import gzip
 import json
+import random
 import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,14 @@ _FRAMES: list[tuple[Any, ...]] = [
         "gzip",
         "a body in gzip",
         http(_GZIPPED, "200 OK", "application/json", "Content-Encoding: gzip"),
+        "ok",
+        _ONCE,
+        EXPLANATION,
+    ),
+    (
+        "cookie",
+        "a cookie that is not ASCII; it is not sent back",
+        http(_GOOD, "200 OK", "application/json", "Set-Cookie: a=\xff; Path=/"),
         "ok",
         _ONCE,
         EXPLANATION,
@@ -740,12 +749,14 @@ class WireServer:
 
     Attributes:
         url: Address for a rater's ``base_url``.
+        modes: The modes by name.
         requests: Number of requests by mode.
         head: Request line and headers of the last request.
         body: Body of the last request.
     """
 
     url: str = ""
+    modes: Mapping[str, WireMode] = field(default_factory=lambda: MODES)
     requests: Counter[str] = field(default_factory=Counter)
     head: str = ""
     body: dict[str, Any] = field(default_factory=dict)
@@ -762,7 +773,7 @@ class WireServer:
             if "for how natural it is" not in prompt:
                 name = "good"
             self.requests[name] += 1
-            mode = MODES.get(name)
+            mode = self.modes.get(name)
             sent = mode.sent if mode else http(_GOOD)
             for number, packet in enumerate(sent.split(PAUSE)):
                 await asyncio.sleep(0.1 if number else 0)
@@ -776,9 +787,10 @@ class WireServer:
 
 
 @contextmanager
-def serving() -> Iterator[WireServer]:
+def serving(modes: Mapping[str, WireMode] | None = None) -> Iterator[WireServer]:
     """Run a server in its own thread until the block ends."""
-    server, loop, started = WireServer(), asyncio.new_event_loop(), threading.Event()
+    server = WireServer(modes=modes or MODES)
+    loop, started = asyncio.new_event_loop(), threading.Event()
 
     async def start() -> None:
         listening = await asyncio.start_server(server.answer, "127.0.0.1", 0)
@@ -803,6 +815,34 @@ def serving() -> Iterator[WireServer]:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+
+
+def damaged(number: int, seed: int) -> dict[str, WireMode]:
+    """Modes whose bytes are changed at random, with no expected outcome.
+
+    Args:
+        number: Number of modes.
+        seed: Seed of the changes.
+    """
+    rng = random.Random(seed)
+    whole = [mode.sent for mode in MODES.values() if mode.sent and not mode.pause]
+    inserted = (
+        b"\r\n",
+        b"\0",
+        b"Content-Length: 3\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\xff",
+    )
+    modes = {}
+    for name in (f"damaged-{n}" for n in range(number)):
+        sent = rng.choice(whole)[:3_000]
+        for _ in range(rng.randrange(1, 4)):
+            # Mostly in the head.
+            place = rng.randrange(max(1, len(sent) if rng.random() < 0.4 else min(len(sent), 160)))
+            rest = place + rng.randrange(10)
+            sent = sent[:place] + rng.choice([*inserted, rng.randbytes(4), b""]) + sent[rest:]
+        modes[name] = WireMode("", name, "", sent, "", 0)
+    return modes
 
 
 def page() -> str:
