@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from helpers.asking import Workplace
 from helpers.wire_modes import (
@@ -27,7 +28,7 @@ from rich.console import Console
 
 from regreason_plugin.annotate import client
 from regreason_plugin.annotate.config import ServerRater
-from regreason_plugin.annotate.faults import Fault
+from regreason_plugin.annotate.faults import Fault, status_fault
 from regreason_plugin.annotate.lanes import Tally
 from regreason_plugin.annotate.pace import Waiting
 from regreason_plugin.cli import main
@@ -241,7 +242,34 @@ def test_the_display_names_the_server_that_is_waited_for() -> None:
     assert said.count("waiting for") == 1
 
 
-@pytest.mark.parametrize("mode", ["429-zero", "429-negative", "429-nan", "429-past"])
+RESET, LEFT = "x-ratelimit-reset-", "x-ratelimit-remaining-"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "1e9"}, 300),
+        ({"Retry-After": "inf"}, 300),
+        ({"Retry-After": "-7"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}, None),
+        ({"Retry-After": "Thu, 01 Jan 2099 00:00:00 GMT"}, 300),
+        ({"Retry-After": "0", "retry-after-ms": "2500"}, 2.5),
+        ({f"{RESET}requests": "6m0s", f"{LEFT}requests": "3"}, None),
+        ({f"{RESET}requests": "2m3.5s", f"{LEFT}requests": "0"}, 123.5),
+        ({f"{RESET}tokens": "1h2m", f"{LEFT}tokens": "0"}, 300),
+        ({f"{RESET}tokens": "120ms", f"{LEFT}tokens": "0"}, 0.12),
+        ({f"{RESET}tokens": "soon", f"{LEFT}tokens": "0"}, None),
+    ],
+)
+def test_the_time_that_a_server_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+    wait = status_fault(httpx2.Response(429, headers=headers, content=b"")).wait
+    assert wait == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize("mode", ["429-zero", "429-negative", "429-nan", "429-past", "429-tiny"])
 def test_a_time_that_is_not_ahead_is_not_believed(
     mode: str, server: WireServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

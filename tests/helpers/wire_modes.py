@@ -553,6 +553,7 @@ _STATUSES: list[tuple[Any, ...]] = [
             ("negative", "Retry-After: -5"),
             ("nan", "Retry-After: nan"),
             ("past", "Retry-After: Thu, 01 Jan 1970 00:00:00 GMT"),
+            ("tiny", "Retry-After: 0.001"),
             ("words", "Retry-After: soon"),
             ("milliseconds", "Retry-After-Ms: 20"),
         )
