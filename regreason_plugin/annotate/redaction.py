@@ -32,11 +32,17 @@ class Redaction:
     by white space, control characters or line ends; and within base64.
 
     Args:
-        secrets: The secrets. The words of a secret with white space count as secrets too.
+        secrets: The secrets. Of a secret with white space, each long word counts as a secret; a
+            short one, such as "Bearer", may stand in any text.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        words = {word for secret in secrets for word in secret.split()}
+        words = {
+            word
+            for secret in secrets
+            for word in secret.split()
+            if len(word) >= SHORTEST or word == secret
+        }
         # The longest first, so that no secret hides the rest of one that begins with it.
         ordered = sorted(words, key=lambda word: (-len(word), word))
         ordered += [part for word in ordered if len(word) >= SHORTEST for part in _base64(word)]
