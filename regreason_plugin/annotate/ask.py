@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from regreason_plugin.annotate.answers import Unreadable
-from regreason_plugin.annotate.client import Fault, Server
+from regreason_plugin.annotate.client import Server
+from regreason_plugin.annotate.faults import Fault
 from regreason_plugin.annotate.lanes import Lane
 from regreason_plugin.annotate.questions import Question
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store
@@ -79,6 +80,7 @@ class _LaneRun:
         self._lane = lane
         self._rater = lane.rater
         self._server = server
+        lane.tally.waiting = lambda: server.waiting
         self._retry = retry
         self._budget = budget
         self._queue: asyncio.Queue[tuple[Call, Question] | None] = asyncio.Queue(
@@ -144,7 +146,7 @@ class _LaneRun:
         if self._budget is None or self._rater.price is None:
             return 0.0
         prompt = len(question.prompt().encode("utf-8")) + _TEMPLATE_TOKENS
-        return _READINGS * self._rater.price.of(prompt, self._rater.max_tokens)
+        return _READINGS * self._rater.price.of(prompt, self._rater.longest_answer or 0)
 
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from regreason_plugin.annotate.config import ServerRater
+from regreason_plugin.annotate.pace import Waiting
 from regreason_plugin.annotate.questions import ModelRater, Question
 from regreason_plugin.annotate.store import OK, Outcome, Store, conversation_key
 from regreason_plugin.core.records import Conversation
@@ -30,6 +31,7 @@ class Tally:
         cost: Cost of this run's calls, in the prices' currency.
         priced: Whether the rater's prices are known.
         ended: Whether the rater has made its last call in this run.
+        waiting: Returns since when and why the rater's server gives no replies; None if it does.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Tally:
     cost: float = 0.0
     priced: bool = False
     ended: bool = False
+    waiting: Callable[[], Waiting | None] = lambda: None
 
     @property
     def done(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import parse_object, validate
@@ -32,7 +32,7 @@ class RaterProvenance(_Part):
 
     name: str
     model: str | None = None
-    sampling: dict[str, float | int | str] = Field(default_factory=dict)
+    sampling: dict[str, JsonValue] = Field(default_factory=dict)
     prompts: dict[str, str] = Field(default_factory=dict)
 
 

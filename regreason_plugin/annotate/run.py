@@ -134,13 +134,20 @@ def open_store_for_calls(
     """Open the store for a run that makes calls.
 
     Raises:
-        UserError: A budget is set and the price of a rater is unknown, or a package is missing.
+        UserError: A budget is set and the price of a rater or the maximum length of its answers is
+            unknown, or a package is missing.
     """
     for rater in raters if budget is not None else ():
         if rater.price is None:
             raise UserError(
                 f"--budget needs the price of rater {rater.name!r}; add its price to the config",
                 field="price",
+            )
+        if budget is not None and rater.longest_answer is None:
+            raise UserError(
+                f"--budget needs the maximum length of an answer of rater {rater.name!r}; set "
+                "max_tokens, or max_completion_tokens in request",
+                field="max_tokens",
             )
     for package in ("openai", "tenacity", "aiohttp"):
         if find_spec(package) is None:
@@ -363,10 +370,7 @@ def _about_rater(rater: Rater) -> RaterProvenance:
 
 
 def _about_server(config: ServerRater, prompts: dict[str, str]) -> RaterProvenance:
-    sampling: dict[str, float | int | str] = {
-        **config.request_options(),
-        "structured": config.structured,
-    }
+    sampling = {**config.request_options(), "structured": config.structured}
     return RaterProvenance(name=config.name, model=config.model, sampling=sampling, prompts=prompts)
 
 

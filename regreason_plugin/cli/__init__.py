@@ -86,7 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: Run = parsed.run
         return run(parsed)
     except UserError as error:
-        print(f"regreason: {error}", file=sys.stderr)
+        from regreason_plugin.core.markdown import one_line
+
+        # It may quote a server or a file, whose characters could move the cursor.
+        print(f"regreason: {one_line(error)}", file=sys.stderr)
         return 2
     except OSError as error:
         # From a library that writes files itself; our own writers name the file.

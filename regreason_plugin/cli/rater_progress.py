@@ -11,11 +11,14 @@ from threading import Event, Thread
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from regreason_plugin.annotate.lanes import Tally
 from regreason_plugin.cli.console import progress
 
 _SECONDS_BETWEEN_LINES = 30.0
+# A server that gives no reply for so long is named, with the reason.
+_SECONDS_UNTIL_WAITING = 3.0
 _COLUMNS = ("done", "failed", "before", "left", "calls/s", "tokens in", "out", "cost", "time left")
 
 
@@ -74,10 +77,12 @@ class ConsoleWatcher:
 
 
 def _table(tallies: Sequence[Tally], seconds: float) -> Table:
-    """One line for each rater, with the failures as the caption."""
+    """One line for each rater; the caption has the failures, and the raters that are waited for."""
+    said = [*_failures(tallies), *_waits(tallies)]
     shown = Table(
         title=f"{sum(one.left for one in tallies):,} calls left",
-        caption=_failures(tallies),
+        # As `Text`, because the words of a server may look like markup.
+        caption=Text("\n".join(said)) if said else None,
         caption_justify="left",
     )
     shown.add_column("rater", no_wrap=True)
@@ -108,10 +113,21 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _failures(tallies: Sequence[Tally]) -> str | None:
+def _failures(tallies: Sequence[Tally]) -> list[str]:
     kinds = sum((one.failures() for one in tallies), Counter[str]())
     named = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    return f"failed: {named}" if named else None
+    return [f"failed: {named}"] if named else []
+
+
+def _waits(tallies: Sequence[Tally]) -> list[str]:
+    """A sentence for each rater whose server has given no reply for some seconds."""
+    sentences = []
+    for one in tallies:
+        waiting = None if one.ended else one.waiting()
+        seconds = time.monotonic() - waiting.since if waiting else 0.0
+        if waiting and seconds >= _SECONDS_UNTIL_WAITING:
+            sentences.append(f"waiting for {one.name} for {_duration(seconds)}: {waiting.why}")
+    return sentences
 
 
 def _line(tallies: Sequence[Tally], seconds: float) -> str:
@@ -120,4 +136,5 @@ def _line(tallies: Sequence[Tally], seconds: float) -> str:
     left = sum(one.left for one in tallies)
     rate = (done + failed) / seconds
     remaining = _duration(left / rate) if rate else "unknown"
-    return f"{done:,} done, {failed:,} failed, {left:,} left, {rate:.1f} calls/s, {remaining} left"
+    said = f"{done:,} done, {failed:,} failed, {left:,} left, {rate:.1f} calls/s, {remaining} left"
+    return "; ".join([said, *_waits(tallies)])

@@ -7,6 +7,7 @@ raters; the same three always give the same bytes. Because of its front matter,
 
 from __future__ import annotations
 
+import json
 from pathlib import PurePath
 from typing import Any
 
@@ -145,7 +146,10 @@ def _raters(about: About) -> list[list[str]]:
 
 def _rater(rater: RaterProvenance) -> list[str]:
     prompts = ", ".join(f"{escape(name)} {code(sha)}" for name, sha in rater.prompts.items())
-    sampling = ", ".join(f"{name} {value}" for name, value in rater.sampling.items())
+    sampling = ", ".join(
+        f"{name} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in rater.sampling.items()
+    )
     return [
         code(rater.name),
         code(rater.model) if rater.model else "none",

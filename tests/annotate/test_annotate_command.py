@@ -33,7 +33,7 @@ def server() -> Iterator[Server]:
 def test_what_is_sent(server: Server, tmp_path: Path) -> None:
     sampling = {"seed": 7, "top_k": 40}
     raters = [
-        {**ONE, "temperature": 0.5, "max_tokens": 99, "sampling": sampling},
+        {**ONE, "temperature": 0.5, "max_tokens": 99, "request": sampling},
         {**ONE, "structured": "json_object", "prompts": ["scale-1-4"]},
         {**ONE, "structured": "none", "prompts": ["scale-1-5-examples"]},
     ]

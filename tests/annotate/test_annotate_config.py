@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.asking import Workplace
 from helpers.openai_server import running
 
 from regreason_plugin.annotate.config import (
@@ -19,6 +20,7 @@ from regreason_plugin.annotate.config import (
     ServerRater,
     read_config,
 )
+from regreason_plugin.annotate.questions import sampling
 from regreason_plugin.cli import main
 from regreason_plugin.core.jsonl import dumps
 from regreason_plugin.core.paper import AXES
@@ -72,6 +74,104 @@ def test_the_defaults_are_what_happens(key: str, said: str) -> None:
     assert str(getattr(default, key)).removesuffix(".0") == word
     # The template sets the key to its default, so that the line changes nothing.
     assert yaml.safe_load(SHIPPED)["raters"][0][key] == getattr(default, key)
+
+
+def rater(**keys: Any) -> ServerRater:
+    return ServerRater.model_validate(
+        {"name": "x", "model": "y", "base_url": "http://localhost/v1", **keys}
+    )
+
+
+# The settings of stores that exist; other bytes would make every call again.
+BEFORE = '"structured": "json_schema", "temperature": 0.0}'
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ({}, f'{{"max_tokens": 300, {BEFORE}'),
+        (
+            {"request": {"seed": 7, "repeat_penalty": 1.3}},
+            f'{{"max_tokens": 300, "repeat_penalty": 1.3, "seed": 7, {BEFORE}',
+        ),
+        ({"headers": {"X-Team": "a"}}, f'{{"max_tokens": 300, {BEFORE}'),
+        ({"max_tokens": None}, f"{{{BEFORE}"),
+        ({"request": {"max_tokens": None}}, f"{{{BEFORE}"),
+        (
+            {"temperature": None, "request": {"max_tokens": None, "max_completion_tokens": 9}},
+            '{"max_completion_tokens": 9, "structured": "json_schema"}',
+        ),
+        (
+            {"request": {"chat_template_kwargs": {"enable_thinking": False}, "stop": ["a"]}},
+            '{"chat_template_kwargs": {"enable_thinking": false}, "max_tokens": 300, "stop": ["a"]'
+            f", {BEFORE}",
+        ),
+        (
+            {"base_url": "http://localhost/v1?api-version=2024-10-21"},
+            '{"max_tokens": 300, "query of base_url": "api-version=2024-10-21", ' + BEFORE,
+        ),
+    ],
+)
+def test_the_key_of_a_call_has_what_determines_the_answer(keys: dict[str, Any], key: str) -> None:
+    assert sampling(rater(**keys)) == key
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"sampling": {"seed": 7}}, "sampling is named request now"),
+        ({"request": {"temperature": 1}}, "key of the rater itself"),
+        ({"request": {"max_tokens": 1}}, "key of the rater itself"),
+        ({"request": {"model": None}}, "key of the rater itself"),
+        ({"request": {"stream": True}}, "one message and one answer"),
+        ({"request": {"x": float("nan")}}, "nan"),
+        ({"request": {"access_token": "x"}}, "looks like a secret"),
+        ({"headers": {"Content-Length": "3"}}, "client sets itself"),
+        ({"headers": {"a b": "3"}}, "no header"),
+        ({"headers": {"x-goog-api-key": "3"}}, "{env: NAME}"),
+        ({"headers": {"x": {"env": "a-b"}}}, "name of an environment variable"),
+        ({"headers": {"Authorization": {"env": "A"}}, "api_key_env": "B"}, "leave one of them"),
+        ({"base_url": "http://localhost/v1?api-key=3"}, "a key"),
+        ({"base_url": "http://localhost/v1#a"}, "fragment"),
+        ({"base_url": "http://localhost/v1?a=1&a=2"}, "twice"),
+        ({"base_url": "http://localhost:99999/v1"}, "ort"),
+        ({"base_url": "localhost:8000"}, "is not an address"),
+    ],
+)
+def test_a_wrong_request_is_refused(
+    keys: dict[str, Any], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = Workplace(tmp_path / "w", "http://localhost/v1", 1, [keys])
+    assert main(["annotate", str(place.config)]) == 2
+    (line,) = [one for one in capfd.readouterr().err.splitlines() if "regreason: " in one]
+    assert says in line
+    assert not place.store.exists()
+
+
+def test_fields_that_only_look_like_secrets_are_sent() -> None:
+    request = {"prompt_cache_key": "a", "stop_token_ids": [1], "min_tokens": 2, "key_layer": 3}
+    assert rater(request=request).request_body().items() >= request.items()
+
+
+@pytest.mark.parametrize(
+    ("keys", "longest"),
+    [
+        ({}, 300),
+        ({"max_tokens": None}, None),
+        ({"request": {"max_tokens": None, "max_completion_tokens": 9}}, 9),
+    ],
+)
+def test_the_longest_answer(keys: dict[str, Any], longest: int | None) -> None:
+    assert rater(**keys).longest_answer == longest
+
+
+def test_a_budget_needs_the_longest_answer(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keys = {"max_tokens": None, "price": {"prompt": 1, "answer": 1}}
+    place = Workplace(tmp_path / "w", "http://localhost/v1", 1, [keys])
+    assert main(["annotate", str(place.config), "--budget", "1"]) == 2
+    assert "max_completion_tokens" in capfd.readouterr().err
 
 
 def test_the_template_has_the_papers_twelve_scores() -> None:

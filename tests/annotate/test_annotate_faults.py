@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sqlite3
+import ssl
+import subprocess
+import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,16 +149,65 @@ def test_a_fault_that_passes_leaves_no_trace_but_its_attempts(
     assert place.about()["dropped"] == {}
 
 
-def test_a_refused_connection(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def closed_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = Workplace(tmp_path / "w", f"http://127.0.0.1:{port}/v1", 1, [ONE])
-    assert main(["annotate", str(place.config)]) == 2
-    assert {row[1:] for row in place.calls()} == {("unreachable", 3)}
+        port: int = free.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize("case", ["unreachable", "unknown_host", "plain", "certificate"])
+def test_an_address_without_a_server(
+    case: str, server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    state, words = {
+        "unreachable": ("unreachable", "Connect call failed"),
+        "unknown_host": ("unknown_host", ""),
+        "plain": ("tls_error", "SSL"),
+        "certificate": ("tls_error", "self-signed certificate"),
+    }[case]
+    url = {
+        "unreachable": f"http://127.0.0.1:{closed_port()}/v1",
+        "unknown_host": "http://no-such-host.invalid/v1",
+        "plain": server.url.replace("http:", "https:"),
+        "certificate": "",
+    }[case]
+    with self_signed(tmp_path) if case == "certificate" else nullcontext(url) as address:
+        place = Workplace(tmp_path / "w", address, 1, [ONE])
+        assert main(["annotate", str(place.config)]) == 2
+    rows = place.calls("state, attempts, answer")
+    assert {row[:2] for row in rows} == {(state, 3)}
+    for row in rows:
+        assert row[2]
+        assert words in row[2]
     assert not place.ratings.exists()
     (line,) = error_lines(capfd.readouterr().err)
-    assert "3 unreachable" in line
+    assert f"3 {state}" in line
+    assert not server.requests
+
+
+@contextmanager
+def self_signed(folder: Path) -> Iterator[str]:
+    """The address of a port that speaks TLS with a certificate that nobody has signed."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    pem = folder / "server.pem"
+    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1"
+    command = [*request.split(), "-subj", "/CN=localhost", "-keyout", pem, "-out", f"{pem}.crt"]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{pem}.crt", pem)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with suppress(OSError), connection:
+                        context.wrap_socket(connection, server_side=True).close()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"https://localhost:{listening.getsockname()[1]}/v1"
 
 
 def error_lines(text: str) -> list[str]:
@@ -233,7 +287,7 @@ def test_what_the_environment_holds_for_another_server_is_not_sent(
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     place = Workplace(tmp_path / "w", server.url, 1, [ONE])
     assert main(["annotate", str(place.config)]) == 0
-    assert server.headers["Authorization"]
+    assert "Authorization" not in server.headers
     assert KEY not in json.dumps(server.headers)
 
 
@@ -340,14 +394,43 @@ def test_a_bug_shows_its_traceback_without_the_key(
     assert place.calls() == []
 
 
+@pytest.mark.parametrize("fault", ["500", "key-in-body", "key-in-answer", "long-error"])
+def test_a_header_from_the_environment_is_not_repeated(
+    fault: str,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("REGREASON_TEST_HEADER", f"Token {KEY}")
+    server.fault = lambda prompt, times: fault if NATURAL in prompt else None
+    headers = {"Authorization": {"env": "REGREASON_TEST_HEADER"}, "X-Team": "research"}
+    place = Workplace(tmp_path / "w", server.url, 1, [{**ONE, "headers": headers}])
+    assert main(["annotate", str(place.config)]) == 0
+    assert server.headers["Authorization"] == f"Token {KEY}"
+    assert {name.lower(): value for name, value in server.headers.items()}["x-team"] == "research"
+    said = capfd.readouterr()
+    assert KEY not in said.out + said.err
+    for path in place.folder.iterdir():
+        assert KEY[3:].encode() not in path.read_bytes(), path
+    # Headers are not part of a call's key, so other headers ask nothing again.
+    before = server.total
+    place.write(raters=[{**place.keys["raters"][0], "headers": {}}])
+    assert main(["annotate", str(place.config)]) == 0
+    assert server.total == before
+
+
 @pytest.mark.parametrize(
     "line",
     [
         {"api_key_env": KEY},
         {"api_key": KEY},
         {"api_key_env": [KEY]},
-        {"sampling": {"api_key": KEY}},
+        {"request": {"api_key": KEY}},
         {"headers": {"Authorization": KEY}},
+        {"headers": {"x-api-key": KEY}},
+        {"headers": {"Authorization": {"env": KEY}}},
+        {"headers": {"X-Team": f"{KEY}\u201d"}},
         {"base_url": f"http://user:{KEY}@localhost/v1"},
         {"base_url": f"http://localhost/v1?key={KEY}"},
     ],

@@ -197,7 +197,7 @@ def test_prose_is_told_from_an_answer(
         "max_tokens": 60,
         "structured": "none",
         "temperature": 1.5,
-        "sampling": {"seed": 0},
+        "request": {"seed": 0},
     }
     config = write_config(tmp_path, server, [three], rater)
     code = main(["annotate", str(config)])

@@ -1,0 +1,87 @@
+"""A server's reply: the answer in the body of a response, and what stands beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from regreason_plugin.annotate.faults import TransientFault, server_words
+
+# A larger token count is a server's error, and would not fit into the store.
+_MOST_TOKENS = 2**40
+# Types of the parts of a message that hold the answer; others hold thinking, images, or sound.
+_ANSWERING = {"text", "output_text"}
+# Characters of a model's name that are kept.
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A server's reply.
+
+    Attributes:
+        text: The content of the message.
+        prompt_tokens: Number of prompt tokens, as the server counts them.
+        answer_tokens: Number of answer tokens, as the server counts them.
+        stop: The reason why there is no whole answer: ``truncated``, ``refused`` or
+            ``only_thinking``; None for a complete answer.
+        thinking: The model's thinking, if the server sends it apart from the content.
+        served: The model's name, as the server gives it; None if it gives none.
+    """
+
+    text: str
+    prompt_tokens: int
+    answer_tokens: int
+    stop: str | None
+    thinking: str = ""
+    served: str | None = None
+
+
+def read_reply(content_type: str, body: bytes) -> Reply:
+    """Read the reply out of a response's body.
+
+    Raises:
+        Fault: The body is no chat completion.
+    """
+    if "json" not in content_type.lower():
+        raise TransientFault("wrong_content_type", server_words(body))
+    try:
+        completion = json.loads(body)
+    except (ValueError, RecursionError):
+        raise TransientFault("broken_body", server_words(body)) from None
+    try:
+        choice = completion["choices"][0]
+        message = choice["message"]
+        text, refusal = _text(message.get("content")), message.get("refusal")
+        thinking = message.get("reasoning_content") or message.get("reasoning") or ""
+        usage = completion.get("usage") or {}
+        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        if not all(0 <= number < _MOST_TOKENS for number in tokens):
+            raise ValueError
+        reason, served = choice.get("finish_reason"), completion.get("model")
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
+        raise TransientFault("no_completion", server_words(body)) from None
+    stop = None
+    if refusal or reason == "content_filter":
+        stop, text = "refused", str(refusal or text)
+    elif reason == "length":
+        stop = "truncated"
+    elif thinking and not text.strip():
+        stop = "only_thinking"
+    served = served[:_LONGEST_NAME] if isinstance(served, str) and served else None
+    return Reply(text, *tokens, stop, thinking if isinstance(thinking, str) else "", served)
+
+
+def _text(content: Any) -> str:
+    """The text of a message's content.
+
+    Raises:
+        TypeError: The content is neither text nor a list of parts with text.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts = [part["text"] for part in content if part.get("type", "text") in _ANSWERING]
+    if not parts:
+        raise TypeError
+    return "".join(parts)
