@@ -11,8 +11,6 @@ import json
 import re
 from typing import Any
 
-from json_repair import repair_json
-
 _NAMES = {"explanation", "score"}
 _NAMED = re.compile("|".join(sorted(_NAMES)))
 # Braces in an answer that are tried as the start of an object.
@@ -44,7 +42,7 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"} | {one: one f
 _NO_LETTER = re.compile(r"[\W_]+")
 
 
-class BrokenJson(ValueError):
+class BrokenJsonError(ValueError):
     """The answer holds an object that cannot be read, or that has more than one meaning."""
 
 
@@ -59,7 +57,7 @@ def read_object(text: str, key: str) -> tuple[dict[str, Any], bool] | None:
         The object, and whether it was mended; None if the answer has no brace and is prose.
 
     Raises:
-        BrokenJson: There is no readable object, or there are several that differ.
+        BrokenJsonError: There is no readable object, or there are several that differ.
     """
     braceless = "{" not in text
     if braceless:
@@ -69,7 +67,7 @@ def read_object(text: str, key: str) -> tuple[dict[str, Any], bool] | None:
     found = list(_objects(text, key))
     objects = [one for one in found if key in one[0]] or found
     if not objects or any(value != objects[0][0] for value, _ in objects):
-        raise BrokenJson
+        raise BrokenJsonError
     return objects[0][0], braceless or any(mended for _, mended in objects)
 
 
@@ -81,7 +79,7 @@ def _objects(text: str, key: str) -> list[tuple[dict[str, Any], bool]]:
     while start >= 0:
         tried += 1
         if tried > _MOST_BRACES:
-            raise BrokenJson
+            raise BrokenJsonError
         try:
             value, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
@@ -93,7 +91,7 @@ def _objects(text: str, key: str) -> list[tuple[dict[str, Any], bool]]:
                 found.append((mended, True))
             elif begins and (named or not closed):
                 # An object that it quotes may be readable, but it is not the answer.
-                raise BrokenJson from None
+                raise BrokenJsonError from None
             else:
                 end = start + 1
         else:
@@ -121,6 +119,9 @@ def _region(text: str, start: int) -> tuple[str, int, bool]:
 
 
 def _mend(region: str, key: str, closed: bool) -> dict[str, Any] | None:
+    # Imported here, because only the extra `annotate` installs it.
+    from json_repair import repair_json
+
     if len(region) > _LONGEST_MENDED:
         return None
     plain = _STRING_OR_COMMENT.sub(lambda match: match[1] or "", region)

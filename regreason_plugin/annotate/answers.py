@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from regreason_plugin.annotate.answer_json import BrokenJson, read_object
+from regreason_plugin.annotate.answer_json import BrokenJsonError, read_object
 from regreason_plugin.annotate.refusals import is_refusal
 from regreason_plugin.annotate.thinking import strip_thinking
 from regreason_plugin.data.text_cleaning import clean
@@ -138,7 +138,7 @@ def _answer(text: str) -> str:
 def _object(text: str, key: str) -> tuple[dict[str, Any], bool] | None:
     try:
         return read_object(text, key)
-    except BrokenJson:
+    except BrokenJsonError:
         raise Unreadable("broken_json") from None
 
 
@@ -147,7 +147,7 @@ def _stated(text: str) -> dict[str, Any]:
     stated = list(_STATED.finditer(text))
     scores = {match[1] + (f"/{match[2]}" if match[2] else "") for match in stated}
     if len(scores) != 1:
-        raise Unreadable("refused" if is_refusal(text) else "broken_json")
+        raise Unreadable("refused" if is_refusal(_prose(text)) else "broken_json")
     rest = [line for line in text.splitlines() if not _STATED.search(line)]
     return {"score": scores.pop(), "explanation": _prose(" ".join(rest).strip(" `"))}
 

@@ -49,8 +49,8 @@ _REFUSALS = (
     # German
     r"(?:(?:es )?tut mir (?:\w+ )?leid|entschuldig\w+|verzeihung|leider|bedauerlicherweise|"
     r"als (?:eine? )?(?:ki\b|k\u00fcnstliche|(?:gro\u00dfes |ki-)?sprachmodell))"
-    r"[^.!?]{0,30}?\b(?:(?:kann|darf|werde|m\u00f6chte) ich|ich (?:kann|darf|werde|m\u00f6chte|bin))"
-    r"\b[^.!?]{0,99}?\b(?:nicht|kein\w*)\b",
+    r"[^.!?]{0,30}?\b(?:(?:kann|darf|werde|m\u00f6chte) ich|"
+    r"ich (?:kann|darf|werde|m\u00f6chte|bin))\b[^.!?]{0,99}?\b(?:nicht|kein\w*)\b",
     r"ich (?:kann|darf|werde|m\u00f6chte) [^.!?]{0,80}?\b(?:nicht|kein\w*)\b[^.!?]{0,80}?\b"
     r"(?:helfen|weiterhelfen|unterst\u00fctzen|beantworten|nachkommen|erf\u00fcllen|bereitstellen|"
     r"anbieten|behilflich)\b",
