@@ -36,10 +36,10 @@ _REFUSALS = (
     r"i (?:\w+ )?apologi[sz]e|unfortunately|regrettably|i'm afraid|i am afraid)"
     r"\b(?: (?:for|about|to) [^.!?]{1,60}?)?[ ,.!;:\u2014-]+"
     r"(?:but |however,? |that |as an? [^,.]{1,60}, )*"
-    rf"(?:i|we) ?(?:\w+ )?{_CANNOT}\b",
+    rf"(?:i|we)(?: \w+)? ?{_CANNOT}\b",
     rf"(?:as|i'm|i am|being) (?:just |only )?an? (?:ai|artificial|(?:large )?language model)\b"
-    rf"[^.!?]{{0,80}}?\b(?:i ?(?:\w+ )?{_CANNOT}\b|(?:and|so) {_CANNOT}\b|unable\b)",
-    rf"(?:i|we) ?(?:\w+ )?{_CANNOT} (?:\w+ ){{0,4}}?{_DO}",
+    rf"[^.!?]{{0,80}}?\b(?:i(?: \w+)? ?{_CANNOT}\b|(?:and|so) {_CANNOT}\b|unable\b)",
+    rf"(?:i|we)(?: \w+)? ?{_CANNOT} (?:\w+ ){{0,4}}?{_DO}",
     r"(?:i'm|i am) (?:\w+ )?sorry(?: for [^.!?]{1,60})?[.!]*\Z",
     r"(?:i (?:\w+ )?apologi[sz]e|(?:my |our )apologies)(?: for [^.!?]{1,60})?[.!]*\Z",
     r"(?:sorry[,.!]? )?(?:(?:that|this|it)(?:'s| is)) (?:not )?something (?:that )?i (?:can|can't|"

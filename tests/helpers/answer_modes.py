@@ -85,7 +85,9 @@ MODES = {
         _good("the score with a decimal", '{"explanation": "It reads well.", "score": 4.0}'),
         _good("white space in the explanation", GOOD.replace(" reads ", " \\n\\t reads ")),
         _good("a brace too many", GOOD + "}"),
-        _both("escaped quotes", GOOD.replace("well", 'as \\"well\\"'), Read('It reads as "well".', 4)),
+        _both(
+            "escaped quotes", GOOD.replace("well", 'as \\"well\\"'), Read('It reads as "well".', 4)
+        ),
         _both("an escaped letter", GOOD.replace("well", "caf\\u00e9"), Read("It reads café.", 4)),
         _both("a brace in a string", GOOD.replace("well", "{well}"), Read("It reads {well}.", 4)),
         _unscored("no score", '{"explanation": "It reads well."}', "score_missing"),
@@ -132,46 +134,77 @@ MODES = {
         ),
         _mended("no closing brace", GOOD[:-1]),
         _mended("no closing brace in a fence", f"```json\n{GOOD[:-1]}\n```"),
-        _mended("no closing brace, the score first", '{"score": 4, "explanation": "It reads well."'),
+        _mended(
+            "no closing brace, the score first", '{"score": 4, "explanation": "It reads well."'
+        ),
         _mended("no comma", '{"explanation": "It reads well."\n "score": 4}'),
         _mended("no braces at all", GOOD.strip("{}")),
         _mended("doubled braces", "{" + GOOD + "}"),
         _mended("the score unquoted with its scale", GOOD.replace("4", "4/5")),
-        _mended("an unknown escape", GOOD.replace("It", "It \\delta").replace("}", ",}"),
-                "It \\delta reads well."),
-        _mended("a mended object after a fence", f"Here:\n```\n{GOOD[:-1]},}}\n```\nDone."),
-        _unscored("a mended score in words", GOOD.replace("4", "four"), "score_not_a_number")._replace(
-            explained=Read(WELL, None, True)
+        _mended(
+            "an unknown escape",
+            GOOD.replace("It", "It \\delta").replace("}", ",}"),
+            "It \\delta reads well.",
         ),
+        _mended("a mended object after a fence", f"Here:\n```\n{GOOD[:-1]},}}\n```\nDone."),
+        _unscored(
+            "a mended score in words", GOOD.replace("4", "four"), "score_not_a_number"
+        )._replace(explained=Read(WELL, None, True)),
     ],
     "JSON that is refused": [
-        _both("a string that was never closed", '{"score": 4, "explanation": "It rea', "broken_json"),
-        _both("a whole sentence, never closed", '{"score": 4, "explanation": "It reads well.',
-              "broken_json"),
+        _both(
+            "a string that was never closed", '{"score": 4, "explanation": "It rea', "broken_json"
+        ),
+        _both(
+            "a whole sentence, never closed",
+            '{"score": 4, "explanation": "It reads well.',
+            "broken_json",
+        ),
         _both("an explanation that was cut", '{"explanation": "It rea', "broken_json"),
         _both("a name that was cut", '{"explanation": "It reads well.", "sco', "broken_json"),
         _both("only a brace", "{", "broken_json"),
         _both("the same name twice", GOOD[:-1] + ', "score": 5}', "broken_json"),
-        _both("two explanations", '{"explanation": "Good.", "explanation": "Bad.", "score": 4}',
-              "broken_json"),
-        _both("two objects that differ", '{"explanation": "Good.", "score": 4}\n'
-              '{"explanation": "Bad.", "score": 1}', "broken_json"),
+        _both(
+            "two explanations",
+            '{"explanation": "Good.", "explanation": "Bad.", "score": 4}',
+            "broken_json",
+        ),
+        _both(
+            "two objects that differ",
+            '{"explanation": "Good.", "score": 4}\n{"explanation": "Bad.", "score": 1}',
+            "broken_json",
+        ),
         _both("two objects, the last one cut", GOOD + ' Or: {"explanation": "It is', "broken_json"),
-        _both("two objects, both to be mended", "{'explanation': 'A good one', 'score': 4}\n"
-              "{'explanation': 'A bad one', 'score': 1}", "broken_json"),
+        _both(
+            "two objects, both to be mended",
+            "{'explanation': 'A good one', 'score': 4}\n{'explanation': 'A bad one', 'score': 1}",
+            "broken_json",
+        ),
         _both("raw quotes in a string", GOOD.replace("well", 'as "well"'), "broken_json"),
-        _both("a quoted score in a string",
-              '{"explanation": "He says "score": 5", "score": 4}', "broken_json"),
-        _both("a quoted object in a cut string",
-              "{\"explanation\": \"He wrote {'explanation': 'Bad', 'score': 1} and", "broken_json"),
+        _both(
+            "a quoted score in a string",
+            '{"explanation": "He says "score": 5", "score": 4}',
+            "broken_json",
+        ),
+        _both(
+            "a quoted object in a cut string",
+            "{\"explanation\": \"He wrote {'explanation': 'Bad', 'score': 1} and",
+            "broken_json",
+        ),
         _both("strings that are added", '{"explanation": "It " + "is", "score": 4}', "broken_json"),
-        _both("an explanation without quotes", "{explanation: It reads well., score: 4}",
-              "broken_json"),
+        _both(
+            "an explanation without quotes",
+            "{explanation: It reads well., score: 4}",
+            "broken_json",
+        ),
         _both("a triple quote", '{"explanation": """It reads well.""", "score": 4}', "broken_json"),
         _both("two scores unquoted", GOOD.replace("4", "4 5"), "broken_json"),
         _both("a brace before prose", "{I think it is good.}\nScore: 4", "broken_json"),
-        _both("the object in an object", '{"a": {"explanation": "It reads well.", "score": 4},}',
-              "broken_json"),
+        _both(
+            "the object in an object",
+            '{"a": {"explanation": "It reads well.", "score": 4},}',
+            "broken_json",
+        ),
     ],
     "Thinking": [
         _good("thinking before the object", f"<think>It is short.</think>\n{GOOD}"),
@@ -181,67 +214,129 @@ MODES = {
         _good("tags in capitals", f"<THINK>It is short.</THINK>{GOOD}"),
         _good("empty thinking", f"<think>\n\n</think>\n\n{GOOD}"),
         _good("the opening tag is missing", f"It is short.\n</think>\n\n{GOOD}"),
-        _good("a draft object in the thinking",
-              f'<think>Perhaps {{"explanation": "Bad.", "score": 1}}?</think>{GOOD}'),
-        _good("a draft before a closing tag alone",
-              f'Perhaps {{"explanation": "Bad.", "score": 1}}?\n</think>\n{GOOD}'),
+        _good(
+            "a draft object in the thinking",
+            f'<think>Perhaps {{"explanation": "Bad.", "score": 1}}?</think>{GOOD}',
+        ),
+        _good(
+            "a draft before a closing tag alone",
+            f'Perhaps {{"explanation": "Bad.", "score": 1}}?\n</think>\n{GOOD}',
+        ),
         _good("thinking twice", f"<think>One.</think><think>Two.</think>{GOOD}"),
         _good("thinking that names its end", f"<think>I close </think> soon.</think>{GOOD}"),
-        _both("a tag in a string", GOOD.replace("well", "a <think> tag"),
-              Read("It reads a <think> tag.", 4)),
-        _both("both tags in a string", GOOD.replace("well", "<think>x</think>"),
-              Read("It reads <think>x</think>.", 4)),
+        _both(
+            "a tag in a string",
+            GOOD.replace("well", "a <think> tag"),
+            Read("It reads a <think> tag.", 4),
+        ),
+        _both(
+            "both tags in a string",
+            GOOD.replace("well", "<think>x</think>"),
+            Read("It reads <think>x</think>.", 4),
+        ),
         _both("only thinking", "<think>It is short.</think>", "only_thinking"),
         _both("thinking that was never closed", f"<think>Perhaps {GOOD}", "only_thinking"),
-        _both("a draft in thinking that was never closed", f"<think>\n{GOOD}\nNo, wait", "only_thinking"),
-        _both("words before thinking that was never closed", f"Sure. <think>{GOOD}", "only_thinking"),
+        _both(
+            "a draft in thinking that was never closed",
+            f"<think>\n{GOOD}\nNo, wait",
+            "only_thinking",
+        ),
+        _both(
+            "words before thinking that was never closed", f"Sure. <think>{GOOD}", "only_thinking"
+        ),
         _both("a closing tag alone", "It is short.</think>\n", "only_thinking"),
-        AnswerMode("thinking before prose", "<think>Hm.</think>It reads well.", "broken_json",
-                   Read(WELL)),
-        AnswerMode("thinking before a stated score", "<think>Score: 1</think>\nIt reads well.\nScore: 4",
-                   Read(WELL, 4), Read("It reads well. Score: 4")),
-        _good("channels", "<|channel|>analysis<|message|>Short.<|end|><|start|>assistant"
-              f"<|channel|>final<|message|>{GOOD}<|return|>"),
-        _good("channels with a draft", f"<|channel|>analysis<|message|>{GOOD.replace('4', '1')}<|end|>"
-              f"<|start|>assistant<|channel|>final <|constrain|>json<|message|>{GOOD}"),
+        AnswerMode(
+            "thinking before prose", "<think>Hm.</think>It reads well.", "broken_json", Read(WELL)
+        ),
+        AnswerMode(
+            "thinking before a stated score",
+            "<think>Score: 1</think>\nIt reads well.\nScore: 4",
+            Read(WELL, 4),
+            Read("It reads well. Score: 4"),
+        ),
+        _good(
+            "channels",
+            "<|channel|>analysis<|message|>Short.<|end|><|start|>assistant"
+            f"<|channel|>final<|message|>{GOOD}<|return|>",
+        ),
+        _good(
+            "channels with a draft",
+            f"<|channel|>analysis<|message|>{GOOD.replace('4', '1')}<|end|>"
+            f"<|start|>assistant<|channel|>final <|constrain|>json<|message|>{GOOD}",
+        ),
         _good("channels without their marks", f"analysisWe rate it.assistantfinal{GOOD}"),
-        _both("only the analysis channel", f"<|channel|>analysis<|message|>Perhaps {GOOD}",
-              "only_thinking"),
+        _both(
+            "only the analysis channel",
+            f"<|channel|>analysis<|message|>Perhaps {GOOD}",
+            "only_thinking",
+        ),
     ],
     "Refusals": [
         _prose("a refusal", SORRY, "refused"),
-        _prose("a typographic apostrophe", SORRY.replace("'", "’"), "refused"),
+        _prose("a typographic apostrophe", SORRY.replace("'", "\u2019"), "refused"),
         _prose("a refusal in quotes", f'"{SORRY}"', "refused"),
         _prose("a refusal after a heading", f"**Explanation:** {SORRY}", "refused"),
         _prose("a refusal after thinking", f"<think>Unsafe.</think>{SORRY}", "refused"),
-        _prose("a language model's excuse",
-               "As an AI language model, I cannot judge people.", "refused"),
-        _prose("a refusal in German", "Es tut mir leid, aber dabei kann ich nicht helfen.", "refused"),
+        _prose(
+            "a language model's excuse",
+            "As an AI language model, I cannot judge people.",
+            "refused",
+        ),
+        _prose(
+            "a refusal in German", "Es tut mir leid, aber dabei kann ich nicht helfen.", "refused"
+        ),
         _prose("a refusal in French", "Je suis désolé, mais je ne peux pas vous aider.", "refused"),
         _prose("a refusal in Spanish", "Lo siento, pero no puedo ayudar con eso.", "refused"),
-        _prose("a refusal in Chinese", "很抱歉，我无法协助您完成这个请求。", "refused"),
+        _prose("a refusal in Chinese", "很抱歉\uff0c我无法协助您完成这个请求。", "refused"),
         _both("a refusal in JSON", GOOD.replace(WELL, SORRY), "refused"),
-        _both("a refusal in JSON without a score",
-              GOOD.replace(WELL, SORRY).replace("4", "null"), "refused"),
+        _both(
+            "a refusal in JSON without a score",
+            GOOD.replace(WELL, SORRY).replace("4", "null"),
+            "refused",
+        ),
         _both("a refusal with a stated score", f"{SORRY}\nScore: 1", "refused"),
-        _both("words about a refusal",
-              GOOD.replace(WELL, "The reply is a refusal: it says it can't help."),
-              Read("The reply is a refusal: it says it can't help.", 4)),
-        _both("a refusal that is quoted",
-              GOOD.replace(WELL, "'I can't help with that.' is no answer."),
-              Read("'I can't help with that.' is no answer.", 4)),
+        _both(
+            "words about a refusal",
+            GOOD.replace(WELL, "The reply is a refusal: it says it can't help."),
+            Read("The reply is a refusal: it says it can't help.", 4),
+        ),
+        _both(
+            "a refusal that is quoted",
+            GOOD.replace(WELL, "'I can't help with that.' is no answer."),
+            Read("'I can't help with that.' is no answer.", 4),
+        ),
     ],
     "Prose": [
-        AnswerMode("a stated score", "It reads well.\nScore: 4", Read(WELL, 4),
-                   Read("It reads well. Score: 4")),
-        AnswerMode("a score before the explanation", "**Score:** 4/5\n**Explanation:** It reads well.",
-                   Read(WELL, 4), Read("**Score:** 4/5 **Explanation:** It reads well.")),
-        AnswerMode("quotes around the explanation", 'Rating: 4\nExplanation: "It reads well."',
-                   Read(WELL, 4), Read('Rating: 4 Explanation: "It reads well."')),
-        AnswerMode("two stated scores", "Score: 3\nIt reads well.\nScore: 4", "broken_json",
-                   Read("Score: 3 It reads well. Score: 4")),
-        AnswerMode("a range of scores", "It reads well.\nScore: 3-4", "broken_json",
-                   Read("It reads well. Score: 3-4")),
+        AnswerMode(
+            "a stated score",
+            "It reads well.\nScore: 4",
+            Read(WELL, 4),
+            Read("It reads well. Score: 4"),
+        ),
+        AnswerMode(
+            "a score before the explanation",
+            "**Score:** 4/5\n**Explanation:** It reads well.",
+            Read(WELL, 4),
+            Read("**Score:** 4/5 **Explanation:** It reads well."),
+        ),
+        AnswerMode(
+            "quotes around the explanation",
+            'Rating: 4\nExplanation: "It reads well."',
+            Read(WELL, 4),
+            Read('Rating: 4 Explanation: "It reads well."'),
+        ),
+        AnswerMode(
+            "two stated scores",
+            "Score: 3\nIt reads well.\nScore: 4",
+            "broken_json",
+            Read("Score: 3 It reads well. Score: 4"),
+        ),
+        AnswerMode(
+            "a range of scores",
+            "It reads well.\nScore: 3-4",
+            "broken_json",
+            Read("It reads well. Score: 3-4"),
+        ),
         AnswerMode("only a score", "Score: 4", "explanation_empty", Read("Score: 4")),
         _prose("prose without a score", WELL, Read(WELL)),
         _prose("prose in a fence", f"```\n{WELL}\n```", Read(WELL)),
@@ -262,12 +357,16 @@ MODES = {
         _both("an explanation of dots", GOOD.replace(WELL, "..."), "explanation_empty"),
         _both("an explanation of null", '{"explanation": null, "score": 4}', "explanation_empty"),
         _both("the word null", GOOD.replace(WELL, "null"), "explanation_empty"),
-        _both("the placeholder of the prompt", GOOD.replace(WELL, "<explanation>"),
-              "explanation_empty"),
+        _both(
+            "the placeholder of the prompt",
+            GOOD.replace(WELL, "<explanation>"),
+            "explanation_empty",
+        ),
         _both("a list", '{"explanation": ["It reads well."], "score": 4}', "explanation_empty"),
         _both("an emoji", GOOD.replace(WELL, "👍"), "explanation_empty"),
-        _both("only control characters", GOOD.replace(WELL, "\\u001b[31m\\u202e"),
-              "explanation_empty"),
+        _both(
+            "only control characters", GOOD.replace(WELL, "\\u001b[31m\\u202e"), "explanation_empty"
+        ),
         _both("too many words", GOOD.replace(WELL, "word " * 1_001), "explanation_too_long"),
     ],
     "Control characters": [
@@ -279,10 +378,14 @@ MODES = {
         _good("marks of direction", GOOD.replace("well", "\u200ewell\u200f")),
         _good("a byte order mark", "\ufeff" + GOOD.replace("It", "\ufeffIt")),
         _both("half a character", GOOD.replace("well", "\\ud800"), Read("It reads \ufffd.", 4)),
-        _both("a joined emoji stays", GOOD.replace("well", "👩\u200d🔬"), Read("It reads 👩\u200d🔬.", 4)),
+        _both(
+            "a joined emoji stays",
+            GOOD.replace("well", "👩\u200d🔬"),
+            Read("It reads 👩\u200d🔬.", 4),
+        ),
         _prose("control characters in prose", "It \x1b[1mreads\x1b[0m\x07 well.\u202e", Read(WELL)),
     ],
-}  # fmt: skip
+}
 
 
 def page() -> str:
