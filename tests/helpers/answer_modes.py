@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -428,10 +429,9 @@ def _code(text: str) -> str:
     text = f"{text[:117]}..." if len(text) > 120 else text
     if not text.strip():
         return f'`"{text}"`'
-    fence = "``" if "`" in text else "`"
-    pad = " " if fence == "``" else ""
-    text = text.replace("```", "'''").replace("|", "\\|")
-    return f"{fence}{pad}{text}{pad}{fence}"
+    if "|" in text:  # would end the cell, and an escaped one would show its backslash
+        return f"<code>{escape(text, quote=False).replace('|', '&#124;')}</code>"
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 if __name__ == "__main__":
