@@ -154,6 +154,13 @@ def test_the_same_object_twice_says_one_thing() -> None:
     assert read_rating(f"{one}\nAgain:\n```\n{one}\n```", 5) == (3, "Fine.", False)
 
 
+@pytest.mark.parametrize(("scale", "read"), [(9, (1, "Fine.", True)), (10, "broken_json")])
+def test_the_0_of_a_10_may_have_been_cut_with_the_brace(scale: int, read: Any) -> None:
+    text = '{"explanation": "Fine.", "score": 1'
+    assert outcome(read_rating, text, scale) == read
+    assert outcome(read_rating, text + ",}", 10) == (1, "Fine.", True)
+
+
 def test_limits_are_where_they_say() -> None:
     def text(length: int) -> str:
         return json.dumps({"explanation": "x" * length, "score": 3})

@@ -163,7 +163,11 @@ MODES = {
         ),
         _both("an explanation that was cut", '{"explanation": "It rea', "broken_json"),
         _both("a name that was cut", '{"explanation": "It reads well.", "sco', "broken_json"),
+        _both("a score that was cut", GOOD.replace("4}", '"4'), "broken_json"),
+        _both("a minus that was cut", GOOD.replace("4}", "-"), "broken_json"),
         _both("only a brace", "{", "broken_json"),
+        _both("a mended object with another name", GOOD[:-1] + ', "sure": true,}', "broken_json"),
+        _both("a quoted comma in a string", GOOD.replace("well", '"," well'), "broken_json"),
         _both("the same name twice", GOOD[:-1] + ', "score": 5}', "broken_json"),
         _both(
             "two explanations",
@@ -248,6 +252,12 @@ MODES = {
         _both("a closing tag alone", "It is short.</think>\n", "only_thinking"),
         AnswerMode(
             "thinking before prose", "<think>Hm.</think>It reads well.", "broken_json", Read(WELL)
+        ),
+        AnswerMode(
+            "a closing tag before prose",
+            "Hm.\n</think>\n\nIt reads well.",
+            "broken_json",
+            Read(WELL),
         ),
         AnswerMode(
             "thinking before a stated score",
