@@ -254,6 +254,12 @@ MODES = {
             "thinking before prose", "<think>Hm.</think>It reads well.", "broken_json", Read(WELL)
         ),
         AnswerMode(
+            "words before thinking that names its end",
+            "Sure. <think>I close </think> soon.</think>It reads well.",
+            "broken_json",
+            Read(WELL),
+        ),
+        AnswerMode(
             "a closing tag before prose",
             "Hm.\n</think>\n\nIt reads well.",
             "broken_json",
