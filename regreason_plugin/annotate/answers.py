@@ -1,21 +1,25 @@
 """Reading a score and an explanation from a language model's answer.
 
-A server that does not support JSON schemas may wrap the JSON object in a code fence or in prose, or
-omit the braces. Such answers are read if they have only one meaning; ambiguous answers are
-refused.
+Thinking is stripped first. An answer with a brace is JSON: it is read as it is, or mended if it has
+only one meaning. An answer without a brace is prose. All others are refused, by the name of the
+fault.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, NamedTuple
+
+from regreason_plugin.annotate.answer_json import BrokenJsonError, read_object
+from regreason_plugin.annotate.refusals import is_refusal
+from regreason_plugin.annotate.thinking import strip_thinking
+from regreason_plugin.data.text_cleaning import clean
 
 # In characters. A model that never stops writing gives megabytes, which are not worth a search.
 LONGEST_ANSWER = 100_000
 LONGEST_EXPLANATION = 5_000
 
-# A code fence around the whole answer; an object inside prose is found by its braces instead.
+# A code fence around the whole answer.
 _FENCE = re.compile(r"\A```\w*\s|```\Z")
 # Every repetition is bounded: a model that never stops writes the same character 100,000 times.
 _STATED = re.compile(
@@ -25,11 +29,24 @@ _STATED = re.compile(
     r"(?![\w.]{0,99}\d|\s{0,9}(?:-|\u2013|to|or|and)\s{0,9}\d)",
     re.IGNORECASE,
 )
-_LEAD = re.compile(r"^\W*(?:explanation|reason(?:ing)?|justification)\W*:\W*", re.IGNORECASE)
+_LEAD = re.compile(
+    r"^\W*(?:explanation|reason(?:ing)?|justification)\b[\s*_]{0,9}:[\s*_>|]{0,9}", re.IGNORECASE
+)
+_QUOTED = re.compile(r"\A([\"'])([^\"]*)\1\Z|\A\u201c([^\u201c\u201d]*)\u201d\Z")
 _NUMBER = re.compile(
     r"(\d{1,9})(?:\.0{1,9})?(?:\s{0,9}(?:/|out\s{1,9}of)\s{0,9}(\d{1,9}))?", re.IGNORECASE
 )
-_LONE = re.compile("[\x00\ud800-\udfff]")
+# Sequences that colour a terminal, and characters that turn the writing direction or mark the
+# byte order. `clean` takes the other control characters.
+_HIDDEN = re.compile(
+    r"\x1b(?:\[[0-?]{0,99}[ -/]{0,9}[@-~]|\][^\x07\x1b]{0,999}(?:\x07|\x1b\\)|[@-Z^_])?"
+    r"|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
+)
+# Words in the place of an explanation, without punctuation and in lower case.
+_PLACEHOLDERS = {
+    *("na", "none", "null", "nil", "nan", "undefined", "string", "text", "todo", "tbd"),
+    *("explanation", "your explanation", "no explanation", "json object"),
+}
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")
 
@@ -39,10 +56,17 @@ class Unreadable(Exception):  # noqa: N818 - an outcome, not an error of ours
 
 
 class Answer(NamedTuple):
-    """A rater's score and explanation."""
+    """A rater's score and explanation.
 
-    score: int
+    Attributes:
+        score: The score, on the prompt's scale; None if the question asked for none.
+        explanation: The explanation, on one line.
+        mended: Whether the answer's JSON was mended.
+    """
+
+    score: int | None
     explanation: str
+    mended: bool = False
 
 
 def read_rating(text: str, scale: int) -> Answer:
@@ -54,28 +78,35 @@ def read_rating(text: str, scale: int) -> Answer:
 
     Raises:
         Unreadable: The answer cannot be used. The exception's text is ``answer_too_long``,
-            ``no_answer``, ``broken_json``, ``score_missing``, ``score_not_a_number``,
-            ``score_out_of_range``, ``explanation_empty`` or ``explanation_too_long``.
+            ``no_answer``, ``only_thinking``, ``refused``, ``broken_json``, ``score_missing``,
+            ``score_not_a_number``, ``score_out_of_range``, ``explanation_empty`` or
+            ``explanation_too_long``.
     """
-    answer = _object(text, "score")
-    if answer is None:
-        answer = _stated(text)
-    score = _score(answer.get("score"), scale)
-    return Answer(score, _explanation(answer.get("explanation")))
+    text = _answer(text)
+    value, mended = _object(text, "score") or (_stated(text), False)
+    explanation = value.get("explanation")
+    if isinstance(explanation, str) and is_refusal(explanation):
+        raise Unreadable("refused")
+    score = _score(value.get("score"), scale)
+    # Without its last brace, an answer may have lost the 0 of a 10.
+    if mended and text[-1].isdigit() and 10 * score <= scale:
+        raise Unreadable("broken_json")
+    return Answer(score, _explanation(explanation), mended)
 
 
-def read_explanation(text: str) -> str:
+def read_explanation(text: str) -> Answer:
     """Read an explanation from an answer that has no score.
 
     Raises:
         Unreadable: The answer cannot be used; see `read_rating`, without the names about scores.
     """
-    answer = _object(text, "explanation")
-    if answer is None:
-        if "{" in text:
-            raise Unreadable("broken_json")
-        answer = {"explanation": _LEAD.sub("", text)}
-    return _explanation(answer.get("explanation"))
+    text = _answer(text)
+    prose = {"explanation": _prose(_FENCE.sub("", text))}
+    value, mended = _object(text, "explanation") or (prose, False)
+    explanation = value.get("explanation")
+    if isinstance(explanation, str) and is_refusal(explanation):
+        raise Unreadable("refused")
+    return Answer(None, _explanation(explanation), mended)
 
 
 def cut_words(text: str, limit: int) -> tuple[str, bool]:
@@ -92,43 +123,23 @@ def cut_words(text: str, limit: int) -> tuple[str, bool]:
     return (head[: ends[-1]] if ends else head), True
 
 
-def _object(text: str, key: str) -> dict[str, Any] | None:
-    """The only JSON object with the key anywhere in the text; None if there is none."""
+def _answer(text: str) -> str:
+    """The answer without thinking and the white space around it."""
+    if not text.strip():
+        raise Unreadable("no_answer")
+    text = strip_thinking(text)
     if len(text) > LONGEST_ANSWER:
         raise Unreadable("answer_too_long")
     if not text.strip():
-        raise Unreadable("no_answer")
-    decoder = json.JSONDecoder(object_pairs_hook=_without_twins)
+        raise Unreadable("only_thinking")
+    return text.strip()
+
+
+def _object(text: str, key: str) -> tuple[dict[str, Any], bool] | None:
     try:
-        value = decoder.decode(_FENCE.sub("", text.strip()))
-    except (ValueError, RecursionError):
-        pass
-    else:
-        if isinstance(value, dict):
-            return value
-    objects: list[dict[str, Any]] = []
-    start = text.find("{")
-    tried = 0
-    while start >= 0 and tried < 100:
-        tried += 1
-        try:
-            value, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            end = start + 1
-        else:
-            if isinstance(value, dict) and key in value:
-                objects.append(value)
-        start = text.find("{", end)
-    if len(objects) > 1 and any(one != objects[0] for one in objects):
-        raise Unreadable("broken_json")
-    return objects[0] if objects else None
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError("the object has a name twice")
-    return value
+        return read_object(text, key)
+    except BrokenJsonError:
+        raise Unreadable("broken_json") from None
 
 
 def _stated(text: str) -> dict[str, Any]:
@@ -136,9 +147,16 @@ def _stated(text: str) -> dict[str, Any]:
     stated = list(_STATED.finditer(text))
     scores = {match[1] + (f"/{match[2]}" if match[2] else "") for match in stated}
     if len(scores) != 1:
-        raise Unreadable("broken_json")
+        raise Unreadable("refused" if is_refusal(_prose(text)) else "broken_json")
     rest = [line for line in text.splitlines() if not _STATED.search(line)]
-    return {"score": scores.pop(), "explanation": _LEAD.sub("", " ".join(rest).strip(" {}`"))}
+    return {"score": scores.pop(), "explanation": _prose(" ".join(rest).strip(" `"))}
+
+
+def _prose(text: str) -> str:
+    """An explanation without the word before it and the quotes around it."""
+    text = _LEAD.sub("", text).strip()
+    quoted = _QUOTED.match(text)
+    return (quoted[2] or quoted[3] or "") if quoted else text
 
 
 def _score(value: Any, scale: int) -> int:
@@ -156,9 +174,11 @@ def _score(value: Any, scale: int) -> int:
 
 
 def _explanation(value: Any) -> str:
-    # JSON can spell a lone surrogate, which neither the store nor a UTF-8 file accepts.
-    text = _LONE.sub("\ufffd", " ".join(value.split())) if isinstance(value, str) else ""
-    if not text:
+    text = " ".join(value.split()) if isinstance(value, str) else ""
+    # Cleaned when it is one line, because `clean` drops white space other than tabs and line ends.
+    text = " ".join(clean(_HIDDEN.sub("", text)).split())
+    words = "".join(one for one in text.casefold() if one.isalpha() or one == " ").strip()
+    if not words or words in _PLACEHOLDERS:
         raise Unreadable("explanation_empty")
     if len(text) > LONGEST_EXPLANATION:
         raise Unreadable("explanation_too_long")

@@ -162,7 +162,7 @@ class _LaneRun:
     async def _ask(self, question: Question) -> Outcome:
         prompt = question.prompt()
         attempts = prompt_tokens = answer_tokens = 0
-        state, answer, score, explanation = "", None, None, None
+        state, answer, score, explanation, mended = "", None, None, None, False
         for _ in range(_READINGS):
             try:
                 reply, tried = await self._server.ask(prompt, question.schema)
@@ -176,11 +176,11 @@ class _LaneRun:
             state, answer = reply.stop or OK, reply.text
             if state == OK:
                 try:
-                    score, explanation = question.read(reply.text)
+                    score, explanation, mended = question.read(reply.text)
                 except Unreadable as unreadable:
                     state = str(unreadable)
             if state == OK:
-                answer = None
+                answer = reply.text if mended else None
                 break
         price = self._rater.price
         cost = price.of(prompt_tokens, answer_tokens) if price else 0.0

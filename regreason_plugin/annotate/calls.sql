@@ -11,7 +11,7 @@ CREATE TABLE calls (
     state         TEXT NOT NULL,  -- ok, asking, or the name of a fault
     score         INTEGER,        -- on the scale of the prompt
     explanation   TEXT,
-    answer        TEXT,           -- start of the server's text if it could not be used
+    answer        TEXT,           -- start of the server's text if it could not be used or was mended
     attempts      INTEGER NOT NULL DEFAULT 0,
     prompt_tokens INTEGER NOT NULL DEFAULT 0,
     answer_tokens INTEGER NOT NULL DEFAULT 0,

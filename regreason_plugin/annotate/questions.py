@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from regreason_plugin.annotate.answers import read_explanation, read_rating
+from regreason_plugin.annotate.answers import Answer, read_explanation, read_rating
 from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.prompts import AskingPrompt
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store, conversation_key
@@ -29,15 +29,14 @@ class Question(NamedTuple):
         prompt: Renders the whole prompt; a function, because prompts are long and most of them
             are not needed at the same time.
         schema: JSON schema of the answer.
-        read: Reads the score (None if the question asks for none) and the explanation out of the
-            answer's text.
+        read: Reads the score and the explanation out of the answer's text.
     """
 
     key: CallKey
     id: str
     prompt: Callable[[], str]
     schema: dict[str, Any]
-    read: Callable[[str], tuple[int | None, str]]
+    read: Callable[[str], Answer]
 
     def call(self, worst: float) -> Call:
         """The call as the store records it; ``worst`` is the highest cost it can have."""
@@ -176,9 +175,7 @@ def explanation_question(
         sampling(config),
     )
     schema = _schema({"explanation": _EXPLANATION})
-    return Question(
-        key, conversation.id, prompt, schema, lambda answer: (None, read_explanation(answer))
-    )
+    return Question(key, conversation.id, prompt, schema, read_explanation)
 
 
 def sampling(config: ServerRater) -> str:

@@ -149,7 +149,7 @@ def open_store_for_calls(
                 "max_tokens, or max_completion_tokens in request",
                 field="max_tokens",
             )
-    for package in ("openai", "tenacity", "aiohttp"):
+    for package in ("openai", "tenacity", "aiohttp", "json_repair"):
         if find_spec(package) is None:
             raise UserError(
                 f"calls to language models need the package {package}; run "
@@ -331,6 +331,8 @@ class Annotation:
     def _about(self, finished: Finished, notes: Counter[str]) -> About:
         config, merger = self._config, self._merger
         totals = [self._answers.totals(server.name) for server in config.servers]
+        if mended := sum(self._answers.mended(server.name) for server in config.servers):
+            notes["answers whose JSON was mended"] = mended
         return About(
             ratings_sha256=file_sha256(pending(config.out)),
             raters=[_about_rater(rater) for rater in self._raters],

@@ -33,7 +33,7 @@ ASKING = "asking"
 _GIVEN_BACK = "given_back"
 _UNFINISHED = (ASKING, _GIVEN_BACK)
 _BUSY = 60.0  # seconds to wait for another process that writes
-_KEPT = 2_000  # characters that the store keeps of an answer that could not be used
+_KEPT = 2_000  # characters that the store keeps of an answer's text
 _VERSION = 1
 # "RgRs" in ASCII: identifies the file to this program and to the Unix command `file`.
 _APPLICATION = 0x52675273
@@ -81,7 +81,7 @@ class Outcome:
         state: ``ok``, or the name of a fault.
         score: The score, on the prompt's scale; None if the call failed or asked for none.
         explanation: The explanation; None if the call failed.
-        answer: The server's text if it could not be used; None otherwise.
+        answer: The server's text if it could not be used or was mended; None otherwise.
         attempts: Number of attempts.
         prompt_tokens: Prompt tokens of all attempts.
         answer_tokens: Answer tokens of all attempts.
@@ -296,6 +296,11 @@ class Store:
             answer_tokens += answer
             cost += paid
         return states, prompt_tokens, answer_tokens, cost
+
+    def mended(self, rater: str) -> int:
+        """The number of a rater's usable answers whose JSON was mended."""
+        query = "SELECT count(*) FROM calls WHERE rater=? AND state=? AND answer IS NOT NULL"
+        return int(self._database.execute(query, (rater, OK)).fetchone()[0])
 
     # --- inside -------------------------------------------------------------------------
 

@@ -316,7 +316,7 @@ def test_rules_need_no_client_and_a_server_without_one_is_told_what_to_install(
         "import sys\n"
         "class Absent:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in {'openai', 'tenacity', 'crowdkit'}:\n"
+        "        if name.split('.')[0] in {'openai', 'tenacity', 'crowdkit', 'json_repair'}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
         "import importlib.util\n"

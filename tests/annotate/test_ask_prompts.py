@@ -139,7 +139,7 @@ def test_a_prompt_asks_for_its_own_scale(style: str, axis: str) -> None:
     answers = [line for line in prompt.text.splitlines() if line.startswith('{"explanation": "')]
     shown = [json.loads(line) for line in answers if not line.endswith('"score": N}')]
     read = [read_rating(line, scale) for line in answers if not line.endswith('"score": N}')]
-    assert [(one["score"], one["explanation"]) for one in shown] == read
+    assert [(one["score"], one["explanation"], False) for one in shown] == read
     if "examples" in style:
         assert len(read) >= 3
         # The examples cover the whole scale.
