@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.questions import ModelRater, Question
-from regreason_plugin.annotate.store import OK, Outcome, Store, conversation_key
+from regreason_plugin.annotate.store import OK, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.core.records import Conversation
 
 # The usual ratio for English text, for estimates only.
@@ -77,12 +77,16 @@ class Lane:
     Attributes:
         rater: The rater's config.
         questions: Returns a new iterator over all questions, one list per conversation.
+        again: Returns whether a call that failed before with a state is made again.
         tally: The rater's progress.
+        failed: Calls that have failed in this run, so that the run does not make them again.
     """
 
     rater: ServerRater
     questions: Callable[[], Iterable[list[Question]]]
+    again: Callable[[str], bool]
     tally: Tally = field(init=False)
+    failed: set[CallKey] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.rater.name, priced=self.rater.price is not None)
@@ -119,10 +123,8 @@ class LanePlan:
 def count_ratings(
     store: Store,
     raters: Sequence[ModelRater],
-    tallies: Sequence[Tally],
+    lanes: Sequence[Lane],
     conversations: Iterable[Conversation],
-    *,
-    retry: bool,
 ) -> None:
     """Write the number of calls, and of finished calls, into the tallies of all raters.
 
@@ -132,36 +134,34 @@ def count_ratings(
     Args:
         store: The store of calls.
         raters: The raters.
-        tallies: The raters' tallies, in the same order.
+        lanes: The raters' lanes, in the same order.
         conversations: All conversations to rate.
-        retry: Count the calls that have failed as not finished.
     """
     number, finished = store.finished(map(conversation_key, conversations))
-    for rater, tally in zip(raters, tallies, strict=True):
+    for rater, lane in zip(raters, lanes, strict=True):
         kinds = rater.kinds()
-        tally.total += number * len(kinds)
-        tally.before += sum(
+        lane.tally.total += number * len(kinds)
+        lane.tally.before += sum(
             count
             for (*kind, state), count in finished.items()
-            if tuple(kind) in kinds and (state == OK or not retry)
+            if tuple(kind) in kinds and not lane.again(state)
         )
 
 
-def count(store: Store, lanes: Sequence[Lane], *, retry: bool) -> None:
+def count(store: Store, lanes: Sequence[Lane]) -> None:
     """Write the number of calls, and of finished calls, into the tallies of all lanes.
 
     Args:
         store: The store of calls.
         lanes: The lanes.
-        retry: Count the calls that have failed as not finished.
     """
     for lane in lanes:
         for _, outcome in _with_outcomes(store, lane):
             lane.tally.total += 1
-            lane.tally.before += outcome is not None and (outcome.state == OK or not retry)
+            lane.tally.before += outcome is not None and not lane.again(outcome.state)
 
 
-def estimate(store: Store, lanes: Sequence[Lane], *, retry: bool) -> list[LanePlan]:
+def estimate(store: Store, lanes: Sequence[Lane]) -> list[LanePlan]:
     """Estimate the calls that each rater still has to make, from the rendered prompts.
 
     The estimate counts four characters per prompt token. It takes the mean length of the rater's
@@ -170,7 +170,6 @@ def estimate(store: Store, lanes: Sequence[Lane], *, retry: bool) -> list[LanePl
     Args:
         store: The store of calls.
         lanes: One lane per rater.
-        retry: Include the calls that have failed before.
     """
     plans = []
     for lane in lanes:
@@ -183,7 +182,7 @@ def estimate(store: Store, lanes: Sequence[Lane], *, retry: bool) -> list[LanePl
                 plan.done += 1
                 continue
             plan.failed += outcome is not None
-            if outcome is None or retry:
+            if outcome is None or lane.again(outcome.state):
                 plan.left += 1
                 characters += len(question.prompt())
         states, _, answered, _ = store.totals(lane.rater.name)
