@@ -54,6 +54,9 @@ class AskedAgain:
         return self.failed and not is_in_vain(state, rater)
 
 
+ONLY_SET_UP = AskedAgain()
+
+
 def is_in_vain(state: str, rater: ServerRater) -> bool:
     """Return whether the same request would give the same unusable answer."""
     return rater.temperature == 0 and state in ADVICE

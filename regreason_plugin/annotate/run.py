@@ -15,8 +15,10 @@ from typing import Protocol
 
 from regreason_plugin.annotate.aggregate import aggregate_rows
 from regreason_plugin.annotate.answers import cut_words
-from regreason_plugin.annotate.config import AnnotateConfig, ServerRater
+from regreason_plugin.annotate.asked_again import ONLY_SET_UP, AskedAgain
+from regreason_plugin.annotate.config import Alarm, AnnotateConfig, ServerRater
 from regreason_plugin.annotate.lanes import Lane, LanePlan, Tally, count, count_ratings, estimate
+from regreason_plugin.annotate.preflight import FirstAnswer, ask_first, check_set_up
 from regreason_plugin.annotate.prompts import (
     MERGE,
     load_merge_prompt,
@@ -26,6 +28,7 @@ from regreason_plugin.annotate.prompts import (
     text_sha256,
 )
 from regreason_plugin.annotate.provenance import About, RaterProvenance, write_about
+from regreason_plugin.annotate.quality_alarm import by_state
 from regreason_plugin.annotate.questions import (
     ModelRater,
     Question,
@@ -56,6 +59,9 @@ class Watcher(Protocol):
             tallies: One tally per rater.
         """
 
+    def answered_first(self, first: FirstAnswer) -> None:
+        """Show a rater's answer to its first question."""
+
     def writing(self) -> AbstractContextManager[Callable[[], object]]:
         """A context around the writing of ratings; yields a function to call for each rating."""
 
@@ -69,7 +75,8 @@ class Finished:
         unaffordable: Number of calls that the budget did not allow.
         dropped: Number of conversations x axes without a label, by reason.
         rated: Number of conversations x axes that were rated, by dataset.
-        calls: Number of all calls of this config by outcome, in this run and before.
+        answers: Number of all scores of this config, in this run and before, by rater, prompt and
+            state.
         cost: Cost of all calls in the store, in the prices' currency; None without prices.
         written: Paths of the files written.
     """
@@ -78,13 +85,25 @@ class Finished:
     unaffordable: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     rated: Counter[str] = field(default_factory=Counter)
-    calls: Counter[str] = field(default_factory=Counter)
+    answers: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     cost: float | None = None
     written: list[Path] = field(default_factory=list)
 
+    @property
+    def calls(self) -> Counter[str]:
+        """Number of all scores of this config by state."""
+        states: Counter[str] = Counter()
+        for (_, _, state), number in self.answers.items():
+            states[state] += number
+        return states
+
 
 def annotate(
-    config: AnnotateConfig, watcher: Watcher, *, retry: bool = False, budget: float | None = None
+    config: AnnotateConfig,
+    watcher: Watcher,
+    *,
+    again: AskedAgain = ONLY_SET_UP,
+    budget: float | None = None,
 ) -> Finished:
     """Rate every conversation on every axis and write the ratings, whole or not at all.
 
@@ -94,23 +113,49 @@ def annotate(
     Args:
         config: The conversations, the raters and the output.
         watcher: Shows the progress.
-        retry: Repeat the calls that failed in an earlier run.
+        again: The failed calls of earlier runs to make again.
         budget: Make no call that could raise the cost of the whole store above this amount.
 
     Raises:
-        UserError: A conversation, a prompt or a key is wrong, or all calls to a server fail.
+        UserError: A conversation, a prompt or a key is wrong, all calls to a server fail, or the
+            quality alarm rings.
     """
     if not config.servers:
         return Annotation(config, None).write(watcher)
     with open_store_for_calls(config.store_path, config.servers, budget) as store:
-        annotation = Annotation(config, store)
-        unaffordable = annotation.ask(watcher, retry, budget)
+        annotation = Annotation(config, store, again)
+        unaffordable = annotation.ask(watcher, budget)
         if unaffordable:
             return Finished(unaffordable=unaffordable, cost=spent(store, config.servers))
         return annotation.write(watcher)
 
 
-def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
+def check(
+    config: AnnotateConfig,
+    watcher: Watcher,
+    *,
+    again: AskedAgain = ONLY_SET_UP,
+    budget: float | None = None,
+) -> None:
+    """Ask each rater behind a server its first question, and show the answers.
+
+    Args:
+        config: The conversations and the raters.
+        watcher: Shows the answers.
+        again: The failed calls of earlier runs to make again.
+        budget: Make no call that could raise the cost of the whole store above this amount.
+
+    Raises:
+        UserError: See `annotate`; also if a server cannot be reached or refuses the request.
+    """
+    if not config.servers:
+        return
+    with open_store_for_calls(config.store_path, config.servers, budget) as store:
+        lanes = Annotation(config, store, again).counted_lanes()
+        preflight(store, lanes, watcher, config.alarm, budget)
+
+
+def dry_run(config: AnnotateConfig, *, again: AskedAgain = ONLY_SET_UP) -> list[LanePlan]:
     """Estimate the calls that `annotate` would make, without making any.
 
     The calls that merge explanations are not included, because their prompts need the answers.
@@ -124,7 +169,7 @@ def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
     if not config.servers:
         return []
     with open_store_to_read(config.store_path) as store:
-        return estimate(store, Annotation(config, store).lanes(), retry=retry)
+        return estimate(store, Annotation(config, store, again).lanes())
 
 
 @contextmanager
@@ -164,8 +209,29 @@ def open_store_to_read(path: Path) -> Iterator[Store]:
         yield store
 
 
+def preflight(
+    store: Store, lanes: Iterable[Lane], watcher: Watcher, alarm: Alarm, budget: float | None
+) -> None:
+    """Ask each rater its first question, one rater after the other, and show the answers.
+
+    Raises:
+        UserError: A key is wrong, or a server cannot be reached or refuses the request.
+    """
+    answers = []
+    for lane in lanes:
+        if first := ask_first(store, lane, alarm, budget):
+            watcher.answered_first(first)
+            answers.append(first)
+    check_set_up(answers)
+
+
 def ask(
-    store: Store, lanes: list[Lane], watcher: Watcher, what: str, retry: bool, budget: float | None
+    store: Store,
+    lanes: list[Lane],
+    watcher: Watcher,
+    what: str,
+    alarm: Alarm,
+    budget: float | None,
 ) -> int:
     """Make the calls that are left, and show the progress.
 
@@ -174,14 +240,14 @@ def ask(
         lanes: One lane per rater, with counted tallies.
         watcher: Shows the progress.
         what: Name of the step, for the progress display.
-        retry: Repeat the calls that failed in an earlier run.
+        alarm: When too many unusable answers end the run.
         budget: Make no call that could raise the cost of the whole store above this amount.
 
     Returns:
         The number of calls that the budget did not allow.
 
     Raises:
-        UserError: A key is wrong, or all calls to a server fail.
+        UserError: A key is wrong, all calls to a server fail, or the quality alarm rings.
     """
     if not any(lane.tally.left for lane in lanes):
         return 0
@@ -189,7 +255,18 @@ def ask(
     from regreason_plugin.annotate.ask import ask_all
 
     with watcher.asking(what, [lane.tally for lane in lanes]):
-        return ask_all(store, lanes, retry=retry, budget=budget)
+        return ask_all(store, lanes, alarm, budget=budget)
+
+
+def unproven(lanes: Iterable[Lane]) -> list[Lane]:
+    """The lanes with calls left whose rater has finished no call of this config yet."""
+    return [lane for lane in lanes if lane.tally.left and not lane.tally.before]
+
+
+def predicate(store: Store, rater: ServerRater, again: AskedAgain) -> Callable[[str], bool]:
+    """A function of a state: whether a rater's calls that failed with it are made again."""
+    answered = store.has_answer(rater.name, rater.model)
+    return lambda state: again.includes(state, rater, answered=answered)
 
 
 def spent(store: Store, raters: Iterable[ServerRater]) -> float | None:
@@ -204,12 +281,16 @@ class Annotation:
     Args:
         config: The conversations, the raters and the output.
         store: The store of answers; None if all raters are rules.
+        again: The failed calls of earlier runs to make again.
 
     Raises:
         UserError: A prompt is missing or wrong.
     """
 
-    def __init__(self, config: AnnotateConfig, store: Store | None) -> None:
+    def __init__(
+        self, config: AnnotateConfig, store: Store | None, again: AskedAgain = ONLY_SET_UP
+    ) -> None:
+        self._again = again
         self._config = config
         self._store = store
         rules = {rater.name: rater for rater in RULE_RATERS}
@@ -231,14 +312,13 @@ class Annotation:
 
     def lanes(self) -> list[Lane]:
         """One lane per rater behind a server."""
-        return [Lane(rater.config, partial(self._questions, rater)) for rater in self._asked]
+        return [self._lane(rater.config, partial(self._questions, rater)) for rater in self._asked]
 
-    def counted_lanes(self, retry: bool) -> list[Lane]:
+    def counted_lanes(self) -> list[Lane]:
         """One lane per rater behind a server, with the numbers of calls in their tallies."""
         lanes = self.lanes()
-        tallies = [lane.tally for lane in lanes]
         conversations = read_conversations(self._config.conversations)
-        count_ratings(self._answers, self._asked, tallies, conversations, retry=retry)
+        count_ratings(self._answers, self._asked, lanes, conversations)
         return lanes
 
     def merge_questions(self) -> Iterator[list[Question]]:
@@ -246,15 +326,19 @@ class Annotation:
         questions = map(self._merge_question, self._collected())
         return distinct([question] for question in questions if question is not None)
 
-    def ask(self, watcher: Watcher, retry: bool, budget: float | None) -> int:
+    def ask(self, watcher: Watcher, budget: float | None) -> int:
         """Make the calls that are left; return the number that the budget did not allow."""
-        lanes = self.counted_lanes(retry)
-        unaffordable = ask(self._answers, lanes, watcher, "Rating", retry, budget)
+        lanes, alarm = self.counted_lanes(), self._config.alarm
+        preflight(self._answers, unproven(lanes), watcher, alarm, budget)
+        unaffordable = ask(self._answers, lanes, watcher, "Rating", alarm, budget)
         if self._merger is None or unaffordable:
             return unaffordable
-        lane = Lane(self._merger, self.merge_questions)
-        count(self._answers, [lane], retry=retry)
-        return ask(self._answers, [lane], watcher, "Merging explanations", retry, budget)
+        lane = self._lane(self._merger, self.merge_questions)
+        count(self._answers, [lane])
+        return ask(self._answers, [lane], watcher, "Merging explanations", alarm, budget)
+
+    def _lane(self, rater: ServerRater, questions: Callable[[], Iterator[list[Question]]]) -> Lane:
+        return Lane(rater, questions, predicate(self._answers, rater, self._again))
 
     def write(self, watcher: Watcher) -> Finished:
         """Write the ratings, and their provenance in a file beside them."""
@@ -264,10 +348,12 @@ class Annotation:
 
         def rows() -> Iterator[Rated]:
             # Some aggregators read the rows twice; the counts are those of the last reading.
-            for counts in (finished.calls, notes, finished.rated):
+            for counts in (finished.answers, notes, finished.rated):
                 counts.clear()
             for row in self._collected():
-                finished.calls.update(one.error or OK for one in row.ratings)
+                finished.answers.update(
+                    (one.rater, one.prompt, one.error or OK) for one in row.ratings
+                )
                 finished.rated[row.dataset] += 1
                 yield self._with_merged(row, notes)
 
@@ -275,7 +361,7 @@ class Annotation:
         first = next(ratings, None)
         if first is None:
             raise UserError(
-                f"no conversation has enough usable scores for a label: {_counted(finished.calls)}"
+                f"no conversation has enough usable scores for a label: {by_state(finished.calls) or 'no scores'}"
             )
         with watcher.writing() as written:
             counted = _counting(chain([first], ratings), written)
@@ -368,7 +454,3 @@ def _about_server(config: ServerRater, prompts: dict[str, str]) -> RaterProvenan
         "structured": config.structured,
     }
     return RaterProvenance(name=config.name, model=config.model, sampling=sampling, prompts=prompts)
-
-
-def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in counts.most_common()) or "no scores"

@@ -240,12 +240,13 @@ def test_a_budget_holds_for_merging_and_for_retries_too(
     spent = server.total * COST
     capfd.readouterr()
     asked = [prompt for prompt in place.prompts().values() if "how natural" in prompt]
+    retry = ("--retry-failed", "score_out_of_range")
     # The budget allows one or two of the five retries.
     budget = spent + 2 * min(len(prompt.encode()) + 64 + 50 for prompt in asked) / 1000 + COST
-    assert main(["annotate", str(place.config), "--retry-failed", "--budget", str(budget)]) == 3
+    assert main(["annotate", str(place.config), *retry, "--budget", str(budget)]) == 3
     assert server.total * COST <= budget
     assert left(capfd.readouterr().out) > 0
-    assert main(["annotate", str(place.config), "--retry-failed"]) == 0
+    assert main(["annotate", str(place.config), *retry]) == 0
     assert {row[1] for row in place.calls()} == {"ok"}
 
 

@@ -85,11 +85,11 @@ def test_a_retry_adds_to_what_was_paid(tmp_path: Path) -> None:
         store.claim([call()])
         store.finish(call(), FAILED)
         assert store.claim([call()]).mine == []
-        assert store.claim([call()], retry=True).mine == [call()]
+        assert store.claim([call()], again=lambda state: True).mine == [call()]
         # A claimed call has no outcome.
         assert store.outcomes([call().key]) == {}
         store.finish(call(), FINE)
-        assert store.claim([call()], retry=True).mine == []
+        assert store.claim([call()], again=lambda state: True).mine == []
         (row,) = map(json.loads, dump(store.path))
         assert row[8:] == [OK, 3, "Fine.", None, 4, 107, 20, 0.75, 0]
         assert store.spent() == 0.75
@@ -100,7 +100,7 @@ def test_a_retry_that_is_given_back_keeps_what_was_paid_and_is_left(tmp_path: Pa
     with Store(tmp_path / "s.db") as store:
         store.claim([call(0), call(1)])
         store.finish(call(0), FAILED)
-        store.claim([call(0)], retry=True)
+        store.claim([call(0)], again=lambda state: True)
     with Store(tmp_path / "s.db") as store:
         (row,) = map(json.loads, dump(store.path))
         assert row[12:] == [3, 7, 0, 0.25, 0]
@@ -143,7 +143,7 @@ def test_a_budget_is_never_exceeded(
         open_calls: dict[CallKey, Call] = {}
         for number, worst, state in steps:
             wanted = call(number, worst)
-            claimed = store.claim([wanted], retry=True, budget=budget)
+            claimed = store.claim([wanted], again=lambda state: True, budget=budget)
             assert len(claimed.mine) + claimed.elsewhere + claimed.unaffordable <= 1
             for mine in claimed.mine:
                 open_calls[mine.key] = mine

@@ -1,0 +1,104 @@
+"""The preflight: each rater answers one call before the others are made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from regreason_plugin.annotate.asked_again import NOT_REACHED, REFUSED_REQUEST, SET_UP
+from regreason_plugin.annotate.config import Alarm, ServerRater
+from regreason_plugin.annotate.lanes import Lane
+from regreason_plugin.annotate.store import Outcome, Store
+from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.printable import quoted
+
+# A server may refuse one conversation, as too long; it refuses three only with a wrong set-up.
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class FirstAnswer:
+    """A rater's answer to its first question.
+
+    Attributes:
+        rater: The rater.
+        outcome: The answer as read.
+        seconds: Seconds that the call took; None if the answer was in the store.
+        left: Number of calls that this rater still has to make.
+    """
+
+    rater: ServerRater
+    outcome: Outcome
+    seconds: float | None
+    left: int
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds that the calls left take if all take as long as this one; None if unknown."""
+        return None if self.seconds is None else self.left * self.seconds / self.rater.concurrency
+
+    @property
+    def cost_left(self) -> float | None:
+        """Cost of the calls left if all cost as much as this one; None if unknown."""
+        counted = self.rater.price is not None and self.outcome.prompt_tokens > 0
+        return self.left * self.outcome.cost if counted else None
+
+
+def ask_first(store: Store, lane: Lane, alarm: Alarm, budget: float | None) -> FirstAnswer | None:
+    """Ask a rater its first question, or the next two if the server refuses the request.
+
+    The answers go into the store, so no call is made twice.
+
+    Args:
+        store: The store for the answers.
+        lane: The rater's lane, with a counted tally.
+        alarm: The run's alarm.
+        budget: Make no call that could raise the cost of the whole store above this amount.
+
+    Returns:
+        The last answer; None if there is no question, or if the budget does not allow the call.
+
+    Raises:
+        UserError: The server refuses the key.
+    """
+    # Imported here because a run with rules only needs no client.
+    from regreason_plugin.annotate.ask import ask_all
+
+    first = None
+    for question in islice(chain.from_iterable(lane.questions()), _TRIES):
+        # Shares the tally, so that the progress display counts these calls too.
+        one = copy(lane)
+        one.questions = lambda question=question: [[question]]
+        finished, started = lane.tally.states.total(), time.monotonic()
+        ask_all(store, [one], alarm, budget=budget)
+        seconds = time.monotonic() - started
+        lane.tally.ended = False
+        outcome = store.outcome(question.key)
+        if outcome is None:
+            return None
+        asked = lane.tally.states.total() > finished
+        first = FirstAnswer(lane.rater, outcome, seconds if asked else None, lane.tally.left)
+        if outcome.state not in REFUSED_REQUEST:
+            break
+    return first
+
+
+def check_set_up(answers: Iterable[FirstAnswer]) -> None:
+    """Check that no call failed because of the set-up.
+
+    Raises:
+        UserError: A server was not reached, or refused the request; the message has its words.
+    """
+    for one in answers:
+        if one.outcome.state not in SET_UP:
+            continue
+        words = quoted(one.outcome.answer or "", 300)
+        verb = "cannot be reached" if one.outcome.state in NOT_REACHED else "refuses the request"
+        raise UserError(
+            f"rater {one.rater.name!r}: the server at {one.rater.base_url} {verb} "
+            f"({one.outcome.state}{f': {words}' if words else ''}); correct the config or the "
+            "server, then run the same command again"
+        )
