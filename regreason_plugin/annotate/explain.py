@@ -151,7 +151,7 @@ def dry_run(
     Raises:
         UserError: The table or the prompt is wrong.
     """
-    with open_store_to_read(config.store_path(out)) as store:
+    with open_store_to_read(config.store_path(out), config.raters) as store:
         return estimate(store, _Explaining(task, config, store, again).lanes())
 
 
@@ -282,8 +282,8 @@ class _Explaining:
                 written()
             if done.failed.total() == done.rows:
                 raise UserError(
-                    f"no row could be explained: {by_state(done.failed)}; correct the server or the config, then "
-                    "run the same command with --retry-failed"
+                    f"no row could be explained: {by_state(done.failed)}; correct the "
+                    "server or the config, then run the same command with --retry-failed"
                 )
         return done
 

@@ -185,8 +185,7 @@ def estimate(store: Store, lanes: Sequence[Lane]) -> list[LanePlan]:
             if outcome is None or lane.again(outcome.state):
                 plan.left += 1
                 characters += len(question.prompt())
-        states, _, answered, _ = store.totals(lane.rater.name)
-        mean = answered / states.total() if states.total() else _ANSWER_TOKENS
+        mean = store.mean_answer(lane.rater.name) or _ANSWER_TOKENS
         plan.prompt_tokens = round(characters / CHARACTERS_A_TOKEN)
         plan.answer_tokens = round(plan.left * mean)
         price = lane.rater.price

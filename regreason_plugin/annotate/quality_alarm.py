@@ -95,7 +95,8 @@ class QualityAlarm:
 
 def by_state(states: Counter[str]) -> str:
     """Numbers of calls by state, the commonest first: ``12 truncated, 3 refused``."""
-    return ", ".join(f"{number:,} {state}" for state, number in states.most_common())
+    ordered = sorted(states.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{number:,} {state}" for state, number in ordered)
 
 
 def advice(states: Counter[str]) -> str:

@@ -35,11 +35,13 @@ from regreason_plugin.annotate.questions import (
     distinct,
     explanation_question,
     read_conversations,
+    sampling,
 )
 from regreason_plugin.annotate.raters import Rater, collect
 from regreason_plugin.annotate.rules import RULE_RATERS
 from regreason_plugin.annotate.scores import usable_ratings
 from regreason_plugin.annotate.store import OK, Store
+from regreason_plugin.annotate.token_limits import holds_under
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256, write_records
 from regreason_plugin.core.paper import AXES
@@ -168,13 +170,13 @@ def dry_run(config: AnnotateConfig, *, again: AskedAgain = ONLY_SET_UP) -> list[
     """
     if not config.servers:
         return []
-    with open_store_to_read(config.store_path) as store:
+    with open_store_to_read(config.store_path, config.servers) as store:
         return estimate(store, Annotation(config, store, again).lanes())
 
 
 @contextmanager
 def open_store_for_calls(
-    path: Path, raters: Iterable[ServerRater], budget: float | None
+    path: Path, raters: Sequence[ServerRater], budget: float | None
 ) -> Iterator[Store]:
     """Open the store for a run that makes calls.
 
@@ -196,17 +198,24 @@ def open_store_for_calls(
     with Store(path) as store:
         # Called even if no call is left, because it removes the lock files of killed processes.
         store.take_over()
+        _copy_answers(store, raters)
         yield store
 
 
 @contextmanager
-def open_store_to_read(path: Path) -> Iterator[Store]:
+def open_store_to_read(path: Path, raters: Sequence[ServerRater]) -> Iterator[Store]:
     """Open the store to read it; if there is none, open an empty temporary store instead."""
     with (
         TemporaryDirectory() as scratch,
         Store(path if path.is_file() else Path(scratch) / "none.db") as store,
     ):
+        _copy_answers(store, raters)
         yield store
+
+
+def _copy_answers(store: Store, raters: Sequence[ServerRater]) -> None:
+    for rater in raters:
+        store.copy_answers(rater.name, rater.model, sampling(rater), holds_under)
 
 
 def preflight(
@@ -361,7 +370,8 @@ class Annotation:
         first = next(ratings, None)
         if first is None:
             raise UserError(
-                f"no conversation has enough usable scores for a label: {by_state(finished.calls) or 'no scores'}"
+                "no conversation has enough usable scores for a label: "
+                f"{by_state(finished.calls) or 'no scores'}"
             )
         with watcher.writing() as written:
             counted = _counting(chain([first], ratings), written)

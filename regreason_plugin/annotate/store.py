@@ -242,6 +242,35 @@ class Store:
                 if ended:
                     self._give_back(worker)
 
+    def copy_answers(
+        self, rater: str, model: str, sampling: str, holds: Callable[[str, str], bool]
+    ) -> None:
+        """Copy a rater's usable answers to a sampling under which they hold as well.
+
+        The copies cost nothing and count no tokens. Calls that already have a row stay as they are.
+
+        Args:
+            rater: The rater's name.
+            model: The model's name.
+            sampling: The new sampling.
+            holds: Returns whether answers with a sampling hold under another.
+        """
+        query = self._database.execute
+        rows = query(
+            "SELECT DISTINCT sampling FROM calls WHERE (rater, model) = (?,?)", (rater, model)
+        )
+        for (other,) in rows.fetchall():
+            if not holds(other, sampling):
+                continue
+            kept = "id, state, score, explanation, finished, served"
+            with self._transaction():
+                query(
+                    f"INSERT OR IGNORE INTO calls ({_KEY}, {kept}) SELECT conversation, rater, "
+                    f"axis, prompt, prompt_sha256, model, ?, {kept} FROM calls "
+                    "WHERE (rater, model, sampling, state) = (?,?,?,?)",
+                    (sampling, rater, model, other, OK),
+                )
+
     # --- reading ------------------------------------------------------------------------
 
     def outcomes(self, keys: Sequence[CallKey]) -> dict[CallKey, Outcome]:
@@ -293,6 +322,12 @@ class Store:
     def spent(self) -> float:
         """Cost of all calls, in the prices' currency."""
         return float(self._database.execute("SELECT spent FROM spending").fetchone()[0])
+
+    def mean_answer(self, rater: str) -> float | None:
+        """Mean number of answer tokens of a rater's calls; None if no call has any."""
+        query = "SELECT avg(answer_tokens) FROM calls WHERE rater=? AND answer_tokens>0"
+        mean: float | None = self._database.execute(query, (rater,)).fetchone()[0]
+        return mean
 
     def totals(self, rater: str) -> tuple[Counter[str], int, int, float]:
         """Totals over the finished calls of a rater.
