@@ -13,9 +13,7 @@ from typing import Any
 
 from regreason_plugin.annotate.answers import Unreadable
 from regreason_plugin.annotate.client import Fault, Server
-from regreason_plugin.annotate.config import Alarm
 from regreason_plugin.annotate.lanes import Lane
-from regreason_plugin.annotate.quality_alarm import QualityAlarm
 from regreason_plugin.annotate.questions import Question
 from regreason_plugin.annotate.store import OK, Call, Outcome, Store
 from regreason_plugin.core.errors import UserError, say_once
@@ -30,13 +28,12 @@ _LOOK_AGAIN = 1.0
 _TEMPLATE_TOKENS = 64
 
 
-def ask_all(store: Store, lanes: list[Lane], alarm: Alarm, *, budget: float | None = None) -> int:
+def ask_all(store: Store, lanes: list[Lane], *, budget: float | None = None) -> int:
     """Make every call that is left.
 
     Args:
         store: The store for the answers.
         lanes: One lane per rater.
-        alarm: When too many unusable answers end the run.
         budget: Make no call that could raise the cost of the whole store above this amount.
 
     Returns:
@@ -47,15 +44,15 @@ def ask_all(store: Store, lanes: list[Lane], alarm: Alarm, *, budget: float | No
             quality alarm rings.
     """
     servers = [Server(lane.rater) for lane in lanes]
-    return asyncio.run(_ask_all(store, lanes, servers, alarm, budget))
+    return asyncio.run(_ask_all(store, lanes, servers, budget))
 
 
 async def _ask_all(
-    store: Store, lanes: list[Lane], servers: list[Server], alarm: Alarm, budget: float | None
+    store: Store, lanes: list[Lane], servers: list[Server], budget: float | None
 ) -> int:
     store.take_over()
     tasks = [
-        asyncio.create_task(_LaneRun(store, lane, server, alarm, budget).run())
+        asyncio.create_task(_LaneRun(store, lane, server, budget).run())
         for lane, server in zip(lanes, servers, strict=True)
     ]
     try:
@@ -73,9 +70,7 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
 
 
 class _LaneRun:
-    def __init__(
-        self, store: Store, lane: Lane, server: Server, alarm: Alarm, budget: float | None
-    ) -> None:
+    def __init__(self, store: Store, lane: Lane, server: Server, budget: float | None) -> None:
         self._store = store
         self._lane = lane
         self._rater = lane.rater
@@ -85,8 +80,6 @@ class _LaneRun:
             self._rater.concurrency
         )
         self._failures = 0
-        self._alarm = QualityAlarm(self._rater, alarm)
-        self._stops = alarm.action == "stop"
         # The message of the alarm that ends this run.
         self._ended = ""
 
@@ -207,8 +200,8 @@ class _LaneRun:
 
     def _watch(self, prompt: str, outcome: Outcome) -> None:
         """Let the quality alarm count an answer; if it rings, end this run or print a warning."""
-        message = self._alarm.ring(prompt, outcome.state, outcome.answer)
-        if message and self._stops:
+        message = self._lane.alarm.ring(prompt, outcome.state, outcome.answer)
+        if message and self._lane.alarm.stops:
             self._ended = self._ended or (
                 f"stopped: {message}; then run the same command again. All answers are in "
                 f"{self._store.path}. (`alarm` in the config sets when to stop)"

@@ -29,9 +29,9 @@ from regreason_plugin.annotate.questions import Question, explanation_question
 from regreason_plugin.annotate.run import (
     Watcher,
     ask,
+    lane,
     open_store_for_calls,
     open_store_to_read,
-    predicate,
     preflight,
     spent,
     unproven,
@@ -134,7 +134,7 @@ def check(
     with open_store_for_calls(config.store_path(out), config.raters, budget) as store:
         lanes = _Explaining(task, config, store, again).lanes(of_all=True)
         count(store, lanes)
-        preflight(store, lanes, watcher, config.alarm, budget)
+        preflight(store, lanes, watcher, budget)
 
 
 def dry_run(
@@ -240,23 +240,25 @@ class _Explaining:
                 earlier raters have failed.
         """
         return [
-            Lane(
+            lane(
+                self._store,
                 rater,
                 partial(self._questions, number, of_all),
-                predicate(self._store, rater, self._again),
+                self._again,
+                self._config.alarm,
             )
             for number, rater in enumerate(self._config.raters)
         ]
 
     def ask(self, watcher: Watcher, budget: float | None) -> int:
         """Ask one rater after the other; return the number of calls that the budget forbade."""
-        unaffordable, alarm = 0, self._config.alarm
-        for lane in self.lanes():
+        unaffordable = 0
+        for one in self.lanes():
             # Counting reads the whole table, so an error in it is found before any call is made.
-            count(self._store, [lane])
-            preflight(self._store, unproven([lane]), watcher, alarm, budget)
-            what = f"Explaining, {lane.rater.name}"
-            unaffordable += ask(self._store, [lane], watcher, what, alarm, budget)
+            count(self._store, [one])
+            preflight(self._store, unproven([one]), watcher, budget)
+            what = f"Explaining, {one.rater.name}"
+            unaffordable += ask(self._store, [one], watcher, what, budget)
         return unaffordable
 
     def write(self, out: Path, watcher: Watcher) -> Explained:

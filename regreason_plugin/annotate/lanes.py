@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from regreason_plugin.annotate.config import ServerRater
+from regreason_plugin.annotate.quality_alarm import ADVICE, QualityAlarm
 from regreason_plugin.annotate.questions import ModelRater, Question
 from regreason_plugin.annotate.store import OK, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.core.records import Conversation
 
 # The usual ratio for English text, for estimates only.
 CHARACTERS_A_TOKEN = 4.0
-_ANSWER_TOKENS = 80
+ANSWER_TOKENS = 80
 
 
 @dataclass
@@ -78,6 +79,7 @@ class Lane:
         rater: The rater's config.
         questions: Returns a new iterator over all questions, one list per conversation.
         again: Returns whether a call that failed before with a state is made again.
+        alarm: Counts the rater's unusable answers in this run.
         tally: The rater's progress.
         failed: Calls that have failed in this run, so that the run does not make them again.
     """
@@ -85,6 +87,7 @@ class Lane:
     rater: ServerRater
     questions: Callable[[], Iterable[list[Question]]]
     again: Callable[[str], bool]
+    alarm: QualityAlarm
     tally: Tally = field(init=False)
     failed: set[CallKey] = field(default_factory=set)
 
@@ -165,7 +168,8 @@ def estimate(store: Store, lanes: Sequence[Lane]) -> list[LanePlan]:
     """Estimate the calls that each rater still has to make, from the rendered prompts.
 
     The estimate counts four characters per prompt token. It takes the mean length of the rater's
-    answers in the store, or 80 tokens if there are none.
+    answers in the store, or 80 tokens if there are none, and as many second requests as the answers
+    in the store needed.
 
     Args:
         store: The store of calls.
@@ -185,8 +189,11 @@ def estimate(store: Store, lanes: Sequence[Lane]) -> list[LanePlan]:
             if outcome is None or lane.again(outcome.state):
                 plan.left += 1
                 characters += len(question.prompt())
-        mean = store.mean_answer(lane.rater.name) or _ANSWER_TOKENS
-        plan.prompt_tokens = round(characters / CHARACTERS_A_TOKEN)
+        mean = store.mean_answer(lane.rater.name) or ANSWER_TOKENS
+        states, _, _, _ = store.totals(lane.rater.name)
+        # An answer that cannot be used is asked for a second time, and paid twice.
+        asked = 1 + sum(states[one] for one in ADVICE) / max(1, states.total())
+        plan.prompt_tokens = round(characters / CHARACTERS_A_TOKEN * asked)
         plan.answer_tokens = round(plan.left * mean)
         price = lane.rater.price
         plan.cost = price.of(plan.prompt_tokens, plan.answer_tokens) if price else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from regreason_plugin.annotate.asked_again import NOT_REACHED, REFUSED_REQUEST, SET_UP
-from regreason_plugin.annotate.config import Alarm, ServerRater
+from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.lanes import Lane
 from regreason_plugin.annotate.store import Outcome, Store
 from regreason_plugin.core.errors import UserError
@@ -47,7 +47,7 @@ class FirstAnswer:
         return self.left * self.outcome.cost if counted else None
 
 
-def ask_first(store: Store, lane: Lane, alarm: Alarm, budget: float | None) -> FirstAnswer | None:
+def ask_first(store: Store, lane: Lane, budget: float | None) -> FirstAnswer | None:
     """Ask a rater its first question, or the next two if the server refuses the request.
 
     The answers go into the store, so no call is made twice.
@@ -55,7 +55,6 @@ def ask_first(store: Store, lane: Lane, alarm: Alarm, budget: float | None) -> F
     Args:
         store: The store for the answers.
         lane: The rater's lane, with a counted tally.
-        alarm: The run's alarm.
         budget: Make no call that could raise the cost of the whole store above this amount.
 
     Returns:
@@ -73,7 +72,7 @@ def ask_first(store: Store, lane: Lane, alarm: Alarm, budget: float | None) -> F
         one = copy(lane)
         one.questions = lambda question=question: [[question]]
         finished, started = lane.tally.states.total(), time.monotonic()
-        ask_all(store, [one], alarm, budget=budget)
+        ask_all(store, [one], budget=budget)
         seconds = time.monotonic() - started
         lane.tally.ended = False
         outcome = store.outcome(question.key)

@@ -55,6 +55,11 @@ class QualityAlarm:
         self._windows: dict[str | None, _Window] = {}
         self._rung: set[str | None] = set()
 
+    @property
+    def stops(self) -> bool:
+        """Whether the alarm ends the run; otherwise it warns."""
+        return self._settings.action == "stop"
+
     def ring(self, prompt: str, state: str, answer: str | None) -> str | None:
         """Count an answer.
 

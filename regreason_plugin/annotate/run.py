@@ -17,7 +17,16 @@ from regreason_plugin.annotate.aggregate import aggregate_rows
 from regreason_plugin.annotate.answers import cut_words
 from regreason_plugin.annotate.asked_again import ONLY_SET_UP, AskedAgain
 from regreason_plugin.annotate.config import Alarm, AnnotateConfig, ServerRater
-from regreason_plugin.annotate.lanes import Lane, LanePlan, Tally, count, count_ratings, estimate
+from regreason_plugin.annotate.lanes import (
+    ANSWER_TOKENS,
+    CHARACTERS_A_TOKEN,
+    Lane,
+    LanePlan,
+    Tally,
+    count,
+    count_ratings,
+    estimate,
+)
 from regreason_plugin.annotate.preflight import FirstAnswer, ask_first, check_set_up
 from regreason_plugin.annotate.prompts import (
     MERGE,
@@ -28,7 +37,7 @@ from regreason_plugin.annotate.prompts import (
     text_sha256,
 )
 from regreason_plugin.annotate.provenance import About, RaterProvenance, write_about
-from regreason_plugin.annotate.quality_alarm import by_state
+from regreason_plugin.annotate.quality_alarm import QualityAlarm, by_state
 from regreason_plugin.annotate.questions import (
     ModelRater,
     Question,
@@ -40,7 +49,7 @@ from regreason_plugin.annotate.questions import (
 from regreason_plugin.annotate.raters import Rater, collect
 from regreason_plugin.annotate.rules import RULE_RATERS
 from regreason_plugin.annotate.scores import usable_ratings
-from regreason_plugin.annotate.store import OK, Store
+from regreason_plugin.annotate.store import OK, Store, conversation_key
 from regreason_plugin.annotate.token_limits import holds_under
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256, write_records
@@ -154,16 +163,14 @@ def check(
         return
     with open_store_for_calls(config.store_path, config.servers, budget) as store:
         lanes = Annotation(config, store, again).counted_lanes()
-        preflight(store, lanes, watcher, config.alarm, budget)
+        preflight(store, lanes, watcher, budget)
 
 
 def dry_run(config: AnnotateConfig, *, again: AskedAgain = ONLY_SET_UP) -> list[LanePlan]:
     """Estimate the calls that `annotate` would make, without making any.
 
-    The calls that merge explanations are not included, because their prompts need the answers.
-
     Returns:
-        One plan per rater behind a server.
+        One plan per rater behind a server, and one for merging explanations.
 
     Raises:
         UserError: A conversation or a prompt is wrong.
@@ -171,7 +178,9 @@ def dry_run(config: AnnotateConfig, *, again: AskedAgain = ONLY_SET_UP) -> list[
     if not config.servers:
         return []
     with open_store_to_read(config.store_path, config.servers) as store:
-        return estimate(store, Annotation(config, store, again).lanes())
+        annotation = Annotation(config, store, again)
+        plans = estimate(store, annotation.lanes())
+        return [*plans, merging] if (merging := annotation.merge_plan()) else plans
 
 
 @contextmanager
@@ -218,9 +227,7 @@ def _copy_answers(store: Store, raters: Sequence[ServerRater]) -> None:
         store.copy_answers(rater.name, rater.model, sampling(rater), holds_under)
 
 
-def preflight(
-    store: Store, lanes: Iterable[Lane], watcher: Watcher, alarm: Alarm, budget: float | None
-) -> None:
+def preflight(store: Store, lanes: Iterable[Lane], watcher: Watcher, budget: float | None) -> None:
     """Ask each rater its first question, one rater after the other, and show the answers.
 
     Raises:
@@ -228,7 +235,7 @@ def preflight(
     """
     answers = []
     for lane in lanes:
-        if first := ask_first(store, lane, alarm, budget):
+        if first := ask_first(store, lane, budget):
             watcher.answered_first(first)
             answers.append(first)
     check_set_up(answers)
@@ -239,7 +246,6 @@ def ask(
     lanes: list[Lane],
     watcher: Watcher,
     what: str,
-    alarm: Alarm,
     budget: float | None,
 ) -> int:
     """Make the calls that are left, and show the progress.
@@ -249,7 +255,6 @@ def ask(
         lanes: One lane per rater, with counted tallies.
         watcher: Shows the progress.
         what: Name of the step, for the progress display.
-        alarm: When too many unusable answers end the run.
         budget: Make no call that could raise the cost of the whole store above this amount.
 
     Returns:
@@ -264,7 +269,7 @@ def ask(
     from regreason_plugin.annotate.ask import ask_all
 
     with watcher.asking(what, [lane.tally for lane in lanes]):
-        return ask_all(store, lanes, alarm, budget=budget)
+        return ask_all(store, lanes, budget=budget)
 
 
 def unproven(lanes: Iterable[Lane]) -> list[Lane]:
@@ -272,16 +277,38 @@ def unproven(lanes: Iterable[Lane]) -> list[Lane]:
     return [lane for lane in lanes if lane.tally.left and not lane.tally.before]
 
 
-def predicate(store: Store, rater: ServerRater, again: AskedAgain) -> Callable[[str], bool]:
-    """A function of a state: whether a rater's calls that failed with it are made again."""
+def lane(
+    store: Store,
+    rater: ServerRater,
+    questions: Callable[[], Iterator[list[Question]]],
+    again: AskedAgain,
+    alarm: Alarm,
+) -> Lane:
+    """A rater's lane.
+
+    Args:
+        store: The store of calls.
+        rater: The rater.
+        questions: Returns a new iterator over all its questions.
+        again: The failed calls of earlier runs to make again.
+        alarm: When too many unusable answers end the run.
+    """
     answered = store.has_answer(rater.name, rater.model)
-    return lambda state: again.includes(state, rater, answered=answered)
+    return Lane(
+        rater,
+        questions,
+        lambda state: again.includes(state, rater, answered=answered),
+        QualityAlarm(rater, alarm),
+    )
 
 
 def spent(store: Store, raters: Iterable[ServerRater]) -> float | None:
-    """Cost of all calls in the store; None if no rater has a price."""
+    """Cost of all calls in the store; None if no rater has a price, or one reports no tokens."""
+    priced = [store.totals(rater.name) for rater in raters if rater.price]
+    if not priced or any(states[OK] and not prompt for states, prompt, _, _ in priced):
+        return None
     # Rounded, because a sum of floats depends on the order in which the answers arrive.
-    return round(store.spent(), 6) if any(rater.price for rater in raters) else None
+    return round(store.spent(), 6)
 
 
 class Annotation:
@@ -335,19 +362,44 @@ class Annotation:
         questions = map(self._merge_question, self._collected())
         return distinct([question] for question in questions if question is not None)
 
+    def merge_plan(self) -> LanePlan | None:
+        """An estimate for merging; None without it. The explanations have the mean length."""
+        merge, rater = self._config.merge, self._merger
+        if merge is None or rater is None:
+            return None
+        merging = self._lane(rater, self.merge_questions)
+        count(self._answers, [merging])
+        conversations = read_conversations(self._config.conversations)
+        different = {conversation_key(one): one for one in conversations}
+        characters = sum(
+            len(render_merge(self._template, one, axis, [], merge.max_words))
+            for one in different.values()
+            for axis in AXES
+        )
+        plan = LanePlan(f"{rater.name}, merging", len(different) * len(AXES))
+        plan.done = merging.tally.before
+        plan.left = plan.total - plan.done
+        mean = self._answers.mean_answer(rater.name) or ANSWER_TOKENS
+        prompt = characters / CHARACTERS_A_TOKEN + plan.total * self._config.scores_asked * mean
+        plan.prompt_tokens = round(prompt * plan.left / plan.total)
+        plan.answer_tokens = round(plan.left * mean)
+        if rater.price:
+            plan.cost = rater.price.of(plan.prompt_tokens, plan.answer_tokens)
+        return plan
+
     def ask(self, watcher: Watcher, budget: float | None) -> int:
         """Make the calls that are left; return the number that the budget did not allow."""
-        lanes, alarm = self.counted_lanes(), self._config.alarm
-        preflight(self._answers, unproven(lanes), watcher, alarm, budget)
-        unaffordable = ask(self._answers, lanes, watcher, "Rating", alarm, budget)
+        lanes = self.counted_lanes()
+        preflight(self._answers, unproven(lanes), watcher, budget)
+        unaffordable = ask(self._answers, lanes, watcher, "Rating", budget)
         if self._merger is None or unaffordable:
             return unaffordable
-        lane = self._lane(self._merger, self.merge_questions)
-        count(self._answers, [lane])
-        return ask(self._answers, [lane], watcher, "Merging explanations", alarm, budget)
+        merging = self._lane(self._merger, self.merge_questions)
+        count(self._answers, [merging])
+        return ask(self._answers, [merging], watcher, "Merging explanations", budget)
 
     def _lane(self, rater: ServerRater, questions: Callable[[], Iterator[list[Question]]]) -> Lane:
-        return Lane(rater, questions, predicate(self._answers, rater, self._again))
+        return lane(self._answers, rater, questions, self._again, self._config.alarm)
 
     def write(self, watcher: Watcher) -> Finished:
         """Write the ratings, and their provenance in a file beside them."""

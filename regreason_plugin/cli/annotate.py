@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from regreason_plugin.annotate.asked_again import AskedAgain, is_in_vain
-from regreason_plugin.annotate.config import AnnotateConfig
+from regreason_plugin.annotate.config import AnnotateConfig, ExplainConfig
 from regreason_plugin.annotate.lanes import LanePlan
 from regreason_plugin.annotate.quality_alarm import ADVICE, advice, by_state
 from regreason_plugin.annotate.run import Finished
 from regreason_plugin.annotate.store import OK
-from regreason_plugin.cli.console import amount, console, errors, say
+from regreason_plugin.cli.console import amount, console, errors, print_whole, say
 from regreason_plugin.cli.rater_progress import ConsoleWatcher
 from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.paper import AXES, DATASETS
@@ -29,6 +29,8 @@ from regreason_plugin.core.yaml_file import dump_yaml
 
 if TYPE_CHECKING:
     from regreason_plugin.annotate.explain import Explained
+
+_IN_VAIN = "    but not unusable answers at temperature 0, unless you name their states"
 
 
 def add_annotate(parser: argparse.ArgumentParser) -> None:
@@ -163,13 +165,12 @@ def run_annotate(args: argparse.Namespace) -> int:
         return _show_finished(config, args.config, finished)
 
 
-def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False) -> None:
+def _show_plan(plans: Sequence[LanePlan], store: Path) -> None:
     """Print the result of `--dry-run` and one whole prompt.
 
     Args:
         plans: The planned calls of each rater.
         store: The path of the store of calls.
-        merging: Whether explanations will be merged; those calls are not in the plans.
     """
     if not plans:
         say("All raters are built-in rules, so no calls are made and nothing costs money.")
@@ -188,14 +189,11 @@ def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False)
             f"{plan.left:,}",
             f"{plan.prompt_tokens:,}",
             f"{plan.answer_tokens:,}",
-            "-" if plan.cost is None else f"{plan.cost:,.2f}",
+            "unknown" if plan.cost is None else f"{plan.cost:,.2f}",
         )
-    # As wide as the table needs: a table cut by the terminal hides numbers.
-    console.print(table, width=max(console.width, console.measure(table).maximum))
-    if merging:
-        say(
-            "Not included: merging explanations takes one more call for each conversation and axis."
-        )
+    print_whole(console, table)
+    if any(plan.cost is None for plan in plans):
+        say("A cost is unknown for a rater without a price in the config.")
     if store.is_file():
         say(f"Store: {store}")
     say(f"\nOne whole prompt of {plans[0].name}:\n")
@@ -208,7 +206,7 @@ def _sum(plans: Sequence[LanePlan]) -> LanePlan:
     return LanePlan(
         "all",
         **{name: sum(getattr(plan, name) for plan in plans) for name in names},
-        cost=sum(costs) if costs else None,
+        cost=sum(costs) if len(costs) == len(plans) else None,
     )
 
 
@@ -231,7 +229,7 @@ def _show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> in
         _show_unusable(config, finished)
         say(f"  {command} --retry-failed repeats those calls")
         if any(is_in_vain(kind, rater) for kind in failed for rater in config.servers):
-            say("    but not unusable answers at temperature 0, unless you name their state")
+            say(_IN_VAIN)
     for path in finished.written[1:]:
         say(f"Written: {path}")
     if finished.rated.keys() <= DATASETS.keys():
@@ -309,7 +307,7 @@ def run_explain(args: argparse.Namespace) -> int:
         done = explain(task, config, args.out, watcher, again=again, budget=args.budget)
     if _ended_by_budget(done, "no table is", store, "the same command"):
         return 3
-    _show_explained(done, args.out)
+    _show_explained(done, args.out, config)
     built, by = args.task, authors(task, config, done)
     if args.task_out is not None:
         write_task(task, args.out, args.task_out, by)
@@ -326,7 +324,7 @@ def run_explain(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show_explained(done: Explained, out: Path) -> None:
+def _show_explained(done: Explained, out: Path, config: ExplainConfig) -> None:
     explained = done.by.total() + done.given
     say(f"{done.rows:,} rows, {explained:,} with an explanation: {out}")
     if done.given:
@@ -345,3 +343,5 @@ def _show_explained(done: Explained, out: Path) -> None:
         if unusable := Counter({one: done.failed[one] for one in done.failed if one in ADVICE}):
             say(f"    {advice(unusable)}")
         say("    build leaves those rows out of training; --retry-failed repeats the calls")
+        if any(is_in_vain(kind, rater) for kind in done.failed for rater in config.raters):
+            say(_IN_VAIN)

@@ -15,7 +15,7 @@ from rich.table import Table
 from regreason_plugin.annotate.lanes import Tally
 from regreason_plugin.annotate.preflight import FirstAnswer
 from regreason_plugin.annotate.quality_alarm import ADVICE
-from regreason_plugin.cli.console import progress
+from regreason_plugin.cli.console import print_whole, progress
 from regreason_plugin.core.printable import quoted
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -65,10 +65,7 @@ class ConsoleWatcher:
         finally:
             ended.set()
             thread.join()
-            last = _table(tallies, seconds())
-            # A log file has no width: the table takes the width that it needs.
-            needed = console.measure(last, options=console.options.update(max_width=1000)).maximum
-            Console(file=console.file, width=max(console.width, needed)).print(last)
+            print_whole(console, _table(tallies, seconds()))
 
     def answered_first(self, first: FirstAnswer) -> None:
         """Print a rater's answer to its first question, and an estimate for the calls left."""
@@ -131,10 +128,9 @@ def _table(tallies: Sequence[Tally], seconds: float) -> Table:
 
 
 def _cost(tally: Tally) -> str:
-    """The cost so far; ``-`` without a price, ``unknown`` if the server reports no tokens."""
-    if not tally.priced:
-        return "-"
-    return "unknown" if tally.done and not tally.prompt_tokens else f"{tally.cost:,.2f}"
+    """The cost so far; ``unknown`` without a price, or if the server reports no tokens."""
+    known = tally.priced and (tally.prompt_tokens or not tally.done)
+    return f"{tally.cost:,.2f}" if known else "unknown"
 
 
 def _duration(seconds: float) -> str:

@@ -152,7 +152,7 @@ def test_a_dry_run_says_what_will_be_asked(
     total, answered, failed, left, tokens, _, cost = numbers(said, "rater-1")
     assert (total, answered, failed, left) == ("24", "0", "0", "24")
     assert numbers(said, "rater-2")[:4] == ["12", "0", "0", "12"]
-    assert numbers(said, "rater-2")[6] == "-"
+    assert numbers(said, "rater-2")[6] == numbers(said, "all")[6] == "unknown"
     prompts = place.prompts()
     place.store.unlink()
     lengths = sum(len(prompt) for key, prompt in prompts.items() if key[1] == "rater-1")
@@ -179,6 +179,31 @@ def test_a_dry_run_says_what_will_be_asked(
     more = Workplace(tmp_path / "more", server.url, 8, raters, store=str(place.store))
     assert main(["annotate", str(more.config), "--dry-run"]) == 0
     assert numbers(capfd.readouterr().out, "all")[:4] == ["72", "24", "12", "36"]
+
+
+def test_a_narrow_terminal_cuts_no_number(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regreason_plugin.cli.console.console._width", 80)
+    price = {"prompt": 1e9, "answer": 1e9}
+    place = Workplace(tmp_path / "w", "http://localhost/v1", 40, [{**ONE, "price": price}])
+    place.write(merge={"rater": "rater-1"})
+    assert main(["annotate", str(place.config), "--dry-run"]) == 0
+    said = capfd.readouterr().out
+    lines = [line for line in said.splitlines() if line.startswith("│")]
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if "\u2026" in line]
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    (rating, merging, both) = rows[-3:]
+    assert rating[:5] == ["rater-1", "120", "0", "0", "120"]
+    assert merging[:5] == ["rater-1, merging", "120", "0", "0", "120"]
+    tokens_in, tokens_out, cost = (
+        [float(row[column].replace(",", "")) for row in (rating, merging, both)]
+        for column in (5, 6, 7)
+    )
+    assert tokens_in[0] + tokens_in[1] == tokens_in[2]
+    assert tokens_out == [120 * 80, 120 * 80, 240 * 80]
+    assert cost[2] == pytest.approx(1000 * (tokens_in[2] + tokens_out[2]))
 
 
 def test_a_dry_run_of_rules_costs_nothing(

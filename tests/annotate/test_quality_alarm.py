@@ -57,8 +57,9 @@ def test_it_stops_a_run_of_unusable_answers_and_the_mended_command_goes_on(
     for said in (f"25 {state}", advice, f"({state})", "ratings.calls.db"):
         assert said in line
     # Every answer that was paid is in the store.
-    stored = place.calls("state, sum(attempts), count(*) FROM calls GROUP BY 1 ORDER BY 1 --")
-    assert stored == [(state, server.total, -(-server.total // 2))]
+    stored = place.calls("state, attempts, conversation")
+    assert {one[0] for one in stored} == {state}
+    assert sum(one[1] for one in stored) == server.total
     server.fault = lambda prompt, times: None
     before = server.total
     rater = {**place.keys["raters"][0], **change}
@@ -74,8 +75,10 @@ def test_a_prompt_that_fails_rings_although_the_others_do_well(
     rater = {**ONE, "prompts": ["scale-1-4", "scale-1-5", "scale-1-5-examples"]}
     place = Workplace(tmp_path / "w", server.url, 30, [rater])
     assert main(["annotate", str(place.config)]) == 2
-    said = capfd.readouterr().err
-    assert "with the prompt scale-1-4, 25 cannot be used: 25 score_out_of_range" in said
+    assert (
+        "with the prompt scale-1-4, 25 cannot be used: 25 score_out_of_range"
+        in capfd.readouterr().err
+    )
     place.write(alarm={"action": "warn"})
     say_once.cache_clear()
     assert main(["annotate", str(place.config)]) == 0
@@ -110,7 +113,7 @@ def rung(settings: Alarm, states: str) -> list[int]:
         ("xx", [2]),
         ("x...x...x...", []),
         ("..........x.x", [13]),
-        ("x..xx", [5]),
+        ("x..xx", [4]),
         ("xxxxxxxx", [2]),
         ("", []),
     ],
