@@ -474,8 +474,8 @@ class Annotation:
         totals = [self._answers.totals(server.name) for server in config.servers]
         return About(
             ratings_sha256=file_sha256(pending(config.out)),
-            raters=[_about_rater(rater) for rater in self._raters],
-            merged_by=_about_server(merger, {MERGE: text_sha256(self._template)})
+            raters=[self._about_rater(rater) for rater in self._raters],
+            merged_by=self._about_server(merger, {MERGE: text_sha256(self._template)})
             if merger
             else None,
             aggregator=config.aggregate,
@@ -494,25 +494,26 @@ class Annotation:
             versions={"regreason": __version__},
         )
 
+    def _about_rater(self, rater: Rater) -> RaterProvenance:
+        if not isinstance(rater, ModelRater):
+            prompts = {one.name: "rules" for one in rater.prompts}
+            return RaterProvenance(name=rater.name, prompts=prompts)
+        prompts = {f"{style}/{axis}": one.sha256 for (style, axis), one in rater.asking.items()}
+        return self._about_server(rater.config, prompts)
+
+    def _about_server(self, config: ServerRater, prompts: dict[str, str]) -> RaterProvenance:
+        served, days = self._answers.origins(config.name, config.model, sampling(config))
+        return RaterProvenance(
+            name=config.name,
+            model=config.model,
+            sampling={**config.request_options(), "structured": config.structured},
+            prompts=prompts,
+            served=dict(sorted(served.items())),
+            days=dict(sorted(days.items())),
+        )
+
 
 def _counting(ratings: Iterable[Rating], on_rating: Callable[[], object]) -> Iterator[Rating]:
     for rating in ratings:
         on_rating()
         yield rating
-
-
-def _about_rater(rater: Rater) -> RaterProvenance:
-    if not isinstance(rater, ModelRater):
-        return RaterProvenance(
-            name=rater.name, prompts={one.name: "rules" for one in rater.prompts}
-        )
-    prompts = {f"{style}/{axis}": one.sha256 for (style, axis), one in rater.asking.items()}
-    return _about_server(rater.config, prompts)
-
-
-def _about_server(config: ServerRater, prompts: dict[str, str]) -> RaterProvenance:
-    sampling: dict[str, float | int | str] = {
-        **config.request_options(),
-        "structured": config.structured,
-    }
-    return RaterProvenance(name=config.name, model=config.model, sampling=sampling, prompts=prompts)

@@ -323,6 +323,24 @@ class Store:
         """Cost of all calls, in the prices' currency."""
         return float(self._database.execute("SELECT spent FROM spending").fetchone()[0])
 
+    def origins(self, rater: str, model: str, sampling: str) -> tuple[Counter[str], Counter[str]]:
+        """Where and when a rater's usable answers come from.
+
+        Returns:
+            The number of answers by the model's name in the server's replies, where it has one, and
+            by day (UTC).
+        """
+        served, days = Counter[str](), Counter[str]()
+        for name, day, number in self._database.execute(
+            "SELECT served, substr(finished, 1, 10), count(*) FROM calls "
+            "WHERE (rater, model, sampling, state) = (?,?,?,?) GROUP BY 1, 2",
+            (rater, model, sampling, OK),
+        ):
+            days[day] += number
+            if name:
+                served[name] += number
+        return served, days
+
     def mean_answer(self, rater: str) -> float | None:
         """Mean number of answer tokens of a rater's calls; None if no call has any."""
         query = "SELECT avg(answer_tokens) FROM calls WHERE rater=? AND answer_tokens>0"

@@ -150,9 +150,7 @@ def run_annotate(args: argparse.Namespace) -> int:
         check_not_input(file, [args.config, *config.conversations], "out in the config")
     again = _again(args)
     if args.dry_run:
-        _show_plan(
-            dry_run(config, again=again), config.store_path, merging=config.merge is not None
-        )
+        _show_plan(dry_run(config, again=again), config.store_path)
         return 0
     rows = sum(map(count_lines, config.conversations)) * len(AXES)
     watcher = ConsoleWatcher(errors, rows)
