@@ -8,14 +8,24 @@ from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.quality_alarm import ADVICE
 from regreason_plugin.annotate.store import OK
 
-# The server was not reached, which no conversation can cause.
-NOT_REACHED = frozenset({"unreachable", "unknown_host", "tls_error", "unauthorized"})
+# No conversation can cause these: the server is not reached, or the key or the account is refused.
+OF_NO_CONVERSATION = frozenset(
+    {"unreachable", "unknown_host", "tls_error", "unauthorized", "quota_used_up"}
+)
 # The server refused the request. Wrong are the address, the model's name, the key's rights or the
 # request's options; or, if other requests are answered, this one conversation.
 REFUSED_REQUEST = frozenset(
-    {"bad_request", "refused_request", "forbidden", "not_found", "wrong_content_type", "no_quota"}
+    {
+        "bad_request",
+        "refused_request",
+        "forbidden",
+        "not_found",
+        "wrong_content_type",
+        "redirected",
+        "bad_http",
+    }
 )
-SET_UP = NOT_REACHED | REFUSED_REQUEST
+SET_UP = OF_NO_CONVERSATION | REFUSED_REQUEST
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class AskedAgain:
         """
         if state == OK:
             return False
-        if state in self.states or state in NOT_REACHED:
+        if state in self.states or state in OF_NO_CONVERSATION:
             return True
         if state in REFUSED_REQUEST and not answered:
             return True

@@ -6,16 +6,17 @@ import time
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 
-from regreason_plugin.annotate.asked_again import NOT_REACHED, REFUSED_REQUEST, SET_UP
+from regreason_plugin.annotate.asked_again import REFUSED_REQUEST, SET_UP
 from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.lanes import Lane
 from regreason_plugin.annotate.store import Outcome, Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.printable import quoted
 
-# A server may refuse one conversation, as too long; it refuses three only with a wrong set-up.
+# Questions that a server refuses before its set-up is taken to be wrong. It may refuse one because
+# of its conversation, as too long; so the last question is about another one.
 _TRIES = 3
 
 
@@ -48,7 +49,7 @@ class FirstAnswer:
 
 
 def ask_first(store: Store, lane: Lane, budget: float | None) -> FirstAnswer | None:
-    """Ask a rater its first question, or the next two if the server refuses the request.
+    """Ask a rater its first question, and at most two more if the server refuses the request.
 
     The answers go into the store, so no call is made twice.
 
@@ -67,7 +68,9 @@ def ask_first(store: Store, lane: Lane, budget: float | None) -> FirstAnswer | N
     from regreason_plugin.annotate.ask import ask_all
 
     first = None
-    for question in islice(chain.from_iterable(lane.questions()), _TRIES):
+    some = list(islice(lane.questions(), _TRIES))
+    questions = [some[0][0], some[0][-1], some[-1][-1]] if some else []
+    for question in {one.key: one for one in questions}.values():
         # Shares the tally, so that the progress display counts these calls too.
         one = copy(lane)
         one.questions = lambda question=question: [[question]]
@@ -95,9 +98,8 @@ def check_set_up(answers: Iterable[FirstAnswer]) -> None:
         if one.outcome.state not in SET_UP:
             continue
         words = quoted(one.outcome.answer or "", 300)
-        verb = "cannot be reached" if one.outcome.state in NOT_REACHED else "refuses the request"
         raise UserError(
-            f"rater {one.rater.name!r}: the server at {one.rater.base_url} {verb} "
+            f"the first call to rater {one.rater.name!r} at {one.rater.base_url} has failed "
             f"({one.outcome.state}{f': {words}' if words else ''}); correct the config or the "
             "server, then run the same command again"
         )
