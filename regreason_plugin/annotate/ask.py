@@ -28,13 +28,16 @@ _LOOK_AGAIN = 1.0
 _TEMPLATE_TOKENS = 64
 
 
-def ask_all(store: Store, lanes: list[Lane], *, budget: float | None = None) -> int:
+def ask_all(
+    store: Store, lanes: list[Lane], *, budget: float | None = None, wait: bool = True
+) -> int:
     """Make every call that is left.
 
     Args:
         store: The store for the answers.
         lanes: One lane per rater.
         budget: Make no call that could raise the cost of the whole store above this amount.
+        wait: Wait until other processes have finished the calls that they have claimed.
 
     Returns:
         The number of calls that the budget did not allow.
@@ -44,15 +47,15 @@ def ask_all(store: Store, lanes: list[Lane], *, budget: float | None = None) -> 
             quality alarm rings.
     """
     servers = [Server(lane.rater) for lane in lanes]
-    return asyncio.run(_ask_all(store, lanes, servers, budget))
+    return asyncio.run(_ask_all(store, lanes, servers, budget, wait))
 
 
 async def _ask_all(
-    store: Store, lanes: list[Lane], servers: list[Server], budget: float | None
+    store: Store, lanes: list[Lane], servers: list[Server], budget: float | None, wait: bool
 ) -> int:
     store.take_over()
     tasks = [
-        asyncio.create_task(_LaneRun(store, lane, server, budget).run())
+        asyncio.create_task(_LaneRun(store, lane, server, budget, wait).run())
         for lane, server in zip(lanes, servers, strict=True)
     ]
     try:
@@ -76,6 +79,7 @@ class _LaneRun:
         self._rater = lane.rater
         self._server = server
         self._budget = budget
+        self._wait = wait
         self._queue: asyncio.Queue[tuple[Call, Question] | None] = asyncio.Queue(
             self._rater.concurrency
         )
@@ -86,7 +90,7 @@ class _LaneRun:
     async def run(self) -> int:
         """Make passes over the questions until no call is left that the budget allows.
 
-        Calls that another process has claimed count as left: the lane waits for them to finish.
+        With `wait`, calls that another process has claimed count as left: the lane waits for them.
 
         Returns:
             The number of calls that the budget did not allow.
@@ -100,7 +104,7 @@ class _LaneRun:
             if self._ended:
                 raise UserError(self._ended)
             made = self._lane.tally.states.total() - before
-            if elsewhere:
+            if elsewhere and self._wait:
                 await asyncio.sleep(_LOOK_AGAIN)
                 self._store.take_over()
             # After a pass that made calls, the budget may allow more: finished calls free the

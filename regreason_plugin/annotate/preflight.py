@@ -59,7 +59,8 @@ def ask_first(store: Store, lane: Lane, budget: float | None) -> FirstAnswer | N
         budget: Make no call that could raise the cost of the whole store above this amount.
 
     Returns:
-        The last answer; None if there is no question, or if the budget does not allow the call.
+        The last answer; None if there is no question, if the budget does not allow the call, or if
+        another process is making it.
 
     Raises:
         UserError: The server refuses the key.
@@ -75,7 +76,7 @@ def ask_first(store: Store, lane: Lane, budget: float | None) -> FirstAnswer | N
         one = copy(lane)
         one.questions = lambda question=question: [[question]]
         finished, started = lane.tally.states.total(), time.monotonic()
-        ask_all(store, [one], budget=budget)
+        ask_all(store, [one], budget=budget, wait=False)
         seconds = time.monotonic() - started
         lane.tally.ended = False
         outcome = store.outcome(question.key)
