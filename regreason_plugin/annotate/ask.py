@@ -73,7 +73,9 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
 
 
 class _LaneRun:
-    def __init__(self, store: Store, lane: Lane, server: Server, budget: float | None) -> None:
+    def __init__(
+        self, store: Store, lane: Lane, server: Server, budget: float | None, wait: bool
+    ) -> None:
         self._store = store
         self._lane = lane
         self._rater = lane.rater

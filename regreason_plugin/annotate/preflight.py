@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from regreason_plugin.annotate.asked_again import REFUSED_REQUEST, SET_UP
@@ -74,7 +75,7 @@ def ask_first(store: Store, lane: Lane, budget: float | None) -> FirstAnswer | N
     for question in {one.key: one for one in questions}.values():
         # Shares the tally, so that the progress display counts these calls too.
         one = copy(lane)
-        one.questions = lambda question=question: [[question]]
+        one.questions = partial(list, [[question]])
         finished, started = lane.tally.states.total(), time.monotonic()
         ask_all(store, [one], budget=budget, wait=False)
         seconds = time.monotonic() - started
