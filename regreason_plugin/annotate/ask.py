@@ -16,8 +16,8 @@ from regreason_plugin.annotate.client import Server
 from regreason_plugin.annotate.faults import Fault
 from regreason_plugin.annotate.lanes import Lane
 from regreason_plugin.annotate.questions import Question
-from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store
-from regreason_plugin.core.errors import UserError
+from regreason_plugin.annotate.store import OK, Call, Outcome, Store
+from regreason_plugin.core.errors import UserError, say_once
 
 # A call whose answer cannot be read is made once more: few servers are wholly deterministic.
 _READINGS = 2
@@ -30,32 +30,33 @@ _TEMPLATE_TOKENS = 64
 
 
 def ask_all(
-    store: Store, lanes: list[Lane], *, retry: bool = False, budget: float | None = None
+    store: Store, lanes: list[Lane], *, budget: float | None = None, wait: bool = True
 ) -> int:
     """Make every call that is left.
 
     Args:
         store: The store for the answers.
         lanes: One lane per rater.
-        retry: Repeat the calls that failed in an earlier run.
         budget: Make no call that could raise the cost of the whole store above this amount.
+        wait: Wait until other processes have finished the calls that they have claimed.
 
     Returns:
         The number of calls that the budget did not allow.
 
     Raises:
-        UserError: A key is missing or refused, or 100 calls in a row to a server have failed.
+        UserError: A key is missing or refused, 100 calls in a row to a server have failed, or the
+            quality alarm rings.
     """
     servers = [Server(lane.rater) for lane in lanes]
-    return asyncio.run(_ask_all(store, lanes, servers, retry, budget))
+    return asyncio.run(_ask_all(store, lanes, servers, budget, wait))
 
 
 async def _ask_all(
-    store: Store, lanes: list[Lane], servers: list[Server], retry: bool, budget: float | None
+    store: Store, lanes: list[Lane], servers: list[Server], budget: float | None, wait: bool
 ) -> int:
     store.take_over()
     tasks = [
-        asyncio.create_task(_LaneRun(store, lane, server, retry, budget).run())
+        asyncio.create_task(_LaneRun(store, lane, server, budget, wait).run())
         for lane, server in zip(lanes, servers, strict=True)
     ]
     try:
@@ -74,35 +75,40 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
 
 class _LaneRun:
     def __init__(
-        self, store: Store, lane: Lane, server: Server, retry: bool, budget: float | None
+        self, store: Store, lane: Lane, server: Server, budget: float | None, wait: bool
     ) -> None:
         self._store = store
         self._lane = lane
         self._rater = lane.rater
         self._server = server
         lane.tally.waiting = lambda: server.waiting
-        self._retry = retry
         self._budget = budget
+        self._wait = wait
         self._queue: asyncio.Queue[tuple[Call, Question] | None] = asyncio.Queue(
             self._rater.concurrency
         )
         self._failures = 0
-        # The calls that have failed in this run, so that `retry` does not repeat them in it.
-        self._failed: set[CallKey] = set()
+        # The message of the alarm that ends this run.
+        self._ended = ""
 
     async def run(self) -> int:
         """Make passes over the questions until no call is left that the budget allows.
 
-        Calls that another process has claimed count as left: the lane waits for them to finish.
+        With `wait`, calls that another process has claimed count as left: the lane waits for them.
 
         Returns:
             The number of calls that the budget did not allow.
+
+        Raises:
+            UserError: The quality alarm has rung. The calls under way are finished and stored.
         """
         while True:
             before = self._lane.tally.states.total()
             elsewhere, unaffordable = await self._pass()
+            if self._ended:
+                raise UserError(self._ended)
             made = self._lane.tally.states.total() - before
-            if elsewhere:
+            if elsewhere and self._wait:
                 await asyncio.sleep(_LOOK_AGAIN)
                 self._store.take_over()
             # After a pass that made calls, the budget may allow more: finished calls free the
@@ -124,10 +130,12 @@ class _LaneRun:
     async def _produce(self) -> tuple[int, int]:
         elsewhere = unaffordable = 0
         for questions in self._lane.questions():
-            calls = {one.key: one for one in questions if one.key not in self._failed}
+            if self._ended:
+                break
+            calls = {one.key: one for one in questions if one.key not in self._lane.failed}
             claimed = self._store.claim(
                 [one.call(self._worst(one)) for one in calls.values()],
-                retry=self._retry,
+                again=self._lane.again,
                 budget=self._budget,
             )
             elsewhere += claimed.elsewhere
@@ -151,16 +159,22 @@ class _LaneRun:
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
             call, question = item
-            outcome = await self._ask(question)
+            if self._ended:
+                continue
+            outcome, replied = await self._ask(question)
             self._store.finish(call, outcome)
-            if self._retry and outcome.state != OK:
-                self._failed.add(call.key)
+            if self._lane.again(outcome.state):
+                self._lane.failed.add(call.key)
             self._lane.tally.add(outcome)
+            if replied:
+                self._watch(question.key.prompt, outcome)
             self._give_up_on(outcome)
             self._check_count(outcome)
 
-    async def _ask(self, question: Question) -> Outcome:
+    async def _ask(self, question: Question) -> tuple[Outcome, bool]:
+        """Make a call; return its outcome, and whether the last request got a reply."""
         prompt = question.prompt()
+        replied, served = False, None
         attempts = prompt_tokens = answer_tokens = 0
         state, answer, score, explanation, mended = "", None, None, None, False
         for _ in range(_READINGS):
@@ -168,9 +182,11 @@ class _LaneRun:
                 reply, tried = await self._server.ask(prompt, question.schema)
             except Fault as fault:
                 attempts += fault.attempts
+                replied = False
                 state, answer = fault.kind, fault.server_text or None
                 break
             attempts += tried
+            replied, served = True, reply.served
             prompt_tokens += reply.prompt_tokens
             answer_tokens += reply.answer_tokens
             state, answer = reply.stop or OK, reply.text
@@ -181,12 +197,25 @@ class _LaneRun:
                     state = str(unreadable)
             if state == OK:
                 answer = reply.text if mended else None
+            if state == OK or self._ended:
                 break
         price = self._rater.price
         cost = price.of(prompt_tokens, answer_tokens) if price else 0.0
-        return Outcome(
-            state, score, explanation, answer, attempts, prompt_tokens, answer_tokens, cost
+        outcome = Outcome(
+            state, score, explanation, answer, attempts, prompt_tokens, answer_tokens, cost, served
         )
+        return outcome, replied
+
+    def _watch(self, prompt: str, outcome: Outcome) -> None:
+        """Let the quality alarm count an answer; if it rings, end this run or print a warning."""
+        message = self._lane.alarm.ring(prompt, outcome.state, outcome.answer)
+        if message and self._lane.alarm.stops:
+            self._ended = self._ended or (
+                f"stopped: {message}; then run the same command again. All answers are in "
+                f"{self._store.path}. (`alarm` in the config sets when to stop)"
+            )
+        elif message:
+            say_once(f"warning: {message}")
 
     def _check_count(self, outcome: Outcome) -> None:
         if self._budget is not None and outcome.state == OK and not outcome.prompt_tokens:

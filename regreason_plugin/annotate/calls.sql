@@ -19,6 +19,7 @@ CREATE TABLE calls (
     reserved      REAL NOT NULL DEFAULT 0,  -- while asking: the highest possible cost
     worker        TEXT,           -- while asking: the process that makes the call
     finished      TEXT,           -- time of the answer, UTC
+    served        TEXT,           -- the model's name in the server's reply
     PRIMARY KEY (conversation, rater, axis, prompt, prompt_sha256, model, sampling)
 ) WITHOUT ROWID;
 CREATE INDEX calls_asking ON calls (worker) WHERE worker IS NOT NULL;

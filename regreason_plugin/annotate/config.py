@@ -270,6 +270,20 @@ class MergeConfig(_Part):
     max_words: Annotated[int, Field(ge=5)] = 60
 
 
+class Alarm(_Part):
+    """When a run stops or warns because too many of a rater's answers cannot be used.
+
+    Attributes:
+        last: How many of the last answers count, of each rater and of each of its prompts.
+        share: The share of ``last`` that may not be unusable.
+        action: ``stop`` ends the run; ``warn`` prints a message and goes on.
+    """
+
+    last: Annotated[int, Field(ge=1, le=100_000)] = 50
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    action: Literal["stop", "warn"] = "stop"
+
+
 def _rater(value: Any) -> Any:
     """The name of a rule, or the description of a server.
 
@@ -300,6 +314,7 @@ class AnnotateConfig(_Part):
             the scores that were asked for, rounded up.
         merge: How explanations are merged; by default the explanation whose score is nearest the
             label is taken.
+        alarm: When too many unusable answers stop the run.
     """
 
     conversations: list[Path] = Field(min_length=1)
@@ -312,6 +327,7 @@ class AnnotateConfig(_Part):
     aggregate: str = "mean"
     minimum: Annotated[int, Field(ge=1)] | None = None
     merge: MergeConfig | None = None
+    alarm: Alarm = Alarm()
 
     @property
     def servers(self) -> list[ServerRater]:
@@ -356,12 +372,14 @@ class ExplainConfig(_Part):
         prompts: A folder with an ``explain.txt`` that replaces the package's.
         max_words: Maximum length of an explanation, in words; a longer one is cut, at the end of a
             sentence if possible.
+        alarm: When too many unusable answers stop the run.
     """
 
     raters: list[Annotated[ServerRater, BeforeValidator(_explainer)]] = Field(min_length=1)
     store: Path | None = None
     prompts: Path | None = None
     max_words: Annotated[int, Field(ge=5)] = 60
+    alarm: Alarm = Alarm()
 
     def store_path(self, out: Path) -> Path:
         """Path of the store.

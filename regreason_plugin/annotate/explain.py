@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.annotate.answers import cut_words
+from regreason_plugin.annotate.asked_again import ONLY_SET_UP, AskedAgain
 from regreason_plugin.annotate.config import ExplainConfig, ServerRater
 from regreason_plugin.annotate.label_leaks import find_leaks, names_label
 from regreason_plugin.annotate.lanes import Lane, LanePlan, count, estimate
@@ -23,13 +24,17 @@ from regreason_plugin.annotate.prompts import (
     load_explain_prompt,
     render_explain,
 )
+from regreason_plugin.annotate.quality_alarm import by_state
 from regreason_plugin.annotate.questions import Question, explanation_question
 from regreason_plugin.annotate.run import (
     Watcher,
     ask,
+    lane,
     open_store_for_calls,
     open_store_to_read,
+    preflight,
     spent,
+    unproven,
 )
 from regreason_plugin.annotate.store import OK, Outcome, Store
 from regreason_plugin.core.errors import UserError
@@ -74,7 +79,7 @@ def explain(
     out: Path,
     watcher: Watcher,
     *,
-    retry: bool = False,
+    again: AskedAgain = ONLY_SET_UP,
     budget: float | None = None,
 ) -> Explained:
     """Ask raters why each row has its label, and write the rows with their explanations.
@@ -89,22 +94,52 @@ def explain(
         config: The raters, the prompt and the maximum length.
         out: The ``.jsonl`` file to write, with the columns id, group, text, label and explanation.
         watcher: Shows the progress.
-        retry: Repeat the calls that failed in an earlier run.
+        again: The failed calls of earlier runs to make again.
         budget: Make no call that could raise the cost of the whole store above this amount.
 
     Raises:
-        UserError: The table, the prompt or a key is wrong; all calls to a server fail; or no row
-            could be explained.
+        UserError: The table, the prompt or a key is wrong; all calls to a server fail; the quality
+            alarm rings; or no row could be explained.
     """
     with open_store_for_calls(config.store_path(out), config.raters, budget) as store:
-        explaining = _Explaining(task, config, store)
-        unaffordable = explaining.ask(watcher, retry, budget)
+        explaining = _Explaining(task, config, store, again)
+        unaffordable = explaining.ask(watcher, budget)
         if unaffordable:
             return Explained(unaffordable=unaffordable, cost=spent(store, config.raters))
         return explaining.write(out, watcher)
 
 
-def dry_run(task: Task, config: ExplainConfig, out: Path, *, retry: bool = False) -> list[LanePlan]:
+def check(
+    task: Task,
+    config: ExplainConfig,
+    out: Path,
+    watcher: Watcher,
+    *,
+    again: AskedAgain = ONLY_SET_UP,
+    budget: float | None = None,
+) -> None:
+    """Ask each rater to explain the first row, and show the answers.
+
+    Args:
+        task: The task.
+        config: The raters and the prompt.
+        out: The table that `explain` would write.
+        watcher: Shows the answers.
+        again: The failed calls of earlier runs to make again.
+        budget: Make no call that could raise the cost of the whole store above this amount.
+
+    Raises:
+        UserError: See `explain`; also if a server cannot be reached or refuses the request.
+    """
+    with open_store_for_calls(config.store_path(out), config.raters, budget) as store:
+        lanes = _Explaining(task, config, store, again).lanes(of_all=True)
+        count(store, lanes)
+        preflight(store, lanes, watcher, budget)
+
+
+def dry_run(
+    task: Task, config: ExplainConfig, out: Path, *, again: AskedAgain = ONLY_SET_UP
+) -> list[LanePlan]:
     """Estimate the calls that `explain` would make, without making any.
 
     Every rater after the first is counted for the rows on which all earlier raters have failed so
@@ -116,8 +151,8 @@ def dry_run(task: Task, config: ExplainConfig, out: Path, *, retry: bool = False
     Raises:
         UserError: The table or the prompt is wrong.
     """
-    with open_store_to_read(config.store_path(out)) as store:
-        return estimate(store, _Explaining(task, config, store).lanes(), retry=retry)
+    with open_store_to_read(config.store_path(out), config.raters) as store:
+        return estimate(store, _Explaining(task, config, store, again).lanes())
 
 
 def check_files(task: Task, task_file: Path, out: Path, task_out: Path | None) -> None:
@@ -189,28 +224,41 @@ def write_task(task: Task, out: Path, task_out: Path, by: tuple[str, ...]) -> No
 
 
 class _Explaining:
-    def __init__(self, task: Task, config: ExplainConfig, store: Store) -> None:
+    def __init__(self, task: Task, config: ExplainConfig, store: Store, again: AskedAgain) -> None:
+        self._again = again
         self._task = task
         self._config = config
         self._store = store
         self._declaration = task.declaration
         self._template = load_explain_prompt(config.prompts)
 
-    def lanes(self) -> list[Lane]:
-        """One lane per rater, in the config's order."""
+    def lanes(self, *, of_all: bool = False) -> list[Lane]:
+        """One lane per rater, in the config's order.
+
+        Args:
+            of_all: Whether every rater gets all rows; otherwise a rater gets the rows on which all
+                earlier raters have failed.
+        """
         return [
-            Lane(rater, partial(self._questions, number))
+            lane(
+                self._store,
+                rater,
+                partial(self._questions, number, of_all),
+                self._again,
+                self._config.alarm,
+            )
             for number, rater in enumerate(self._config.raters)
         ]
 
-    def ask(self, watcher: Watcher, retry: bool, budget: float | None) -> int:
+    def ask(self, watcher: Watcher, budget: float | None) -> int:
         """Ask one rater after the other; return the number of calls that the budget forbade."""
         unaffordable = 0
-        for lane in self.lanes():
+        for one in self.lanes():
             # Counting reads the whole table, so an error in it is found before any call is made.
-            count(self._store, [lane], retry=retry)
-            what = f"Explaining, {lane.rater.name}"
-            unaffordable += ask(self._store, [lane], watcher, what, retry, budget)
+            count(self._store, [one])
+            preflight(self._store, unproven([one]), watcher, budget)
+            what = f"Explaining, {one.rater.name}"
+            unaffordable += ask(self._store, [one], watcher, what, budget)
         return unaffordable
 
     def write(self, out: Path, watcher: Watcher) -> Explained:
@@ -235,10 +283,9 @@ class _Explaining:
                 stream.write(dumps(value).encode("utf-8") + b"\n")
                 written()
             if done.failed.total() == done.rows:
-                named = ", ".join(f"{number} {kind}" for kind, number in done.failed.most_common())
                 raise UserError(
-                    f"no row could be explained: {named}; correct the server or the config, then "
-                    "run the same command with --retry-failed"
+                    f"no row could be explained: {by_state(done.failed)}; correct the "
+                    "server or the config, then run the same command with --retry-failed"
                 )
         return done
 
@@ -254,11 +301,11 @@ class _Explaining:
         done.failed[known[-1].state if known[-1] else "not_asked"] += 1
         return None
 
-    def _questions(self, number: int) -> Iterator[list[Question]]:
-        """A rater's questions: one list for each row that `_is_for` leaves to this rater."""
+    def _questions(self, number: int, of_all: bool) -> Iterator[list[Question]]:
+        """A rater's questions: one list for each row, of all rows or of those in `_is_for`."""
         rater = self._config.raters[number]
         for row in read_labelled(self._task):
-            if row.explanation is None and self._is_for(number, row):
+            if row.explanation is None and (of_all or self._is_for(number, row)):
                 yield [self._question(rater, row)]
 
     def _is_for(self, number: int, row: TableRow) -> bool:

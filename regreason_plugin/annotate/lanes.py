@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.pace import Waiting
+from regreason_plugin.annotate.quality_alarm import ADVICE, QualityAlarm
 from regreason_plugin.annotate.questions import ModelRater, Question
-from regreason_plugin.annotate.store import OK, Outcome, Store, conversation_key
+from regreason_plugin.annotate.store import OK, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.core.records import Conversation
 
 # The usual ratio for English text, for estimates only.
 CHARACTERS_A_TOKEN = 4.0
-_ANSWER_TOKENS = 80
+ANSWER_TOKENS = 80
 
 
 @dataclass
@@ -80,12 +81,18 @@ class Lane:
     Attributes:
         rater: The rater's config.
         questions: Returns a new iterator over all questions, one list per conversation.
+        again: Returns whether a call that failed before with a state is made again.
+        alarm: Counts the rater's unusable answers in this run.
         tally: The rater's progress.
+        failed: Calls that have failed in this run, so that the run does not make them again.
     """
 
     rater: ServerRater
     questions: Callable[[], Iterable[list[Question]]]
+    again: Callable[[str], bool]
+    alarm: QualityAlarm
     tally: Tally = field(init=False)
+    failed: set[CallKey] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.rater.name, priced=self.rater.price is not None)
@@ -122,10 +129,8 @@ class LanePlan:
 def count_ratings(
     store: Store,
     raters: Sequence[ModelRater],
-    tallies: Sequence[Tally],
+    lanes: Sequence[Lane],
     conversations: Iterable[Conversation],
-    *,
-    retry: bool,
 ) -> None:
     """Write the number of calls, and of finished calls, into the tallies of all raters.
 
@@ -135,45 +140,43 @@ def count_ratings(
     Args:
         store: The store of calls.
         raters: The raters.
-        tallies: The raters' tallies, in the same order.
+        lanes: The raters' lanes, in the same order.
         conversations: All conversations to rate.
-        retry: Count the calls that have failed as not finished.
     """
     number, finished = store.finished(map(conversation_key, conversations))
-    for rater, tally in zip(raters, tallies, strict=True):
+    for rater, lane in zip(raters, lanes, strict=True):
         kinds = rater.kinds()
-        tally.total += number * len(kinds)
-        tally.before += sum(
+        lane.tally.total += number * len(kinds)
+        lane.tally.before += sum(
             count
             for (*kind, state), count in finished.items()
-            if tuple(kind) in kinds and (state == OK or not retry)
+            if tuple(kind) in kinds and not lane.again(state)
         )
 
 
-def count(store: Store, lanes: Sequence[Lane], *, retry: bool) -> None:
+def count(store: Store, lanes: Sequence[Lane]) -> None:
     """Write the number of calls, and of finished calls, into the tallies of all lanes.
 
     Args:
         store: The store of calls.
         lanes: The lanes.
-        retry: Count the calls that have failed as not finished.
     """
     for lane in lanes:
         for _, outcome in _with_outcomes(store, lane):
             lane.tally.total += 1
-            lane.tally.before += outcome is not None and (outcome.state == OK or not retry)
+            lane.tally.before += outcome is not None and not lane.again(outcome.state)
 
 
-def estimate(store: Store, lanes: Sequence[Lane], *, retry: bool) -> list[LanePlan]:
+def estimate(store: Store, lanes: Sequence[Lane]) -> list[LanePlan]:
     """Estimate the calls that each rater still has to make, from the rendered prompts.
 
     The estimate counts four characters per prompt token. It takes the mean length of the rater's
-    answers in the store, or 80 tokens if there are none.
+    answers in the store, or 80 tokens if there are none, and as many second requests as the answers
+    in the store needed.
 
     Args:
         store: The store of calls.
         lanes: One lane per rater.
-        retry: Include the calls that have failed before.
     """
     plans = []
     for lane in lanes:
@@ -186,12 +189,14 @@ def estimate(store: Store, lanes: Sequence[Lane], *, retry: bool) -> list[LanePl
                 plan.done += 1
                 continue
             plan.failed += outcome is not None
-            if outcome is None or retry:
+            if outcome is None or lane.again(outcome.state):
                 plan.left += 1
                 characters += len(question.prompt())
-        states, _, answered, _ = store.totals(lane.rater.name)
-        mean = answered / states.total() if states.total() else _ANSWER_TOKENS
-        plan.prompt_tokens = round(characters / CHARACTERS_A_TOKEN)
+        mean = store.mean_answer(lane.rater.name) or ANSWER_TOKENS
+        states, _, _, _ = store.totals(lane.rater.name)
+        # An answer that cannot be used is asked for a second time, and paid twice.
+        asked = 1 + sum(states[one] for one in ADVICE) / max(1, states.total())
+        plan.prompt_tokens = round(characters / CHARACTERS_A_TOKEN * asked)
         plan.answer_tokens = round(plan.left * mean)
         price = lane.rater.price
         plan.cost = price.of(plan.prompt_tokens, plan.answer_tokens) if price else None

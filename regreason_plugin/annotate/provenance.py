@@ -28,12 +28,16 @@ class RaterProvenance(_Part):
         model: The model's name on the server; None for rules.
         sampling: Temperature and all other settings that determine an answer besides the prompt.
         prompts: SHA-256 of each of the rater's prompts, by the prompt's name.
+        served: Number of answers by the model's name in the server's replies, where it has one.
+        days: Number of answers by day (UTC).
     """
 
     name: str
     model: str | None = None
     sampling: dict[str, JsonValue] = Field(default_factory=dict)
     prompts: dict[str, str] = Field(default_factory=dict)
+    served: dict[str, int] = Field(default_factory=dict)
+    days: dict[str, int] = Field(default_factory=dict)
 
 
 class About(_Part):

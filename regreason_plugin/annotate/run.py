@@ -15,8 +15,19 @@ from typing import Protocol
 
 from regreason_plugin.annotate.aggregate import aggregate_rows
 from regreason_plugin.annotate.answers import cut_words
-from regreason_plugin.annotate.config import AnnotateConfig, ServerRater
-from regreason_plugin.annotate.lanes import Lane, LanePlan, Tally, count, count_ratings, estimate
+from regreason_plugin.annotate.asked_again import ONLY_SET_UP, AskedAgain
+from regreason_plugin.annotate.config import Alarm, AnnotateConfig, ServerRater
+from regreason_plugin.annotate.lanes import (
+    ANSWER_TOKENS,
+    CHARACTERS_A_TOKEN,
+    Lane,
+    LanePlan,
+    Tally,
+    count,
+    count_ratings,
+    estimate,
+)
+from regreason_plugin.annotate.preflight import FirstAnswer, ask_first, check_set_up
 from regreason_plugin.annotate.prompts import (
     MERGE,
     load_merge_prompt,
@@ -26,17 +37,20 @@ from regreason_plugin.annotate.prompts import (
     text_sha256,
 )
 from regreason_plugin.annotate.provenance import About, RaterProvenance, write_about
+from regreason_plugin.annotate.quality_alarm import QualityAlarm, by_state
 from regreason_plugin.annotate.questions import (
     ModelRater,
     Question,
     distinct,
     explanation_question,
     read_conversations,
+    sampling,
 )
 from regreason_plugin.annotate.raters import Rater, collect
 from regreason_plugin.annotate.rules import RULE_RATERS
 from regreason_plugin.annotate.scores import usable_ratings
-from regreason_plugin.annotate.store import OK, Store
+from regreason_plugin.annotate.store import OK, Store, conversation_key
+from regreason_plugin.annotate.token_limits import holds_under
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256, write_records
 from regreason_plugin.core.paper import AXES
@@ -56,6 +70,9 @@ class Watcher(Protocol):
             tallies: One tally per rater.
         """
 
+    def answered_first(self, first: FirstAnswer) -> None:
+        """Show a rater's answer to its first question."""
+
     def writing(self) -> AbstractContextManager[Callable[[], object]]:
         """A context around the writing of ratings; yields a function to call for each rating."""
 
@@ -69,7 +86,8 @@ class Finished:
         unaffordable: Number of calls that the budget did not allow.
         dropped: Number of conversations x axes without a label, by reason.
         rated: Number of conversations x axes that were rated, by dataset.
-        calls: Number of all calls of this config by outcome, in this run and before.
+        answers: Number of all scores of this config, in this run and before, by rater, prompt and
+            state.
         cost: Cost of all calls in the store, in the prices' currency; None without prices.
         written: Paths of the files written.
     """
@@ -78,13 +96,25 @@ class Finished:
     unaffordable: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     rated: Counter[str] = field(default_factory=Counter)
-    calls: Counter[str] = field(default_factory=Counter)
+    answers: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     cost: float | None = None
     written: list[Path] = field(default_factory=list)
 
+    @property
+    def calls(self) -> Counter[str]:
+        """Number of all scores of this config by state."""
+        states: Counter[str] = Counter()
+        for (_, _, state), number in self.answers.items():
+            states[state] += number
+        return states
+
 
 def annotate(
-    config: AnnotateConfig, watcher: Watcher, *, retry: bool = False, budget: float | None = None
+    config: AnnotateConfig,
+    watcher: Watcher,
+    *,
+    again: AskedAgain = ONLY_SET_UP,
+    budget: float | None = None,
 ) -> Finished:
     """Rate every conversation on every axis and write the ratings, whole or not at all.
 
@@ -94,42 +124,68 @@ def annotate(
     Args:
         config: The conversations, the raters and the output.
         watcher: Shows the progress.
-        retry: Repeat the calls that failed in an earlier run.
+        again: The failed calls of earlier runs to make again.
         budget: Make no call that could raise the cost of the whole store above this amount.
 
     Raises:
-        UserError: A conversation, a prompt or a key is wrong, or all calls to a server fail.
+        UserError: A conversation, a prompt or a key is wrong, all calls to a server fail, or the
+            quality alarm rings.
     """
     if not config.servers:
         return Annotation(config, None).write(watcher)
     with open_store_for_calls(config.store_path, config.servers, budget) as store:
-        annotation = Annotation(config, store)
-        unaffordable = annotation.ask(watcher, retry, budget)
+        annotation = Annotation(config, store, again)
+        unaffordable = annotation.ask(watcher, budget)
         if unaffordable:
             return Finished(unaffordable=unaffordable, cost=spent(store, config.servers))
         return annotation.write(watcher)
 
 
-def dry_run(config: AnnotateConfig, *, retry: bool = False) -> list[LanePlan]:
+def check(
+    config: AnnotateConfig,
+    watcher: Watcher,
+    *,
+    again: AskedAgain = ONLY_SET_UP,
+    budget: float | None = None,
+) -> None:
+    """Ask each rater behind a server its first question, and show the answers.
+
+    Args:
+        config: The conversations and the raters.
+        watcher: Shows the answers.
+        again: The failed calls of earlier runs to make again.
+        budget: Make no call that could raise the cost of the whole store above this amount.
+
+    Raises:
+        UserError: See `annotate`; also if a server cannot be reached or refuses the request.
+    """
+    if not config.servers:
+        return
+    with open_store_for_calls(config.store_path, config.servers, budget) as store:
+        lanes = Annotation(config, store, again).counted_lanes()
+        preflight(store, lanes, watcher, budget)
+
+
+def dry_run(config: AnnotateConfig, *, again: AskedAgain = ONLY_SET_UP) -> list[LanePlan]:
     """Estimate the calls that `annotate` would make, without making any.
 
-    The calls that merge explanations are not included, because their prompts need the answers.
-
     Returns:
-        One plan per rater behind a server.
+        One plan per rater behind a server, and one for merging explanations.
 
     Raises:
         UserError: A conversation or a prompt is wrong.
     """
     if not config.servers:
         return []
-    with open_store_to_read(config.store_path) as store:
-        return estimate(store, Annotation(config, store).lanes(), retry=retry)
+    with open_store_to_read(config.store_path, config.servers) as store:
+        annotation = Annotation(config, store, again)
+        plans = estimate(store, annotation.lanes())
+        return [*plans, merging] if (merging := annotation.merge_plan()) else plans
 
 
 @contextmanager
 def open_store_for_calls(
-    path: Path, raters: Iterable[ServerRater], budget: float | None
+    path: Path, raters: Sequence[ServerRater], budget: float | None
 ) -> Iterator[Store]:
     """Open the store for a run that makes calls.
 
@@ -158,21 +214,46 @@ def open_store_for_calls(
     with Store(path) as store:
         # Called even if no call is left, because it removes the lock files of killed processes.
         store.take_over()
+        _copy_answers(store, raters)
         yield store
 
 
 @contextmanager
-def open_store_to_read(path: Path) -> Iterator[Store]:
+def open_store_to_read(path: Path, raters: Sequence[ServerRater]) -> Iterator[Store]:
     """Open the store to read it; if there is none, open an empty temporary store instead."""
     with (
         TemporaryDirectory() as scratch,
         Store(path if path.is_file() else Path(scratch) / "none.db") as store,
     ):
+        _copy_answers(store, raters)
         yield store
 
 
+def _copy_answers(store: Store, raters: Sequence[ServerRater]) -> None:
+    for rater in raters:
+        store.copy_answers(rater.name, rater.model, sampling(rater), holds_under)
+
+
+def preflight(store: Store, lanes: Iterable[Lane], watcher: Watcher, budget: float | None) -> None:
+    """Ask each rater its first question, one rater after the other, and show the answers.
+
+    Raises:
+        UserError: A key is wrong, or a server cannot be reached or refuses the request.
+    """
+    answers = []
+    for lane in lanes:
+        if first := ask_first(store, lane, budget):
+            watcher.answered_first(first)
+            answers.append(first)
+    check_set_up(answers)
+
+
 def ask(
-    store: Store, lanes: list[Lane], watcher: Watcher, what: str, retry: bool, budget: float | None
+    store: Store,
+    lanes: list[Lane],
+    watcher: Watcher,
+    what: str,
+    budget: float | None,
 ) -> int:
     """Make the calls that are left, and show the progress.
 
@@ -181,14 +262,13 @@ def ask(
         lanes: One lane per rater, with counted tallies.
         watcher: Shows the progress.
         what: Name of the step, for the progress display.
-        retry: Repeat the calls that failed in an earlier run.
         budget: Make no call that could raise the cost of the whole store above this amount.
 
     Returns:
         The number of calls that the budget did not allow.
 
     Raises:
-        UserError: A key is wrong, or all calls to a server fail.
+        UserError: A key is wrong, all calls to a server fail, or the quality alarm rings.
     """
     if not any(lane.tally.left for lane in lanes):
         return 0
@@ -196,13 +276,46 @@ def ask(
     from regreason_plugin.annotate.ask import ask_all
 
     with watcher.asking(what, [lane.tally for lane in lanes]):
-        return ask_all(store, lanes, retry=retry, budget=budget)
+        return ask_all(store, lanes, budget=budget)
+
+
+def unproven(lanes: Iterable[Lane]) -> list[Lane]:
+    """The lanes with calls left whose rater has finished no call of this config yet."""
+    return [lane for lane in lanes if lane.tally.left and not lane.tally.before]
+
+
+def lane(
+    store: Store,
+    rater: ServerRater,
+    questions: Callable[[], Iterator[list[Question]]],
+    again: AskedAgain,
+    alarm: Alarm,
+) -> Lane:
+    """A rater's lane.
+
+    Args:
+        store: The store of calls.
+        rater: The rater.
+        questions: Returns a new iterator over all its questions.
+        again: The failed calls of earlier runs to make again.
+        alarm: When too many unusable answers end the run.
+    """
+    answered = store.has_answer(rater.name, rater.model)
+    return Lane(
+        rater,
+        questions,
+        lambda state: again.includes(state, rater, answered=answered),
+        QualityAlarm(rater, alarm),
+    )
 
 
 def spent(store: Store, raters: Iterable[ServerRater]) -> float | None:
-    """Cost of all calls in the store; None if no rater has a price."""
+    """Cost of all calls in the store; None if no rater has a price, or one reports no tokens."""
+    priced = [store.totals(rater.name) for rater in raters if rater.price]
+    if not priced or any(states[OK] and not prompt for states, prompt, _, _ in priced):
+        return None
     # Rounded, because a sum of floats depends on the order in which the answers arrive.
-    return round(store.spent(), 6) if any(rater.price for rater in raters) else None
+    return round(store.spent(), 6)
 
 
 class Annotation:
@@ -211,12 +324,16 @@ class Annotation:
     Args:
         config: The conversations, the raters and the output.
         store: The store of answers; None if all raters are rules.
+        again: The failed calls of earlier runs to make again.
 
     Raises:
         UserError: A prompt is missing or wrong.
     """
 
-    def __init__(self, config: AnnotateConfig, store: Store | None) -> None:
+    def __init__(
+        self, config: AnnotateConfig, store: Store | None, again: AskedAgain = ONLY_SET_UP
+    ) -> None:
+        self._again = again
         self._config = config
         self._store = store
         rules = {rater.name: rater for rater in RULE_RATERS}
@@ -238,14 +355,13 @@ class Annotation:
 
     def lanes(self) -> list[Lane]:
         """One lane per rater behind a server."""
-        return [Lane(rater.config, partial(self._questions, rater)) for rater in self._asked]
+        return [self._lane(rater.config, partial(self._questions, rater)) for rater in self._asked]
 
-    def counted_lanes(self, retry: bool) -> list[Lane]:
+    def counted_lanes(self) -> list[Lane]:
         """One lane per rater behind a server, with the numbers of calls in their tallies."""
         lanes = self.lanes()
-        tallies = [lane.tally for lane in lanes]
         conversations = read_conversations(self._config.conversations)
-        count_ratings(self._answers, self._asked, tallies, conversations, retry=retry)
+        count_ratings(self._answers, self._asked, lanes, conversations)
         return lanes
 
     def merge_questions(self) -> Iterator[list[Question]]:
@@ -253,15 +369,44 @@ class Annotation:
         questions = map(self._merge_question, self._collected())
         return distinct([question] for question in questions if question is not None)
 
-    def ask(self, watcher: Watcher, retry: bool, budget: float | None) -> int:
+    def merge_plan(self) -> LanePlan | None:
+        """An estimate for merging; None without it. The explanations have the mean length."""
+        merge, rater = self._config.merge, self._merger
+        if merge is None or rater is None:
+            return None
+        merging = self._lane(rater, self.merge_questions)
+        count(self._answers, [merging])
+        conversations = read_conversations(self._config.conversations)
+        different = {conversation_key(one): one for one in conversations}
+        characters = sum(
+            len(render_merge(self._template, one, axis, [], merge.max_words))
+            for one in different.values()
+            for axis in AXES
+        )
+        plan = LanePlan(f"{rater.name}, merging", len(different) * len(AXES))
+        plan.done = merging.tally.before
+        plan.left = plan.total - plan.done
+        mean = self._answers.mean_answer(rater.name) or ANSWER_TOKENS
+        prompt = characters / CHARACTERS_A_TOKEN + plan.total * self._config.scores_asked * mean
+        plan.prompt_tokens = round(prompt * plan.left / plan.total)
+        plan.answer_tokens = round(plan.left * mean)
+        if rater.price:
+            plan.cost = rater.price.of(plan.prompt_tokens, plan.answer_tokens)
+        return plan
+
+    def ask(self, watcher: Watcher, budget: float | None) -> int:
         """Make the calls that are left; return the number that the budget did not allow."""
-        lanes = self.counted_lanes(retry)
-        unaffordable = ask(self._answers, lanes, watcher, "Rating", retry, budget)
+        lanes = self.counted_lanes()
+        preflight(self._answers, unproven(lanes), watcher, budget)
+        unaffordable = ask(self._answers, lanes, watcher, "Rating", budget)
         if self._merger is None or unaffordable:
             return unaffordable
-        lane = Lane(self._merger, self.merge_questions)
-        count(self._answers, [lane], retry=retry)
-        return ask(self._answers, [lane], watcher, "Merging explanations", retry, budget)
+        merging = self._lane(self._merger, self.merge_questions)
+        count(self._answers, [merging])
+        return ask(self._answers, [merging], watcher, "Merging explanations", budget)
+
+    def _lane(self, rater: ServerRater, questions: Callable[[], Iterator[list[Question]]]) -> Lane:
+        return lane(self._answers, rater, questions, self._again, self._config.alarm)
 
     def write(self, watcher: Watcher) -> Finished:
         """Write the ratings, and their provenance in a file beside them."""
@@ -271,10 +416,12 @@ class Annotation:
 
         def rows() -> Iterator[Rated]:
             # Some aggregators read the rows twice; the counts are those of the last reading.
-            for counts in (finished.calls, notes, finished.rated):
+            for counts in (finished.answers, notes, finished.rated):
                 counts.clear()
             for row in self._collected():
-                finished.calls.update(one.error or OK for one in row.ratings)
+                finished.answers.update(
+                    (one.rater, one.prompt, one.error or OK) for one in row.ratings
+                )
                 finished.rated[row.dataset] += 1
                 yield self._with_merged(row, notes)
 
@@ -282,7 +429,8 @@ class Annotation:
         first = next(ratings, None)
         if first is None:
             raise UserError(
-                f"no conversation has enough usable scores for a label: {_counted(finished.calls)}"
+                "no conversation has enough usable scores for a label: "
+                f"{by_state(finished.calls) or 'no scores'}"
             )
         with watcher.writing() as written:
             counted = _counting(chain([first], ratings), written)
@@ -335,8 +483,8 @@ class Annotation:
             notes["answers whose JSON was mended"] = mended
         return About(
             ratings_sha256=file_sha256(pending(config.out)),
-            raters=[_about_rater(rater) for rater in self._raters],
-            merged_by=_about_server(merger, {MERGE: text_sha256(self._template)})
+            raters=[self._about_rater(rater) for rater in self._raters],
+            merged_by=self._about_server(merger, {MERGE: text_sha256(self._template)})
             if merger
             else None,
             aggregator=config.aggregate,
@@ -355,26 +503,26 @@ class Annotation:
             versions={"regreason": __version__},
         )
 
+    def _about_rater(self, rater: Rater) -> RaterProvenance:
+        if not isinstance(rater, ModelRater):
+            prompts = {one.name: "rules" for one in rater.prompts}
+            return RaterProvenance(name=rater.name, prompts=prompts)
+        prompts = {f"{style}/{axis}": one.sha256 for (style, axis), one in rater.asking.items()}
+        return self._about_server(rater.config, prompts)
+
+    def _about_server(self, config: ServerRater, prompts: dict[str, str]) -> RaterProvenance:
+        served, days = self._answers.origins(config.name, config.model, sampling(config))
+        return RaterProvenance(
+            name=config.name,
+            model=config.model,
+            sampling={**config.request_options(), "structured": config.structured},
+            prompts=prompts,
+            served=dict(sorted(served.items())),
+            days=dict(sorted(days.items())),
+        )
+
 
 def _counting(ratings: Iterable[Rating], on_rating: Callable[[], object]) -> Iterator[Rating]:
     for rating in ratings:
         on_rating()
         yield rating
-
-
-def _about_rater(rater: Rater) -> RaterProvenance:
-    if not isinstance(rater, ModelRater):
-        return RaterProvenance(
-            name=rater.name, prompts={one.name: "rules" for one in rater.prompts}
-        )
-    prompts = {f"{style}/{axis}": one.sha256 for (style, axis), one in rater.asking.items()}
-    return _about_server(rater.config, prompts)
-
-
-def _about_server(config: ServerRater, prompts: dict[str, str]) -> RaterProvenance:
-    sampling = {**config.request_options(), "structured": config.structured}
-    return RaterProvenance(name=config.name, model=config.model, sampling=sampling, prompts=prompts)
-
-
-def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in counts.most_common()) or "no scores"

@@ -15,7 +15,7 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -86,6 +86,7 @@ class Outcome:
         prompt_tokens: Prompt tokens of all attempts.
         answer_tokens: Answer tokens of all attempts.
         cost: Cost of all attempts, in the prices' currency.
+        served: The model's name in the server's reply; None if there was no reply or no name.
     """
 
     state: str
@@ -96,6 +97,7 @@ class Outcome:
     prompt_tokens: int = 0
     answer_tokens: int = 0
     cost: float = 0.0
+    served: str | None = None
 
 
 class Claimed(NamedTuple):
@@ -169,20 +171,24 @@ class Store:
     # --- making calls -------------------------------------------------------------------
 
     def claim(
-        self, calls: Sequence[Call], *, retry: bool = False, budget: float | None = None
+        self,
+        calls: Sequence[Call],
+        *,
+        again: Callable[[str], bool] = lambda state: False,
+        budget: float | None = None,
     ) -> Claimed:
         """Claim all calls that are left, so that no other process makes them.
 
         Args:
             calls: Calls that have the conversation and the rater in common.
-            retry: Claim calls that have failed before, too.
+            again: Returns whether to claim calls that have failed before with a state.
             budget: Claim no call that could raise the cost of the whole store above this amount.
 
         Raises:
             UserError: The disk has too little room for the answers.
         """
         known = self._states(calls)
-        left = [call for call in calls if _is_left(known.get(call.key), retry)]
+        left = [call for call in calls if _is_left(known.get(call.key), again)]
         if not left:
             return Claimed([], self._elsewhere(known), 0)
         check_room(self.path)
@@ -190,7 +196,7 @@ class Store:
         with self._transaction():
             known = self._states(calls)
             for call in calls:
-                if not _is_left(known.get(call.key), retry):
+                if not _is_left(known.get(call.key), again):
                     continue
                 if budget is not None and self._committed() + call.worst > budget:
                     unaffordable += 1
@@ -209,7 +215,7 @@ class Store:
         """Record the outcome of a call; it is in the file when this method returns."""
         done = self._database.execute(
             "UPDATE calls SET state=?, score=?, explanation=?, answer=?, attempts=attempts+?, "
-            "prompt_tokens=prompt_tokens+?, answer_tokens=answer_tokens+?, cost=cost+?, "
+            "prompt_tokens=prompt_tokens+?, answer_tokens=answer_tokens+?, cost=cost+?, served=?, "
             f"reserved=0, worker=NULL, finished=strftime('%Y-%m-%dT%H:%M:%fZ') WHERE {_IS_KEY}",
             (
                 outcome.state,
@@ -220,6 +226,7 @@ class Store:
                 outcome.prompt_tokens,
                 outcome.answer_tokens,
                 outcome.cost,
+                outcome.served,
                 *call.key,
             ),
         )
@@ -235,6 +242,35 @@ class Store:
                 if ended:
                     self._give_back(worker)
 
+    def copy_answers(
+        self, rater: str, model: str, sampling: str, holds: Callable[[str, str], bool]
+    ) -> None:
+        """Copy a rater's usable answers to a sampling under which they hold as well.
+
+        The copies cost nothing and count no tokens. Calls that already have a row stay as they are.
+
+        Args:
+            rater: The rater's name.
+            model: The model's name.
+            sampling: The new sampling.
+            holds: Returns whether answers with a sampling hold under another.
+        """
+        query = self._database.execute
+        rows = query(
+            "SELECT DISTINCT sampling FROM calls WHERE (rater, model) = (?,?)", (rater, model)
+        )
+        for (other,) in rows.fetchall():
+            if not holds(other, sampling):
+                continue
+            kept = "id, state, score, explanation, finished, served"
+            with self._transaction():
+                query(
+                    f"INSERT OR IGNORE INTO calls ({_KEY}, {kept}) SELECT conversation, rater, "
+                    f"axis, prompt, prompt_sha256, model, ?, {kept} FROM calls "
+                    "WHERE (rater, model, sampling, state) = (?,?,?,?)",
+                    (sampling, rater, model, other, OK),
+                )
+
     # --- reading ------------------------------------------------------------------------
 
     def outcomes(self, keys: Sequence[CallKey]) -> dict[CallKey, Outcome]:
@@ -245,6 +281,17 @@ class Store:
         """
         rows = self._rows(keys, "state, score, explanation")
         return {key: Outcome(*row) for key, row in rows.items() if row[0] not in _UNFINISHED}
+
+    def outcome(self, key: CallKey) -> Outcome | None:
+        """The whole outcome of one call; None if it is not finished."""
+        columns = "state, score, explanation, answer, attempts, prompt_tokens, answer_tokens, cost"
+        row = self._rows([key], f"{columns}, served").get(key)
+        return Outcome(*row) if row and row[0] not in _UNFINISHED else None
+
+    def has_answer(self, rater: str, model: str) -> bool:
+        """Whether there is a usable answer of a rater with a model."""
+        query = "SELECT EXISTS (SELECT 1 FROM calls WHERE (rater, model, state) = (?,?,?))"
+        return bool(self._database.execute(query, (rater, model, OK)).fetchone()[0])
 
     def finished(self, conversations: Iterable[str]) -> tuple[int, Counter[FinishedCall]]:
         """Count the finished calls on some conversations in one pass.
@@ -275,6 +322,30 @@ class Store:
     def spent(self) -> float:
         """Cost of all calls, in the prices' currency."""
         return float(self._database.execute("SELECT spent FROM spending").fetchone()[0])
+
+    def origins(self, rater: str, model: str, sampling: str) -> tuple[Counter[str], Counter[str]]:
+        """Where and when a rater's usable answers come from.
+
+        Returns:
+            The number of answers by the model's name in the server's replies, where it has one, and
+            by day (UTC).
+        """
+        served, days = Counter[str](), Counter[str]()
+        for name, day, number in self._database.execute(
+            "SELECT served, substr(finished, 1, 10), count(*) FROM calls "
+            "WHERE (rater, model, sampling, state) = (?,?,?,?) GROUP BY 1, 2",
+            (rater, model, sampling, OK),
+        ):
+            days[day] += number
+            if name:
+                served[name] += number
+        return served, days
+
+    def mean_answer(self, rater: str) -> float | None:
+        """Mean number of answer tokens of a rater's calls; None if no call has any."""
+        query = "SELECT avg(answer_tokens) FROM calls WHERE rater=? AND answer_tokens>0"
+        mean: float | None = self._database.execute(query, (rater,)).fetchone()[0]
+        return mean
 
     def totals(self, rater: str) -> tuple[Counter[str], int, int, float]:
         """Totals over the finished calls of a rater.
@@ -331,7 +402,10 @@ class Store:
                     query(statement)
                 query(f"PRAGMA application_id={_APPLICATION}")
                 query(f"PRAGMA user_version={_VERSION}")
-        self._check_kind()
+            self._check_kind()
+            if "served" not in {row[1] for row in query("PRAGMA table_info(calls)")}:
+                # A store of an earlier program, which stays readable for it.
+                query("ALTER TABLE calls ADD COLUMN served TEXT")
 
     def _check_kind(self) -> None:
         application = self._database.execute("PRAGMA application_id").fetchone()[0]
@@ -389,11 +463,11 @@ class Store:
         self._database.execute("COMMIT")
 
 
-def _is_left(known: tuple[str, str | None] | None, retry: bool) -> bool:
+def _is_left(known: tuple[str, str | None] | None, again: Callable[[str], bool]) -> bool:
     if known is None:
         return True
     state, worker = known
-    return worker is None and (state == _GIVEN_BACK or (retry and state != OK))
+    return worker is None and (state == _GIVEN_BACK or (state != OK and again(state)))
 
 
 def _storable(text: str) -> str:

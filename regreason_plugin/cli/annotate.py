@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from regreason_plugin.annotate.config import AnnotateConfig
+from regreason_plugin.annotate.asked_again import AskedAgain, is_in_vain
+from regreason_plugin.annotate.config import AnnotateConfig, ExplainConfig
 from regreason_plugin.annotate.lanes import LanePlan
+from regreason_plugin.annotate.quality_alarm import ADVICE, advice, by_state
 from regreason_plugin.annotate.run import Finished
 from regreason_plugin.annotate.store import OK
-from regreason_plugin.cli.console import amount, console, errors, say
+from regreason_plugin.cli.console import amount, console, errors, print_whole, say
 from regreason_plugin.cli.rater_progress import ConsoleWatcher
 from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.paper import AXES, DATASETS
@@ -23,6 +29,8 @@ from regreason_plugin.core.yaml_file import dump_yaml
 
 if TYPE_CHECKING:
     from regreason_plugin.annotate.explain import Explained
+
+_IN_VAIN = "    but not unusable answers at temperature 0, unless you name their states"
 
 
 def add_annotate(parser: argparse.ArgumentParser) -> None:
@@ -66,14 +74,59 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
         help="ask nothing; print how many calls and tokens it takes, the cost and one prompt",
     )
     parser.add_argument(
+        "--check",
+        action="store_true",
+        help="ask each rater only its first question; print the answer, and time and cost of the "
+        "rest",
+    )
+    parser.add_argument(
         "--budget",
         type=amount,
         metavar="X",
         help="stop before the calls in the store have cost more than X, in the prices' currency",
     )
     parser.add_argument(
-        "--retry-failed", action="store_true", help="repeat the calls that failed in an earlier run"
+        "--retry-failed",
+        nargs="?",
+        const="",
+        metavar="STATES",
+        help="repeat the calls that failed in an earlier run, or only those with some states, such "
+        "as `--retry-failed stalled,refused`; without STATES it leaves out unusable answers at "
+        "temperature 0, as the same request gives the same answer",
     )
+
+
+def _again(args: argparse.Namespace) -> AskedAgain:
+    given: str | None = args.retry_failed
+    states = frozenset(state.strip() for state in (given or "").split(",") if state.strip())
+    return AskedAgain(failed=given is not None and not states, states=states)
+
+
+@contextmanager
+def _stopped_with_advice(store: Path) -> Iterator[None]:
+    """SIGTERM ends the block like Ctrl-C does; both say how the command goes on."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        interrupt = signal.getsignal(signal.SIGINT)
+        # A process in the background ignores SIGINT; asyncio has a handler of its own.
+        (interrupt if callable(interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        where = f"; all answers so far are in {store}" if store.is_file() else ""
+        errors.print(
+            f"regreason: stopped{where}; the same command goes on from here",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise SystemExit(130) from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def run_annotate(args: argparse.Namespace) -> int:
@@ -90,29 +143,32 @@ def run_annotate(args: argparse.Namespace) -> int:
     """
     from regreason_plugin.annotate.config import read_config
     from regreason_plugin.annotate.provenance import provenance_path
-    from regreason_plugin.annotate.run import annotate, dry_run
+    from regreason_plugin.annotate.run import annotate, check, dry_run
 
     config = read_config(args.config)
     for file in (config.out, config.store_path, provenance_path(config.out)):
         check_not_input(file, [args.config, *config.conversations], "out in the config")
+    again = _again(args)
     if args.dry_run:
-        plans = dry_run(config, retry=args.retry_failed)
-        _show_plan(plans, config.store_path, merging=config.merge is not None)
+        _show_plan(dry_run(config, again=again), config.store_path)
         return 0
     rows = sum(map(count_lines, config.conversations)) * len(AXES)
-    finished = annotate(
-        config, ConsoleWatcher(errors, rows), retry=args.retry_failed, budget=args.budget
-    )
-    return _show_finished(config, args.config, finished)
+    watcher = ConsoleWatcher(errors, rows)
+    with _stopped_with_advice(config.store_path):
+        if args.check:
+            check(config, ConsoleWatcher(console, None), again=again, budget=args.budget)
+            say(f"Next: regreason annotate {args.config}")
+            return 0
+        finished = annotate(config, watcher, again=again, budget=args.budget)
+        return _show_finished(config, args.config, finished)
 
 
-def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False) -> None:
+def _show_plan(plans: Sequence[LanePlan], store: Path) -> None:
     """Print the result of `--dry-run` and one whole prompt.
 
     Args:
         plans: The planned calls of each rater.
         store: The path of the store of calls.
-        merging: Whether explanations will be merged; those calls are not in the plans.
     """
     if not plans:
         say("All raters are built-in rules, so no calls are made and nothing costs money.")
@@ -131,14 +187,11 @@ def _show_plan(plans: Sequence[LanePlan], store: Path, *, merging: bool = False)
             f"{plan.left:,}",
             f"{plan.prompt_tokens:,}",
             f"{plan.answer_tokens:,}",
-            "-" if plan.cost is None else f"{plan.cost:,.2f}",
+            "unknown" if plan.cost is None else f"{plan.cost:,.2f}",
         )
-    # As wide as the table needs: a table cut by the terminal hides numbers.
-    console.print(table, width=max(console.width, console.measure(table).maximum))
-    if merging:
-        say(
-            "Not included: merging explanations takes one more call for each conversation and axis."
-        )
+    print_whole(console, table)
+    if any(plan.cost is None for plan in plans):
+        say("A cost is unknown for a rater without a price in the config.")
     if store.is_file():
         say(f"Store: {store}")
     say(f"\nOne whole prompt of {plans[0].name}:\n")
@@ -151,7 +204,7 @@ def _sum(plans: Sequence[LanePlan]) -> LanePlan:
     return LanePlan(
         "all",
         **{name: sum(getattr(plan, name) for plan in plans) for name in names},
-        cost=sum(costs) if costs else None,
+        cost=sum(costs) if len(costs) == len(plans) else None,
     )
 
 
@@ -170,8 +223,11 @@ def _show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> in
     failed = Counter({kind: number for kind, number in finished.calls.items() if kind != OK})
     if failed:
         total = finished.calls.total()
-        say(f"  {failed.total():,} of {total:,} scores are missing: {_by_kind(failed)}")
+        say(f"  {failed.total():,} of {total:,} scores are missing: {by_state(failed)}")
+        _show_unusable(config, finished)
         say(f"  {command} --retry-failed repeats those calls")
+        if any(is_in_vain(kind, rater) for kind in failed for rater in config.servers):
+            say(_IN_VAIN)
     for path in finished.written[1:]:
         say(f"Written: {path}")
     if finished.rated.keys() <= DATASETS.keys():
@@ -195,8 +251,18 @@ def _ended_by_budget(
     return done.unaffordable > 0
 
 
-def _by_kind(failed: Counter[str]) -> str:
-    return ", ".join(f"{number:,} {kind}" for kind, number in sorted(failed.items()))
+def _show_unusable(config: AnnotateConfig, finished: Finished) -> None:
+    """Print a line for each rater and prompt with as many unusable answers as ring the alarm."""
+    asked: dict[tuple[str, str], Counter[str]] = {}
+    for (rater, prompt, state), number in finished.answers.items():
+        asked.setdefault((rater, prompt), Counter())[state] += number
+    for (rater, prompt), states in asked.items():
+        unusable = Counter({state: states[state] for state in states if state in ADVICE})
+        if unusable and unusable.total() >= config.alarm.share * states.total():
+            say(
+                f"  {rater} with {prompt}: {unusable.total():,} of {states.total():,} answers "
+                f"cannot be used; {advice(unusable)}"
+            )
 
 
 def run_explain(args: argparse.Namespace) -> int:
@@ -213,6 +279,7 @@ def run_explain(args: argparse.Namespace) -> int:
     from regreason_plugin.annotate.explain import (
         authors,
         changes,
+        check,
         check_files,
         dry_run,
         explain,
@@ -222,24 +289,23 @@ def run_explain(args: argparse.Namespace) -> int:
 
     task, config = read_task(args.task), read_explain_config(args.config)
     check_files(task, args.task, args.out, args.task_out)
+    again, store = _again(args), config.store_path(args.out)
     if args.dry_run:
-        _show_plan(
-            dry_run(task, config, args.out, retry=args.retry_failed), config.store_path(args.out)
-        )
+        _show_plan(dry_run(task, config, args.out, again=again), store)
         if len(config.raters) > 1:
             say("\nA later rater is asked only about rows on which all earlier raters failed.")
         return 0
-    done = explain(
-        task,
-        config,
-        args.out,
-        ConsoleWatcher(errors, None),
-        retry=args.retry_failed,
-        budget=args.budget,
-    )
-    if _ended_by_budget(done, "no table is", config.store_path(args.out), "the same command"):
+    with _stopped_with_advice(store):
+        if args.check:
+            watcher = ConsoleWatcher(console, None)
+            check(task, config, args.out, watcher, again=again, budget=args.budget)
+            say("Next: the same command without --check")
+            return 0
+        watcher = ConsoleWatcher(errors, None)
+        done = explain(task, config, args.out, watcher, again=again, budget=args.budget)
+    if _ended_by_budget(done, "no table is", store, "the same command"):
         return 3
-    _show_explained(done, args.out)
+    _show_explained(done, args.out, config)
     built, by = args.task, authors(task, config, done)
     if args.task_out is not None:
         write_task(task, args.out, args.task_out, by)
@@ -256,7 +322,7 @@ def run_explain(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show_explained(done: Explained, out: Path) -> None:
+def _show_explained(done: Explained, out: Path, config: ExplainConfig) -> None:
     explained = done.by.total() + done.given
     say(f"{done.rows:,} rows, {explained:,} with an explanation: {out}")
     if done.given:
@@ -271,5 +337,9 @@ def _show_explained(done: Explained, out: Path) -> None:
             "regreason build --leaks remove takes those sentences out"
         )
     if done.failed:
-        say(f"  {done.failed.total():,} could not be explained: {_by_kind(done.failed)}")
+        say(f"  {done.failed.total():,} could not be explained: {by_state(done.failed)}")
+        if unusable := Counter({one: done.failed[one] for one in done.failed if one in ADVICE}):
+            say(f"    {advice(unusable)}")
         say("    build leaves those rows out of training; --retry-failed repeats the calls")
+        if any(is_in_vain(kind, rater) for kind in done.failed for rater in config.raters):
+            say(_IN_VAIN)

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from regreason_plugin.core.errors import UserError, nearest
 
@@ -39,6 +40,20 @@ def say(text: str) -> None:
     """
     shown = _CONTROL.sub("\ufffd", text)
     console.print(shown, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_whole(target: Console, table: Table) -> None:
+    """Print a table with all its numbers, without the spaces beside them if it is too wide.
+
+    A table that is still too wide is printed in its own width, as Rich would cut its cells.
+    """
+
+    def needed() -> int:
+        return target.measure(table, options=target.options.update(max_width=1000)).maximum
+
+    if needed() > target.width:
+        table.padding = 0
+    Console(file=target.file, width=max(target.width, needed())).print(table)
 
 
 def names(given: str, kind: str, known: list[str]) -> tuple[str, ...]:

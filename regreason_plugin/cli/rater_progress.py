@@ -14,11 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.annotate.lanes import Tally
-from regreason_plugin.cli.console import progress
+from regreason_plugin.annotate.preflight import FirstAnswer
+from regreason_plugin.annotate.quality_alarm import ADVICE
+from regreason_plugin.cli.console import print_whole, progress
+from regreason_plugin.core.printable import quoted
 
 _SECONDS_BETWEEN_LINES = 30.0
 # A server that gives no reply for so long is named, with the reason.
 _SECONDS_UNTIL_WAITING = 3.0
+_QUOTED = 500  # characters of a first answer to print
 _COLUMNS = ("done", "failed", "before", "left", "calls/s", "tokens in", "out", "cost", "time left")
 
 
@@ -64,16 +68,39 @@ class ConsoleWatcher:
         finally:
             ended.set()
             thread.join()
-            last = _table(tallies, seconds())
-            # A log file has no width: the table takes the width that it needs.
-            needed = console.measure(last, options=console.options.update(max_width=1000)).maximum
-            Console(file=console.file, width=max(console.width, needed)).print(last)
+            print_whole(console, _table(tallies, seconds()))
+
+    def answered_first(self, first: FirstAnswer) -> None:
+        """Print a rater's answer to its first question, and an estimate for the calls left."""
+        for line in _first_answer(first):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[], object]]:
         """Show progress while ratings are written; yields a function to call after each one."""
         with progress(self._ratings) as advance:
             yield lambda: advance("write", 1)
+
+
+def _first_answer(first: FirstAnswer) -> list[str]:
+    rater, outcome = first.rater, first.outcome
+    served = f", served as {quoted(outcome.served, 100)}" if outcome.served else ""
+    took = "from the store" if first.seconds is None else f"{first.seconds:.1f} s"
+    lines = [f"First answer of {rater.name} ({rater.model}{served}), {took}: {outcome.state}"]
+    if outcome.score is not None:
+        lines.append(f"  score: {outcome.score}")
+    if outcome.explanation is not None:
+        lines.append(f"  explanation: {quoted(outcome.explanation, _QUOTED)}")
+    if outcome.answer:
+        lines.append(f"  the server's words: {quoted(outcome.answer, _QUOTED)}")
+    if outcome.state in ADVICE:
+        lines.append(f"  to change: {ADVICE[outcome.state]}")
+    if first.left:
+        seconds, cost = first.seconds_left, first.cost_left
+        time_left = "unknown" if seconds is None else f"about {_duration(seconds)}"
+        price = "unknown" if cost is None else f"about {cost:,.2f}"
+        lines.append(f"  {first.left:,} calls left: time {time_left}, cost {price}")
+    return lines
 
 
 def _table(tallies: Sequence[Tally], seconds: float) -> Table:
@@ -99,10 +126,16 @@ def _table(tallies: Sequence[Tally], seconds: float) -> Table:
             f"{rate:.1f}",
             f"{one.prompt_tokens:,}",
             f"{one.answer_tokens:,}",
-            f"{one.cost:,.2f}" if one.priced else "-",
+            _cost(one),
             "-" if one.ended or not rate else _duration(one.left / rate),
         )
     return shown
+
+
+def _cost(tally: Tally) -> str:
+    """The cost so far; ``unknown`` without a price, or if the server reports no tokens."""
+    known = tally.priced and (tally.prompt_tokens or not tally.done)
+    return f"{tally.cost:,.2f}" if known else "unknown"
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from regreason_plugin.comparison.comparison import Comparison, Difference, Interval, Score
 from regreason_plugin.comparison.finding_words import is_primary
-from regreason_plugin.render.tables import printable
+from regreason_plugin.core.printable import printable
 
 UNDEFINED = Difference(value=None)
 # Task, dataset, axis, number of documents, number of groups, number of effective groups.

@@ -17,9 +17,10 @@ from regreason_plugin.comparison.gate import Decision, Requirement, Row, Verdict
 from regreason_plugin.comparison.gate_parts import turned
 from regreason_plugin.core.markdown import block, render
 from regreason_plugin.core.numbers import NONE, number, signed
+from regreason_plugin.core.printable import printable
 from regreason_plugin.core.whole_files import append, atomic_writer
 from regreason_plugin.core.whole_files import together as all_or_none
-from regreason_plugin.render.tables import Cells, printable
+from regreason_plugin.render.tables import Cells
 from regreason_plugin.render.terminal import print_table
 
 _WORDS: dict[Verdict, tuple[str, str]] = {

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from regreason_plugin.comparison.crossed_variance import ENOUGH_SEEDS
 from regreason_plugin.comparison.sample_size import SampleSize
-from regreason_plugin.render.tables import Cells, interval, printable
+from regreason_plugin.core.printable import printable
+from regreason_plugin.render.tables import Cells, interval
 from regreason_plugin.render.terminal import print_table
 
 

@@ -28,6 +28,7 @@ from regreason_plugin.comparison.finding_words import (
 )
 from regreason_plugin.comparison.notes import about_data
 from regreason_plugin.core.numbers import NONE, ends, number, signed
+from regreason_plugin.core.printable import printable
 from regreason_plugin.metrics.metric_names import METRICS
 
 # Labels head columns if each has at most `SHORT` characters, or at most `SHORT_OF_FEW` characters
@@ -71,14 +72,6 @@ class Cells:
 
         body, footer = ([chosen(row) for row in rows] for rows in (self.body, self.footer))
         return Cells(chosen(self.header), body, footer, self.words, self.fixed)
-
-
-def printable(text: str) -> str:
-    """The text with U+FFFD for each unprintable character.
-
-    Such characters could move the cursor, end the line, or change colours or the writing direction.
-    """
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def label_heads(labels: Sequence[str]) -> tuple[list[str], list[str]]:

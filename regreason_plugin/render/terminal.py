@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.comparison.comparison import Comparison, setting_noun
+from regreason_plugin.core.printable import printable
 from regreason_plugin.render import tables
-from regreason_plugin.render.tables import Cells, printable
+from regreason_plugin.render.tables import Cells
 
 # Names in headings are wrapped at this many characters: the width of a difference and interval.
 NAME = 26

@@ -125,8 +125,9 @@ def test_the_same_text_twice_is_asked_once(server: Server, tmp_path: Path) -> No
 
 def numbers(output: str, rater: str) -> list[str]:
     """The cells of a rater's row in the printed table."""
-    (line,) = [line for line in output.splitlines() if f"│ {rater} " in line]
-    return [cell.strip() for cell in line.strip("│ ").split("│")][1:]
+    rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in output.splitlines()]
+    (row,) = [row for row in rows if row[0] == rater and len(row) > 1]
+    return row[1:]
 
 
 def test_a_dry_run_says_what_will_be_asked(
@@ -152,7 +153,7 @@ def test_a_dry_run_says_what_will_be_asked(
     total, answered, failed, left, tokens, _, cost = numbers(said, "rater-1")
     assert (total, answered, failed, left) == ("24", "0", "0", "24")
     assert numbers(said, "rater-2")[:4] == ["12", "0", "0", "12"]
-    assert numbers(said, "rater-2")[6] == "-"
+    assert numbers(said, "rater-2")[6] == numbers(said, "all")[6] == "unknown"
     prompts = place.prompts()
     place.store.unlink()
     lengths = sum(len(prompt) for key, prompt in prompts.items() if key[1] == "rater-1")
@@ -179,6 +180,31 @@ def test_a_dry_run_says_what_will_be_asked(
     more = Workplace(tmp_path / "more", server.url, 8, raters, store=str(place.store))
     assert main(["annotate", str(more.config), "--dry-run"]) == 0
     assert numbers(capfd.readouterr().out, "all")[:4] == ["72", "24", "12", "36"]
+
+
+def test_a_narrow_terminal_cuts_no_number(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regreason_plugin.cli.console.console._width", 80)
+    price = {"prompt": 1e5, "answer": 1e5}
+    place = Workplace(tmp_path / "w", "http://localhost/v1", 40, [{**ONE, "price": price}])
+    place.write(merge={"rater": "rater-1"})
+    assert main(["annotate", str(place.config), "--dry-run"]) == 0
+    said = capfd.readouterr().out
+    lines = [line for line in said.splitlines() if line.startswith("│")]
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if "\u2026" in line]
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    (rating, merging, both) = rows[-3:]
+    assert rating[:5] == ["rater-1", "120", "0", "0", "120"]
+    assert merging[:5] == ["rater-1, merging", "120", "0", "0", "120"]
+    tokens_in, tokens_out, cost = (
+        [float(row[column].replace(",", "")) for row in (rating, merging, both)]
+        for column in (5, 6, 7)
+    )
+    assert tokens_in[0] + tokens_in[1] == tokens_in[2]
+    assert tokens_out == [120 * 80, 120 * 80, 240 * 80]
+    assert cost[2] == pytest.approx((tokens_in[2] + tokens_out[2]) / 10)
 
 
 def test_a_dry_run_of_rules_costs_nothing(
@@ -240,12 +266,13 @@ def test_a_budget_holds_for_merging_and_for_retries_too(
     spent = server.total * COST
     capfd.readouterr()
     asked = [prompt for prompt in place.prompts().values() if "how natural" in prompt]
+    retry = ("--retry-failed", "score_out_of_range")
     # The budget allows one or two of the five retries.
     budget = spent + 2 * min(len(prompt.encode()) + 64 + 50 for prompt in asked) / 1000 + COST
-    assert main(["annotate", str(place.config), "--retry-failed", "--budget", str(budget)]) == 3
+    assert main(["annotate", str(place.config), *retry, "--budget", str(budget)]) == 3
     assert server.total * COST <= budget
     assert left(capfd.readouterr().out) > 0
-    assert main(["annotate", str(place.config), "--retry-failed"]) == 0
+    assert main(["annotate", str(place.config), *retry]) == 0
     assert {row[1] for row in place.calls()} == {"ok"}
 
 

@@ -348,7 +348,10 @@ def test_what_failed_is_kept_counted_and_asked_again_on_request(
     assert place.explain() == 0
     assert server.total == before
     server.fault = lambda prompt, times: None
+    # At temperature 0 the same request would give the same unusable answer.
     assert place.explain("--retry-failed") == 0
+    assert server.total == before
+    assert place.explain("--retry-failed", "broken_json,explanation_empty,no_answer") == 0
     assert server.total == before + 3
     assert all(row["explanation"] for row in place.rows())
 

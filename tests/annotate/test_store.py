@@ -8,6 +8,8 @@ import sqlite3
 import time
 import uuid
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread, Timer
 from types import SimpleNamespace
@@ -28,6 +30,7 @@ from regreason_plugin.annotate.store import (
     Store,
     conversation_key,
 )
+from regreason_plugin.annotate.token_limits import holds_under
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.records import Conversation, Turn
 
@@ -85,11 +88,11 @@ def test_a_retry_adds_to_what_was_paid(tmp_path: Path) -> None:
         store.claim([call()])
         store.finish(call(), FAILED)
         assert store.claim([call()]).mine == []
-        assert store.claim([call()], retry=True).mine == [call()]
+        assert store.claim([call()], again=lambda state: True).mine == [call()]
         # A claimed call has no outcome.
         assert store.outcomes([call().key]) == {}
         store.finish(call(), FINE)
-        assert store.claim([call()], retry=True).mine == []
+        assert store.claim([call()], again=lambda state: True).mine == []
         (row,) = map(json.loads, dump(store.path))
         assert row[8:] == [OK, 3, "Fine.", None, 4, 107, 20, 0.75, 0]
         assert store.spent() == 0.75
@@ -100,7 +103,7 @@ def test_a_retry_that_is_given_back_keeps_what_was_paid_and_is_left(tmp_path: Pa
     with Store(tmp_path / "s.db") as store:
         store.claim([call(0), call(1)])
         store.finish(call(0), FAILED)
-        store.claim([call(0)], retry=True)
+        store.claim([call(0)], again=lambda state: True)
     with Store(tmp_path / "s.db") as store:
         (row,) = map(json.loads, dump(store.path))
         assert row[12:] == [3, 7, 0, 0.25, 0]
@@ -143,7 +146,7 @@ def test_a_budget_is_never_exceeded(
         open_calls: dict[CallKey, Call] = {}
         for number, worst, state in steps:
             wanted = call(number, worst)
-            claimed = store.claim([wanted], retry=True, budget=budget)
+            claimed = store.claim([wanted], again=lambda state: True, budget=budget)
             assert len(claimed.mine) + claimed.elsewhere + claimed.unaffordable <= 1
             for mine in claimed.mine:
                 open_calls[mine.key] = mine
@@ -281,3 +284,55 @@ def test_processes_may_make_and_open_a_store_at_the_same_moment(tmp_path: Path) 
         for process in processes:
             process.join()
     assert failed.empty(), failed.get()
+
+
+def test_a_store_of_an_earlier_program_is_read_and_gets_the_served_model(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with Store(path) as store:
+        store.claim([call(0)])
+        store.finish(call(0), FINE)
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE calls DROP COLUMN served")
+    database.close()
+    with Store(path) as store:
+        assert store.outcome(call(0).key) == FINE
+        store.claim([call(1)])
+        store.finish(call(1), replace(FINE, served="m-0613"))
+        served, days = store.origins("rater", "m", "{}")
+        assert served == {"m-0613": 1}
+        assert days.total() == 2
+        assert set(days) <= {f"{datetime.now(UTC) - timedelta(hours=n):%Y-%m-%d}" for n in (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "holds"),
+    [
+        ({"max_tokens": 300}, {"max_tokens": 900}, True),
+        ({"max_tokens": 900}, {"max_tokens": 300}, False),
+        ({"max_tokens": 300}, {"max_tokens": 300}, False),
+        ({"max_tokens": 300}, {}, True),
+        ({}, {"max_tokens": 300}, False),
+        ({"max_tokens": 300}, {"max_completion_tokens": 300}, True),
+        ({"max_tokens": 300, "seed": 1}, {"max_tokens": 900}, False),
+        ({"max_tokens": 300, "seed": 1}, {"max_tokens": 900, "seed": 2}, False),
+    ],
+)
+def test_under_which_limits_an_answer_holds(
+    old: dict[str, Any], new: dict[str, Any], holds: bool
+) -> None:
+    assert holds_under(json.dumps(old), json.dumps(new)) is holds
+
+
+def test_copied_answers_cost_nothing(tmp_path: Path) -> None:
+    with Store(tmp_path / "s.db") as store:
+        for number, outcome in enumerate((FINE, FAILED)):
+            store.claim([call(number)])
+            store.finish(call(number), outcome)
+        for _ in range(2):
+            store.copy_answers("rater", "m", '{"a": 1}', lambda old, new: old == "{}")
+        copies = [call(number).key._replace(sampling='{"a": 1}') for number in range(2)]
+        assert store.outcomes(copies) == {copies[0]: Outcome(OK, 3, "Fine.")}
+        assert store.spent() == 0.75
+        assert store.totals("rater") == ({OK: 2, "stalled": 1}, 107, 20, 0.75)
+        store.copy_answers("other", "m", '{"a": 1}', lambda old, new: True)
+        assert sum(store.totals("rater")[0].values()) == 3

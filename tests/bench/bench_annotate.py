@@ -47,6 +47,9 @@ class Quiet:
         """A context that shows nothing while calls are made."""
         return nullcontext()
 
+    def answered_first(self, first: Any) -> None:
+        """Show nothing of a rater's first answer."""
+
     def writing(self) -> Any:
         """A context that shows nothing while ratings are written."""
         return nullcontext(lambda: None)
@@ -234,7 +237,7 @@ def reopening(scratch: Path) -> None:
         with Store(config.store_path) as store:
             run = Annotation(config, store)
             if what == "count":
-                lanes = run.counted_lanes(retry=False)
+                lanes = run.counted_lanes()
                 calls = sum(lane.tally.total for lane in lanes)
                 assert not any(lane.tally.left for lane in lanes)
                 name = "counting the calls that are left"
