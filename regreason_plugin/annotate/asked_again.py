@@ -26,6 +26,21 @@ REFUSED_REQUEST = frozenset(
     }
 )
 SET_UP = OF_NO_CONVERSATION | REFUSED_REQUEST
+# The server may answer the same request another time.
+_PASSING = frozenset(
+    {
+        "rate_limited",
+        "server_error",
+        "unavailable",
+        "request_timeout",
+        "conflict",
+        "connection_lost",
+        "stalled",
+        "broken_body",
+        "no_completion",
+    }
+)
+FAILED_STATES = SET_UP | _PASSING | {"request_too_large"} | ADVICE.keys()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from regreason_plugin.annotate.asked_again import AskedAgain, is_in_vain
+from regreason_plugin.annotate.asked_again import FAILED_STATES, AskedAgain, is_in_vain
 from regreason_plugin.annotate.config import AnnotateConfig, ExplainConfig
 from regreason_plugin.annotate.lanes import LanePlan
 from regreason_plugin.annotate.quality_alarm import ADVICE, advice, by_state
@@ -22,6 +22,7 @@ from regreason_plugin.annotate.run import Finished
 from regreason_plugin.annotate.store import OK
 from regreason_plugin.cli.console import amount, console, errors, print_whole, say
 from regreason_plugin.cli.rater_progress import ConsoleWatcher
+from regreason_plugin.core.errors import nearest
 from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.paper import AXES, DATASETS
 from regreason_plugin.core.whole_files import check_not_input
@@ -88,7 +89,8 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry-failed",
         nargs="?",
-        const="",
+        type=_failed_states,
+        const=frozenset(),
         metavar="STATES",
         help="repeat the calls that failed in an earlier run, or only those with some states, such "
         "as `--retry-failed stalled,refused`; without STATES it leaves out unusable answers at "
@@ -97,9 +99,18 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
 
 
 def _again(args: argparse.Namespace) -> AskedAgain:
-    given: str | None = args.retry_failed
-    states = frozenset(state.strip() for state in (given or "").split(",") if state.strip())
-    return AskedAgain(failed=given is not None and not states, states=states)
+    states: frozenset[str] | None = args.retry_failed
+    return AskedAgain(failed=states is not None and not states, states=states or frozenset())
+
+
+def _failed_states(text: str) -> frozenset[str]:
+    states = frozenset(state.strip() for state in text.split(","))
+    if unknown := sorted(states - FAILED_STATES):
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r} is no state of a failed call; {nearest(unknown[0], [*FAILED_STATES])}"
+            f"{' (write the config before --retry-failed)' if '.' in text else ''}"
+        )
+    return states
 
 
 @contextmanager
