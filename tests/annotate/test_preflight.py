@@ -76,7 +76,7 @@ def test_a_wrong_set_up_stops_the_run_with_the_servers_words_and_is_asked_again(
         assert server.total == turn * requests
         (line,) = [one for one in capfd.readouterr().err.splitlines() if "regreason: " in one]
         assert state in line
-        assert "went wrong with Bearer none" in line
+        assert "went wrong with None" in line
         assert server.url in line
     server.fault = lambda prompt, times: None
     assert main(["annotate", str(place.config)]) == 0

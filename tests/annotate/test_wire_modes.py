@@ -137,7 +137,7 @@ def test_no_damage_to_an_answer_is_an_error_of_ours(monkeypatch: pytest.MonkeyPa
 
     async def calls(server: WireServer) -> Counter[str]:
         states: Counter[str] = Counter()
-        asked = client.Server(rater(server, retries=0, timeout=0.5, concurrency=16))
+        asked = client.Server(rater(server, retries=0, timeout=2.0, concurrency=16))
 
         async def call(mode: str) -> None:
             try:
@@ -151,7 +151,9 @@ def test_no_damage_to_an_answer_is_an_error_of_ours(monkeypatch: pytest.MonkeyPa
 
     with serving(modes) as server:
         states = asyncio.run(calls(server))
-    assert states.total() == server.requests.total() == 400
+    assert states.total() == 400
+    # A busy machine may end a call before the server has read it.
+    assert 400 - states["stalled"] <= server.requests.total() <= 400
     assert states["bad_http"] > 100
     assert len(states) > 5
 
