@@ -152,8 +152,8 @@ def test_no_damage_to_an_answer_is_an_error_of_ours(monkeypatch: pytest.MonkeyPa
     with serving(modes) as server:
         states = asyncio.run(calls(server))
     assert states.total() == 400
-    # A busy machine may end a call before the server has read it.
-    assert 400 - states["stalled"] <= server.requests.total() <= 400
+    # A request on a connection that the server ends meanwhile is lost.
+    assert 390 <= server.requests.total() <= 400
     assert states["bad_http"] > 100
     assert len(states) > 5
 
