@@ -13,7 +13,8 @@ def holds_under(old: str, new: str) -> bool:
     """Return whether usable answers with a sampling count for another sampling.
 
     They do if the samplings differ in the limit of tokens only, and the new limit is higher. The
-    model wrote such an answer to its end, so a higher limit would not have changed it.
+    model wrote such an answer to its end, so a higher limit would not have changed it. (At a
+    temperature above 0, drawing only the truncated answers anew favours short ones a little.)
 
     Args:
         old: The sampling of the answers, as in `questions.sampling`.
