@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import nsmallest
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -368,6 +369,35 @@ class Store:
             cost += paid
         return states, prompt_tokens, answer_tokens, cost
 
+    def draw(
+        self, rater: str, model: str, sampling: str, number: int
+    ) -> dict[str, tuple[int, list[CallKey]]]:
+        """Draw finished calls of each state, spread over conversations, axes and prompts.
+
+        Args:
+            rater: The rater's name.
+            model: The model's name.
+            sampling: The rater's sampling.
+            number: The largest number of calls of one state.
+
+        Returns:
+            By state, the commonest first: the number of all its calls, and those drawn.
+        """
+        drawn = {}
+        for state, count in self._database.execute(
+            "SELECT state, count(*) FROM calls WHERE (rater, model, sampling) = (?,?,?) "
+            "AND state NOT IN (?,?) GROUP BY state ORDER BY 2 DESC, 1",
+            (rater, model, sampling, *_UNFINISHED),
+        ).fetchall():
+            rows = self._database.execute(
+                f"SELECT {_KEY} FROM calls WHERE (rater, model, sampling, state) = (?,?,?,?)",
+                (rater, model, sampling, state),
+            )
+            # The order of hashes is random and the same every time.
+            keys = nsmallest(number, (CallKey(*row) for row in rows), key=_hash)
+            drawn[state] = (count, keys)
+        return drawn
+
     def mended(self, rater: str) -> int:
         """The number of a rater's usable answers whose JSON was mended."""
         query = "SELECT count(*) FROM calls WHERE rater=? AND state=? AND answer IS NOT NULL"
@@ -468,6 +498,10 @@ def _is_left(known: tuple[str, str | None] | None, again: Callable[[str], bool])
         return True
     state, worker = known
     return worker is None and (state == _GIVEN_BACK or (state != OK and again(state)))
+
+
+def _hash(key: CallKey) -> bytes:
+    return hashlib.sha256("\0".join(key).encode("utf-8")).digest()
 
 
 def _storable(text: str) -> str:

@@ -20,9 +20,9 @@ from regreason_plugin.annotate.lanes import LanePlan
 from regreason_plugin.annotate.quality_alarm import ADVICE, advice, by_state
 from regreason_plugin.annotate.run import Finished
 from regreason_plugin.annotate.store import OK
-from regreason_plugin.cli.console import amount, console, errors, print_whole, say
+from regreason_plugin.cli.console import amount, console, errors, positive, print_whole, say
 from regreason_plugin.cli.rater_progress import ConsoleWatcher
-from regreason_plugin.core.errors import nearest
+from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.paper import AXES, DATASETS
 from regreason_plugin.core.whole_files import check_not_input
@@ -43,6 +43,16 @@ def add_annotate(parser: argparse.ArgumentParser) -> None:
         help="the conversations, the raters and the prompts; `regreason fetch prompts` writes one",
     )
     _add_asking(parser)
+    parser.add_argument(
+        "--show",
+        type=positive,
+        metavar="N",
+        help="ask nothing; print N answers of each rater and state as they were read, beside their "
+        "conversations",
+    )
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="with --show: write the answers as an HTML page"
+    )
 
 
 def add_explain(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +170,10 @@ def run_annotate(args: argparse.Namespace) -> int:
     for file in (config.out, config.store_path, provenance_path(config.out)):
         check_not_input(file, [args.config, *config.conversations], "out in the config")
     again = _again(args)
+    if args.page and not args.show:
+        raise UserError("--page needs --show N, the number of answers of each rater and state")
+    if args.show:
+        return _show_answers(config, args.show, args.page)
     if args.dry_run:
         _show_plan(dry_run(config, again=again), config.store_path)
         return 0
@@ -172,6 +186,27 @@ def run_annotate(args: argparse.Namespace) -> int:
             return 0
         finished = annotate(config, watcher, again=again, budget=args.budget)
         return _show_finished(config, args.config, finished)
+
+
+def _show_answers(config: AnnotateConfig, number: int, page: Path | None) -> int:
+    from regreason_plugin.annotate.answer_examples import answer_examples
+    from regreason_plugin.annotate.run import open_store_to_read
+    from regreason_plugin.render.answer_page import print_answers, write_answer_page
+
+    if page:
+        check_not_input(page, [*config.conversations, config.out, config.store_path], "--page")
+    with open_store_to_read(config.store_path, config.servers) as store:
+        shown = answer_examples(config, store, number)
+    if not shown:
+        raise UserError(
+            "has no answers of the raters in the config; make calls first, with --check or without",
+            path=config.store_path,
+        )
+    print_answers(console, shown)
+    if page:
+        write_answer_page(shown, page)
+        say(f"Written: {page}")
+    return 0
 
 
 def _show_plan(plans: Sequence[LanePlan], store: Path) -> None:
