@@ -18,7 +18,8 @@ from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from regreason_plugin.annotate.config import AnnotateConfig, ExplainConfig, MergeConfig, ServerRater
+from regreason_plugin.annotate.config import AnnotateConfig, ExplainConfig, MergeConfig
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.cli import GROUPS, command_parser
 from regreason_plugin.comparison.gate_file import GateFile, GateRule
 from regreason_plugin.core.task_file import Columns, Data, SplitRule, Task

@@ -20,7 +20,6 @@ import httpx2
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.faults import (
     AMBIGUOUS,
     SERVER_ERRORS,
@@ -34,6 +33,7 @@ from regreason_plugin.annotate.faults import (
 from regreason_plugin.annotate.pace import Pace, Waiting
 from regreason_plugin.annotate.redaction import SHORTEST, Redaction
 from regreason_plugin.annotate.reply import Reply, read_reply
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.core.errors import UserError
 
 # Retries after status 429, counted apart from a rater's `retries`: 429 means "later", not that

@@ -15,7 +15,7 @@ from typing import Any
 
 from regreason_plugin.annotate.answers import cut_words
 from regreason_plugin.annotate.asked_again import ONLY_SET_UP, AskedAgain
-from regreason_plugin.annotate.config import ExplainConfig, ServerRater
+from regreason_plugin.annotate.config import ExplainConfig
 from regreason_plugin.annotate.label_leaks import find_leaks, names_label
 from regreason_plugin.annotate.lanes import Lane, LanePlan, count, estimate
 from regreason_plugin.annotate.prompts import (
@@ -36,6 +36,7 @@ from regreason_plugin.annotate.run import (
     spent,
     unproven,
 )
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import OK, Outcome, Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.pace import Waiting
 from regreason_plugin.annotate.quality_alarm import ADVICE, QualityAlarm
 from regreason_plugin.annotate.questions import ModelRater, Question
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import OK, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.core.records import Conversation
 

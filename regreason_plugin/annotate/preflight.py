@@ -10,8 +10,8 @@ from functools import partial
 from itertools import islice
 
 from regreason_plugin.annotate.asked_again import REFUSED_REQUEST, SET_UP
-from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.lanes import Lane
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import Outcome, Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.printable import quoted

@@ -16,7 +16,7 @@ from typing import Protocol
 from regreason_plugin.annotate.aggregate import aggregate_rows
 from regreason_plugin.annotate.answers import cut_words
 from regreason_plugin.annotate.asked_again import ONLY_SET_UP, AskedAgain
-from regreason_plugin.annotate.config import Alarm, AnnotateConfig, ServerRater
+from regreason_plugin.annotate.config import Alarm, AnnotateConfig
 from regreason_plugin.annotate.lanes import (
     ANSWER_TOKENS,
     CHARACTERS_A_TOKEN,
@@ -49,6 +49,7 @@ from regreason_plugin.annotate.questions import (
 from regreason_plugin.annotate.raters import Rater, collect
 from regreason_plugin.annotate.rules import RULE_RATERS
 from regreason_plugin.annotate.scores import usable_ratings
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import OK, Store, conversation_key
 from regreason_plugin.annotate.token_limits import holds_under
 from regreason_plugin.core.errors import UserError

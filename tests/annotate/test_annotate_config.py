@@ -10,17 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.asking import Workplace
+from helpers.asking import Workplace, write_talk
 from helpers.openai_server import running
 
-from regreason_plugin.annotate.config import (
-    AnnotateConfig,
-    MergeConfig,
-    Price,
-    ServerRater,
-    read_config,
-)
+from regreason_plugin.annotate.config import AnnotateConfig, MergeConfig, read_config
 from regreason_plugin.annotate.questions import sampling
+from regreason_plugin.annotate.server_rater import Price, ServerRater
 from regreason_plugin.cli import main
 from regreason_plugin.core.jsonl import dumps
 from regreason_plugin.core.paper import AXES
@@ -229,3 +224,37 @@ def test_the_template_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             and all(rating["explanation"] in one for rating in row["ratings"])
         ][:1]
         assert question.count("At most 60 words") == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "line", "field"),
+    [
+        ("aggregate: medium", 9, "aggregate"),
+        ("minimum: 4", 9, "minimum"),
+        ("merge: {rater: b}", 9, "merge.rater"),
+        ("merge:\n  max_words: 9\n  rater: b", 11, "merge.rater"),
+        ("alarm: {last: 0}", 9, "alarm.last"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_line(
+    changed: str, line: int, field: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_talk(tmp_path / "talk.jsonl")
+    config = tmp_path / "annotate.yml"
+    config.write_text(
+        f"# A comment.\nconversations: [{tmp_path}/talk.jsonl]\nout: {tmp_path}/ratings.jsonl\n"
+        "raters:\n  - name: a\n    model: m\n    base_url: http://localhost/v1\n"
+        f"    prompts: [scale-1-5]\n{changed}\n"
+    )
+    assert main(["annotate", str(config)]) == 2
+    assert f"{config}, line {line}, field {field}" in capfd.readouterr().err
+
+
+def test_the_second_rater_of_a_name_is_named_with_its_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "annotate.yml"
+    rater = "  - name: a\n    model: m\n    base_url: http://localhost/v1\n"
+    config.write_text(f"conversations: [x]\nout: y.jsonl\nraters:\n{rater}{rater}")
+    assert main(["annotate", str(config)]) == 2
+    assert f"{config}, line 7, field raters.1" in capfd.readouterr().err

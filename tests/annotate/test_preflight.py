@@ -17,7 +17,7 @@ from helpers.openai_server import Server, running
 
 from regreason_plugin.annotate import client
 from regreason_plugin.annotate.asked_again import AskedAgain
-from regreason_plugin.annotate.config import ServerRater
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.cli import main
 
 pytestmark = pytest.mark.integration

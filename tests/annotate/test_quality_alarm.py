@@ -12,8 +12,9 @@ from helpers.asking import Workplace
 from helpers.openai_server import Server, running
 
 from regreason_plugin.annotate import client
-from regreason_plugin.annotate.config import Alarm, ServerRater
+from regreason_plugin.annotate.config import Alarm
 from regreason_plugin.annotate.quality_alarm import QualityAlarm
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.cli import main
 from regreason_plugin.core.errors import say_once
 

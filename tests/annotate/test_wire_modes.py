@@ -27,10 +27,10 @@ from helpers.wire_modes import (
 from rich.console import Console
 
 from regreason_plugin.annotate import client
-from regreason_plugin.annotate.config import ServerRater
 from regreason_plugin.annotate.faults import Fault, status_fault
 from regreason_plugin.annotate.lanes import Tally
 from regreason_plugin.annotate.pace import Waiting
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.cli import main
 from regreason_plugin.cli.rater_progress import ConsoleWatcher, _line
 from regreason_plugin.core.errors import UserError
