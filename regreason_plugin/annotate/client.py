@@ -32,7 +32,7 @@ from regreason_plugin.annotate.faults import (
 )
 from regreason_plugin.annotate.pace import Pace, Waiting
 from regreason_plugin.annotate.redaction import SHORTEST, Redaction
-from regreason_plugin.annotate.reply import Reply, read_reply
+from regreason_plugin.annotate.reply import TOOL, Reply, read_reply
 from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.core.errors import UserError
 
@@ -165,11 +165,19 @@ class Server:
     async def _once(self, prompt: str, schema: dict[str, Any]) -> Reply:
         # Passed through in the body: servers accept more options than the client has arguments.
         options: dict[str, Any] = {"extra_body": self._body, "extra_headers": self._omitted}
-        if self._rater.structured == "json_schema":
+        form = self._rater.structured
+        if form == "json_schema":
             described = {"name": "answer", "strict": True, "schema": schema}
             options["response_format"] = {"type": "json_schema", "json_schema": described}
-        elif self._rater.structured == "json_object":
+        elif form == "json_object":
             options["response_format"] = {"type": "json_object"}
+        elif form == "guided_json":
+            options["extra_body"] = {**self._body, "guided_json": schema}
+        elif form == "tool":
+            options["tools"] = [
+                {"type": "function", "function": {"name": TOOL, "parameters": schema}}
+            ]
+            options["tool_choice"] = {"type": "function", "function": {"name": TOOL}}
         try:
             response = await self._response(prompt, options)
             reply = read_reply(response.headers.get("content-type", ""), response.content)

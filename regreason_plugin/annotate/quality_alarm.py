@@ -15,7 +15,7 @@ from regreason_plugin.annotate.store import OK
 from regreason_plugin.core.printable import quoted
 
 _JSON = (
-    "set structured to json_schema or json_object if the server supports it, or change the prompt"
+    "set structured to json_schema or to another form that the server knows, or change the prompt"
 )
 _SCORE = "let the prompt name the scale, or set structured to json_schema"
 # What to change in the config, by the state of an answer that arrived but cannot be used.

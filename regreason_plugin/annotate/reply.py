@@ -12,6 +12,8 @@ from regreason_plugin.annotate.faults import TransientFault, server_words
 _MOST_TOKENS = 2**40
 # Types of the parts of a message that hold the answer; others hold thinking, images, or sound.
 _ANSWERING = {"text", "output_text"}
+# The name of the function that `structured: tool` makes the model call with its answer.
+TOOL = "answer"
 # Characters of a model's name that are kept.
 _LONGEST_NAME = 200
 
@@ -21,7 +23,7 @@ class Reply:
     """A server's reply.
 
     Attributes:
-        text: The content of the message.
+        text: The content of the message, or the arguments of the tool `answer`.
         prompt_tokens: Number of prompt tokens, as the server counts them.
         answer_tokens: Number of answer tokens, as the server counts them.
         stop: The reason why there is no whole answer: ``truncated``, ``refused`` or
@@ -53,7 +55,8 @@ def read_reply(content_type: str, body: bytes) -> Reply:
     try:
         choice = completion["choices"][0]
         message = choice["message"]
-        text, refusal = _text(message.get("content")), message.get("refusal")
+        text = _arguments(message.get("tool_calls")) or _text(message.get("content"))
+        refusal = message.get("refusal")
         thinking = message.get("reasoning_content") or message.get("reasoning") or ""
         usage = completion.get("usage") or {}
         tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
@@ -71,6 +74,19 @@ def read_reply(content_type: str, body: bytes) -> Reply:
         stop = "only_thinking"
     served = served[:_LONGEST_NAME] if isinstance(served, str) and served else None
     return Reply(text, *tokens, stop, thinking if isinstance(thinking, str) else "", served)
+
+
+def _arguments(calls: Any) -> str:
+    """The arguments of the model's call of the tool `answer`; empty if there is none.
+
+    Raises:
+        TypeError, AttributeError: The calls are no list of objects.
+    """
+    for call in calls or ():
+        function = call.get("function") or {}
+        if function.get("name") == TOOL and isinstance(function.get("arguments"), str):
+            return str(function["arguments"])
+    return ""
 
 
 def _text(content: Any) -> str:

@@ -301,7 +301,7 @@ def lane(
         again: The failed calls of earlier runs to make again.
         alarm: When too many unusable answers end the run.
     """
-    answered = store.has_answer(rater.name, rater.model)
+    answered = store.has_answer(rater.name, rater.model, sampling(rater))
     return Lane(
         rater,
         questions,

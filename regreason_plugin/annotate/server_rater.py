@@ -19,7 +19,8 @@ from pydantic import (
 
 from regreason_plugin.annotate.prompts import STYLES
 
-Structured = Literal["json_schema", "json_object", "none"]
+# How a request asks for JSON, the strictest way first.
+Structured = Literal["json_schema", "guided_json", "tool", "json_object", "none"]
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -176,7 +177,7 @@ class ServerRater(Part):
         for key, value in request.items():
             if key == "model" or (key in {"temperature", "max_tokens"} and value is not None):
                 raise ValueError(f"{key} does not belong here; it is a key of the rater itself")
-            if key in {"n", "stream", "messages", "response_format"}:
+            if key in {"n", "stream", "messages", "response_format", "tools", "tool_choice"}:
                 raise ValueError(
                     f"{key} cannot be set: a call has one message and one answer, in one piece"
                 )
@@ -234,7 +235,7 @@ class ServerRater(Part):
         return next((int(one) for key in _LENGTHS if isinstance(one := body.get(key), int)), None)
 
     def request_body(self) -> dict[str, JsonValue]:
-        """The fields of every request's body besides model, messages and response_format."""
+        """The fields of every request's body besides model, messages and `structured`'s."""
         fields: dict[str, JsonValue] = {
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,

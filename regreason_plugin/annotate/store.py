@@ -289,10 +289,12 @@ class Store:
         row = self._rows([key], f"{columns}, served").get(key)
         return Outcome(*row) if row and row[0] not in _UNFINISHED else None
 
-    def has_answer(self, rater: str, model: str) -> bool:
-        """Whether there is a usable answer of a rater with a model."""
-        query = "SELECT EXISTS (SELECT 1 FROM calls WHERE (rater, model, state) = (?,?,?))"
-        return bool(self._database.execute(query, (rater, model, OK)).fetchone()[0])
+    def has_answer(self, rater: str, model: str, sampling: str) -> bool:
+        """Whether there is a usable answer of a rater with a model and a sampling."""
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM calls WHERE (rater, model, sampling, state) = (?,?,?,?))"
+        )
+        return bool(self._database.execute(query, (rater, model, sampling, OK)).fetchone()[0])
 
     def finished(self, conversations: Iterable[str]) -> tuple[int, Counter[FinishedCall]]:
         """Count the finished calls on some conversations in one pass.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from helpers.asking import Workplace, start_regreason
-from helpers.openai_server import Server, running
+from helpers.openai_server import FAULTS, USAGE, Server, good_answer, running
 
 from regreason_plugin.annotate import client
 from regreason_plugin.annotate.asked_again import AskedAgain
@@ -23,6 +25,15 @@ from regreason_plugin.cli import main
 pytestmark = pytest.mark.integration
 
 ONE: dict[str, Any] = {"prompts": ["scale-1-5"], "concurrency": 4, "retries": 0}
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "explanation": {"type": "string"},
+        "score": {"type": "integer", "enum": [1, 2, 3, 4, 5]},
+    },
+    "required": ["explanation", "score"],
+    "additionalProperties": False,
+}
 
 
 @pytest.fixture
@@ -58,7 +69,9 @@ def test_check_asks_each_rater_once_and_the_run_does_not_ask_again(
 
 
 @pytest.mark.parametrize(
-    ("fault", "state", "requests"), [("404", "not_found", 3), ("400", "bad_request", 3)]
+    ("fault", "state", "requests"),
+    # After status 400, the four other ways to ask for JSON are tried.
+    [("404", "not_found", 3), ("400", "bad_request", 3 + 4)],
 )
 def test_a_wrong_set_up_stops_the_run_with_the_servers_words_and_is_asked_again(
     fault: str,
@@ -82,6 +95,95 @@ def test_a_wrong_set_up_stops_the_run_with_the_servers_words_and_is_asked_again(
     assert main(["annotate", str(place.config)]) == 0
     assert server.total == 2 * requests + 90
     assert len(place.rows()) == 90
+
+
+def form(body: dict[str, Any]) -> str:
+    """The way in which a request asks for JSON, read from its body."""
+    if "tools" in body:
+        (tool,) = body["tools"]
+        assert body["tool_choice"]["function"]["name"] == tool["function"]["name"] == "answer"
+        assert tool["function"]["parameters"] == SCHEMA
+        return "tool"
+    if "guided_json" in body:
+        assert body["guided_json"] == SCHEMA
+        return "guided_json"
+    if "response_format" in body:
+        return str(body["response_format"]["type"])
+    return "none"
+
+
+async def tool_call(request: web.Request, body: dict[str, Any]) -> web.Response:
+    """A server that answers with prose and a call of the function; the call has the score."""
+    arguments = good_answer(body["messages"][0]["content"])
+    calls = [{"id": "1", "function": {"name": "answer", "arguments": arguments}}]
+    message = {"role": "assistant", "content": "I call the function.", "tool_calls": calls}
+    choice = {"index": 0, "finish_reason": "tool_calls", "message": message}
+    return web.json_response({"choices": [choice], "model": "m", "usage": USAGE})
+
+
+FORMS = ["json_schema", "guided_json", "tool", "json_object", "none"]
+
+
+@pytest.mark.parametrize("known", FORMS)
+def test_a_form_that_the_server_accepts_is_named_and_works(
+    known: str,
+    server: Server,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(FAULTS, "tool-call", tool_call)
+
+    def fault(prompt: str, times: int) -> str | None:
+        if form(server.bodies[-1]) != known:
+            return "400"
+        return "tool-call" if known == "tool" else None
+
+    server.fault = fault
+    own = "none" if known == "json_schema" else "json_schema"
+    place = Workplace(tmp_path / "w", server.url, 3, [{**ONE, "structured": own}])
+    for _ in range(2):
+        assert main(["annotate", str(place.config)]) == 2
+        (line,) = [one for one in capfd.readouterr().err.splitlines() if "regreason: " in one]
+        named = f"refuses `structured: {own}` and answers with `structured: {known}`; set it"
+        assert named in line
+    # Two times three questions; three other forms twice, and the one that works once.
+    assert server.total == 2 * 3 + 2 * 3 + 1
+    rater = {**place.keys["raters"][0], "structured": known}
+    assert main(["annotate", str(place.write(raters=[rater]))]) == 0
+    # The answer with the other form is in the store.
+    assert server.total == 13 + 8
+    expected = {key[:4]: json.loads(good_answer(one)) for key, one in place.prompts().items()}
+    stored = place.calls("conversation, rater, axis, prompt, score, explanation, state")
+    scores = {
+        row[:4]: dict(zip(("score", "explanation"), row[4:6], strict=True))
+        for row in stored
+        if row[6] == "ok"
+    }
+    assert scores == expected
+    assert len(scores) == 9
+
+
+def test_several_forms_are_named_the_strictest_first(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.fault = lambda prompt, times: (
+        "400" if form(server.bodies[-1]) in {"json_schema", "tool"} else None
+    )
+    # A call costs at most a few thousandths; the answers with other forms are paid.
+    price = {"prompt": 1, "answer": 1}
+    place = Workplace(tmp_path / "w", server.url, 3, [{**ONE, "price": price}])
+    assert main(["annotate", str(place.config), "--check", "--budget", "1"]) == 2
+    names = [f"`structured: {name}`" for name in ("guided_json", "json_object", "none")]
+    assert f"answers with {' or '.join(names)}; set it" in capfd.readouterr().err
+    assert sum(cost for (cost, *_) in place.calls("cost, state, axis")) == pytest.approx(
+        3 * 120 / 1e6
+    )
+    # A mended server is asked again with the form of the config.
+    server.fault = lambda prompt, times: None
+    assert main(["annotate", str(place.config)]) == 0
+    assert len(place.rows()) == 9
+    assert place.about()["calls"] == {"ok": 9}
 
 
 def test_one_refused_conversation_does_not_stop_the_run(server: Server, tmp_path: Path) -> None:
