@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from regreason_plugin.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from regreason_plugin.annotate.offline import CallAnswer, annotation_calls, store_answers
     from regreason_plugin.api import build, compare, gate, score, to_frame, to_markdown
     from regreason_plugin.comparison.comparison import load_comparison
     from regreason_plugin.core.errors import UserError
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from regreason_plugin.train.plugin import RegReasonPlugin
 
 __all__ = [
+    "CallAnswer",
     "Classifier",
     "Prediction",
     "RegReasonPlugin",
     "Task",
     "UserError",
+    "annotation_calls",
     "build",
     "compare",
     "gate",
@@ -33,11 +36,13 @@ __all__ = [
     "measure",
     "read_task",
     "score",
+    "store_answers",
     "to_frame",
     "to_markdown",
 ]
 
 _MODULES = {
+    "annotate.offline": ("CallAnswer", "annotation_calls", "store_answers"),
     "api": ("build", "compare", "gate", "score", "to_frame", "to_markdown"),
     "comparison.comparison": ("load_comparison",),
     "core.errors": ("UserError",),

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from regreason_plugin.annotate.answers import Unreadable
 from regreason_plugin.annotate.client import Server
 from regreason_plugin.annotate.faults import Fault
 from regreason_plugin.annotate.lanes import Lane
-from regreason_plugin.annotate.questions import Question
+from regreason_plugin.annotate.questions import Question, as_read
 from regreason_plugin.annotate.store import OK, Call, Outcome, Store
 from regreason_plugin.core.errors import UserError, say_once
 
@@ -176,33 +176,31 @@ class _LaneRun:
         prompt = question.prompt()
         replied, served = False, None
         attempts = prompt_tokens = answer_tokens = 0
-        state, answer, score, explanation, mended = "", None, None, None, False
+        outcome = Outcome("")
         for _ in range(_READINGS):
             try:
                 reply, tried = await self._server.ask(prompt, question.schema)
             except Fault as fault:
                 attempts += fault.attempts
                 replied = False
-                state, answer = fault.kind, fault.server_text or None
+                outcome = Outcome(fault.kind, answer=fault.server_text or None)
                 break
             attempts += tried
             replied, served = True, reply.served
             prompt_tokens += reply.prompt_tokens
             answer_tokens += reply.answer_tokens
-            state, answer = reply.stop or OK, reply.text
-            if state == OK:
-                try:
-                    score, explanation, mended = question.read(reply.text)
-                except Unreadable as unreadable:
-                    state = str(unreadable)
-            if state == OK:
-                answer = reply.text if mended else None
-            if state == OK or self._ended:
+            outcome = as_read(reply.text, reply.stop, question.read)
+            if outcome.state == OK or self._ended:
                 break
         price = self._rater.price
         cost = price.of(prompt_tokens, answer_tokens) if price else 0.0
-        outcome = Outcome(
-            state, score, explanation, answer, attempts, prompt_tokens, answer_tokens, cost, served
+        outcome = replace(
+            outcome,
+            attempts=attempts,
+            prompt_tokens=prompt_tokens,
+            answer_tokens=answer_tokens,
+            cost=cost,
+            served=served,
         )
         return outcome, replied
 

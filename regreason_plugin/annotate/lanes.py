@@ -162,9 +162,9 @@ def count(store: Store, lanes: Sequence[Lane]) -> None:
         lanes: The lanes.
     """
     for lane in lanes:
-        for _, outcome in _with_outcomes(store, lane):
+        for _, outcome in with_outcomes(store, lane):
             lane.tally.total += 1
-            lane.tally.before += outcome is not None and not lane.again(outcome.state)
+            lane.tally.before += not is_left(lane, outcome)
 
 
 def estimate(store: Store, lanes: Sequence[Lane]) -> list[LanePlan]:
@@ -182,14 +182,14 @@ def estimate(store: Store, lanes: Sequence[Lane]) -> list[LanePlan]:
     for lane in lanes:
         plan = LanePlan(lane.rater.name)
         characters = 0
-        for question, outcome in _with_outcomes(store, lane):
+        for question, outcome in with_outcomes(store, lane):
             plan.example = plan.example or question.prompt()
             plan.total += 1
             if outcome is not None and outcome.state == OK:
                 plan.done += 1
                 continue
             plan.failed += outcome is not None
-            if outcome is None or lane.again(outcome.state):
+            if is_left(lane, outcome):
                 plan.left += 1
                 characters += len(question.prompt())
         mean = store.mean_answer(lane.rater.name) or ANSWER_TOKENS
@@ -204,7 +204,13 @@ def estimate(store: Store, lanes: Sequence[Lane]) -> list[LanePlan]:
     return plans
 
 
-def _with_outcomes(store: Store, lane: Lane) -> Iterator[tuple[Question, Outcome | None]]:
+def is_left(lane: Lane, outcome: Outcome | None) -> bool:
+    """Whether a run makes a call with this outcome; None is a call without one."""
+    return outcome is None or lane.again(outcome.state)
+
+
+def with_outcomes(store: Store, lane: Lane) -> Iterator[tuple[Question, Outcome | None]]:
+    """All questions of a lane, with the outcomes of those that are finished."""
     for questions in lane.questions():
         outcomes = store.outcomes([question.key for question in questions])
         for question in questions:

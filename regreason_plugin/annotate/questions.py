@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from regreason_plugin.annotate.answers import Answer, read_explanation, read_rating
+from regreason_plugin.annotate.answers import Answer, Unreadable, read_explanation, read_rating
 from regreason_plugin.annotate.prompts import AskingPrompt
 from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store, conversation_key
@@ -41,6 +42,23 @@ class Question(NamedTuple):
     def call(self, worst: float) -> Call:
         """The call as the store records it; ``worst`` is the highest cost it can have."""
         return Call(self.key, self.id, worst)
+
+
+def as_read(text: str, stop: str | None, read: Callable[[str], Answer]) -> Outcome:
+    """The outcome of an answer, without its tokens and cost.
+
+    Args:
+        text: The answer's text.
+        stop: The state of an answer that is not whole; None for a whole one.
+        read: Reads the text of a whole answer.
+    """
+    if stop:
+        return Outcome(stop, answer=text)
+    try:
+        score, explanation, mended = read(text)
+    except Unreadable as unreadable:
+        return Outcome(str(unreadable), answer=text)
+    return Outcome(OK, score, explanation, text if mended else None)
 
 
 def read_conversations(paths: Sequence[Path]) -> Iterator[Conversation]:
@@ -101,10 +119,7 @@ class ModelRater:
 
     def kinds(self) -> set[tuple[str, ...]]:
         """The keys of this rater's calls without their first column, the conversation."""
-        return {
-            (self.name, axis, style, sha256, self.config.model, self._sampling)
-            for (style, axis), sha256 in self._hashes.items()
-        }
+        return {self._kind(style, axis) for style, axis in self._hashes}
 
     def questions(self, conversation: Conversation) -> list[Question]:
         """All questions for this rater about one conversation."""
@@ -114,6 +129,13 @@ class ModelRater:
             for axis in AXES
             for style in self.config.prompts
         ]
+
+    def reader(self, key: CallKey) -> Callable[[str], Answer] | None:
+        """The reader of a call's answer; None if this rater makes no such call."""
+        style_and_axis = key.prompt, key.axis
+        if style_and_axis not in self.asking or key[1:] != self._kind(*style_and_axis):
+            return None
+        return partial(read_rating, scale=self.asking[style_and_axis].scale)
 
     def rate(self, conversation: Conversation, axis: str, prompt: Any) -> RaterScore:
         """The rater's answer from the store; an entry with ``error`` where there is none."""
@@ -134,10 +156,13 @@ class ModelRater:
             error=None if answered else outcome.state,
         )
 
+    def _kind(self, style: str, axis: str) -> tuple[str, str, str, str, str, str]:
+        sha256 = self._hashes[style, axis]
+        return self.name, axis, style, sha256, self.config.model, self._sampling
+
     def _question(self, text: str, conversation: Conversation, axis: str, style: str) -> Question:
         prompt = self.asking[style, axis]
-        sha256 = self._hashes[style, axis]
-        key = CallKey(text, self.name, axis, style, sha256, self.config.model, self._sampling)
+        key = CallKey(text, *self._kind(style, axis))
         return Question(
             key,
             conversation.id,

@@ -65,15 +65,19 @@ def read_reply(content_type: str, body: bytes) -> Reply:
         reason, served = choice.get("finish_reason"), completion.get("model")
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
         raise TransientFault("no_completion", server_words(body)) from None
-    stop = None
-    if refusal or reason == "content_filter":
+    stop = stop_of(reason)
+    if refusal or stop == "refused":
         stop, text = "refused", str(refusal or text)
-    elif reason == "length":
-        stop = "truncated"
-    elif thinking and not text.strip():
+    elif stop is None and thinking and not text.strip():
         stop = "only_thinking"
     served = served[:_LONGEST_NAME] if isinstance(served, str) and served else None
     return Reply(text, *tokens, stop, thinking if isinstance(thinking, str) else "", served)
+
+
+def stop_of(finish_reason: Any) -> str | None:
+    """The state of an answer that is not whole, by the reason why it ends; None if it is whole."""
+    states = {"length": "truncated", "content_filter": "refused"}
+    return states.get(finish_reason) if isinstance(finish_reason, str) else None
 
 
 def _arguments(calls: Any) -> str:

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from regreason_plugin.annotate.aggregate import aggregate_rows
-from regreason_plugin.annotate.answers import cut_words
+from regreason_plugin.annotate.answers import Answer, cut_words, read_explanation
 from regreason_plugin.annotate.asked_again import ONLY_SET_UP, AskedAgain
 from regreason_plugin.annotate.config import Alarm, AnnotateConfig
 from regreason_plugin.annotate.lanes import (
@@ -50,7 +50,7 @@ from regreason_plugin.annotate.raters import Rater, collect
 from regreason_plugin.annotate.rules import RULE_RATERS
 from regreason_plugin.annotate.scores import usable_ratings
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import OK, Store, conversation_key
+from regreason_plugin.annotate.store import OK, CallKey, Store, conversation_key
 from regreason_plugin.annotate.token_limits import holds_under
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256, write_records
@@ -370,12 +370,24 @@ class Annotation:
         questions = map(self._merge_question, self._collected())
         return distinct([question] for question in questions if question is not None)
 
+    def merge_lane(self) -> Lane | None:
+        """The merging rater's lane; None without merging."""
+        return self._lane(self._merger, self.merge_questions) if self._merger else None
+
+    def reader(self, key: CallKey) -> Callable[[str], Answer] | None:
+        """The reader of a call's answer; None if the config makes no such call."""
+        merger = self._merger
+        if merger and key.prompt == MERGE:
+            own = (merger.name, merger.model, sampling(merger))
+            return read_explanation if (key.rater, key.model, key.sampling) == own else None
+        return next((read for one in self._asked if (read := one.reader(key))), None)
+
     def merge_plan(self) -> LanePlan | None:
         """An estimate for merging; None without it. The explanations have the mean length."""
-        merge, rater = self._config.merge, self._merger
-        if merge is None or rater is None:
+        merge, merging = self._config.merge, self.merge_lane()
+        if merge is None or merging is None:
             return None
-        merging = self._lane(rater, self.merge_questions)
+        rater = merging.rater
         count(self._answers, [merging])
         conversations = read_conversations(self._config.conversations)
         different = {conversation_key(one): one for one in conversations}
@@ -400,9 +412,9 @@ class Annotation:
         lanes = self.counted_lanes()
         preflight(self._answers, unproven(lanes), watcher, budget)
         unaffordable = ask(self._answers, lanes, watcher, "Rating", budget)
-        if self._merger is None or unaffordable:
+        merging = self.merge_lane()
+        if merging is None or unaffordable:
             return unaffordable
-        merging = self._lane(self._merger, self.merge_questions)
         count(self._answers, [merging])
         return ask(self._answers, [merging], watcher, "Merging explanations", budget)
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.asking import Workplace
 from helpers.compared_results import FIRST, SECOND, results, save
 from helpers.labelled_tables import write_tickets_of_customers
 from helpers.stock_tasks import STOCK_RESULTS
@@ -177,6 +178,9 @@ def test_every_public_name_has_an_example_that_runs(
     api.build("tickets/task.yml", "runs/tickets/data")
     for name, accuracy in ACCURACIES.items():
         save(Path("results") / name, results({FIRST: accuracy, SECOND: accuracy}))
+    rater = {"prompts": ["scale-1-5"], "structured": "json_schema"}
+    place = Workplace(tmp_path, "http://127.0.0.1:9/v1", 1, [rater])
+    assert place.config == tmp_path / "annotate.yml"
     capsys.readouterr()
 
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
