@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +17,6 @@ from helpers.openai_server import Server, good_answer, running
 
 from regreason_plugin import CallAnswer, UserError, annotation_calls, store_answers
 from regreason_plugin.annotate.offline import AnnotationCall
-from regreason_plugin.annotate.questions import read_conversations
 from regreason_plugin.annotate.store import Call, CallKey, Store
 from regreason_plugin.cli import main
 
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.integration
 
 # Nothing listens there, and no variable holds the key: a call would fail.
 NOWHERE = "http://127.0.0.1:9/v1"
+GUIDE = Path(__file__).parents[2] / "docs/guides/annotate.md"
 PRICE = {"prompt": 3, "answer": 5}
 RATERS: list[dict[str, Any]] = [
     {"prompts": ["scale-1-5", "scale-1-4-examples"], "price": PRICE},
@@ -181,5 +184,48 @@ def test_wrong_keys_and_names_are_refused_in_one_sentence(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="do not change the config in between"):
         store_answers(place.config, generate([call]))
     assert dump(place.store) == []
-    (talk,) = read_conversations([place.folder / "conversations.jsonl"])
-    assert talk.id == id_
+
+
+def test_the_example_of_the_guide_runs_with_a_model_that_answers_like_the_server(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rater = {"name": "qwen2.5-7b", "model": "Qwen/Qwen2.5-7B-Instruct", "request": {"seed": 1}}
+    with_server = Workplace(tmp_path / "with", server.url, 2, [rater])
+    assert main(["annotate", str(with_server.config)]) == 0
+    place = Workplace(tmp_path / "annotation", NOWHERE, 2, [rater])
+    (example,) = re.findall(r"```python\n(from itertools.*?)```", GUIDE.read_text("utf-8"), re.S)
+    schemas = []
+
+    class FakeModel:
+        def __init__(self, name: str) -> None:
+            assert name == rater["model"]
+
+        def chat(self, messages: list[Any], sampling: list[dict[str, Any]]) -> list[Any]:
+            for one in sampling:
+                schemas.append(one.pop("structured_outputs"))
+                assert one == {"temperature": 0.0, "max_tokens": 300, "seed": 1}
+            return [
+                SimpleNamespace(
+                    prompt_token_ids=[0] * 100,
+                    outputs=[
+                        SimpleNamespace(
+                            text=good_answer(message["content"]),
+                            token_ids=[0] * 20,
+                            finish_reason="stop",
+                        )
+                    ],
+                )
+                for (message,) in messages
+            ]
+
+    fakes = {"LLM": FakeModel, "SamplingParams": dict}
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(**fakes))
+    params = SimpleNamespace(StructuredOutputsParams=lambda json: json)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", params)
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("5000", "10"), {})
+    sent = [body["response_format"]["json_schema"]["schema"] for body in server.bodies]
+    assert sorted(map(repr, schemas)) == sorted(map(repr, sent))
+    assert len(schemas) == 24
+    assert main(["annotate", str(place.config)]) == 0
+    assert place.files() == with_server.files()
