@@ -52,6 +52,7 @@ class About(_Part):
         minimum: Number of usable scores that a conversation needs on an axis.
         conversations: Number of conversations rated, by dataset.
         calls: Number of finished calls by outcome: ``ok`` or the name of a fault.
+        answers: The same numbers by rater, prompt and outcome.
         dropped: Number of conversations x axes without a label, by reason.
         notes: Number of other events, by description.
         tokens: Numbers of ``prompt`` and ``answer`` tokens, as the servers counted them.
@@ -67,6 +68,7 @@ class About(_Part):
     minimum: int
     conversations: dict[str, int]
     calls: dict[str, int] = Field(default_factory=dict)
+    answers: dict[str, dict[str, dict[str, int]]] = Field(default_factory=dict)
     dropped: dict[str, int] = Field(default_factory=dict)
     notes: dict[str, int] = Field(default_factory=dict)
     tokens: dict[str, int] = Field(default_factory=dict)

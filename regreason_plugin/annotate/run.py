@@ -109,6 +109,13 @@ class Finished:
             states[state] += number
         return states
 
+    def by_prompt(self) -> dict[str, dict[str, dict[str, int]]]:
+        """`answers` as nested mappings, sorted by rater, prompt and state."""
+        nested: dict[str, dict[str, dict[str, int]]] = {}
+        for (rater, prompt, state), number in sorted(self.answers.items()):
+            nested.setdefault(rater, {}).setdefault(prompt, {})[state] = number
+        return nested
+
 
 def annotate(
     config: AnnotateConfig,
@@ -506,6 +513,7 @@ class Annotation:
                 name: number // len(AXES) for name, number in sorted(finished.rated.items())
             },
             calls=dict(sorted(finished.calls.items())),
+            answers=finished.by_prompt(),
             dropped=dict(sorted(finished.dropped.items())),
             notes=dict(sorted(notes.items())),
             tokens={

@@ -8,6 +8,7 @@ raters; the same three always give the same bytes. Because of its front matter,
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import PurePath
 from typing import Any
 
@@ -15,6 +16,8 @@ from huggingface_hub import DatasetCardData
 
 from regreason_plugin.annotate.agreement import ALL, Agreement
 from regreason_plugin.annotate.provenance import About, RaterProvenance
+from regreason_plugin.annotate.quality_alarm import by_state
+from regreason_plugin.annotate.store import OK
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.markdown import Markdown, block, code, escape, render
 from regreason_plugin.core.numbers import NONE, number, signed
@@ -80,6 +83,7 @@ def data_card(
         ],
         sources=[_source(declared, dataset) for dataset in datasets],
         raters=_raters(about) if about else [],
+        unusable=_unusable(about) if about else [],
         counts=[
             [split, *(f"{n:,}" for n in (count.rows, count.conversations, count.groups))]
             for split, count in manifest.counts.items()
@@ -155,7 +159,23 @@ def _rater(rater: RaterProvenance) -> list[str]:
         code(rater.model) if rater.model else "none",
         sampling or NONE,
         Markdown(prompts or NONE),
+        Markdown(", ".join(map(code, rater.served)) or NONE),
+        " to ".join(sorted({min(rater.days), max(rater.days)})) if rater.days else NONE,
     ]
+
+
+def _unusable(about: About) -> list[list[str]]:
+    """One table row per rater and prompt with missing scores: how many, their share, and why."""
+    rows = []
+    for rater, prompts in about.answers.items():
+        for prompt, states in prompts.items():
+            asked = Counter(states)
+            missing = asked - Counter({OK: asked[OK]})
+            if missing:
+                share = f"{missing.total() / asked.total():.1%}"
+                counts = f"{asked.total():,}", f"{missing.total():,}"
+                rows.append([code(rater), code(prompt), *counts, share, by_state(missing)])
+    return rows
 
 
 def _distribution(manifest: Manifest, declared: Declaration, dataset: str, axis: str) -> list[str]:

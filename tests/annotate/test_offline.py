@@ -114,6 +114,10 @@ def test_answers_that_cannot_be_used_have_the_states_of_a_run(
     assert list(annotation_calls(place.config)) == []
     assert main(["annotate", str(place.config)]) == 0
     assert place.about()["calls"] == {"ok": 26, state: 1}
+    (call,) = [row for row in place.calls("state, rater, prompt") if row[0] == state]
+    by_prompt = place.about()["answers"]
+    assert by_prompt[call[1]].pop(call[2]) == {"ok": 8, state: 1}
+    assert [one for prompts in by_prompt.values() for one in prompts.values()] == [{"ok": 9}] * 2
     assert place.calls("state, answer, score")[-1][0] in {"ok", state}
     assert [row[1] for row in place.calls("state, answer, score") if row[0] == state] == [text]
 

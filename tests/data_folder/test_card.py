@@ -54,6 +54,8 @@ def about(path: Path, **changes: Any) -> Path:
                 model="org/Judge-7B",
                 sampling={"temperature": 0.7},
                 prompts={"plain": "cafe0123cafe0123"},
+                served={"org/Judge-7B-0601": 1200, "org/Judge-7B-0701": 34},
+                days={"2026-07-02": 34, "2026-06-30": 1200},
             ),
             RaterProvenance(name="second"),
         ],
@@ -62,6 +64,13 @@ def about(path: Path, **changes: Any) -> Path:
         minimum=2,
         conversations={"coqa": 30},
         calls={"ok": 1234, "timed_out": 5},
+        answers={
+            "judge": {
+                "plain": {"ok": 1000},
+                "short": {"ok": 234, "stalled": 5, "refused": 1, "truncated": 60},
+            },
+            "second": {"short": {"truncated": 1200}},
+        },
         dropped={"fewer than 2 usable ratings": 7},
         versions={"regreason": "0.1.0"},
     )
@@ -142,7 +151,16 @@ def test_it_says_what_is_in_the_folder(data: Path) -> None:
 def test_it_says_who_rated_and_how(data: Path) -> None:
     text = (data / "README.md").read_text(encoding="utf-8")
     _, _, cells = parsed(text.split("---\n", 2)[2])
-    assert cells["judge"] == ["org/Judge-7B", "temperature 0.7", "plain cafe0123cafe0123"]
+    assert cells["judge"] == [
+        *("org/Judge-7B", "temperature 0.7", "plain cafe0123cafe0123"),
+        *("org/Judge-7B-0601, org/Judge-7B-0701", "2026-06-30 to 2026-07-02"),
+    ]
+    # 66 of 300; a prompt without missing scores has no row.
+    why = "60 truncated, 5 stalled, 1 refused"
+    assert cells["judge / short"] == ["short", "300", "66", "22.0%", why]
+    assert cells["second / short"] == ["short", "1,200", "1,200", "100.0%", "1,200 truncated"]
+    assert cells["judge / plain"][0] == "plain"
+    assert text.count("| asked | missing |") == 1
     assert cells["merger, merges explanations"][0] == "org/Merger"
     assert "combined by `trimmed_mean`; a row needs 2 usable scores" in text
     assert "| calls of raters | ok | 1,234 |" in text
@@ -199,7 +217,12 @@ def test_explanation_first_names_its_own_tasks(tmp_path: Path) -> None:
 def test_no_text_from_outside_is_markup(tmp_path: Path, data: Path) -> None:
     path = write(tmp_path / "ratings.jsonl", rated(rater=HOSTILE))
     rater = RaterProvenance(
-        name=HOSTILE, model=HOSTILE, sampling={HOSTILE: HOSTILE}, prompts={HOSTILE: HOSTILE}
+        name=HOSTILE,
+        model=HOSTILE,
+        sampling={HOSTILE: HOSTILE},
+        prompts={HOSTILE: HOSTILE},
+        served={HOSTILE: 1},
+        days={HOSTILE: 1},
     )
     about(
         path,
@@ -207,6 +230,7 @@ def test_no_text_from_outside_is_markup(tmp_path: Path, data: Path) -> None:
         merged_by=rater,
         aggregator=HOSTILE,
         calls={HOSTILE: 1},
+        answers={HOSTILE: {HOSTILE: {HOSTILE: 4}}},
         dropped={HOSTILE: 2},
         notes={HOSTILE: 3},
     )
