@@ -110,6 +110,10 @@ def test_answers_that_cannot_be_used_have_the_states_of_a_run(
     bad, *good = annotation_calls(place.config)
     assert store_answers(place.config, generate([bad], lambda prompt: text, finish)) == {state: 1}
     assert store_answers(place.config, generate(good)) == {"ok": 26}
+    # An answer that cannot be used is not replaced, and not paid twice.
+    before = dump(place.store)
+    assert store_answers(place.config, generate([bad])) == {}
+    assert dump(place.store) == before
     # Neither the function nor the command makes the call again by itself.
     assert list(annotation_calls(place.config)) == []
     assert main(["annotate", str(place.config)]) == 0
