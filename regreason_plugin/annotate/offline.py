@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from regreason_plugin.annotate.asked_again import AskedAgain
 from regreason_plugin.annotate.config import read_config
 from regreason_plugin.annotate.lanes import is_left, with_outcomes
 from regreason_plugin.annotate.questions import Question, as_read
@@ -71,7 +72,9 @@ class CallAnswer:
     served: str | None = None
 
 
-def annotation_calls(config: str | Path, rater: str | None = None) -> Iterator[AnnotationCall]:
+def annotation_calls(
+    config: str | Path, rater: str | None = None, *, retry_failed: bool = False
+) -> Iterator[AnnotationCall]:
     """The calls that `regreason annotate` would make, to make them without a server.
 
     Calls that have an answer in the store are left out, so the calls after a stopped job are those
@@ -81,6 +84,8 @@ def annotation_calls(config: str | Path, rater: str | None = None) -> Iterator[A
     Args:
         config: The config of `regreason annotate`. The address of a rater is not used.
         rater: Only the calls of this rater; None for those of all raters.
+        retry_failed: Also the calls whose answers cannot be used, except at temperature 0, where
+            the same request gives the same answer.
 
     Yields:
         One call after the other, in the order of the config.
@@ -99,7 +104,7 @@ def annotation_calls(config: str | Path, rater: str | None = None) -> Iterator[A
     if rater is not None and rater not in names:
         raise UserError(f"no rater behind a server is named {rater!r}; {nearest(rater, names)}")
     with open_store_to_read(settings.store_path, settings.servers) as store:
-        annotation = Annotation(settings, store)
+        annotation = Annotation(settings, store, AskedAgain(failed=retry_failed))
         rating = False
         for lane in annotation.lanes():
             for question, outcome in with_outcomes(store, lane):
@@ -115,7 +120,9 @@ def annotation_calls(config: str | Path, rater: str | None = None) -> Iterator[A
                     yield _call(merging.rater, question)
 
 
-def store_answers(config: str | Path, answers: Iterable[CallAnswer]) -> Counter[str]:
+def store_answers(
+    config: str | Path, answers: Iterable[CallAnswer], *, retry_failed: bool = False
+) -> Counter[str]:
     """Read the answers to `annotation_calls` and store them, as `regreason annotate` does.
 
     Each answer is in the store as soon as it is read. An answer to a call that has one already, or
@@ -125,6 +132,7 @@ def store_answers(config: str | Path, answers: Iterable[CallAnswer]) -> Counter[
     Args:
         config: The config that was given to `annotation_calls`, unchanged.
         answers: The answers, in any order.
+        retry_failed: As given to `annotation_calls`: an answer replaces one that cannot be used.
 
     Returns:
         The number of stored answers by state: ``ok``, or why an answer cannot be used.
@@ -144,7 +152,7 @@ def store_answers(config: str | Path, answers: Iterable[CallAnswer]) -> Counter[
     raters = {server.name: server for server in settings.servers}
     stored = Counter[str]()
     with open_store_for_calls(settings.store_path, settings.servers, None) as store:
-        annotation = Annotation(settings, store)
+        annotation = Annotation(settings, store, AskedAgain(failed=retry_failed))
         again = {lane.rater.name: lane.again for lane in annotation.lanes()}
         for answer in answers:
             call = _parsed(answer.key)

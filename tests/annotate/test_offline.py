@@ -148,6 +148,23 @@ def test_a_stopped_job_goes_on_and_an_answer_counts_once(tmp_path: Path) -> None
     assert not {call.key for call in some} & set(left)
 
 
+def test_failed_calls_are_made_again_on_request(tmp_path: Path) -> None:
+    place = without_server(tmp_path / "w", 1)
+    calls = list(annotation_calls(place.config))
+    assert store_answers(place.config, generate(calls, lambda prompt: "{}")) == {"score_missing": 9}
+    # The first rater has temperature 0, so the same request gives the same answer.
+    again = list(annotation_calls(place.config, retry_failed=True))
+    assert again == [call for call in calls if call.rater == "rater-2"]
+    assert len(again) == 3
+    answers = generate(again)
+    assert store_answers(place.config, answers) == {}
+    assert store_answers(place.config, answers, retry_failed=True) == {"ok": 3}
+    assert list(annotation_calls(place.config, retry_failed=True)) == []
+    # Both answers of a repeated call are counted.
+    tokens = place.calls("rater, state, prompt_tokens, attempts")
+    assert tokens == [("rater-1", "score_missing", 100, 1)] * 6 + [("rater-2", "ok", 200, 2)] * 3
+
+
 def test_a_call_that_a_running_process_makes_is_left_to_it(tmp_path: Path) -> None:
     place = without_server(tmp_path / "w", 1)
     calls = list(annotation_calls(place.config))
