@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.asking import Workplace
+from helpers.axolotl import environment
 from helpers.openai_server import running
 
 from regreason_plugin.cli import main
@@ -31,17 +34,21 @@ def place(tmp_path: Path) -> Iterator[Workplace]:
         assert server.total == total
 
 
-def shown(place: Workplace, capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capfd.readouterr()
-    assert main(["annotate", str(place.config), *arguments]) == 0
-    return capfd.readouterr().out
+def show_two(place: Workplace) -> str:
+    # (A process of its own has the terminal's width from its start.)
+    command = [sys.executable, "-m", "regreason_plugin", "annotate", str(place.config)]
+    done = subprocess.run(
+        [*command, "--show", "2"],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+        env={**environment(), "COLUMNS": "200"},
+    )
+    return done.stdout
 
 
-def test_each_state_has_answers_beside_their_conversations(
-    place: Workplace, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    said = shown(place, capfd, "--show", "2")
+def test_each_state_has_answers_beside_their_conversations(place: Workplace) -> None:
+    said = show_two(place)
     assert "rater-1: 12 only_thinking, 2 of them" in said
     assert "rater-1: 6 ok, 2 of them" in said
     assert said.count("naturalness, scale-1-5") == 2
@@ -49,11 +56,13 @@ def test_each_state_has_answers_beside_their_conversations(
     calls = {row[0]: row[1:] for row in place.calls("id, axis, score, explanation") if row[3]}
     for part in said.split("naturalness, scale-1-5, ")[1:]:
         # The first line of a row has the conversation's id and the score.
-        identity, score = re.match(r"(\S+) .*score: (\d)", part).groups()
+        named = re.match(r"(\S+) .*score: (\d)", part)
+        assert named
+        identity, score = named.groups()
         _, stored, explanation = calls[identity]
         assert stored == int(score)
         assert explanation in part
-    assert shown(place, capfd, "--show", "2") == said
+    assert show_two(place) == said
     # Text from a server is no markup and moves nothing in the terminal.
     assert "\x1b[31m" not in said
     assert "[bold]x[/bold]" in said
