@@ -15,7 +15,7 @@ from typing import Any
 from regreason_plugin.annotate.client import Server
 from regreason_plugin.annotate.faults import Fault
 from regreason_plugin.annotate.lanes import Lane
-from regreason_plugin.annotate.questions import Question, as_read
+from regreason_plugin.annotate.questions import Question, outcome_of
 from regreason_plugin.annotate.store import OK, Call, Outcome, Store
 from regreason_plugin.core.errors import UserError, say_once
 
@@ -189,7 +189,7 @@ class _LaneRun:
             replied, served = True, reply.served
             prompt_tokens += reply.prompt_tokens
             answer_tokens += reply.answer_tokens
-            outcome = as_read(reply.text, reply.stop, question.read)
+            outcome = outcome_of(reply.text, reply.stop, question.read)
             if outcome.state == OK or self._ended:
                 break
         price = self._rater.price

@@ -185,12 +185,7 @@ class Server:
             fault.server_text = self._redacted.start(fault.server_text, _KEPT)
             raise
         served = self._redacted.start(reply.served, _KEPT) if reply.served else None
-        return replace(
-            reply,
-            text=self._redacted_answer(reply.text),
-            thinking=self._redacted_answer(reply.thinking),
-            served=served,
-        )
+        return replace(reply, text=self._redacted_answer(reply.text), served=served)
 
     async def _response(self, prompt: str, options: dict[str, Any]) -> httpx2.Response:
         try:

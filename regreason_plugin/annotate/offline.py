@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from regreason_plugin.annotate.asked_again import AskedAgain
 from regreason_plugin.annotate.config import read_config
 from regreason_plugin.annotate.lanes import is_left, with_outcomes
-from regreason_plugin.annotate.questions import Question, as_read
+from regreason_plugin.annotate.questions import Question, outcome_of
 from regreason_plugin.annotate.reply import stop_of
 from regreason_plugin.annotate.run import Annotation, open_store_for_calls, open_store_to_read
 from regreason_plugin.annotate.server_rater import ServerRater
@@ -167,7 +167,7 @@ def store_answers(
                 continue
             price, tokens = raters[name].price, (answer.prompt_tokens, answer.answer_tokens)
             outcome = replace(
-                as_read(answer.text, stop_of(answer.finish_reason), read),
+                outcome_of(answer.text, stop_of(answer.finish_reason), read),
                 prompt_tokens=tokens[0],
                 answer_tokens=tokens[1],
                 cost=price.of(*tokens) if price else 0.0,

@@ -18,7 +18,7 @@ from regreason_plugin.annotate.questions import Question, sampling
 from regreason_plugin.annotate.server_rater import ServerRater, Structured
 from regreason_plugin.annotate.store import OK, Outcome, Store
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.printable import quoted
+from regreason_plugin.core.printable import one_line
 
 # Questions that a server refuses before its set-up is taken to be wrong. It may refuse one because
 # of its conversation, as too long; so the last question is about another one.
@@ -133,7 +133,7 @@ def check_set_up(answers: Iterable[FirstAnswer]) -> None:
     for one in answers:
         if one.outcome.state not in SET_UP:
             continue
-        words = quoted(one.outcome.answer or "", 300)
+        words = one_line(one.outcome.answer or "", 300)
         mend = "correct the config or the server"
         if one.accepted:
             mend = (

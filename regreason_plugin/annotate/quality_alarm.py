@@ -12,7 +12,7 @@ from typing import NamedTuple
 from regreason_plugin.annotate.config import Alarm
 from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import OK
-from regreason_plugin.core.printable import quoted
+from regreason_plugin.core.printable import one_line
 
 _JSON = (
     "set structured to json_schema or to another form that the server knows, or change the prompt"
@@ -84,7 +84,7 @@ class QualityAlarm:
         window.states.append(state)
         if state == OK:
             return None
-        window.examples.append((state, quoted(answer or "", _EXAMPLE)))
+        window.examples.append((state, one_line(answer or "", _EXAMPLE)))
         unusable = Counter(one for one in window.states if one != OK)
         # Once so many are unusable, the answers that the window still lacks cannot change it.
         if prompt in self._rung or unusable.total() < self._settings.share * last:

@@ -44,7 +44,7 @@ class Question(NamedTuple):
         return Call(self.key, self.id, worst)
 
 
-def as_read(text: str, stop: str | None, read: Callable[[str], Answer]) -> Outcome:
+def outcome_of(text: str, stop: str | None, read: Callable[[str], Answer]) -> Outcome:
     """The outcome of an answer, without its tokens and cost.
 
     Args:

@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Iterable
 
-from regreason_plugin.core.markdown import one_line
+from regreason_plugin.core.printable import one_line
 
 # Stands in a text for a secret.
 REMOVED = "[key]"

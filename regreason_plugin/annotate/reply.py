@@ -28,7 +28,6 @@ class Reply:
         answer_tokens: Number of answer tokens, as the server counts them.
         stop: The reason why there is no whole answer: ``truncated``, ``refused`` or
             ``only_thinking``; None for a complete answer.
-        thinking: The model's thinking, if the server sends it apart from the content.
         served: The model's name, as the server gives it; None if it gives none.
     """
 
@@ -36,7 +35,6 @@ class Reply:
     prompt_tokens: int
     answer_tokens: int
     stop: str | None
-    thinking: str = ""
     served: str | None = None
 
 
@@ -57,7 +55,7 @@ def read_reply(content_type: str, body: bytes) -> Reply:
         message = choice["message"]
         text = _arguments(message.get("tool_calls")) or _text(message.get("content"))
         refusal = message.get("refusal")
-        thinking = message.get("reasoning_content") or message.get("reasoning") or ""
+        thinking = message.get("reasoning_content") or message.get("reasoning")
         usage = completion.get("usage") or {}
         tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         if not all(0 <= number < _MOST_TOKENS for number in tokens):
@@ -71,7 +69,7 @@ def read_reply(content_type: str, body: bytes) -> Reply:
     elif stop is None and thinking and not text.strip():
         stop = "only_thinking"
     served = served[:_LONGEST_NAME] if isinstance(served, str) and served else None
-    return Reply(text, *tokens, stop, thinking if isinstance(thinking, str) else "", served)
+    return Reply(text, *tokens, stop, served)
 
 
 def stop_of(finish_reason: Any) -> str | None:

@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: Run = parsed.run
         return run(parsed)
     except UserError as error:
-        from regreason_plugin.core.markdown import one_line
+        from regreason_plugin.core.printable import one_line
 
         # It may quote a server or a file, whose characters could move the cursor.
         print(f"regreason: {one_line(error)}", file=sys.stderr)

@@ -17,7 +17,7 @@ from regreason_plugin.annotate.lanes import Tally
 from regreason_plugin.annotate.preflight import FirstAnswer
 from regreason_plugin.annotate.quality_alarm import ADVICE
 from regreason_plugin.cli.console import print_whole, progress
-from regreason_plugin.core.printable import quoted
+from regreason_plugin.core.printable import one_line
 
 _SECONDS_BETWEEN_LINES = 30.0
 # A server that gives no reply for so long is named, with the reason.
@@ -84,15 +84,15 @@ class ConsoleWatcher:
 
 def _first_answer(first: FirstAnswer) -> list[str]:
     rater, outcome = first.rater, first.outcome
-    served = f", served as {quoted(outcome.served, 100)}" if outcome.served else ""
+    served = f", served as {one_line(outcome.served, 100)}" if outcome.served else ""
     took = "from the store" if first.seconds is None else f"{first.seconds:.1f} s"
     lines = [f"First answer of {rater.name} ({rater.model}{served}), {took}: {outcome.state}"]
     if outcome.score is not None:
         lines.append(f"  score: {outcome.score}")
     if outcome.explanation is not None:
-        lines.append(f"  explanation: {quoted(outcome.explanation, _QUOTED)}")
+        lines.append(f"  explanation: {one_line(outcome.explanation, _QUOTED)}")
     if outcome.answer:
-        lines.append(f"  the server's words: {quoted(outcome.answer, _QUOTED)}")
+        lines.append(f"  the server's words: {one_line(outcome.answer, _QUOTED)}")
     if outcome.state in ADVICE:
         lines.append(f"  to change: {ADVICE[outcome.state]}")
     if first.left:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from regreason_plugin.cli.console import console, progress, say
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.markdown import one_line
+from regreason_plugin.core.printable import one_line
 from regreason_plugin.task.shipped_configs import FOLDER, shipped
 
 if TYPE_CHECKING:

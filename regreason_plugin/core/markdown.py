@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from regreason_plugin.core.printable import one_line
+
 # Characters of Markdown's syntax; an underscore within a word is not one of them.
 _MARKUP = re.compile(r"([\\`*<>\[\]|#&~]|(?<![^\W_])_|_(?![^\W_]))")
 
@@ -122,11 +124,6 @@ def block(text: str, language: str) -> Markdown:
     """A code block of a text."""
     ticks = "`" * max(3, _longest_run(text) + 1)
     return Markdown(f"{ticks}{language}\n{text.strip()}\n{ticks}")
-
-
-def one_line(text: object) -> str:
-    """A text on one line, without control characters and marks of writing direction."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def _longest_run(text: str) -> int:

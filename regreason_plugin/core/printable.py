@@ -11,11 +11,13 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
-def quoted(text: str, longest: int) -> str:
-    """The start of a text, printable, with each white space as one space.
+def one_line(text: object, longest: int | None = None) -> str:
+    """A text on one line, without control characters and marks of writing direction.
 
     Args:
         text: The text.
-        longest: The largest number of characters to return.
+        longest: The largest number of characters to return; None for all.
     """
-    return printable(" ".join(text[: 20 * longest].split()))[:longest]
+    # A start that is long enough, because a server may send megabytes.
+    start = str(text) if longest is None else str(text)[: 20 * longest]
+    return " ".join("".join(c if c.isprintable() else " " for c in start).split())[:longest]

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regreason_plugin.annotate.answer_examples import AnswerExample, StateExamples
-from regreason_plugin.core.printable import printable, quoted
+from regreason_plugin.core.printable import one_line, printable
 from regreason_plugin.core.whole_files import atomic_writer
 
 # Characters of a message and of an answer in the terminal; the page has all.
@@ -58,11 +58,11 @@ def _title(one: StateExamples) -> str:
 
 def _end(example: AnswerExample) -> str:
     turns = example.conversation.conversation
-    lines = [f"{example.key.axis}, {example.key.prompt}, {quoted(example.conversation.id, 80)}"]
+    lines = [f"{example.key.axis}, {example.key.prompt}, {one_line(example.conversation.id, 80)}"]
     if len(turns) > _MESSAGES:
         lines.append(f"({len(turns) - _MESSAGES} earlier messages)")
     lines += [
-        f"{turn.role}: {quoted(turn.content, _LONGEST_MESSAGE)}" for turn in turns[-_MESSAGES:]
+        f"{turn.role}: {one_line(turn.content, _LONGEST_MESSAGE)}" for turn in turns[-_MESSAGES:]
     ]
     return "\n".join(lines)
 
@@ -73,8 +73,8 @@ def _answer(example: AnswerExample) -> str:
     if outcome.score is not None:
         lines.append(f"score: {outcome.score}")
     if outcome.explanation is not None:
-        lines.append(quoted(outcome.explanation, _LONGEST_ANSWER))
+        lines.append(one_line(outcome.explanation, _LONGEST_ANSWER))
     if outcome.answer:
         mended = "mended from: " if outcome.explanation is not None else ""
-        lines.append(mended + quoted(outcome.answer, _LONGEST_ANSWER))
+        lines.append(mended + one_line(outcome.answer, _LONGEST_ANSWER))
     return "\n".join(lines)

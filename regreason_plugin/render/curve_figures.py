@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from regreason_plugin.comparison.comparison import Comparison
 from regreason_plugin.comparison.learning_curves import curve_title
 from regreason_plugin.core.layers import middle_blocks
-from regreason_plugin.core.markdown import one_line
+from regreason_plugin.core.printable import one_line
 from regreason_plugin.metrics.metric_names import LAYER_CURVES
 from regreason_plugin.render.figure_panels import (
     new_figure,

@@ -11,8 +11,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from regreason_plugin.comparison.comparison import Comparison, Difference, Setting
 from regreason_plugin.comparison.finding_words import mark
-from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import signed
+from regreason_plugin.core.printable import one_line
 from regreason_plugin.render import tables
 
 # The most panels in a row, and the most inches that a row is wide.

@@ -13,8 +13,8 @@ from regreason_plugin.comparison.finding_words import (
     primary_line,
 )
 from regreason_plugin.comparison.notes import about_data
-from regreason_plugin.core.markdown import one_line
 from regreason_plugin.core.numbers import number, signed
+from regreason_plugin.core.printable import one_line
 from regreason_plugin.render import tables
 
 # TeX's special characters; the quotation mark, which babel makes active; brackets and the star,

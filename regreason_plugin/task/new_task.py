@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from regreason_plugin.core import markdown
 from regreason_plugin.core.declaration import TEXT, check_no_prefixes
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.printable import one_line
 from regreason_plugin.core.task_file import Task, check_prompt
 from regreason_plugin.core.whole_files import atomic_writer, whole_folder
 from regreason_plugin.core.yaml_file import dump_yaml, with_values
@@ -118,7 +119,7 @@ def default_prompt(column: str, labels: Sequence[str], ordinal: bool) -> str:
         choice = f", on a scale from low to high: {listed}" if listed else ""
     else:
         choice = f", one of: {listed}" if listed else ""
-    name = markdown.one_line(column) or "label"
+    name = one_line(column) or "label"
     for asked in (f"{name}{choice}", f"label{choice}", name, "label"):
         try:
             return check_prompt(f"{TEXT}\n\nGive the text's {asked}.\nAnswer:")

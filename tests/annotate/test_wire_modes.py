@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from helpers.asking import Workplace
 from helpers.wire_modes import (
+    ANSWER,
     KEY,
     MODES,
     PAGE,
@@ -220,7 +221,8 @@ def test_a_server_is_waited_for_until_it_replies(server: WireServer) -> None:
         assert asked.waiting is None
         assert attempts == 1
         assert reply.served == "served-model"
-        assert reply.thinking == '{"explanation": "Draft.", "score": 1}'
+        # The message's thinking holds a draft of an answer.
+        assert reply.text == ANSWER
         await asked.close()
 
     asyncio.run(calls())
