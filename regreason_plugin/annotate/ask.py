@@ -8,14 +8,16 @@ them. A finished call is kept in the store only, so memory does not grow with th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from regreason_plugin.annotate.answers import Unreadable
+from regreason_plugin.annotate.answers import Answer, Unreadable
 from regreason_plugin.annotate.client import Server
 from regreason_plugin.annotate.faults import Fault
 from regreason_plugin.annotate.lanes import Lane
 from regreason_plugin.annotate.questions import Question
+from regreason_plugin.annotate.reply import Reply
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import OK, Call, Outcome, Store
 from regreason_plugin.core.errors import UserError, say_once
 
@@ -49,6 +51,29 @@ def ask_all(
     """
     servers = [Server(lane.rater) for lane in lanes]
     return asyncio.run(_ask_all(store, lanes, servers, budget, wait))
+
+
+def worst_cost(rater: ServerRater, question: Question) -> float:
+    """The highest possible cost of a request, as no tokenizer makes more tokens than bytes."""
+    prompt = len(question.prompt().encode("utf-8")) + _TEMPLATE_TOKENS
+    return rater.price.of(prompt, rater.longest_answer or 0) if rater.price else 0.0
+
+
+def read_answer(
+    reply: Reply, read: Callable[[str], Answer]
+) -> tuple[str, int | None, str | None, str | None]:
+    """Read a reply.
+
+    Returns:
+        The state, the score, the explanation, and the text if it cannot be used or was mended.
+    """
+    if reply.stop:
+        return reply.stop, None, None, reply.text
+    try:
+        score, explanation, mended = read(reply.text)
+    except Unreadable as unreadable:
+        return str(unreadable), None, None, reply.text
+    return OK, score, explanation, reply.text if mended else None
 
 
 async def _ask_all(
@@ -151,10 +176,7 @@ class _LaneRun:
 
     def _worst(self, question: Question) -> float:
         """The highest possible cost of a call, as no tokenizer makes more tokens than bytes."""
-        if self._budget is None or self._rater.price is None:
-            return 0.0
-        prompt = len(question.prompt().encode("utf-8")) + _TEMPLATE_TOKENS
-        return _READINGS * self._rater.price.of(prompt, self._rater.longest_answer or 0)
+        return 0.0 if self._budget is None else _READINGS * worst_cost(self._rater, question)
 
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
@@ -176,7 +198,7 @@ class _LaneRun:
         prompt = question.prompt()
         replied, served = False, None
         attempts = prompt_tokens = answer_tokens = 0
-        state, answer, score, explanation, mended = "", None, None, None, False
+        state, score, explanation, answer = "", None, None, None
         for _ in range(_READINGS):
             try:
                 reply, tried = await self._server.ask(prompt, question.schema)
@@ -189,14 +211,7 @@ class _LaneRun:
             replied, served = True, reply.served
             prompt_tokens += reply.prompt_tokens
             answer_tokens += reply.answer_tokens
-            state, answer = reply.stop or OK, reply.text
-            if state == OK:
-                try:
-                    score, explanation, mended = question.read(reply.text)
-                except Unreadable as unreadable:
-                    state = str(unreadable)
-            if state == OK:
-                answer = reply.text if mended else None
+            state, score, explanation, answer = read_answer(reply, question.read)
             if state == OK or self._ended:
                 break
         price = self._rater.price

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from regreason_plugin.annotate.answers import Answer, read_explanation, read_rating
-from regreason_plugin.annotate.prompts import AskingPrompt
+from regreason_plugin.annotate.prompts import AskingPrompt, scale_of
 from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.core.jsonl import check_unique, read_records
@@ -143,7 +143,7 @@ class ModelRater:
             conversation.id,
             lambda: prompt.render(conversation),
             _rating_schema(prompt.scale),
-            lambda answer: read_rating(answer, prompt.scale),
+            answer_reader(style),
         )
 
 
@@ -175,7 +175,13 @@ def explanation_question(
         sampling(config),
     )
     schema = _schema({"explanation": _EXPLANATION})
-    return Question(key, conversation.id, prompt, schema, read_explanation)
+    return Question(key, conversation.id, prompt, schema, answer_reader(kind))
+
+
+def answer_reader(prompt: str) -> Callable[[str], Answer]:
+    """The reader of the answers to a prompt, by the prompt's name in a call's key."""
+    scale = scale_of(prompt)
+    return read_explanation if scale is None else lambda answer: read_rating(answer, scale)
 
 
 def sampling(config: ServerRater) -> str:

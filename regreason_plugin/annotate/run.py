@@ -91,6 +91,7 @@ class Finished:
             state.
         cost: Cost of all calls in the store, in the prices' currency; None without prices.
         written: Paths of the files written.
+        waiting: One line for each batch that has no answers yet; the ratings are not written then.
     """
 
     ratings: int = 0
@@ -100,6 +101,7 @@ class Finished:
     answers: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     cost: float | None = None
     written: list[Path] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
 
     @property
     def calls(self) -> Counter[str]:
@@ -186,9 +188,15 @@ def dry_run(config: AnnotateConfig, *, again: AskedAgain = ONLY_SET_UP) -> list[
 
 @contextmanager
 def open_store_for_calls(
-    path: Path, raters: Sequence[ServerRater], budget: float | None
+    path: Path, raters: Sequence[ServerRater], budget: float | None, *, batches: bool = False
 ) -> Iterator[Store]:
     """Open the store for a run that makes calls.
+
+    Args:
+        path: The store's file.
+        raters: The raters.
+        budget: Make no call that could raise the cost of the whole store above this amount.
+        batches: Whether the run collects batches; other runs would wait for them for hours.
 
     Raises:
         UserError: A budget is set and the price of a rater or the maximum length of its answers is
@@ -215,6 +223,13 @@ def open_store_for_calls(
     with Store(path) as store:
         # Called even if no call is left, because it removes the lock files of killed processes.
         store.take_over()
+        for batch in [] if batches else store.batches():
+            if batch.rater in {rater.name for rater in raters}:
+                raise UserError(
+                    f"{batch.calls:,} calls of rater {batch.rater!r} are in a batch; collect their "
+                    "answers with `regreason annotate CONFIG.yml --batch`",
+                    path=path,
+                )
         _copy_answers(store, raters)
         yield store
 
@@ -365,6 +380,10 @@ class Annotation:
         count_ratings(self._answers, self._asked, lanes, conversations)
         return lanes
 
+    def merging_lanes(self) -> list[Lane]:
+        """The lane for merging, as a list; empty without merging."""
+        return [self._lane(self._merger, self.merge_questions)] if self._merger else []
+
     def merge_questions(self) -> Iterator[list[Question]]:
         """The questions for the merging rater; the ratings have to be in the store."""
         questions = map(self._merge_question, self._collected())
@@ -400,11 +419,11 @@ class Annotation:
         lanes = self.counted_lanes()
         preflight(self._answers, unproven(lanes), watcher, budget)
         unaffordable = ask(self._answers, lanes, watcher, "Rating", budget)
-        if self._merger is None or unaffordable:
+        if unaffordable:
             return unaffordable
-        merging = self._lane(self._merger, self.merge_questions)
-        count(self._answers, [merging])
-        return ask(self._answers, [merging], watcher, "Merging explanations", budget)
+        merging = self.merging_lanes()
+        count(self._answers, merging)
+        return ask(self._answers, merging, watcher, "Merging explanations", budget)
 
     def _lane(self, rater: ServerRater, questions: Callable[[], Iterator[list[Question]]]) -> Lane:
         return lane(self._answers, rater, questions, self._again, self._config.alarm)

@@ -51,10 +51,12 @@ class Price(Part):
     Attributes:
         prompt: Price of a million prompt tokens.
         answer: Price of a million answer tokens.
+        batch: The share of these prices that a call in a batch costs.
     """
 
     prompt: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     answer: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    batch: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def of(self, prompt_tokens: int, answer_tokens: int) -> float:
         """The cost of some prompt tokens and answer tokens."""
@@ -241,6 +243,27 @@ class ServerRater(Part):
             **self.request,
         }
         return {name: fields[name] for name in sorted(fields) if fields[name] is not None}
+
+    def response_format(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The field of a request's body that asks for JSON; empty for ``structured: none``.
+
+        Args:
+            schema: The JSON schema of the answer.
+        """
+        if self.structured == "json_schema":
+            described = {"name": "answer", "strict": True, "schema": schema}
+            return {"response_format": {"type": "json_schema", "json_schema": described}}
+        if self.structured == "json_object":
+            return {"response_format": {"type": "json_object"}}
+        return {}
+
+    def in_batches(self) -> ServerRater:
+        """The rater with the prices of its calls in batches."""
+        price = self.price
+        if price is None:
+            return self
+        lower = Price(prompt=price.prompt * price.batch, answer=price.answer * price.batch, batch=1)
+        return self.model_copy(update={"price": lower})
 
     def request_options(self) -> dict[str, JsonValue]:
         """All that determines an answer besides model and prompt: body and query."""

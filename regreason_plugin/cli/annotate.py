@@ -44,6 +44,12 @@ def add_annotate(parser: argparse.ArgumentParser) -> None:
     )
     _add_asking(parser)
     parser.add_argument(
+        "--batch",
+        action="store_true",
+        help="send the calls as batches of the Batch API, at half the price, and collect the "
+        "answers with the same command later",
+    )
+    parser.add_argument(
         "--show",
         type=positive,
         metavar="N",
@@ -157,7 +163,7 @@ def run_annotate(args: argparse.Namespace) -> int:
     prompt, and writes the scores, the explanations and the aggregated label of
     each conversation to the file that `out` in CONFIG.yml names. Every answer is
     stored at once, so a stopped command continues where it stopped and no call is
-    made twice. Exit code 3: the budget ended it.
+    made twice. Exit code 3: the budget ended it, or batches are waited for.
 
     Example:
         regreason annotate annotation/annotate.yml --budget 50
@@ -175,7 +181,8 @@ def run_annotate(args: argparse.Namespace) -> int:
     if args.show:
         return _show_answers(config, args.show, args.page)
     if args.dry_run:
-        _show_plan(dry_run(config, again=again), config.store_path)
+        planned = config.in_batches() if args.batch else config
+        _show_plan(dry_run(planned, again=again), config.store_path)
         return 0
     rows = sum(map(count_lines, config.conversations)) * len(AXES)
     watcher = ConsoleWatcher(errors, rows)
@@ -184,8 +191,13 @@ def run_annotate(args: argparse.Namespace) -> int:
             check(config, ConsoleWatcher(console, None), again=again, budget=args.budget)
             say(f"Next: regreason annotate {args.config}")
             return 0
-        finished = annotate(config, watcher, again=again, budget=args.budget)
-        return _show_finished(config, args.config, finished)
+        if args.batch:
+            from regreason_plugin.annotate.batch_run import annotate_in_batches
+
+            finished = annotate_in_batches(config, watcher, again=again, budget=args.budget)
+        else:
+            finished = annotate(config, watcher, again=again, budget=args.budget)
+        return _show_finished(config, args.config, finished, " --batch" if args.batch else "")
 
 
 def _show_answers(config: AnnotateConfig, number: int, page: Path | None) -> int:
@@ -254,13 +266,19 @@ def _sum(plans: Sequence[LanePlan]) -> LanePlan:
     )
 
 
-def _show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> int:
+def _show_finished(config: AnnotateConfig, file: Path, finished: Finished, batch: str) -> int:
     """Print the summary.
 
     Returns:
-        The command's exit code: 3 where the budget ended it.
+        The command's exit code: 3 where the budget ended it, or batches are waited for.
     """
-    command = f"regreason annotate {file}"
+    command = f"regreason annotate {file}{batch}"
+    for line in finished.waiting:
+        say(f"Waiting for {line}")
+    if finished.waiting and not finished.unaffordable:
+        say("No ratings are written yet.")
+        say(f"Next: {command} again, when the batches are done")
+        return 3
     if _ended_by_budget(finished, "no ratings are", config.store_path, command):
         return 3
     say(f"{finished.ratings:,} ratings: {config.out}")
