@@ -173,7 +173,8 @@ class BatchServer(Server):
         )
         said = _json(response)
         files = (said.get("output_file_id"), said.get("error_file_id"))
-        words = server_words(json.dumps((said.get("errors") or {}).get("data") or "").encode())
+        errors = (said.get("errors") or {}).get("data")
+        words = server_words(json.dumps(errors).encode()) if errors else ""
         return Progress(str(_field(response, "status")), words, tuple(filter(None, files)))
 
     async def results(self, progress: Progress) -> dict[str, Any]:
