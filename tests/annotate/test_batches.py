@@ -191,6 +191,8 @@ def test_a_refused_request_is_final_and_retried_on_demand(
         ("bad_request", "400 too long", 1)
     ] * 3
     server.changed = lambda lines: (lines, [])
+    # First the two scores, then the merged explanation.
+    assert once(place, "--retry-failed") == 3
     assert once(place, "--retry-failed") == 3
     to_the_end(place)
     assert place.ratings.read_bytes() == plain.ratings.read_bytes()
