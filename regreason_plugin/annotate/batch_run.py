@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from regreason_plugin.annotate.ask import read_answer, worst_cost
 from regreason_plugin.annotate.asked_again import ONLY_SET_UP, AskedAgain
+from regreason_plugin.annotate.batch_folder import BatchFolder
 from regreason_plugin.annotate.batches import (
     MOST_BYTES,
     MOST_REQUESTS,
@@ -39,7 +41,7 @@ from regreason_plugin.annotate.run import (
 )
 from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import OK, Batch, Call, CallKey, Outcome, Store
-from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.errors import UserError, say_once
 
 # Seconds until a batch that the server does not list was certainly not made.
 _UNLISTED = 60.0
@@ -51,7 +53,7 @@ def annotate_in_batches(
     *,
     again: AskedAgain = ONLY_SET_UP,
     budget: float | None = None,
-    place: Callable[[ServerRater], BatchPlace] = BatchServer,
+    folder: Path | None = None,
 ) -> Finished:
     """Collect the answers of all batches that have ended, and send the calls that are left.
 
@@ -62,7 +64,7 @@ def annotate_in_batches(
         watcher: Shows the writing of the ratings.
         again: The failed calls of earlier runs to make again.
         budget: Make no call that could raise the cost of the whole store above this amount.
-        place: Where a rater's batches are sent.
+        folder: The folder for batch files; None to send the batches to the raters' servers.
 
     Raises:
         UserError: A conversation, a prompt or a key is wrong, a batch has failed, or the quality
@@ -76,7 +78,10 @@ def annotate_in_batches(
         only_batch_process(store.path),
     ):
         annotation = Annotation(config, store, again)
-        places = {rater.name: place(rater) for rater in config.servers}
+        places: dict[str, BatchPlace] = {
+            rater.name: BatchFolder(folder) if folder else BatchServer(rater)
+            for rater in config.servers
+        }
         round_ = _Round(store, places, budget)
         asyncio.run(round_.make(annotation))
         if round_.unaffordable or round_.waiting:
@@ -143,8 +148,10 @@ class _Round:
     async def _collect_one(self, batch: Batch, lane: Lane) -> str | None:
         place = self.places[lane.rater.name]
         batch_id = batch.id
+        if batch.file is not None:
+            _check_place(batch, place)
         if batch_id is None and batch.file is not None:
-            batch_id = await place.find(batch)
+            batch_id = await self._find(batch, place)
             if batch_id is None and time.time() - (batch.sent or 0) < _UNLISTED:
                 self._wait_for(batch.name, batch.calls, "sent a moment ago, but not listed yet")
                 return None
@@ -181,7 +188,23 @@ class _Round:
             )
         if message and lane.alarm.stops:
             return f"stopped: {message}; then run the same command again"
+        if message:
+            say_once(f"warning: {message}")
         return None
+
+    async def _find(self, batch: Batch, place: BatchPlace) -> str | None:
+        try:
+            return await place.find(batch)
+        except TransientFault:
+            raise
+        except Fault as fault:
+            where = f'sqlite3 {self.store.path} "'
+            raise UserError(
+                f"a killed run may have made a batch of the file {batch.file}, but the server does "
+                f"not list its batches ({fault.kind}); look for it yourself. If it is there, run "
+                f"`{where}UPDATE batches SET id = 'ITS ID' WHERE name = '{batch.name}'\"`; if not, "
+                f"run `{where}DELETE FROM batches WHERE name = '{batch.name}'\"`"
+            ) from None
 
     async def _send_left(self, lane: Lane) -> None:
         keys: list[CallKey] = []
@@ -250,6 +273,16 @@ def _outcome(
     tokens = reply.prompt_tokens, reply.answer_tokens
     cost = rater.price.of(*tokens) if rater.price else 0.0
     return Outcome(state, score, explanation, answer, 1, *tokens, cost, reply.served)
+
+
+def _check_place(batch: Batch, place: BatchPlace) -> None:
+    in_folder = Path(batch.file or "").is_absolute()
+    if in_folder != isinstance(place, BatchFolder):
+        raise UserError(
+            f"batch {batch.name} is the file {batch.file}; collect it with --batch-files first"
+            if in_folder
+            else f"batch {batch.name} is on a server; collect it with --batch first"
+        )
 
 
 def _unreachable(rater: ServerRater, name: str, fault: Fault) -> UserError:

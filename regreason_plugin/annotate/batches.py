@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import httpx2
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
@@ -25,7 +25,7 @@ from regreason_plugin.annotate.store import Batch, CallKey
 # The limits of one batch: https://developers.openai.com/api/docs/guides/batch
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
-_ENDPOINT = "/v1/chat/completions"
+_ENDPOINT: Final = "/v1/chat/completions"
 # Seconds for the upload and the download of a file.
 _TRANSFER = 600.0
 _ENDED = {"completed", "expired", "cancelled", "failed"}
@@ -189,7 +189,7 @@ class BatchServer(Server):
             )
             for file in progress.files
         ]
-        return _by_custom_id(line for one in contents for line in one.content.splitlines())
+        return by_custom_id(line for one in contents for line in one.content.splitlines())
 
     async def _once_only(self, request: Awaitable[Any]) -> httpx2.Response:
         with self.faults():
@@ -208,7 +208,8 @@ class BatchServer(Server):
         return response
 
 
-def _by_custom_id(lines: Iterable[bytes]) -> dict[str, Any]:
+def by_custom_id(lines: Iterable[bytes]) -> dict[str, Any]:
+    """The results in some lines by ``custom_id``; of several with the same id the first."""
     results: dict[str, Any] = {}
     for line in lines:
         try:

@@ -50,6 +50,13 @@ def add_annotate(parser: argparse.ArgumentParser) -> None:
         "answers with the same command later",
     )
     parser.add_argument(
+        "--batch-files",
+        type=Path,
+        metavar="DIR",
+        help="like --batch without a server: write DIR/NAME.jsonl for `vllm run-batch`, and read "
+        "DIR/NAME.results.jsonl",
+    )
+    parser.add_argument(
         "--show",
         type=positive,
         metavar="N",
@@ -181,7 +188,7 @@ def run_annotate(args: argparse.Namespace) -> int:
     if args.show:
         return _show_answers(config, args.show, args.page)
     if args.dry_run:
-        planned = config.in_batches() if args.batch else config
+        planned = config.in_batches() if args.batch or args.batch_files else config
         _show_plan(dry_run(planned, again=again), config.store_path)
         return 0
     rows = sum(map(count_lines, config.conversations)) * len(AXES)
@@ -191,13 +198,16 @@ def run_annotate(args: argparse.Namespace) -> int:
             check(config, ConsoleWatcher(console, None), again=again, budget=args.budget)
             say(f"Next: regreason annotate {args.config}")
             return 0
-        if args.batch:
+        if args.batch or args.batch_files:
             from regreason_plugin.annotate.batch_run import annotate_in_batches
 
-            finished = annotate_in_batches(config, watcher, again=again, budget=args.budget)
-        else:
-            finished = annotate(config, watcher, again=again, budget=args.budget)
-        return _show_finished(config, args.config, finished, " --batch" if args.batch else "")
+            finished = annotate_in_batches(
+                config, watcher, again=again, budget=args.budget, folder=args.batch_files
+            )
+            folder = f"-files {args.batch_files}" if args.batch_files else ""
+            return _show_finished(config, f"{args.config} --batch{folder}", finished)
+        finished = annotate(config, watcher, again=again, budget=args.budget)
+        return _show_finished(config, str(args.config), finished)
 
 
 def _show_answers(config: AnnotateConfig, number: int, page: Path | None) -> int:
@@ -266,16 +276,21 @@ def _sum(plans: Sequence[LanePlan]) -> LanePlan:
     )
 
 
-def _show_finished(config: AnnotateConfig, file: Path, finished: Finished, batch: str) -> int:
+def _show_finished(config: AnnotateConfig, arguments: str, finished: Finished) -> int:
     """Print the summary.
+
+    Args:
+        config: The config.
+        arguments: The arguments of the same command.
+        finished: The result.
 
     Returns:
         The command's exit code: 3 where the budget ended it, or batches are waited for.
     """
-    command = f"regreason annotate {file}{batch}"
+    command = f"regreason annotate {arguments}"
     for line in finished.waiting:
         say(f"Waiting for {line}")
-    if finished.waiting and not finished.unaffordable:
+    if finished.waiting:
         say("No ratings are written yet.")
         say(f"Next: {command} again, when the batches are done")
         return 3

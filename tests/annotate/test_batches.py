@@ -1,10 +1,11 @@
-"""`regreason annotate --batch`: the same ratings as without batches, also after faults and kills."""
+"""`regreason annotate --batch`: the same ratings as without batches, after faults and kills, too."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from helpers.batch_api import BatchApi, Line
 from helpers.openai_server import Server, running
 
 from regreason_plugin.annotate import batch_run
+from regreason_plugin.annotate.locks import only_batch_process
 from regreason_plugin.annotate.store import Store
 from regreason_plugin.cli import main
 
@@ -330,11 +332,128 @@ def test_a_batch_that_may_still_appear_is_waited_for(
     assert server.total == 0
 
 
+@pytest.mark.parametrize("made", [False, True])
 def test_a_server_that_lists_nothing(
-    place: Workplace, server: BatchApi, capsys: pytest.CaptureFixture[str]
+    place: Workplace,
+    plain: Workplace,
+    server: BatchApi,
+    capsys: pytest.CaptureFixture[str],
+    made: bool,
 ) -> None:
-    killed_at(place, "batch_is_made", 1, after=False)
+    if made:
+        killed_at(place, "batch_is_made", 1, after=False)
+    else:
+        killed_at(place, "batch_is_uploaded", 1, after=True)
     server.lists = False
     assert once(place) == 2
-    assert "not_found (404 Not Found)" in capsys.readouterr().err
-    assert len(server.batches) == 1
+    said = capsys.readouterr().err
+    assert "a batch of the file file-0, but the server does not list its batches" in said
+    update, delete = re.findall(r'sqlite3 \S+ "(.*?)"`', said)
+    with closing(sqlite3.connect(place.store)) as database, database:
+        database.execute(update.replace("ITS ID", "batch_0") if made else delete)
+    to_the_end(place)
+    check_same(place, plain)
+    assert set(server.requests.values()) == {1}
+
+
+# --- other cases ------------------------------------------------------------------------------
+
+
+def test_the_budget(place: Workplace, server: BatchApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert once(place, "--budget", "0.01") == 3
+    assert len(server.batches) == 1  # of the rater without a price
+    assert main(["annotate", str(place.config), "--batch", "--dry-run"]) == 0
+    costs = re.findall(r"rater-1 .*?([\d.]+) +\n", capsys.readouterr().out)
+    assert main(["annotate", str(place.config), "--dry-run"]) == 0
+    whole = re.findall(r"rater-1 .*?([\d.]+) +\n", capsys.readouterr().out)
+    assert len(costs) == len(whole)
+    for half_price, full in zip(costs, whole, strict=True):
+        assert float(half_price) == pytest.approx(float(full) / 2, abs=0.011)
+
+
+def test_two_at_once(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store(place.store), only_batch_process(place.store):
+        assert once(place) == 2
+    assert "another process sends or collects batches" in capsys.readouterr().err
+
+
+def test_a_store_of_an_earlier_program(place: Workplace, plain: Workplace) -> None:
+    with Store(place.store):
+        pass
+    with closing(sqlite3.connect(place.store)) as database, database:
+        database.execute("DROP TABLE batches")
+    to_the_end(place)
+    check_same(place, plain)
+
+
+def test_unusable_answers_ring_the_alarm(
+    place: Workplace, server: BatchApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.write(alarm={"last": 8, "share": 0.5})
+    server.fault = lambda prompt, times: "What?"
+    assert once(place) == 3
+    assert once(place) == 2
+    said = capsys.readouterr().err
+    assert "stopped: of the last 4 answers of rater 'rater-1' with the prompt" in said
+    assert {row[0] for row in place.calls("state, axis, prompt") if row[0] != "asking"} == {
+        "score_missing"
+    }
+    assert len(server.batches) == 2
+
+
+# --- folders ----------------------------------------------------------------------------------
+
+
+def run_batch(folder: Path, most: int = 1_000_000) -> int:
+    """What `vllm run-batch` does: results for every file of requests, at most some of each."""
+    api = BatchApi()
+    for requests in folder.glob("*.jsonl"):
+        if ".results" not in requests.name:
+            lines = requests.read_text(encoding="utf-8").splitlines()[:most]
+            results = (json.dumps(api.result(json.loads(line))) + "\n" for line in lines)
+            requests.with_suffix(".results.jsonl").write_text("".join(results), encoding="utf-8")
+    return api.total
+
+
+def test_a_folder_of_batch_files(
+    place: Workplace, plain: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "requests"
+    flags = ["annotate", str(place.config), "--batch-files", str(folder)]
+    assert main(flags) == 3
+    assert {file.name[:8] for file in folder.iterdir()} == {"rater-1-", "rater-2-"}
+    run_batch(folder, most=5)
+    assert main(flags) == 3
+    assert f"5 of 24 results in {folder}" in capsys.readouterr().out
+    assert once(place) == 2
+    assert "collect it with --batch-files first" in capsys.readouterr().err
+    # A batch that is given up: its results count, and the other calls are made again.
+    next(folder.glob("rater-2-????????????.jsonl")).unlink()
+    assert main(flags) == 3
+    assert place.calls("state, axis, rater").count(("ok", "on_topic", "rater-2")) > 0
+    run_batch(folder)
+    assert main(flags) == 3
+    run_batch(folder)
+    assert main(flags) == 0
+    check_same(place, plain)
+    folder.rename(tmp_path / "moved")
+    assert main(flags) == 0
+
+
+def test_a_folder_that_is_gone(
+    place: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "requests"
+    assert main(["annotate", str(place.config), "--batch-files", str(folder)]) == 3
+    folder.rename(tmp_path / "moved")
+    other = str(tmp_path / "other")
+    assert main(["annotate", str(place.config), "--batch-files", other]) == 2
+    assert "move the folder with the batch files back" in capsys.readouterr().err
+
+
+def test_a_batch_on_a_server_is_not_in_a_folder(
+    place: Workplace, tmp_path: Path, server: BatchApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert once(place) == 3
+    assert main(["annotate", str(place.config), "--batch-files", str(tmp_path / "r")]) == 2
+    assert "is on a server; collect it with --batch first" in capsys.readouterr().err
