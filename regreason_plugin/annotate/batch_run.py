@@ -198,12 +198,12 @@ class _Round:
         except TransientFault:
             raise
         except Fault as fault:
-            where = f'sqlite3 {self.store.path} "'
+            shell, this = f"sqlite3 {self.store.path}", f"WHERE name = '{batch.name}'"
             raise UserError(
                 f"a killed run may have made a batch of the file {batch.file}, but the server does "
-                f"not list its batches ({fault.kind}); look for it yourself. If it is there, run "
-                f"`{where}UPDATE batches SET id = 'ITS ID' WHERE name = '{batch.name}'\"`; if not, "
-                f"run `{where}DELETE FROM batches WHERE name = '{batch.name}'\"`"
+                f"not list its batches ({fault.kind}); look for it yourself. If it is there, run: "
+                f"{shell} \"UPDATE batches SET id = 'ITS ID' {this}\"; if not, run: "
+                f'{shell} "DELETE FROM batches {this}"'  # noqa: S608
             ) from None
 
     async def _send_left(self, lane: Lane) -> None:

@@ -1,4 +1,4 @@
-"""`regreason annotate --batch`: the same ratings as without batches, after faults and kills, too."""
+"""`regreason annotate --batch`: the same ratings as without batches, also after faults."""
 
 from __future__ import annotations
 
@@ -348,7 +348,7 @@ def test_a_server_that_lists_nothing(
     assert once(place) == 2
     said = capsys.readouterr().err
     assert "a batch of the file file-0, but the server does not list its batches" in said
-    update, delete = re.findall(r'sqlite3 \S+ "(.*?)"`', said)
+    update, delete = re.findall(r'sqlite3 \S+ "(.*?)"', said)
     with closing(sqlite3.connect(place.store)) as database, database:
         database.execute(update.replace("ITS ID", "batch_0") if made else delete)
     to_the_end(place)
@@ -394,9 +394,9 @@ def test_unusable_answers_ring_the_alarm(
     assert once(place) == 3
     assert once(place) == 2
     said = capsys.readouterr().err
-    assert "stopped: of the last 4 answers of rater 'rater-1' with the prompt" in said
+    assert "stopped: of the last 4 answers of rater 'rater-1' with all its prompts" in said
     assert {row[0] for row in place.calls("state, axis, prompt") if row[0] != "asking"} == {
-        "score_missing"
+        "broken_json"
     }
     assert len(server.batches) == 2
 
