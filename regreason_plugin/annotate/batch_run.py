@@ -45,6 +45,8 @@ from regreason_plugin.core.errors import UserError, say_once
 
 # Seconds until a batch that the server does not list was certainly not made.
 _UNLISTED = 60.0
+# What a user types where only a person can find a batch.
+_ADOPT, _FORGET = "UPDATE batches SET id = 'ITS ID'", "DELETE FROM batches"
 
 
 def annotate_in_batches(
@@ -202,8 +204,7 @@ class _Round:
             raise UserError(
                 f"a killed run may have made a batch of the file {batch.file}, but the server does "
                 f"not list its batches ({fault.kind}); look for it yourself. If it is there, run: "
-                f"{shell} \"UPDATE batches SET id = 'ITS ID' {this}\"; if not, run: "
-                f'{shell} "DELETE FROM batches {this}"'  # noqa: S608
+                f'{shell} "{_ADOPT} {this}"; if not, run: {shell} "{_FORGET} {this}"'
             ) from None
 
     async def _send_left(self, lane: Lane) -> None:
@@ -246,7 +247,7 @@ class _Round:
             )
         except Fault as fault:
             if not isinstance(fault, TransientFault):
-                # The server has refused it, so there is no such batch.
+                # The server has refused it; after any other fault there may be such a batch.
                 self.store.end_batch(name)
             raise _unreachable(rater, name, fault) from None
         self.store.batch_is_made(name, batch_id)

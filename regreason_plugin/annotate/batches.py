@@ -16,7 +16,7 @@ import httpx2
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from regreason_plugin.annotate.client import Server
-from regreason_plugin.annotate.faults import Fault, TransientFault, server_words
+from regreason_plugin.annotate.faults import TransientFault, server_words
 from regreason_plugin.annotate.questions import Question
 from regreason_plugin.annotate.reply import Reply
 from regreason_plugin.annotate.server_rater import ServerRater
@@ -226,7 +226,7 @@ def _json(response: httpx2.Response) -> dict[str, Any]:
     except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
-        raise Fault("broken_body", server_words(response.content))
+        raise TransientFault("broken_body", server_words(response.content))
     return said
 
 
@@ -238,5 +238,5 @@ def _field(response: httpx2.Response, name: str) -> Any:
     """
     said = _json(response)
     if not said.get(name) and said.get(name) != []:
-        raise Fault("no_batch_api", server_words(response.content))
+        raise TransientFault("no_batch_api", server_words(response.content))
     return said[name]

@@ -43,13 +43,14 @@ def add_annotate(parser: argparse.ArgumentParser) -> None:
         help="the conversations, the raters and the prompts; `regreason fetch prompts` writes one",
     )
     _add_asking(parser)
-    parser.add_argument(
+    batches = parser.add_mutually_exclusive_group()
+    batches.add_argument(
         "--batch",
         action="store_true",
         help="send the calls as batches of the Batch API, at half the price, and collect the "
         "answers with the same command later",
     )
-    parser.add_argument(
+    batches.add_argument(
         "--batch-files",
         type=Path,
         metavar="DIR",

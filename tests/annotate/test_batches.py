@@ -227,6 +227,27 @@ def test_a_refused_batch_leaves_its_calls(
     assert len(server.batches) == 3
 
 
+@pytest.mark.parametrize(
+    ("status", "said"), [(200, 'broken_body ("error": "no"})'), (502, "server_error (502 no)")]
+)
+def test_a_batch_that_is_made_in_spite_of_the_reply(
+    place: Workplace,
+    plain: Workplace,
+    server: BatchApi,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    said: str,
+) -> None:
+    server.refuses = status
+    assert once(place) == 2
+    assert said in capsys.readouterr().err
+    server.refuses = None
+    to_the_end(place)
+    check_same(place, plain)
+    assert set(server.requests.values()) == {1}
+    assert len(server.batches) == 3
+
+
 def test_a_server_without_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(Server()) as server:
         place = workplace(tmp_path / "w", server.url)

@@ -28,7 +28,8 @@ class BatchApi(Server):
         ends_as: The state of a batch that has ended.
         changed: Function of the results of a batch. It returns those in its output file and those
             in its error file.
-        refuses: Status of the reply to the making of a batch; None to make it.
+        refuses: Status of the reply to the making of a batch; None for a good one. From 500 on, and
+            for 200 (with a body that is no JSON), the batch is made nevertheless.
         lists: Whether the server lists batches.
         files: Contents by file id.
         batches: All batches by id.
@@ -63,13 +64,17 @@ class BatchApi(Server):
         return web.Response(body=self.files[request.match_info["id"]])
 
     async def create(self, request: web.Request) -> web.Response:
-        if self.refuses:
-            return web.json_response({"error": {"message": "no"}}, status=self.refuses)
+        refused = web.Response(text='{"error": "no"}'[bool(self.refuses == 200) :])
+        refused.set_status(self.refuses or 200)
+        if self.refuses and 200 < self.refuses < 500:
+            return refused
         asked = await request.json()
         assert asked["endpoint"] == "/v1/chat/completions"
         assert asked["completion_window"] == "24h"
         made = {"id": f"batch_{len(self.batches)}", "status": "in_progress", **asked}
         self.batches[made["id"]] = made
+        if self.refuses:
+            return refused
         return web.json_response(made)
 
     async def list(self, request: web.Request) -> web.Response:
