@@ -228,7 +228,7 @@ def test_a_refused_batch_leaves_its_calls(
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(200, 'broken_body ("error": "no"})'), (502, "server_error (502 no)")]
+    ("status", "said"), [(200, "broken_body (made)"), (502, "server_error (502 no)")]
 )
 def test_a_batch_that_is_made_in_spite_of_the_reply(
     place: Workplace,

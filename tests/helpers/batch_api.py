@@ -64,8 +64,8 @@ class BatchApi(Server):
         return web.Response(body=self.files[request.match_info["id"]])
 
     async def create(self, request: web.Request) -> web.Response:
-        refused = web.Response(text='{"error": "no"}'[bool(self.refuses == 200) :])
-        refused.set_status(self.refuses or 200)
+        text = "made" if self.refuses == 200 else '{"error": "no"}'
+        refused = web.Response(text=text, status=self.refuses or 200)
         if self.refuses and 200 < self.refuses < 500:
             return refused
         asked = await request.json()
