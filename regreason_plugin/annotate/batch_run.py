@@ -22,7 +22,6 @@ from regreason_plugin.annotate.batches import (
     MOST_REQUESTS,
     BatchPlace,
     BatchServer,
-    custom_id,
     request_line,
     response_of,
 )
@@ -40,7 +39,7 @@ from regreason_plugin.annotate.run import (
     spent,
 )
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import OK, Batch, Call, CallKey, Outcome, Store
+from regreason_plugin.annotate.store import OK, Batch, Call, CallKey, Outcome, Store, key_hash
 from regreason_plugin.core.errors import UserError, say_once
 
 # Seconds until a batch that the server does not list was certainly not made.
@@ -170,7 +169,7 @@ class _Round:
         results = await place.results(progress)
         message = None
         for call in self.store.batch_calls(batch.name):
-            result = results.get(custom_id(call.key))
+            result = results.get(key_hash(call.key))
             outcome = _outcome(result, call, lane.rater, place) if result else None
             # Without an outcome, the server has not made the call or may succeed another time.
             if outcome is None:
@@ -250,6 +249,9 @@ class _Round:
                 # The server has refused it; after any other fault there may be such a batch.
                 self.store.end_batch(name)
             raise _unreachable(rater, name, fault) from None
+        except UserError:  # the server refuses the key
+            self.store.end_batch(name)
+            raise
         self.store.batch_is_made(name, batch_id)
         self._wait_for(name, len(keys), "sent")
 

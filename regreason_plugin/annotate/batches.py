@@ -6,7 +6,6 @@ the same files without a server.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from regreason_plugin.annotate.faults import TransientFault, server_words
 from regreason_plugin.annotate.questions import Question
 from regreason_plugin.annotate.reply import Reply
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import Batch, CallKey
+from regreason_plugin.annotate.store import Batch, key_hash
 
 # The limits of one batch: https://developers.openai.com/api/docs/guides/batch
 MOST_REQUESTS = 50_000
@@ -89,11 +88,6 @@ class BatchPlace(Protocol):
         """Close all connections."""
 
 
-def custom_id(key: CallKey) -> str:
-    """Hash of a call's key; 32 hexadecimal digits."""
-    return hashlib.sha256("\0".join(key).encode("utf-8")).hexdigest()[:32]
-
-
 def request_line(rater: ServerRater, question: Question) -> bytes:
     """The line of a batch file that makes a call; the body is that of a single request."""
     body = {
@@ -103,7 +97,7 @@ def request_line(rater: ServerRater, question: Question) -> bytes:
         **rater.request_body(),
     }
     call = {
-        "custom_id": custom_id(question.key),
+        "custom_id": key_hash(question.key),
         "method": "POST",
         "url": _ENDPOINT,
         "body": body,

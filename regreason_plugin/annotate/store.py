@@ -150,6 +150,11 @@ def conversation_key(conversation: Conversation) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
 
 
+def key_hash(key: CallKey) -> str:
+    """Hash of a call's key; 32 hexadecimal digits."""
+    return hashlib.sha256("\0".join(key).encode("utf-8")).hexdigest()[:32]
+
+
 class Store:
     """An open store of calls.
 
@@ -470,7 +475,7 @@ class Store:
                 (rater, model, sampling, state),
             )
             # The order of hashes is random and the same every time.
-            keys = nsmallest(number, (CallKey(*row) for row in rows), key=_hash)
+            keys = nsmallest(number, (CallKey(*row) for row in rows), key=key_hash)
             drawn[state] = (count, keys)
         return drawn
 
@@ -575,10 +580,6 @@ def _is_left(known: tuple[str, str | None] | None, again: Callable[[str], bool])
         return True
     state, worker = known
     return worker is None and (state == _GIVEN_BACK or (state != OK and again(state)))
-
-
-def _hash(key: CallKey) -> bytes:
-    return hashlib.sha256("\0".join(key).encode("utf-8")).digest()
 
 
 def _storable(text: str) -> str:

@@ -215,12 +215,22 @@ def test_a_failed_batch_stops_with_the_server_s_words(
     check_same(place, plain)
 
 
+@pytest.mark.parametrize(
+    ("status", "said"), [(400, "bad_request (400 no)"), (401, "refuses calls without a key")]
+)
 def test_a_refused_batch_leaves_its_calls(
-    place: Workplace, plain: Workplace, server: BatchApi, capsys: pytest.CaptureFixture[str]
+    place: Workplace,
+    plain: Workplace,
+    server: BatchApi,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    said: str,
 ) -> None:
-    server.refuses = 400
+    server.refuses = status
     assert once(place) == 2
-    assert "bad_request (400 no)" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+    with Store(place.store) as store:
+        assert store.batches() == []
     server.refuses = None
     to_the_end(place)
     check_same(place, plain)
