@@ -216,41 +216,29 @@ def test_a_failed_batch_stops_with_the_server_s_words(
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(400, "bad_request (400 no)"), (401, "refuses calls without a key")]
+    ("status", "said", "made"),
+    [
+        (400, "bad_request (400 no)", 0),
+        (401, "refuses calls without a key", 0),
+        (200, "broken_body (made)", 1),
+        (502, "server_error (502 no)", 1),
+    ],
 )
-def test_a_refused_batch_leaves_its_calls(
+def test_a_batch_is_made_or_not_whatever_the_reply(
     place: Workplace,
     plain: Workplace,
     server: BatchApi,
     capsys: pytest.CaptureFixture[str],
     status: int,
     said: str,
+    made: int,
 ) -> None:
     server.refuses = status
     assert once(place) == 2
     assert said in capsys.readouterr().err
+    assert len(server.batches) == made
     with Store(place.store) as store:
-        assert store.batches() == []
-    server.refuses = None
-    to_the_end(place)
-    check_same(place, plain)
-    assert len(server.batches) == 3
-
-
-@pytest.mark.parametrize(
-    ("status", "said"), [(200, "broken_body (made)"), (502, "server_error (502 no)")]
-)
-def test_a_batch_that_is_made_in_spite_of_the_reply(
-    place: Workplace,
-    plain: Workplace,
-    server: BatchApi,
-    capsys: pytest.CaptureFixture[str],
-    status: int,
-    said: str,
-) -> None:
-    server.refuses = status
-    assert once(place) == 2
-    assert said in capsys.readouterr().err
+        assert len(store.batches()) == made
     server.refuses = None
     to_the_end(place)
     check_same(place, plain)
