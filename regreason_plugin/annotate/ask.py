@@ -15,7 +15,9 @@ from typing import Any
 from regreason_plugin.annotate.client import Server
 from regreason_plugin.annotate.faults import Fault
 from regreason_plugin.annotate.lanes import Lane
-from regreason_plugin.annotate.questions import Question, outcome_of
+from regreason_plugin.annotate.questions import Question
+from regreason_plugin.annotate.reply import outcome_of
+from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import OK, Call, Outcome, Store
 from regreason_plugin.core.errors import UserError, say_once
 
@@ -49,6 +51,12 @@ def ask_all(
     """
     servers = [Server(lane.rater) for lane in lanes]
     return asyncio.run(_ask_all(store, lanes, servers, budget, wait))
+
+
+def worst_cost(rater: ServerRater, question: Question) -> float:
+    """The highest possible cost of a request, as no tokenizer makes more tokens than bytes."""
+    prompt = len(question.prompt().encode("utf-8")) + _TEMPLATE_TOKENS
+    return rater.price.of(prompt, rater.longest_answer or 0) if rater.price else 0.0
 
 
 async def _ask_all(
@@ -151,10 +159,7 @@ class _LaneRun:
 
     def _worst(self, question: Question) -> float:
         """The highest possible cost of a call, as no tokenizer makes more tokens than bytes."""
-        if self._budget is None or self._rater.price is None:
-            return 0.0
-        prompt = len(question.prompt().encode("utf-8")) + _TEMPLATE_TOKENS
-        return _READINGS * self._rater.price.of(prompt, self._rater.longest_answer or 0)
+        return 0.0 if self._budget is None else _READINGS * worst_cost(self._rater, question)
 
     async def _work(self) -> None:
         while (item := await self._queue.get()) is not None:
@@ -189,7 +194,7 @@ class _LaneRun:
             replied, served = True, reply.served
             prompt_tokens += reply.prompt_tokens
             answer_tokens += reply.answer_tokens
-            outcome = outcome_of(reply.text, reply.stop, question.read)
+            outcome = outcome_of(reply, question.read)
             if outcome.state == OK or self._ended:
                 break
         price = self._rater.price

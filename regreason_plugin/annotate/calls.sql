@@ -17,7 +17,7 @@ CREATE TABLE calls (
     answer_tokens INTEGER NOT NULL DEFAULT 0,
     cost          REAL NOT NULL DEFAULT 0,  -- cost of all attempts, in the prices' currency
     reserved      REAL NOT NULL DEFAULT 0,  -- while asking: the highest possible cost
-    worker        TEXT,           -- while asking: the process that makes the call
+    worker        TEXT,           -- while asking: the process or the batch that makes the call
     finished      TEXT,           -- time of the answer, UTC
     served        TEXT,           -- the model's name in the server's reply
     PRIMARY KEY (conversation, rater, axis, prompt, prompt_sha256, model, sampling)

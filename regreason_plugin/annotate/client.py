@@ -12,6 +12,8 @@ import os
 import random
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NoReturn
@@ -32,7 +34,7 @@ from regreason_plugin.annotate.faults import (
 )
 from regreason_plugin.annotate.pace import Pace, Waiting
 from regreason_plugin.annotate.redaction import SHORTEST, Redaction
-from regreason_plugin.annotate.reply import TOOL, Reply, read_reply
+from regreason_plugin.annotate.reply import Reply, read_reply
 from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.core.errors import UserError
 
@@ -163,32 +165,10 @@ class Server:
         return reply, attempts
 
     async def _once(self, prompt: str, schema: dict[str, Any]) -> Reply:
-        # Passed through in the body: servers accept more options than the client has arguments.
-        options: dict[str, Any] = {"extra_body": self._body, "extra_headers": self._omitted}
-        form = self._rater.structured
-        if form == "json_schema":
-            described = {"name": "answer", "strict": True, "schema": schema}
-            options["response_format"] = {"type": "json_schema", "json_schema": described}
-        elif form == "json_object":
-            options["response_format"] = {"type": "json_object"}
-        elif form == "guided_json":
-            options["extra_body"] = {**self._body, "guided_json": schema}
-        elif form == "tool":
-            options["tools"] = [
-                {"type": "function", "function": {"name": TOOL, "parameters": schema}}
-            ]
-            options["tool_choice"] = {"type": "function", "function": {"name": TOOL}}
-        try:
-            response = await self._response(prompt, options)
-            reply = read_reply(response.headers.get("content-type", ""), response.content)
-        except Fault as fault:
-            fault.server_text = self._redacted.start(fault.server_text, _KEPT)
-            raise
-        served = self._redacted.start(reply.served, _KEPT) if reply.served else None
-        return replace(reply, text=self._redacted_answer(reply.text), served=served)
-
-    async def _response(self, prompt: str, options: dict[str, Any]) -> httpx2.Response:
-        try:
+        # In the body as they are: servers know more fields than the client has arguments.
+        body = {**self._body, **self._rater.structured_fields(schema)}
+        options: dict[str, Any] = {"extra_body": body, "extra_headers": self._omitted}
+        with self.faults():
             # The raw response, because the client would turn a body that is no chat completion
             # into a half-filled object; `read_reply` names that fault.
             request = self._client.chat.completions.with_raw_response.create(
@@ -196,6 +176,40 @@ class Server:
             )
             # The client's own timeout restarts with every piece of an answer that arrives.
             raw = await asyncio.wait_for(request, self._rater.timeout)
+        return self.read(raw.http_response)
+
+    def read(self, response: httpx2.Response) -> Reply:
+        """Read the reply out of a response, without the secrets.
+
+        Raises:
+            Fault: The status is not 2xx, or the body is no chat completion.
+        """
+        with self.faults():
+            if not response.is_success:
+                raise status_fault(response)
+            reply = read_reply(response.headers.get("content-type", ""), response.content)
+        served = self._redacted.start(reply.served, _KEPT) if reply.served else None
+        return replace(reply, text=self._redacted_answer(reply.text), served=served)
+
+    @contextmanager
+    def faults(self) -> Iterator[None]:
+        """Within the block, errors of the client become faults, without the secrets.
+
+        Raises:
+            Fault: A request in the block has failed.
+            UserError: The server refuses the key.
+        """
+        try:
+            with self._named_errors():
+                yield
+        except Fault as fault:
+            fault.server_text = self._redacted.start(fault.server_text, _KEPT)
+            raise
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
         except openai.AuthenticationError:
             self._refuse_key()
         except openai.APIStatusError as error:
@@ -208,8 +222,6 @@ class Server:
             if not from_transport(error):
                 raise
             raise connection_fault(error) from None
-        response: httpx2.Response = raw.http_response
-        return response
 
     def _refuse_key(self) -> NoReturn:
         variable = self._rater.api_key_env

@@ -100,6 +100,11 @@ class AnnotateConfig(Part):
         """The raters that are language models behind servers."""
         return [rater for rater in self.raters if isinstance(rater, ServerRater)]
 
+    def in_batches(self) -> AnnotateConfig:
+        """The config with the prices of calls in batches."""
+        raters = [one if isinstance(one, str) else one.in_batches() for one in self.raters]
+        return self.model_copy(update={"raters": raters})
+
     @property
     def scores_asked(self) -> int:
         """Number of scores that are asked for, per conversation and axis."""

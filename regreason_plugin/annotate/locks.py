@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import writing
 
 
@@ -67,6 +68,30 @@ def ended_worker(store: Path, worker: str) -> Iterator[bool]:
         yield True
         path.unlink(missing_ok=True)
     finally:
+        lock.release()
+
+
+@contextmanager
+def only_batch_process(store: Path) -> Iterator[None]:
+    """Within the block, no other process sends or collects batches of a store.
+
+    Raises:
+        UserError: Another process does so.
+    """
+    path = store.with_name(f"{store.name}-batch")
+    lock = FileLock(path)
+    try:
+        with writing(path):
+            lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            "another process sends or collects batches of this store; wait until it has ended",
+            path=store,
+        ) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
         lock.release()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from pydantic import JsonValue
 from regreason_plugin.annotate.asked_again import AskedAgain
 from regreason_plugin.annotate.config import read_config
 from regreason_plugin.annotate.lanes import is_left, with_outcomes
-from regreason_plugin.annotate.questions import Question, outcome_of
-from regreason_plugin.annotate.reply import stop_of
+from regreason_plugin.annotate.questions import Question, answer_reader
+from regreason_plugin.annotate.reply import Reply, outcome_of, stop_of
 from regreason_plugin.annotate.run import Annotation, open_store_for_calls, open_store_to_read
 from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import Call, CallKey
@@ -149,15 +149,14 @@ def store_answers(
         {'ok': 3}
     """
     settings = read_config(Path(config))
-    raters = {server.name: server for server in settings.servers}
+    prices = {server.name: server.price for server in settings.servers}
     stored = Counter[str]()
     with open_store_for_calls(settings.store_path, settings.servers, None) as store:
         annotation = Annotation(settings, store, AskedAgain(failed=retry_failed))
         again = {lane.rater.name: lane.again for lane in annotation.lanes()}
         for answer in answers:
             call = _parsed(answer.key)
-            read = call and annotation.reader(call.key)
-            if call is None or read is None:
+            if call is None or not annotation.makes(call.key):
                 raise UserError(
                     f"the key {answer.key[:100]!r} names no call of {config}; give back the key "
                     "of a call of `annotation_calls`, and do not change the config in between"
@@ -165,14 +164,14 @@ def store_answers(
             name = call.key.rater
             if not store.claim([call], again=again[name]).mine:
                 continue
-            price, tokens = raters[name].price, (answer.prompt_tokens, answer.answer_tokens)
-            outcome = replace(
-                outcome_of(answer.text, stop_of(answer.finish_reason), read),
-                prompt_tokens=tokens[0],
-                answer_tokens=tokens[1],
-                cost=price.of(*tokens) if price else 0.0,
-                served=answer.served,
+            reply = Reply(
+                answer.text,
+                answer.prompt_tokens,
+                answer.answer_tokens,
+                stop_of(answer.finish_reason),
+                answer.served,
             )
+            outcome = outcome_of(reply, answer_reader(call.key.prompt), prices[name])
             store.finish(call, outcome)
             stored[outcome.state] += 1
     return stored

@@ -70,6 +70,12 @@ class AskingPrompt(RatingPrompt):
         return f"{before}{conversation_block(conversation)}{after}"
 
 
+def scale_of(style: str) -> int | None:
+    """The highest score of a style's scale, from its name; None if the name gives no scale."""
+    match = _STYLE.fullmatch(style)
+    return int(match[1]) if match and int(match[1]) > 1 else None
+
+
 def load_prompts(styles: Sequence[str], folder: Path | None) -> dict[tuple[str, str], AskingPrompt]:
     """Read the prompts of some styles, for every axis.
 
@@ -86,15 +92,15 @@ def load_prompts(styles: Sequence[str], folder: Path | None) -> dict[tuple[str, 
     """
     prompts = {}
     for style in styles:
-        scale = _STYLE.fullmatch(style)
-        if scale is None or int(scale[1]) < 2:
+        scale = scale_of(style)
+        if scale is None:
             raise UserError(
                 f"the name of prompt {style!r} gives no scale; name it like scale-1-5 or "
                 "scale-1-7-short. The package's prompts are " + ", ".join(STYLES)
             )
         for axis in AXES:
             text = _read(f"{style}/{axis}.txt", (CONVERSATION,), folder)
-            prompts[style, axis] = AskingPrompt(style, int(scale[1]), text)
+            prompts[style, axis] = AskingPrompt(style, scale, text)
     return prompts
 
 

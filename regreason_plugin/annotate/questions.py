@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from regreason_plugin.annotate.answers import Answer, Unreadable, read_explanation, read_rating
-from regreason_plugin.annotate.prompts import AskingPrompt
+from regreason_plugin.annotate.answers import Answer, read_explanation, read_rating
+from regreason_plugin.annotate.prompts import AskingPrompt, scale_of
 from regreason_plugin.annotate.server_rater import ServerRater
 from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store, conversation_key
 from regreason_plugin.core.jsonl import check_unique, read_records
@@ -42,23 +41,6 @@ class Question(NamedTuple):
     def call(self, worst: float) -> Call:
         """The call as the store records it; ``worst`` is the highest cost it can have."""
         return Call(self.key, self.id, worst)
-
-
-def outcome_of(text: str, stop: str | None, read: Callable[[str], Answer]) -> Outcome:
-    """The outcome of an answer, without its tokens and cost.
-
-    Args:
-        text: The answer's text.
-        stop: The state of an answer that is not whole; None for a whole one.
-        read: Reads the text of a whole answer.
-    """
-    if stop:
-        return Outcome(stop, answer=text)
-    try:
-        score, explanation, mended = read(text)
-    except Unreadable as unreadable:
-        return Outcome(str(unreadable), answer=text)
-    return Outcome(OK, score, explanation, text if mended else None)
 
 
 def read_conversations(paths: Sequence[Path]) -> Iterator[Conversation]:
@@ -130,12 +112,9 @@ class ModelRater:
             for style in self.config.prompts
         ]
 
-    def reader(self, key: CallKey) -> Callable[[str], Answer] | None:
-        """The reader of a call's answer; None if this rater makes no such call."""
-        style_and_axis = key.prompt, key.axis
-        if style_and_axis not in self.asking or key[1:] != self._kind(*style_and_axis):
-            return None
-        return partial(read_rating, scale=self.asking[style_and_axis].scale)
+    def makes(self, key: CallKey) -> bool:
+        """Whether this rater makes a call with this key, about whatever conversation."""
+        return key[1:] in self.kinds()
 
     def rate(self, conversation: Conversation, axis: str, prompt: Any) -> RaterScore:
         """The rater's answer from the store; an entry with ``error`` where there is none."""
@@ -168,7 +147,7 @@ class ModelRater:
             conversation.id,
             lambda: prompt.render(conversation),
             _rating_schema(prompt.scale),
-            lambda answer: read_rating(answer, prompt.scale),
+            answer_reader(style),
         )
 
 
@@ -200,7 +179,13 @@ def explanation_question(
         sampling(config),
     )
     schema = _schema({"explanation": _EXPLANATION})
-    return Question(key, conversation.id, prompt, schema, read_explanation)
+    return Question(key, conversation.id, prompt, schema, answer_reader(kind))
+
+
+def answer_reader(prompt: str) -> Callable[[str], Answer]:
+    """The reader of the answers to a prompt, by the prompt's name in a call's key."""
+    scale = scale_of(prompt)
+    return read_explanation if scale is None else lambda answer: read_rating(answer, scale)
 
 
 def sampling(config: ServerRater) -> str:

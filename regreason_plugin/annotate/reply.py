@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from regreason_plugin.annotate.answers import Answer, Unreadable
 from regreason_plugin.annotate.faults import TransientFault, server_words
+from regreason_plugin.annotate.server_rater import TOOL, Price
+from regreason_plugin.annotate.store import OK, Outcome
 
 # A larger token count is a server's error, and would not fit into the store.
 _MOST_TOKENS = 2**40
 # Types of the parts of a message that hold the answer; others hold thinking, images, or sound.
 _ANSWERING = {"text", "output_text"}
-# The name of the function that `structured: tool` makes the model call with its answer.
-TOOL = "answer"
 # Characters of a model's name that are kept.
 _LONGEST_NAME = 200
 
@@ -70,6 +72,28 @@ def read_reply(content_type: str, body: bytes) -> Reply:
         stop = "only_thinking"
     served = served[:_LONGEST_NAME] if isinstance(served, str) and served else None
     return Reply(text, *tokens, stop, served)
+
+
+def outcome_of(reply: Reply, read: Callable[[str], Answer], price: Price | None = None) -> Outcome:
+    """The outcome of a reply.
+
+    Args:
+        reply: The reply.
+        read: Reads the text of a whole answer.
+        price: The price of its tokens; None if unknown.
+    """
+    state, score, explanation = reply.stop or OK, None, None
+    kept: str | None = reply.text
+    if state == OK:
+        try:
+            score, explanation, mended = read(reply.text)
+        except Unreadable as unreadable:
+            state = str(unreadable)
+        else:
+            kept = reply.text if mended else None
+    tokens = reply.prompt_tokens, reply.answer_tokens
+    cost = price.of(*tokens) if price else 0.0
+    return Outcome(state, score, explanation, kept, 1, *tokens, cost, reply.served)
 
 
 def stop_of(finish_reason: Any) -> str | None:

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from regreason_plugin.annotate.aggregate import aggregate_rows
-from regreason_plugin.annotate.answers import Answer, cut_words, read_explanation
+from regreason_plugin.annotate.answers import cut_words
 from regreason_plugin.annotate.asked_again import ONLY_SET_UP, AskedAgain
 from regreason_plugin.annotate.config import Alarm, AnnotateConfig
 from regreason_plugin.annotate.lanes import (
@@ -91,6 +91,7 @@ class Finished:
             state.
         cost: Cost of all calls in the store, in the prices' currency; None without prices.
         written: Paths of the files written.
+        waiting: One line for each batch that has no answers yet; the ratings are not written then.
     """
 
     ratings: int = 0
@@ -100,6 +101,7 @@ class Finished:
     answers: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     cost: float | None = None
     written: list[Path] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
 
     @property
     def calls(self) -> Counter[str]:
@@ -193,9 +195,15 @@ def dry_run(config: AnnotateConfig, *, again: AskedAgain = ONLY_SET_UP) -> list[
 
 @contextmanager
 def open_store_for_calls(
-    path: Path, raters: Sequence[ServerRater], budget: float | None
+    path: Path, raters: Sequence[ServerRater], budget: float | None, *, batches: bool = False
 ) -> Iterator[Store]:
     """Open the store for a run that makes calls.
+
+    Args:
+        path: The store's file.
+        raters: The raters.
+        budget: Make no call that could raise the cost of the whole store above this amount.
+        batches: Whether the run collects batches; other runs would wait for them for hours.
 
     Raises:
         UserError: A budget is set and the price of a rater or the maximum length of its answers is
@@ -222,6 +230,13 @@ def open_store_for_calls(
     with Store(path) as store:
         # Called even if no call is left, because it removes the lock files of killed processes.
         store.take_over()
+        for batch in [] if batches else store.batches():
+            if batch.rater in {rater.name for rater in raters}:
+                raise UserError(
+                    f"{batch.calls:,} calls of rater {batch.rater!r} are in a batch; collect their "
+                    "answers with `regreason annotate CONFIG.yml --batch`",
+                    path=path,
+                )
         _copy_answers(store, raters)
         yield store
 
@@ -381,13 +396,16 @@ class Annotation:
         """The merging rater's lane; None without merging."""
         return self._lane(self._merger, self.merge_questions) if self._merger else None
 
-    def reader(self, key: CallKey) -> Callable[[str], Answer] | None:
-        """The reader of a call's answer; None if the config makes no such call."""
+    def makes(self, key: CallKey) -> bool:
+        """Whether the config makes a call with this key, about whatever conversation."""
         merger = self._merger
         if merger and key.prompt == MERGE:
-            own = (merger.name, merger.model, sampling(merger))
-            return read_explanation if (key.rater, key.model, key.sampling) == own else None
-        return next((read for one in self._asked if (read := one.reader(key))), None)
+            return (key.rater, key.model, key.sampling) == (
+                merger.name,
+                merger.model,
+                sampling(merger),
+            )
+        return any(rater.makes(key) for rater in self._asked)
 
     def merge_plan(self) -> LanePlan | None:
         """An estimate for merging; None without it. The explanations have the mean length."""

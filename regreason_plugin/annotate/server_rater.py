@@ -21,6 +21,8 @@ from regreason_plugin.annotate.prompts import STYLES
 
 # How a request asks for JSON, the strictest way first.
 Structured = Literal["json_schema", "guided_json", "tool", "json_object", "none"]
+# The name of the function that `structured: tool` makes the model call with its answer.
+TOOL = "answer"
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -52,10 +54,12 @@ class Price(Part):
     Attributes:
         prompt: Price of a million prompt tokens.
         answer: Price of a million answer tokens.
+        batch: The share of these prices that a call in a batch costs.
     """
 
     prompt: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     answer: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    batch: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def of(self, prompt_tokens: int, answer_tokens: int) -> float:
         """The cost of some prompt tokens and answer tokens."""
@@ -242,6 +246,33 @@ class ServerRater(Part):
             **self.request,
         }
         return {name: fields[name] for name in sorted(fields) if fields[name] is not None}
+
+    def structured_fields(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a request's body that ask for JSON; empty for ``structured: none``.
+
+        Args:
+            schema: The JSON schema of the answer.
+        """
+        if self.structured == "json_schema":
+            described = {"name": "answer", "strict": True, "schema": schema}
+            return {"response_format": {"type": "json_schema", "json_schema": described}}
+        if self.structured == "json_object":
+            return {"response_format": {"type": "json_object"}}
+        if self.structured == "guided_json":
+            return {"guided_json": schema}
+        if self.structured == "tool":
+            function = {"type": "function", "function": {"name": TOOL}}
+            tool = {"type": "function", "function": {"name": TOOL, "parameters": schema}}
+            return {"tools": [tool], "tool_choice": function}
+        return {}
+
+    def in_batches(self) -> ServerRater:
+        """The rater with the prices of its calls in batches."""
+        price = self.price
+        if price is None:
+            return self
+        lower = Price(prompt=price.prompt * price.batch, answer=price.answer * price.batch, batch=1)
+        return self.model_copy(update={"price": lower})
 
     def request_options(self) -> dict[str, JsonValue]:
         """All that determines an answer besides model and prompt: body and query."""

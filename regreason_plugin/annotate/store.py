@@ -39,6 +39,14 @@ _VERSION = 1
 # "RgRs" in ASCII: identifies the file to this program and to the Unix command `file`.
 _APPLICATION = 0x52675273
 
+# Apart from the schema, because stores of earlier programs get it too.
+_BATCHES = """CREATE TABLE IF NOT EXISTS batches (
+    name  TEXT PRIMARY KEY,    -- the worker of its calls
+    rater TEXT NOT NULL,
+    file  TEXT,                -- the server's id of the uploaded requests
+    id    TEXT,                -- the server's id of the batch
+    sent  REAL                 -- when the server was asked to make the batch, seconds since 1970
+) WITHOUT ROWID"""
 _SCHEMA = files("regreason_plugin.annotate").joinpath("calls.sql").read_text(encoding="utf-8")
 _KEY = "conversation, rater, axis, prompt, prompt_sha256, model, sampling"
 _IS_KEY = f"({_KEY}) = (?,?,?,?,?,?,?)"
@@ -101,6 +109,26 @@ class Outcome:
     served: str | None = None
 
 
+class Batch(NamedTuple):
+    """Calls that are sent to a server together; the store keeps their claim for the batch.
+
+    Attributes:
+        name: The batch's name: the worker of its calls.
+        rater: The rater's name.
+        file: The server's id of the uploaded requests; None before the upload has ended.
+        id: The server's id of the batch; None before the server has confirmed the batch.
+        sent: When the server was asked to make the batch, in seconds since 1970; None before that.
+        calls: Number of calls whose answers are not stored yet.
+    """
+
+    name: str
+    rater: str
+    file: str | None
+    id: str | None
+    sent: float | None
+    calls: int
+
+
 class Claimed(NamedTuple):
     """The result of an attempt to claim calls.
 
@@ -120,6 +148,11 @@ def conversation_key(conversation: Conversation) -> str:
     turns = [[turn.role, turn.content] for turn in conversation.conversation]
     text = json.dumps([conversation.context, turns])
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
+
+
+def key_hash(key: CallKey) -> str:
+    """Hash of a call's key; 32 hexadecimal digits."""
+    return hashlib.sha256("\0".join(key).encode("utf-8")).hexdigest()[:32]
 
 
 class Store:
@@ -235,13 +268,61 @@ class Store:
             raise RuntimeError(f"{self.path} has no row for the answer to {call.key}")
 
     def take_over(self) -> None:
-        """Free the claims of processes that ended without giving them back."""
+        """Free the claims of processes that ended without giving them back; batches keep theirs."""
         rows = self._database.execute("SELECT DISTINCT worker FROM calls WHERE worker IS NOT NULL")
         named = {str(worker) for (worker,) in rows} | worker_names(self.path)
+        named -= {batch.name for batch in self.batches()}
         for worker in sorted(named - {self._worker}):
             with ended_worker(self.path, worker) as ended:
                 if ended:
                     self._give_back(worker)
+
+    # --- batches ------------------------------------------------------------------------
+
+    def start_batch(self, name: str, rater: str, keys: Iterable[CallKey]) -> None:
+        """Hand this process's claims of some calls to a new batch, which keeps them.
+
+        Args:
+            name: The batch's name, as no process and no other batch has it.
+            rater: The rater's name.
+            keys: The calls.
+        """
+        with self._transaction():
+            self._database.execute("INSERT INTO batches (name, rater) VALUES (?,?)", (name, rater))
+            self._database.executemany(
+                f"UPDATE calls SET worker=? WHERE {_IS_KEY} AND worker=?",
+                ((name, *key, self._worker) for key in keys),
+            )
+
+    def batch_is_uploaded(self, name: str, file: str) -> None:
+        """Record the id of a batch's requests, just before the server is asked for the batch."""
+        query = "UPDATE batches SET file=?, sent=? WHERE name=?"
+        self._database.execute(query, (file, time.time(), name))
+
+    def batch_is_made(self, name: str, id_: str) -> None:
+        """Record the server's id of a batch."""
+        self._database.execute("UPDATE batches SET id=? WHERE name=?", (id_, name))
+
+    def batches(self, rater: str | None = None) -> list[Batch]:
+        """The batches whose answers are not all stored, of one rater or of all."""
+        rows = self._database.execute(
+            "SELECT name, rater, file, id, sent, (SELECT count(*) FROM calls WHERE worker = name) "
+            "FROM batches WHERE ?1 IS NULL OR rater = ?1 ORDER BY sent, name",
+            (rater,),
+        )
+        return [Batch(*row) for row in rows]
+
+    def batch_calls(self, name: str) -> list[Call]:
+        """The calls of a batch whose answers are not stored yet."""
+        rows = self._database.execute(f"SELECT {_KEY}, id FROM calls WHERE worker=?", (name,))
+        return [Call(CallKey(*row[:7]), row[7]) for row in rows]
+
+    def end_batch(self, name: str) -> None:
+        """Forget a batch; the calls that it has not answered are left to be made."""
+        self._give_back(name)
+        self._database.execute("DELETE FROM batches WHERE name=?", (name,))
+
+    # --- copies -------------------------------------------------------------------------
 
     def copy_answers(
         self, rater: str, model: str, sampling: str, holds: Callable[[str, str], bool]
@@ -396,7 +477,7 @@ class Store:
                 (rater, model, sampling, state),
             )
             # The order of hashes is random and the same every time.
-            keys = nsmallest(number, (CallKey(*row) for row in rows), key=_hash)
+            keys = nsmallest(number, (CallKey(*row) for row in rows), key=key_hash)
             drawn[state] = (count, keys)
         return drawn
 
@@ -438,6 +519,7 @@ class Store:
             if "served" not in {row[1] for row in query("PRAGMA table_info(calls)")}:
                 # A store of an earlier program, which stays readable for it.
                 query("ALTER TABLE calls ADD COLUMN served TEXT")
+            query(_BATCHES)
 
     def _check_kind(self) -> None:
         application = self._database.execute("PRAGMA application_id").fetchone()[0]
@@ -500,10 +582,6 @@ def _is_left(known: tuple[str, str | None] | None, again: Callable[[str], bool])
         return True
     state, worker = known
     return worker is None and (state == _GIVEN_BACK or (state != OK and again(state)))
-
-
-def _hash(key: CallKey) -> bytes:
-    return hashlib.sha256("\0".join(key).encode("utf-8")).digest()
 
 
 def _storable(text: str) -> str:

@@ -43,6 +43,20 @@ def add_annotate(parser: argparse.ArgumentParser) -> None:
         help="the conversations, the raters and the prompts; `regreason fetch prompts` writes one",
     )
     _add_asking(parser)
+    batches = parser.add_mutually_exclusive_group()
+    batches.add_argument(
+        "--batch",
+        action="store_true",
+        help="send the calls as batches of the Batch API, at half the price, and collect the "
+        "answers with the same command later",
+    )
+    batches.add_argument(
+        "--batch-files",
+        type=Path,
+        metavar="DIR",
+        help="like --batch without a server: write DIR/NAME.jsonl for `vllm run-batch`, and read "
+        "DIR/NAME.results.jsonl",
+    )
     parser.add_argument(
         "--show",
         type=positive,
@@ -157,7 +171,7 @@ def run_annotate(args: argparse.Namespace) -> int:
     prompt, and writes the scores, the explanations and the aggregated label of
     each conversation to the file that `out` in CONFIG.yml names. Every answer is
     stored at once, so a stopped command continues where it stopped and no call is
-    made twice. Exit code 3: the budget ended it.
+    made twice. Exit code 3: the budget ended it, or batches are waited for.
 
     Example:
         regreason annotate annotation/annotate.yml --budget 50
@@ -175,7 +189,8 @@ def run_annotate(args: argparse.Namespace) -> int:
     if args.show:
         return _show_answers(config, args.show, args.page)
     if args.dry_run:
-        _show_plan(dry_run(config, again=again), config.store_path)
+        planned = config.in_batches() if args.batch or args.batch_files else config
+        _show_plan(dry_run(planned, again=again), config.store_path)
         return 0
     rows = sum(map(count_lines, config.conversations)) * len(AXES)
     watcher = ConsoleWatcher(errors, rows)
@@ -184,8 +199,16 @@ def run_annotate(args: argparse.Namespace) -> int:
             check(config, ConsoleWatcher(console, None), again=again, budget=args.budget)
             say(f"Next: regreason annotate {args.config}")
             return 0
+        if args.batch or args.batch_files:
+            from regreason_plugin.annotate.batch_run import annotate_in_batches
+
+            finished = annotate_in_batches(
+                config, watcher, again=again, budget=args.budget, folder=args.batch_files
+            )
+            folder = f"-files {args.batch_files}" if args.batch_files else ""
+            return _show_finished(config, f"{args.config} --batch{folder}", finished)
         finished = annotate(config, watcher, again=again, budget=args.budget)
-        return _show_finished(config, args.config, finished)
+        return _show_finished(config, str(args.config), finished)
 
 
 def _show_answers(config: AnnotateConfig, number: int, page: Path | None) -> int:
@@ -254,13 +277,24 @@ def _sum(plans: Sequence[LanePlan]) -> LanePlan:
     )
 
 
-def _show_finished(config: AnnotateConfig, file: Path, finished: Finished) -> int:
+def _show_finished(config: AnnotateConfig, arguments: str, finished: Finished) -> int:
     """Print the summary.
 
+    Args:
+        config: The config.
+        arguments: The arguments of the same command.
+        finished: The result.
+
     Returns:
-        The command's exit code: 3 where the budget ended it.
+        The command's exit code: 3 where the budget ended it, or batches are waited for.
     """
-    command = f"regreason annotate {file}"
+    command = f"regreason annotate {arguments}"
+    for line in finished.waiting:
+        say(f"Waiting for {line}")
+    if finished.waiting:
+        say("No ratings are written yet.")
+        say(f"Next: {command} again, when the batches are done")
+        return 3
     if _ended_by_budget(finished, "no ratings are", config.store_path, command):
         return 3
     say(f"{finished.ratings:,} ratings: {config.out}")

@@ -73,6 +73,10 @@ class Server:
         finally:
             self.open_requests -= 1
 
+    def routes(self) -> list[web.RouteDef]:
+        """What the server answers to."""
+        return [web.post("/v1/chat/completions", self.answer)]
+
     @property
     def total(self) -> int:
         """The number of requests until now."""
@@ -245,7 +249,7 @@ def running(server: Server | None = None) -> Iterator[Server]:
 
     async def start() -> None:
         app = web.Application(client_max_size=1 << 24)
-        app.router.add_post("/v1/chat/completions", server.answer)
+        app.add_routes(server.routes())
         runner.append(web.AppRunner(app, access_log=None, shutdown_timeout=0.1))
         await runner[0].setup()
         site = web.TCPSite(runner[0], "127.0.0.1", 0)
@@ -275,7 +279,7 @@ def running(server: Server | None = None) -> Iterator[Server]:
 def main() -> None:
     server = Server(keep=False)
     app = web.Application(client_max_size=1 << 24)
-    app.router.add_post("/v1/chat/completions", server.answer)
+    app.add_routes(server.routes())
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
 
 
