@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from regreason_plugin.annotate.calls import CallKey, Outcome, conversation_key
 from regreason_plugin.annotate.config import AnnotateConfig
 from regreason_plugin.annotate.questions import read_conversations, sampling
-from regreason_plugin.annotate.store import CallKey, Outcome, Store, conversation_key
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.core.records import Conversation
 
 

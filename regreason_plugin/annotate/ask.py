@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from regreason_plugin.annotate.calls import OK, Call, Outcome
 from regreason_plugin.annotate.client import Server
 from regreason_plugin.annotate.faults import Fault
 from regreason_plugin.annotate.lanes import Lane
 from regreason_plugin.annotate.questions import Question
 from regreason_plugin.annotate.reply import outcome_of
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import OK, Call, Outcome, Store
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.core.errors import UserError, say_once
 
 # A call whose answer cannot be read is made once more: few servers are wholly deterministic.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from regreason_plugin.annotate.calls import OK
 from regreason_plugin.annotate.quality_alarm import ADVICE
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import OK
 
 # No conversation can cause these: the server is not reached, or the key or the account is refused.
 OF_NO_CONVERSATION = frozenset(

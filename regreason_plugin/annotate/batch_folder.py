@@ -12,9 +12,9 @@ from typing import Any
 import httpx2
 
 from regreason_plugin.annotate.batches import Progress, by_custom_id
+from regreason_plugin.annotate.calls import Batch
 from regreason_plugin.annotate.faults import status_fault
 from regreason_plugin.annotate.reply import Reply, read_reply
-from regreason_plugin.annotate.store import Batch
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.whole_files import atomic_writer, writing
 

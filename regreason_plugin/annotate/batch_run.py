@@ -25,22 +25,17 @@ from regreason_plugin.annotate.batches import (
     request_line,
     response_of,
 )
+from regreason_plugin.annotate.call_steps import Watcher, open_store_for_calls, spent
+from regreason_plugin.annotate.calls import OK, Batch, Call, CallKey, Outcome, key_hash
 from regreason_plugin.annotate.config import AnnotateConfig
 from regreason_plugin.annotate.faults import Fault, QuotaFault, TransientFault
 from regreason_plugin.annotate.lanes import Lane
 from regreason_plugin.annotate.locks import only_batch_process
 from regreason_plugin.annotate.questions import answer_reader
 from regreason_plugin.annotate.reply import outcome_of
-from regreason_plugin.annotate.run import (
-    Annotation,
-    Finished,
-    Watcher,
-    annotate,
-    open_store_for_calls,
-    spent,
-)
+from regreason_plugin.annotate.run import Annotation, Finished, annotate
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import OK, Batch, Call, CallKey, Outcome, Store, key_hash
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.core.errors import UserError, say_once
 
 # Seconds until a batch that the server does not list was certainly not made.

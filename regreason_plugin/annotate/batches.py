@@ -14,12 +14,12 @@ from typing import Any, Final, Protocol
 import httpx2
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from regreason_plugin.annotate.calls import Batch, key_hash
 from regreason_plugin.annotate.client import Server
 from regreason_plugin.annotate.faults import TransientFault, server_words
 from regreason_plugin.annotate.questions import Question
 from regreason_plugin.annotate.reply import Reply
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import Batch, key_hash
 
 # The limits of one batch: https://developers.openai.com/api/docs/guides/batch
 MOST_REQUESTS = 50_000

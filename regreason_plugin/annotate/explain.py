@@ -15,6 +15,17 @@ from typing import Any
 
 from regreason_plugin.annotate.answers import cut_words
 from regreason_plugin.annotate.asked_again import ONLY_SET_UP, AskedAgain
+from regreason_plugin.annotate.call_steps import (
+    Watcher,
+    ask,
+    lane_of,
+    open_store_for_calls,
+    open_store_to_read,
+    preflight,
+    spent,
+    unproven,
+)
+from regreason_plugin.annotate.calls import OK, Outcome
 from regreason_plugin.annotate.config import ExplainConfig
 from regreason_plugin.annotate.label_leaks import find_leaks, names_label
 from regreason_plugin.annotate.lanes import Lane, LanePlan, count, estimate
@@ -26,18 +37,8 @@ from regreason_plugin.annotate.prompts import (
 )
 from regreason_plugin.annotate.quality_alarm import by_state
 from regreason_plugin.annotate.questions import Question, explanation_question
-from regreason_plugin.annotate.run import (
-    Watcher,
-    ask,
-    lane,
-    open_store_for_calls,
-    open_store_to_read,
-    preflight,
-    spent,
-    unproven,
-)
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import OK, Outcome, Store
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import dumps
 from regreason_plugin.core.records import Conversation
@@ -241,7 +242,7 @@ class _Explaining:
                 earlier raters have failed.
         """
         return [
-            lane(
+            lane_of(
                 self._store,
                 rater,
                 partial(self._questions, number, of_all),

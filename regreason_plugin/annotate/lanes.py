@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from regreason_plugin.annotate.calls import OK, CallKey, Outcome, conversation_key
 from regreason_plugin.annotate.pace import Waiting
 from regreason_plugin.annotate.quality_alarm import ADVICE, QualityAlarm
 from regreason_plugin.annotate.questions import ModelRater, Question
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import OK, CallKey, Outcome, Store, conversation_key
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.core.records import Conversation
 
 # The usual ratio for English text, for estimates only.

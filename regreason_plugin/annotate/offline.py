@@ -12,13 +12,14 @@ from typing import Any
 from pydantic import JsonValue
 
 from regreason_plugin.annotate.asked_again import AskedAgain
+from regreason_plugin.annotate.call_steps import open_store_for_calls, open_store_to_read
+from regreason_plugin.annotate.calls import Call, CallKey
 from regreason_plugin.annotate.config import read_config
 from regreason_plugin.annotate.lanes import is_left, with_outcomes
 from regreason_plugin.annotate.questions import Question, answer_reader
 from regreason_plugin.annotate.reply import Reply, outcome_of, stop_of
-from regreason_plugin.annotate.run import Annotation, open_store_for_calls, open_store_to_read
+from regreason_plugin.annotate.run import Annotation
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import Call, CallKey
 from regreason_plugin.core.errors import UserError, nearest
 
 # The ways to ask for JSON in which the server gets the answer's schema.

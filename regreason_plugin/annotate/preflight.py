@@ -11,12 +11,13 @@ from itertools import islice
 from typing import get_args
 
 from regreason_plugin.annotate.asked_again import REFUSED_REQUEST, SET_UP
+from regreason_plugin.annotate.calls import OK, Outcome
 from regreason_plugin.annotate.config import Alarm
 from regreason_plugin.annotate.lanes import Lane
 from regreason_plugin.annotate.quality_alarm import QualityAlarm
 from regreason_plugin.annotate.questions import Question, sampling
 from regreason_plugin.annotate.server_rater import ServerRater, Structured
-from regreason_plugin.annotate.store import OK, Outcome, Store
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.printable import one_line
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import NamedTuple
 
+from regreason_plugin.annotate.calls import OK
 from regreason_plugin.annotate.config import Alarm
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import OK
 from regreason_plugin.core.printable import one_line
 
 _JSON = (

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from regreason_plugin.annotate.answers import Answer, read_explanation, read_rating
+from regreason_plugin.annotate.calls import OK, Call, CallKey, Outcome, conversation_key
 from regreason_plugin.annotate.prompts import AskingPrompt, scale_of
 from regreason_plugin.annotate.server_rater import ServerRater
-from regreason_plugin.annotate.store import OK, Call, CallKey, Outcome, Store, conversation_key
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.core.jsonl import check_unique, read_records
 from regreason_plugin.core.paper import AXES, RATEABLE
 from regreason_plugin.core.records import Conversation, RaterScore

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from regreason_plugin.annotate.answers import Answer, Unreadable
+from regreason_plugin.annotate.calls import OK, Outcome
 from regreason_plugin.annotate.faults import TransientFault, server_words
 from regreason_plugin.annotate.server_rater import TOOL, Price
-from regreason_plugin.annotate.store import OK, Outcome
 
 # A larger token count is a server's error, and would not fit into the store.
 _MOST_TOKENS = 2**40

@@ -10,149 +10,35 @@ machine.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from heapq import nsmallest
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from regreason_plugin.annotate.calls import (
+    ASKING,
+    OK,
+    Batch,
+    Call,
+    CallKey,
+    Claimed,
+    FinishedCall,
+    Outcome,
+    key_hash,
+)
 from regreason_plugin.annotate.full_disk import check_room, store_refusal
 from regreason_plugin.annotate.locks import WorkerLock, ended_worker, worker_names
-from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.records import Conversation
+from regreason_plugin.annotate.store_file import open_store_file, transaction
 
-OK = "ok"
-ASKING = "asking"
 # The state of a call that failed before, and was claimed again by a process that then ended.
 _GIVEN_BACK = "given_back"
 _UNFINISHED = (ASKING, _GIVEN_BACK)
-_BUSY = 60.0  # seconds to wait for another process that writes
 _KEPT = 2_000  # characters that the store keeps of an answer's text
-_VERSION = 1
-# "RgRs" in ASCII: identifies the file to this program and to the Unix command `file`.
-_APPLICATION = 0x52675273
-
-# Apart from the schema, because stores of earlier programs get it too.
-_BATCHES = """CREATE TABLE IF NOT EXISTS batches (
-    name  TEXT PRIMARY KEY,    -- the worker of its calls
-    rater TEXT NOT NULL,
-    file  TEXT,                -- the server's id of the uploaded requests
-    id    TEXT,                -- the server's id of the batch
-    sent  REAL                 -- when the server was asked to make the batch, seconds since 1970
-) WITHOUT ROWID"""
-_SCHEMA = files("regreason_plugin.annotate").joinpath("calls.sql").read_text(encoding="utf-8")
 _KEY = "conversation, rater, axis, prompt, prompt_sha256, model, sampling"
 _IS_KEY = f"({_KEY}) = (?,?,?,?,?,?,?)"
-
-
-class CallKey(NamedTuple):
-    """Everything that determines an answer: the columns of the primary key."""
-
-    conversation: str
-    rater: str
-    axis: str
-    prompt: str
-    prompt_sha256: str
-    model: str
-    sampling: str
-
-
-# All columns of a key except the conversation, then the state.
-FinishedCall = tuple[str, str, str, str, str, str, str]
-
-
-class Call(NamedTuple):
-    """A call that can be claimed.
-
-    Attributes:
-        key: The call's key.
-        id: The conversation's id.
-        worst: The highest possible cost, in the prices' currency.
-    """
-
-    key: CallKey
-    id: str
-    worst: float = 0.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a finished call.
-
-    Attributes:
-        state: ``ok``, or the name of a fault.
-        score: The score, on the prompt's scale; None if the call failed or asked for none.
-        explanation: The explanation; None if the call failed.
-        answer: The server's text if it could not be used or was mended; None otherwise.
-        attempts: Number of attempts.
-        prompt_tokens: Prompt tokens of all attempts.
-        answer_tokens: Answer tokens of all attempts.
-        cost: Cost of all attempts, in the prices' currency.
-        served: The model's name in the server's reply; None if there was no reply or no name.
-    """
-
-    state: str
-    score: int | None = None
-    explanation: str | None = None
-    answer: str | None = None
-    attempts: int = 1
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    cost: float = 0.0
-    served: str | None = None
-
-
-class Batch(NamedTuple):
-    """Calls that are sent to a server together; the store keeps their claim for the batch.
-
-    Attributes:
-        name: The batch's name: the worker of its calls.
-        rater: The rater's name.
-        file: The server's id of the uploaded requests; None before the upload has ended.
-        id: The server's id of the batch; None before the server has confirmed the batch.
-        sent: When the server was asked to make the batch, in seconds since 1970; None before that.
-        calls: Number of calls whose answers are not stored yet.
-    """
-
-    name: str
-    rater: str
-    file: str | None
-    id: str | None
-    sent: float | None
-    calls: int
-
-
-class Claimed(NamedTuple):
-    """The result of an attempt to claim calls.
-
-    Attributes:
-        mine: The calls that this process has claimed and now has to make.
-        elsewhere: Number of calls that other processes have claimed.
-        unaffordable: Number of calls that the budget does not allow.
-    """
-
-    mine: list[Call]
-    elsewhere: int
-    unaffordable: int
-
-
-def conversation_key(conversation: Conversation) -> str:
-    """Hash of a conversation's turns and context, without its id; 32 hexadecimal digits."""
-    turns = [[turn.role, turn.content] for turn in conversation.conversation]
-    text = json.dumps([conversation.context, turns])
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
-
-
-def key_hash(key: CallKey) -> str:
-    """Hash of a call's key; 32 hexadecimal digits."""
-    return hashlib.sha256("\0".join(key).encode("utf-8")).hexdigest()[:32]
 
 
 class Store:
@@ -167,18 +53,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, isolation_level=None, timeout=_BUSY)
-        except (OSError, sqlite3.Error) as error:
-            raise UserError(f"cannot be opened as a store of calls: {error}", path=path) from None
-        try:
-            self._open_in_turn()
-        except (sqlite3.DatabaseError, UserError) as error:
-            self._database.close()
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"cannot be opened as a store of calls: {error}", path=path) from None
+        self._database = open_store_file(path)
         self._lock = WorkerLock(path)
         self._worker = self._lock.name
 
@@ -227,7 +102,7 @@ class Store:
             return Claimed([], self._elsewhere(known), 0)
         check_room(self.path)
         mine, unaffordable = [], 0
-        with self._transaction():
+        with transaction(self._database):
             known = self._states(calls)
             for call in calls:
                 if not _is_left(known.get(call.key), again):
@@ -287,7 +162,7 @@ class Store:
             rater: The rater's name.
             keys: The calls.
         """
-        with self._transaction():
+        with transaction(self._database):
             self._database.execute("INSERT INTO batches (name, rater) VALUES (?,?)", (name, rater))
             self._database.executemany(
                 f"UPDATE calls SET worker=? WHERE {_IS_KEY} AND worker=?",
@@ -345,7 +220,7 @@ class Store:
             if not holds(other, sampling):
                 continue
             kept = "id, state, score, explanation, finished, served"
-            with self._transaction():
+            with transaction(self._database):
                 query(
                     f"INSERT OR IGNORE INTO calls ({_KEY}, {kept}) SELECT conversation, rater, "
                     f"axis, prompt, prompt_sha256, model, ?, {kept} FROM calls "
@@ -488,54 +363,6 @@ class Store:
 
     # --- inside -------------------------------------------------------------------------
 
-    def _open_in_turn(self) -> None:
-        """Open the database; wait if another process opens or closes it at the same moment."""
-        until = time.monotonic() + _BUSY
-        while True:
-            try:
-                return self._open()
-            except sqlite3.OperationalError as error:
-                # SQLite's own timeout does not cover the switch to WAL, which needs the file alone.
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-                time.sleep(0.02)
-
-    def _open(self) -> None:
-        query = self._database.execute
-        # Checked before any change, because the file may be another program's database.
-        if query("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            self._check_kind()
-        query("PRAGMA journal_mode=WAL")
-        # With NORMAL, the rows that a killed process wrote are safe; a loss of power can lose the
-        # last calls, but cannot damage the store.
-        query("PRAGMA synchronous=NORMAL")
-        with self._transaction():
-            if query("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                for statement in _statements(_SCHEMA):
-                    query(statement)
-                query(f"PRAGMA application_id={_APPLICATION}")
-                query(f"PRAGMA user_version={_VERSION}")
-            self._check_kind()
-            if "served" not in {row[1] for row in query("PRAGMA table_info(calls)")}:
-                # A store of an earlier program, which stays readable for it.
-                query("ALTER TABLE calls ADD COLUMN served TEXT")
-            query(_BATCHES)
-
-    def _check_kind(self) -> None:
-        application = self._database.execute("PRAGMA application_id").fetchone()[0]
-        version = self._database.execute("PRAGMA user_version").fetchone()[0]
-        if application != _APPLICATION:
-            raise UserError(
-                "is an SQLite database, but not a store of calls; choose another file",
-                path=self.path,
-            )
-        if version != _VERSION:
-            raise UserError(
-                f"is a store of version {version}, but this program reads version {_VERSION}; "
-                "choose another file",
-                path=self.path,
-            )
-
     def _states(self, calls: Sequence[Call]) -> dict[CallKey, tuple[str, str | None]]:
         return self._rows([call.key for call in calls], "state, worker")
 
@@ -557,24 +384,13 @@ class Store:
         return float(self._database.execute(query).fetchone()[0])
 
     def _give_back(self, worker: str) -> None:
-        with self._transaction():
+        with transaction(self._database):
             self._database.execute(
                 # The row of a call that failed before is kept, because it holds that call's cost.
                 "UPDATE calls SET state=?, reserved=0, worker=NULL WHERE worker=?",
                 (_GIVEN_BACK, worker),
             )
             self._database.execute("DELETE FROM calls WHERE state=? AND attempts=0", (_GIVEN_BACK,))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self._database.in_transaction:  # SQLite ends the transaction itself on a full disk
-                self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
 
 
 def _is_left(known: tuple[str, str | None] | None, again: Callable[[str], bool]) -> bool:
@@ -587,12 +403,3 @@ def _is_left(known: tuple[str, str | None] | None, again: Callable[[str], bool])
 def _storable(text: str) -> str:
     # JSON can spell a lone surrogate, which UTF-8 cannot encode.
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

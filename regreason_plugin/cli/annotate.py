@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from regreason_plugin.annotate.asked_again import FAILED_STATES, AskedAgain, is_in_vain
+from regreason_plugin.annotate.calls import OK
 from regreason_plugin.annotate.config import AnnotateConfig, ExplainConfig
 from regreason_plugin.annotate.lanes import LanePlan
 from regreason_plugin.annotate.quality_alarm import ADVICE, advice, by_state
 from regreason_plugin.annotate.run import Finished
-from regreason_plugin.annotate.store import OK
 from regreason_plugin.cli.console import amount, console, errors, positive, print_whole, say
 from regreason_plugin.cli.rater_progress import ConsoleWatcher
 from regreason_plugin.core.errors import UserError, nearest
@@ -213,7 +213,7 @@ def run_annotate(args: argparse.Namespace) -> int:
 
 def _show_answers(config: AnnotateConfig, number: int, page: Path | None) -> int:
     from regreason_plugin.annotate.answer_examples import answer_examples
-    from regreason_plugin.annotate.run import open_store_to_read
+    from regreason_plugin.annotate.call_steps import open_store_to_read
     from regreason_plugin.render.answer_page import print_answers, write_answer_page
 
     if page:

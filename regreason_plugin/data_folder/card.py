@@ -15,9 +15,9 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from regreason_plugin.annotate.agreement import ALL, Agreement
+from regreason_plugin.annotate.calls import OK
 from regreason_plugin.annotate.provenance import About, RaterProvenance
 from regreason_plugin.annotate.quality_alarm import by_state
-from regreason_plugin.annotate.store import OK
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.markdown import Markdown, block, code, escape, render
 from regreason_plugin.core.numbers import NONE, number, signed

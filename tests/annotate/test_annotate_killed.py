@@ -17,7 +17,7 @@ from helpers.asking import Workplace, dump, run_regreason, start_regreason
 from helpers.forked import Forked
 from helpers.openai_server import Server, running
 
-from regreason_plugin.annotate.store import OK, CallKey
+from regreason_plugin.annotate.calls import OK, CallKey
 
 pytestmark = pytest.mark.integration
 

@@ -16,8 +16,9 @@ from helpers.asking import Workplace, dump
 from helpers.openai_server import Server, good_answer, running
 
 from regreason_plugin import CallAnswer, UserError, annotation_calls, store_answers
+from regreason_plugin.annotate.calls import Call, CallKey
 from regreason_plugin.annotate.offline import AnnotationCall
-from regreason_plugin.annotate.store import Call, CallKey, Store
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.cli import main
 
 pytestmark = pytest.mark.integration

@@ -20,16 +20,9 @@ from helpers.asking import dump
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regreason_plugin.annotate.calls import ASKING, OK, Call, CallKey, Outcome, conversation_key
 from regreason_plugin.annotate.locks import WorkerLock, ended_worker, worker_names
-from regreason_plugin.annotate.store import (
-    ASKING,
-    OK,
-    Call,
-    CallKey,
-    Outcome,
-    Store,
-    conversation_key,
-)
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.annotate.token_limits import holds_under
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.records import Conversation, Turn

@@ -25,7 +25,8 @@ from helpers.raw_datasets import write_all
 from helpers.results import draw_scores, write_results
 from helpers.training_data import build_data
 
-from regreason_plugin.annotate.store import Call, CallKey, Outcome, Store
+from regreason_plugin.annotate.calls import Call, CallKey, Outcome
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.cli import main
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import AXES, task_name
@@ -214,7 +215,8 @@ def test_a_base_model_that_does_not_fit_is_not_half_there() -> None:
 STORE = """
 import resource, sys
 from pathlib import Path
-from regreason_plugin.annotate.store import Call, CallKey, Outcome, Store
+from regreason_plugin.annotate.calls import Call, CallKey, Outcome
+from regreason_plugin.annotate.store import Store
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import AXES, task_name
 

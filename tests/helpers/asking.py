@@ -121,7 +121,7 @@ def write_talk(path: Path, request: str = "Is it far?", answer: str = "Not at al
 
 def write_conversations(path: Path, count: int) -> None:
     """Write conversations of the built-in benchmark, all with different texts."""
-    from regreason_plugin.annotate.store import conversation_key
+    from regreason_plugin.annotate.calls import conversation_key
     from regreason_plugin.core.jsonl import write_records
     from regreason_plugin.data.mini import mini_conversations
 
