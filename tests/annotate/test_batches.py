@@ -27,7 +27,11 @@ pytestmark = pytest.mark.integration
 
 RATERS = [
     {"prompts": ["scale-1-4", "scale-1-5"], "price": {"prompt": 1000, "answer": 1000}},
-    {"prompts": ["scale-1-5-examples"], "price": {"prompt": 0, "answer": 0}},
+    {
+        "prompts": ["scale-1-5-examples"],
+        "price": {"prompt": 0, "answer": 0},
+        "structured": "guided_json",
+    },
 ]
 CONVERSATIONS = 4
 RATINGS = CONVERSATIONS * 3 * 3
