@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, NoReturn
 
 import httpx2
@@ -32,6 +31,7 @@ from regreason_plugin.annotate.faults import (
     from_transport,
     status_fault,
 )
+from regreason_plugin.annotate.http_client import http_client
 from regreason_plugin.annotate.pace import Pace, Waiting
 from regreason_plugin.annotate.redaction import SHORTEST, Redaction
 from regreason_plugin.annotate.reply import Reply, read_reply
@@ -76,14 +76,6 @@ class Server:
         self._body = rater.request_body()
         self.pace = Pace(rater.concurrency)
         self.waiting: Waiting | None = None
-        http_client = openai.DefaultAioHttpClient(
-            timeout=rater.timeout,
-            # A redirect would take headers with secrets to another server.
-            follow_redirects=False,
-            event_hooks={"response": [_read_as_utf8]},
-            # No cookies: one that is not ASCII would be sent back, and every later call would fail.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        )
         self._client = openai.AsyncOpenAI(
             base_url=rater.address,
             default_query=rater.query,
@@ -92,7 +84,7 @@ class Server:
             api_key=key or "none",
             timeout=rater.timeout,
             max_retries=0,
-            http_client=http_client,
+            http_client=http_client(rater.timeout),
         )
         # The client also reads account names, headers and an admin key from OPENAI_... variables;
         # they must not reach this server either.
@@ -252,8 +244,3 @@ def _secret(variable: str, field: str) -> str:
             field=field,
         )
     return value
-
-
-async def _read_as_utf8(response: httpx2.Response) -> None:
-    """JSON is UTF-8; a charset that the server names could be one that Python cannot read."""
-    response.encoding = "utf-8"
