@@ -152,11 +152,12 @@ _TASK: dict[str, Callable[[TaskResult], Any]] = {
 }
 
 
-def check_same_training_data(runs: Iterable[Run]) -> None:
-    """Refuse models that were trained on different data folders; untrained models are accepted.
+def check_same_training_rows(runs: Iterable[Run]) -> None:
+    """Refuse models that were not trained on the same rows; untrained models are accepted.
 
     Raises:
-        UserError: Two models were trained on different data; the message names both.
+        UserError: Two models were trained on different data folders, or only one of them with
+            prefix packing, which draws other rows into a step; the message names both.
     """
     trained = [run for run in runs if run.training]
     for run in trained[1:]:
@@ -165,6 +166,14 @@ def check_same_training_data(runs: Iterable[Run]) -> None:
             raise UserError(
                 f"{run.name!r} and {trained[0].name!r} were trained on different data "
                 f"({theirs['path']} and {ours['path']}); train both on the same data folder",
+                path=run.folder,
+            )
+        packed, alike = (bool(one.training.get("prefix_packing")) for one in (run, trained[0]))
+        if packed != alike:
+            names = (run.name, trained[0].name) if packed else (trained[0].name, run.name)
+            raise UserError(
+                f"{names[0]!r} was trained with regreason_prefix_packing and {names[1]!r} without "
+                "it, so their steps hold different rows; train both in the same way",
                 path=run.folder,
             )
 

@@ -13,7 +13,7 @@ from regreason_plugin.comparison.arms import Arms
 from regreason_plugin.comparison.comparability import (
     ENTROPIES,
     check_comparable,
-    check_same_training_data,
+    check_same_training_rows,
     data_of,
     incomparable_entropies,
     is_generative,
@@ -155,7 +155,7 @@ def read_scores(
         return with_common_metric(scores), {}
     tasks = tasks_of(first)
     check_comparable(first, arms.models[1:])
-    check_same_training_data(arms.models)
+    check_same_training_rows(arms.models)
     incomparable = incomparable_entropies(arms.models, tasks)
     return read_tasks(arms.models, tasks, frozenset(incomparable), advance), incomparable
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from regreason_plugin.evaluate.prefix_tree import PrefixRow, Tokens
+from regreason_plugin.packing.prefix_tree import PrefixRow, Tokens
 from regreason_plugin.probes.forward import ProbeValues
 
 

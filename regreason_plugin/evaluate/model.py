@@ -25,7 +25,6 @@ from regreason_plugin.core.errors import UserError, stop_on_user_error
 from regreason_plugin.evaluate.adapter_loading import load_adapter
 from regreason_plugin.evaluate.answer_cache import answers_digest
 from regreason_plugin.evaluate.label_requests import Context, Continuation
-from regreason_plugin.evaluate.prefix_tree import shared_prefix
 from regreason_plugin.evaluate.probe_metrics import Scored
 from regreason_plugin.evaluate.scorer import Scorer, say
 from regreason_plugin.metrics.metric_names import (
@@ -33,6 +32,7 @@ from regreason_plugin.metrics.metric_names import (
     ACTIVATION_WEIGHTS,
     PRIMARY_ACTIVATION,
 )
+from regreason_plugin.packing.prefix_tree import shared_prefix
 from regreason_plugin.probes import parse_probes
 from regreason_plugin.probes.names import BY_LAYER
 

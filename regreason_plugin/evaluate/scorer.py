@@ -24,9 +24,15 @@ from regreason_plugin.evaluate.label_requests import (
     Reading,
     RequestsBySequence,
 )
-from regreason_plugin.evaluate.packing_check import PackingCheck, difference
-from regreason_plugin.evaluate.prefix_tree import PrefixRow, Tokens, packed_rows, single_rows
-from regreason_plugin.evaluate.row_batch import (
+from regreason_plugin.packing.packing_check import PackingCheck, difference
+from regreason_plugin.packing.prefix_tree import (
+    LONGEST_ROW,
+    PrefixRow,
+    Tokens,
+    packed_rows,
+    single_rows,
+)
+from regreason_plugin.packing.row_batch import (
     OutOfMemoryError,
     batch_inputs,
     naming_out_of_memory_batch,
@@ -39,8 +45,6 @@ TOKENS_ON_A_CPU = 4096
 TOKENS_ON_A_GPU = 32768
 # Logits per batch, at most: a rolling likelihood needs them at every position.
 LOGITS = 2**28
-# Tokens in a row of several sequences, at most: its mask grows with the square of its length.
-LONGEST_ROW = 8192
 
 
 class Scorer:

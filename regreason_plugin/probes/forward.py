@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.probes.anatomy import Anatomy, ProbeError, dissect, output_head
+from regreason_plugin.probes.anatomy import Anatomy, ProbeError, dissect
 from regreason_plugin.probes.entropy import (
     activation_entropies,
     distribution_entropy,
     matrix_entropies,
 )
+from regreason_plugin.probes.head import head_at
 from regreason_plugin.probes.names import BY_LAYER
 
 ProbeValues = dict[str, Any]
@@ -85,7 +86,7 @@ def logits_at(
     with torch.no_grad():
         with (
             record.reading() if record else nullcontext(),
-            _head_at(model, shape, where) as narrowed,
+            head_at(model, shape, *where) as narrowed,
         ):
             logits: Tensor = model(**inputs, use_cache=False).logits
         logits = logits[0] if narrowed else logits[where[0].to(logits.device), where[1]]
@@ -94,35 +95,6 @@ def logits_at(
             head_dtype = narrowed[0] if narrowed else logits.dtype
             values |= record.values(logits, values.get("output_entropy"), head_dtype)
     return logits, _by_decision(values, decisions)
-
-
-@contextmanager
-def _head_at(
-    model: nn.Module, shape: torch.Size, where: tuple[Tensor, Tensor]
-) -> Iterator[list[torch.dtype]]:
-    """Pass only the wanted positions ``[1, n, D]`` to the head if its input is ``[B, T, D]``.
-
-    Yields:
-        A list that is empty until the head's input was narrowed, and then holds the input's dtype.
-    """
-    narrowed: list[torch.dtype] = []
-
-    def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden, *others = args
-        # A head that is also the embedding layer is first called with token ids.
-        if narrowed or not hidden.is_floating_point() or hidden.shape[:-1] != shape:
-            return args
-        narrowed.append(hidden.dtype)
-        rows, columns = (index.to(hidden.device) for index in where)
-        return (hidden[rows, columns][None], *others)
-
-    head = output_head(model)
-    handle = head.register_forward_pre_hook(narrow) if head is not None else None
-    try:
-        yield narrowed
-    finally:
-        if handle is not None:
-            handle.remove()
 
 
 class _Record:

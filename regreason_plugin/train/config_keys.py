@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 from regreason_plugin.core.errors import stop_on_user_error
 from regreason_plugin.train.config_checks import check_packing
 from regreason_plugin.train.findings import raise_first
+from regreason_plugin.train.prefix_packing import check_prefix_packing
 
 
 def _key(default: Any, description: str) -> Any:
@@ -65,6 +66,9 @@ class RegReasonArgs(BaseModel):
     )
     regreason_label_smoothing: float = _key(0.0, "Label smoothing over the vocabulary")
     regreason_target_logits: bool = _key(True, "Compute logits only where a loss is taken")
+    regreason_prefix_packing: bool = _key(
+        False, "Train rows that share a prefix together, and compute the prefix once"
+    )
     regreason_scope: str | None = _key(
         None, "The axis or setting to train for; fills {scope} in paths"
     )
@@ -94,5 +98,7 @@ class RegReasonArgs(BaseModel):
     def _packing_separates_samples(self) -> Self:
         # Check here: Axolotl has just chosen the attention, and has not yet created output_dir.
         with stop_on_user_error():
-            raise_first(check_packing(self, getattr(self, "axolotl_config_path", None)))
+            config = getattr(self, "axolotl_config_path", None)
+            raise_first(check_packing(self, config))
+            raise_first(check_prefix_packing(self, config))
         return self

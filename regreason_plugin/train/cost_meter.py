@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from regreason_plugin.core.cost import Machine, Memory, TrainingCost
@@ -27,17 +28,17 @@ class Meter:
         self._started = time.perf_counter()
         self._tokens: Tensor | None = None
 
-    def add(self, batch: dict[str, Any]) -> None:
-        """Count the tokens of a batch, without waiting for the device.
+    def add(self, tokens: Tensor | int | None) -> None:
+        """Add the tokens of a batch, without waiting for the device.
 
         Args:
-            batch: The model's input, with ``labels``.
+            tokens: Number of tokens that the model read, without padding, as from `count_read`;
+                None if not known.
         """
-        tokens = count_read(batch)
         if tokens is None:
             self._knows_padding = False
         else:
-            self._tokens = tokens if self._tokens is None else self._tokens + tokens
+            self._tokens = torch.as_tensor(tokens) + (0 if self._tokens is None else self._tokens)
 
     def state(self, accelerator: Any) -> dict[str, Any]:
         """Seconds and tokens so far; the tokens are those of all processes.
@@ -50,7 +51,8 @@ class Meter:
         """
         tokens = self._before["tokens"] if self._knows_padding else None
         if tokens is not None and self._tokens is not None:
-            tokens += int(accelerator.reduce(self._tokens, reduction="sum"))
+            read = self._tokens.to(accelerator.device)
+            tokens += int(accelerator.reduce(read, reduction="sum"))
         return {"seconds": self.seconds(), "tokens": tokens}
 
     def seconds(self) -> float:

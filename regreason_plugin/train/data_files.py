@@ -302,6 +302,9 @@ def _validate_what_is_trained(files: list[_File], config: str) -> None:
 
 def _key(cfg: Any, file: _File) -> str:
     parts = [str(VERSION), file.folder.order, file.folder.verify(file.name)]
+    if cfg.get("shuffle_merged_datasets") is False:
+        # Axolotl's key for prepared data does not contain the order of the rows.
+        parts.append("in the order of the file")
     # The files of a local base model may change while its path stays the same.
     tokenizer = Path(cfg.get("tokenizer_config") or cfg.get("base_model") or "")
     if tokenizer.is_dir():

@@ -22,9 +22,17 @@ from regreason_plugin.train.checkpoint import read_state, write_state
 from regreason_plugin.train.comparable_arms import check_comparison, check_same_rows
 from regreason_plugin.train.config_checks import check_config
 from regreason_plugin.train.data_files import Sources, fill_placeholders, find_sources
+from regreason_plugin.train.families import token_rows
 from regreason_plugin.train.findings import config_name, raise_first, say
-from regreason_plugin.train.label_span import check_label_cuts, label_cuts, locate_labels
+from regreason_plugin.train.label_span import (
+    LabelPosition,
+    check_label_cuts,
+    label_cuts,
+    locate_labels,
+)
 from regreason_plugin.train.output_lock import OutputLock
+from regreason_plugin.train.prefix_packing import KEY as PREFIX_PACKING
+from regreason_plugin.train.prefix_packing import PackingCheckCallback, families_of, keep_order
 from regreason_plugin.train.probe_batch import PROBES_FILE, ProbeCallback, load_batch
 from regreason_plugin.train.record import (
     DEFAULT_OUTPUT,
@@ -34,7 +42,7 @@ from regreason_plugin.train.record import (
     write_record,
 )
 from regreason_plugin.train.scoring import RESULTS, Scoring, clear, read_scoring, score
-from regreason_plugin.train.target_logits import supports_target_logits
+from regreason_plugin.train.target_logits import why_all_logits
 from regreason_plugin.train.trainer import RegReasonTrainer
 
 _HANDED_OVER = "regreason_checked_config"
@@ -79,6 +87,7 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         with stop_on_user_error():
             raise_first(check_config(cfg, config))
             fill_placeholders(cfg, config)
+            keep_order(cfg)
             self.sources = find_sources(cfg, config)
             self.scoring = read_scoring(cfg, self.sources.folder, config)
             say(raise_first(check_same_rows(self.sources, all_arms=False)))
@@ -179,6 +188,11 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             )
         cuts = label_cuts(label_place, trainer.processing_class)
         say(check_label_cuts(cuts, cfg.axolotl_config_path))
+        all_logits = why_all_logits(cfg, trainer.model, trainer.args.n_gpu)
+        trainer.target_logits = cfg.regreason_target_logits and all_logits is None
+        if cfg.regreason_prefix_packing:
+            with stop_on_user_error():
+                self._pack_prefixes(cfg, trainer, label_place, all_logits)
         set_length(cfg, trainer)
         output, first = Path(cfg.output_dir), _is_first_process()
         step = resumed["step"] if resumed else 0
@@ -187,9 +201,6 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         )
         by_step = cfg.regreason_loss_mean == "step"
         trainer.prepare(label_place, cfg.regreason_label_share, by_step, about, file, resumed)
-        trainer.target_logits = cfg.regreason_target_logits and supports_target_logits(
-            cfg, trainer.model, trainer.args.n_gpu
-        )
         if cfg.regreason_probe_steps:
             batch = load_batch(cfg, self.sources, trainer.processing_class, self._template)
             trainer.add_callback(ProbeCallback(trainer, batch, cfg.regreason_probe_steps, probes))
@@ -197,6 +208,24 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         if first:
             write_state(output, about)
             clear(output)
+
+    def _pack_prefixes(
+        self, cfg: Any, trainer: Any, label_place: LabelPosition, all_logits: str | None
+    ) -> None:
+        """Let the trainer draw and compute rows that share a prefix together."""
+        assert self.sources is not None
+        if all_logits is not None:
+            raise UserError(
+                f"cannot be used here: {all_logits}",
+                path=cfg.axolotl_config_path,
+                field=PREFIX_PACKING,
+            )
+        folder, names = self.sources.folder, self.sources.files
+        of_files = (row for name in names for row in folder.rows(name))
+        rows = token_rows(trainer.train_dataset, of_files, label_place)
+        trainer.families = families_of(cfg, rows)
+        trainer.packs_prefixes = True
+        trainer.add_callback(PackingCheckCallback(trainer, rows))
 
     def post_train(self, cfg: Any, model: Any) -> None:
         """Keep the training's length and cost; Axolotl calls this before and after saving."""

@@ -8,24 +8,28 @@ from the logits that Axolotl's loss used.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from axolotl.core.trainers import AxolotlTrainer
 from axolotl.utils.samplers import get_dataset_lengths
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler
 
 from regreason_plugin.core.cpu_processes import several_on_a_cpu
 from regreason_plugin.core.training_curves import LineFile
 from regreason_plugin.train.checkpoint import write_state
-from regreason_plugin.train.cost_meter import Meter
+from regreason_plugin.train.cost_meter import Meter, count_read
+from regreason_plugin.train.families import Family
 from regreason_plugin.train.label_loss import TokenSums, count_tokens, step_loss, token_sums
 from regreason_plugin.train.label_span import LabelPosition
 from regreason_plugin.train.log_metrics import Tally
 from regreason_plugin.train.row_tokens import IGNORE
 from regreason_plugin.train.target_logits import TargetLogits
-from regreason_plugin.train.whole_epoch_sampler import WholeEpochSampler
+from regreason_plugin.train.whole_epoch_sampler import FamilySampler, WholeEpochSampler
 
 Batch = dict[str, Any]
 
@@ -34,11 +38,13 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
     """Axolotl's trainer, extended; the plugin calls `prepare` before the first step.
 
     Attributes:
+        families: The train rows that are drawn into the same batch; empty without prefix packing.
         tally: Metrics of the label over the steps since the last line of the log.
         meter: Time and tokens that the training has taken.
     """
 
     label_place: LabelPosition | None = None
+    families: Sequence[Family] = ()
     _share: float | None = None
     _by_step = False
     _eval_sums: TokenSums | None = None
@@ -91,22 +97,42 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         """A data loader that gives every process the same number of batches."""
         # Axolotl turns even_batches off for packed rows and leaves it off for the evaluation that
         # follows. If that evaluation is not packed, a process with one more batch waits forever.
-        self.accelerator.even_batches = self.args.accelerator_config.even_batches
+        # The batches of FamilySampler differ in size, and it makes as many for every process.
+        families = self.families and kwargs.get("is_training")
+        even = self.args.accelerator_config.even_batches
+        self.accelerator.even_batches = even and not families
         return super()._get_dataloader(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The sampler of the train rows; with prefix packing, one that keeps families whole."""
+        if not self.families:
+            return super()._get_train_sampler(train_dataset)
+        sampler = RandomSampler(self.families)
+        if self.args.sample_packing:
+            return self._create_multipack_sampler(sampler, train_dataset)
+        return FamilySampler(
+            sampler,
+            [family.rows for family in self.families],
+            self.args.per_device_train_batch_size,
+            self.accelerator.num_processes,
+        )
 
     def _create_multipack_sampler(self, base_sampler: Any, dataset: Any) -> WholeEpochSampler:
         """A sampler that packs rows and loses none, for training and for evaluation."""
         args = self.args
         several = args.multipack_real_batches
         batch_size = args.per_device_train_batch_size
+        families = isinstance(base_sampler, RandomSampler) and self.families
+        lengths = np.array([family.distinct for family in families]) if families else None
         return WholeEpochSampler(
             base_sampler,
-            lengths=get_dataset_lengths(dataset),
+            lengths=get_dataset_lengths(dataset) if lengths is None else lengths,
             batch_max_len=args.max_seq_length * (1 if several else batch_size),
             batch_size=batch_size if several else 1,
             group_size=args.sample_packing_group_size,
             bin_size=args.sample_packing_bin_size,
             processes=self.accelerator.num_processes,
+            families=[family.rows for family in families] if families else None,
         )
 
     def get_batch_samples(
@@ -146,11 +172,12 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         num_items_in_batch: Any = None,
     ) -> Any:
         """Compute Axolotl's loss or ours, and add the label's metrics to the tally."""
-        if self.label_place is not None and model.training:
-            self.meter.add(inputs)
+        read = count_read(inputs)
         loss, outputs = super().compute_loss(
             model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
         )
+        if self.label_place is not None and model.training:
+            self.meter.add(read if self.packed_tokens is None else self.packed_tokens)
         if self.label_place is not None:
             logits, labels = getattr(outputs, "logits", None), self.loss_labels
             if logits is None:
@@ -177,10 +204,8 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         packed = self.args.sample_packing and self.args.eval_sample_packing is not False
         if packed or not state.end_of_dataloader or state.remainder <= 0:
             return labels
-        own = max(0, state.remainder - self.accelerator.process_index * len(labels))
-        labels = labels.clone()
-        labels[own:] = IGNORE
-        return labels
+        own = max(0, state.remainder - self.accelerator.process_index * self.loss_batch_rows)
+        return labels.masked_fill(self.loss_rows >= own, IGNORE)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log Trainer's values and the tally's, and copy the line to ``log.jsonl``."""

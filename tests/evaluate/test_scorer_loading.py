@@ -496,7 +496,7 @@ sys.path[:0] = json.loads(sys.argv[1])
 from lm_eval.models.huggingface import HFLM
 from helpers.model_zoo import PACKED, tokenizer
 from helpers.label_requests import requests, score
-from regreason_plugin.evaluate import row_batch as memory
+from regreason_plugin.packing import row_batch as memory
 from regreason_plugin.evaluate.model import RegReasonHF
 
 torch.set_num_threads(1)  # a thread that starts under the limit would die of it

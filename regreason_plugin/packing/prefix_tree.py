@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 Tokens = tuple[int, ...]
+# Tokens in a row of several sequences, at most: its mask grows with the square of its length.
+LONGEST_ROW = 8192
 
 
 @dataclass
@@ -96,6 +98,33 @@ def packed_rows(sequences: Iterable[Tokens], linear: float, longest: int) -> lis
         _add(rows[-1], last, sequence, shared)
         last = sequence
     return rows
+
+
+def joined(rows: Iterable[PrefixRow]) -> PrefixRow:
+    """Several rows as one, in which no token attends to a token of another row.
+
+    Args:
+        rows: Rows without a common sequence.
+    """
+    whole = PrefixRow()
+    for row in rows:
+        start = len(whole.tokens)
+        whole.tokens += row.tokens
+        whole.positions += row.positions
+        whole.ends += [start + end for end in row.ends]
+        for sequence, path in row.paths.items():
+            whole.paths[sequence] = [start + index for index in path]
+    return whole
+
+
+def distinct_tokens(sequences: Iterable[Tokens]) -> int:
+    """The number of tokens of a tree of sequences: those of a shared prefix count once."""
+    last: Tokens = ()
+    count = 0
+    for sequence in sorted(set(sequences)):
+        count += len(sequence) - shared_prefix(last, sequence)
+        last = sequence
+    return count
 
 
 def _add(row: PrefixRow, last: Tokens, sequence: Tokens, shared: int) -> None:

@@ -12,7 +12,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from regreason_plugin.evaluate.prefix_tree import PrefixRow
+from regreason_plugin.packing.prefix_tree import PrefixRow
 from regreason_plugin.probes.anatomy import text_config
 
 
@@ -59,7 +59,8 @@ def batch_inputs(
         windowed = full if near.all() else _additive(seen & near, model)
         mask = {"full_attention": full, "sliding_attention": windowed} if kinds else windowed
     inputs = {"input_ids": input_ids, "attention_mask": mask, "position_ids": positions}
-    return inputs, _CausalTrunk(full, min(row.trunk for row in rows))
+    trunk = min(row.trunk for row in rows)
+    return inputs, _CausalTrunk(full, trunk) if trunk else nullcontext()
 
 
 def _padded(lists: Sequence[list[int]], length: int, device: torch.device) -> Tensor:

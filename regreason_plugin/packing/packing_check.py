@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from regreason_plugin.evaluate.prefix_tree import PrefixRow, Tokens, single_rows
-from regreason_plugin.evaluate.row_batch import OutOfMemoryError, naming_out_of_memory_batch
+from regreason_plugin.packing.prefix_tree import PrefixRow, Tokens, single_rows
+from regreason_plugin.packing.row_batch import OutOfMemoryError, naming_out_of_memory_batch
 
 # Largest allowed difference between a packed and a plain forward pass: the root mean square,
 # over the vocabulary, of the differences in log-probability. Plain passes of different shapes

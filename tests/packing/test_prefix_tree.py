@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from regreason_plugin.evaluate.prefix_tree import (
+from regreason_plugin.packing.prefix_tree import (
     PrefixRow,
     Tokens,
     packed_rows,
