@@ -125,6 +125,20 @@ def find_families(
     return sorted(families, key=lambda family: min(family.rows))
 
 
+def shared_by_all(rows: Sequence[TokenRow]) -> int:
+    """Number of tokens at the beginning that all prompts share, such as an instruction."""
+    by_prompt = sorted(rows, key=lambda row: row.key)
+    first, last = by_prompt[0], by_prompt[-1]
+    return min(shared(first, last), first.prompt, last.prompt)
+
+
+def shared_by_all(rows: Sequence[TokenRow]) -> int:
+    """Number of tokens at the beginning that all prompts share, such as an instruction."""
+    by_prompt = sorted(rows, key=lambda row: row.key)
+    first, last = by_prompt[0], by_prompt[-1]
+    return min(shared(first, last), first.prompt, last.prompt)
+
+
 def _related(rows: Sequence[TokenRow], group: Sequence[int]) -> Iterator[list[int]]:
     """Divide a group into rows of one conversation, and of conversations with the same beginning.
 

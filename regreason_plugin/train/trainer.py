@@ -39,12 +39,14 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
 
     Attributes:
         families: The train rows that are drawn into the same batch; empty without prefix packing.
+        shared_prefix: Number of tokens at the beginning that all families share.
         tally: Metrics of the label over the steps since the last line of the log.
         meter: Time and tokens that the training has taken.
     """
 
     label_place: LabelPosition | None = None
     families: Sequence[Family] = ()
+    shared_prefix = 0
     _share: float | None = None
     _by_step = False
     _eval_sums: TokenSums | None = None
@@ -122,17 +124,24 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         args = self.args
         several = args.multipack_real_batches
         batch_size = args.per_device_train_batch_size
-        families = isinstance(base_sampler, RandomSampler) and self.families
-        lengths = np.array([family.distinct for family in families]) if families else None
+        length = args.max_seq_length * (1 if several else batch_size)
+        # The evaluation reads the rows in the order of the file.
+        families = self.families if isinstance(base_sampler, RandomSampler) else ()
+        if families:
+            # A packed sequence has the prefix of all families once.
+            length -= self.shared_prefix
+            lengths = np.array([family.distinct - self.shared_prefix for family in families])
+        else:
+            lengths = get_dataset_lengths(dataset)
         return WholeEpochSampler(
             base_sampler,
-            lengths=get_dataset_lengths(dataset) if lengths is None else lengths,
-            batch_max_len=args.max_seq_length * (1 if several else batch_size),
+            lengths=lengths,
+            batch_max_len=length,
             batch_size=batch_size if several else 1,
             group_size=args.sample_packing_group_size,
             bin_size=args.sample_packing_bin_size,
             processes=self.accelerator.num_processes,
-            families=[family.rows for family in families] if families else None,
+            families=[family.rows for family in families] or None,
         )
 
     def get_batch_samples(

@@ -64,13 +64,20 @@ class Trainings:
         model: The base model.
         folder: Folder for the data and the models.
         texts: Texts of the conversations; the explanations have the same lengths.
+        axes: The axes of each conversation.
     """
 
-    def __init__(self, model: Path, folder: Path, texts: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: Path,
+        folder: Path,
+        texts: list[str] | None = None,
+        axes: Sequence[str] = ("on_topic",),
+    ) -> None:
         self.model = model
         self._folder = folder
         self._done: dict[str, Trained] = {}
-        self.data = build_data(folder / "data", rows=24, texts=texts)
+        self.data = build_data(folder / "data", rows=24, texts=texts, axes=axes)
         self.rows = self.data.manifest.counts["train"].rows
         assert self.rows % 4 == 0
 

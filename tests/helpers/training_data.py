@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,31 @@ def build_data(
     texts: list[str] | None = None,
     first_label: int = 0,
     group_size: int = 1,
+    axes: Sequence[str] = ("on_topic",),
 ) -> DataFolder:
     """Build a data folder whose labels follow from one word of the response."""
     ratings = folder.with_name(f"{folder.name}.ratings.jsonl")
     write_records(
         ratings,
-        (_rating(number, texts, first_label, group_size) for number in range(rows)),
+        (
+            _rating(number, texts, first_label, group_size, axes, place)
+            for number in range(rows)
+            for place in range(len(axes))
+        ),
     )
     return build(ratings, folder, BuildOptions(order=order))
 
 
-def _rating(number: int, texts: list[str] | None, first_label: int, group_size: int) -> Rating:
-    label = (number + first_label) % 5 + 1
+def _rating(
+    number: int,
+    texts: list[str] | None,
+    first_label: int,
+    group_size: int,
+    axes: Sequence[str],
+    place: int,
+) -> Rating:
+    label = (number + first_label + place) % 5 + 1
+    of_response = (number + first_label) % 5 + 1
     text = texts[number % len(texts)] if texts else f"question {number}"
     return Rating(
         id=f"row-{number}",
@@ -54,9 +68,9 @@ def _rating(number: int, texts: list[str] | None, first_label: int, group_size: 
         group=f"row-{number // group_size}",
         conversation=[
             Turn(role="user", content=f"{text} ? {number}"),
-            Turn(role="assistant", content=f"a {WORDS[label]} answer to {text}"),
+            Turn(role="assistant", content=f"a {WORDS[of_response]} answer to {text}"),
         ],
-        axis="on_topic",
+        axis=axes[place],
         label=label,
         score=float(label),
         explanation=f"It is {WORDS[label]} number {number}: {text}",
