@@ -32,9 +32,10 @@ class RegReasonArgs(BaseModel):
             tokens of each micro-batch, as in Axolotl's own loss.
         regreason_label_smoothing: Probability mass that the loss spreads evenly over the
             vocabulary, at least 0 and below 1.
-        regreason_target_logits: Whether to compute logits only in the columns of a batch where a
-            loss is taken, if model and loss allow it. The loss is the same; it takes less time
-            and memory.
+        regreason_target_logits: Whether to compute logits only where a loss is taken, if model
+            and loss allow it. The loss is the same; it takes less time and memory.
+        regreason_prefix_packing: Whether to train rows that share a prefix in the same batch, and
+            to compute the prefix once. The loss of a batch is the same.
         regreason_scope: The axis or the setting (``<dataset>_<axis>``) that the model is trained
             for; fills ``{scope}`` in paths. None for one joint model of all settings.
         regreason_variant: A name for anything else that a run changes, such as

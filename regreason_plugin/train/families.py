@@ -37,6 +37,33 @@ class Family:
 
 
 @dataclass(frozen=True)
+class Families:
+    """All families of a training.
+
+    Attributes:
+        families: The families in the order of their first rows; every row is in exactly one.
+        shared: Number of tokens at the beginning that all prompts share, such as an instruction.
+    """
+
+    families: tuple[Family, ...]
+    shared: int
+
+    @property
+    def rows(self) -> list[tuple[int, ...]]:
+        """The rows of each family."""
+        return [family.rows for family in self.families]
+
+    @property
+    def own_tokens(self) -> NDArray[np.int64]:
+        """Number of distinct tokens of each family, without the prefix of all families."""
+        return np.array([family.distinct - self.shared for family in self.families])
+
+    def tokens(self, batches: int) -> int:
+        """Number of tokens that the model reads in an epoch of that many batches."""
+        return int(self.own_tokens.sum()) + batches * self.shared
+
+
+@dataclass(frozen=True)
 class TokenRow:
     """A train row as tokens.
 
@@ -90,7 +117,7 @@ def token_rows(tokenized: Any, rows: Iterable[Row], place: LabelPosition) -> lis
 
 def find_families(
     rows: Sequence[TokenRow], *, most_rows: int | None = None, most_tokens: int | None = None
-) -> list[Family]:
+) -> Families:
     """Divide rows into families, each with as many rows as a batch may hold.
 
     Args:
@@ -98,9 +125,6 @@ def find_families(
         most_rows: Largest number of rows in a family; None for no limit.
         most_tokens: Largest number of distinct tokens in a family of several rows; None for no
             limit.
-
-    Returns:
-        The families in the order of their first rows; every row is in exactly one.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
@@ -122,14 +146,11 @@ def find_families(
                 members.append(number)
                 distinct += added
             families.append(Family(tuple(members), distinct))
-    return sorted(families, key=lambda family: min(family.rows))
-
-
-def shared_by_all(rows: Sequence[TokenRow]) -> int:
-    """Number of tokens at the beginning that all prompts share, such as an instruction."""
-    by_prompt = sorted(rows, key=lambda row: row.key)
-    first, last = by_prompt[0], by_prompt[-1]
-    return min(shared(first, last), first.prompt, last.prompt)
+    families.sort(key=lambda family: min(family.rows))
+    # What the first and the last prompt share, all prompts between them share too.
+    first, last = min(rows, key=lambda row: row.key), max(rows, key=lambda row: row.key)
+    by_all = min(shared(first, last), first.prompt, last.prompt)
+    return Families(tuple(families), by_all)
 
 
 def shared_by_all(rows: Sequence[TokenRow]) -> int:

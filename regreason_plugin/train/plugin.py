@@ -22,7 +22,7 @@ from regreason_plugin.train.checkpoint import read_state, write_state
 from regreason_plugin.train.comparable_arms import check_comparison, check_same_rows
 from regreason_plugin.train.config_checks import check_config
 from regreason_plugin.train.data_files import Sources, fill_placeholders, find_sources
-from regreason_plugin.train.families import shared_by_all, token_rows
+from regreason_plugin.train.families import token_rows
 from regreason_plugin.train.findings import config_name, raise_first, say
 from regreason_plugin.train.label_span import (
     LabelPosition,
@@ -224,7 +224,6 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         of_files = (row for name in names for row in folder.rows(name))
         rows = token_rows(trainer.train_dataset, of_files, label_place)
         trainer.families = families_of(cfg, rows)
-        trainer.shared_prefix = shared_by_all(rows)
         trainer.packs_prefixes = True
         trainer.add_callback(PackingCheckCallback(trainer, rows))
 

@@ -20,7 +20,7 @@ from regreason_plugin.packing.prefix_tree import LONGEST_ROW, PrefixRow, Tokens,
 from regreason_plugin.packing.row_batch import batch_inputs
 from regreason_plugin.probes.anatomy import text_config
 from regreason_plugin.probes.forward import logits_at
-from regreason_plugin.train.families import Family, TokenRow, find_families
+from regreason_plugin.train.families import Families, Family, TokenRow, find_families
 from regreason_plugin.train.findings import Finding, finding
 
 KEY = "regreason_prefix_packing"
@@ -82,7 +82,7 @@ def keep_order(cfg: Any) -> None:
         cfg["shuffle_merged_datasets"] = False
 
 
-def families_of(cfg: Any, rows: Sequence[TokenRow]) -> list[Family]:
+def families_of(cfg: Any, rows: Sequence[TokenRow]) -> Families:
     """The families that a training draws: as large as a batch, or as a packed sequence, allows.
 
     Args:
@@ -98,7 +98,7 @@ class PackingCheckCallback(TrainerCallback):
     """Compares packed rows with plain ones on this model and these data, before the first step.
 
     Args:
-        trainer: The trainer, with its families.
+        trainer: The trainer, with its `Families`.
         rows: All train rows.
     """
 
@@ -113,7 +113,7 @@ class PackingCheckCallback(TrainerCallback):
         Raises:
             UserError: The model's output differs; the message says by how much, or why.
         """
-        chosen = _to_check(self._trainer.families, self._rows)
+        chosen = _to_check(self._trainer.families.families, self._rows)
         if not chosen:
             return
         model = self._trainer.model

@@ -8,11 +8,9 @@ from the logits that Axolotl's loss used.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from axolotl.core.trainers import AxolotlTrainer
 from axolotl.utils.samplers import get_dataset_lengths
@@ -23,7 +21,7 @@ from regreason_plugin.core.cpu_processes import several_on_a_cpu
 from regreason_plugin.core.training_curves import LineFile
 from regreason_plugin.train.checkpoint import write_state
 from regreason_plugin.train.cost_meter import Meter, count_read
-from regreason_plugin.train.families import Family
+from regreason_plugin.train.families import Families
 from regreason_plugin.train.label_loss import TokenSums, count_tokens, step_loss, token_sums
 from regreason_plugin.train.label_span import LabelPosition
 from regreason_plugin.train.log_metrics import Tally
@@ -38,15 +36,13 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
     """Axolotl's trainer, extended; the plugin calls `prepare` before the first step.
 
     Attributes:
-        families: The train rows that are drawn into the same batch; empty without prefix packing.
-        shared_prefix: Number of tokens at the beginning that all families share.
+        families: The train rows that are drawn into the same batch; None without prefix packing.
         tally: Metrics of the label over the steps since the last line of the log.
         meter: Time and tokens that the training has taken.
     """
 
     label_place: LabelPosition | None = None
-    families: Sequence[Family] = ()
-    shared_prefix = 0
+    families: Families | None = None
     _share: float | None = None
     _by_step = False
     _eval_sums: TokenSums | None = None
@@ -100,7 +96,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         # Axolotl turns even_batches off for packed rows and leaves it off for the evaluation that
         # follows. If that evaluation is not packed, a process with one more batch waits forever.
         # The batches of FamilySampler differ in size, and it makes as many for every process.
-        families = self.families and kwargs.get("is_training")
+        families = self.families is not None and kwargs.get("is_training")
         even = self.args.accelerator_config.even_batches
         self.accelerator.even_batches = even and not families
         return super()._get_dataloader(*args, **kwargs)
@@ -109,12 +105,12 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         """The sampler of the train rows; with prefix packing, one that keeps families whole."""
         if not self.families:
             return super()._get_train_sampler(train_dataset)
-        sampler = RandomSampler(self.families)
+        sampler = RandomSampler(self.families.families)
         if self.args.sample_packing:
             return self._create_multipack_sampler(sampler, train_dataset)
         return FamilySampler(
             sampler,
-            [family.rows for family in self.families],
+            self.families.rows,
             self.args.per_device_train_batch_size,
             self.accelerator.num_processes,
         )
@@ -126,13 +122,11 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         batch_size = args.per_device_train_batch_size
         length = args.max_seq_length * (1 if several else batch_size)
         # The evaluation reads the rows in the order of the file.
-        families = self.families if isinstance(base_sampler, RandomSampler) else ()
+        families = self.families if isinstance(base_sampler, RandomSampler) else None
         if families:
             # A packed sequence has the prefix of all families once.
-            length -= self.shared_prefix
-            lengths = np.array([family.distinct - self.shared_prefix for family in families])
-        else:
-            lengths = get_dataset_lengths(dataset)
+            length -= families.shared
+        lengths = families.own_tokens if families else get_dataset_lengths(dataset)
         return WholeEpochSampler(
             base_sampler,
             lengths=lengths,
@@ -141,7 +135,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
             group_size=args.sample_packing_group_size,
             bin_size=args.sample_packing_bin_size,
             processes=self.accelerator.num_processes,
-            families=[family.rows for family in families] or None,
+            families=families.rows if families else None,
         )
 
     def get_batch_samples(

@@ -117,6 +117,25 @@ def test_both_protocols_are_never_mixed(tmp_path: Path) -> None:
         compare([base, other], "label_only")
 
 
+def test_arms_with_and_without_prefix_packing_are_not_compared(tmp_path: Path) -> None:
+    runs = []
+    for name, packed in {"label_only": True, "explanation": True, "shuffled": None}.items():
+        model = tmp_path / "models" / name
+        model.mkdir(parents=True)
+        record = {"arm": name, "seed": 7, "prefix_packing": packed}
+        record["data"] = {"sha256": "ab", "path": "data"}
+        (model / "regreason.json").write_text(json.dumps(record))
+        arguments = f"pretrained=base,peft={model}"
+        runs.append(run_of(tmp_path / name, results({FIRST: 0.4}, config__model_args=arguments)))
+    assert len(comparison_of(runs[:2], "label_only").runs) == 2
+    with pytest.raises(
+        UserError, match="'label_only' was trained with regreason_prefix_packing and"
+    ):
+        compare([runs[0], runs[2]], "label_only")
+    with pytest.raises(UserError, match="and 'shuffled' without it, so their steps hold different"):
+        compare([runs[2], runs[1]], "shuffled")
+
+
 def test_arms_trained_on_different_data_are_not_compared(tmp_path: Path) -> None:
     runs = []
     for name, sha in {"label_only": "ab", "explanation": "ab", "shuffled": "cd"}.items():

@@ -127,6 +127,22 @@ def entry(field: str, value: Any, *, name: str = "datasets") -> Change:
             lambda v: v.update(sample_packing=True, attn_implementation="someone/kernel"),
             "sample_packing: with this attention, packed samples would read each other",
         ),
+        (
+            lambda v: v.update(regreason_prefix_packing=True, micro_batch_size=1),
+            "micro_batch_size: must be at least 2 with regreason_prefix_packing",
+        ),
+        (
+            lambda v: v.update(regreason_prefix_packing=True, neftune_noise_alpha=5),
+            "neftune_noise_alpha: must be left out with regreason_prefix_packing: its noise",
+        ),
+        (
+            lambda v: v.update(regreason_prefix_packing=True, regreason_target_logits=False),
+            "regreason_target_logits: must be true with regreason_prefix_packing",
+        ),
+        (
+            lambda v: v.update(regreason_prefix_packing=True, attn_implementation="someone/kernel"),
+            "attn_implementation: is someone/kernel, which cannot read several prompts in one row",
+        ),
     ],
 )
 def test_a_wrong_config_is_told_with_field_and_remedy(

@@ -15,6 +15,8 @@ from regreason_plugin.train.cost_meter import Meter, count_read
 class Twice:
     """An accelerator of two processes that read the same rows."""
 
+    device = torch.device("cpu")
+
     def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:
         assert reduction == "sum"
         return 2 * tensor
@@ -28,14 +30,14 @@ def test_padding_is_left_out_and_a_resumed_training_goes_on_counting() -> None:
     accelerator: Any = Twice()
     first = Meter()
     assert first.state(accelerator)["tokens"] == 0
-    first.add({"attention_mask": MASK})
-    first.add({"attention_mask": MASK})
+    first.add(count_read({"attention_mask": MASK}))
+    first.add(count_read({"attention_mask": MASK}))
     time.sleep(0.05)
     state = first.state(accelerator)
     assert state["tokens"] == 2 * 2 * 7
     assert state["seconds"] >= 0.05
     resumed = Meter({**state, "seconds": 1000.0})
-    resumed.add({"attention_mask": MASK})
+    resumed.add(count_read({"attention_mask": MASK}))
     cost = resumed.cost(accelerator)
     assert cost.tokens == 2 * 3 * 7
     assert 1000 <= cost.seconds < 1010
@@ -44,12 +46,12 @@ def test_padding_is_left_out_and_a_resumed_training_goes_on_counting() -> None:
 def test_where_nothing_tells_padding_there_is_no_count() -> None:
     accelerator: Any = Twice()
     meter = Meter()
-    meter.add({"attention_mask": MASK})
-    meter.add({})
+    meter.add(count_read({"attention_mask": MASK}))
+    meter.add(count_read({}))
     assert meter.cost(accelerator).tokens is None
     # A training that resumes from there does not know its tokens either.
     resumed = Meter(meter.state(accelerator))
-    resumed.add({"attention_mask": MASK})
+    resumed.add(count_read({"attention_mask": MASK}))
     assert resumed.cost(accelerator).tokens is None
 
 

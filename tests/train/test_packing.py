@@ -12,7 +12,7 @@ from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regreason_plugin.train.whole_epoch_sampler import WholeEpochSampler
+from regreason_plugin.train.whole_epoch_sampler import FamilySampler, WholeEpochSampler
 
 pytestmark = pytest.mark.integration
 
@@ -73,6 +73,41 @@ def test_an_epoch_has_every_row_once(
         for pack in packs:
             assert 0 < sum(lengths[row] for row in pack) <= CAPACITY
             assert not bin_size or len(pack) <= bin_size
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.integers(1, 5), min_size=20, max_size=60),
+    st.integers(5, 12),
+    st.integers(1, 4),
+)
+def test_an_epoch_has_every_family_once_and_whole(
+    sizes: list[int], most: int, processes: int
+) -> None:
+    ends = np.cumsum(sizes).tolist()
+    families = [tuple(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+    sampler = FamilySampler(Shuffled(len(families)), families, most, processes)
+    orders = []
+    for _ in range(2):
+        shared = on_processes(sampler, processes)
+        assert {len(batches) for batches in shared} == {len(sampler) // processes}
+        batches = [batch for of_process in shared for batch in of_process]
+        assert Counter(row for batch in batches for row in batch) == Counter(range(ends[-1]))
+        assert all(0 < len(batch) <= most for batch in batches)
+        for family in families:
+            assert len([batch for batch in batches if {*family} & {*batch}]) == 1
+        orders.append(batches)
+    assert orders[0] != orders[1]
+
+
+def test_a_family_is_split_only_where_processes_need_another_batch() -> None:
+    families = [(0, 1, 2), (3, 4, 5)]
+    (one,) = FamilySampler(Shuffled(2), families, 6, 1)
+    assert sorted(one) == [0, 1, 2, 3, 4, 5]
+    assert sorted(map(sorted, FamilySampler(Shuffled(2), families, 6, 2))) == [[0, 1, 2], [3, 4, 5]]
+    four = list(FamilySampler(Shuffled(2), families, 6, 4))
+    assert sorted(map(len, four)) == [1, 1, 2, 2]
+    assert sorted(row for batch in four for row in batch) == [0, 1, 2, 3, 4, 5]
 
 
 def test_epochs_are_in_another_order() -> None:

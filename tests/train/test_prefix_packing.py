@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.axolotl import PYTHON, axolotl_train
-from helpers.model_zoo import PACKED, random_model
+from helpers.model_zoo import PACKED, PLAIN, random_model
 from helpers.step_training import (
     LEARNT,
     STEPS,
@@ -25,7 +28,9 @@ from helpers.training_data import write_config
 from torch import Tensor, nn
 
 from regreason_plugin.probes.head import head_at
+from regreason_plugin.train.families import TokenRow, find_families
 from regreason_plugin.train.packed_batch import PackedBatch, pack
+from regreason_plugin.train.prefix_packing import PackingCheckCallback
 from regreason_plugin.train.target_logits import kept_positions
 
 pytestmark = pytest.mark.e2e
@@ -142,6 +147,48 @@ def test_a_branch_sees_no_other(samples_in_a_row: bool) -> None:
 def test_a_batch_that_shares_nothing_stays_as_it_is() -> None:
     assert pack(batch(branches=1), random_model("llama")) is None
     assert pack(batch(packed=True, branches=1), random_model("llama")) is None
+
+
+# --- the check before the first step ------------------------------------------------------
+
+
+def start(model: nn.Module) -> None:
+    """Start a training of this model, up to its first step."""
+    inputs = batch()
+    rows = []
+    for number, (ids, labels) in enumerate(zip(inputs["input_ids"], inputs["labels"], strict=True)):
+        at = (labels != IGNORE).nonzero()[:, 0]
+        tokens = ids[: int(at[-1]) + 1].numpy().astype(np.int32)
+        rows.append(TokenRow(tokens, int(at[0]), ("coqa", str(number // 3)), str(number // 3)))
+    trainer = SimpleNamespace(
+        model=model,
+        families=find_families(rows, most_rows=6),
+        accelerator=SimpleNamespace(autocast=nullcontext, mixed_precision="no"),
+        axolotl_cfg=SimpleNamespace(axolotl_config_path="config.yml"),
+    )
+    arguments = SimpleNamespace(device=torch.device("cpu"))
+    PackingCheckCallback(trainer, rows).on_train_begin(arguments, None, None)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("family", PACKED)
+def test_a_model_that_reads_packed_rows_may_train(family: str) -> None:
+    model = random_model(family).train()
+    start(model)
+    assert model.training
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("family", [one for one in PLAIN if one != "mamba2"])
+def test_a_model_that_does_not_is_refused(family: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = random_model(family)
+    with pytest.raises(SystemExit) as stopped:
+        start(model)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [one for one in said if "regreason_prefix_packing" in one]
+    assert line.startswith("regreason: config.yml")
+    assert f"{type(model).__name__} cannot train on several prompts in one row (" in line
 
 
 # --- trainings ----------------------------------------------------------------------------

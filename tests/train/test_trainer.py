@@ -44,7 +44,8 @@ def trainer(accelerator: Alone, *, packed: bool = False) -> Any:
 
 
 def run(one: Any, outputs: Any, monkeypatch: pytest.MonkeyPatch, *, training: bool) -> None:
-    one.loss_labels = LABELS
+    one.loss_labels, one.loss_rows = LABELS, torch.arange(len(LABELS))[:, None]
+    one.loss_batch_rows = len(LABELS)
     monkeypatch.setattr(AxolotlTrainer, "compute_loss", lambda *_, **__: (0.0, outputs))
     model = SimpleNamespace(training=training)
     assert one.compute_loss(model, {"labels": LABELS}) == 0.0

@@ -157,12 +157,8 @@ def _check(
         one.tokens, one.template = tokens[key].counts, tokens[key].template
     elif not one.sources:
         yield finding("not checked", "tokens, lengths and steps, because the data have a fault")
-    if one.tokens:
-        counts = one.tokens
-        one.schedule = plan(one.cfg, counts.lengths, counts.target, processes)
-    elif one.sources and not one.cfg.sample_packing and one.cfg.regreason_budget != "tokens":
-        # Here the number of steps does not depend on tokens.
-        one.schedule = plan(one.cfg, [0] * one.sources.rows, 0, processes)
+    if one.sources:
+        one.schedule = plan(one.cfg, one.sources.rows, processes, one.tokens)
     deepspeed: dict[str, Any] = {}
     try:
         deepspeed = read_deepspeed(one.cfg)

@@ -27,7 +27,7 @@ logits         n x V numbers, kept as logits, as their float32 copy, as log-soft
                gradient: 14 bytes in 16 bit, 12 in float32. With a label share, the loss is taken
                on target tokens only, so only the logits and their gradient count, 2 w. Axolotl's
                fused losses keep almost nothing. This part is an upper bound: with
-               regreason_target_logits, only columns of a batch with a loss have logits.
+               regreason_target_logits, only tokens with a loss have logits.
 CUDA           half a GiB for the context of CUDA, for any training.
 
 ZeRO-1 divides the optimizer's part by the number of processes, ZeRO-2 also the gradients, ZeRO-3

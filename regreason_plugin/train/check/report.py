@@ -24,6 +24,8 @@ from regreason_plugin.train.scoring import model_arguments
 
 _MEMORY = "GPU memory"
 _PARTS = "  of which"
+# Prefix packing is only mentioned if it leaves so many times fewer tokens.
+_WORTHWHILE = 1.1
 _STYLES = {"error": "bold red", "warning": "yellow", "not checked": "cyan"}
 
 
@@ -134,6 +136,8 @@ def _facts(one: Checked) -> Iterator[tuple[str, str]]:
         yield "Longest allowed", f"{cfg.sequence_len:,} tokens"
         yield "Longest row", f"{max(counts.lengths):,}"
         yield "Tokens an epoch", f"{sum(counts.lengths):,}"
+        if one.schedule is not None and one.schedule.packed_tokens is not None:
+            yield from _prefix_packing(cfg, sum(counts.lengths), one.schedule.packed_tokens)
         yield "Label tokens", f"{counts.label:,}"
         yield "Other target tokens", f"{counts.other:,}"
         yield "Label's part", f"{counts.label / counts.target:.1%}"
@@ -146,6 +150,15 @@ def _facts(one: Checked) -> Iterator[tuple[str, str]]:
     if one.memory is not None:
         yield _MEMORY, f"about {_gib(sum(one.memory.values()))} GiB"
         yield _PARTS, ", ".join(f"{n} {_gib(b)}" for n, b in one.memory.items())
+
+
+def _prefix_packing(cfg: Any, tokens: int, packed: int) -> Iterator[tuple[str, str]]:
+    """What prefix packing saves, or would save if it were on."""
+    fewer = f"{packed:,} tokens an epoch, {tokens / packed:.2f} times fewer"
+    if cfg.regreason_prefix_packing:
+        yield "Prefix packing", fewer
+    elif tokens / packed >= _WORTHWHILE:
+        yield "Prefix packing", f"off; regreason_prefix_packing: true leaves {fewer}"
 
 
 def _gib(number: float) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from regreason_plugin.train.budget import warm_up
+from regreason_plugin.train.check.token_counts import TokenCounts
+from regreason_plugin.train.families import Families
+from regreason_plugin.train.prefix_packing import families_of
 
 
 @dataclass(frozen=True)
@@ -22,53 +24,74 @@ class Schedule:
         steps: Number of optimizer steps.
         epochs: Number of passes over the train rows.
         warm_up: Number of steps in which the learning rate rises.
+        packed_tokens: Number of tokens that the model reads in an epoch with prefix packing,
+            whether or not it is on; None if not known.
     """
 
     batch: int
     steps: int
     epochs: float
     warm_up: int
+    packed_tokens: int | None = None
 
 
-def plan(cfg: Any, lengths: Sequence[int], target_tokens: int, processes: int) -> Schedule:
+def plan(cfg: Any, rows: int, processes: int, tokens: TokenCounts | None = None) -> Schedule | None:
     """Compute a run's length as the trainer does; with budget ``tokens``, to within one step.
 
     Args:
         cfg: The config as Axolotl has validated it.
-        lengths: Number of tokens in each train row.
-        target_tokens: Number of target tokens in one epoch.
+        rows: Number of train rows.
         processes: Number of processes that train.
+        tokens: Tokens of the train rows; None if not known.
+
+    Returns:
+        The length; None if it depends on tokens that are not known.
     """
+    packs, by_tokens = cfg.regreason_prefix_packing, cfg.regreason_budget == "tokens"
+    if tokens is None and (packs or by_tokens or cfg.sample_packing):
+        return None
     apart = processes // (cfg.context_parallel_size or 1) // (cfg.tensor_parallel_size or 1)
     micro, accumulated = cfg.micro_batch_size, cfg.gradient_accumulation_steps
-    batches = (
-        _packed_batches(cfg, lengths, apart)
-        if cfg.sample_packing
-        else math.ceil(math.ceil(len(lengths) / micro) / apart)
-    )
+    packed_tokens = None
+    batches = math.ceil(math.ceil(rows / micro) / apart)
+    if tokens is not None:
+        families = families_of(cfg, tokens.rows)
+        together = _batches(cfg, families, tokens, apart)
+        packed_tokens = families.tokens(together * apart)
+        if packs:
+            batches = together
+        elif cfg.sample_packing:
+            batches = _batches(cfg, None, tokens, apart)
     an_epoch = math.ceil(batches / accumulated)
     if cfg.regreason_budget == "steps":
         steps = cfg.max_steps
-    elif cfg.regreason_budget == "tokens":
-        steps = math.ceil(cfg.regreason_target_tokens * an_epoch / target_tokens)
+    elif tokens is not None and by_tokens:
+        steps = math.ceil(cfg.regreason_target_tokens * an_epoch / tokens.target)
     else:
         steps = math.ceil(cfg.num_epochs * an_epoch)
-    return Schedule(micro * accumulated * apart, steps, steps / an_epoch, warm_up(cfg, steps))
+    batch = micro * accumulated * apart
+    return Schedule(batch, steps, steps / an_epoch, warm_up(cfg, steps), packed_tokens)
 
 
-def _packed_batches(cfg: Any, lengths: Sequence[int], apart: int) -> int:
-    """Number of batches of packed rows per process and epoch."""
-    from regreason_plugin.train.whole_epoch_sampler import WholeEpochSampler
+def _batches(cfg: Any, families: Families | None, tokens: TokenCounts, apart: int) -> int:
+    """Number of batches per process and epoch, with sample packing, families or both."""
+    from regreason_plugin.train.whole_epoch_sampler import FamilySampler, WholeEpochSampler
 
+    if families is not None and not cfg.sample_packing:
+        numbers = range(len(families.rows))
+        return len(FamilySampler(numbers, families.rows, cfg.micro_batch_size, apart)) // apart
+    lengths = np.array(tokens.lengths) if families is None else families.own_tokens
     real = cfg.multipack_real_batches
     real = not cfg.attn_supports_packing if real is None else real
+    longest = cfg.sequence_len * (1 if real else cfg.micro_batch_size)
     sampler = WholeEpochSampler(
         range(len(lengths)),
-        lengths=np.array(lengths),
+        lengths=lengths,
         batch_size=cfg.micro_batch_size if real else 1,
-        batch_max_len=cfg.sequence_len * (1 if real else cfg.micro_batch_size),
+        batch_max_len=longest - (families.shared if families else 0),
         group_size=cfg.sample_packing_group_size,
         bin_size=cfg.sample_packing_bin_size,
         processes=apart,
+        families=families.rows if families else None,
     )
     return len(sampler) // apart

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from regreason_plugin.train.chat_template import uses_chat_template
 from regreason_plugin.train.data_files import Sources
+from regreason_plugin.train.families import TokenRow, token_rows
 from regreason_plugin.train.label_span import label_cuts, locate_labels
 from regreason_plugin.train.row_tokens import IGNORE, load_reference
 from regreason_plugin.train.strategy import RegReasonStrategy, row_lengths
@@ -23,12 +24,14 @@ class TokenCounts:
         label: Number of label tokens.
         other: Number of other target tokens: those of explanations and the ends of text.
         by_label: Number of tokens in each label, by the label's text.
+        rows: The rows.
     """
 
     lengths: tuple[int, ...]
     label: int
     other: int
     by_label: Mapping[str, int]
+    rows: Sequence[TokenRow]
 
     @property
     def target(self) -> int:
@@ -94,13 +97,10 @@ def count_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> TokenCounts:
     Raises:
         UserError: As `tokenize_file`, or a row has no label at the expected position.
     """
-    lengths: list[int] = []
-    labels: list[list[int]] = []
-    for name in sources.files:
-        tokenized = tokenize_file(cfg, sources, name, tokenizer)
-        lengths += row_lengths(tokenized)
-        labels += tokenized["labels"]
     folder = sources.folder
+    files = {name: tokenize_file(cfg, sources, name, tokenizer) for name in sources.files}
+    lengths = [length for tokenized in files.values() for length in row_lengths(tokenized)]
+    labels = [row for tokenized in files.values() for row in tokenized["labels"]]
     texts = folder.declaration.written
     place = locate_labels(labels, sources.labels(), tokenizer, folder.order, texts)
     label = other = 0
@@ -110,4 +110,9 @@ def count_tokens(cfg: Any, sources: Sources, tokenizer: Any) -> TokenCounts:
         assert tokens is not None  # `locate_labels` refuses a row without a label
         label += len(tokens)
         other += len(target) - len(tokens)
-    return TokenCounts(tuple(lengths), label, other, label_cuts(place, tokenizer))
+    rows = [
+        row
+        for name, tokenized in files.items()
+        for row in token_rows(tokenized, folder.rows(name), place)
+    ]
+    return TokenCounts(tuple(lengths), label, other, label_cuts(place, tokenizer), rows)
