@@ -3,9 +3,8 @@
     bench_training.py             both benchmarks
     bench_training.py --steps 0   only the tokenizing
 
-Every configuration runs as a real `axolotl train` in another process. The processes take turns step
-by step: while one makes a step, the others wait. Other load on the machine therefore slows all of
-them alike, and each step gives one ratio. The two ways of tokenizing take turns round by round.
+The trainings take turns step by step (tests/bench/turns.py), and the two ways of tokenizing round
+by round, so that other load on the machine slows all of them alike.
 """
 
 from __future__ import annotations
@@ -13,16 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -32,18 +27,19 @@ os.environ.setdefault("AXOLOTL_DO_NOT_TRACK", "1")
 # One thread, because tokenizing is measured per core.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import mistral_common
 import torch
 import yaml
-from axolotl.integrations.base import BasePlugin, PluginManager
+from axolotl.integrations.base import PluginManager
 from axolotl.utils.data.wrappers import get_dataset_wrapper
 from axolotl.utils.dict import DictDefault
+from bench.turns import PLUGIN, ROOT, Step, take_turns
 from datasets import disable_caching, load_dataset
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from regreason_plugin.data_folder.mini import build_mini
 
-ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "axolotl_configs" / "cpu" / "tiny-base"
 WARM_UP = 10
 PROBE_STEPS = 50
@@ -65,81 +61,26 @@ TRAININGS: dict[str, dict[str, Any]] = {
 }
 
 
-# --- inside a training ------------------------------------------------------------------
-
-
-class TurnsPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
-    """Makes each step wait for its turn, and reports the step's duration."""
-
-    def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """Add the callback that runs at each step."""
-        return [_Turns(int(os.environ["BENCH_PORT"]), os.environ["BENCH_NAME"])]
-
-
-class _Turns(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, port: int, name: str) -> None:
-        self._stream = socket.create_connection(("127.0.0.1", port)).makefile("rw")
-        self._started: tuple[float, float] | None = None
-        print(name, file=self._stream, flush=True)
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Report the time since the last step began, which covers its batch and its log line."""
-        if self._started is not None:
-            wall, core = time.perf_counter(), time.process_time()
-            print(wall - self._started[0], core - self._started[1], file=self._stream, flush=True)
-        self._stream.readline()
-        self._started = time.perf_counter(), time.process_time()
-
-
 # --- the time of a step -----------------------------------------------------------------
 
 
-def step_seconds(args: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
-    """The duration of every step of each training: (wall-clock seconds, CPU seconds)."""
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+def step_seconds(args: argparse.Namespace) -> dict[str, list[Step]]:
+    """What every step of each training took."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
         build_mini(scratch / "data", per_dataset=args.conversations)
         write_model(scratch / "base", args)
-        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        server.settimeout(1)
-        processes = [
-            stack.enter_context(training(name, scratch, number, server.getsockname()[1], args))
-            for number, name in enumerate(TRAININGS)
-        ]
-        turns: dict[str, Any] = {}
-        while len(turns) < len(TRAININGS):
-            if any(process.poll() is not None for process in processes):
-                raise RuntimeError("a training ended before its first step; see above")
-            with suppress(TimeoutError):
-                connection, _ = server.accept()
-                connection.settimeout(None)
-                stream = stack.enter_context(connection.makefile("rw"))
-                turns[stream.readline().strip()] = stream
-        seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in TRAININGS}
-        order = list(TRAININGS)
-        shuffle = random.Random(0).shuffle
-        for step in range(WARM_UP + args.steps):
-            print(f"\rstep {step + 1} of {WARM_UP + args.steps}", end="", file=sys.stderr)
-            shuffle(order)
-            for name in order:
-                print("go", file=turns[name], flush=True)
-                answer = turns[name].readline()
-                if not answer:
-                    raise RuntimeError(f"{name}: the training ended; see above")
-                if step >= WARM_UP:
-                    seconds[name].append(tuple(map(float, answer.split())))
-        print(file=sys.stderr)
-    return seconds
+        configs = {
+            name: write_config(name, scratch, number, args) for number, name in enumerate(TRAININGS)
+        }
+        return take_turns(configs, args.steps, WARM_UP, args.threads)
 
 
-@contextmanager
-def training(
-    name: str, scratch: Path, number: int, port: int, args: argparse.Namespace
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `axolotl train` with the shipped config, a bigger model and the changes of ``name``."""
+def write_config(name: str, scratch: Path, number: int, args: argparse.Namespace) -> Path:
+    """Write the shipped config with a bigger model and the changes of ``name``."""
     values = yaml.safe_load((ROOT / "axolotl_configs/cpu/lora.yml").read_text(encoding="utf-8"))
     values |= TRAININGS[name]
-    values["plugins"] = [*values["plugins"], "bench_training.TurnsPlugin"]
+    values["plugins"] = [*values["plugins"], PLUGIN]
     for key in ("datasets", "test_datasets"):
         for entry in values[key]:
             entry["path"] = entry["path"].replace("runs/demo/data", str(scratch / "data"))
@@ -158,31 +99,7 @@ def training(
     values.pop("evals_per_epoch", None)
     config = scratch / f"{number}.yml"
     config.write_text(yaml.safe_dump(values), encoding="utf-8")
-    here = [str(ROOT / "tests"), str(ROOT / "tests/bench"), str(ROOT)]
-    variables = {
-        "PYTHONPATH": os.pathsep.join(here),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": str(args.threads),
-        "BENCH_PORT": str(port),
-        "BENCH_NAME": name,
-    }
-    said = scratch / f"{number}.log"
-    with (
-        said.open("w") as stream,
-        subprocess.Popen(
-            ["axolotl", "train", str(config), "--launcher", "python"],
-            env=os.environ | variables,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-            yield process
-        except BaseException:
-            print(f"--- {name}\n{said.read_text()[-2000:]}", file=sys.stderr)
-            raise
-        finally:
-            process.kill()
+    return config
 
 
 def write_model(folder: Path, args: argparse.Namespace) -> None:
