@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -261,6 +262,48 @@ def test_rows_that_are_too_long_are_counted(
     told = f"{longer} of {len(train)} rows of explanation's train files are longer than {limit}"
     assert f"{told} tokens, the longest has {max(train)}" in found.of("error")[0]
     assert len(found.of("error")) == 1 + any(length > limit for length in validation)
+
+
+def test_the_report_says_what_prefix_packing_saves(
+    check: Check, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    axes = ("naturalness", "comprehensiveness", "on_topic")
+    data = build_data(tmp_path_factory.mktemp("axes") / "data", texts=["rain " * 40], axes=axes)
+
+    def of_axes(values: dict[str, Any]) -> None:
+        for name in ("datasets", "test_datasets"):
+            path = values[name][0]["path"]
+            values[name][0]["path"] = path.replace(
+                path.rpartition("/data/")[0], str(data.path.parent)
+            )
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rows = read_rows(data.path, "train/explanation.jsonl")
+    prompts, prefixes = [], set()
+    plain = 0
+    for row in rows:
+        prompt, answer = (turn["content"] for turn in row["messages"])
+        prompts.append(tokenizer(prompt).input_ids)
+        ids = [*tokenizer(f"{prompt} {answer}").input_ids, tokenizer.eos_token_id]
+        plain += len(ids)
+        # Groups have one conversation each, so this counts the tokens of each conversation's tree.
+        prefixes |= {(row["id"], *ids[:end]) for end in range(1, len(ids) + 1)}
+    shared = len(os.path.commonprefix(prompts))
+    conversations, batches = len(rows) // 3, math.ceil(len(rows) / 6)
+    packed = len(prefixes) - (conversations - batches) * shared
+    fewer = f"{packed:,} tokens an epoch, {plain / packed:.2f} times fewer"
+    assert plain / packed > 1.5
+
+    on = check(of_axes, micro_batch_size=6, regreason_prefix_packing=True)
+    assert on.code == 0, on.lines
+    assert on.fact("Prefix packing") == fewer
+    assert on.fact("Steps") == str(batches)
+    # With 8 rows at most, a batch still has two whole conversations.
+    on = check(of_axes, micro_batch_size=8, regreason_prefix_packing=True)
+    assert on.fact("Steps") == str(batches)
+    off = check(of_axes, micro_batch_size=8)
+    assert off.fact("Steps") == str(math.ceil(len(rows) / 8))
+    assert off.fact("Prefix packing").startswith("off; regreason_prefix_packing: true leaves")
 
 
 def test_the_report_counts_what_is_trained(
