@@ -10,7 +10,7 @@
 # make tasks   write lm-eval's task files and the sweeps again, after a change of core/paper.yml
 # make bench   measure speed: scorer and probes, training, import, annotation, build, compare, predict,
 #              the start of lm_eval
-# make gpu     measure speed and memory on a CUDA card and write docs/gpu.md: about half an hour.
+# make gpu     measure speed and memory on a CUDA card and write docs/gpu.md: up to 40 minutes.
 #              PYTHON=python3 uses another environment; SMOLLM2=DIR is a folder that
 #              `regreason base smollm2` wrote
 PYTHON ?= python3

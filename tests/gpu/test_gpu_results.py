@@ -323,14 +323,14 @@ def test_the_scorer_needs_no_more_than_lm_eval_and_a_training_names_what_it_lack
     scored = read(tmp_path / "out", "scorer-tiny")
     assert scored["state"] == "done", scored
     assert len(scored["rows"]) == 3
-    for part in ("lora", "qlora"):
+    for part in ("lora", "qlora", "prefix"):
         trained = read(tmp_path / "out", f"{part}-tiny")
         assert trained["state"] == "skipped"
         assert trained["reason"] == "the module axolotl is not installed"
     for name in ("scorer-smollm2", "study-smollm2"):
         assert "no SmolLM2 folder" in read(tmp_path / "out", name)["reason"]
     text = (tmp_path / "out" / "gpu.md").read_text()
-    assert text.count("the module axolotl is not installed.") == 2
+    assert text.count("the module axolotl is not installed.") == 3
     # The page says that it is a trial; it is not written to docs/.
     assert "none: a trial on a CPU" in text
     assert "A part without a GPU is a trial" in text

@@ -80,6 +80,16 @@ def test_both_trainings_make_their_steps(tmp_path: Path) -> None:
     assert 0.5 <= found["estimate_gib"] < 0.7
 
 
+def test_prefix_packing_trains_the_same_number_of_rows(tmp_path: Path) -> None:
+    found = trained("prefix", tmp_path, STEPS)
+    assert found["state"] == "done", found
+    plain, packed = found["rows"]
+    assert (plain["name"], packed["name"]) == ("Axolotl's trainer", "with prefix packing")
+    assert plain["rows_per_step"] == packed["rows_per_step"] == 18
+    record = next((tmp_path / "scratch" / "prefix-tiny-1").rglob("regreason.json"))
+    assert json.loads(record.read_text())["prefix_packing"] is True
+
+
 def test_the_limit_ends_a_training_that_keeps_its_steps(tmp_path: Path) -> None:
     made: list[int] = []
 

@@ -288,7 +288,7 @@ def test_the_report_says_what_prefix_packing_saves(
         plain += len(ids)
         # Groups have one conversation each, so this counts the tokens of each conversation's tree.
         prefixes |= {(row["id"], *ids[:end]) for end in range(1, len(ids) + 1)}
-    shared = len(os.path.commonprefix(prompts))
+    shared = sum(len(set(column)) == 1 for column in zip(*prompts, strict=False))
     conversations, batches = len(rows) // 3, math.ceil(len(rows) / 6)
     packed = len(prefixes) - (conversations - batches) * shared
     fewer = f"{packed:,} tokens an epoch, {plain / packed:.2f} times fewer"

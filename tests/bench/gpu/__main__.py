@@ -33,6 +33,7 @@ ORDER = (
     ("scorer", MISTRAL, 180),
     ("study", SMOLLM2, 630),
     ("lora", MISTRAL, 420),
+    ("prefix", MISTRAL, 420),
     ("qlora", MISTRAL, 420),
 )
 PARTS = tuple(dict.fromkeys(part for part, _, _ in ORDER))

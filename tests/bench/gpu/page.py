@@ -17,8 +17,8 @@ UNFINISHED = (FAILED, OUT_OF_MEMORY, RUNNING)
 NO_CARD = "This page has no figures yet: it was written on a machine without a CUDA GPU."
 TITLE = "# On a GPU"
 _HOW = """\
-`make gpu` runs the parts below on a machine with a CUDA GPU and writes this page. It takes about
-half an hour. With `make gpu PYTHON=python3` it uses your own interpreter and installs nothing; it
+`make gpu` runs the parts below on a machine with a CUDA GPU and writes this page. It takes up to
+40 minutes. With `make gpu PYTHON=python3` it uses your own interpreter and installs nothing; it
 skips a part whose modules are missing there, and names the module. The parts on SmolLM2 need the
 folder that `regreason base smollm2 --out DIR` writes; name it with `make gpu SMOLLM2=DIR`, or these
 parts are skipped. The study also needs e-SNLI: `regreason fetch esnli --out runs/esnli.csv`."""
@@ -29,6 +29,7 @@ _MEASURED = {
     "study": "the e-SNLI study on SmolLM2, for ten minutes",
     "lora": "`axolotl train` in bfloat16 on the 7B shape, 50 steps, with and without the plugin: "
     "samples per second, and memory compared with the estimate of `regreason check`",
+    "prefix": "the same as `lora`, but with prefix packing, on conversations with three axes",
     "qlora": "`axolotl train` in 4 bits, with the same measurements as `lora`",
 }
 _LIMITS = """\
@@ -42,6 +43,7 @@ _TITLES = {
     "scorer": "Scoring and probes",
     "study": "The e-SNLI study",
     "lora": "LoRA in bfloat16",
+    "prefix": "LoRA in bfloat16 with prefix packing",
     "qlora": "LoRA in 4 bits",
 }
 _ORDER = tuple(_TITLES)

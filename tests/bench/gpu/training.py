@@ -1,9 +1,10 @@
-"""Parts `lora` and `qlora`: `axolotl train` with a shipped config, with and without our plugin.
+"""Parts `lora`, `qlora` and `prefix`: `axolotl train` with and without our plugin.
 
-The config is axolotl_configs/gpu/mistral-7b-lora.yml (bfloat16) or mistral-7b-qlora.yml (4 bits).
+The config is axolotl_configs/gpu/mistral-7b-lora.yml (bfloat16), or mistral-7b-qlora.yml (4 bits).
 Its base model is replaced by a random model of the same shape. The training without our plugin has
 the same config and the same rows, but Axolotl's own trainer and loss
-(tests/helpers/plain_plugin.py), as in bench_training.py.
+(tests/helpers/plain_plugin.py), as in bench_training.py. Part `prefix` compares prefix packing with
+it, in batches of two conversations with three axes.
 """
 
 from __future__ import annotations
@@ -24,10 +25,23 @@ from bench.gpu.model_shapes import random_folder
 from bench.gpu.result import Result, is_out_of_memory, said_lines
 
 ROOT = Path(__file__).parents[3]
-CONFIGS = {"lora": "mistral-7b-lora.yml", "qlora": "mistral-7b-qlora.yml"}
-PLUGINS = {
-    "Axolotl's trainer": "helpers.plain_plugin.RegReasonPlugin",
-    "with the plugin": "regreason_plugin.RegReasonPlugin",
+CONFIGS = {
+    "lora": "mistral-7b-lora.yml",
+    "qlora": "mistral-7b-qlora.yml",
+    "prefix": "mistral-7b-lora.yml",
+}
+_AXOLOTL = "helpers.plain_plugin.RegReasonPlugin"
+_OURS = "regreason_plugin.RegReasonPlugin"
+_SIX = {"micro_batch_size": 6, "gradient_accumulation_steps": 3}
+_BOTH = {"Axolotl's trainer": {"plugins": [_AXOLOTL]}, "with the plugin": {"plugins": [_OURS]}}
+# The trainings of each part, with the keys that they change in the config.
+WAYS: dict[str, dict[str, dict[str, Any]]] = {
+    "lora": _BOTH,
+    "qlora": _BOTH,
+    "prefix": {
+        "Axolotl's trainer": {"plugins": [_AXOLOTL], **_SIX},
+        "with prefix packing": {"plugins": [_OURS], **_SIX, "regreason_prefix_packing": True},
+    },
 }
 CLOCK = "bench.gpu.step_clock.StepClockPlugin"
 # The environment variable with the path of the step clock's file.
@@ -49,7 +63,7 @@ def measure(
     steps: int,
     conversations: int,
 ) -> None:
-    """Train in both ways; record samples per second, memory and the estimate of `check`.
+    """Train in each of the part's ways; record samples per second, memory and the estimate of `check`.
 
     Args:
         result: Receives the figures; its ``part`` decides the config.
@@ -69,9 +83,9 @@ def measure(
     shipped = ROOT / "axolotl_configs" / "gpu" / CONFIGS[part]
     values = yaml.safe_load(shipped.read_text(encoding="utf-8"))
     result.update(config=f"axolotl_configs/gpu/{shipped.name}", steps=steps)
-    for number, (name, plugin) in enumerate(PLUGINS.items()):
+    for number, (name, changes) in enumerate(WAYS[part].items()):
         folder = scratch / f"{part}-{shape}-{number}"
-        config = _write_config(folder, values, base, data, plugin, steps, device)
+        config = _write_config(folder, values | changes, base, data, steps, device)
         if number == 0:
             result.update(estimate_gib=_estimate(config))
         with _recorded(result, name, folder / "steps.jsonl"):
@@ -92,13 +106,12 @@ def _write_config(
     values: dict[str, Any],
     base: Path,
     data: Path,
-    plugin: str,
     steps: int,
     device: str,
 ) -> Path:
     """Write the shipped config with another base model, other data and a number of steps."""
     values = values | {
-        "plugins": [plugin, CLOCK],
+        "plugins": [*values["plugins"], CLOCK],
         "base_model": str(base),
         "datasets": _at(values["datasets"], data),
         "test_datasets": _at(values["test_datasets"], data),
