@@ -204,7 +204,11 @@ def trainings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
 WAYS: dict[str, dict[str, Any]] = {
     "mistral": {"regreason_label_share": None},
     "qwen3": {**SAMPLES, "regreason_label_smoothing": 0.2},
-    "llama3": {"micro_batch_size": 12, "gradient_accumulation_steps": 4},
+    "llama3": {
+        "micro_batch_size": 12,
+        "gradient_accumulation_steps": 4,
+        "gradient_checkpointing": True,
+    },
 }
 
 

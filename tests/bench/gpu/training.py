@@ -63,7 +63,7 @@ def measure(
     steps: int,
     conversations: int,
 ) -> None:
-    """Train in each of the part's ways; record samples per second, memory and the estimate of `check`.
+    """Train in each of the part's ways; record speed, memory and the estimate of `check`.
 
     Args:
         result: Receives the figures; its ``part`` decides the config.
