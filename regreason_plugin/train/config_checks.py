@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.train.budget import check_budget
+from regreason_plugin.train.class_weights import check_class_weights
 from regreason_plugin.train.findings import Finding, error_of, finding
 
 PLUGIN = "regreason_plugin.RegReasonPlugin"
@@ -135,6 +136,7 @@ def check_config(cfg: Mapping[str, Any], config: str) -> Iterator[Finding]:
     yield from _check_rules(cfg, _RULES, config, "")
     yield from error_of(lambda: _check_loss(cfg, config))
     yield from error_of(lambda: check_budget(cfg, config))
+    yield from error_of(lambda: check_class_weights(cfg, config))
     yield from error_of(lambda: _check_probes(cfg, config))
     known_in_entry = _names_of(SFTDataset)
     types = set()

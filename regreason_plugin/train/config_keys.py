@@ -32,6 +32,9 @@ class RegReasonArgs(BaseModel):
             tokens of each micro-batch, as in Axolotl's own loss.
         regreason_label_smoothing: Probability mass that the loss spreads evenly over the
             vocabulary, at least 0 and below 1.
+        regreason_class_weights: Weights of the classes in the loss on the label: ``balanced``, or a
+            number above 0 for each label. Their mean over the train rows is made 1. None for equal
+            weights.
         regreason_target_logits: Whether to compute logits only where a loss is taken, if model
             and loss allow it. The loss is the same; it takes less time and memory.
         regreason_prefix_packing: Whether to train rows that share a prefix in the same batch, and
@@ -66,6 +69,9 @@ class RegReasonArgs(BaseModel):
         None, "The tokens that the loss averages over: those of a step or of each micro-batch"
     )
     regreason_label_smoothing: float = _key(0.0, "Label smoothing over the vocabulary")
+    regreason_class_weights: str | dict[Any, float] | None = _key(
+        None, "Weights of the classes in the loss on the label: balanced, or one per label"
+    )
     regreason_target_logits: bool = _key(True, "Compute logits only where a loss is taken")
     regreason_prefix_packing: bool = _key(
         False, "Train rows that share a prefix together, and compute the prefix once"

@@ -10,10 +10,16 @@ the same weight, so the label's part of the loss shrinks as the explanation grow
 the loss is
 
     r * mean over label tokens + (1 - r) * mean over the other target tokens
+
+With class weights, the cross-entropy of a label's tokens is multiplied by the weight of its class.
+The means still divide by the number of tokens, not by the sum of the weights: weights whose mean
+over the train rows is 1 then keep the label's part of the loss, and a batch of one class keeps its
+weight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,7 +34,7 @@ class TokenSums(NamedTuple):
     """Sums over the target tokens of a batch.
 
     Attributes:
-        label: Summed cross-entropy of the label's tokens, in nats; a scalar.
+        label: Summed cross-entropy of the label's tokens, in nats, times their weights; a scalar.
         other: Summed cross-entropy of all other target tokens, the end of text included, in
             nats; a scalar.
         counts: ``[2]``; the number of label tokens and of other target tokens.
@@ -53,7 +59,11 @@ def count_tokens(labels: Tensor, place: LabelPosition) -> Tensor:
 
 
 def token_sums(
-    logits: Tensor, labels: Tensor, place: LabelPosition, smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    place: LabelPosition,
+    smoothing: float = 0.0,
+    weights: Sequence[float] | None = None,
 ) -> TokenSums:
     """Sum the cross-entropies of a batch, in float32.
 
@@ -62,6 +72,7 @@ def token_sums(
         labels: ``[B, T]``, -100 where no loss is taken.
         place: Position of the label in a target.
         smoothing: Probability mass that label smoothing spreads evenly over the vocabulary.
+        weights: The class weight of each of ``place.labels``; by default 1.
     """
     target = labels[..., 1:]
     wanted = target != IGNORE
@@ -71,7 +82,10 @@ def token_sums(
         reduction="none",
         label_smoothing=smoothing,
     )
-    label = place.mask(labels)[..., 1:][wanted]
+    which = place.which(labels)[..., 1:][wanted]
+    label = which != 0
+    if weights is not None:
+        losses = losses * losses.new_tensor([1.0, *weights])[which]
     counts = torch.stack([label.sum(), (~label).sum()])
     return TokenSums(losses[label].sum(), losses[~label].sum(), counts)
 

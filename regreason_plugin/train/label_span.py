@@ -40,12 +40,14 @@ class LabelPosition:
             differ in that token only. Scoring then predicts the label whose token is the most
             likely of these. Empty if the labels differ earlier, because then no single position
             decides between them.
+        numbers: For each of ``labels``, the number of the label that it is, 1 for the first.
     """
 
     labels: tuple[Tokens, ...]
     first: bool
     after: int = 0
     choices: Tokens = ()
+    numbers: tuple[int, ...] = ()
 
     def mask(self, labels: Tensor) -> Tensor:
         """Mask of the positions that hold a token of a label.
@@ -56,22 +58,33 @@ class LabelPosition:
         Returns:
             ``[B, T]``, bool.
         """
+        return self.which(labels) != 0
+
+    def which(self, labels: Tensor) -> Tensor:
+        """For each position, the place in ``self.labels`` of the label that it belongs to, plus 1.
+
+        Args:
+            labels: As for `mask`.
+
+        Returns:
+            ``[B, T]``; 0 at positions that hold no token of a label.
+        """
         target = torch.nn.functional.pad(labels != IGNORE, (1, 1))
-        mask = torch.zeros_like(labels, dtype=torch.bool)
+        which = torch.zeros_like(labels)
         if self.first:  # True where a run begins: the token before is no target
             open_ends = target[:, 1:-1] & ~target[:, :-2]
         else:  # True where a label ends: the run ends `after` tokens later
             ends = target[:, 1:-1] & ~target[:, 2:]
             open_ends = _shifted(ends, -self.after)
-        for tokens in self.labels:
+        for place, tokens in enumerate(self.labels, start=1):
             offsets = range(len(tokens)) if self.first else range(1 - len(tokens), 1)
             matches = open_ends.clone()
             for offset, token in zip(offsets, tokens, strict=True):
                 matches &= _shifted(labels == token, -offset)
             for offset in offsets:
-                mask |= _shifted(matches, offset)
+                which[_shifted(matches, offset)] = place
             open_ends &= ~matches
-        return mask
+        return which
 
     def of(self, target: Sequence[int]) -> Tokens | None:
         """The label's tokens in one whole run; None if the run has no label at this position."""
@@ -160,6 +173,10 @@ def locate_labels(
             f"the tokenized rows have the labels {_counts(labels)}, but the train files have "
             f"{_counts(expected)}; delete the folder dataset_prepared_path and try again"
         )
+    number_of = {tokens: number for number, own in cuts.items() for tokens in own}
+    label_place = replace(
+        label_place, numbers=tuple(number_of[tokens] for tokens in label_place.labels)
+    )
     if normalise == "none" or len({len(text) for text in texts}) == 1:
         label_place = replace(label_place, choices=_choices(list(cuts.values())))
     return label_place

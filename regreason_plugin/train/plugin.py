@@ -19,6 +19,7 @@ from regreason_plugin.train.chat_template import (
     use_in_training,
 )
 from regreason_plugin.train.checkpoint import read_state, write_state
+from regreason_plugin.train.class_weights import class_weights
 from regreason_plugin.train.comparable_arms import check_comparison, check_same_rows
 from regreason_plugin.train.config_checks import check_config
 from regreason_plugin.train.data_files import Sources, fill_placeholders, find_sources
@@ -178,14 +179,20 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
                 )
             checkpoint = determine_last_checkpoint(cfg)
             resumed = read_state(Path(checkpoint), about) if checkpoint else None
+            counts = self.sources.labels()
             label_place = locate_labels(
                 trainer.train_dataset["labels"],
-                self.sources.labels(),
+                counts,
                 trainer.processing_class,
                 self.sources.folder.order,
                 self.sources.folder.declaration.written,
                 self.sources.folder.declaration.normalise,
             )
+            weights = None
+            if given := cfg.regreason_class_weights:
+                written = self.sources.folder.declaration.written
+                by_label = class_weights(given, counts, list(written), cfg.axolotl_config_path)
+                weights = [by_label[number] for number in label_place.numbers]
         cuts = label_cuts(label_place, trainer.processing_class)
         say(check_label_cuts(cuts, cfg.axolotl_config_path))
         all_logits = why_all_logits(cfg, trainer.model, trainer.args.n_gpu)
@@ -200,7 +207,8 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             LineFile(output / name, step) if first else None for name in (LOG, PROBES_FILE)
         )
         by_step = cfg.regreason_loss_mean == "step"
-        trainer.prepare(label_place, cfg.regreason_label_share, by_step, about, file, resumed)
+        share = cfg.regreason_label_share
+        trainer.prepare(label_place, share, by_step, weights, about, file, resumed)
         if cfg.regreason_probe_steps:
             batch = load_batch(cfg, self.sources, trainer.processing_class, self._template)
             trainer.add_callback(ProbeCallback(trainer, batch, cfg.regreason_probe_steps, probes))

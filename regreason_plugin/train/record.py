@@ -111,6 +111,7 @@ def write_record(
         "learning_rate": cfg.learning_rate,
         "label_share": cfg.regreason_label_share,
         "loss_mean": cfg.regreason_loss_mean,
+        "class_weights": cfg.regreason_class_weights,
         "prefix_packing": cfg.regreason_prefix_packing or None,
         "label_smoothing": cfg.regreason_label_smoothing,
         "lora_dropout": cfg.lora_dropout,

@@ -8,6 +8,7 @@ from the logits that Axolotl's loss used.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
     families: Families | None = None
     _share: float | None = None
     _by_step = False
+    _weights: Sequence[float] | None = None
     _eval_sums: TokenSums | None = None
     _says_no_logits = True
 
@@ -60,6 +62,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         place: LabelPosition,
         share: float | None,
         by_step: bool,
+        weights: Sequence[float] | None,
         about: dict[str, Any],
         file: LineFile | None = None,
         resumed: dict[str, Any] | None = None,
@@ -71,6 +74,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
             share: The r of `label_loss`, which takes its means over a step; None for no share.
             by_step: Whether to take the loss's mean over a step even without a share; otherwise
                 the loss is Axolotl's own.
+            weights: The class weight of each of ``place.labels``; None for equal weights.
             about: Facts about the training, which each checkpoint stores beside the counts.
             file: File that gets a copy of the log; None in every process but the first.
             resumed: State of the checkpoint from which the training resumes; None for a new
@@ -79,6 +83,7 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
         self.label_place = place
         self._share = share
         self._by_step = by_step or share is not None
+        self._weights = weights
         self._about = about
         self._file = file
         self.tally = Tally(place)
@@ -156,13 +161,15 @@ class RegReasonTrainer(AxolotlTrainer, TargetLogits):  # type: ignore[misc]  # a
 
     def _step_loss(self, outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
         assert self.label_place is not None
+        place, weights = self.label_place, self._weights
         smoothing = self.args.label_smoothing_factor
         if self.model.training:
-            sums = token_sums(outputs.logits, labels, self.label_place, smoothing)
+            sums = token_sums(outputs.logits, labels, place, smoothing, weights)
             # The counts are sums over all processes, but gradients are averaged over processes.
             loss: Tensor = step_loss(sums, num_items_in_batch, self._share)
             return loss * int(self.accelerator.num_processes)
-        sums = token_sums(outputs.logits, self._each_row_once(labels), self.label_place, smoothing)
+        labels = self._each_row_once(labels)
+        sums = token_sums(outputs.logits, labels, place, smoothing, weights)
         before = self._eval_sums
         self._eval_sums = sums if before is None else TokenSums(*map(torch.add, before, sums))
         return step_loss(sums, sums.counts, self._share)

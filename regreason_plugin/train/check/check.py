@@ -19,6 +19,8 @@ from regreason_plugin.train.check.token_counts import (
     load_tokenizer_quietly,
     tokenize_file,
 )
+from regreason_plugin.train.class_weights import KEY as CLASS_WEIGHTS
+from regreason_plugin.train.class_weights import check_class_weights, class_weights
 from regreason_plugin.train.comparable_arms import check_comparison, check_same_rows
 from regreason_plugin.train.config_checks import STRATEGY, check_config, without_refused_keys
 from regreason_plugin.train.data_files import (
@@ -137,6 +139,7 @@ def _check(
         folder = one.sources.folder
         yield from error_of(lambda: read_scoring(cfg, folder, config))
         yield from check_same_rows(one.sources, all_arms=True)
+        yield from error_of(lambda: _check_weights(one, config))
     yield from check_other_run(cfg, config, written)
     one.cfg, refused = validate(without_refused_keys(cfg), config, processes)
     yield from refused
@@ -168,6 +171,18 @@ def _check(
     if isinstance(shape, ModelShape):
         longest = max(one.tokens.lengths) if one.tokens else one.cfg.sequence_len
         one.memory = estimate(one.cfg, shape, longest, processes, deepspeed)
+
+
+def _check_weights(one: Checked, config: str) -> None:
+    """Refuse class weights that are not those of the data's labels."""
+    given = one.run.cfg.get(CLASS_WEIGHTS)
+    if (
+        one.sources is not None
+        and given
+        and not list(error_of(lambda: check_class_weights(one.run.cfg, config)))
+    ):
+        labels = list(one.sources.folder.declaration.written)
+        class_weights(given, one.sources.labels(), labels, config)
 
 
 def _check_form(cfg: Any, config: str) -> Iterator[Finding]:
