@@ -1,6 +1,6 @@
 # make setup   make the environment in .venv
 # make demo    run every step on the generated benchmark, on a CPU; ARMS=a,b chooses the arms
-# make study   run studies/mini.yml, 13 conditions x 5 seeds on that benchmark: about two hours
+# make study   run studies/mini.yml, 13 conditions x 3 seeds on that benchmark: about an hour
 # make test    linters, types and the tests that find nearly every fault: about eight minutes
 # make test-all  `make test`, then the slow tests (`make test-slow`)
 # make test-scoring  the tests of scoring, compare, gate and predict, which need no Axolotl
