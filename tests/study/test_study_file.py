@@ -9,6 +9,8 @@ import pytest
 import yaml
 from helpers.axolotl import ROOT
 
+from regreason_plugin.annotate.config import read_config
+from regreason_plugin.annotate.rules import RULE_RATERS
 from regreason_plugin.cli import main
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.study.plan import Plan
@@ -44,6 +46,19 @@ def test_the_mini_study_asks_for_every_arm_and_regime() -> None:
         "explanation",
         "shuffled",
     }
+
+
+def test_the_hh_study_compares_the_papers_arms_with_prefix_packing() -> None:
+    study = read_study(ROOT / "studies/hh.yml")
+    assert [one.arm for one in study.conditions] == [
+        *("label_only", "explanation", "shuffled", "bag_of_words"),
+    ]
+    assert study.training["regreason_prefix_packing"] is True
+    # A batch holds whole conversations of three axes, and whole pairs of them.
+    assert study.training["micro_batch_size"] % 6 == 0
+    annotation = read_config(ROOT / "studies/hh/annotate.yml")
+    assert study.data.ratings == annotation.out
+    assert {str(one) for one in annotation.raters} == {one.name for one in RULE_RATERS}
 
 
 def test_the_esnli_studies_ask_the_papers_question() -> None:
