@@ -48,7 +48,15 @@ def test_the_mini_study_asks_for_every_arm_and_regime() -> None:
     }
 
 
-def test_the_hh_study_compares_the_papers_arms_with_prefix_packing() -> None:
+def test_the_hh_study_compares_the_papers_arms_with_prefix_packing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotation = read_config(ROOT / "studies/hh/annotate.yml")
+    monkeypatch.chdir(tmp_path)
+    for needed in ("studies/esnli/lora.yml", str(annotation.out)):
+        (tmp_path / needed).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / needed).write_text((ROOT / needed).read_text() if "lora" in needed else "{}")
+    (tmp_path / "runs/smollm2").mkdir()
     study = read_study(ROOT / "studies/hh.yml")
     assert [one.arm for one in study.conditions] == [
         *("label_only", "explanation", "shuffled", "bag_of_words"),
@@ -56,7 +64,6 @@ def test_the_hh_study_compares_the_papers_arms_with_prefix_packing() -> None:
     assert study.training["regreason_prefix_packing"] is True
     # A batch holds whole conversations of three axes, and whole pairs of them.
     assert study.training["micro_batch_size"] % 6 == 0
-    annotation = read_config(ROOT / "studies/hh/annotate.yml")
     assert study.data.ratings == annotation.out
     assert {str(one) for one in annotation.raters} == {one.name for one in RULE_RATERS}
 
