@@ -22,6 +22,8 @@ from regreason_plugin.train.data_files import Sources
 from regreason_plugin.train.findings import Finding, finding
 
 _FIELDS = ("id", "dataset", "axis", "label")
+# The seed of a config without one: Trainer's default, which Axolotl leaves in place.
+DEFAULT_SEED = 42
 _REGULARISERS = (
     "lora_dropout",
     "weight_decay",
@@ -114,7 +116,7 @@ def check_comparison(
                     "label; set it to 0 in every arm, except in controls of label_only",
                 )
     if written is not None and written.get("seed") is None:
-        yield warn("seed", f"is left out, so every run uses Axolotl's default, {cfg.seed}")
+        yield warn("seed", f"is left out, so every run uses the same seed, {DEFAULT_SEED}")
     if cfg.regreason_label_share is None and cfg.regreason_loss_mean != "step":
         accumulated = cfg.gradient_accumulation_steps or 1
         apart = processes // (cfg.context_parallel_size or 1) // (cfg.tensor_parallel_size or 1)

@@ -20,7 +20,11 @@ from regreason_plugin.train.chat_template import (
 )
 from regreason_plugin.train.checkpoint import read_state, write_state
 from regreason_plugin.train.class_weights import class_weights
-from regreason_plugin.train.comparable_arms import check_comparison, check_same_rows
+from regreason_plugin.train.comparable_arms import (
+    DEFAULT_SEED,
+    check_comparison,
+    check_same_rows,
+)
 from regreason_plugin.train.config_checks import check_config
 from regreason_plugin.train.data_files import Sources, fill_placeholders, find_sources
 from regreason_plugin.train.families import token_rows
@@ -94,6 +98,8 @@ class RegReasonPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             say(raise_first(check_same_rows(self.sources, all_arms=False)))
             if not any(cfg.get(key) for key in _WITHOUT_TRAINING):
                 self._take_output(cfg, config)
+        if cfg.get("seed") is None:
+            cfg["seed"] = DEFAULT_SEED
         if cfg.get("num_epochs", 1) is None:
             # A sweep leaves num_epochs out by setting it to null, which Axolotl does not accept.
             del cfg["num_epochs"]

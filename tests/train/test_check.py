@@ -359,7 +359,7 @@ def test_an_epoch_ends_with_what_is_left(check: Check) -> None:
         ),
         (
             lambda values: values.pop("seed"),
-            "seed: is left out, so every run uses Axolotl's default",
+            "seed: is left out, so every run uses the same seed, 42",
         ),
         (key("sample_packing", True), "sample_packing: longer texts fill more sequences"),
         (key("group_by_length", True), "group_by_length: orders the rows by length"),

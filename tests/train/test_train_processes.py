@@ -32,7 +32,7 @@ from helpers.step_training import (
 )
 from helpers.training_data import read_rows
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
 pytestmark = pytest.mark.e2e
 
@@ -74,6 +74,10 @@ def test_a_step_is_that_of_plain_torch(train: Trainings, tiny_model: Path) -> No
         gradient = (after[name] - 0) / -LEARNING_RATE
         assert torch.allclose(gradient, value.grad, atol=1e-5), name
     assert max(float(value.abs().max()) for value in after.values()) > 1e-3
+
+
+def test_a_config_without_a_seed_trains_with_trainers_own(train: Trainings) -> None:
+    assert train("no seed", seed=None).record["seed"] == TrainingArguments("").seed
 
 
 def test_label_smoothing_is_torchs(train: Trainings, tiny_model: Path) -> None:
