@@ -66,7 +66,8 @@ def test_same_as_a_conditional_logit(labels: int, temperature: float) -> None:
     assert fitted.low is not None
     assert fitted.high is not None
     low, high = (
-        float(model.score(np.array([1 / end]))[0] / (-model.hessian([1 / end]).item()) ** 0.5)
+        float(model.score(np.array([1 / end]))[0])
+        / (-np.asarray(model.hessian(np.array([1 / end]))).item()) ** 0.5
         for end in (fitted.low, fitted.high)
     )
     assert high == pytest.approx(-low, rel=1e-4)
