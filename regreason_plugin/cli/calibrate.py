@@ -83,6 +83,11 @@ def _say_result(calibration: Calibration) -> None:
         say("The validation rows are generated.")
     say(f"Temperature: {calibration.temperature:.4g}, {_interval(calibration)}")
     say(f"Fitted on {data.rows:,} validation rows in {data.groups:,} groups: {data.file}")
+    if calibration.low is not None and calibration.high is None:
+        say(
+            "The interval has no upper end: these rows do not show that the model's scores tell "
+            "more about the labels than chance does."
+        )
     if calibration.may_be_one:
         say(
             "The interval includes 1, a temperature that changes nothing: these rows do not show "

@@ -135,18 +135,18 @@ def score_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_calibration(arguments: Mapping[str, Any]) -> Calibration:
+def read_calibration(folder: Path, arguments: Mapping[str, Any]) -> Calibration:
     """Read a model's calibration, and check that it was fitted for this model.
 
     A line on standard error names arguments, such as ``dtype``, that differ from those at the fit.
 
     Args:
+        folder: The model's folder.
         arguments: The model's arguments, as in lm-eval's ``--model_args``.
 
     Raises:
         UserError: The model has no calibration, or it was fitted for other files of the model.
     """
-    folder = model_folder(arguments)
     file = folder / CALIBRATION
     if not file.is_file():
         raise UserError(

@@ -77,10 +77,11 @@ class Question:
             UserError: The model has no calibration, or one for another model, other data or other
                 labels.
         """
-        calibration = read_calibration(arguments)
+        folder = model_folder(arguments)
+        calibration = read_calibration(folder, arguments)
         check_fitted_for(
             calibration,
-            model_folder(arguments) / CALIBRATION,
+            folder / CALIBRATION,
             data_sha256=None if data is None else open_data_folder(data).sha256,
             setting=(self.dataset, self.axis),
             labels=self.declaration.written,
