@@ -56,24 +56,26 @@ _OF_PROBABILITIES = {
 }
 # Prefix of a metric of the probabilities that each model's own temperature calibrates.
 CALIBRATED = "calibrated_"
-_CALIBRATED = {
-    CALIBRATED + name: Metric(f"{one.title}, calibrated", *one[1:])
-    for name, one in _OF_PROBABILITIES.items()
-}
 # They are reported, and never part of the corrected tests.
-CALIBRATED_METRICS = tuple(_CALIBRATED)
+CALIBRATED_METRICS = tuple(CALIBRATED + name for name in _OF_PROBABILITIES)
 
 # First the metrics of every result (kappa and absolute error only for ordered labels, the area only
-# for two labels), beginning with accuracy; then those of calibrated probabilities, where these are
-# compared; then the probes.
+# for two labels), beginning with accuracy. A metric of probabilities is followed by its calibrated
+# form, which is compared on request. Then the probes.
 METRICS = {
     "acc": Metric("accuracy", "higher"),
     "macro_f1": Metric("macro-F1", "higher"),
     "qwk": Metric("quadratic weighted kappa", "higher"),
     "mae": Metric("mean absolute error", "lower", "labels"),
     "auroc": Metric("area under the ROC curve", "higher"),
-    **_OF_PROBABILITIES,
-    **_CALIBRATED,
+    **{
+        name: metric
+        for plain, one in _OF_PROBABILITIES.items()
+        for name, metric in (
+            (plain, one),
+            (CALIBRATED + plain, Metric(f"{one.title}, calibrated", *one[1:])),
+        )
+    },
     **_PROBES,
     **{FORCED + name: Metric(one.title + _AT_ONCE, *one[1:]) for name, one in _PROBES.items()},
 }
