@@ -161,7 +161,8 @@ def read_calibration(folder: Path, arguments: Mapping[str, Any]) -> Calibration:
         )
     fitted, used = calibration.arguments, score_arguments(arguments)
     for name in sorted(fitted.keys() | used.keys()):
-        if fitted.get(name) != used.get(name):
+        # (Results of lm-eval may hold the text of a number or of a truth value.)
+        if str(fitted.get(name)) != str(used.get(name)):
             say_once(
                 f"{file} was fitted with {name}={fitted.get(name)}, and this run has "
                 f"{name}={used.get(name)}"

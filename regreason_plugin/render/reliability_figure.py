@@ -51,8 +51,8 @@ def plain_error(comparison: Comparison, arm: str) -> str:
     calibrated = (
         f" ({number(ece.if_calibrated)} if calibrated)" if ece.if_calibrated is not None else ""
     )
-    with_temperature = comparison.pooled_scores[arm].get(f"{CALIBRATED}ece")
-    after = f"; with its temperature {number(with_temperature.value)}" if with_temperature else ""
+    own = comparison.pooled_scores[arm].get(f"{CALIBRATED}ece")
+    after = f"\nECE {number(own.value)} after its temperature" if own else ""
     return f"ECE {number(ece.value)}{calibrated}{after}"
 
 

@@ -155,7 +155,7 @@ def test_what_a_reader_sees(tmp_path: Path) -> None:
     assert rows
     assert all(line.endswith(",exploratory") for line in rows)
     ece = comparison.pooled_scores["told"]["calibrated_ece"].value
-    assert plain_error(comparison, "told").endswith(f"; with its temperature {ece:.3f}")
+    assert plain_error(comparison, "told").endswith(f"\nECE {ece:.3f} after its temperature")
 
 
 def test_what_has_no_fitting_temperature_is_refused(tmp_path: Path, runs: list[Run]) -> None:

@@ -214,6 +214,10 @@ def test_predictions_keep_their_labels_and_divide_their_scores(
         scaled = np.array(list(one["probabilities"].values())) ** (1 / kept["temperature"])
         expected = scaled / scaled.sum()
         assert list(other["probabilities"].values()) == pytest.approx(expected, rel=1e-5)
+    # Another precision changes scores a little, which is said.
+    half = f"pretrained={model},dtype=bfloat16"
+    Classifier(half, folder.path, device="cpu", calibrated=True)
+    assert "was fitted with dtype=float32, and this run has dtype=bfloat16" in error_of(capsys)
     classifier = Classifier(model_args(model), folder.path, device="cpu", calibrated=True)
     assert classifier.temperature == kept["temperature"]
     in_python = classifier(texts(20))
