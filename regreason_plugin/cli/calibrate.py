@@ -50,7 +50,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
     these labels best, and writes calibration.json into the model's folder: T with
     its 95 % confidence interval over groups of rows, how well the probabilities
     fit before and after, and the hashes of model and data. `predict --calibrated`
-    uses it. No label changes, and no test row is read.
+    and `compare --calibrated` use it. No label changes, and no test row is read.
 
     Example:
         regreason calibrate runs/tickets/data --model_args pretrained=BASE,peft=ADAPTER
