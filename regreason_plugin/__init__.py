@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from regreason_plugin.comparison.comparison import load_comparison
     from regreason_plugin.core.errors import UserError
     from regreason_plugin.core.task_file import Task, read_task
+    from regreason_plugin.predict.calibration import calibrate
     from regreason_plugin.predict.classifier import Classifier
     from regreason_plugin.predict.predictions import Prediction
     from regreason_plugin.probes.measure import measure
@@ -30,6 +31,7 @@ __all__ = [
     "UserError",
     "annotation_calls",
     "build",
+    "calibrate",
     "compare",
     "gate",
     "load_comparison",
@@ -47,6 +49,7 @@ _MODULES = {
     "comparison.comparison": ("load_comparison",),
     "core.errors": ("UserError",),
     "core.task_file": ("Task", "read_task"),
+    "predict.calibration": ("calibrate",),
     "predict.classifier": ("Classifier",),
     "predict.predictions": ("Prediction",),
     "probes.measure": ("measure",),

@@ -193,6 +193,7 @@ def compare(
     difference: float = 0.02,
     tasks: Sequence[str] | None = None,
     group_by: str | None = None,
+    calibrated: bool = False,
     out: str | Path | None = None,
 ) -> Comparison:
     """Compare the results of several arms with a baseline, as `regreason compare` does.
@@ -214,6 +215,8 @@ def compare(
             any, otherwise all tasks that every arm has.
         group_by: On any tasks of lm_eval, the field of the documents that makes groups, such as
             ``passage``; empty for no groups.
+        calibrated: Also report the metrics of the probabilities that each model's temperature
+            calibrates (see `calibrate`).
         out: A folder for the page, the tables and the figures; by default nothing is written.
 
     Returns:
@@ -255,6 +258,7 @@ def compare(
         margin=margin,
         difference=difference,
         group_by=group_by,
+        calibrated=calibrated,
     )
     if out is not None:
         from regreason_plugin.render.report_files import write

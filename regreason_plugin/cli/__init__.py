@@ -12,6 +12,7 @@ from regreason_plugin.cli import (
     annotate,
     base,
     baselines,
+    calibrate,
     data,
     fetch,
     gate,
@@ -52,6 +53,7 @@ GROUPS: dict[str, dict[str, tuple[AddArguments, Run]]] = {
         "power": (power.add_power, power.run_power),
     },
     "use": {
+        "calibrate": (calibrate.add_calibrate, calibrate.run_calibrate),
         "predict": (predict.add_predict, predict.run_predict),
         "demo": (models.add_demo, models.run_demo),
         "study": (models.add_study, models.run_study),

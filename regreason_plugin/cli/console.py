@@ -73,6 +73,11 @@ def positive(text: str) -> int:
     return number
 
 
+def batch_size(text: str) -> int | str:
+    """Parse a number of rows in a batch, or ``auto``."""
+    return text if text == "auto" else positive(text)
+
+
 def amount(text: str) -> float:
     """Parse a number of at least 0; "nan" and "inf" are refused."""
     number = float(text)

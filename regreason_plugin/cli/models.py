@@ -83,6 +83,12 @@ def add_compare(compare: argparse.ArgumentParser) -> None:
         "group, such as the questions on one passage; '' for no groups. Default: the first of the "
         "fields passage, article, paragraph, context and story whose texts repeat",
     )
+    compare.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="also report the metrics of each model's calibrated probabilities, with the "
+        "temperature that `regreason calibrate` has fitted; the tests stay the same",
+    )
     compare.add_argument("--spreadsheet-safe", action="store_true", help=SPREADSHEET_SAFE)
 
 
@@ -214,6 +220,8 @@ def run_compare(args: argparse.Namespace) -> int:
         command += f" --tasks {shlex.quote(','.join(args.tasks))}"
     if args.group_by is not None:
         command += f" --group-by {shlex.quote(args.group_by)}"
+    if args.calibrated:
+        command += " --calibrated"
     with progress(len(tasks)) as advance:
         advance("read", 0)
         compared = compare(
@@ -224,6 +232,7 @@ def run_compare(args: argparse.Namespace) -> int:
             difference=args.difference,
             command=command,
             group_by=args.group_by,
+            calibrated=args.calibrated,
             advance=lambda done: advance("read", done),
         )
     with errors.status("writing the page and the figures"):

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 
 from regreason_plugin.cli.console import (
     SPREADSHEET_SAFE,
+    batch_size,
     errors,
     positive,
     progress,
@@ -80,13 +81,19 @@ def add_predict(predict: argparse.ArgumentParser) -> None:
         help="put each prompt into the model's chat template, for models trained with it",
     )
     predict.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="divide the labels' scores by the temperature that `regreason calibrate` has fitted; "
+        "the labels stay the same",
+    )
+    predict.add_argument(
         "--allow-misfit",
         action="store_true",
         help="allow a base model or a prompt other than in training; F.progress.json records it",
     )
     predict.add_argument(
         "--batch_size",
-        type=_batch_size,
+        type=batch_size,
         default="auto",
         metavar="N",
         help="rows in a batch; default: auto",
@@ -111,7 +118,8 @@ def run_predict(args: argparse.Namespace) -> int:
     ended; F.progress.json next to the output holds its progress and its inputs. A
     row without a text gets an error instead of a label. The probabilities are a
     softmax over the labels' log-likelihoods; if the task says `normalise:
-    characters`, each is first divided by the label's length in characters.
+    characters`, each is first divided by the label's length in characters. With
+    --calibrated, all are divided by the model's temperature.
 
     Example:
         regreason predict new.csv --task tickets/task.yml --out predicted.csv \
@@ -135,6 +143,7 @@ def run_predict(args: argparse.Namespace) -> int:
     setting = tuple(args.setting) if args.setting else None
     question = find_question(args.data, args.task, setting)
     arguments = read_model_args(args.model_args)
+    temperature = question.temperature(arguments, args.data) if args.calibrated else None
     column = args.text or question.text
     # The whole file is read once before the model is loaded, so that a broken row shows at once.
     identifier = args.id or question.identifier
@@ -150,6 +159,7 @@ def run_predict(args: argparse.Namespace) -> int:
         "apply_chat_template": args.apply_chat_template,
         "explain": explains,
         "allow_misfit": args.allow_misfit,
+        "temperature": temperature,
         **question.facts(),
         **({"spreadsheet_safe": args.spreadsheet_safe} if kind == "csv" else {}),
     }
@@ -171,6 +181,7 @@ def run_predict(args: argparse.Namespace) -> int:
             device=args.device,
             apply_chat_template=args.apply_chat_template,
             allow_misfit=args.allow_misfit,
+            calibrated=args.calibrated,
         )
     before, started = done.rows, time.monotonic()
     with progress(total) as advance:
@@ -189,6 +200,8 @@ def run_predict(args: argparse.Namespace) -> int:
             on_rows=lambda rows: advance("predict", rows),
         )
     _say_summary(done, question, (done.rows - before) / (time.monotonic() - started))
+    if temperature is not None:
+        say(f"Calibrated: all scores were divided by the temperature {temperature:.4g}")
     say(f"Written: {args.out}")
     say(f"Inputs and progress: {progress_path(args.out)}")
     return 0
@@ -211,7 +224,3 @@ def _say_summary(done: OutputProgress, question: Question, speed: float) -> None
     }[question.declaration.normalise]
     say(f"Probabilities: a softmax over the labels' {scores}")
     say(f"Speed: {speed:,.1f} rows a second")
-
-
-def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else positive(text)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from regreason_plugin.comparison import comparison as form
 from regreason_plugin.comparison.arms import Arms
+from regreason_plugin.comparison.calibrated_runs import temperature_of, with_calibrations
 from regreason_plugin.comparison.comparability import (
     ENTROPIES,
     check_comparable,
@@ -55,7 +56,12 @@ from regreason_plugin.core.version import __version__
 from regreason_plugin.evaluate.results import Run, model_arguments
 from regreason_plugin.evaluate.scoring_notes import scoring_notes
 from regreason_plugin.evaluate.task_setting import in_paper
-from regreason_plugin.metrics.metric_names import LAYERS, METRICS, REPORTED_METRICS
+from regreason_plugin.metrics.metric_names import (
+    CALIBRATED_METRICS,
+    LAYERS,
+    METRICS,
+    REPORTED_METRICS,
+)
 
 # The arm whose gain over the baseline counts as 1; other arms keep a fraction of that gain.
 WHOLE_GAIN = "explanation"
@@ -89,6 +95,7 @@ def compare(
     difference: float = 0.02,
     command: str = "",
     group_by: str | None = None,
+    calibrated: bool = False,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Compared:
     """Compare every arm with the baseline, paired by document.
@@ -106,12 +113,16 @@ def compare(
             documents, or seeds, finding it would take.
         command: The command as typed, kept as a record.
         group_by: As in `read_logged_answers`, for results on any tasks of lm_eval.
+        calibrated: Also report the metrics of the probabilities that each model's own temperature
+            calibrates (`CALIBRATED_METRICS`); they change no test.
         advance: Called with 1 after each setting.
 
     Raises:
         UserError: The runs have no samples, or were not scored on the same documents in the same
-            way.
+            way; or, with ``calibrated``, a model has no calibration that fits.
     """
+    if calibrated:
+        runs = with_calibrations(runs)
     # Group the models into arms, and check that their results may be compared.
     arms = Arms.of(runs, baseline)
     logged = bool(arms.models[0].logged)
@@ -309,7 +320,7 @@ def primary_question(
     Raises:
         UserError: There is no such arm, or no such metric.
     """
-    tested = [name for name in METRICS if name not in REPORTED_METRICS]
+    tested = [name for name in METRICS if name not in (*REPORTED_METRICS, *CALIBRATED_METRICS)]
     usual = "acc"
     if logged := [one for one in scores if one.pooled and one.logged]:
         tested = [name for name in logged[0].metrics if all(name in o.metrics for o in logged)]
@@ -381,4 +392,5 @@ def _record(name: str, run: Run, tasks: list[str]) -> form.RunRecord:
         environment=run.environment,
         evaluation={key: run.config.get(key) for key in keys},
         training=run.training,
+        temperature=temperature_of(run),
     )

@@ -336,6 +336,11 @@ class RunRecord(_Model):
     environment: dict[str, Any] = Field(description="lm_eval's versions, chat template, date")
     evaluation: dict[str, Any] = Field(description="seeds, limit and batch size of lm_eval")
     training: dict[str, Any] = Field(description="the model's regreason.json; empty without one")
+    temperature: Interval | None = Field(
+        default=None,
+        description="the model's temperature, if calibrated probabilities are compared; an end of "
+        "its interval is null if it is undefined or infinite",
+    )
 
 
 class Comparison(_Model):

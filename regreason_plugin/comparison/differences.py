@@ -34,10 +34,13 @@ from regreason_plugin.comparison.detectable import detectable, needed
 from regreason_plugin.comparison.estimates import Estimates, interval_of
 from regreason_plugin.comparison.fieller import fieller
 from regreason_plugin.metrics.answers import Array
-from regreason_plugin.metrics.metric_names import FORCED, OTHER_ACTIVATIONS
+from regreason_plugin.metrics.metric_names import CALIBRATED_METRICS, FORCED, OTHER_ACTIVATIONS
 
 ALPHA = 0.05
-_EXPLORATORY = {f"{prefix}{name}_mid" for name in OTHER_ACTIVATIONS for prefix in ("", FORCED)}
+_EXPLORATORY = {
+    *(f"{prefix}{name}_mid" for name in OTHER_ACTIVATIONS for prefix in ("", FORCED)),
+    *CALIBRATED_METRICS,
+}
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,8 @@ def _concluded(
     concluded = {primary_key: primary.model_copy(update={"finding": _finding(primary)})}
     # The family: every metric of every arm, pooled, against the baseline; and the primary metric in
     # contrasts of two arms and in single settings. (Only one definition of the activation entropy,
-    # fixed beforehand, is in the family; the other definitions are exploratory.)
+    # fixed beforehand, is in the family; the other definitions are exploratory. So are metrics of
+    # calibrated probabilities, so that showing them changes no other finding.)
     family = {
         key: one
         for key, one in by_key.items()

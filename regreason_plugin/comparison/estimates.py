@@ -24,10 +24,10 @@ from regreason_plugin.comparison.crossed_variance import (
     variance_with_unseen_event,
 )
 from regreason_plugin.comparison.group_variance import BootstrapWeights, GroupWeights
-from regreason_plugin.comparison.task_scores import TaskScores
+from regreason_plugin.comparison.task_scores import LabelScores, TaskScores
 from regreason_plugin.metrics.answers import Array, Integers
 from regreason_plugin.metrics.influence import Statistic, mean_influence
-from regreason_plugin.metrics.metric_names import FORCED, PROBES
+from regreason_plugin.metrics.metric_names import CALIBRATED, FORCED, PROBES
 
 # Entropies have no rare events, so their variance is estimated without unobserved ones.
 _WITHOUT_EVENTS = ("label_entropy", *PROBES)
@@ -84,8 +84,9 @@ class Estimates:
                 seed_sd=spread,
                 se=self._plain_error(metric, models, self._at(task), estimate),
             )
-        if ece := self._plain_calibration_error(models, self._at(task)):
-            scores["ece"] = ece
+        for prefix in ("", CALIBRATED):
+            if ece := self._plain_calibration_error(models, self._at(task), prefix):
+                scores[f"{prefix}ece"] = ece
         return scores
 
     def estimate(
@@ -113,11 +114,12 @@ class Estimates:
         unknown = np.count_nonzero(weights.shares) < 2 or not np.isfinite(contributions).all()
         if unknown:
             return undefined(float(values.mean()))
-        if metric.removeprefix(FORCED) in _WITHOUT_EVENTS:
+        if metric.removeprefix(FORCED).removeprefix(CALIBRATED) in _WITHOUT_EVENTS:
             return mean(values, variance_of(values, contributions, weights), margin=margin)
-        if metric == "miscalibration":
+        prefix, is_miscalibration, _ = metric.partition("miscalibration")
+        if is_miscalibration:
             variance = variance_of(values, contributions, weights)
-            variance = variance.at_least(self._chance_variance(models, tasks))
+            variance = variance.at_least(self._chance_variance(models, tasks, prefix))
             return mean(values, variance, margin=margin)
         if metric not in self.tasks[tasks[0]].values:
             variance = variance_of(values, contributions, weights)
@@ -250,14 +252,22 @@ class Estimates:
             intervals.append(interval_of(estimate))
         return intervals
 
-    def _plain_calibration_error(self, models: Models, tasks: Sequence[int]) -> Score | None:
+    def _labelled(self, tasks: Sequence[int], prefix: str) -> list[LabelScores]:
+        """The predictions of labels in tasks that have them; calibrated ones for `CALIBRATED`."""
+        every = [self.tasks[at] for at in tasks]
+        of = [task.calibrated if prefix == CALIBRATED else task.labelled for task in every]
+        return [one for one in of if one is not None]
+
+    def _plain_calibration_error(
+        self, models: Models, tasks: Sequence[int], prefix: str
+    ) -> Score | None:
         """The plain ECE without an interval: it is biased upwards, so it is not tested.
 
         Returns:
-            None if a task has no labels.
+            None if a task has no labels, or no calibrated probabilities.
         """
         of = list(models.of)
-        labelled = [one for at in tasks if (one := self.tasks[at].labelled)]
+        labelled = self._labelled(tasks, prefix)
         if len(labelled) < len(tasks):
             return None
         by_seed = np.mean([one.ece[of] for one in labelled], axis=0)
@@ -269,14 +279,14 @@ class Estimates:
             if_calibrated=float(calibrated),
         )
 
-    def _chance_variance(self, models: Models, tasks: Sequence[int]) -> float:
+    def _chance_variance(self, models: Models, tasks: Sequence[int], prefix: str) -> float:
         """The variance of the mean miscalibration, or of a difference, of calibrated models.
 
         It is a lower limit for the estimated variance: if three seeds all happen to have the lowest
         miscalibration, both the seeds and their groups seem to vary little.
         """
         of = [*models.of, *models.minus]
-        labelled = [one for at in tasks if (one := self.tasks[at].labelled)]
+        labelled = self._labelled(tasks, prefix)
         each = sum(float(one.chance_variance[of].sum()) for one in labelled)
         return each / (len(models.of) * len(tasks)) ** 2
 

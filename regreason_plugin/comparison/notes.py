@@ -15,6 +15,7 @@ from regreason_plugin.comparison.comparison import (
 )
 from regreason_plugin.comparison.crossed_variance import ENOUGH_SEEDS
 from regreason_plugin.comparison.finding_words import listed
+from regreason_plugin.core.numbers import ends, number
 from regreason_plugin.metrics.metric_names import FORCED, LAYER_CURVES, METRICS
 
 # With fewer effective groups than this, intervals over groups are only approximate.
@@ -78,10 +79,28 @@ def notes_of(comparison: Comparison, arms: Arms) -> list[str]:
                 f"`{arm}` has {len(more)} settings that `{comparison.baseline}` lacks; they are "
                 "left out."
             )
+    notes += _about_temperatures(comparison)
     notes += _about_train_rows(comparison)
     notes += _about_groups(comparison.settings, setting_noun(comparison))
     notes += _about_absent_labels(comparison.settings, setting_noun(comparison))
     return notes
+
+
+def _about_temperatures(comparison: Comparison) -> list[str]:
+    """What the metrics of calibrated probabilities are, and each model's temperature."""
+    by_arm: dict[str, list[str]] = {}
+    for run in comparison.runs:
+        if (one := run.temperature) is not None:
+            interval = f" ({ends(one.low, one.high)})" if ends(one.low, one.high) else ""
+            by_arm.setdefault(run.arm, []).append(f"{number(one.value)}{interval}")
+    if not by_arm:
+        return []
+    named = "; ".join(f"`{arm}` {listed(of)}" for arm, of in by_arm.items())
+    return [
+        "Metrics named calibrated are of probabilities whose scores are divided by each model's "
+        f"own temperature, fitted on validation rows: {named}. They are exploratory; a "
+        "temperature changes no prediction."
+    ]
 
 
 def about_data(comparison: Comparison) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regreason_plugin.comparison.arms import Models
+from regreason_plugin.comparison.calibrated_runs import as_calibrated, calibrated_answers
 from regreason_plugin.comparison.comparability import check_same_answers
 from regreason_plugin.comparison.comparison import ALL, Agreement, Bin, Label, Setting
 from regreason_plugin.evaluate.results import Run
@@ -83,6 +84,8 @@ class TaskScores:
         values: For each metric that is a mean, the documents' values, ``[models, N]``.
         proportions: The metrics whose documents' values are all 0 or 1, which get score intervals.
         labelled: The predictions of labels; None for a task without labels.
+        calibrated: The same with the probabilities that each model's temperature calibrates; None
+            unless every model has one.
         replicates: For each corpus metric, its values on bootstrap samples of the groups,
             ``[models, samples]``.
         logged: Whether the metrics are those that lm_eval logged, for any task; they are then
@@ -108,6 +111,7 @@ class TaskScores:
     values: dict[str, NDArray[np.float32]] = field(repr=False)
     proportions: frozenset[str] = frozenset({"acc"})
     labelled: LabelScores | None = None
+    calibrated: LabelScores | None = None
     replicates: dict[str, Array] = field(default_factory=dict, repr=False)
     logged: bool = False
     group_field: str | None = None
@@ -183,8 +187,11 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
         )
         for one in models
     ]
-    values = [document_values(answers) for answers in models]
-    sums, statistics = sums_of(models), statistics_of(models)
+    sums, statistics, values = sums_of(models), statistics_of(models), _values(models)
+    calibrated = calibrated_answers(models, runs)
+    if calibrated:
+        statistics |= as_calibrated(statistics_of(calibrated))
+        values |= as_calibrated(_values(calibrated))
     return TaskScores(
         task=task,
         setting=runs[0].tasks[task].setting,
@@ -195,11 +202,18 @@ def _score_task(runs: Sequence[Run], left_out: frozenset[str], task: str) -> Tas
         metrics={name: metric for name, metric in METRICS.items() if name in statistics},
         statistics=statistics,
         entropies=entropies,
-        values={
-            name: np.stack([of[name] for of in values]).astype(np.float32) for name in values[0]
-        },
+        values=values,
         labelled=label_scores(models, sums),
+        calibrated=label_scores(calibrated, sums) if calibrated else None,
     )
+
+
+def _values(models: Sequence[Answers]) -> dict[str, NDArray[np.float32]]:
+    """For each metric that is a mean, the documents' values, ``[models, N]``."""
+    by_model = [document_values(answers) for answers in models]
+    return {
+        name: np.stack([of[name] for of in by_model]).astype(np.float32) for name in by_model[0]
+    }
 
 
 def label_scores(models: Sequence[Answers], sums: Sums) -> LabelScores:

@@ -28,6 +28,8 @@ from regreason_plugin.core.prompt import Order, render_prompt
 from regreason_plugin.core.records import Conversation, Turn
 
 RECORD = "regreason.json"
+# The temperature of a trained model, in its folder (`regreason calibrate`).
+CALIBRATION = "calibration.json"
 # The key of lm-eval's --metadata that lets a run use a model differently than it was trained.
 ALLOW = "allow_misfit"
 # Model arguments that name an adapter: of lm-eval's hf, and of its vllm.

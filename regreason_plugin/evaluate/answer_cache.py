@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.model_use import CALIBRATION
 from regreason_plugin.core.version import __version__
 
 # Endings of a model's files. Its folder may also hold logs and results, which change later.
@@ -41,10 +42,13 @@ IRRELEVANT_ARGUMENTS = frozenset(
 def folder_digest(folder: Path) -> str:
     """A digest of a model's files, which changes if the model is trained again.
 
-    Of a file above 64 MiB, it reads 64 pieces of 1 MiB.
+    Of a file above 64 MiB, it reads 64 pieces of 1 MiB. It leaves out the calibration, which is
+    made from the model's scores and does not change them.
     """
     digest = hashlib.sha256()
     for path in sorted(path for end in _ENDINGS for path in folder.glob(f"*.{end}")):
+        if path.name == CALIBRATION:
+            continue
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
         with path.open("rb") as stream:

@@ -13,6 +13,7 @@ from regreason_plugin.core.base_weights import read_base_weights
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import ALLOW, RECORD, ModelUse, differences
 from regreason_plugin.data_folder.split import Split
+from regreason_plugin.evaluate.calibration_file import Calibration
 from regreason_plugin.evaluate.logged_task import LoggedTask
 from regreason_plugin.evaluate.task_results import TaskResult, task_results
 
@@ -45,6 +46,7 @@ class Run:
             (`logged_results.read_logged_models`); then ``tasks`` is empty.
         number: The number of the run within its arm, for a model without a training seed; None if
             it is the only one.
+        calibration: The model's temperature, if its calibrated probabilities are compared too.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Run:
     train: Run | None = None
     logged: dict[str, LoggedTask] = field(default_factory=dict)
     number: int | None = None
+    calibration: Calibration | None = None
 
     @property
     def model(self) -> str:

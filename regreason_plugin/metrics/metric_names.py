@@ -45,14 +45,7 @@ PROBES = tuple(_PROBES)
 # Probes with one number for each document and layer.
 LAYERS = tuple(name.replace("_mid", "_by_layer") for name in PROBES[1:])
 
-# First the metrics of every result (kappa and absolute error only for ordered labels, the area only
-# for two labels), beginning with accuracy; then the probes.
-METRICS = {
-    "acc": Metric("accuracy", "higher"),
-    "macro_f1": Metric("macro-F1", "higher"),
-    "qwk": Metric("quadratic weighted kappa", "higher"),
-    "mae": Metric("mean absolute error", "lower", "labels"),
-    "auroc": Metric("area under the ROC curve", "higher"),
+_OF_PROBABILITIES = {
     # In percent, because the square of a gap of three points is only 0.0009.
     "miscalibration": Metric("miscalibration, debiased", "lower", "squared gap, %"),
     "ece": Metric("expected calibration error", "lower"),
@@ -60,6 +53,29 @@ METRICS = {
     # Confidence minus accuracy, so no direction is better: both signs are miscalibration.
     "overconfidence": Metric("overconfidence", None),
     "label_entropy": Metric("entropy over the labels", None, "nats"),
+}
+# Prefix of a metric of the probabilities that each model's own temperature calibrates.
+CALIBRATED = "calibrated_"
+# They are reported, and never part of the corrected tests.
+CALIBRATED_METRICS = tuple(CALIBRATED + name for name in _OF_PROBABILITIES)
+
+# First the metrics of every result (kappa and absolute error only for ordered labels, the area only
+# for two labels), beginning with accuracy. A metric of probabilities is followed by its calibrated
+# form, which is compared on request. Then the probes.
+METRICS = {
+    "acc": Metric("accuracy", "higher"),
+    "macro_f1": Metric("macro-F1", "higher"),
+    "qwk": Metric("quadratic weighted kappa", "higher"),
+    "mae": Metric("mean absolute error", "lower", "labels"),
+    "auroc": Metric("area under the ROC curve", "higher"),
+    **{
+        name: metric
+        for plain, one in _OF_PROBABILITIES.items()
+        for name, metric in (
+            (plain, one),
+            (CALIBRATED + plain, Metric(f"{one.title}, calibrated", *one[1:])),
+        )
+    },
     **_PROBES,
     **{FORCED + name: Metric(one.title + _AT_ONCE, *one[1:]) for name, one in _PROBES.items()},
 }

@@ -24,6 +24,8 @@ from regreason_plugin.core.records import Conversation
 from regreason_plugin.data_folder.lengths import Measure
 from regreason_plugin.evaluate.explanation_first import before_label, split_generation
 from regreason_plugin.evaluate.scorer import say
+from regreason_plugin.metrics.answers import Array
+from regreason_plugin.metrics.count_formulas import log_probabilities
 from regreason_plugin.metrics.label_metrics import comparable
 from regreason_plugin.predict.model_loading import load_model, read_model_args
 from regreason_plugin.predict.prediction_task import find_question
@@ -57,15 +59,20 @@ class Classifier:
             ``regreason eval`` does.
         allow_misfit: Accept a model that was trained differently: with other prompts or labels,
             or on another base model.
+        calibrated: Divide the labels' scores by the temperature that `regreason calibrate` has
+            written into the model's folder. Labels stay the same.
 
     Attributes:
         question: The labels, the prompt and the limits of the setting that is classified.
         misfit: The differences between the model's training and this use; always empty without
             ``allow_misfit``.
+        temperature: What the labels' scores are divided by; 1 without ``calibrated``.
 
     Raises:
         UserError: A file or folder is missing, two arguments contradict each other, or the model
-            was trained with other prompts or labels, or on another base model.
+            was trained with other prompts or labels, or on another base model. With
+            ``calibrated``: the model has no calibration, or one for another model, other data or
+            other labels.
 
     Example:
         >>> from regreason_plugin import Classifier
@@ -86,9 +93,13 @@ class Classifier:
         device: str | None = None,
         apply_chat_template: bool = False,
         allow_misfit: bool = False,
+        calibrated: bool = False,
     ) -> None:
         self.question = find_question(data, task, setting)
         arguments = read_model_args(model_args)
+        self.temperature = 1.0
+        if calibrated:
+            self.temperature = self.question.temperature(arguments, data)
         self._lm = load_model(arguments, batch_size, device)
         if apply_chat_template and not self._lm.tokenizer.chat_template:
             raise UserError(
@@ -96,6 +107,11 @@ class Classifier:
             )
         self._chat = apply_chat_template
         self.misfit = self._check_use(arguments, allow_misfit)
+        if self.misfit and calibrated:
+            raise UserError(
+                "a temperature does not fit a model that is used otherwise than it was trained; "
+                "leave out --calibrated (calibrated=True in Python)"
+            )
         self._new_tokens = min(MAX_NEW_TOKENS, self._lm.max_length // 2)
         room = self._lm.max_length - self._check_labels()
         if self.question.order == "explanation_first":
@@ -167,19 +183,54 @@ class Classifier:
         return answers
 
     def _explained_first(self, contexts: Sequence[str]) -> list[Prediction]:
-        """Generate explanations, then score the labels, as `evaluate.explanation_first` does."""
-        texts = self._generate(contexts, "\n\n")
-        explanations = [split_generation(text)[0] for text in texts]
-        delimiter = "" if self._chat else TARGET_DELIMITER
-        continued = [
-            context + delimiter + before_label(explanation)
-            for context, explanation in zip(contexts, explanations, strict=True)
-        ]
+        explanations, continued = self._explain_first(contexts)
         answers = [self._answer(scores) for scores in self._scores(continued, TARGET_DELIMITER)]
         return [
             replace(answer, explanation=explanation)
             for answer, explanation in zip(answers, explanations, strict=True)
         ]
+
+    def _explain_first(self, contexts: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Generate explanations before the label, as `evaluate.explanation_first` does.
+
+        Returns:
+            The explanations, and the contexts continued up to the label.
+        """
+        texts = self._generate(contexts, "\n\n")
+        explanations = [split_generation(text)[0] for text in texts]
+        delimiter = "" if self._chat else TARGET_DELIMITER
+        return explanations, [
+            context + delimiter + before_label(explanation)
+            for context, explanation in zip(contexts, explanations, strict=True)
+        ]
+
+    def prompt_scores(self, prompts: Sequence[str]) -> Array:
+        """The labels' scores after rendered prompts, as the lm-eval tasks score a data folder.
+
+        Args:
+            prompts: Prompts of the data folder; they are not shortened.
+
+        Returns:
+            Scores in the form in which the task compares them, ``[N, K]``; not finite if the
+            model's own are not.
+
+        Raises:
+            UserError: A prompt does not fit into the model's window.
+        """
+        room, length = self._limits[-1]
+        if (longest := max(map(length, prompts))) > room:
+            raise UserError(
+                f"a prompt has {longest} tokens, but the model's window leaves room for {room}; "
+                "build the data with --tokenizer and a smaller --max-prompt-tokens"
+            )
+        contexts = [self._context(prompt) for prompt in prompts]
+        delimiter = "" if self._chat else TARGET_DELIMITER
+        with raising_user_errors():
+            if self.question.order == "explanation_first":
+                contexts, delimiter = self._explain_first(contexts)[1], TARGET_DELIMITER
+            scores = self._scores(contexts, delimiter)
+        declared = self.question.declaration
+        return comparable(np.array(scores), declared.written, declared.normalise)
 
     def _answer(self, scores: list[float]) -> Prediction:
         """The prediction from the log-likelihoods of all labels: the most probable label."""
@@ -189,9 +240,10 @@ class Classifier:
                 None, {}, error="the model's scores are not finite; dtype=float32 may help"
             )
         logits = comparable(scores, declared.written, declared.normalise)
-        probabilities = np.exp(logits - np.logaddexp.reduce(logits))
+        probabilities = np.exp(log_probabilities(logits / self.temperature))
         return Prediction(
-            declared.labels[int(np.argmax(probabilities))],
+            # From the plain probabilities, as in the lm-eval tasks: a temperature keeps the order.
+            declared.labels[int(np.argmax(np.exp(log_probabilities(logits))))],
             dict(zip(declared.labels, probabilities.tolist(), strict=True)),
         )
 

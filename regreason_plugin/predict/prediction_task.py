@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from regreason_plugin.core.declaration import Declaration, Setting
 from regreason_plugin.core.errors import UserError, nearest
+from regreason_plugin.core.model_use import CALIBRATION
 from regreason_plugin.core.prompt import Order
 from regreason_plugin.core.records import Conversation
 from regreason_plugin.data.cells import text_of
 from regreason_plugin.data_folder.folder import open_data_folder
+from regreason_plugin.evaluate.calibration_file import (
+    check_fitted_for,
+    model_folder,
+    read_calibration,
+)
 from regreason_plugin.predict.input_rows import ID
 
 TEXT_COLUMN = "text"
@@ -58,6 +65,30 @@ class Question:
         else:
             fields["conversation"] = [{"role": "assistant", "content": _text(value)}]
         return Conversation.model_validate(fields, context={"declaration": self.declaration})
+
+    def temperature(self, arguments: Mapping[str, Any], data: str | Path | None) -> float:
+        """The temperature that was fitted for this question and a model.
+
+        Args:
+            arguments: The model's arguments, from `read_model_args`.
+            data: The data folder that the question was read from; None for a ``task.yml``.
+
+        Raises:
+            UserError: The model has no calibration, or one for another model, other data or other
+                labels.
+        """
+        folder = model_folder(arguments)
+        calibration = read_calibration(folder, arguments)
+        check_fitted_for(
+            calibration,
+            folder / CALIBRATION,
+            data_sha256=None if data is None else open_data_folder(data).sha256,
+            setting=(self.dataset, self.axis),
+            labels=self.declaration.written,
+            normalise=self.declaration.normalise,
+            order=self.order,
+        )
+        return calibration.temperature
 
     def facts(self) -> dict[str, Any]:
         """The parts that predictions depend on, in readable form, to compare two questions."""

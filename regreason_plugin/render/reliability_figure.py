@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from regreason_plugin.comparison.comparison import ALL, Comparison, run_noun, setting_noun
 from regreason_plugin.core.numbers import number
+from regreason_plugin.metrics.metric_names import CALIBRATED
 from regreason_plugin.render.figure_panels import arm_panels, set_caption, set_title, wrapped
 from regreason_plugin.render.style import BAR, MIDDLE, floats, legend, line_style
 
@@ -40,14 +41,19 @@ def reliability(comparison: Comparison) -> Figure:
 
 
 def plain_error(comparison: Comparison, arm: str) -> str:
-    """The arm's ECE, and the ECE expected of a calibrated model; empty without an ECE."""
+    """The arm's ECE, plain and with its temperature; empty without an ECE.
+
+    In brackets is the ECE expected of a calibrated model.
+    """
     ece = comparison.pooled_scores[arm].get("ece")
     if ece is None:
         return ""
     calibrated = (
         f" ({number(ece.if_calibrated)} if calibrated)" if ece.if_calibrated is not None else ""
     )
-    return f"ECE {number(ece.value)}{calibrated}"
+    own = comparison.pooled_scores[arm].get(f"{CALIBRATED}ece")
+    after = f"\nECE {number(own.value)} after its temperature" if own else ""
+    return f"ECE {number(ece.value)}{calibrated}{after}"
 
 
 def draw_reliability(axes: Axes, comparison: Comparison, arm: str) -> None:

@@ -26,7 +26,7 @@ import yaml
 
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
-from regreason_plugin.core.model_use import RECORD
+from regreason_plugin.core.model_use import CALIBRATION, RECORD
 from regreason_plugin.data_folder.folder import TEST, DataFolder, open_data_folder
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.evaluate.task_files import task_groups
@@ -213,8 +213,11 @@ def _known_to_lm_eval(name: str, include: Path | None) -> bool:
 
 
 def clear(output_dir: Path) -> None:
-    """Delete the record, the card and lm-eval's results of an earlier model, and nothing else."""
-    for name in (RECORD, CARD, LOG):
+    """Delete what belongs to an earlier model, and nothing else.
+
+    That is its record, its calibration, its card, and lm-eval's results and output.
+    """
+    for name in (RECORD, CALIBRATION, CARD, LOG):
         (output_dir / name).unlink(missing_ok=True)
     results = output_dir / RESULTS
     for pattern in ("results_*.json", "samples_*.jsonl"):

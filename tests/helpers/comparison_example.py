@@ -13,7 +13,11 @@ from regreason_plugin.metrics import metric_names
 
 ARMS = ["explanation", "shuffled", "bag_of_words", "filler"]
 # Without the area under the ROC curve, which exists for two labels only.
-METRICS = [name for name in metric_names.METRICS if name != "auroc" and "forced" not in name]
+METRICS = [
+    name
+    for name in metric_names.METRICS
+    if name not in ("auroc", *metric_names.CALIBRATED_METRICS) and "forced" not in name
+]
 HOSTILE = [
     "<script>alert(1)</script>",
     "</textarea></script><img src=x onerror=alert(2)>",
