@@ -17,6 +17,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.paper import DATASETS, SOURCES
 from regreason_plugin.core.prompt import ORDERS
+from regreason_plugin.core.splits import SPLITS, Split
 from regreason_plugin.core.whole_files import check_not_input
 from regreason_plugin.data_folder.arms import ARMS
 from regreason_plugin.data_folder.build import build, build_task
@@ -24,7 +25,6 @@ from regreason_plugin.data_folder.card import CARD
 from regreason_plugin.data_folder.folder import DataFolder, Leaks, open_data_folder
 from regreason_plugin.data_folder.row_writer import BuildOptions
 from regreason_plugin.data_folder.scopes import SCOPE_KINDS
-from regreason_plugin.data_folder.split import SPLITS, Split
 
 # The source of `build` that stands for the generated benchmark instead of a file.
 MINI = "mini"

@@ -21,8 +21,8 @@ from regreason_plugin.annotate.quality_alarm import by_state
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.markdown import Markdown, block, code, escape, render
 from regreason_plugin.core.numbers import NONE, number, signed
+from regreason_plugin.core.splits import SPLITS
 from regreason_plugin.data_folder.folder import MANIFEST, TEST, Manifest
-from regreason_plugin.data_folder.split import SPLITS
 
 CARD = "README.md"
 _LEAKED = {

@@ -21,10 +21,11 @@ from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import validate
 from regreason_plugin.core.records import Rating
+from regreason_plugin.core.splits import SPLITS, Split
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.data_folder.folder import SplitCount
 from regreason_plugin.data_folder.sources import Source
-from regreason_plugin.data_folder.split import PARTS, SPLITS, Split, assign, beyond
+from regreason_plugin.data_folder.split import PARTS, assign, beyond
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from regreason_plugin.core.prompt import (
     render_target,
 )
 from regreason_plugin.core.records import Conversation, Rating
+from regreason_plugin.core.splits import SPLITS, Split
 from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.data_folder.arms import (
@@ -35,7 +36,7 @@ from regreason_plugin.data_folder.document_index import Entry, Index
 from regreason_plugin.data_folder.folder import TEST, Leaks, Length, Limits, Manifest
 from regreason_plugin.data_folder.lengths import Measure
 from regreason_plugin.data_folder.scopes import write_scopes
-from regreason_plugin.data_folder.split import PARTS, SPLITS, Split
+from regreason_plugin.data_folder.split import PARTS
 
 Progress = Callable[[str, int], object]
 

@@ -6,10 +6,9 @@ import hashlib
 from bisect import bisect
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Literal
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+from regreason_plugin.core.splits import SPLITS, Split
+
 # The paper has 10,000 train and 5,000 test conversations. The validation part is taken from its
 # test conversations.
 PARTS: dict[Split, int] = {"train": 10, "validation": 1, "test": 4}
