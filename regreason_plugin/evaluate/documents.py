@@ -135,6 +135,8 @@ def _load(
     if others.get("truncation") in (True, "True"):
         raise UserError("truncation=True in --model_args cuts prompts silently; leave it out")
     folder = _folder(default_data_dir if data_dir is None else data_dir)
+    for note in folder.absence_notes(scored):
+        say_once(f"{folder.path}: {note}")
     dataset, axis = setting
     if (dataset, axis) not in folder.settings():
         has = folder.declaration.task_names(

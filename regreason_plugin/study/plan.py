@@ -301,8 +301,7 @@ def _sources(study: StudyFile) -> Iterator[str]:
         yield file_sha256(study.data.ratings)
     if study.data.task:
         yield file_sha256(study.data.task)
-        table = read_task(study.data.task).data.path
-        if table is not None:
+        for table in read_task(study.data.task).data.files():
             if not table.is_file():
                 raise UserError(
                     "this table of the task does not exist; the comments in the study file may say "
