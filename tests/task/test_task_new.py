@@ -206,7 +206,7 @@ def test_a_table_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = datasets.Dataset.from_list(rows, features=features).to_iterable_dataset()
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
     command = ["task", "new", "t", "--data", "org/name", "--text", "text", "--label", "label"]
-    assert main([*command, "--subset", "main", "--split", "dev", "--model", TINY]) == 0
+    assert main([*command, "--subset", "main", "--hub-split", "dev", "--model", TINY]) == 0
     task = read_task(Path("t/task.yml"))
     assert (task.data.hub, task.data.config, task.data.split) == ("org/name", "main", "dev")
     assert task.data.path is None
