@@ -281,8 +281,8 @@ def split_notes(manifest: Manifest) -> list[str]:
         if own.dropped:
             rows = " and ".join(f"{number:,} {split}" for split, number in own.dropped.items())
             lines.append(
-                f"{rows} rows left out (on_overlap: drop): their text or group is also in test or "
-                "validation"
+                "left out (on_overlap: drop), because test or validation has their text or group: "
+                f"{rows}"
             )
     if stratified:
         lines.append(

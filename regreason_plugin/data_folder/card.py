@@ -192,7 +192,7 @@ def _own_splits(own: OwnSplits | None) -> Markdown | None:
         text += f" Read: {', '.join(names)}."
     if own.dropped:
         rows = " and ".join(f"{number:,} {split}" for split, number in own.dropped.items())
-        text += f" Left out, because test or validation has their text or group: {rows} rows."
+        text += f" Left out, because test or validation has their text or group: {rows}."
     return Markdown(text)
 
 
