@@ -319,7 +319,7 @@ def test_files_of_ones_own_splits(capsys: pytest.CaptureFixture[str]) -> None:
     assert written["data"] == {"path": "../train.csv", "test": "../test.csv"}
     assert written["split"] == {"validation": 0.1, "on_overlap": "drop", "seed": 0}
     assert main(["build", "t/task.yml", "--out", "data"]) == 0
-    said = "left out (on_overlap: drop), because test or validation has their text or group: 1 train"
+    said = "(on_overlap: drop), because test or validation has their text or group: 1 train"
     assert said in capsys.readouterr().out
     assert main([*command[:9], "--out", "u", "--validation", "test.csv", "--model", TINY]) == 2
     assert "names validation but no test" in capsys.readouterr().err
