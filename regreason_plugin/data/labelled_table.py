@@ -203,7 +203,7 @@ def read_table(
             counts.unlabelled += 1
         elif split and overlap.finds(split, row, cells):
             continue
-        elif seen.before(text, label, row, split):
+        elif seen.before(text, label, row):
             counts.duplicates += 1
         else:
             record = TableRow(
@@ -254,9 +254,9 @@ class _Seen:
         # For two labels of one text: the number of rows, and a description of the first.
         self.contradictions: dict[tuple[str, str], tuple[int, str]] = {}
 
-    def before(self, text: str, label: str, row: SourceRow, split: Split | None) -> bool:
-        """Whether an earlier row of the split has this text; another label is noted for the end."""
-        digest = hashlib.sha256(f"{split}\0{text}".encode()).digest()[:16]
+    def before(self, text: str, label: str, row: SourceRow) -> bool:
+        """Whether an earlier row has this text; one with another label is noted for the end."""
+        digest = hashlib.sha256(text.encode()).digest()[:16]
         known, line = self.texts.setdefault(digest, (label, row.number))
         if line == row.number:
             return False

@@ -121,8 +121,19 @@ def test_a_fault_in_a_second_file_is_located_there(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", rows("train", 20, lambda n: n % 3 == 0))
     test = rows("test", 6, lambda n: n % 3 == 0)
     write(tmp_path / "test.csv", [*test, {**test[0], "text": "more", "label": "rear"}])
+    files = "path: train.csv", "path: train.csv, test: test.csv"
     with pytest.raises(UserError, match="test.csv, line 8, field label: label 'rear' is not a"):
-        built(tmp_path, "", "path: train.csv", "path: train.csv, test: test.csv")
+        built(tmp_path, "", *files)
+    # The writer meets rows by id, and the first id is in the second file.
+    for name, table in (("train", rows("train", 20, lambda n: n % 3 == 0)), ("test", test)):
+        write(
+            tmp_path / f"{name}.csv", [{**row, "id": f"{name} {n}"} for n, row in enumerate(table)]
+        )
+    (tmp_path / "task.yml").write_text(
+        TASK.replace(*files).replace("group: group", "group: group, id: id")
+    )
+    with pytest.raises(UserError, match="test.csv, line 2: --max-prompt-tokens: "):
+        build_task(tmp_path / "task.yml", tmp_path / "data", BuildOptions(max_prompt=1))
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,16 @@ def test_three_rows_among_three_hundred_are_one_in_each_split() -> None:
     assert 0 < kept < 40
 
 
+def test_a_label_whose_groups_count_for_a_rarer_one_is_in_every_split() -> None:
+    """`p` has four groups and `q` five; three have both, so two count for `q` alone."""
+    common = {f"c{n}": {"x": 1} for n in range(60)}
+    rare = {f"b{n}": {"p": 1, "q": 1} for n in range(3)} | {"p": {"p": 1}}
+    labels = common | rare | {"q0": {"q": 1}, "q1": {"q": 1}}
+    for seed in range(60):
+        split = assign_by_label(labels, seed, PARTS)  # type: ignore[arg-type]
+        assert not leaves_out(labels, split, PARTS)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_labels_that_share_groups_are_still_in_every_split(seed: int) -> None:
     random = Random(seed)
