@@ -296,7 +296,8 @@ def _show_small(counts: Counts, labels: tuple[str, ...]) -> None:
     groups = {label: len(counts.label_groups[label]) for label in labels}
     small = [label for label in labels if groups[label] < len(SPLITS)]
     if small:
-        say(f"  {few_groups(small, counts.labels[small[0]], groups[small[0]])}")
+        said = few_groups(small, counts.labels[small[0]], groups[small[0]])
+        say(f"  build will refuse this table: {said}")
 
 
 def _show_too_long(seen: TableSummary, task: Task, tokenizer: Tokenizer | None, base: str) -> None:
