@@ -23,13 +23,13 @@ from regreason_plugin.comparison.gate import Decision, Rule, decide
 from regreason_plugin.comparison.logged_gate import decide_logged
 from regreason_plugin.core.errors import UserError, nearest, raising_user_errors
 from regreason_plugin.core.prompt import ORDERS, Order
+from regreason_plugin.core.splits import SPLITS, Split
 from regreason_plugin.data_folder.arms import ARMS, Mismatched
 from regreason_plugin.data_folder.build import build as build_ratings
 from regreason_plugin.data_folder.build import build_task
 from regreason_plugin.data_folder.folder import DataFolder, Leaks
 from regreason_plugin.data_folder.row_writer import BuildOptions
 from regreason_plugin.data_folder.scopes import SCOPE_KINDS
-from regreason_plugin.data_folder.split import SPLITS, Split
 from regreason_plugin.evaluate.logged_results import read_logged_run, without_regreason_tasks
 from regreason_plugin.evaluate.results import read_run
 from regreason_plugin.metrics.metric_names import GATE_METRICS, SCORE

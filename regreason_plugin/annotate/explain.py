@@ -174,8 +174,8 @@ def check_files(task: Task, task_file: Path, out: Path, task_out: Path | None) -
             "the table is written as one JSON object per line; give it a name that ends in .jsonl",
             path=out,
         )
-    table = task.data.path
-    if table and table.exists() and out.exists() and table.samefile(out):
+    tables = task.data.files()
+    if out.exists() and any(table.exists() and table.samefile(out) for table in tables):
         raise UserError(
             "is the table that the task reads; write to another file, or start from the task.yml "
             "that reads the table without these explanations",
@@ -188,7 +188,7 @@ def check_files(task: Task, task_file: Path, out: Path, task_out: Path | None) -
         raise UserError(
             "the task is written as YAML; give it a name that ends in .yml", path=task_out
         )
-    check_not_input(task_out, [task_file, table], "--task-out")
+    check_not_input(task_out, [task_file, *tables], "--task-out")
 
 
 def authors(task: Task, config: ExplainConfig, done: Explained) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ def changes(task: Task, out: Path, there: Path, by: tuple[str, ...]) -> dict[str
         by: The raters that wrote explanations, from `authors`.
     """
     path = Path(os.path.relpath(out.resolve(), there.resolve())).as_posix()
-    names = ("text", "label", "explanation", "id", "group")
+    names = ["text", "label", "explanation", "id", "group", *(["split"] if task.own_splits else [])]
     changed: dict[str, Any] = {
         "data": {"path": path},
         "columns": {name: name for name in names},
@@ -219,7 +219,9 @@ def changes(task: Task, out: Path, there: Path, by: tuple[str, ...]) -> dict[str
 
 def write_task(task: Task, out: Path, task_out: Path, by: tuple[str, ...]) -> None:
     """Write a copy of the task that reads the table with explanations, whole or not at all."""
-    keys = {**task.model_dump(mode="json"), **changes(task, out, task_out.parent, by)}
+    keys = task.model_dump(mode="json", exclude={"split"})
+    keys["split"] = task.split.model_dump(exclude_unset=task.own_splits)
+    keys |= changes(task, out, task_out.parent, by)
     head = f"# A copy of a task.yml that reads the table with explanations, {out.name}.\n"
     with atomic_writer(task_out) as stream:
         stream.write((head + dump_yaml(keys)).encode("utf-8"))
@@ -281,6 +283,7 @@ class _Explaining:
                     "text": row.text,
                     "label": row.label,
                     "explanation": explanation,
+                    **({"split": row.split} if row.split else {}),
                 }
                 stream.write(dumps(value).encode("utf-8") + b"\n")
                 written()

@@ -17,14 +17,14 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import count_lines
 from regreason_plugin.core.paper import DATASETS, SOURCES
 from regreason_plugin.core.prompt import ORDERS
+from regreason_plugin.core.splits import SPLITS, Split
 from regreason_plugin.core.whole_files import check_not_input
 from regreason_plugin.data_folder.arms import ARMS
 from regreason_plugin.data_folder.build import build, build_task
 from regreason_plugin.data_folder.card import CARD
-from regreason_plugin.data_folder.folder import DataFolder, Leaks, open_data_folder
+from regreason_plugin.data_folder.folder import DataFolder, Leaks, Manifest, open_data_folder
 from regreason_plugin.data_folder.row_writer import BuildOptions
 from regreason_plugin.data_folder.scopes import SCOPE_KINDS
-from regreason_plugin.data_folder.split import SPLITS, Split
 
 # The source of `build` that stands for the generated benchmark instead of a file.
 MINI = "mini"
@@ -257,7 +257,39 @@ def _build_task(args: argparse.Namespace) -> None:
     }
     shown = ", ".join(f"{count:,} {what}" for what, count in dropped.items() if count)
     say(f"{counts.rows:,} rows read" + (f"; left out: {shown}" if shown else ""))
+    for line in split_notes(folder.manifest):
+        say(f"  {line}")
     _show_folder(folder)
+    for note in folder.absence_notes("validation", "test"):
+        say(f"Note: {note}")
+
+
+def split_notes(manifest: Manifest) -> list[str]:
+    """How the rows of a user's own table came into their splits, one sentence a line."""
+    own, stratified = manifest.own_splits, manifest.stratified
+    lines = []
+    if own is not None:
+        lines.append(
+            f"splits as in the column {own.column!r}" if own.column else "splits as in the files"
+        )
+        if own.validation == "drawn":
+            lines[0] += "; validation is drawn from the train rows"
+        for split in SPLITS:
+            names = [repr(name) for name, meant in own.spellings.items() if meant == split]
+            if names:
+                lines.append(f"read as {split}: {', '.join(names)}")
+        if own.dropped:
+            rows = " and ".join(f"{number:,} {split}" for split, number in own.dropped.items())
+            lines.append(
+                "left out (on_overlap: drop), because test or validation has their text or group: "
+                f"{rows}"
+            )
+    if stratified:
+        lines.append(
+            "drawn by label, because a split without regard to labels would leave "
+            f"{', '.join(map(repr, stratified))} out of train, validation or test"
+        )
+    return lines
 
 
 def _build_options(args: argparse.Namespace) -> BuildOptions:

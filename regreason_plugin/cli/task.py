@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rich import box
 from rich.table import Table
@@ -17,11 +17,12 @@ from rich.text import Text
 from regreason_plugin.cli.console import console, progress, say
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.printable import one_line
+from regreason_plugin.core.splits import SPLITS, OnOverlap
 from regreason_plugin.task.shipped_configs import FOLDER, shipped
 
 if TYPE_CHECKING:
-    from regreason_plugin.core.task_file import Columns, Data, Task
-    from regreason_plugin.data.labelled_table import LookAlikes
+    from regreason_plugin.core.task_file import Columns, Data, SplitRule, Task
+    from regreason_plugin.data.labelled_table import Counts, LookAlikes
     from regreason_plugin.task.table_summary import TableSummary, Tokenizer
 
 # How many labels the printed table shows, and the width of its bars in characters.
@@ -61,6 +62,31 @@ def add_task(new: argparse.ArgumentParser) -> None:
         "customer",
     )
     new.add_argument(
+        "--split",
+        metavar="COL",
+        help="the column that says in which split a row is: train, validation (or val, valid, dev, "
+        "eval) or test; default: `build` draws the splits",
+    )
+    new.add_argument(
+        "--test",
+        metavar="FILE_OR_SPLIT",
+        help="your own test set, as a file with the same columns or a split of the Hub dataset; "
+        "--data then has the train rows",
+    )
+    new.add_argument(
+        "--validation",
+        metavar="FILE_OR_SPLIT",
+        help="your own validation set, beside --test; default: validation is drawn from the train "
+        "rows",
+    )
+    new.add_argument(
+        "--on-overlap",
+        choices=get_args(OnOverlap),
+        default="refuse",
+        help="with splits of your own: refuse (default) a text or a group that is in two of them, "
+        "or drop such rows from train and validation and keep test whole",
+    )
+    new.add_argument(
         "--ordinal",
         metavar="LABEL,LABEL,...",
         help="the labels are an ordered scale; name all of them, from low to high",
@@ -92,7 +118,7 @@ def add_task(new: argparse.ArgumentParser) -> None:
         help="which subset of the Hub dataset to read, if it has several",
     )
     new.add_argument(
-        "--split",
+        "--hub-split",
         default="train",
         metavar="NAME",
         help="which split of the Hub dataset to read; default: train",
@@ -133,7 +159,7 @@ def run_task(args: argparse.Namespace) -> int:
     twins: LookAlikes = "merge" if args.merge_labels else "keep" if args.keep_labels else "refuse"
     with progress() as advance:
         length = tokenizer.length if tokenizer else None
-        seen = summarise(data, columns, length, lambda: advance("read", 1), twins)
+        seen = summarise(data, columns, length, lambda: advance("read", 1), twins, args.on_overlap)
     found = seen.counts.labels
     order = declared_order(args.ordinal, found) if args.ordinal else inferred_order(found)
     with _said_in_one_sentence():
@@ -148,8 +174,12 @@ def run_task(args: argparse.Namespace) -> int:
             columns=columns,
             values=seen.counts.merged,
             look_alikes="keep" if args.keep_labels else "refuse",
+            split=_split_rule(args),
         )
-    written = write_task(NewTask(task, dest, base, seen.counts.kept, seen.counts.explained))
+    counts = seen.counts
+    own_validation = "validation" in counts.splits
+    new = NewTask(task, dest, base, counts.kept, counts.explained, own_validation)
+    written = write_task(new)
     _show(seen, task)
     _show_too_long(seen, task, tokenizer, base)
     say(order.why)
@@ -196,8 +226,21 @@ def _data(args: argparse.Namespace) -> Data:
     path = Path(args.data)
     hub_like = args.data.count("/") <= 1 and not args.data.startswith((".", "/", "~"))
     if os.path.lexists(path) or args.data.lower().endswith(TABLES) or not hub_like:
-        return Data(path=path)
-    return Data(hub=args.data, config=args.subset, split=args.split)
+        return Data(path=path, test=args.test, validation=args.validation)
+    return Data(
+        hub=args.data,
+        config=args.subset,
+        split=args.hub_split,
+        test=args.test,
+        validation=args.validation,
+    )
+
+
+def _split_rule(args: argparse.Namespace) -> SplitRule:
+    """The rule of the new task; Task refuses one for overlaps if no splits are the user's own."""
+    from regreason_plugin.core.task_file import SplitRule
+
+    return SplitRule() if args.on_overlap == "refuse" else SplitRule(on_overlap=args.on_overlap)
 
 
 def _columns(args: argparse.Namespace) -> Columns:
@@ -220,6 +263,41 @@ def _show(seen: TableSummary, task: Task) -> None:
         say(f"  {what}: {number}")
     if task.columns.explanation:
         say(f"  without an explanation: {counts.kept - counts.explained}")
+    if task.own_splits:
+        _show_splits(counts, task.labels)
+    else:
+        _show_small(counts, task.labels)
+
+
+def _show_splits(counts: Counts, labels: tuple[str, ...]) -> None:
+    """Print what is in each split of the user's own."""
+    from regreason_plugin.data_folder.folder import absence_note
+
+    rows = ", ".join(f"{counts.splits[s].total()} {s}" for s in SPLITS if s in counts.splits)
+    drawn = "" if "validation" in counts.splits else "; build draws validation from the train rows"
+    say(f"  your own splits: {rows} rows{drawn}")
+    for name, split in counts.spellings.items():
+        say(f"    read as {split}: {name!r}")
+    if counts.overlap:
+        dropped = " and ".join(f"{n} {split}" for split, n in counts.overlap.items())
+        say(f"    left out, because test or validation has their text or group: {dropped}")
+    for split in counts.splits:
+        absent = [label for label in labels if not counts.splits[split][label]]
+        if absent and split == "train":
+            say(f"    no train row has the label {absent[0]!r}; build will refuse it")
+        elif absent:
+            say(f"    {absence_note(split, absent)}")
+
+
+def _show_small(counts: Counts, labels: tuple[str, ...]) -> None:
+    """Say which labels are too small for the three splits that build draws."""
+    from regreason_plugin.data_folder.document_index import few_groups
+
+    groups = {label: len(counts.label_groups[label]) for label in labels}
+    small = [label for label in labels if groups[label] < len(SPLITS)]
+    if small:
+        said = few_groups(small, counts.labels[small[0]], groups[small[0]])
+        say(f"  build will refuse this table: {said}")
 
 
 def _show_too_long(seen: TableSummary, task: Task, tokenizer: Tokenizer | None, base: str) -> None:

@@ -32,6 +32,7 @@ from regreason_plugin.comparison.gate_parts import (
 from regreason_plugin.comparison.planned_looks import Look
 from regreason_plugin.comparison.task_scores import TaskScores, read_tasks, scores_of
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.data_folder.folder import absence_note
 from regreason_plugin.evaluate.results import Run
 from regreason_plugin.evaluate.samples import samples_file
 from regreason_plugin.evaluate.scoring_notes import scoring_notes
@@ -225,8 +226,31 @@ def decide(baseline: Run, candidate: Run, rule: Rule) -> Decision:
         _check_metric(baseline.tasks[task], rule.metric)
     scores = read_tasks((baseline, candidate), tasks)
     check_defined(scores, rule.metric, baseline, candidate)
-    notes = scoring_notes((baseline, candidate), scores_of(scores))
+    notes = [
+        *(
+            f"{one.task}: {absence_note(one.setting.split, absent)}."
+            for one, absent in _lacking(scores)
+        ),
+        *scoring_notes((baseline, candidate), scores_of(scores)),
+    ]
     return decided(baseline, candidate, [(rule, scores)], notes)[0]
+
+
+def _lacking(scores: Sequence[TaskScores]) -> list[tuple[TaskScores, list[str]]]:
+    """The tasks of the user's own whose documents lack a label, with the labels that they lack."""
+    return [
+        (one, absent)
+        for one in scores
+        if one.setting.place is None and (absent := _absent_labels(one))
+    ]
+
+
+def _absent_labels(scores: TaskScores) -> list[str]:
+    """The labels that no document of a task has."""
+    if scores.labelled is None:
+        return []
+    counts = scores.labelled.confusion[0].sum(axis=1)
+    return [label for label, count in zip(scores.setting.labels, counts, strict=False) if not count]
 
 
 def decided(
@@ -330,15 +354,16 @@ def check_defined(scores: Sequence[TaskScores], metric: str, baseline: Run, cand
     """
 
     def undefined(one: TaskScores, how: str) -> UserError:
+        lacks = ", ".join(map(repr, _absent_labels(one)))
+        more = f"documents with the label {lacks}, which none has" if lacks else "more documents"
         return UserError(
-            f"{metric} of {one.task} is undefined {how}",
+            f"{metric} of {one.task} is undefined {how}; score {more}, or use --metric acc",
             path=samples_file((candidate.logged or candidate.tasks)[one.task]),
         )
 
     for one in scores:
         if not np.isfinite(one.statistics[metric].values).all():
-            how = "for one of the models; score more documents, or use --metric acc"
-            raise undefined(one, how)
+            raise undefined(one, "for one of the models")
     if len({*everything(scores).groups}) < 2:
         count = sum(len(one.ids) for one in scores)
         raise UserError(
@@ -349,5 +374,4 @@ def check_defined(scores: Sequence[TaskScores], metric: str, baseline: Run, cand
     for one in scores:
         known = len(one.sums.groups) > 1 and np.isfinite(one.statistics[metric].influence).all()
         if metric not in one.values and not known:
-            how = "if one of its groups is left out; score more documents, or use --metric acc"
-            raise undefined(one, how)
+            raise undefined(one, "if one of its groups is left out")

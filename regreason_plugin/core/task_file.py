@@ -31,6 +31,7 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import validate
 from regreason_plugin.core.look_alikes import check_twins
 from regreason_plugin.core.prompt import neutralise
+from regreason_plugin.core.splits import OnOverlap, Split
 from regreason_plugin.core.yaml_file import read_yaml
 
 AXIS = "label"
@@ -125,18 +126,59 @@ class Data(_Part):
         hub: Name of a dataset on the Hub.
         config: Name of the dataset's config, if it has several.
         split: Name of the dataset's split.
+        test: The rows of the test set, if they are not in the table: another file, with a path
+            like that of `path`, or another split of the dataset on the Hub. The table then has
+            the train rows.
+        validation: The rows of the validation set, likewise; without it, validation rows are
+            drawn from the train rows.
     """
 
     path: Annotated[Path | None, BeforeValidator(_nothing)] = None
     hub: Optional = None
     config: Optional = None
     split: Annotated[str, Field(min_length=1)] = "train"
+    test: Optional = None
+    validation: Optional = None
 
     @model_validator(mode="after")
     def _is_one(self) -> Data:
         if (self.path is None) == (self.hub is None):
             raise ValueError("needs either path, a file, or hub, the name of a dataset")
+        if self.validation is not None and self.test is None:
+            raise ValueError(
+                "names validation but no test; name the test set too, because test rows are never "
+                "drawn beside a validation set of your own"
+            )
         return self
+
+    def tables(self) -> list[tuple[Split | None, Data]]:
+        """The tables to read one after the other, each with the split of all its rows, if set."""
+        if self.test is None:
+            return [(None, self)]
+        parts: dict[Split, str | None] = {"validation": self.validation, "test": self.test}
+        alone = self.model_copy(update={"test": None, "validation": None})
+        tables: list[tuple[Split | None, Data]] = [("train", alone)]
+        for split, name in parts.items():
+            if name is not None:
+                part = {"split": name} if self.path is None else {"path": Path(name)}
+                tables.append((split, alone.model_copy(update=part)))
+        return tables
+
+    def files(self) -> list[Path]:
+        """All local files of the task."""
+        return [table.path for _, table in self.tables() if table.path is not None]
+
+    def beside(self, folder: Path) -> Data:
+        """The same tables, with paths that are relative to another folder joined to it."""
+        if self.path is None:
+            return self
+        return self.model_copy(
+            update={
+                "path": folder / self.path,
+                "test": self.test and str(folder / self.test),
+                "validation": self.validation and str(folder / self.validation),
+            }
+        )
 
     def __str__(self) -> str:
         parts = (self.hub, self.config, self.split)
@@ -153,6 +195,8 @@ class Columns(_Part):
         id: Column of stable, unique ids; without it, a hash of the text is the id.
         group: Column of the groups, each of which stays on one side of the split; without it,
             texts that differ only in case and punctuation form a group.
+        split: Column that says in which split a row is: train, validation or test. Without it,
+            and without files of their own, `regreason build` draws the splits.
     """
 
     text: Column
@@ -160,6 +204,7 @@ class Columns(_Part):
     explanation: OptionalColumn = None
     id: OptionalColumn = None
     group: OptionalColumn = None
+    split: OptionalColumn = None
 
     @model_validator(mode="after")
     def _are_different(self) -> Columns:
@@ -179,14 +224,20 @@ class SplitRule(_Part):
     """The sizes of the test and validation sets; all other documents are for training.
 
     Attributes:
-        test: Share of the documents in the test set, between 0 and 1.
-        validation: Share of the documents in the validation set, between 0 and 1.
+        test: Share of the documents in the test set, between 0 and 1. Not with a test set of your
+            own.
+        validation: Share of the documents in the validation set, between 0 and 1; with a test set
+            of your own, share of the other documents. Not with a validation set of your own.
         seed: Seed of the random split, which moves whole groups.
+        on_overlap: With splits of your own, what happens if a text or a group is in two of them.
+            ``refuse``: nothing is built. ``drop``: train rows that share a text or a group with
+            validation or test are left out, and so are validation rows that share one with test.
     """
 
     test: Annotated[float, Field(gt=0, lt=1)] = 0.25
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     seed: int = 0
+    on_overlap: OnOverlap = "refuse"
 
     @model_validator(mode="after")
     def _leaves_some(self) -> SplitRule:
@@ -261,6 +312,27 @@ class Task(_Part):
         return self
 
     @model_validator(mode="after")
+    def _is_split_once(self) -> Task:
+        if self.data.test is not None and self.columns.split is not None:
+            raise ValueError("data.test and columns.split both set the splits; keep one of them")
+        if self.own_splits and "test" in self.split.model_fields_set:
+            raise ValueError(
+                "split.test is the size of a test set that is drawn, but the table has its own; "
+                "remove it"
+            )
+        if self.data.validation is not None and "validation" in self.split.model_fields_set:
+            raise ValueError(
+                "split.validation is the size of a validation set that is drawn, but the task has "
+                "its own, data.validation; remove one of the two"
+            )
+        if self.split.on_overlap != "refuse" and not self.own_splits:
+            raise ValueError(
+                "split.on_overlap is for splits of your own, but neither data.test nor "
+                "columns.split sets them; remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_told_apart(self) -> Task:
         if self.look_alikes == "refuse":
             check_twins(
@@ -270,6 +342,11 @@ class Task(_Part):
             )
         check_no_prefixes([label + self.label_end for label in self.labels])
         return self
+
+    @property
+    def own_splits(self) -> bool:
+        """Whether the user, and not the build, decides which rows are test rows."""
+        return self.data.test is not None or self.columns.split is not None
 
     @property
     def declaration(self) -> Declaration:
@@ -306,7 +383,4 @@ def read_task(path: str | Path) -> Task:
     if not isinstance(file.value, dict):
         raise UserError("is not a task file; `regreason task new` writes one", path=path)
     task = validate(Task, file.value, path, file.line)
-    if task.data.path is None:
-        return task
-    data = task.data.model_copy(update={"path": path.parent / task.data.path})
-    return task.model_copy(update={"data": data})
+    return task.model_copy(update={"data": task.data.beside(path.parent)})

@@ -6,28 +6,28 @@ Repeated texts are found by a hash of each text; the texts themselves are not ke
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.look_alikes import check_twins, difference, find_twins, merged
+from regreason_plugin.core.splits import SPLITS, OnOverlap, Split
 from regreason_plugin.core.task_file import Columns, Data, Task
-from regreason_plugin.data.cells import Kind, find_kinds, read_as, text_of, written
+from regreason_plugin.data.cell_reader import BY_COLUMN, CellReader
+from regreason_plugin.data.cells import find_kinds
 from regreason_plugin.data.groups import text_group
-from regreason_plugin.data.row_readers import CSV, TABLES, file_rows, hub_rows
-from regreason_plugin.data.source_rows import HubDataset, LeftOut, SourceRow, SourceRows
-from regreason_plugin.data.text_cleaning import clean
+from regreason_plugin.data.own_splits import Overlap, counted
+from regreason_plugin.data.row_readers import CSV
+from regreason_plugin.data.source_rows import LeftOut, SourceRow
+from regreason_plugin.data.task_tables import open_tables
 
 LookAlikes = Literal["refuse", "merge", "keep"]
 
 _LINES = (".jsonl", ".jsonl.gz")
-# A column counts as missing if none of the first 100 JSON objects has its key.
-_LOOKED_AT = 100
-# Cells that are read by the kind of their whole column; all other cells are read one by one.
-_BY_COLUMN = ("label", "id", "group")
+# A class needs as many groups to be in train, validation and test.
+FEW_GROUPS = len(SPLITS)
 # A column with more different values has texts or numbers, not labels.
 MOST_LABELS = 1000
 
@@ -42,6 +42,8 @@ class TableRow(NamedTuple):
         label: The label.
         explanation: The explanation; None if the row has none.
         line: The number of the row's line or row in the table.
+        source: The table that the row is from, for messages.
+        split: The split that the user puts the row in; None without splits of the user's own.
         number: The number of the label in the task, from 1; 0 if no task lists the labels.
     """
 
@@ -51,6 +53,8 @@ class TableRow(NamedTuple):
     label: str
     explanation: str | None
     line: int
+    source: str = ""
+    split: Split | None = None
     number: int = 0
 
 
@@ -68,6 +72,11 @@ class Counts:
         groups: The number of groups of the kept rows.
         merged: For each label that was counted as another one because they look the same, that
             other label.
+        label_groups: Up to `FEW_GROUPS` groups of the kept rows of each label, as hashes.
+        splits: Kept rows per label in each split, if the user sets the splits.
+        spellings: The names of splits that rows have, such as ``dev``, and the splits they mean.
+        overlap: Rows left out of a split of the user's own because another split has their text
+            or group.
     """
 
     rows: int = 0
@@ -78,12 +87,29 @@ class Counts:
     explained: int = 0
     groups: int = 0
     merged: dict[str, str] = field(default_factory=dict)
+    label_groups: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    splits: dict[Split, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    spellings: dict[str, Split] = field(default_factory=dict)
+    overlap: Counter[Split] = field(default_factory=Counter)
 
     def merge(self, merged: dict[str, str]) -> None:
         """Count each label in ``merged`` as the label that it is merged into."""
         self.merged = merged
         for label, other in merged.items():
             self.labels[other] += self.labels.pop(label, 0)
+            self.label_groups[other] |= self.label_groups.pop(label, set())
+            for labels in self.splits.values():
+                labels[other] += labels.pop(label, 0)
+
+    def add(self, row: TableRow) -> None:
+        """Count a kept row."""
+        self.labels[row.label] += 1
+        self.explained += bool(row.explanation)
+        groups = self.label_groups[row.label]
+        if len(groups) < FEW_GROUPS:
+            groups.add(_group_hash(row.group))
+        if row.split is not None:
+            self.splits[row.split][row.label] += 1
 
     @property
     def kept(self) -> int:
@@ -106,13 +132,14 @@ def read_labelled(task: Task, counts: Counts | None = None) -> Iterator[TableRow
     counts = counts if counts is not None else Counts()
     number = {label: place for place, label in enumerate(task.labels, start=1)}
     values = {**dict(zip(task.labels, task.labels, strict=True)), **task.values}
-    for row in read_table(task.data, task.columns, counts, values):
+    on_overlap = task.split.on_overlap
+    for row in read_table(task.data, task.columns, counts, values, on_overlap=on_overlap):
         if row.label not in number:
             raise UserError(
                 f"label {row.label!r} is not a label of the task; "
                 f"{_nearest_label(row.label, task.labels)}; add it to `labels`, or map it to a "
                 "label under `values`",
-                path=f"{task.data}, {unit_of(task.data)} {row.line}",
+                path=f"{row.source}, {unit_of(task.data)} {row.line}",
                 field=task.columns.label,
             )
         yield row._replace(number=number[row.label])
@@ -133,6 +160,7 @@ def read_table(
     values: Mapping[str, str] | None = None,
     option: str = "`data: {path: FILE}`",
     twins: LookAlikes = "keep",
+    on_overlap: OnOverlap = "refuse",
 ) -> Iterator[TableRow]:
     """Stream the rows of a table whose labels are not known yet.
 
@@ -144,18 +172,23 @@ def read_table(
         option: The option that names a local file instead of a Hub dataset, for messages.
         twins: The treatment of labels that look the same: refuse them, merge them into the one
             with the most rows (after the last row, in the counts), or keep them apart.
+        on_overlap: What happens if two splits of the user's own share a text or a group
+            (`task_file.SplitRule`).
 
     Raises:
         UserError: See `read_labelled`; but any label is accepted.
     """
-    rows = _opened(data, columns, option)
+    rows = open_tables(data, columns, option)
     named = columns.named()
     # The kinds depend on whole columns, so the table is read once before the main pass.
-    by_column = [named[what] for what in _BY_COLUMN if what in named]
-    kinds = find_kinds(rows, by_column, lambda: _source(data, columns, option))
-    reader = _Reader(columns, rows.classes, kinds)
+    by_column = [named[what] for what in BY_COLUMN if what in named]
+    kinds = find_kinds(rows, by_column, lambda: open_tables(data, columns, option))
+    reader = CellReader(columns, rows.classes, kinds)
     values = reader.of_values(values or {}, data)
     seen = _Seen(data, columns)
+    overlap = Overlap(counts.overlap)
+    if data.test is not None or columns.split is not None:
+        overlap.read(open_tables(data, columns, option), reader)
     for row in rows.rows:
         if isinstance(row.value, LeftOut):
             raise row.error(row.value)
@@ -163,25 +196,28 @@ def read_table(
         cells = reader.cells(row, row.value)
         text = cells["text"]
         label = values.get(cells["label"], cells["label"])
+        split = reader.split(row, cells["split"], counts.spellings)
         if not text:
             counts.blank += 1
         elif not label:
             counts.unlabelled += 1
+        elif split and overlap.finds(split, row, cells):
+            continue
         elif seen.before(text, label, row):
             counts.duplicates += 1
         else:
-            explanation = cells["explanation"]
             record = TableRow(
                 id=seen.new_id(cells["id"], text, row),
                 group=cells["group"] or text_group(text),
                 text=text,
                 label=label,
-                explanation=explanation or None,
+                explanation=cells["explanation"] or None,
                 line=row.number,
+                source=row.source,
+                split=split,
             )
-            seen.groups.add(hashlib.sha256(record.group.encode()).digest()[:8])
-            counts.labels[label] += 1
-            counts.explained += bool(explanation)
+            seen.groups.add(_group_hash(record.group))
+            counts.add(record)
             if len(counts.labels) > MOST_LABELS:
                 raise UserError(
                     f"has more than {MOST_LABELS} different values; is it really the label column?",
@@ -197,79 +233,13 @@ def read_table(
         _refuse_twins(data, columns, labels)
     elif twins == "merge":
         counts.merge(merged(labels))
+    overlap.check(on_overlap, str(data))
     seen.check_end(counts.merged)
     _check_whole(data, columns, counts)
 
 
-def _source(data: Data, columns: Columns, option: str) -> SourceRows:
-    if data.path is not None:
-        return file_rows(data.path, frozenset(columns.named().values()), TABLES)
-    assert data.hub is not None
-    return hub_rows(HubDataset(data.hub, data.config), data.split, option)
-
-
-def _opened(data: Data, columns: Columns, option: str) -> SourceRows:
-    """The rows of a table, after a check that it has every column."""
-    rows = _source(data, columns, option)
-    first = []
-    fields = rows.fields
-    if fields is None:
-        first = list(islice(rows.rows, _LOOKED_AT))
-        fields = frozenset(chain(*(row.value for row in first if isinstance(row.value, dict))))
-        if not fields and first and isinstance(first[0].value, LeftOut):
-            raise first[0].error(first[0].value)
-    for what, name in columns.named().items():
-        if name not in fields:
-            raise UserError(
-                f"has no column {name!r} for the {what}; {nearest(name, sorted(fields))}",
-                path=str(data),
-            )
-    return rows._replace(rows=chain(first, rows.rows))
-
-
-class _Reader(NamedTuple):
-    """Reads the cells of a row by the kinds of their columns."""
-
-    columns: Columns
-    classes: Mapping[str, Sequence[str]]
-    kinds: Mapping[str, Kind]
-
-    def cells(self, row: SourceRow, value: Mapping[str, Any]) -> dict[str, str]:
-        """The cells by role (text, label, ...); empty if a cell or its column is missing.
-
-        Raises:
-            UserError: A cell is neither a text nor a number.
-        """
-        cells = dict.fromkeys(("explanation", "id", "group"), "")
-        for what, name in self.columns.named().items():
-            try:
-                cells[what] = self._cell(what, name, value.get(name))
-            except ValueError as error:
-                raise row.error(LeftOut(str(error), field=name)) from None
-        return cells
-
-    def _cell(self, what: str, name: str, value: Any) -> str:
-        if what not in _BY_COLUMN:
-            return text_of(value)
-        text = read_as(self.kinds[name], written(value, self.classes.get(name, ())))
-        if what == "label":
-            return clean(text)
-        return text.strip() if what == "group" else text
-
-    def of_values(self, values: Mapping[str, str], data: Data) -> dict[str, str]:
-        """The keys of a task's ``values`` in this table's spelling, such as ``1`` for ``1.0``."""
-        kind = self.kinds[self.columns.label]
-        read: dict[str, str] = {}
-        for value, label in values.items():
-            plain = read_as(kind, value)
-            if plain and read.setdefault(plain, label) != label:
-                raise UserError(
-                    f"all labels are {kind.value}, so {value!r} is read as {plain!r}, which "
-                    f"cannot mean both {read[plain]!r} and {label!r}; change `labels` or `values`",
-                    path=str(data),
-                    field=self.columns.label,
-                )
-        return read
+def _group_hash(group: str) -> bytes:
+    return hashlib.sha256(group.encode()).digest()[:8]
 
 
 class _Seen:
@@ -279,7 +249,7 @@ class _Seen:
         self.data = data
         self.columns = columns
         self.texts: dict[bytes, tuple[str, int]] = {}
-        self.ids: dict[bytes, int] = {}
+        self.ids: dict[bytes, tuple[str, int]] = {}
         self.groups: set[bytes] = set()
         # For two labels of one text: the number of rows, and a description of the first.
         self.contradictions: dict[tuple[str, str], tuple[int, str]] = {}
@@ -304,12 +274,14 @@ class _Seen:
         row_id = given or f"text-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         if self.columns.id is not None:
             digest = hashlib.sha256(row_id.encode()).digest()[:16]
-            line = self.ids.setdefault(digest, row.number)
-            if line != row.number:
+            place = row.source, row.number
+            known = self.ids.setdefault(digest, place)
+            if known != place:
+                table = "" if known[0] == row.source else f" of {known[0]}"
                 raise UserError(
-                    f"id {row_id!r} is also the id of {row.unit} {line}, which has another text; "
-                    "ids must be unique",
-                    path=f"{self.data}, {row.unit} {row.number}",
+                    f"id {row_id!r} is also the id of {row.unit} {known[1]}{table}, which has "
+                    "another text; ids must be unique",
+                    path=f"{row.source}, {row.unit} {row.number}",
                     field=self.columns.id,
                 )
         return row_id
@@ -350,15 +322,23 @@ def _check_whole(data: Data, columns: Columns, counts: Counts) -> None:
 
     if not counts.rows:
         raise wrong("has no rows")
-    if not counts.kept:
+    if not counts.kept and not counts.overlap:
         if counts.blank:
             raise wrong(f"all of its {counts.rows} texts are empty", columns.text)
         raise wrong(f"none of its {counts.rows} rows has a label", columns.label)
+    for split in ("train", "test") if counts.splits else ():
+        if split not in counts.splits:
+            left = f"; {counted(counts.overlap)} a text or a group" if counts.overlap else ""
+            raise wrong(
+                f"no row is in {split}{left}; mark or add rows for {split}, because own splits "
+                "need both train and test rows",
+                columns.split,
+            )
     if len(counts.labels) == 1:
         (only,) = counts.labels
         raise wrong(f"all rows have the label {only!r}; a task needs two", columns.label)
     single = [label for label, number in counts.labels.items() if number == 1]
-    if single:
+    if single and not counts.splits:
         more = f" (and {len(single) - 1} more such labels)" if len(single) > 1 else ""
         raise wrong(
             f"label {single[0]!r} has one row{more}, too few for training and testing; add rows, "

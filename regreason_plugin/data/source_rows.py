@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from regreason_plugin.core.errors import UserError
+from regreason_plugin.core.splits import Split
 
 _PLACE = re.compile(r"\.\d+")
 
@@ -79,12 +80,14 @@ class SourceRow(NamedTuple):
         number: The number of its line or row, from 1.
         value: The row's fields, or the reason why it cannot be read.
         unit: The unit of ``number``: ``line``, ``row`` or ``entry``.
+        split: The split of all rows of this source, if the source sets it.
     """
 
     source: str
     number: int
     value: dict[str, Any] | LeftOut
     unit: str = "line"
+    split: Split | None = None
 
     def error(self, left_out: LeftOut) -> UserError:
         """An error message that names this row and the field."""

@@ -33,6 +33,9 @@ from regreason_plugin.data_folder.lengths import Measure
 from regreason_plugin.data_folder.row_writer import BuildOptions, Progress, RowWriter
 from regreason_plugin.data_folder.sources import Source, ratings_source, table_source
 
+# Keys that a manifest has only if they say something.
+_OPTIONAL = ("explained_by", "at_most", "own_splits", "stratified")
+
 
 def _silent(stage: str, rows: int) -> None:
     """Ignore the progress."""
@@ -97,7 +100,7 @@ def build_task(
             has none.
     """
     task = read_task(path)
-    check_not_input(out, [path, task.data.path])
+    check_not_input(out, [path, *task.data.files()])
     if task.columns.explanation is None:
         if options.arms not in (ARMS, ("label_only",)):
             raise UserError(
@@ -161,8 +164,7 @@ def build_documents(
         )
         with whole_folder(out) as written, index.reader() as read:
             manifest = RowWriter(index, read, options, measure).write(written, on_progress)
-            optional = {name: getattr(manifest, name) for name in ("explained_by", "at_most")}
-            unset = {name for name, value in optional.items() if value is None}
+            unset = {name for name in _OPTIONAL if getattr(manifest, name) is None}
             with atomic_writer(written / MANIFEST) as stream:
                 stream.write(dumps(manifest.model_dump(exclude=unset)).encode("utf-8") + b"\n")
             sha256 = file_sha256(written / MANIFEST)

@@ -21,8 +21,8 @@ from regreason_plugin.annotate.quality_alarm import by_state
 from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.markdown import Markdown, block, code, escape, render
 from regreason_plugin.core.numbers import NONE, number, signed
-from regreason_plugin.data_folder.folder import MANIFEST, TEST, Manifest
-from regreason_plugin.data_folder.split import SPLITS
+from regreason_plugin.core.splits import SPLITS
+from regreason_plugin.data_folder.folder import MANIFEST, TEST, Manifest, OwnSplits
 
 CARD = "README.md"
 _LEAKED = {
@@ -84,6 +84,7 @@ def data_card(
         sources=[_source(declared, dataset) for dataset in datasets],
         raters=_raters(about) if about else [],
         unusable=_unusable(about) if about else [],
+        own_splits=_own_splits(manifest.own_splits),
         counts=[
             [split, *(f"{n:,}" for n in (count.rows, count.conversations, count.groups))]
             for split, count in manifest.counts.items()
@@ -176,6 +177,23 @@ def _unusable(about: About) -> list[list[str]]:
                 counts = f"{asked.total():,}", f"{missing.total():,}"
                 rows.append([code(rater), code(prompt), *counts, share, by_state(missing)])
     return rows
+
+
+def _own_splits(own: OwnSplits | None) -> Markdown | None:
+    """Sentences about splits that the user set; None if they were drawn."""
+    if own is None:
+        return None
+    how = f"in the column {code(own.column)}" if own.column else "by separate files"
+    text = f"The splits are those of the source table, set {how}."
+    if own.validation == "drawn":
+        text += " Validation was drawn from its train rows, in whole groups."
+    if own.spellings:
+        names = (f"{code(name)} as {split}" for name, split in own.spellings.items())
+        text += f" Read: {', '.join(names)}."
+    if own.dropped:
+        rows = " and ".join(f"{number:,} {split}" for split, number in own.dropped.items())
+        text += f" Left out, because test or validation has their text or group: {rows}."
+    return Markdown(text)
 
 
 def _distribution(manifest: Manifest, declared: Declaration, dataset: str, axis: str) -> list[str]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +21,11 @@ from regreason_plugin.core.declaration import Declaration
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import validate
 from regreason_plugin.core.records import Rating
+from regreason_plugin.core.splits import SPLITS, Split
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.data_folder.folder import SplitCount
 from regreason_plugin.data_folder.sources import Source
-from regreason_plugin.data_folder.split import PARTS, SPLITS, Split, assign, beyond
+from regreason_plugin.data_folder.split import PARTS, assign, beyond, draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,9 @@ class Index:
             of the source.
         entries: One entry per document, sorted, so that no output depends on the source's order.
         split: The split of each group.
+        stratified_for: The labels that a split without regard to labels would leave out of train,
+            validation or test, so that the split is stratified by label; empty if it is not.
+        validation_drawn: Whether the user sets train and test, and validation is drawn from train.
         raters: The names of all raters, sorted.
         generated: Whether any document is from the mini benchmark.
         sha256: The sha256 of the documents' sorted digests, the same for any order.
@@ -66,6 +70,8 @@ class Index:
     file: Path
     entries: list[Entry] = field(default_factory=list)
     split: dict[str, Split] = field(default_factory=dict)
+    stratified_for: list[str] = field(default_factory=list)
+    validation_drawn: bool = False
     raters: list[str] = field(default_factory=list)
     generated: bool = False
     sha256: str = ""
@@ -128,8 +134,8 @@ def index_documents(
         limits: The most conversations of a split; groups beyond it are left out as a whole.
 
     Raises:
-        UserError: A document is invalid, two documents contradict each other, or there are too
-            few conversations for three splits.
+        UserError: A document is invalid, two documents contradict each other, there are too few
+            conversations for three splits, or a label has too few groups for them.
     """
     index = Index(source, file)
     first_places: dict[tuple[str, str], int] = {}
@@ -191,7 +197,7 @@ def index_documents(
 
     index.entries.sort(key=lambda entry: (entry.dataset, entry.id, entry.axis))
     index.raters = sorted(raters)
-    index.split = assign(groups, seed, parts)
+    _set_splits(index, groups, seed, parts)
     left_out = beyond(groups, index.split, seed, limits or {})
     index.entries = [entry for entry in index.entries if entry.group not in left_out]
     whole = len(index.entries)
@@ -206,6 +212,67 @@ def index_documents(
     return index
 
 
+def _set_splits(
+    index: Index,
+    groups: Mapping[str, Mapping[str, int]],
+    seed: int,
+    parts: Mapping[Split, float],
+) -> None:
+    """Set the split of each group: the user's own, or one that is drawn."""
+    declared = index.declaration
+    if declared.rated:
+        index.split = assign(groups, seed, parts)
+        return
+    labels: dict[str, Counter[str]] = defaultdict(Counter)
+    for entry in index.entries:
+        labels[entry.group][declared.labels[entry.label - 1]] += 1
+    if index.source.splits is None:
+        _check_has_groups(index, labels)
+        index.split, index.stratified_for = draw(groups, labels, seed, parts)
+        return
+    index.split = dict(index.source.splits.of_group)
+    index.validation_drawn = "validation" not in index.split.values()
+    if index.validation_drawn:
+        train = [group for group, split in index.split.items() if split == "train"]
+        share = parts["validation"]
+        drawn, index.stratified_for = draw(
+            {group: groups[group] for group in train},
+            {group: labels[group] for group in train},
+            seed,
+            {"train": 1 - share, "validation": share},
+        )
+        index.split |= drawn
+
+
+def _check_has_groups(index: Index, labels: Mapping[str, Mapping[str, int]]) -> None:
+    """Refuse a label that has fewer groups than there are splits."""
+    rows: Counter[str] = Counter()
+    groups: Counter[str] = Counter()
+    for by_label in labels.values():
+        rows.update(by_label)
+        groups.update(by_label.keys())
+    small = [label for label in index.declaration.labels if groups[label] < len(SPLITS)]
+    if small:
+        raise UserError(few_groups(small, rows[small[0]], groups[small[0]]), path=index.source.path)
+
+
+def few_groups(small: Sequence[str], rows: int, groups: int) -> str:
+    """A sentence about labels that are too small for three splits, with what can be done.
+
+    Args:
+        small: The labels.
+        rows: The number of rows of the first.
+        groups: The number of groups of the first.
+    """
+    more = f" (and {len(small) - 1} more such labels)" if len(small) > 1 else ""
+    return (
+        f"label {small[0]!r} has {rows} row{'s' * (rows != 1)} in {groups} "
+        f"group{'s' * (groups != 1)}{more}, too few to be in train, validation and test; add rows, "
+        "map it to another label under `values` in the task.yml, take its rows out, or say with a "
+        "column (`columns.split`) which rows are for what"
+    )
+
+
 def _check_splits(index: Index, parts: Mapping[Split, float]) -> None:
     """Refuse a setting without rows in one of the splits, and a label without train rows."""
     rows: dict[str, dict[Split, int]] = defaultdict(lambda: dict.fromkeys(SPLITS, 0))
@@ -214,6 +281,11 @@ def _check_splits(index: Index, parts: Mapping[Split, float]) -> None:
         rows[declared.task_name(entry.dataset, entry.axis)][index.split[entry.group]] += 1
     for setting, counts in sorted(rows.items()):
         for split, count in counts.items():
+            if count == 0 and index.source.splits is not None:
+                raise UserError(
+                    f"has no {split} row that can be used; add rows to {split}",
+                    path=index.source.path,
+                )
             if count == 0:
                 shares = " : ".join(f"{parts[part]:g}" for part in SPLITS)
                 raise UserError(
@@ -227,7 +299,9 @@ def _check_splits(index: Index, parts: Mapping[Split, float]) -> None:
     trained = {entry.label for entry in index.entries if index.split[entry.group] == "train"}
     for number, label in enumerate(declared.labels, start=1):
         if number not in trained:
+            own = index.source.splits is not None
             raise UserError(
                 f"no row with the label {label!r} is in the train split, so no model could learn "
-                "it; add rows with this label, or use another seed"
+                f"it; add rows with this label{' to train' if own else ', or use another seed'}",
+                path=index.source.path,
             )

@@ -10,7 +10,7 @@ The manifest lists the sha256 of every data file, so its own sha256 identifies t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,9 +23,12 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256, parse_object, read_records, validate
 from regreason_plugin.core.prompt import Order
 from regreason_plugin.core.records import Row
+from regreason_plugin.core.splits import OnOverlap, Split
 
 MANIFEST = "manifest.json"
 TEST = "test.jsonl"
+# How many of the labels that a split lacks a sentence names.
+_SHOWN = 5
 Origin = Literal["generated", "rated"]
 Leaks = Literal["keep", "remove"]
 
@@ -60,6 +63,24 @@ class Limits(_Part):
     max_target: int | None
 
 
+class OwnSplits(_Part):
+    """Splits that the user set.
+
+    Attributes:
+        column: The column that named the split of each row; None if each split was a table.
+        validation: Whether the validation rows are the user's own or drawn from the train rows.
+        spellings: Names of splits other than ours, such as ``dev``, and the split they mean.
+        on_overlap: What was to happen to a text or a group in two splits: ``refuse`` or ``drop``.
+        dropped: The number of rows left out of each split for this reason.
+    """
+
+    column: str | None
+    validation: Literal["own", "drawn"]
+    spellings: dict[str, str]
+    on_overlap: OnOverlap
+    dropped: dict[str, int]
+
+
 class Manifest(_Part):
     """The content of a data folder, and how it was built.
 
@@ -81,6 +102,9 @@ class Manifest(_Part):
             before these were counted.
         source: The name of the source and the sha256 of its sorted rows.
         declaration: The labels and settings of the task.
+        own_splits: How the user set the splits; None if they were drawn.
+        stratified: The labels because of which groups were drawn by label, since drawing without
+            regard to labels would have left them out of a split; None if it was not necessary.
         explained_by: Who wrote the explanations that the table did not have; None if nobody did.
         files: The sha256 of every data file, by name.
     """
@@ -104,6 +128,8 @@ class Manifest(_Part):
     leaked: dict[str, int] = Field(default_factory=dict)
     source: dict[str, str]
     declaration: Declaration
+    own_splits: OwnSplits | None = None
+    stratified: list[str] | None = None
     explained_by: list[str] | None = None
     files: dict[str, str]
     versions: dict[str, str]
@@ -144,6 +170,33 @@ class DataFolder:
         declared = self.declaration
         return [setting for setting in declared.settings if declared.task_name(*setting) in labels]
 
+    def absent_labels(self, split: Split) -> dict[str, list[str]]:
+        """The labels that no row of a split has, by task; tasks whose rows have all are left out.
+
+        A setting of rated data is left out, because raters need not give every score.
+        """
+        declared = self.declaration
+        if declared.rated:
+            return {}
+        counts = self.manifest.counts[split].labels
+        absent = {
+            task: [
+                label
+                for number, label in enumerate(declared.labels, start=1)
+                if not counts.get(task, {}).get(str(number))
+            ]
+            for task in (declared.task_name(*setting) for setting in declared.settings)
+        }
+        return {task: labels for task, labels in absent.items() if labels}
+
+    def absence_notes(self, *splits: Split) -> list[str]:
+        """A sentence for each split whose rows lack a label, with what follows from it."""
+        return [
+            absence_note(split, labels)
+            for split in splits
+            for labels in self.absent_labels(split).values()
+        ]
+
     def verify(self, name: str) -> str:
         """Check one file against the manifest.
 
@@ -167,6 +220,24 @@ class DataFolder:
         """
         self.verify(name)
         return read_records(self.path / name, Row, declaration=self.declaration)
+
+
+def absence_note(split: Split, labels: Sequence[str]) -> str:
+    """A sentence about labels that no row of a split has.
+
+    Args:
+        split: The split.
+        labels: The labels, at least one.
+    """
+    shown = ", ".join(f"{label!r:.60}" for label in labels[:_SHOWN])
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    named, them, each = (
+        ("label", "it", "it") if len(labels) == 1 else ("labels", "them", "each of them")
+    )
+    return (
+        f"no {split} row has the {named} {shown}{more}, so {split} scores say nothing about "
+        f"{them}, and macro_f1 counts {each} as 0"
+    )
 
 
 @lru_cache(maxsize=64)

@@ -21,6 +21,7 @@ from regreason_plugin.core.prompt import (
     render_target,
 )
 from regreason_plugin.core.records import Conversation, Rating
+from regreason_plugin.core.splits import SPLITS, Split
 from regreason_plugin.core.version import __version__
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.data_folder.arms import (
@@ -32,10 +33,10 @@ from regreason_plugin.data_folder.arms import (
     row_random,
 )
 from regreason_plugin.data_folder.document_index import Entry, Index
-from regreason_plugin.data_folder.folder import TEST, Leaks, Length, Limits, Manifest
+from regreason_plugin.data_folder.folder import TEST, Leaks, Length, Limits, Manifest, OwnSplits
 from regreason_plugin.data_folder.lengths import Measure
 from regreason_plugin.data_folder.scopes import write_scopes
-from regreason_plugin.data_folder.split import PARTS, SPLITS, Split
+from regreason_plugin.data_folder.split import PARTS
 
 Progress = Callable[[str, int], object]
 
@@ -291,10 +292,25 @@ class RowWriter:
             leaked=dict(self.leaked),
             source={"file": self.index.source.name, "sha256_of_sorted_rows": self.index.sha256},
             declaration=self.declaration,
+            own_splits=_own_splits(self.index),
+            stratified=self.index.stratified_for or None,
             explained_by=list(self.options.explained_by) or None,
             files=files,
             versions={"regreason": __version__},
         )
+
+
+def _own_splits(index: Index) -> OwnSplits | None:
+    splits = index.source.splits
+    if splits is None:
+        return None
+    return OwnSplits(
+        column=splits.column,
+        validation="drawn" if index.validation_drawn else "own",
+        spellings={name: str(split) for name, split in sorted(splits.spellings.items())},
+        on_overlap=splits.on_overlap,
+        dropped={str(split): number for split, number in sorted(splits.overlap.items())},
+    )
 
 
 def _note(index: Index) -> str:

@@ -21,13 +21,14 @@ from regreason_plugin.core.declaration import Declaration, Setting
 from regreason_plugin.core.errors import UserError, say_once, stop_on_user_error
 from regreason_plugin.core.model_use import prompt_hashes
 from regreason_plugin.core.prompt import Order, render_target
+from regreason_plugin.core.splits import SPLITS, Split
 from regreason_plugin.data_folder.folder import (
     TEST,
     DataFolder,
     open_data_folder,
 )
 from regreason_plugin.data_folder.mini import mini_data_folder
-from regreason_plugin.data_folder.split import SPLITS, Split, group_sort_key
+from regreason_plugin.data_folder.split import group_sort_key
 from regreason_plugin.metrics.label_metrics import comparable, document_metrics
 
 Document = dict[str, Any]
@@ -134,6 +135,8 @@ def _load(
     if others.get("truncation") in (True, "True"):
         raise UserError("truncation=True in --model_args cuts prompts silently; leave it out")
     folder = _folder(default_data_dir if data_dir is None else data_dir)
+    for note in folder.absence_notes(scored):
+        say_once(f"{folder.path}: {note}")
     dataset, axis = setting
     if (dataset, axis) not in folder.settings():
         has = folder.declaration.task_names(

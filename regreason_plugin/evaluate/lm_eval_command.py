@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regreason_plugin.data_folder.split import Split
+from regreason_plugin.core.splits import Split
 
 
 @dataclass(frozen=True, kw_only=True)

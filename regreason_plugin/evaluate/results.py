@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from regreason_plugin.core.base_weights import read_base_weights
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.model_use import ALLOW, RECORD, ModelUse, differences
-from regreason_plugin.data_folder.split import Split
+from regreason_plugin.core.splits import Split
 from regreason_plugin.evaluate.calibration_file import Calibration
 from regreason_plugin.evaluate.logged_task import LoggedTask
 from regreason_plugin.evaluate.task_results import TaskResult, task_results

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from regreason_plugin.core.declaration import Declaration, Label, Normalise
 from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.paper import EIGHTEEN
-from regreason_plugin.data_folder.split import Split
+from regreason_plugin.core.splits import Split
 
 # Task name -> its index among the eighteen settings, and whether it is a generative twin.
 _EIGHTEEN = {

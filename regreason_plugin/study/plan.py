@@ -13,11 +13,11 @@ from regreason_plugin.core.errors import UserError
 from regreason_plugin.core.jsonl import file_sha256
 from regreason_plugin.core.model_use import RECORD
 from regreason_plugin.core.prompt import Order
+from regreason_plugin.core.splits import Split
 from regreason_plugin.core.stages import Stage, hash_of
 from regreason_plugin.core.whole_files import atomic_writer
 from regreason_plugin.core.yaml_file import dump_yaml, read_yaml
 from regreason_plugin.data_folder.folder import DataFolder, open_data_folder
-from regreason_plugin.data_folder.split import Split
 from regreason_plugin.evaluate.baselines.work import Work
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 from regreason_plugin.study.study_file import AxolotlKeys, Condition, StudyFile
@@ -301,8 +301,7 @@ def _sources(study: StudyFile) -> Iterator[str]:
         yield file_sha256(study.data.ratings)
     if study.data.task:
         yield file_sha256(study.data.task)
-        table = read_task(study.data.task).data.path
-        if table is not None:
+        for table in read_task(study.data.task).data.files():
             if not table.is_file():
                 raise UserError(
                     "this table of the task does not exist; the comments in the study file may say "

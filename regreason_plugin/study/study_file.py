@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.jsonl import validate
 from regreason_plugin.core.prompt import Order
+from regreason_plugin.core.splits import Split
 from regreason_plugin.core.yaml_file import read_yaml
 from regreason_plugin.data_folder.arms import ARMS
 from regreason_plugin.data_folder.folder import Leaks
-from regreason_plugin.data_folder.split import Split
 
 # Keys of an Axolotl config that only the study sets.
 _OWN_KEYS = frozenset(

@@ -66,6 +66,7 @@ class NewTask:
         base: The base model to train, a folder or a Hub name.
         rows: The number of rows in the table.
         explained: The number of rows with an explanation.
+        own_validation: Whether the validation rows are the user's own.
     """
 
     task: Task
@@ -73,6 +74,7 @@ class NewTask:
     base: str
     rows: int
     explained: int
+    own_validation: bool = False
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -237,11 +239,17 @@ def _words(new: NewTask) -> dict[str, Any]:
     """The variables of the templates."""
     task, name, dest = new.task, new.task.name, new.dest.as_posix()
     data: dict[str, str | None]
+    tables = {str(split or "train"): table for split, table in task.data.tables()}
     if task.data.path is not None:
         there = (new.dest.parent.resolve() / new.dest.name).as_posix()
-        data = {"path": Path(os.path.relpath(task.data.path.resolve(), there)).as_posix()}
+        paths = {
+            split: Path(os.path.relpath(path.resolve(), there)).as_posix()
+            for split, path in zip(tables, task.data.files(), strict=True)
+        }
+        data = {"path": paths.pop("train"), **paths}
     else:
         data = {"hub": task.data.hub, "config": task.data.config, "split": task.data.split}
+        data |= {split: table.split for split, table in tables.items() if split != "train"}
     two = len(task.labels) == 2
     metrics = [
         *_ANY[:2],

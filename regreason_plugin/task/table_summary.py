@@ -11,6 +11,7 @@ import numpy as np
 
 from regreason_plugin.core.declaration import TEXT
 from regreason_plugin.core.prompt import TARGET_DELIMITER
+from regreason_plugin.core.splits import OnOverlap
 from regreason_plugin.core.task_file import Columns, Data
 from regreason_plugin.data.labelled_table import Counts, LookAlikes, read_table
 
@@ -84,6 +85,7 @@ def summarise(
     length: Length | None,
     on_row: Callable[[], object],
     twins: LookAlikes = "refuse",
+    on_overlap: OnOverlap = "refuse",
 ) -> TableSummary:
     """Read a table once, and summarise it.
 
@@ -93,12 +95,16 @@ def summarise(
         length: Returns the number of tokens of a text; None to count only words.
         on_row: Called for each row that is kept.
         twins: See `labelled_table.read_table`.
+        on_overlap: See `labelled_table.read_table`.
 
     Raises:
         UserError: See `labelled_table.read_table`.
     """
     summary = TableSummary()
-    for record in read_table(data, columns, summary.counts, option="--data", twins=twins):
+    rows = read_table(
+        data, columns, summary.counts, option="--data", twins=twins, on_overlap=on_overlap
+    )
+    for record in rows:
         words = len(record.text.split())
         summary.words.append(words)
         summary.near_empty += words < FEW_WORDS

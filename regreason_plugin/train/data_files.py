@@ -11,9 +11,9 @@ from typing import Any
 
 from regreason_plugin.core.errors import UserError, nearest
 from regreason_plugin.core.jsonl import file_sha256
+from regreason_plugin.core.splits import SPLITS
 from regreason_plugin.data_folder.folder import TEST, DataFolder, open_data_folder
 from regreason_plugin.data_folder.scopes import Place, Settings, parse_arm_path, settings_of
-from regreason_plugin.data_folder.split import SPLITS
 from regreason_plugin.train.findings import SWEEP
 from regreason_plugin.train.row_tokens import VERSION
 

@@ -14,9 +14,9 @@ from axolotl.integrations.base import PluginManager
 from axolotl.prompt_tokenizers import DatasetWrappingStrategy
 
 from regreason_plugin.core.errors import UserError, stop_on_user_error
+from regreason_plugin.core.splits import SPLITS
 from regreason_plugin.data_folder.folder import DataFolder, open_data_folder
 from regreason_plugin.data_folder.scopes import parse_arm_path
-from regreason_plugin.data_folder.split import SPLITS
 from regreason_plugin.train.findings import Finding, finding, raise_first
 from regreason_plugin.train.row_tokens import RowTokenizer, load_reference
 

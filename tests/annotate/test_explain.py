@@ -474,6 +474,37 @@ def test_rows_with_an_explanation_keep_it(server: Server, tmp_path: Path) -> Non
     assert read_task(again).explained_by == ("rater-1 (model-1)",)
 
 
+def test_splits_of_ones_own_stay(server: Server, tmp_path: Path) -> None:
+    place = Place(tmp_path / "w", server.url)
+    for name, count in (("train", 40), ("test", 12)):
+        with (place.folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
+            rows = [(f"{name.title()} text no. {n}.", "ab"[n % 2]) for n in range(count)]
+            csv.writer(stream).writerows([("text", "label"), *rows])
+    value = {"path": "train.csv", "test": "test.csv"}
+    columns = {"text": "text", "label": "label"}
+    rule = {"validation": 0.2, "on_overlap": "drop"}
+    place.write_task(["a", "b"], "", columns, data=value, split=rule)
+    copy = place.folder / "explained.yml"
+    assert place.explain("--task-out", str(copy)) == 0
+    assert [row["split"] for row in place.rows()] == ["train"] * 40 + ["test"] * 12
+    task = read_task(copy)
+    assert (task.columns.split, task.data.test) == ("split", None)
+    assert (task.split.validation, task.split.on_overlap) == (0.2, "drop")
+    rows_of = []
+    for file in (place.task, copy):
+        data = place.folder / "data"
+        assert main(["build", str(file), "--out", str(data), "--arms", "label_only"]) == 0
+        names = ("train/label_only.jsonl", "validation/label_only.jsonl", "test.jsonl")
+        rows_of.append(
+            [
+                [json.loads(line)["id"] for line in (data / name).read_text().splitlines()]
+                for name in names
+            ]
+        )
+    assert rows_of[0] == rows_of[1]
+    assert list(map(len, rows_of[0])) == [32, 8, 12]
+
+
 def test_budget_and_dry_run(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,8 +15,8 @@ from scipy.special import log_softmax
 
 from regreason_plugin.cli import main
 from regreason_plugin.core.errors import say_once
+from regreason_plugin.core.splits import Split
 from regreason_plugin.data_folder.folder import DataFolder
-from regreason_plugin.data_folder.split import Split
 from regreason_plugin.evaluate import documents
 from regreason_plugin.evaluate.lm_eval_command import LmEvalCommand
 

@@ -206,7 +206,7 @@ def test_a_table_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = datasets.Dataset.from_list(rows, features=features).to_iterable_dataset()
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
     command = ["task", "new", "t", "--data", "org/name", "--text", "text", "--label", "label"]
-    assert main([*command, "--subset", "main", "--split", "dev", "--model", TINY]) == 0
+    assert main([*command, "--subset", "main", "--hub-split", "dev", "--model", TINY]) == 0
     task = read_task(Path("t/task.yml"))
     assert (task.data.hub, task.data.config, task.data.split) == ("org/name", "main", "dev")
     assert task.data.path is None
@@ -278,3 +278,60 @@ def test_refuses_in_one_sentence(
     assert len([line for line in error.splitlines() if line.startswith("regreason: ")]) == 1
     assert files() == before
     assert sorted(path.name for path in Path().iterdir()) == sorted(before)
+
+
+def test_splits_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def load(name: str, config: str | None, *, split: str, **_: Any) -> datasets.IterableDataset:
+        opened.append(split)
+        rows = [{"text": f"{split} {n}", "label": "ab"[n % 2]} for n in range(8)]
+        return datasets.Dataset.from_list(rows).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    command = ["task", "new", "t", "--data", "org/name", "--text", "text", "--label", "label"]
+    assert main([*command, "--test", "test", "--validation", "dev", "--model", TINY]) == 0
+    assert set(opened) == {"train", "test", "dev"}
+    task = read_task(Path("t/task.yml"))
+    found = [(row.split, row.text.split()[0]) for row in read_labelled(task)]
+    expected = [("train", "train"), ("validation", "dev"), ("test", "test")]
+    assert found == [pair for pair in expected for _ in range(8)]
+
+
+def test_files_of_ones_own_splits(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, count in (("train", 30), ("test", 10)):
+        lines = [f"{name} message number {n},{'ab'[n % 2]}" for n in range(count)]
+        Path(f"{name}.csv").write_text("\n".join(["text,label", *lines, lines[0]]) + "\n")
+    with Path("train.csv").open("a") as stream:
+        stream.write("Test: message number 3,b\n")
+    command = ["task", "new", "t", "--data", "train.csv", "--text", "text", "--label", "label"]
+    command += ["--test", "test.csv", "--model", TINY]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "train.csv, line 33 (train), has the text 'Test: message number 3'" in said
+    assert "of test.csv, line 5 (test)" in said
+    assert not Path("t").exists()
+    assert main([*command, "--on-overlap", "drop"]) == 0
+    printed = capsys.readouterr().out
+    assert "your own splits: 30 train, 10 test rows; build draws validation" in printed
+    assert "left out, because test or validation has their text or group: 1 train" in printed
+    written = yaml.safe_load(Path("t/task.yml").read_text(encoding="utf-8"))
+    assert written["data"] == {"path": "../train.csv", "test": "../test.csv"}
+    assert written["split"] == {"validation": 0.1, "on_overlap": "drop", "seed": 0}
+    assert main(["build", "t/task.yml", "--out", "data"]) == 0
+    said = "(on_overlap: drop), because test or validation has their text or group: 1 train"
+    assert said in capsys.readouterr().out
+    assert main([*command[:9], "--out", "u", "--validation", "test.csv", "--model", TINY]) == 2
+    assert "names validation but no test" in capsys.readouterr().err
+
+
+def test_a_label_too_small_for_three_splits_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"message number {n},{'rare' if n < 2 else 'common'}" for n in range(40)]
+    Path("t.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    command = ["task", "new", "t", "--data", "t.csv", "--text", "text", "--label", "label"]
+    assert main([*command, "--model", TINY]) == 0
+    said = "label 'rare' has 2 rows in 2 groups, too few to be in train, validation and test"
+    assert said in capsys.readouterr().out
+    assert main(["build", "t/task.yml", "--out", "data"]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("data").exists()

@@ -42,7 +42,8 @@ def config(output: Path, **changes: Any) -> Any:
     keys = (
         *("revision_of_model", "trust_remote_code", "load_in_8bit", "load_in_4bit"),
         *("bnb_config_kwargs", "tokenizer_config", "lora_dropout"),
-        *("regreason_label_share", "regreason_loss_mean"),
+        *("regreason_label_share", "regreason_loss_mean", "regreason_class_weights"),
+        "regreason_prefix_packing",
         *("regreason_budget", "regreason_target_tokens"),
     )
     values = {

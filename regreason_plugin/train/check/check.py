@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from regreason_plugin.core.errors import UserError, raising_user_errors
+from regreason_plugin.core.splits import Split
 from regreason_plugin.train.chat_template import check_special_tokens, template_arguments
 from regreason_plugin.train.check.config_loading import TrainingRun, register_plugins, validate
 from regreason_plugin.train.check.memory import ModelShape, estimate, read_deepspeed, read_shape
@@ -140,6 +141,9 @@ def _check(
         yield from error_of(lambda: read_scoring(cfg, folder, config))
         yield from check_same_rows(one.sources, all_arms=True)
         yield from error_of(lambda: _check_weights(one, config))
+        splits: tuple[Split, ...] = ("validation", "test") if one.sources.validation else ("test",)
+        for note in folder.absence_notes(*splits):
+            yield finding("warning", note, path=folder.path)
     yield from check_other_run(cfg, config, written)
     one.cfg, refused = validate(without_refused_keys(cfg), config, processes)
     yield from refused
