@@ -182,7 +182,8 @@ def ids(text: str, *end: int) -> list[int]:
 )
 def test_the_place_is_read_off_a_row(target: list[int], order: Any, label: str, after: int) -> None:
     found = locate_labels([[IGNORE, *target]], Counter({3: 1}), Words(), order)
-    assert found == LabelPosition((tuple(map(ord, label)),), order == "label_first", after)
+    first = order == "label_first"
+    assert found == LabelPosition((tuple(map(ord, label)),), first, after, numbers=(3,))
 
 
 def test_every_row_is_held_against_the_place() -> None:
@@ -190,6 +191,7 @@ def test_every_row_is_held_against_the_place() -> None:
     expected = Counter({1: 1, 2: 2, 5: 1})
     place = locate_labels(rows, expected, Words(), "label_first")
     assert place.labels == ((32, ord("1")), (32, ord("2")), (32, ord("5")))
+    assert place.numbers == (1, 2, 5)
     for wrong, says in (
         (
             [*rows, [IGNORE, *ids(" 3\nw"), IGNORE, *ids("hy", 1)]],
