@@ -9,7 +9,7 @@
 # make dist    the wheel and the source archive, in dist/, checked as for a release
 # make tasks   write lm-eval's task files and the sweeps again, after a change of core/paper.yml
 # make bench   measure speed: scorer and probes, training, import, annotation, build, compare, predict,
-#              the start of lm_eval
+#              the start of lm_eval; with SMOLLM2=DIR, as for `make gpu`, also prefix packing
 # make gpu     measure speed and memory on a CUDA card and write docs/gpu.md: up to 40 minutes.
 #              PYTHON=python3 uses another environment; SMOLLM2=DIR is a folder that
 #              `regreason base smollm2` wrote
@@ -86,6 +86,8 @@ bench: setup
 	$(BIN)/python tests/bench/bench_scorer.py --vocabulary 152000 --documents 1 --rounds 2
 	$(BIN)/python tests/bench/bench_scorer.py --lengths --layers 2 --documents 1 --rounds 1
 	$(BIN)/python tests/bench/bench_training.py
+	$(if $(SMOLLM2),$(BIN)/python tests/bench/bench_prefix_packing.py --wide --rows 3 --smollm2 $(SMOLLM2))
+	$(if $(SMOLLM2),$(BIN)/python tests/bench/bench_prefix_packing.py --smollm2 $(SMOLLM2))
 	$(BIN)/python tests/bench/bench_import.py
 	$(BIN)/python tests/bench/bench_annotate.py
 	$(BIN)/python tests/bench/bench_build.py
