@@ -117,16 +117,6 @@ def joined(rows: Iterable[PrefixRow]) -> PrefixRow:
     return whole
 
 
-def distinct_tokens(sequences: Iterable[Tokens]) -> int:
-    """The number of tokens of a tree of sequences: those of a shared prefix count once."""
-    last: Tokens = ()
-    count = 0
-    for sequence in sorted(set(sequences)):
-        count += len(sequence) - shared_prefix(last, sequence)
-        last = sequence
-    return count
-
-
 def _add(row: PrefixRow, last: Tokens, sequence: Tokens, shared: int) -> None:
     """Append a sequence to a row.
 

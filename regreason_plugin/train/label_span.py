@@ -82,7 +82,7 @@ class LabelPosition:
             for offset, token in zip(offsets, tokens, strict=True):
                 matches &= _shifted(labels == token, -offset)
             for offset in offsets:
-                which[_shifted(matches, offset)] = place
+                which.masked_fill_(_shifted(matches, offset), place)
             open_ends &= ~matches
         return which
 

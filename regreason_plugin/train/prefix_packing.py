@@ -22,6 +22,7 @@ from regreason_plugin.probes.anatomy import text_config
 from regreason_plugin.probes.forward import logits_at
 from regreason_plugin.train.families import Families, Family, TokenRow, find_families
 from regreason_plugin.train.findings import Finding, finding
+from regreason_plugin.train.target_logits import NEEDS_ALL_LOGITS
 
 KEY = "regreason_prefix_packing"
 # Attention that takes a mask of its own for every row.
@@ -53,6 +54,11 @@ def check_prefix_packing(cfg: Any, config: str | None) -> Iterator[Finding]:
             yield error(key, f"must be left out with {KEY}: {why}")
     if getattr(cfg, "regreason_target_logits", True) is False:
         yield error("regreason_target_logits", f"must be true with {KEY}")
+    for key in NEEDS_ALL_LOGITS:
+        if getattr(cfg, key, None):
+            yield error(key, f"must be off with {KEY}: it needs all logits of plain rows")
+    if (getattr(cfg, "context_parallel_size", None) or 1) > 1:
+        yield error("context_parallel_size", f"must be 1 with {KEY}: it splits rows over devices")
     attention = getattr(cfg, "attn_implementation", None)
     if attention not in _ATTENTION:
         yield error(

@@ -26,7 +26,7 @@ _Trainer: Any = Trainer
 
 # Keys that replace the loss of the model's forward pass by one that needs all logits, or that
 # change the batch's layout of rows and columns.
-_NEEDS_ALL_LOGITS = (
+NEEDS_ALL_LOGITS = (
     "cut_cross_entropy",
     "liger_fused_linear_cross_entropy",
     "liger_cross_entropy",
@@ -113,7 +113,7 @@ def why_all_logits(cfg: Any, model: Any, devices: int) -> str | None:
         devices: Number of GPUs over which one process splits a batch (nn.DataParallel); with
             several, the positions would be split as well.
     """
-    if on := [key for key in _NEEDS_ALL_LOGITS if cfg.get(key)]:
+    if on := [key for key in NEEDS_ALL_LOGITS if cfg.get(key)]:
         return f"{on[0]} is on"
     if devices > 1:
         return f"one process uses {devices} GPUs; start one process per GPU"

@@ -137,6 +137,10 @@ def entry(field: str, value: Any, *, name: str = "datasets") -> Change:
             "neftune_noise_alpha: must be left out with regreason_prefix_packing: its noise",
         ),
         (
+            lambda v: v.update(regreason_prefix_packing=True, torch_compile=True),
+            "torch_compile: must be off with regreason_prefix_packing: it needs all logits",
+        ),
+        (
             lambda v: v.update(regreason_prefix_packing=True, regreason_target_logits=False),
             "regreason_target_logits: must be true with regreason_prefix_packing",
         ),
